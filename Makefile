@@ -1,0 +1,41 @@
+# Two commands: `make train` and `make test`. Each sets up what it needs in .venv.
+PYTHON ?= $(shell command -v python3.11 || echo python3)
+BIN := .venv/bin
+NAME ?= index gather update unique codec echo pull push
+
+.PHONY: help setup train test test-all lint bench proto clean
+
+help:            ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
+
+setup: .venv/.done      ## a virtual environment with everything pinned in constraints.txt
+
+.venv/.done: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'
+	touch $@
+
+train: setup     ## trains a click model on a year of flights through two shards launched by Ray
+	$(BIN)/python -m worker.train --data flights --local 2
+
+test: setup      ## the tests, without those marked slow
+	$(BIN)/python -m pytest -q -m "not slow" $(ARGS)
+
+test-all: setup  ## all tests
+	$(BIN)/python -m pytest -q $(ARGS)
+
+lint: setup      ## ruff, mypy --strict, the layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports
+
+bench: setup     ## make bench NAME="pull push"
+	$(BIN)/python -m benchmarks $(NAME)
+
+proto: setup     ## regenerates ps/v1 from proto/ps/v1
+	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. proto/ps/v1/embedding.proto proto/ps/v1/control.proto
+
+clean:           ## removes the environment and every cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +

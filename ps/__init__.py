@@ -1,0 +1,110 @@
+"""embedding-ps: a tiered, distributed parameter server for recommender embeddings.
+
+The public names, imported when first used: `import ps` loads neither numba nor torch nor ray.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ps.client.client import Client, connect
+    from ps.client.step import Step
+    from ps.cluster.launch import Service, launch
+    from ps.config import (
+        FTRL,
+        SGD,
+        Adagrad,
+        Adam,
+        Constant,
+        Normal,
+        RowwiseAdagrad,
+        ServiceConfig,
+        TableConfig,
+        Uniform,
+    )
+    from ps.errors import (
+        ConfigError,
+        DeadlineExceeded,
+        DimensionMismatch,
+        DtypeMismatch,
+        DuplicateIds,
+        InternalError,
+        InvalidArgument,
+        LengthMismatch,
+        NonFiniteGradient,
+        NotFound,
+        PsError,
+        ResourceExhausted,
+        SequenceConflict,
+        StaleRouting,
+        StateLost,
+        StepNotFound,
+        TableExists,
+        TableNotFound,
+        Unavailable,
+    )
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FTRL",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "Client",
+    "ConfigError",
+    "Constant",
+    "DeadlineExceeded",
+    "DimensionMismatch",
+    "DtypeMismatch",
+    "DuplicateIds",
+    "InternalError",
+    "InvalidArgument",
+    "LengthMismatch",
+    "NonFiniteGradient",
+    "Normal",
+    "NotFound",
+    "PsError",
+    "ResourceExhausted",
+    "RowwiseAdagrad",
+    "SequenceConflict",
+    "Service",
+    "ServiceConfig",
+    "StaleRouting",
+    "StateLost",
+    "Step",
+    "StepNotFound",
+    "TableConfig",
+    "TableExists",
+    "TableNotFound",
+    "Unavailable",
+    "Uniform",
+    "connect",
+    "launch",
+]
+
+_HOMES = {
+    "Client": "ps.client.client",
+    "connect": "ps.client.client",
+    "Step": "ps.client.step",
+    "Service": "ps.cluster.launch",
+    "launch": "ps.cluster.launch",
+}
+_CONFIG = frozenset(
+    ("FTRL", "SGD", "Adagrad", "Adam", "Constant", "Normal", "RowwiseAdagrad", "ServiceConfig", "TableConfig", "Uniform")
+)
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'ps' has no attribute {name!r}")
+    home = _HOMES.get(name, "ps.config" if name in _CONFIG else "ps.errors")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,1 @@
+"""The client SDK: what a trainer imports."""

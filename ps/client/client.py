@@ -1,0 +1,305 @@
+"""The client SDK.
+
+    client = ps.connect("127.0.0.1:50051")
+    client.create_table(ps.TableConfig(name="user", dim=64), exist_ok=True)
+    step = client.prepare({"user": ids})
+    rows = step.pull()["user"]
+    step.push({"user": grads})
+
+Threads: a client may be used by many. Processes: not across a fork. Every blocking call takes `timeout_s`; without it the
+client's `timeout_s` holds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from ps.client.arrays import ArrayLike, as_rows
+from ps.client.batch import TableBatch, has_ids, make_batch
+from ps.client.connection import Connection
+from ps.client.exchange import Exchange, PullOptions
+from ps.client.retry import Deadline, retry
+from ps.client.step import Step
+from ps.config import TableConfig
+from ps.errors import InvalidArgument
+from ps.v1 import control_pb2 as control
+from ps.v1 import embedding_pb2 as pb
+from ps.wire import codec, inproc, methods
+from ps.wire.methods import Method
+
+DEFAULT_TIMEOUT_S = 30.0
+EXPORT_PAGE_ROWS = 16_384
+
+
+class Client:
+    """One worker's connection to the service."""
+
+    def __init__(
+        self, connection: Connection, *, wire_dtype: str = "fp32", timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> None:
+        codec.wire_dtype(wire_dtype)
+        self.connection = connection
+        self.wire_dtype = wire_dtype
+        self.timeout_s = timeout_s
+        self.worker_id = secrets.randbits(63)
+        self.exchange = Exchange(connection, self.worker_id)
+        self._steps = itertools.count(1)
+        self._sequences = itertools.count(1)
+
+    # tables
+
+    def create_table(
+        self, config: TableConfig, *, exist_ok: bool = False, timeout_s: float | None = None
+    ) -> TableConfig:
+        """Creates a table on every shard. Raises TableExists unless `exist_ok` and the configuration is the same."""
+
+        def attempt(number: int) -> bytes:
+            # A repeat cannot tell its own lost first attempt from a stranger's table: the configurations are compared.
+            request = control.CreateTableRequest(config_json=config.to_json(), exist_ok=exist_ok or number > 0)
+            return self._coordinator(methods.CREATE_TABLE, request.SerializeToString(), deadline)
+
+        deadline = self.deadline(timeout_s)
+        answer = codec.parse(control.CreateTableResponse, retry(attempt, deadline, self.connection.refresh))
+        self.connection.tables[config.name] = TableConfig.from_json(answer.config_json)
+        return self.connection.tables[config.name]
+
+    def drop_table(self, name: str, *, missing_ok: bool = False, timeout_s: float | None = None) -> bool:
+        """Drops a table with all its rows; True if there was one. Raises TableNotFound unless `missing_ok`."""
+
+        def attempt(number: int) -> bytes:
+            request = control.DropTableRequest(table=name, missing_ok=missing_ok or number > 0)
+            return self._coordinator(methods.DROP_TABLE, request.SerializeToString(), deadline)
+
+        deadline = self.deadline(timeout_s)
+        answer = codec.parse(control.DropTableResponse, retry(attempt, deadline, self.connection.refresh))
+        self.connection.tables.pop(name, None)
+        return answer.dropped
+
+    def tables(self) -> dict[str, TableConfig]:
+        """The service's tables."""
+        self.connection.refresh()
+        return dict(self.connection.tables)
+
+    # the step protocol
+
+    def prepare(self, ids: Mapping[str, ArrayLike], *, counts: Mapping[str, ArrayLike] | None = None) -> Step:
+        """Names the ids of a step and returns at once; the shards are told in the background.
+
+        ids: per table, int64 of any shape, duplicates allowed. counts: per table, occurrences of each id, when the ids
+        are unique already. Call it for the next batches while this one trains.
+        """
+        batch = self._batch(ids, counts)
+        number = next(self._steps)
+        deadline = self.deadline(None)
+        shards = range(len(self.connection.routing.shards))
+        prepared = {
+            shard: self.connection.submit(
+                lambda shard=shard: self.exchange.prepare(batch, number, shard, deadline)  # type: ignore[misc]
+            )
+            for shard in shards
+            if has_ids(batch, shard)
+        }
+        return Step(self, number, batch, prepared)
+
+    def pull(
+        self,
+        table: str,
+        ids: ArrayLike,
+        *,
+        train: bool = True,
+        return_exists: bool = False,
+        timeout_s: float | None = None,
+    ) -> Any:
+        """Rows of ids: float32 [*ids.shape, dim], numpy or torch as the ids are.
+
+        An id without a row reads as its initial value; a pull creates nothing. With `return_exists` also bool
+        [*ids.shape]. `train=False` says that no gradient will follow.
+        """
+        batch = self._batch({table: ids})
+        options = PullOptions(self.wire_dtype, return_exists, evaluation=not train)
+        pulled = self.exchange.pull(batch, options, self.deadline(timeout_s), step=0, prepared=set())
+        rows = batch[0].expand(pulled.rows[0])
+        return (rows, batch[0].expand_flags(pulled.exists[0])) if return_exists else rows
+
+    def push(self, table: str, ids: ArrayLike, grads: ArrayLike, *, timeout_s: float | None = None) -> None:
+        """Applies gradients, float [*ids.shape, dim]; duplicates are summed. Creates the rows that do not exist."""
+        batch = self._batch({table: ids})
+        self.exchange.push(
+            batch, [batch[0].sum(grads)], self.next_sequence(), self.deadline(timeout_s), self.wire_dtype
+        )
+
+    prefetch = prepare
+    """The name of `prepare` in HugeCTR and dynamicemb."""
+    lookup = pull
+    """The name of `pull` in TFRA and Monolith."""
+    apply_gradients = push
+    """The name of `push` in TFRA and Monolith."""
+
+    # explicit writes
+
+    def upsert(
+        self, table: str, ids: ArrayLike, rows: ArrayLike, *, timeout_s: float | None = None
+    ) -> npt.NDArray[np.bool_]:
+        """Sets values, creating rows; optimizer state of existing rows stays. Ids unique. True where a row existed."""
+        return self._write(pb.WRITE_MODE_UPSERT, table, ids, rows, timeout_s)
+
+    def assign(
+        self, table: str, ids: ArrayLike, rows: ArrayLike, *, timeout_s: float | None = None
+    ) -> npt.NDArray[np.bool_]:
+        """Sets the values of rows that exist, leaves the others out. Ids unique. True where a row existed."""
+        return self._write(pb.WRITE_MODE_ASSIGN, table, ids, rows, timeout_s)
+
+    def remove(self, table: str, ids: ArrayLike, *, timeout_s: float | None = None) -> npt.NDArray[np.bool_]:
+        """Drops rows: they read as initial values again. True where a row existed."""
+        batch = self._batch({table: ids})
+        flags_U = self.exchange.remove(batch[0], self.next_sequence(), self.deadline(timeout_s))
+        return cast("npt.NDArray[np.bool_]", batch[0].expand_flags(flags_U))
+
+    # reading everything
+
+    def export(
+        self, table: str, *, page_rows: int = EXPORT_PAGE_ROWS, timeout_s: float | None = None
+    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+        """Pages of (ids [n], rows [n, dim], scores [n]): every row once that exists from start to end. Scores are
+        importance: today the frequency. `timeout_s` is per page."""
+        self.connection.table(table)
+        for shard in range(len(self.connection.routing.shards)):
+            cursor = 0
+            while True:
+                ids_N, rows_ND, scores_N, cursor = self._export_page(table, shard, cursor, page_rows, timeout_s)
+                if len(ids_N):
+                    yield ids_N, rows_ND, scores_N
+                if not cursor:
+                    break
+
+    def size(self, table: str, *, timeout_s: float | None = None) -> int:
+        """Rows that exist."""
+        self.connection.table(table)
+        shards = self.stats(timeout_s=timeout_s)["shards"]
+        return sum(sum(shard["tables"].get(table, {"rows": {}})["rows"].values()) for shard in shards)
+
+    def memory_usage(self, *, timeout_s: float | None = None) -> dict[str, Any]:
+        """Bytes by table, tier and purpose over all shards, and what the shards hold beside the tables."""
+        tables: dict[str, dict[str, dict[str, int]]] = {}
+        outside: dict[str, int] = {}
+        for shard in self.stats(timeout_s=timeout_s)["shards"]:
+            for name, table in shard["tables"].items():
+                for tier, purposes in table["bytes"].items():
+                    _add(tables.setdefault(name, {}).setdefault(tier, {}), purposes)
+            _add(outside, shard["bytes"])
+        total = sum(outside.values()) + sum(
+            n for tiers in tables.values() for purposes in tiers.values() for n in purposes.values()
+        )
+        return {"tables": tables, "outside_tables": outside, "total": total}
+
+    def stats(self, *, timeout_s: float | None = None) -> dict[str, Any]:
+        """What every shard counts, and this client's own traffic in bytes by method."""
+        deadline = self.deadline(timeout_s)
+
+        def one(shard: int) -> Any:
+            answer = self.connection.on_shard(
+                shard, lambda address, _: self.connection.unary(address, methods.STATS, b"", deadline), deadline
+            )
+            return json.loads(codec.parse(control.StatsResponse, answer).stats_json)
+
+        shards = range(len(self.connection.routing.shards))
+        traffic = self.connection.traffic
+        return {
+            "shards": self.connection.each([lambda shard=shard: one(shard) for shard in shards]),  # type: ignore[misc]
+            "client": {
+                "sent_bytes": dict(traffic.sent),
+                "received_bytes": dict(traffic.received),
+                "retries": traffic.retries,
+            },
+        }
+
+    def close(self) -> None:
+        """Waits for background calls and ends the connections; the service lives on."""
+        self.connection.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # for Step
+
+    @property
+    def pull_options(self) -> PullOptions:
+        """How a training step pulls."""
+        return PullOptions(self.wire_dtype)
+
+    def next_sequence(self) -> int:
+        """A number that no other write of this worker has."""
+        return next(self._sequences)
+
+    def deadline(self, timeout_s: float | None) -> Deadline:
+        """From now on."""
+        return Deadline(self.timeout_s if timeout_s is None else timeout_s)
+
+    def _batch(
+        self, ids: Mapping[str, ArrayLike], counts: Mapping[str, ArrayLike] | None = None
+    ) -> list[TableBatch]:
+        if not ids:
+            raise InvalidArgument("no tables given: pass {table: ids}")
+        if counts is not None and set(counts) != set(ids):
+            raise InvalidArgument(f"counts for tables {sorted(counts)}, ids for {sorted(ids)}")
+        configs = {name: self.connection.table(name) for name in ids}
+        return make_batch(ids, configs, self.connection.routing, counts)
+
+    def _write(
+        self, mode: int, table: str, ids: ArrayLike, rows: ArrayLike, timeout_s: float | None
+    ) -> npt.NDArray[np.bool_]:
+        batch = self._batch({table: ids})[0]
+        if batch.inverse_N is not None:
+            raise InvalidArgument(f"table {table!r}: an id is given twice; which of its rows should stay?")
+        values_ND = as_rows(rows, batch.shape, batch.config.dim, f"rows for table {table!r}")
+        flags_U = self.exchange.write(mode, batch, values_ND, self.next_sequence(), self.deadline(timeout_s))
+        return cast("npt.NDArray[np.bool_]", batch.expand_flags(flags_U))
+
+    def _coordinator(self, method: Method, data: bytes, deadline: Deadline) -> bytes:
+        routing = self.connection.routing
+        return self.connection.unary(routing.coordinator or routing.shards[0].address, method, data, deadline)
+
+    def _export_page(
+        self, table: str, shard: int, cursor: int, n: int, timeout_s: float | None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32], int]:
+        deadline = self.deadline(timeout_s)
+        request = pb.ExportRequest(header=self.exchange.header(), table=table, cursor=cursor, max_rows=n)
+
+        def call(address: str, _: int) -> list[bytes]:
+            return list(self.connection.stream_out(address, methods.EXPORT, request.SerializeToString(), deadline))
+
+        chunks = self.connection.on_shard(shard, call, deadline)
+        head = codec.split(pb.ExportChunk, chunks[0])[0].head
+        blocks = [codec.decode_rows(codec.payload_of(chunk), codec.wire_dtype("fp32")[1]) for chunk in chunks[1:]]
+        rows = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
+        ids_N = codec.decode_ids(head.ids)
+        return ids_N, rows.reshape(len(ids_N), head.dim), codec.decode_scores(head.scores), head.next_cursor
+
+
+def connect(address: str, *, wire_dtype: str = "fp32", timeout_s: float = DEFAULT_TIMEOUT_S) -> Client:
+    """Connects to a service.
+
+    address: "host:port" of the coordinator or of any shard; "inproc:" starts a private one-shard service in this
+    process, for tests and notebooks. wire_dtype: "fp32", or "fp16" for half the bytes at half the precision.
+    timeout_s: the deadline of calls that are not given their own. Raises Unavailable.
+    """
+    if address == inproc.PREFIX:
+        # Loaded by name: a trainer that connects over the network never loads the service.
+        address = importlib.import_module("ps.server.local").start()
+    return Client(Connection(address), wire_dtype=wire_dtype, timeout_s=timeout_s)
+
+
+def _add(total: dict[str, int], part: Mapping[str, int]) -> None:
+    for key, n in part.items():
+        total[key] = total.get(key, 0) + n

@@ -1,0 +1,172 @@
+"""Who serves what: the routing table and one transport per address, shared by all threads of a client."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from ps.client.retry import Deadline, retry
+from ps.client.transport import Transport, open_transport
+from ps.config import TableConfig
+from ps.errors import InvalidArgument, PsError, TableNotFound, Unavailable
+from ps.v1 import control_pb2 as pb
+from ps.wire import codec, methods
+from ps.wire.methods import Method
+from ps.wire.routing import Routing
+
+T = TypeVar("T")
+
+DESCRIBE_TIMEOUT_S = 5.0
+
+
+class Traffic:
+    """Bytes of messages by method, as this client sent and received them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.sent: dict[str, int] = {}
+        self.received: dict[str, int] = {}
+        self.retries = 0
+
+    def add(self, method: Method, sent: int = 0, received: int = 0) -> None:
+        """Counts messages of one call."""
+        with self._lock:
+            self.sent[method.name] = self.sent.get(method.name, 0) + sent
+            self.received[method.name] = self.received.get(method.name, 0) + received
+
+
+class Connection:
+    """Addresses, transports, routing and tables of one service."""
+
+    def __init__(self, address: str, open_transport: Callable[[str], Transport] = open_transport) -> None:
+        self.address = address
+        self.traffic = Traffic()
+        self._open_transport = open_transport
+        self._transports: dict[str, Transport] = {}
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._pool = ThreadPoolExecutor(max_workers=64, thread_name_prefix="ps-client")
+        self.tables: dict[str, TableConfig] = {}
+        self.routing: Routing
+        deadline = Deadline(DESCRIBE_TIMEOUT_S)
+        retry(lambda _: self._describe_from([address], deadline), deadline)
+
+    def refresh(self) -> None:
+        """Asks for routing and tables again: the coordinator first, then any shard that answers."""
+        known = [self.routing.coordinator, self.address, *(shard.address for shard in self.routing.shards)]
+        self._describe_from(dict.fromkeys(filter(None, known)), Deadline(DESCRIBE_TIMEOUT_S))
+
+    def table(self, name: str) -> TableConfig:
+        """A table's configuration; asks the service when it is not known yet. Raises TableNotFound."""
+        self.check_process()
+        if name not in self.tables:
+            self.refresh()
+        try:
+            return self.tables[name]
+        except KeyError:
+            known = ", ".join(sorted(self.tables)) or "none"
+            raise TableNotFound(f"no table {name!r} (there are: {known}); client.create_table makes one") from None
+
+    def unary(self, address: str, method: Method, data: bytes, deadline: Deadline) -> bytes:
+        """One call, counted."""
+        answer = self._transport(address).unary(method, data, deadline.remaining_s())
+        self.traffic.add(method, len(data), len(answer))
+        return answer
+
+    def stream_in(self, address: str, method: Method, chunks: Iterable[bytes], deadline: Deadline) -> bytes:
+        """One call with a stream of requests, counted."""
+        sent = 0
+
+        def counted() -> Iterator[bytes]:
+            nonlocal sent
+            for chunk in chunks:
+                sent += len(chunk)
+                yield chunk
+
+        answer = self._transport(address).stream_in(method, counted(), deadline.remaining_s())
+        self.traffic.add(method, sent, len(answer))
+        return answer
+
+    def stream_out(self, address: str, method: Method, data: bytes, deadline: Deadline) -> Iterator[bytes]:
+        """One call with a stream of responses, counted."""
+        received = 0
+        try:
+            for chunk in self._transport(address).stream_out(method, data, deadline.remaining_s()):
+                received += len(chunk)
+                yield chunk
+        finally:
+            self.traffic.add(method, len(data), received)
+
+    def on_shard(self, shard: int, attempt: Callable[[str, int], T], deadline: Deadline) -> T:
+        """attempt(address, number) with retries; the address is looked up again before each repeat."""
+
+        def once(number: int) -> T:
+            if number:
+                self.traffic.retries += 1
+            return attempt(self.routing.shards[shard].address, number)
+
+        return retry(once, deadline, before_next=self.refresh)
+
+    def submit(self, task: Callable[[], T]) -> Future[T]:
+        """Runs a task in the background."""
+        self.check_process()
+        return self._pool.submit(task)
+
+    def each(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
+        """Runs tasks concurrently, the last one on this thread; waits for all, then raises the first error."""
+        if not tasks:
+            return []
+        self.check_process()
+        futures = [self._pool.submit(task) for task in tasks[:-1]]
+        last: Future[T] = Future()
+        try:
+            last.set_result(tasks[-1]())
+        except BaseException as error:  # noqa: BLE001  raised below, after the others have ended
+            last.set_exception(error)
+        futures.append(last)
+        for future in futures:
+            future.exception()  # waits
+        return [future.result() for future in futures]
+
+    def check_process(self) -> None:
+        """gRPC channels do not survive fork: a DataLoader worker that touches the client would hang."""
+        if os.getpid() != self._pid:
+            raise InvalidArgument(
+                "this client was made in another process (before a fork): use it in the main process only, "
+                "or call ps.connect in each process"
+            )
+
+    def close(self) -> None:
+        """Waits for background calls, then ends all connections."""
+        if os.getpid() != self._pid:
+            return
+        self._pool.shutdown(wait=True)
+        with self._lock:
+            for transport in self._transports.values():
+                transport.close()
+            self._transports.clear()
+
+    def _transport(self, address: str) -> Transport:
+        with self._lock:
+            if address not in self._transports:
+                self._transports[address] = self._open_transport(address)
+            return self._transports[address]
+
+    def _describe_from(self, addresses: Iterable[str], deadline: Deadline) -> None:
+        last: PsError | None = None
+        for address in addresses:
+            try:
+                answer = self.unary(address, methods.DESCRIBE, pb.DescribeRequest().SerializeToString(), deadline)
+            except PsError as error:
+                last = error
+                continue
+            message = codec.parse(pb.DescribeResponse, answer)
+            self.tables = {c.name: c for c in map(TableConfig.from_json, message.table_configs_json)}
+            self.routing = Routing.from_proto(message.routing)
+            return
+        raise last or Unavailable("no address to ask")
+
+

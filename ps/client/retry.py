@@ -1,0 +1,76 @@
+"""Deadlines, and retries until them.
+
+Only errors that another attempt can mend are retried: nobody answered (Unavailable), or the shard said when to come again
+(ResourceExhausted with a hint). Writes are safe to retry because the shard's ledger knows them by their sequence.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from ps.errors import DeadlineExceeded, InvalidArgument, PsError, ResourceExhausted, Unavailable
+
+T = TypeVar("T")
+
+FIRST_BACKOFF_S = 0.05
+MAX_BACKOFF_S = 2.0
+
+
+class Deadline:
+    """A point in time that every part of an operation shares."""
+
+    def __init__(self, timeout_s: float) -> None:
+        if not timeout_s > 0:
+            raise InvalidArgument(f"timeout_s={timeout_s!r}: give a positive number of seconds")
+        self.timeout_s = timeout_s
+        self._end = time.monotonic() + timeout_s
+
+    def remaining_s(self) -> float:
+        """Seconds left; raises DeadlineExceeded when there are none."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise DeadlineExceeded(f"no answer within {self.timeout_s:g} s")
+        return left
+
+
+def retry(attempt: Callable[[int], T], deadline: Deadline, before_next: Callable[[], None] = lambda: None) -> T:
+    """Calls attempt(0), attempt(1), ... until one succeeds or the deadline is too near for another.
+
+    `before_next` runs before each repeat (the client looks up the shard's address again). Backoff doubles with full
+    jitter, so that trainers that lost one shard together do not come back together. After the deadline the last error
+    is raised: it says more than "too late".
+    """
+    backoff_s = FIRST_BACKOFF_S
+    for number in range(1_000_000):
+        try:
+            return attempt(number)
+        except (Unavailable, ResourceExhausted) as error:
+            hint_s = error.retry_after_s if isinstance(error, ResourceExhausted) else 0.0
+            if hint_s is None:
+                raise
+            wait_s = max(hint_s, random.uniform(0.5, 1.0) * backoff_s)
+            if not _sleep(wait_s, deadline):
+                raise
+            backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
+        _quietly(before_next)
+    raise AssertionError("unreachable: the deadline comes first")
+
+
+def _sleep(wait_s: float, deadline: Deadline) -> bool:
+    try:
+        if deadline.remaining_s() <= wait_s:
+            return False
+    except DeadlineExceeded:
+        return False
+    time.sleep(wait_s)
+    return True
+
+
+def _quietly(refresh: Callable[[], None]) -> None:
+    try:
+        refresh()
+    except PsError:
+        return  # nobody to ask just now; the attempt that follows will tell

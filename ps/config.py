@@ -1,0 +1,189 @@
+"""Configuration: frozen, validated values. An unknown key or a value out of range is a `ConfigError` that names it.
+
+Owns names, defaults and bounds. Does not own behaviour: `ps.optim` knows what an optimizer does, `ps.initializer`
+what an initializer yields. Everything here round-trips through JSON, which is how it crosses the wire.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ps.errors import ConfigError
+
+PARTITIONS = 4096
+"""Hash partitions of the id space: the unit that moves between shards."""
+
+MAX_DIM = 65_536
+"""A row's value must fit a wire chunk."""
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class _Frozen(BaseModel):
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(_explain(type(self).__name__, error)) from None
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """The value of a JSON text; raises ConfigError."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise ConfigError(_explain(cls.__name__, error)) from None
+
+    def to_json(self) -> str:
+        """As JSON, every default written out."""
+        return self.model_dump_json()
+
+
+def _explain(name: str, error: ValidationError) -> str:
+    problems = (
+        f"{'.'.join(str(part) for part in problem['loc']) or 'value'}: {problem['msg']} (got {problem['input']!r})"
+        for problem in error.errors()
+    )
+    return f"{name}: " + "; ".join(problems)
+
+
+class SGD(_Frozen):
+    """w -= lr * g. No state."""
+
+    kind: Literal["sgd"] = "sgd"
+    lr: Positive = 0.01
+
+
+class Adagrad(_Frozen):
+    """h += g*g; w -= lr * g / (sqrt(h) + eps), as torch.optim.Adagrad. State: dim floats a row."""
+
+    kind: Literal["adagrad"] = "adagrad"
+    lr: Positive = 0.01
+    eps: Positive = 1e-10
+    initial_accumulator: NonNegative = 0.0
+    """h of a new row."""
+
+
+class RowwiseAdagrad(_Frozen):
+    """h += mean(g*g); w -= lr * g / (sqrt(h) + eps): one float of state a row (FBGEMM's exact row-wise Adagrad)."""
+
+    kind: Literal["rowwise_adagrad"] = "rowwise_adagrad"
+    lr: Positive = 0.01
+    eps: Positive = 1e-8
+    initial_accumulator: NonNegative = 0.0
+    """h of a new row."""
+
+
+class Adam(_Frozen):
+    """Lazy Adam, as torch.optim.SparseAdam: moments of a row move only when it is pushed; the bias correction counts
+    the table's pushes on its shard. State: 2 * dim floats a row."""
+
+    kind: Literal["adam"] = "adam"
+    lr: Positive = 0.001
+    beta1: Beta = 0.9
+    beta2: Beta = 0.999
+    eps: Positive = 1e-8
+
+
+class FTRL(_Frozen):
+    """FTRL-Proximal (McMahan et al. 2013, Algorithm 1), sparse by l1. State: 2 * dim floats a row."""
+
+    kind: Literal["ftrl"] = "ftrl"
+    alpha: Positive = 0.05
+    beta: Positive = 1.0
+    l1: NonNegative = 0.0
+    l2: NonNegative = 0.0
+
+
+Optimizer = Annotated[SGD | Adagrad | RowwiseAdagrad | Adam | FTRL, Field(discriminator="kind")]
+
+
+class Uniform(_Frozen):
+    """Uniform in [low, high)."""
+
+    kind: Literal["uniform"] = "uniform"
+    low: Finite = -0.05
+    high: Finite = 0.05
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        return self
+
+
+class Normal(_Frozen):
+    """Gaussian."""
+
+    kind: Literal["normal"] = "normal"
+    mean: Finite = 0.0
+    std: NonNegative = 0.01
+
+
+class Constant(_Frozen):
+    """One value everywhere."""
+
+    kind: Literal["constant"] = "constant"
+    value: Finite = 0.0
+
+
+Initializer = Annotated[Uniform | Normal | Constant, Field(discriminator="kind")]
+
+
+class TableConfig(_Frozen):
+    """One embedding table."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}$")]
+    """Letters, digits, `_`, `.` and `-`, at most 128."""
+    dim: Annotated[int, Field(ge=1, le=MAX_DIM)]
+    """Floats of a row's value."""
+    optimizer: Optimizer = RowwiseAdagrad()
+    """Applied by the shard at every push."""
+    initializer: Initializer = Uniform()
+    """What an id reads as before its first push."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """With the name and the id, decides the initial value: the same on every shard and after every restart."""
+
+
+class ServiceConfig(_Frozen):
+    """What a shard's server is told. The defaults suit one host; every limit has a typed error behind it."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Loopback by default: there is no authentication on the port yet."""
+    grpc_threads: Annotated[int, Field(ge=2, le=1024)] = 16
+    """Threads that decode and encode. A streaming call holds one while it runs."""
+    max_requests: Annotated[int, Field(ge=1)] = 256
+    """Calls in progress at once; more are refused with RESOURCE_EXHAUSTED and a hint when to come again."""
+    max_message_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 30)] = 64 << 20
+    """Largest single gRPC message, both ways. Rows and gradients travel in chunks and are not bound by it."""
+    max_ids: Annotated[int, Field(ge=1)] = 4 << 20
+    """Most ids in one request, over all its tables."""
+    max_body_bytes: Annotated[int, Field(ge=1 << 20)] = 1 << 30
+    """Most bytes of rows or gradients in one call: they are held in memory until applied or sent."""
+    prepare_ttl_s: Positive = 60.0
+    """A prepared step that nobody used is forgotten after so long."""
+    max_steps: Annotated[int, Field(ge=1)] = 1024
+    """Prepared steps held at once; the oldest is forgotten first."""
+    ledger_window: Annotated[int, Field(ge=16)] = 1024
+    """Pushes remembered per worker. A retry that comes later than that many pushes is refused, not guessed at."""
+    drain_timeout_s: Positive = 10.0
+    """How long a shard that is told to stop waits for calls in progress."""
+    metrics: bool = True
+    """Serve Prometheus metrics on a port of its own."""
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Self:
+        """Reads a YAML mapping; an unknown key is a ConfigError."""
+        values = yaml.safe_load(Path(path).read_text()) or {}
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
+        return cls(**values)

@@ -1,0 +1,115 @@
+"""The errors that users see. One tree; the wire carries the class name, so the client raises what the shard raised.
+
+    PsError
+    ├── InvalidArgument (ValueError)       the request is wrong; sending it again will not help
+    │   ├── ConfigError                    a configuration value or an unknown key
+    │   ├── DimensionMismatch              rows or gradients of another dim than the table's
+    │   ├── DtypeMismatch                  ids that are not integers, gradients that are not floats
+    │   ├── LengthMismatch                 ids, counts and gradients of different lengths
+    │   ├── DuplicateIds                   ids that must be unique are not
+    │   └── NonFiniteGradient              NaN or infinity in a gradient or a row
+    ├── NotFound (LookupError)
+    │   ├── TableNotFound
+    │   └── StepNotFound                   the step was never prepared here, or its lease ran out
+    ├── TableExists                        a table of that name exists (with another configuration, if exist_ok)
+    ├── SequenceConflict                   a push repeats a sequence number with another body, or is too old to judge
+    ├── StaleRouting                       the request was routed by an old table; the client refreshes and asks again
+    ├── StateLost                          the shard was restarted and its rows are gone
+    ├── ResourceExhausted                  memory, message size or queue length; `retry_after_s` when waiting may help
+    ├── Unavailable (ConnectionError)      nobody answers
+    ├── DeadlineExceeded (TimeoutError)    no answer in time
+    └── InternalError                      a bug: please report it with the shard's log
+"""
+
+from __future__ import annotations
+
+
+class PsError(Exception):
+    """The root of every error that embedding-ps raises on purpose."""
+
+
+class InvalidArgument(PsError, ValueError):
+    """The request is wrong in itself."""
+
+
+class ConfigError(InvalidArgument):
+    """A configuration has an unknown key or a value out of range."""
+
+
+class DimensionMismatch(InvalidArgument):
+    """Rows or gradients have another dim than the table."""
+
+
+class DtypeMismatch(InvalidArgument):
+    """An array has a type that cannot be taken without loss."""
+
+
+class LengthMismatch(InvalidArgument):
+    """Arrays that belong together have different lengths."""
+
+
+class DuplicateIds(InvalidArgument):
+    """Ids that must be unique are not."""
+
+
+class NonFiniteGradient(InvalidArgument):
+    """A gradient or a row holds NaN or infinity; nothing of the request was applied."""
+
+
+class NotFound(PsError, LookupError):
+    """Something that the request names does not exist."""
+
+
+class TableNotFound(NotFound):
+    """No table has that name."""
+
+
+class StepNotFound(NotFound):
+    """The step handle is not known here; the client falls back to sending the ids."""
+
+
+class TableExists(PsError):
+    """A table of that name exists already."""
+
+
+class SequenceConflict(PsError):
+    """The ledger cannot vouch for this push: another body under a known sequence, or a sequence older than its window."""
+
+
+class StaleRouting(PsError):
+    """The request was routed by another routing table than the shard's."""
+
+
+class StateLost(PsError):
+    """The shard was restarted and the rows that it held are gone."""
+
+
+class ResourceExhausted(PsError):
+    """A limit was met. `retry_after_s` is set when the same request may pass later."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Unavailable(PsError, ConnectionError):
+    """No answer from the other side."""
+
+
+class DeadlineExceeded(PsError, TimeoutError):
+    """No answer before the deadline."""
+
+
+class InternalError(PsError):
+    """A bug in the service."""
+
+
+def all_errors() -> dict[str, type[PsError]]:
+    """Every class of the tree by its name: the vocabulary of the wire."""
+    found: dict[str, type[PsError]] = {}
+    stack: list[type[PsError]] = [PsError]
+    while stack:
+        error = stack.pop()
+        found[error.__name__] = error
+        stack.extend(error.__subclasses__())
+    return found

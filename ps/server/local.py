@@ -1,0 +1,27 @@
+"""A one-shard service in this process, no port: what `ps.connect("inproc:")` starts."""
+
+from __future__ import annotations
+
+import itertools
+
+from prometheus_client import CollectorRegistry
+
+from ps.config import ServiceConfig
+from ps.server.metrics import RpcMetrics
+from ps.server.service import ShardService
+from ps.server.shard_server import dispatcher
+from ps.shard import Shard
+from ps.wire import inproc
+from ps.wire.routing import Routing, ShardInfo
+
+_numbers = itertools.count(1)
+
+
+def start(config: ServiceConfig | None = None) -> str:
+    """Starts a shard, registers it and returns its address. It lives as long as the process."""
+    config = config or ServiceConfig()
+    address = f"{inproc.PREFIX}{next(_numbers)}"
+    shard = Shard(0, config)
+    service = ShardService(shard, Routing.even(1, [ShardInfo(0, address)], coordinator=address), config)
+    inproc.register(address, dispatcher(service, RpcMetrics(CollectorRegistry()), config))
+    return address

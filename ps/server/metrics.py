@@ -1,0 +1,124 @@
+"""Prometheus metrics of one shard's server, on a registry of its own.
+
+RPC figures are counted as calls end. Everything else is plain integers of the shard, read when Prometheus asks: hot
+loops know nothing of this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ps.shard import Shard
+from ps.shard.staleness import BOUNDS
+
+_LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class RpcMetrics:
+    """Calls, seconds and bytes by method."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        by_code = ["method", "code"]
+        self.calls = Counter("ps_rpc", "Calls answered.", by_code, registry=registry)
+        self.seconds = Histogram(
+            "ps_rpc_duration_seconds",
+            "From the first byte of a call to its last.",
+            by_code,
+            registry=registry,
+            buckets=_LATENCY_BUCKETS_S,
+        )
+        self.received = Counter("ps_rpc_received_bytes", "Bytes of messages received.", ["method"], registry=registry)
+        self.sent = Counter("ps_rpc_sent_bytes", "Bytes of messages sent.", ["method"], registry=registry)
+        self.active = Gauge("ps_rpc_active", "Calls in progress.", registry=registry)
+
+
+class ShardCollector(Collector):
+    """Reads the shard's counters at scrape time, on the engine thread, so that they belong to one moment."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+
+    def collect(self) -> Iterator[Metric]:
+        """One family after the other."""
+        stats = self._shard.stats()
+        yield from self._tables(stats)
+        yield from self._engine()
+        yield _counter("ps_pushes", "Pushes applied: the shard's version.", stats["version"])
+        yield _counter("ps_pushes_repeated", "Writes answered from the ledger.", stats["repeated_pushes"])
+        yield _counter("ps_steps_prepared", "Steps prepared.", stats["steps_prepared"])
+        yield _counter("ps_steps_expired", "Steps that expired unused.", stats["steps_expired"])
+        yield _gauge("ps_steps_held", "Steps prepared and not yet pushed.", stats["steps_held"])
+        memory = GaugeMetricFamily("ps_process_bytes", "Bytes held outside the tables.", labels=["purpose"])
+        for purpose, n in _mapping(stats["bytes"]).items():
+            memory.add_metric([purpose], n)
+        yield memory
+        yield self._staleness()
+
+    def _tables(self, stats: dict[str, Any]) -> Iterator[Metric]:
+        rows = GaugeMetricFamily("ps_rows", "Rows that exist.", labels=["table", "tier"])
+        held = GaugeMetricFamily("ps_bytes", "Bytes committed.", labels=["table", "tier", "purpose"])
+        read = CounterMetricFamily("ps_rows_read", "Rows read by pulls.", labels=["table"])
+        updated = CounterMetricFamily("ps_rows_updated", "Rows updated by pushes.", labels=["table"])
+        created = CounterMetricFamily("ps_rows_created", "Rows created.", labels=["table"])
+        for name, table in stats["tables"].items():
+            for tier, n in table["rows"].items():
+                rows.add_metric([name, tier], n)
+            for tier, purposes in table["bytes"].items():
+                for purpose, n in purposes.items():
+                    held.add_metric([name, tier, purpose], n)
+            read.add_metric([name], table["rows_read"])
+            updated.add_metric([name], table["rows_updated"])
+            created.add_metric([name], table["rows_created"])
+        yield from (rows, held, read, updated, created)
+
+    def _engine(self) -> Iterator[Metric]:
+        engine = self._shard.engine
+        yield _gauge("ps_engine_queue_length", "Tasks that wait for the engine thread.", engine.queue_length)
+        yield _counter("ps_engine_tasks", "Tasks done by the engine thread.", engine.tasks_done)
+        yield _counter("ps_engine_wait_seconds", "Seconds that tasks waited for the engine thread.", engine.wait_s)
+        yield _counter("ps_engine_busy_seconds", "Seconds that the engine thread worked.", engine.busy_s)
+
+    def _staleness(self) -> Metric:
+        seen = self._shard.staleness
+        counted, buckets = 0, []
+        for bound, n in zip([*map(str, BOUNDS), "+Inf"], seen.buckets, strict=True):
+            counted += n
+            buckets.append((bound, counted))
+        family = HistogramMetricFamily("ps_push_staleness", "Pushes applied between a pull and its push.")
+        family.add_metric([], buckets, sum_value=seen.total)
+        return family
+
+
+class MetricsServer:
+    """The registry of one shard behind HTTP."""
+
+    def __init__(self, shard: Shard, registry: CollectorRegistry, host: str) -> None:
+        registry.register(ShardCollector(shard))
+        self._server, self._thread = start_http_server(0, addr=host, registry=registry)
+        self.address = f"{host}:{self._server.server_port}"
+
+    def close(self) -> None:
+        """Stops listening."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _mapping(value: object) -> dict[str, int]:
+    assert isinstance(value, dict)
+    return value
+
+
+def _counter(name: str, text: str, value: object) -> Metric:
+    assert isinstance(value, int | float)
+    return CounterMetricFamily(name, text, value=value)
+
+
+def _gauge(name: str, text: str, value: object) -> Metric:
+    assert isinstance(value, int | float)
+    return GaugeMetricFamily(name, text, value=value)

@@ -1,0 +1,104 @@
+"""A gRPC server around a dispatcher: handlers by path, health, reflection, graceful drain."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NoReturn
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from ps.config import ServiceConfig
+from ps.errors import PsError, Unavailable
+from ps.server.dispatch import SHAPES, Dispatcher
+from ps.v1 import control_pb2, embedding_pb2
+from ps.wire.channel import options
+from ps.wire.methods import Method, Shape
+from ps.wire.status import code_of, to_metadata
+
+_SERVICES = [
+    embedding_pb2.DESCRIPTOR.services_by_name["Embedding"].full_name,
+    control_pb2.DESCRIPTOR.services_by_name["Control"].full_name,
+]
+
+
+class GrpcServer:
+    """Listens on a port that the kernel chooses, or on the one given."""
+
+    def __init__(self, dispatcher: Dispatcher, config: ServiceConfig, port: int = 0) -> None:
+        self._config = config
+        self._stopped = threading.Event()
+        pool = ThreadPoolExecutor(config.grpc_threads, thread_name_prefix="grpc")
+        self._server = grpc.server(pool, options=[*options(config.max_message_bytes), ("grpc.so_reuseport", 0)])
+        self._server.add_generic_rpc_handlers(_generic_handlers(dispatcher))
+        self._health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            [*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+        )
+        bound = self._server.add_insecure_port(f"{config.host}:{port}")
+        self.address = f"{config.host}:{bound}"
+        self._server.start()
+        self.set_serving(True)
+
+    def set_serving(self, serving: bool) -> None:
+        """What grpc.health.v1 answers."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *_SERVICES):
+            self._health.set(name, status)
+
+    def stop(self) -> None:
+        """Drain: health says NOT_SERVING, new calls are refused, those in progress get `drain_timeout_s`."""
+        self._health.enter_graceful_shutdown()
+        self._server.stop(self._config.drain_timeout_s).wait()
+        self._stopped.set()
+
+    def wait(self) -> None:
+        """Until `stop` is done."""
+        self._stopped.wait()
+
+
+def _generic_handlers(dispatcher: Dispatcher) -> list[grpc.GenericRpcHandler]:
+    services: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
+    for method in dispatcher.handlers:
+        services.setdefault(method.service, {})[method.name] = _handler(dispatcher, method)
+    return [grpc.method_handlers_generic_handler(service, methods) for service, methods in services.items()]
+
+
+def _handler(dispatcher: Dispatcher, method: Method) -> grpc.RpcMethodHandler:
+    dispatch: Callable[..., Any] = SHAPES[method.shape]
+
+    def call(request: Any, context: grpc.ServicerContext) -> bytes:
+        try:
+            _check_wanted(context)
+            answer: bytes = dispatch(dispatcher, method, request)
+            return answer
+        except PsError as error:
+            _abort(context, error)
+
+    def stream(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        try:
+            _check_wanted(context)
+            yield from dispatch(dispatcher, method, request)
+        except PsError as error:
+            _abort(context, error)
+
+    if method.shape is Shape.STREAM_OUT:
+        return grpc.unary_stream_rpc_method_handler(stream)
+    if method.shape is Shape.STREAM_IN:
+        return grpc.stream_unary_rpc_method_handler(call)
+    return grpc.unary_unary_rpc_method_handler(call)
+
+
+def _check_wanted(context: grpc.ServicerContext) -> None:
+    """A call that waited in the thread pool until its client gave up is not worth starting."""
+    if not context.is_active():
+        raise Unavailable("the client gave up before the call was started")
+
+
+def _abort(context: grpc.ServicerContext, error: PsError) -> NoReturn:
+    context.set_trailing_metadata(to_metadata(error))
+    context.abort(code_of(error), str(error))

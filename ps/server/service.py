@@ -1,0 +1,191 @@
+"""The RPCs of a shard: decode, ask the shard, encode. Raises PsError; `ps.server.dispatch` turns it into a status."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import xxhash
+from google.protobuf.message import Message
+
+from ps.config import ServiceConfig, TableConfig
+from ps.errors import InvalidArgument, StaleRouting, StateLost
+from ps.server import inbound
+from ps.shard import Shard
+from ps.shard.ledger import WriteId
+from ps.shard.requests import Target
+from ps.v1 import control_pb2 as control
+from ps.v1 import embedding_pb2 as pb
+from ps.wire import codec
+from ps.wire.routing import Routing
+
+EXPORT_PAGE_ROWS = 65_536
+
+
+class ShardService:
+    """Stateless around the shard, but for the routing table that it checks requests against."""
+
+    def __init__(self, shard: Shard, routing: Routing, config: ServiceConfig) -> None:
+        self.shard = shard
+        self.routing = routing
+        self.config = config
+        self.state_lost: str | None = None
+
+    # the step protocol
+
+    def prepare(self, data: bytes) -> bytes:
+        """Embedding.Prepare."""
+        request = codec.parse(pb.PrepareRequest, data)
+        self._check(request.header)
+        ref = inbound.step_ref(request.header, pb.StepRef(step=request.step))
+        version = self.shard.prepare(ref, inbound.id_set(request.ids, self.config.max_ids))
+        return pb.PrepareResponse(version=version).SerializeToString()
+
+    def pull(self, data: bytes) -> Iterator[bytes]:
+        """Embedding.Pull."""
+        request = codec.parse(pb.PullRequest, data)
+        self._check(request.header)
+        dtype = codec.numpy_dtype(request.dtype or pb.DTYPE_FP32)
+        stream = self.shard.pull(self._target(request), request.return_exists)
+        head = stream.head()
+        message = pb.PullHead(
+            version=head.version,
+            tables=[
+                pb.PulledTable(
+                    dim=t.dim, rows=t.rows, exists=b"" if t.exists_N is None else codec.encode_flags(t.exists_N)
+                )
+                for t in head.tables
+            ],
+        )
+        yield pb.PullChunk(head=message).SerializeToString()
+        for rows in stream:
+            yield codec.payload_message(codec.encode_rows(rows, dtype))
+
+    def push(self, chunks: Iterator[bytes]) -> bytes:
+        """Embedding.Push."""
+        first, payload = codec.split(pb.PushChunk, _first(chunks))
+        head = first.head
+        self._check(head.header)
+        target = self._target(head)
+        digest = _digest(pb.PushHead(tables=head.tables, dtype=head.dtype, ids_digest=_ids_digest(head)))
+        reader = inbound.BodyReader(
+            head.tables, codec.numpy_dtype(head.dtype or pb.DTYPE_FP32), self.config.max_body_bytes, digest
+        )
+        gradients = inbound.read_body(chunks, payload, reader)
+        write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
+        result = self.shard.push(write, target, gradients, head.pulled_version)
+        return pb.PushResponse(
+            version=result.version, staleness=result.staleness, repeated=result.repeated
+        ).SerializeToString()
+
+    # explicit writes and export
+
+    def write(self, chunks: Iterator[bytes]) -> bytes:
+        """Embedding.Write."""
+        first, payload = codec.split(pb.WriteChunk, _first(chunks))
+        head = first.head
+        self._check(head.header)
+        operations = {pb.WRITE_MODE_UPSERT: self.shard.upsert, pb.WRITE_MODE_ASSIGN: self.shard.assign}
+        if head.mode not in operations:
+            raise InvalidArgument(f"write mode {head.mode}: this version knows {sorted(operations)}")
+        digest = _digest(pb.WriteHead(mode=head.mode, ids=head.ids, shape=head.shape))
+        dtype = codec.numpy_dtype(pb.DTYPE_FP32)
+        reader = inbound.BodyReader([head.shape], dtype, self.config.max_body_bytes, digest)
+        (values,) = inbound.read_body(chunks, payload, reader)
+        write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
+        result = operations[head.mode](write, inbound.table_ids(head.ids), values.blocks)
+        return pb.WriteResponse(version=result.version, existed=codec.encode_flags(result.existed_N)).SerializeToString()
+
+    def remove(self, data: bytes) -> bytes:
+        """Embedding.Remove."""
+        request = codec.parse(pb.RemoveRequest, data)
+        self._check(request.header)
+        digest = _digest(pb.RemoveRequest(ids=request.ids))
+        write = WriteId(request.header.worker_id, request.sequence, digest.intdigest())
+        result = self.shard.remove(write, inbound.table_ids(request.ids))
+        return pb.RemoveResponse(
+            version=result.version, existed=codec.encode_flags(result.existed_N)
+        ).SerializeToString()
+
+    def export(self, data: bytes) -> Iterator[bytes]:
+        """Embedding.Export."""
+        request = codec.parse(pb.ExportRequest, data)
+        self._check(request.header)
+        n = min(request.max_rows or EXPORT_PAGE_ROWS, EXPORT_PAGE_ROWS)
+        ids_N, values_ND, scores_N, cursor = self.shard.export_page(request.table, request.cursor, n)
+        head = pb.ExportHead(
+            next_cursor=cursor,
+            ids=codec.encode_ids(ids_N),
+            scores=scores_N.astype("<f4", copy=False).tobytes(),
+            dim=values_ND.shape[1],
+        )
+        yield pb.ExportChunk(head=head).SerializeToString()
+        for payload in codec.pieces([values_ND], codec.numpy_dtype(pb.DTYPE_FP32)):
+            yield codec.payload_message(payload)
+
+    # the control plane
+
+    def describe(self, data: bytes) -> bytes:
+        """Control.Describe."""
+        tables = [table.config.to_json() for table in list(self.shard.tables.values())]
+        return control.DescribeResponse(
+            routing=self.routing.to_proto(), table_configs_json=tables
+        ).SerializeToString()
+
+    def create_table(self, data: bytes) -> bytes:
+        """Control.CreateTable."""
+        self._check_state()
+        request = codec.parse(control.CreateTableRequest, data)
+        config = TableConfig.from_json(request.config_json)
+        created = self.shard.create_table(config, request.exist_ok)
+        return control.CreateTableResponse(config_json=config.to_json(), created=created).SerializeToString()
+
+    def drop_table(self, data: bytes) -> bytes:
+        """Control.DropTable."""
+        self._check_state()
+        request = codec.parse(control.DropTableRequest, data)
+        dropped = self.shard.drop_table(request.table, request.missing_ok)
+        return control.DropTableResponse(dropped=dropped).SerializeToString()
+
+    def stats(self, data: bytes) -> bytes:
+        """Control.Stats."""
+        return control.StatsResponse(stats_json=json.dumps(self.shard.stats())).SerializeToString()
+
+    def _target(self, request: pb.PullRequest | pb.PushHead) -> Target:
+        what = request.WhichOneof("what")
+        if what is None:
+            raise InvalidArgument("the request names neither a step nor ids")
+        if what == "step":
+            return inbound.step_ref(request.header, request.step)
+        return inbound.id_set(request.ids, self.config.max_ids)
+
+    def _check(self, header: pb.Header) -> None:
+        self._check_state()
+        if header.routing_epoch != self.routing.epoch:
+            raise StaleRouting(
+                f"the request was routed by table {header.routing_epoch}, this shard has {self.routing.epoch}: "
+                "ask for the routing table again"
+            )
+
+    def _check_state(self) -> None:
+        if self.state_lost is not None:
+            raise StateLost(self.state_lost)
+
+
+def _digest(what: Message) -> xxhash.xxh3_128:
+    """Of what a write says, without who says it; the body is added as it arrives."""
+    return xxhash.xxh3_128(what.DESCRIPTOR.name.encode() + what.SerializeToString(deterministic=True))
+
+
+def _ids_digest(head: pb.PushHead) -> int:
+    """The same for a push that sends its ids and for its retry by step, or the other way round."""
+    if head.WhichOneof("what") == "step":
+        return head.ids_digest
+    return codec.digest_ids((part.table, part.ids, part.counts) for part in head.ids.tables)
+
+
+def _first(chunks: Iterator[bytes]) -> bytes:
+    try:
+        return next(chunks)
+    except StopIteration:
+        raise InvalidArgument("the stream ended before its first message") from None

@@ -1,0 +1,75 @@
+"""What the shard is asked and what it answers, in arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TableIds:
+    """Ids of one table."""
+
+    table: str
+    ids_N: npt.NDArray[np.int64]
+    counts_N: npt.NDArray[np.uint32] | None = None
+    """Occurrences in the batch; None: one each."""
+
+
+@dataclass(frozen=True)
+class StepRef:
+    """The handle of a prepared step."""
+
+    worker_id: int
+    step: int
+
+
+Target = StepRef | Sequence[TableIds]
+"""What a pull or a push is about: ids named now, or by a step before."""
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Gradients of consecutive ids of one table: float32 [k, dim] blocks, finite."""
+
+    table: str
+    blocks: Sequence[Rows]
+
+
+@dataclass(frozen=True)
+class PulledTable:
+    """The shape of one table's part of a pull."""
+
+    dim: int
+    rows: int
+    exists_N: npt.NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
+class PullHead:
+    """What a pull answers before the rows."""
+
+    version: int
+    tables: Sequence[PulledTable]
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What a push answers."""
+
+    version: int
+    staleness: int = 0
+    repeated: bool = False
+
+
+@dataclass(frozen=True)
+class WriteResult:
+    """What an upsert, assign or remove answers."""
+
+    version: int
+    existed_N: npt.NDArray[np.bool_]

@@ -1,0 +1,83 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class DescribeRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DescribeResponse(_message.Message):
+    __slots__ = ("routing", "table_configs_json")
+    ROUTING_FIELD_NUMBER: _ClassVar[int]
+    TABLE_CONFIGS_JSON_FIELD_NUMBER: _ClassVar[int]
+    routing: Routing
+    table_configs_json: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, routing: _Optional[_Union[Routing, _Mapping]] = ..., table_configs_json: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Routing(_message.Message):
+    __slots__ = ("epoch", "shards", "shard_of_partition", "coordinator")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    SHARD_OF_PARTITION_FIELD_NUMBER: _ClassVar[int]
+    COORDINATOR_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    shards: _containers.RepeatedCompositeFieldContainer[ShardInfo]
+    shard_of_partition: bytes
+    coordinator: str
+    def __init__(self, epoch: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[ShardInfo, _Mapping]]] = ..., shard_of_partition: _Optional[bytes] = ..., coordinator: _Optional[str] = ...) -> None: ...
+
+class ShardInfo(_message.Message):
+    __slots__ = ("shard_id", "address", "metrics_address", "state")
+    SHARD_ID_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    shard_id: int
+    address: str
+    metrics_address: str
+    state: str
+    def __init__(self, shard_id: _Optional[int] = ..., address: _Optional[str] = ..., metrics_address: _Optional[str] = ..., state: _Optional[str] = ...) -> None: ...
+
+class CreateTableRequest(_message.Message):
+    __slots__ = ("config_json", "exist_ok")
+    CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
+    EXIST_OK_FIELD_NUMBER: _ClassVar[int]
+    config_json: str
+    exist_ok: bool
+    def __init__(self, config_json: _Optional[str] = ..., exist_ok: _Optional[bool] = ...) -> None: ...
+
+class CreateTableResponse(_message.Message):
+    __slots__ = ("config_json", "created")
+    CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FIELD_NUMBER: _ClassVar[int]
+    config_json: str
+    created: bool
+    def __init__(self, config_json: _Optional[str] = ..., created: _Optional[bool] = ...) -> None: ...
+
+class DropTableRequest(_message.Message):
+    __slots__ = ("table", "missing_ok")
+    TABLE_FIELD_NUMBER: _ClassVar[int]
+    MISSING_OK_FIELD_NUMBER: _ClassVar[int]
+    table: str
+    missing_ok: bool
+    def __init__(self, table: _Optional[str] = ..., missing_ok: _Optional[bool] = ...) -> None: ...
+
+class DropTableResponse(_message.Message):
+    __slots__ = ("dropped",)
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    dropped: bool
+    def __init__(self, dropped: _Optional[bool] = ...) -> None: ...
+
+class StatsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StatsResponse(_message.Message):
+    __slots__ = ("stats_json",)
+    STATS_JSON_FIELD_NUMBER: _ClassVar[int]
+    stats_json: str
+    def __init__(self, stats_json: _Optional[str] = ...) -> None: ...

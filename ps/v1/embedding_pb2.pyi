@@ -1,0 +1,242 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class DType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DTYPE_UNSPECIFIED: _ClassVar[DType]
+    DTYPE_FP32: _ClassVar[DType]
+    DTYPE_FP16: _ClassVar[DType]
+
+class WriteMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WRITE_MODE_UNSPECIFIED: _ClassVar[WriteMode]
+    WRITE_MODE_UPSERT: _ClassVar[WriteMode]
+    WRITE_MODE_ASSIGN: _ClassVar[WriteMode]
+DTYPE_UNSPECIFIED: DType
+DTYPE_FP32: DType
+DTYPE_FP16: DType
+WRITE_MODE_UNSPECIFIED: WriteMode
+WRITE_MODE_UPSERT: WriteMode
+WRITE_MODE_ASSIGN: WriteMode
+
+class Header(_message.Message):
+    __slots__ = ("routing_epoch", "worker_id")
+    ROUTING_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    routing_epoch: int
+    worker_id: int
+    def __init__(self, routing_epoch: _Optional[int] = ..., worker_id: _Optional[int] = ...) -> None: ...
+
+class StepRef(_message.Message):
+    __slots__ = ("step",)
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    def __init__(self, step: _Optional[int] = ...) -> None: ...
+
+class TableIds(_message.Message):
+    __slots__ = ("table", "ids", "counts")
+    TABLE_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    table: str
+    ids: bytes
+    counts: bytes
+    def __init__(self, table: _Optional[str] = ..., ids: _Optional[bytes] = ..., counts: _Optional[bytes] = ...) -> None: ...
+
+class IdSet(_message.Message):
+    __slots__ = ("tables",)
+    TABLES_FIELD_NUMBER: _ClassVar[int]
+    tables: _containers.RepeatedCompositeFieldContainer[TableIds]
+    def __init__(self, tables: _Optional[_Iterable[_Union[TableIds, _Mapping]]] = ...) -> None: ...
+
+class PrepareRequest(_message.Message):
+    __slots__ = ("header", "step", "ids")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    header: Header
+    step: int
+    ids: IdSet
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., step: _Optional[int] = ..., ids: _Optional[_Union[IdSet, _Mapping]] = ...) -> None: ...
+
+class PrepareResponse(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    def __init__(self, version: _Optional[int] = ...) -> None: ...
+
+class PullRequest(_message.Message):
+    __slots__ = ("header", "step", "ids", "dtype", "return_exists", "evaluation")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    RETURN_EXISTS_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_FIELD_NUMBER: _ClassVar[int]
+    header: Header
+    step: StepRef
+    ids: IdSet
+    dtype: DType
+    return_exists: bool
+    evaluation: bool
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., step: _Optional[_Union[StepRef, _Mapping]] = ..., ids: _Optional[_Union[IdSet, _Mapping]] = ..., dtype: _Optional[_Union[DType, str]] = ..., return_exists: _Optional[bool] = ..., evaluation: _Optional[bool] = ...) -> None: ...
+
+class PullChunk(_message.Message):
+    __slots__ = ("head", "payload")
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    head: PullHead
+    payload: bytes
+    def __init__(self, head: _Optional[_Union[PullHead, _Mapping]] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
+class PullHead(_message.Message):
+    __slots__ = ("version", "tables")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TABLES_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    tables: _containers.RepeatedCompositeFieldContainer[PulledTable]
+    def __init__(self, version: _Optional[int] = ..., tables: _Optional[_Iterable[_Union[PulledTable, _Mapping]]] = ...) -> None: ...
+
+class PulledTable(_message.Message):
+    __slots__ = ("dim", "rows", "exists")
+    DIM_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    EXISTS_FIELD_NUMBER: _ClassVar[int]
+    dim: int
+    rows: int
+    exists: bytes
+    def __init__(self, dim: _Optional[int] = ..., rows: _Optional[int] = ..., exists: _Optional[bytes] = ...) -> None: ...
+
+class PushChunk(_message.Message):
+    __slots__ = ("head", "payload")
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    head: PushHead
+    payload: bytes
+    def __init__(self, head: _Optional[_Union[PushHead, _Mapping]] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
+class PushHead(_message.Message):
+    __slots__ = ("header", "sequence", "step", "ids", "tables", "dtype", "pulled_version", "ids_digest")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    TABLES_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    PULLED_VERSION_FIELD_NUMBER: _ClassVar[int]
+    IDS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    header: Header
+    sequence: int
+    step: StepRef
+    ids: IdSet
+    tables: _containers.RepeatedCompositeFieldContainer[PushedTable]
+    dtype: DType
+    pulled_version: int
+    ids_digest: int
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., sequence: _Optional[int] = ..., step: _Optional[_Union[StepRef, _Mapping]] = ..., ids: _Optional[_Union[IdSet, _Mapping]] = ..., tables: _Optional[_Iterable[_Union[PushedTable, _Mapping]]] = ..., dtype: _Optional[_Union[DType, str]] = ..., pulled_version: _Optional[int] = ..., ids_digest: _Optional[int] = ...) -> None: ...
+
+class PushedTable(_message.Message):
+    __slots__ = ("table", "rows", "dim")
+    TABLE_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    DIM_FIELD_NUMBER: _ClassVar[int]
+    table: str
+    rows: int
+    dim: int
+    def __init__(self, table: _Optional[str] = ..., rows: _Optional[int] = ..., dim: _Optional[int] = ...) -> None: ...
+
+class PushResponse(_message.Message):
+    __slots__ = ("version", "staleness", "repeated")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STALENESS_FIELD_NUMBER: _ClassVar[int]
+    REPEATED_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    staleness: int
+    repeated: bool
+    def __init__(self, version: _Optional[int] = ..., staleness: _Optional[int] = ..., repeated: _Optional[bool] = ...) -> None: ...
+
+class WriteChunk(_message.Message):
+    __slots__ = ("head", "payload")
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    head: WriteHead
+    payload: bytes
+    def __init__(self, head: _Optional[_Union[WriteHead, _Mapping]] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
+class WriteHead(_message.Message):
+    __slots__ = ("header", "sequence", "mode", "ids", "shape")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    header: Header
+    sequence: int
+    mode: WriteMode
+    ids: TableIds
+    shape: PushedTable
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., sequence: _Optional[int] = ..., mode: _Optional[_Union[WriteMode, str]] = ..., ids: _Optional[_Union[TableIds, _Mapping]] = ..., shape: _Optional[_Union[PushedTable, _Mapping]] = ...) -> None: ...
+
+class WriteResponse(_message.Message):
+    __slots__ = ("version", "existed")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    EXISTED_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    existed: bytes
+    def __init__(self, version: _Optional[int] = ..., existed: _Optional[bytes] = ...) -> None: ...
+
+class RemoveRequest(_message.Message):
+    __slots__ = ("header", "sequence", "ids")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    header: Header
+    sequence: int
+    ids: TableIds
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., sequence: _Optional[int] = ..., ids: _Optional[_Union[TableIds, _Mapping]] = ...) -> None: ...
+
+class RemoveResponse(_message.Message):
+    __slots__ = ("version", "existed")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    EXISTED_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    existed: bytes
+    def __init__(self, version: _Optional[int] = ..., existed: _Optional[bytes] = ...) -> None: ...
+
+class ExportRequest(_message.Message):
+    __slots__ = ("header", "table", "cursor", "max_rows")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    TABLE_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    MAX_ROWS_FIELD_NUMBER: _ClassVar[int]
+    header: Header
+    table: str
+    cursor: int
+    max_rows: int
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., table: _Optional[str] = ..., cursor: _Optional[int] = ..., max_rows: _Optional[int] = ...) -> None: ...
+
+class ExportChunk(_message.Message):
+    __slots__ = ("head", "payload")
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    head: ExportHead
+    payload: bytes
+    def __init__(self, head: _Optional[_Union[ExportHead, _Mapping]] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
+class ExportHead(_message.Message):
+    __slots__ = ("next_cursor", "ids", "scores", "dim")
+    NEXT_CURSOR_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    DIM_FIELD_NUMBER: _ClassVar[int]
+    next_cursor: int
+    ids: bytes
+    scores: bytes
+    dim: int
+    def __init__(self, next_cursor: _Optional[int] = ..., ids: _Optional[bytes] = ..., scores: _Optional[bytes] = ..., dim: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,34 @@
+"""Options of channels and servers. Both sides use the same, so that what is measured is what is served."""
+
+from __future__ import annotations
+
+import grpc
+from grpc.experimental import ChannelOptions
+
+Option = tuple[str, int | str]
+
+
+def options(max_message_bytes: int) -> list[Option]:
+    """For both sides: frames as large as a chunk, message limits as configured (gRPC's own default is 4 MB)."""
+    return [
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.http2.max_frame_size", (1 << 24) - 1),
+        ("grpc.http2.lookahead_bytes", 4 << 20),
+        ("grpc.http2.write_buffer_size", 1 << 20),
+        ("grpc.optimization_target", "throughput"),
+        ("grpc.keepalive_time_ms", 30_000),
+    ]
+
+
+def open_channel(address: str, max_message_bytes: int) -> grpc.Channel:
+    """A channel that connects on the first call and keeps trying: a restarted shard is met again within a second."""
+    extra: list[Option] = [
+        (ChannelOptions.SingleThreadedUnaryStream, 1),  # the reader drives the stream itself: a thread switch less a chunk
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+        ("grpc.enable_retries", 0),  # the client retries itself, with the ledger's sequence
+        ("grpc.use_local_subchannel_pool", 1),  # each client its own connection
+    ]
+    return grpc.insecure_channel(address, options=[*options(max_message_bytes), *extra])

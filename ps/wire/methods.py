@@ -1,0 +1,45 @@
+"""Every RPC: its path and shape. Client transports and servers are both built from this table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Shape(Enum):
+    """Which side streams."""
+
+    UNARY = "unary"
+    STREAM_OUT = "stream_out"
+    STREAM_IN = "stream_in"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One RPC. Requests and responses are bytes at this level; `ps.wire.codec` gives them meaning."""
+
+    service: str
+    name: str
+    shape: Shape
+
+    @property
+    def path(self) -> str:
+        """The HTTP/2 path."""
+        return f"/{self.service}/{self.name}"
+
+
+EMBEDDING, CONTROL = "ps.v1.Embedding", "ps.v1.Control"
+
+PREPARE = Method(EMBEDDING, "Prepare", Shape.UNARY)
+PULL = Method(EMBEDDING, "Pull", Shape.STREAM_OUT)
+PUSH = Method(EMBEDDING, "Push", Shape.STREAM_IN)
+WRITE = Method(EMBEDDING, "Write", Shape.STREAM_IN)
+REMOVE = Method(EMBEDDING, "Remove", Shape.UNARY)
+EXPORT = Method(EMBEDDING, "Export", Shape.STREAM_OUT)
+
+DESCRIBE = Method(CONTROL, "Describe", Shape.UNARY)
+CREATE_TABLE = Method(CONTROL, "CreateTable", Shape.UNARY)
+DROP_TABLE = Method(CONTROL, "DropTable", Shape.UNARY)
+STATS = Method(CONTROL, "Stats", Shape.UNARY)
+
+METHODS = (PREPARE, PULL, PUSH, WRITE, REMOVE, EXPORT, DESCRIBE, CREATE_TABLE, DROP_TABLE, STATS)

@@ -1,0 +1,91 @@
+"""id -> partition -> shard. Pure: a routing table is a value, and splitting ids by it has no side effect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ps.config import PARTITIONS
+from ps.errors import InvalidArgument
+from ps.v1 import control_pb2 as pb
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """Where a shard is and how it fares."""
+
+    shard_id: int
+    address: str
+    metrics_address: str = ""
+    state: str = "SERVING"
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Which shard owns which partition. `epoch` rises with every change; a shard refuses any other than its own."""
+
+    epoch: int
+    shards: tuple[ShardInfo, ...]
+    shard_of_partition: npt.NDArray[np.int32]
+    """[PARTITIONS], positions in `shards`."""
+    coordinator: str = ""
+    """Where tables are created."""
+
+    @classmethod
+    def even(cls, epoch: int, shards: Sequence[ShardInfo], coordinator: str = "") -> Routing:
+        """Partitions in equal, contiguous runs."""
+        owners = np.arange(PARTITIONS, dtype=np.int64) * len(shards) // PARTITIONS
+        return cls(epoch, tuple(shards), owners.astype(np.int32), coordinator)
+
+    def to_proto(self) -> pb.Routing:
+        """As a message."""
+        return pb.Routing(
+            epoch=self.epoch,
+            shards=[
+                pb.ShardInfo(shard_id=s.shard_id, address=s.address, metrics_address=s.metrics_address, state=s.state)
+                for s in self.shards
+            ],
+            shard_of_partition=self.shard_of_partition.astype("<u2").tobytes(),
+            coordinator=self.coordinator,
+        )
+
+    @classmethod
+    def from_proto(cls, message: pb.Routing) -> Routing:
+        """From a message; raises InvalidArgument when it does not cover every partition."""
+        owners = np.frombuffer(message.shard_of_partition, dtype="<u2").astype(np.int32)
+        if len(owners) != PARTITIONS or owners.max() >= len(message.shards):
+            raise InvalidArgument(
+                f"routing table of {len(owners)} partitions over {len(message.shards)} shards; expected {PARTITIONS}"
+            )
+        shards = tuple(ShardInfo(s.shard_id, s.address, s.metrics_address, s.state) for s in message.shards)
+        return cls(message.epoch, shards, owners, message.coordinator)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Ids grouped by shard: shard s has `ids_N[starts[s]:starts[s + 1]]`; `order_N` says where each came from."""
+
+    ids_N: npt.NDArray[np.int64]
+    order_N: npt.NDArray[np.int64] | None
+    """Positions in the unsplit ids; None when the order did not change (one shard)."""
+    starts: list[int]
+
+    def of(self, shard: int) -> slice:
+        """The part of one shard."""
+        return slice(self.starts[shard], self.starts[shard + 1])
+
+
+def split_by_shard(ids_N: npt.NDArray[np.int64], routing: Routing) -> Split:
+    """Groups ids by their shard, stable."""
+    n_shards = len(routing.shards)
+    if n_shards == 1:
+        return Split(ids_N, None, [0, len(ids_N)])
+    from ps.kernels.hashing import group, partitions  # numba is loaded by the first call, not by the import
+
+    partition_N = np.empty(len(ids_N), dtype=np.int32)
+    partitions(ids_N, partition_N)
+    order_N, starts_S = group(routing.shard_of_partition[partition_N], n_shards)
+    return Split(ids_N[order_N], order_N, starts_S.tolist())

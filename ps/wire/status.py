@@ -1,0 +1,59 @@
+"""Errors <-> gRPC codes, one table, both ways.
+
+The class name and what it needs besides its message go as trailing metadata, so the client raises the same class that
+the shard raised. A foreign server (a proxy, a health checker) sends only a code: then the code's own class is raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import grpc
+
+from ps import errors
+
+CODES: dict[type[errors.PsError], grpc.StatusCode] = {
+    errors.InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.TableExists: grpc.StatusCode.ALREADY_EXISTS,
+    errors.SequenceConflict: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.StaleRouting: grpc.StatusCode.ABORTED,
+    errors.StateLost: grpc.StatusCode.DATA_LOSS,
+    errors.ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.InternalError: grpc.StatusCode.INTERNAL,
+}
+"""A class that is not here has the code of its nearest ancestor."""
+
+_CLASS_OF_CODE = {code: kind for kind, code in CODES.items()}
+_CLASS_OF_NAME = errors.all_errors()
+_NAME, _RETRY = "ps-error", "ps-retry-after-s"
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+def code_of(error: errors.PsError) -> grpc.StatusCode:
+    """The gRPC code of an error."""
+    return next((CODES[kind] for kind in type(error).__mro__ if kind in CODES), grpc.StatusCode.UNKNOWN)
+
+
+def to_metadata(error: errors.PsError) -> Metadata:
+    """The trailing metadata of an error."""
+    found: Metadata = ((_NAME, type(error).__name__),)
+    if isinstance(error, errors.ResourceExhausted) and error.retry_after_s is not None:
+        found += ((_RETRY, repr(error.retry_after_s)),)
+    return found
+
+
+def from_status(code: grpc.StatusCode, details: str, metadata: Iterable[tuple[str, str | bytes]]) -> errors.PsError:
+    """The error that a status stands for. A cancelled call is an Unavailable: its outcome is not known."""
+    trailers = {key: value.decode() if isinstance(value, bytes) else value for key, value in metadata}
+    kind = _CLASS_OF_NAME.get(trailers.get(_NAME, "")) or _CLASS_OF_CODE.get(code)
+    if kind is errors.ResourceExhausted:
+        return errors.ResourceExhausted(details, float(trailers[_RETRY]) if _RETRY in trailers else None)
+    if kind is not None:
+        return kind(details)
+    if code is grpc.StatusCode.CANCELLED:
+        return errors.Unavailable(f"the call was cancelled: {details}")
+    return errors.InternalError(f"{code.name}: {details}")
