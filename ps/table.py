@@ -85,20 +85,19 @@ class Table:
         self._tier.count(slots_N, np.ones(len(ids_N), np.uint32) if counts_N is None else counts_N, push)
         self.rows_updated += len(ids_N)
 
-    def upsert(self, ids_N: Ids, values_ND: Rows) -> npt.NDArray[np.bool_]:
+    def upsert(self, ids_N: Ids, blocks: Sequence[Rows]) -> npt.NDArray[np.bool_]:
         """Sets values, creating rows where there are none. State of rows that exist stays. True where a row existed."""
         slots_N = self.find(ids_N)
         existed_N = slots_N >= 0
         self._create_missing(ids_N, slots_N)
-        scatter(self._tier.rows_SW, slots_N, values_ND)
+        self._set(slots_N, blocks)
         return existed_N
 
-    def assign(self, ids_N: Ids, values_ND: Rows) -> npt.NDArray[np.bool_]:
+    def assign(self, ids_N: Ids, blocks: Sequence[Rows]) -> npt.NDArray[np.bool_]:
         """Sets the values of rows that exist and leaves the others out. True where a row existed."""
         slots_N = self.find(ids_N)
-        existed_N = slots_N >= 0
-        scatter(self._tier.rows_SW, slots_N[existed_N], values_ND[existed_N])
-        return existed_N
+        self._set(slots_N, blocks)
+        return slots_N >= 0
 
     def remove(self, ids_N: Ids) -> npt.NDArray[np.bool_]:
         """Drops rows; they read as initial values again. True where a row existed."""
@@ -131,6 +130,12 @@ class Table:
     def close(self) -> None:
         """Gives the memory back."""
         self._tier.close()
+
+    def _set(self, slots_N: Slots, blocks: Sequence[Rows]) -> None:
+        start = 0
+        for block_ND in blocks:
+            scatter(self._tier.rows_SW, slots_N[start : start + len(block_ND)], block_ND)
+            start += len(block_ND)
 
     def _create_missing(self, ids_N: Ids, slots_N: Slots) -> None:
         missing_N = np.flatnonzero(slots_N < 0)

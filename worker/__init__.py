@@ -1,1 +1,35 @@
-"""What runs inside a trainer."""
+"""What runs inside a trainer. The public names, imported when first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from worker.data.batch import Bags, Batch
+    from worker.dlrm import DLRM
+    from worker.embedding import EmbeddingBagCollection, Feature
+    from worker.prefetch import Prefetcher
+
+__all__ = ["DLRM", "Bags", "Batch", "EmbeddingBagCollection", "Feature", "Prefetcher"]
+
+_HOMES = {
+    "Bags": "worker.data.batch",
+    "Batch": "worker.data.batch",
+    "DLRM": "worker.dlrm",
+    "EmbeddingBagCollection": "worker.embedding",
+    "Feature": "worker.embedding",
+    "Prefetcher": "worker.prefetch",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'worker' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

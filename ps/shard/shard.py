@@ -131,26 +131,26 @@ class Shard:
 
     # explicit writes
 
-    def upsert(self, write: WriteId, ids: TableIds, values_ND: Rows) -> WriteResult:
+    def upsert(self, write: WriteId, ids: TableIds, blocks: Sequence[Rows]) -> WriteResult:
         """Sets values, creating rows. Ids unique, values finite."""
         _check_unique([ids])
 
         def apply() -> npt.NDArray[np.bool_]:
             table = self._table(ids.table)
-            table.check(len(ids.ids_N), [values_ND])
+            table.check(len(ids.ids_N), blocks)
             table.reserve(len(ids.ids_N))
-            return table.upsert(ids.ids_N, values_ND)
+            return table.upsert(ids.ids_N, blocks)
 
         return self._write(write, apply)
 
-    def assign(self, write: WriteId, ids: TableIds, values_ND: Rows) -> WriteResult:
+    def assign(self, write: WriteId, ids: TableIds, blocks: Sequence[Rows]) -> WriteResult:
         """Sets the values of rows that exist. Ids unique, values finite."""
         _check_unique([ids])
 
         def apply() -> npt.NDArray[np.bool_]:
             table = self._table(ids.table)
-            table.check(len(ids.ids_N), [values_ND])
-            return table.assign(ids.ids_N, values_ND)
+            table.check(len(ids.ids_N), blocks)
+            return table.assign(ids.ids_N, blocks)
 
         return self._write(write, apply)
 

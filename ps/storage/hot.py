@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ps.kernels.index import IdIndex
 from ps.kernels.rows import add_counts
-from ps.storage.memory import ReservedArray
+from ps.memory import ReservedArray
 from ps.storage.tier import RowLayout
 
 Ids = npt.NDArray[np.int64]

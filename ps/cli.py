@@ -1,0 +1,157 @@
+"""psctl: start, look at and stop a service."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ps.errors import NotFound, PsError
+
+app = typer.Typer(
+    name="psctl",
+    help="Starts, shows and stops an embedding parameter server.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+Name = Annotated[str, typer.Option("--name", help="The service's name; several can run side by side.")]
+RayAddress = Annotated[
+    str,
+    typer.Option(
+        "--ray-address", envvar="RAY_ADDRESS", help="A running Ray cluster to join. Without it, psctl starts a local Ray."
+    ),
+]
+
+
+@app.command()
+def up(
+    shards: Annotated[int, typer.Option("--shards", "-n", min=1, help="How many shards: about one per CPU core.")] = 1,
+    name: Name = "default",
+    config_file: Annotated[
+        Path | None, typer.Option("--config", exists=True, dir_okay=False, help="Service settings in YAML.")
+    ] = None,
+    port: Annotated[int, typer.Option("--port", help="The port that clients connect to; 0 for any.")] = 0,
+    ray_address: RayAddress = "",
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the shards.")] = 120.0,
+) -> None:
+    """Starts a coordinator and shards, and returns when they answer."""
+    from ps.cluster import local
+    from ps.config import ServiceConfig
+
+    config = ServiceConfig.from_yaml(config_file) if config_file else ServiceConfig()
+    try:
+        running = local.read_state(name)
+    except NotFound:
+        pass
+    else:
+        raise typer.BadParameter(f"service {name!r} runs already at {running.address}; psctl down ends it")
+    with out.status(f"starting {shards} shards..."):
+        if ray_address:
+            state = _up_in_cluster(name, shards, config, port, ray_address, timeout_s)
+        else:
+            state = local.start_keeper(name, shards, config, port, timeout_s)
+    out.print(f"service [bold]{name}[/bold] with {shards} shards at [bold]{state.address}[/bold]")
+    out.print(f'connect with ps.connect("{state.address}"); psctl status shows it, psctl down ends it', highlight=False)
+
+
+@app.command()
+def down(
+    name: Name = "default",
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the drain.")] = 60.0,
+) -> None:
+    """Drains and ends a service that `psctl up` started."""
+    from ps.cluster import local
+
+    state = local.read_state(name)
+    with out.status("draining..."):
+        if state.pid:
+            ended = local.stop_keeper(state, timeout_s)
+        else:
+            ended = _down_in_cluster(state)
+    if not ended:
+        err.print(f"service {name!r} (process {state.pid}) has not ended within {timeout_s:g} s; it is still draining")
+        raise typer.Exit(1)
+    out.print(f"service {name!r} has ended")
+
+
+@app.command()
+def status(
+    name: Name = "default",
+    address: Annotated[
+        str, typer.Option("--address", help="host:port of any shard or the coordinator, instead of a name.")
+    ] = "",
+) -> None:
+    """Shows shards, tables, rows and bytes."""
+    from ps.client.client import connect
+    from ps.cluster import local
+
+    with connect(address or local.read_state(name).address, timeout_s=10.0) as client:
+        routing = client.connection.routing
+        stats = client.stats()
+    shards = Table("shard", "address", "metrics", "state", "pushes", title="shards")
+    for info, shard in zip(routing.shards, stats["shards"], strict=True):
+        shards.add_row(str(info.shard_id), info.address, info.metrics_address, info.state, f"{shard['version']:,}")
+    out.print(shards)
+    out.print(_tables(stats["shards"]))
+
+
+def _tables(shards: list[dict[str, Any]]) -> Table:
+    table = Table("table", "tier", "rows", "bytes", "bytes a row", title="tables")
+    for name in sorted({name for shard in shards for name in shard["tables"]}):
+        parts = [shard["tables"][name] for shard in shards if name in shard["tables"]]
+        for tier in parts[0]["rows"]:
+            rows = sum(part["rows"][tier] for part in parts)
+            held = sum(sum(part["bytes"][tier].values()) for part in parts)
+            table.add_row(name, tier, f"{rows:,}", f"{held:,}", f"{held / rows:,.0f}" if rows else "-")
+    return table
+
+
+def _up_in_cluster(name: str, shards: int, config: Any, port: int, ray_address: str, timeout_s: float) -> Any:
+    from ps.cluster import local
+    from ps.cluster.launch import launch
+
+    service = launch(
+        shards,
+        name=name,
+        config=config,
+        port=port,
+        ray_address=ray_address,
+        detached=True,
+        timeout_s=timeout_s,
+    )
+    state = local.State(name, service.address, pid=0, ray_address=ray_address)
+    local.write_state(state)
+    return state
+
+
+def _down_in_cluster(state: Any) -> bool:
+    from ps.cluster import local
+    from ps.cluster.launch import join, stop_actors
+
+    join(state.ray_address)
+    ended = stop_actors(state.name) > 0
+    local.state_file(state.name).unlink(missing_ok=True)
+    return ended
+
+
+def main() -> None:
+    """Entry point: errors of ours are one line, not a stack."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    try:
+        app()
+    except PsError as error:
+        err.print(f"[red]{type(error).__name__}[/red]: {error}", highlight=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""`ps.launch`: a service on a Ray cluster, the running one or a local one of our own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Self
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+
+from ps.cluster import actors
+from ps.config import ServiceConfig
+from ps.errors import InvalidArgument, Unavailable
+from ps.wire.routing import Routing
+
+LAUNCH_TIMEOUT_S = 120.0
+OBJECT_STORE_BYTES = 100 << 20
+"""Rows travel by gRPC, never through Ray's object store; a local Ray gets little more than the minimum."""
+
+
+class Service:
+    """A running service. As a context manager it is shut down at the end."""
+
+    def __init__(
+        self, name: str, address: str, routing: Routing, owns_ray: bool = False, handles: Sequence[Any] = ()
+    ) -> None:
+        self.name = name
+        self.address = address
+        """Where `ps.connect` connects: the coordinator."""
+        self.routing = routing
+        self._owns_ray = owns_ray
+        self._handles = handles  # Ray ends an actor that is not detached when the last handle to it is gone
+
+    @property
+    def metrics_addresses(self) -> list[str]:
+        """host:port of each shard's Prometheus endpoint."""
+        return [shard.metrics_address for shard in self.routing.shards]
+
+    def shutdown(self) -> None:
+        """Drains and ends the actors, and Ray itself if `launch` started it."""
+        if ray.is_initialized():
+            stop_actors(self.name)
+            if self._owns_ray:
+                ray.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+
+
+def launch(
+    shards: int = 1,
+    *,
+    name: str = "default",
+    config: ServiceConfig | None = None,
+    ray_address: str | None = None,
+    port: int = 0,
+    cpus_per_shard: float = 1.0,
+    detached: bool = False,
+    timeout_s: float = LAUNCH_TIMEOUT_S,
+) -> Service:
+    """Starts a coordinator and `shards` shard actors.
+
+    Uses the Ray that this process is connected to; else the cluster at `ray_address` or RAY_ADDRESS; else it starts a
+    local one, which ends with the service. `port` is the coordinator's, 0 for any. `detached` actors outlive this
+    process. On a cluster of several hosts set `config.host="auto"`. Raises Unavailable when the cluster has no room for
+    the actors within `timeout_s`.
+    """
+    if shards < 1:
+        raise InvalidArgument(f"shards={shards}: a service needs at least one")
+    config = config or ServiceConfig()
+    owns_ray = _connect_ray(ray_address, cpus=max(os.cpu_count() or 1, int(shards * cpus_per_shard + 1)))
+    try:
+        return _start(name, shards, config, port, cpus_per_shard, detached, timeout_s, owns_ray)
+    except BaseException:
+        if owns_ray:
+            ray.shutdown()
+        raise
+
+
+def stop_actors(name: str, timeout_s: float = 30.0) -> int:
+    """Drains and ends a service's actors; returns how many there were."""
+    handles = find_actors(name)
+    for handle in handles:
+        with suppress(RayError, GetTimeoutError):  # an actor that does not answer is ended all the same
+            ray.get(handle.stop.remote(), timeout=timeout_s)
+        ray.kill(handle, no_restart=True)
+    return len(handles)
+
+
+def find_actors(name: str) -> list[Any]:
+    """Handles of a service's actors, shards first: a coordinator that is gone finds nobody to restart for."""
+    named = ray.util.list_named_actors(all_namespaces=True)
+    mine = [a["name"] for a in named if a["namespace"] == actors.NAMESPACE and a["name"].startswith(f"{name}/")]
+    return [ray.get_actor(actor, namespace=actors.NAMESPACE) for actor in sorted(mine, reverse=True)]
+
+
+def join(ray_address: str) -> None:
+    """Connects this process to a running Ray cluster; raises Unavailable."""
+    try:
+        ray.init(address=ray_address, namespace=actors.NAMESPACE, log_to_driver=False)
+    except ConnectionError as error:
+        raise Unavailable(f"no Ray cluster at {ray_address!r}: {error}") from error
+
+
+def _connect_ray(ray_address: str | None, cpus: int) -> bool:
+    """True if a local Ray was started for us."""
+    if ray.is_initialized():
+        return False
+    address = ray_address or os.environ.get("RAY_ADDRESS")
+    if address:
+        join(address)
+        return False
+    ray.init(
+        address="local",
+        namespace=actors.NAMESPACE,
+        num_cpus=cpus,
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        log_to_driver=False,
+    )
+    return True
+
+
+def _start(
+    name: str,
+    shards: int,
+    config: ServiceConfig,
+    port: int,
+    cpus: float,
+    detached: bool,
+    timeout_s: float,
+    owns_ray: bool,
+) -> Service:
+    if find_actors(name):
+        raise InvalidArgument(f"a service named {name!r} runs in this Ray cluster already; psctl down ends it")
+    lifetime = "detached" if detached else None
+    try:
+        coordinator = actors.start_coordinator(name, shards, config, port, lifetime)
+        handles = [actors.start_shard(name, i, config, cpus, lifetime) for i in range(shards)]
+        infos = ray.get([handle.info.remote() for handle in handles], timeout=timeout_s)
+        address = ray.get(coordinator.address.remote(), timeout=timeout_s)
+        routing = ray.get(coordinator.assemble.remote(infos), timeout=timeout_s)
+    except (RayError, GetTimeoutError) as error:
+        stop_actors(name, timeout_s=1.0)
+        raise Unavailable(
+            f"{shards} shards of {cpus:g} CPUs did not start within {timeout_s:g} s on "
+            f"{ray.cluster_resources().get('CPU', 0):g} CPUs: {error}"
+        ) from error
+    return Service(name, address, routing, owns_ray, [coordinator, *handles])

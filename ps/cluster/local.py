@@ -1,0 +1,119 @@
+"""`psctl up` where no Ray cluster runs: a keeper process that owns a local Ray and the service, until it is told to stop.
+
+The keeper is a process of its own, so that `psctl up` can return; `psctl down` ends it by its process id, and with it the
+Ray that it started and nothing else. What runs is written to a state file per service name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ps.config import ServiceConfig
+from ps.errors import NotFound, Unavailable
+
+
+@dataclass(frozen=True)
+class State:
+    """A service that `psctl up` started on this host."""
+
+    name: str
+    address: str
+    pid: int
+    """The keeper; 0 for a service whose actors are detached in a Ray cluster."""
+    ray_address: str = ""
+
+
+def state_file(name: str) -> Path:
+    """$XDG_STATE_HOME/embedding-ps/NAME.json."""
+    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(home) / "embedding-ps" / f"{name}.json"
+
+
+def read_state(name: str) -> State:
+    """Raises NotFound when no such service was started here, or its keeper is gone."""
+    try:
+        state = State(**json.loads(state_file(name).read_text()))
+    except FileNotFoundError:
+        raise NotFound(f"no service {name!r} was started on this host; psctl up starts one") from None
+    if state.pid and not _alive(state.pid):
+        state_file(name).unlink(missing_ok=True)
+        raise NotFound(f"service {name!r} is gone: its process {state.pid} has ended")
+    return state
+
+
+def write_state(state: State) -> None:
+    """Whole or not at all: readers may come at any time."""
+    path = state_file(state.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(f".{os.getpid()}")
+    fresh.write_text(json.dumps(asdict(state)))
+    fresh.replace(path)
+
+
+def start_keeper(name: str, shards: int, config: ServiceConfig, port: int, timeout_s: float) -> State:
+    """Starts the keeper and waits until the service answers; raises Unavailable with the keeper's last words."""
+    log_path = state_file(name).with_suffix(".log")
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "ps.cluster.local", name, str(shards), config.to_json(), str(port)]
+    with log_path.open("w") as log:
+        keeper = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and keeper.poll() is None:
+        try:
+            state = read_state(name)
+        except NotFound:
+            time.sleep(0.1)
+            continue
+        if state.pid == keeper.pid:
+            return state
+        time.sleep(0.1)
+    if keeper.poll() is None:
+        os.kill(keeper.pid, signal.SIGTERM)
+    tail = "\n".join(log_path.read_text().splitlines()[-5:])
+    raise Unavailable(f"service {name!r} did not start within {timeout_s:g} s; the end of {log_path}:\n{tail}")
+
+
+def stop_keeper(state: State, timeout_s: float) -> bool:
+    """Asks the keeper to drain and end; True if it has."""
+    os.kill(state.pid, signal.SIGTERM)
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if not _alive(state.pid):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits for its parent to notice does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def keep(name: str, shards: int, config: ServiceConfig, port: int) -> None:
+    """The keeper's main: launch, write the state file, wait for SIGTERM or SIGINT, shut down."""
+    from ps.cluster.launch import launch
+
+    told_to_stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told_to_stop.set())
+    with launch(shards, name=name, config=config, port=port) as service:
+        write_state(State(name, service.address, os.getpid()))
+        told_to_stop.wait()
+        state_file(name).unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    keep(sys.argv[1], int(sys.argv[2]), ServiceConfig.from_json(sys.argv[3]), int(sys.argv[4]))

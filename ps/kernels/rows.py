@@ -1,0 +1,92 @@
+"""Moving rows between an arena, a batch and the wire. Rows are [S, W] with the value in the first D floats."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from ps.kernels.init import init_row, row_key
+from ps.kernels.prefetch import prefetch_row
+
+Ids = npt.NDArray[np.int64]
+Slots = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.float32]
+
+
+@njit(cache=True, nogil=True)
+def gather(rows_SW: Rows, slots_N: Slots, out_ND: Rows) -> None:
+    """out[i] = the value in slot slots[i]; slot -1 leaves out[i] as it is."""
+    for i in range(len(slots_N)):
+        prefetch_row(rows_SW, slots_N, i, out_ND.shape[1])
+        s = slots_N[i]
+        if s >= 0:
+            for j in range(out_ND.shape[1]):
+                out_ND[i, j] = rows_SW[s, j]
+
+
+@njit(cache=True, nogil=True)
+def gather_or_init(
+    rows_SW: Rows, slots_N: Slots, ids_N: Ids, seed: np.uint64, kind: int, a: np.float32, b: np.float32, out_ND: Rows
+) -> None:
+    """As `gather`; slot -1 reads as the initial value of ids[i]."""
+    gather(rows_SW, slots_N, out_ND)
+    for i in range(len(slots_N)):  # a pass of its own: inside the first one it would cost every row a fifth of its speed
+        if slots_N[i] < 0:
+            init_row(row_key(seed, ids_N[i]), kind, a, b, out_ND[i])
+
+
+@njit(cache=True, nogil=True)
+def scatter(rows_SW: Rows, slots_N: Slots, values_ND: Rows) -> None:
+    """The first D floats of slot slots[i] = values[i]; slot -1 is skipped."""
+    for i in range(len(slots_N)):
+        s = slots_N[i]
+        if s >= 0:
+            for j in range(values_ND.shape[1]):
+                rows_SW[s, j] = values_ND[i, j]
+
+
+@njit(cache=True, nogil=True)
+def take(rows_MD: Rows, positions_N: Ids, out_ND: Rows) -> None:
+    """out[i] = rows[positions[i]]."""
+    for i in range(len(positions_N)):
+        p = positions_N[i]
+        for j in range(rows_MD.shape[1]):
+            out_ND[i, j] = rows_MD[p, j]
+
+
+@njit(cache=True, nogil=True)
+def place(block_ND: Rows, positions_N: Ids, out_MD: Rows) -> None:
+    """out[positions[i]] = block[i]."""
+    for i in range(len(positions_N)):
+        p = positions_N[i]
+        for j in range(block_ND.shape[1]):
+            out_MD[p, j] = block_ND[i, j]
+
+
+@njit(cache=True, nogil=True)
+def all_finite(flat_N: Rows) -> bool:
+    """Whether no element is NaN or infinite. x - x is 0 for finite x and NaN otherwise, and a sum keeps a NaN: a loop
+    without a branch, in lanes that vectorise, looked at once per 4096."""
+    n = len(flat_N)
+    lanes = np.zeros(16, np.float32)
+    start = 0
+    while start + 4096 <= n:
+        for i in range(start, start + 4096, 16):
+            for k in range(16):
+                lanes[k] += flat_N[i + k] - flat_N[i + k]
+        if not lanes.sum() == np.float32(0.0):
+            return False
+        start += 4096
+    for i in range(start, n):
+        if not flat_N[i] - flat_N[i] == np.float32(0.0):
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def add_counts(frequency_S: npt.NDArray[np.uint32], slots_N: Slots, counts_N: npt.NDArray[np.uint32]) -> None:
+    """frequency[slots[i]] += counts[i], stopping at the largest uint32."""
+    for i in range(len(slots_N)):
+        total = np.uint64(frequency_S[slots_N[i]]) + np.uint64(counts_N[i])
+        frequency_S[slots_N[i]] = np.uint32(min(total, np.uint64(0xFFFFFFFF)))

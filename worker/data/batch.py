@@ -1,0 +1,108 @@
+"""What a data source hands to a trainer: batches of dense numbers, bags of ids and labels.
+
+Owns the types and no arithmetic. Everything is checked once, when it is made, and never changed after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from ps.errors import DtypeMismatch, LengthMismatch
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """A field of the input and the table its ids live in; several features may share one table."""
+
+    name: str
+    table: str
+
+
+@dataclass(frozen=True)
+class Bags:
+    """The ids of one feature for a batch, in the form of `torch.nn.EmbeddingBag`.
+
+    ids: int64 [n], all bags one after the other.
+    offsets: int64 [B], where each bag starts; the last bag ends at n. One id a row: `arange(B)`.
+    weights: float32 [n] or None, a factor for each id.
+    Raises `DtypeMismatch` and `LengthMismatch`.
+    """
+
+    ids: torch.Tensor
+    offsets: torch.Tensor
+    weights: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        _expect("ids", self.ids, torch.int64, 1)
+        _expect("offsets", self.offsets, torch.int64, 1)
+        if self.weights is not None:
+            _expect("weights", self.weights, torch.float32, 1)
+            if len(self.weights) != len(self.ids):
+                raise LengthMismatch(f"{len(self.weights)} weights for {len(self.ids)} ids; give one weight an id")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B rows. dense: float32 [B, n_dense]. sparse: feature name -> its bags, B of them. labels: float32 [B], 0 or 1.
+
+    Raises `DtypeMismatch` and `LengthMismatch`.
+    """
+
+    dense: torch.Tensor
+    sparse: Mapping[str, Bags]
+    labels: torch.Tensor
+
+    def __post_init__(self) -> None:
+        _expect("dense", self.dense, torch.float32, 2)
+        _expect("labels", self.labels, torch.float32, 1)
+        lengths = {"dense": len(self.dense)} | {name: len(bags.offsets) for name, bags in self.sparse.items()}
+        for name, length in lengths.items():
+            if length != len(self):
+                raise LengthMismatch(f"{name!r} has {length} rows, labels has {len(self)}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class DataSource(Protocol):
+    """A stream of labelled rows in a fixed order. Iterating again starts from the first row."""
+
+    @property
+    def name(self) -> str:
+        """What a progress bar shows."""
+        ...
+
+    @property
+    def features(self) -> tuple[FeatureSpec, ...]:
+        """The sparse features, in the order in which a model stacks them."""
+        ...
+
+    @property
+    def n_dense(self) -> int:
+        """Width of `Batch.dense`."""
+        ...
+
+    @property
+    def len_rows(self) -> int | None:
+        """How many rows there are; None where only reading to the end would tell."""
+        ...
+
+    @property
+    def marks(self) -> Mapping[str, slice]:
+        """Stretches of rows that deserve a metric of their own, by name, as positions in the stream."""
+        ...
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """All rows, `batch_size` at a time; the last batch holds what is left. Raises `InvalidArgument` below 1."""
+        ...
+
+
+def _expect(name: str, tensor: torch.Tensor, dtype: torch.dtype, ndim: int) -> None:
+    if tensor.dtype != dtype:
+        raise DtypeMismatch(f"{name} is {tensor.dtype}, not {dtype}")
+    if tensor.ndim != ndim:
+        raise LengthMismatch(f"{name} has {tensor.ndim} dimensions, not {ndim}")

@@ -1,0 +1,163 @@
+"""EmbeddingBagCollection: the embedding layer of a click model, its rows on the shards.
+
+    sparse features --dedupe per table--> prepare --> pull [U, D] --> pool per feature (torch) --> [B, F, D]
+                                                                            |
+                                   push [U, D] <-- gradient of the rows <---'  by a hook on backward
+
+Features that share a table share its rows: an id that two features name travels once. What torch differentiates is the
+pooling over the rows pulled, so any pooling that torch can express trains the same way.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ps.client.client import Client
+from ps.client.step import Step
+from ps.config import TableConfig
+from ps.errors import InvalidArgument
+from ps.kernels.unique import unique
+from worker.data.batch import Bags
+from worker.kjt import bags_of
+
+Pooling = Literal["sum", "mean"]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One sparse feature: which table its ids are of, and how the rows of a bag become one."""
+
+    name: str
+    table: str
+    pooling: Pooling = "sum"
+
+
+@dataclass
+class PreparedBags:
+    """A batch's sparse part on its way: prepared, perhaps pulled, not yet pushed."""
+
+    step: Step
+    bags: dict[str, Bags]
+    inverse: dict[str, torch.Tensor]
+    """Per feature, where each of its ids is among the table's unique ids."""
+    batch_size: int
+    rows: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+class EmbeddingBagCollection(nn.Module):
+    """Pooled embeddings of several features from a parameter server.
+
+    forward: {feature: Bags} (or a torchrec KeyedJaggedTensor) -> float32 [B, F, D], features in the order given.
+    In training mode, `backward` sends the rows' gradients to the shards; the optimizer runs there. `step()` waits until
+    they are applied and raises what went wrong; without it the next `forward` does. In eval mode nothing is sent.
+    """
+
+    def __init__(
+        self, client: Client, tables: Sequence[TableConfig], features: Sequence[Feature] | None = None
+    ) -> None:
+        """Creates the tables that do not exist. Without `features`, each table is one feature of its name, summed."""
+        super().__init__()
+        self.client = client
+        self.features = tuple(features or [Feature(table.name, table.name) for table in tables])
+        dims = {table.dim for table in tables}
+        if len(dims) != 1:
+            raise InvalidArgument(f"tables of dims {sorted(dims)}: one collection has one dim")
+        self.dim = dims.pop()
+        missing = {feature.table for feature in self.features} - {table.name for table in tables}
+        if missing:
+            raise InvalidArgument(f"features use tables {sorted(missing)} that are not among `tables`")
+        for table in tables:
+            client.create_table(table, exist_ok=True)
+        self._in_flight: deque[Future[None]] = deque()
+
+    def prepare(self, sparse: Mapping[str, Bags] | Any) -> PreparedBags:
+        """Names a batch's ids to the shards and returns at once; pass the result to `forward` later."""
+        bags = bags_of(sparse)
+        missing = [feature.name for feature in self.features if feature.name not in bags]
+        if missing:
+            raise InvalidArgument(f"the batch lacks the features {missing}; it has {sorted(bags)}")
+        sizes = {len(bags[feature.name].offsets) for feature in self.features}
+        if len(sizes) != 1:
+            raise InvalidArgument(f"features of batch sizes {sorted(sizes)} in one batch")
+        ids, counts, inverse = self._dedupe(bags)
+        return PreparedBags(self.client.prepare(ids, counts=counts), bags, inverse, sizes.pop())
+
+    def forward(self, sparse: PreparedBags | Mapping[str, Bags] | Any) -> torch.Tensor:
+        """Float32 [B, F, D]."""
+        self._raise_failed()
+        prepared = sparse if isinstance(sparse, PreparedBags) else self.prepare(sparse)
+        prepared.rows = {name: torch.as_tensor(rows) for name, rows in prepared.step.pull().items()}
+        if self.training and torch.is_grad_enabled():
+            leaves = [rows.requires_grad_() for rows in prepared.rows.values()]
+            watched = _SendGradients.apply(lambda grads: self._send(prepared, grads), *leaves)
+            prepared.rows = dict(zip(prepared.rows, watched, strict=True))
+        pooled = [self._pool(feature, prepared) for feature in self.features]
+        return torch.stack(pooled, dim=1)
+
+    def step(self) -> None:
+        """Waits until every gradient sent so far is applied; raises the first error of a push."""
+        while self._in_flight:
+            self._in_flight.popleft().result()
+
+    def _dedupe(
+        self, bags: Mapping[str, Bags]
+    ) -> tuple[dict[str, npt.NDArray[np.int64]], dict[str, npt.NDArray[np.uint32]], dict[str, torch.Tensor]]:
+        """Unique ids and counts per table, and per feature the way back."""
+        ids, counts, inverse = {}, {}, {}
+        for table in dict.fromkeys(feature.table for feature in self.features):
+            names = [feature.name for feature in self.features if feature.table == table]
+            parts = [bags[name].ids.numpy() for name in names]
+            ids[table], inverse_N, counts[table] = unique(np.concatenate(parts))
+            ends = np.cumsum([len(part) for part in parts])
+            for name, part in zip(names, np.split(inverse_N, ends[:-1]), strict=True):
+                inverse[name] = torch.from_numpy(part)
+        return ids, counts, inverse
+
+    def _pool(self, feature: Feature, prepared: PreparedBags) -> torch.Tensor:
+        bags, rows_UD = prepared.bags[feature.name], prepared.rows[feature.table]
+        if feature.pooling == "mean" and bags.weights is not None:
+            raise InvalidArgument(f"feature {feature.name!r}: per-sample weights are for sum pooling, as in torch")
+        if not len(rows_UD):
+            return rows_UD.new_zeros((prepared.batch_size, self.dim))
+        return nn.functional.embedding_bag(
+            prepared.inverse[feature.name],
+            rows_UD,
+            bags.offsets,
+            mode=feature.pooling,
+            per_sample_weights=bags.weights,
+        )
+
+    def _send(self, prepared: PreparedBags, grads: Sequence[torch.Tensor]) -> None:
+        by_table = dict(zip(prepared.rows, grads, strict=True))
+        self._in_flight.append(self.client.connection.submit(lambda: prepared.step.push(by_table)))
+
+    def _raise_failed(self) -> None:
+        while self._in_flight and self._in_flight[0].done():
+            self._in_flight.popleft().result()
+
+
+class _SendGradients(torch.autograd.Function):
+    """Identity on the rows of all tables; its backward runs once, when all their gradients are known.
+
+    One function for all tables, and not a hook on each: a table that the loss did not use would never call its hook, and
+    the others' gradients would wait for it for ever. Here it gets zeros.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, send: Callable[[Sequence[torch.Tensor]], None], *rows: torch.Tensor) -> Any:
+        ctx.send = send
+        return tuple(part.view_as(part) for part in rows)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        ctx.send(grads)
+        return None, *(None for _ in grads)

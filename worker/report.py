@@ -1,0 +1,75 @@
+"""What a training run shows: a progress bar while it runs, figures and tables at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ps.client.client import Client
+from worker.data.source import Source
+from worker.metrics import Progressive
+
+Advance = Callable[[int, float], None]
+"""advance(rows, loss)"""
+
+
+@contextmanager
+def progress(source: Source, console: Console) -> Iterator[Advance]:
+    """A bar over the source's rows, with the smoothed loss and the samples per second."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]} rows/s  loss {task.fields[loss]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    with bar:
+        task = bar.add_task(source.name, total=source.len_rows, rate="-", loss="-")
+        smoothed: float | None = None
+
+        def advance(rows: int, loss: float) -> None:
+            nonlocal smoothed
+            smoothed = loss if smoothed is None else 0.98 * smoothed + 0.02 * loss
+            speed = bar.tasks[task].speed
+            bar.update(task, advance=rows, loss=f"{smoothed:.4f}", rate=f"{speed:,.0f}" if speed else "-")
+
+        yield advance
+
+
+def summary(console: Console, source: Source, metrics: Progressive, seconds: float) -> None:
+    """Progressive AUC and log loss, over everything and over the windows that the source names."""
+    rows = len(metrics)
+    console.print(f"{rows:,} rows in {seconds:.1f} s: {rows / seconds:,.0f} samples/s")
+    windows = {"all": slice(0, rows), **source.windows()}
+    for name, window in windows.items():
+        console.print(
+            f"progressive AUC, {name}: {metrics.auc(window):.4f}   log loss: {metrics.log_loss(window):.4f}",
+            highlight=False,
+        )
+    for line in source.remarks():
+        console.print(line, highlight=False)
+
+
+def where_rows_live(console: Console, client: Client) -> None:
+    """Rows and bytes per table and tier, then the bytes on the wire."""
+    stats = client.stats()
+    shards = stats["shards"]
+    table = Table("table", "tier", "rows", "bytes", "read", "updated", title="where the rows live")
+    for name in shards[0]["tables"]:
+        parts = [shard["tables"][name] for shard in shards]
+        for tier in parts[0]["rows"]:
+            rows = sum(part["rows"][tier] for part in parts)
+            held = sum(sum(part["bytes"][tier].values()) for part in parts)
+            read, updated = (sum(part[key] for part in parts) for key in ("rows_read", "rows_updated"))
+            table.add_row(name, tier, f"{rows:,}", f"{held:,}", f"{read:,}", f"{updated:,}")
+    console.print(table)
+    wire = Table("call", "sent", "received", title="bytes on the wire, this worker")
+    for method, sent in stats["client"]["sent_bytes"].items():
+        wire.add_row(method, f"{sent:,}", f"{stats['client']['received_bytes'][method]:,}")
+    console.print(wire)
