@@ -16,13 +16,11 @@ import numpy.typing as npt
 
 from ps.errors import ResourceExhausted
 
-BLOCK_BYTES = 1 << 20
-"""Growth by at least this much, so that `ensure` has something to do once in thousands of rows."""
-
 HUGE_FROM_BYTES = 8 << 20
 """Huge pages from here on: they make random access 1.5 times as fast, but would cost a small table 2 MiB an array."""
 
 PAGE = mmap.PAGESIZE
+HUGE_PAGE = 2 << 20
 _MAP_NORESERVE = 0x4000  # Linux's value; the mmap module names it from Python 3.13 on
 
 
@@ -53,7 +51,7 @@ class ReservedArray:
 
     @property
     def committed_bytes(self) -> int:
-        """Bytes that rows in use take, rounded up to the growth block."""
+        """Bytes of the pages that the rows in use lie on."""
         return self._committed
 
     def ensure(self, rows: int) -> None:
@@ -63,7 +61,8 @@ class ReservedArray:
         needed = rows * self._row_bytes
         if needed <= self._committed:
             return
-        grown = min(-(-needed // BLOCK_BYTES) * BLOCK_BYTES, len(self._map))
+        step = PAGE if needed <= HUGE_FROM_BYTES else HUGE_PAGE
+        grown = min(-(-needed // step) * step, len(self._map))
         start = max(HUGE_FROM_BYTES, self._committed)
         if grown > start:
             self._map.madvise(mmap.MADV_HUGEPAGE, start, grown - start)

@@ -107,12 +107,14 @@ def keep(name: str, shards: int, config: ServiceConfig, port: int) -> None:
     from ps.cluster.launch import launch
 
     told_to_stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told_to_stop.set())
     with launch(shards, name=name, config=config, port=port) as service:
+        for number in (signal.SIGTERM, signal.SIGINT):  # after ray.init, which sets its own
+            signal.signal(number, lambda *_: told_to_stop.set())
         write_state(State(name, service.address, os.getpid()))
-        told_to_stop.wait()
-        state_file(name).unlink(missing_ok=True)
+        try:
+            told_to_stop.wait()
+        finally:
+            state_file(name).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

