@@ -13,7 +13,10 @@ BENCHMARKS = {
     "gather": ("benchmarks.gather:run", "a table's find + lookup against a bare gather, numpy and torch"),
     "update": ("benchmarks.update:run", "every optimizer through Table.apply and as a bare kernel, against numpy"),
     "unique": ("benchmarks.unique:run", "deduplication and gradient sums of a batch, against numpy"),
-    "codec": ("benchmarks.codec:run", "ids and rows to messages and back, against memcpy and protobuf's repeated float"),
+    "codec": (
+        "benchmarks.codec:run",
+        "ids and rows to messages and back, against memcpy and protobuf's repeated float",
+    ),
     "echo": ("benchmarks.echo:run", "an empty gRPC echo and raw TCP over loopback: what the wire itself can do"),
     "pull": ("benchmarks.exchange:pull", "pull over gRPC from one shard, against the echo and TCP; memory of a row"),
     "push": ("benchmarks.exchange:push", "push over gRPC to one shard, against the echo and TCP; memory of a row"),

@@ -34,10 +34,10 @@ def skewed(rng: np.random.Generator, ids_N: Ids, n: int) -> Ids:
 
 
 def batches(rng: np.random.Generator, ids_N: Ids, size: int) -> Callable[[int], Ids]:
-    """Round number -> `size` distinct random ids, another set in every round until all are used up."""
+    """Turn -> `size` distinct random ids, another set at every turn until all are used up."""
     shuffled_N = rng.permutation(ids_N)
     count = len(shuffled_N) // size
-    return lambda number: shuffled_N[number % count * size :][:size]
+    return lambda turn: shuffled_N[turn % count * size :][:size]
 
 
 def gradients(rng: np.random.Generator, n: int, dim: int) -> npt.NDArray[np.float32]:

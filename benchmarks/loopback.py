@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
+from typing import Any
 
 import grpc
 
@@ -58,8 +59,8 @@ class GrpcEcho(_Client):
     def __enter__(self) -> GrpcEcho:
         channel = open_channel(self._address, ServiceConfig().max_message_bytes)
         self._stack.callback(channel.close)
-        self._pull = channel.unary_stream(PULL)  # type: ignore[type-var, var-annotated]
-        self._push = channel.stream_unary(PUSH)  # type: ignore[type-var, var-annotated]
+        self._pull = channel.unary_stream(PULL)  # type: ignore[var-annotated]
+        self._push = channel.stream_unary(PUSH)  # type: ignore[var-annotated]
         return self
 
     @staticmethod
@@ -124,7 +125,10 @@ def _serve_grpc() -> None:
     made: dict[int, list[bytes]] = {}
     config = ServiceConfig()
     server = grpc.server(ThreadPoolExecutor(config.grpc_threads), options=options(config.max_message_bytes))
-    methods = {"Pull": grpc.unary_stream_rpc_method_handler(pull), "Push": grpc.stream_unary_rpc_method_handler(push)}
+    methods: dict[str, Any] = {
+        "Pull": grpc.unary_stream_rpc_method_handler(pull),
+        "Push": grpc.stream_unary_rpc_method_handler(push),
+    }
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("benchmarks.Echo", methods)])
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -140,9 +144,12 @@ def _serve_tcp() -> None:
         sizes = memoryview(bytearray(_SIZES.size))
         buffers: dict[int, memoryview] = {}
         while _receive(connection, sizes):
-            incoming, outgoing = (buffers.setdefault(n, touched(n)) for n in _SIZES.unpack(sizes))
-            _receive(connection, incoming)
-            connection.sendall(outgoing)
+            for n in _SIZES.unpack(sizes):
+                if n not in buffers:
+                    buffers[n] = touched(n)
+            incoming, outgoing = _SIZES.unpack(sizes)
+            _receive(connection, buffers[incoming])
+            connection.sendall(buffers[outgoing])
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=serve, daemon=True).start()

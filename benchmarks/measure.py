@@ -6,6 +6,7 @@ meets both. A ratio is taken per round, and the median of the rounds is reported
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -45,10 +46,13 @@ QUICK = Sizes(rows=20_000, batch=2_000, dim=64, rounds=3, scale_rows=(2_000, 20_
 
 @dataclass(frozen=True)
 class Contender:
-    """One of the things compared. `before(round)` is not timed; what it returns is given to `run`."""
+    """One of the things compared. `before(turn)` is not timed; what it returns is given to `run`.
+
+    Turns are counted over all contenders: who chooses ids by the turn never reads rows that another has just read.
+    """
 
     run: Callable[[Any], object]
-    before: Callable[[int], Any] = lambda number: number
+    before: Callable[[int], Any] = lambda turn: turn
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,11 @@ class Rounds:
 def interleave(rounds: int, contenders: Mapping[str, Contender], warm_up: int = WARM_UP_ROUNDS) -> Rounds:
     """Runs all contenders in every round, in turning order, so that none always follows the same neighbour."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    turns = itertools.count()
     for number in range(-warm_up, rounds):
         order = list(contenders.items())
         for name, contender in order if number % 2 else reversed(order):
-            given = contender.before(number)
+            given = contender.before(next(turns))
             started = time.perf_counter()
             contender.run(given)
             elapsed = time.perf_counter() - started

@@ -46,7 +46,8 @@ def child(module: str, *arguments: str) -> Iterator[Child]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     too_late = threading.Timer(START_TIMEOUT_S, process.terminate)
     too_late.start()
     try:
@@ -61,7 +62,8 @@ def child(module: str, *arguments: str) -> Iterator[Child]:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     process.stdin.close()
     for stop in (process.terminate, process.kill):
         try:

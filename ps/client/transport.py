@@ -9,6 +9,7 @@ import grpc
 
 from ps.errors import PsError
 from ps.wire import inproc, status
+from ps.wire.allocator import keep_freed_memory
 from ps.wire.channel import open_channel
 from ps.wire.methods import METHODS, Method, Shape
 
@@ -33,6 +34,7 @@ class GrpcTransport:
     """One channel to one address."""
 
     def __init__(self, address: str, max_message_bytes: int = 64 << 20) -> None:
+        keep_freed_memory()
         self.address = address
         self._channel = open_channel(address, max_message_bytes)
         kinds = {

@@ -1,4 +1,8 @@
-"""The arithmetic on arrays, in numba. `ps.kernels.reference` has the same functions in plain numpy: the specification."""
+"""The arithmetic on arrays, in numba. `ps.kernels.reference` has the same functions in plain numpy: the specification.
+
+A compiled kernel is kept beside its file and compiled again when that file changes. It is not when only a helper that
+it takes from another file does: after a change to `hashing` or `prefetch`, run `make clean`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Hashing of ids. One 64-bit hash serves all: its top 12 bits choose the partition, the other 52 the place in an index."""
+"""Hashing of ids. One 64-bit hash serves all: its top 12 bits choose the partition, the others the place in an index.
+
+A shard owns whole partitions, so within a shard the top bits are biased: tables of a shard must use the low 52.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ _S27, _S30, _S31, _S52 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(
 
 @njit(cache=True, nogil=True, inline="always")
 def mix64(x: np.uint64) -> np.uint64:
-    """The finalizer of SplitMix64 (Steele, Lea and Flood 2014): a bijection on 64 bits, so no two ids collide in all."""
+    """The finalizer of SplitMix64 (Steele, Lea and Flood 2014): a bijection on 64 bits, no two ids share all of it."""
     x = (x ^ (x >> _S30)) * _M1
     x = (x ^ (x >> _S27)) * _M2
     return x ^ (x >> _S31)

@@ -1,7 +1,8 @@
-"""Initial rows: f(seed, id, j), counter-based. Element j of a row depends on nothing else, so any shard computes the same.
+"""Initial rows: f(seed, id, j), counter-based. Element j of a row depends on nothing else: any shard computes the same.
 
-The stream of a row is SplitMix64 (Steele, Lea and Flood 2014) keyed by mix64(seed ^ mix64(id)); each of its 64-bit numbers
-gives two elements, the low half first.
+The stream of a row is SplitMix64 (Steele, Lea and Flood 2014) keyed by mix64(seed ^ mix64(id)); each of its 64-bit
+numbers gives two elements, the low half first. Constant and uniform rows are the same bytes on every machine; normal
+ones go through the C library's log, cos and sin, whose last bit may differ.
 """
 
 from __future__ import annotations
@@ -39,16 +40,20 @@ def _two_uniforms(key: np.uint64, pair: int) -> tuple[np.float32, np.float32]:
 
 @njit(cache=True, nogil=True)
 def init_row(key: np.uint64, kind: int, a: np.float32, b: np.float32, out_D: npt.NDArray[np.float32]) -> None:
-    """One row. CONSTANT: a. UNIFORM: a + (b - a) * u. NORMAL: a + b * z, z by Box and Muller (1958)."""
+    """One row. CONSTANT: a. UNIFORM in [a, b): a + (b - a) * u. NORMAL: a + b * z, z by Box and Muller (1958).
+
+    a <= b for UNIFORM, and b - a must be finite.
+    """
     dim = len(out_D)
     if kind == CONSTANT:
         out_D[:] = a
         return
     span = b - a
+    below_b = np.nextafter(b, a)  # u < 1, but a + span * u is rounded and may come out as b
     for pair in range((dim + 1) // 2):
         u, v = _two_uniforms(key, pair)
         if kind == UNIFORM:
-            x, y = a + span * u, a + span * v
+            x, y = min(a + span * u, below_b), min(a + span * v, below_b)
         else:
             radius = math.sqrt(-2.0 * math.log(1.0 - np.float64(u)))  # 1 - u is in (0, 1]: the logarithm is finite
             angle = 2.0 * math.pi * np.float64(v)

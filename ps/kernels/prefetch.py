@@ -1,7 +1,7 @@
 """The processor's prefetch instruction, for kernels that read rows at random.
 
-A row is a cache miss of about 100 ns, and the work on it is too long for the processor to look past it to the next one. So
-the kernels ask for row i + AHEAD while they work on row i.
+A row is a cache miss of about 100 ns, and the work on it is too long for the processor to look past it to the next one.
+So the kernels ask for row i + AHEAD while they work on row i.
 """
 
 from __future__ import annotations
@@ -48,4 +48,4 @@ def prefetch_row(rows_SW: npt.NDArray[np.float32], slots_N: npt.NDArray[np.int64
             first = slot * rows_SW.shape[1]
             for j in range(0, width, LINE_FLOATS):
                 prefetch(rows_SW, first + j)
-            prefetch(rows_SW, first + width - 1)  # rows do not start at a line's start: the last may reach into one more
+            prefetch(rows_SW, first + width - 1)  # rows start anywhere in a line: the last floats may lie in one more

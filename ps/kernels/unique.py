@@ -68,7 +68,10 @@ def has_duplicates(ids_N: Ids) -> bool:
 
 @njit(cache=True, nogil=True)
 def segment_sum(grads_ND: Rows, inverse_N: Ids, out_UD: Rows) -> None:
-    """out[inverse[i]] += grads[i] for i = 0, 1, ...: in the order of the batch, so the bytes do not depend on threads."""
+    """out[inverse[i]] += grads[i] for i = 0, 1, ...: the batch's order decides the bytes. out is zeroed first.
+
+    grads float32 [n, d], inverse int64 [n] with values in [0, u), out float32 [u, d].
+    """
     out_UD[:] = np.float32(0.0)
     for i in range(len(inverse_N)):
         u = inverse_N[i]

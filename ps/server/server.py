@@ -15,6 +15,7 @@ from ps.config import ServiceConfig
 from ps.errors import PsError, Unavailable
 from ps.server.dispatch import SHAPES, Dispatcher
 from ps.v1 import control_pb2, embedding_pb2
+from ps.wire.allocator import keep_freed_memory
 from ps.wire.channel import options
 from ps.wire.methods import Method, Shape
 from ps.wire.status import code_of, to_metadata
@@ -29,6 +30,7 @@ class GrpcServer:
     """Listens on a port that the kernel chooses, or on the one given."""
 
     def __init__(self, dispatcher: Dispatcher, config: ServiceConfig, port: int = 0) -> None:
+        keep_freed_memory()
         self._config = config
         self._stopped = threading.Event()
         pool = ThreadPoolExecutor(config.grpc_threads, thread_name_prefix="grpc")

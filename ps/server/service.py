@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+import numpy as np
 import xxhash
 from google.protobuf.message import Message
 
@@ -14,6 +15,7 @@ from ps.server import inbound
 from ps.shard import Shard
 from ps.shard.ledger import WriteId
 from ps.shard.requests import Target
+from ps.shard.stream import plain
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec
@@ -46,7 +48,9 @@ class ShardService:
         request = codec.parse(pb.PullRequest, data)
         self._check(request.header)
         dtype = codec.numpy_dtype(request.dtype or pb.DTYPE_FP32)
-        stream = self.shard.pull(self._target(request), request.return_exists)
+        fp32 = dtype == np.float32
+        allocate = codec.blank_payload_message if fp32 else plain
+        stream = self.shard.pull(self._target(request), request.return_exists, allocate)
         head = stream.head()
         message = pb.PullHead(
             version=head.version,
@@ -58,22 +62,22 @@ class ShardService:
             ],
         )
         yield pb.PullChunk(head=message).SerializeToString()
-        for rows in stream:
-            yield codec.payload_message(codec.encode_rows(rows, dtype))
+        for chunk in stream:
+            yield chunk if fp32 else codec.payload_message(codec.encode_rows(chunk, dtype))
 
     def push(self, chunks: Iterator[bytes]) -> bytes:
         """Embedding.Push."""
         first, payload = codec.split(pb.PushChunk, _first(chunks))
         head = first.head
         self._check(head.header)
-        target = self._target(head)
+        ahead = self.shard.look_ahead(self._target(head))
         digest = _digest(pb.PushHead(tables=head.tables, dtype=head.dtype, ids_digest=_ids_digest(head)))
         reader = inbound.BodyReader(
             head.tables, codec.numpy_dtype(head.dtype or pb.DTYPE_FP32), self.config.max_body_bytes, digest
         )
         gradients = inbound.read_body(chunks, payload, reader)
         write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
-        result = self.shard.push(write, target, gradients, head.pulled_version)
+        result = self.shard.push(write, ahead, gradients, head.pulled_version)
         return pb.PushResponse(
             version=result.version, staleness=result.staleness, repeated=result.repeated
         ).SerializeToString()

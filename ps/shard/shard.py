@@ -21,8 +21,8 @@ from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger, WriteId
 from ps.shard.requests import Gradients, PushResult, Rows, StepRef, TableIds, Target, WriteResult
 from ps.shard.staleness import Staleness
-from ps.shard.steps import Resolved, Steps
-from ps.shard.stream import ChunkPool, RowStream
+from ps.shard.steps import LookAhead, Resolved, Steps
+from ps.shard.stream import Allocate, RowStream, plain
 from ps.table import Table
 
 R = TypeVar("R", PushResult, WriteResult)
@@ -44,7 +44,6 @@ class Shard:
         self._clock = clock
         self._ledger: Ledger[PushResult | WriteResult] = Ledger(config.ledger_window)
         self._steps = Steps(config.prepare_ttl_s, config.max_steps)
-        self._pool = ChunkPool()
 
     # tables
 
@@ -85,18 +84,28 @@ class Shard:
         _check_unique(ids)
 
         def run() -> int:
-            self._steps.add(ref, self._resolve(ids), self._clock())
+            tables = self._resolve(ids)
+            for resolved in tables:
+                resolved.slots()
+            self._steps.add(ref, tables, self._clock())
             return self.version
 
         return self.engine.run(run)
 
-    def pull(self, target: Target, return_exists: bool = False) -> RowStream:
-        """Rows in the order of the ids; changes nothing. Errors are raised by the stream's `head()`."""
-        stream = RowStream(self._pool)
+    def pull(self, target: Target, return_exists: bool = False, allocate: Allocate = plain) -> RowStream:
+        """Rows in the order of the ids; changes nothing. Errors are raised by the stream's `head()`.
+
+        `allocate` gives the memory of each chunk.
+        """
+        stream = RowStream(allocate)
 
         def run() -> None:
             try:
-                stream.fill(self.version, self._resolve(target), return_exists)
+                tables = self._resolve(target)
+                if isinstance(target, StepRef):
+                    for resolved in tables:
+                        resolved.slots()
+                stream.fill(self.version, tables, return_exists)
             except BaseException as error:
                 stream.fail(error)
                 raise
@@ -104,22 +113,37 @@ class Shard:
         self.engine.submit(run)
         return stream
 
+    def look_ahead(self, target: Target) -> LookAhead:
+        """Checks a push's ids and has their rows looked up while its gradients are still arriving."""
+        ahead = LookAhead(target)
+        if isinstance(target, StepRef):
+            return ahead
+        _check_unique(target)
+
+        def run() -> None:
+            tables = self._resolve(target)
+            for resolved in tables:
+                resolved.slots()
+            ahead.tables = tables
+
+        self.engine.submit(run)
+        return ahead
+
     def push(
-        self, write: WriteId, target: Target, gradients: Sequence[Gradients], pulled_version: int = 0
+        self, write: WriteId, ahead: LookAhead, gradients: Sequence[Gradients], pulled_version: int = 0
     ) -> PushResult:
         """Applies finite gradients, all or nothing, once per (worker_id, sequence). Ids unique in each table."""
-        if not isinstance(target, StepRef):
-            _check_unique(target)
+        target = ahead.target
 
         def apply() -> PushResult:
-            tables = self._resolve(target)
+            tables = ahead.tables if ahead.is_valid(self.tables) else self._resolve(target)
             _check_gradients(tables, gradients)
             for resolved in tables:
-                resolved.table.reserve(int((resolved.slots_N < 0).sum()))
+                resolved.table.reserve(int((resolved.slots() < 0).sum()))
             self.version += 1
             for resolved, part in zip(tables, gradients, strict=True):
                 resolved.table.apply(
-                    resolved.ids.ids_N, resolved.slots_N, resolved.ids.counts_N, part.blocks, self.version
+                    resolved.ids.ids_N, resolved.slots(), resolved.ids.counts_N, part.blocks, self.version
                 )
             if isinstance(target, StepRef):
                 self._steps.finish(target)
@@ -189,7 +213,6 @@ class Shard:
         return {
             "ledger": self._ledger.nbytes,
             "steps": self._steps.nbytes,
-            "buffers": self._pool.nbytes,
         }
 
     def close(self) -> None:
@@ -210,7 +233,7 @@ class Shard:
     def _resolve(self, target: Target) -> list[Resolved]:
         if isinstance(target, StepRef):
             return self._steps.get(target, self._clock())
-        return [Resolved.of(self._table(part.table), part) for part in target]
+        return [Resolved(self._table(part.table), part) for part in target]
 
     def _write(self, write: WriteId, apply: Callable[[], npt.NDArray[np.bool_]]) -> WriteResult:
         return self._once(write, lambda: WriteResult(self.version, apply()))[0]

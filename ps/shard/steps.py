@@ -6,39 +6,61 @@ Slots never move, but a row may be removed between prepare and push and its slot
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ps.errors import StepNotFound
-from ps.shard.requests import StepRef, TableIds
+from ps.shard.requests import Rows, StepRef, TableIds, Target
 from ps.storage.hot import Slots
 from ps.table import Table
 
 
-@dataclass
 class Resolved:
-    """Ids of one table with the slots found for them."""
+    """Ids of one table and, once looked up, their slots."""
 
-    table: Table
-    ids: TableIds
-    slots_N: Slots
-    layout_epoch: int
+    def __init__(self, table: Table, ids: TableIds) -> None:
+        self.table = table
+        self.ids = ids
+        self._slots_N: Slots | None = None
+        self._layout_epoch = 0
 
-    @classmethod
-    def of(cls, table: Table, ids: TableIds) -> Resolved:
-        """Looks the ids up."""
-        return cls(table, ids, table.find(ids.ids_N), table.layout_epoch)
+    @property
+    def nbytes(self) -> int:
+        """Bytes of ids, counts and slots."""
+        held = (self.ids.ids_N, self.ids.counts_N, self._slots_N)
+        return sum(array.nbytes for array in held if array is not None)
 
-    def refresh(self) -> None:
-        """Makes the slots true now."""
-        if self.layout_epoch != self.table.layout_epoch:
-            self.slots_N = self.table.find(self.ids.ids_N)
-            self.layout_epoch = self.table.layout_epoch
-            return
-        missing_N = np.flatnonzero(self.slots_N < 0)
-        if len(missing_N):
-            self.slots_N[missing_N] = self.table.find(self.ids.ids_N[missing_N])
+    def slots(self) -> Slots:
+        """The slot of each id as of now, -1 where there is no row."""
+        if self._slots_N is None or self._layout_epoch != self.table.layout_epoch:
+            self._slots_N = self.table.find(self.ids.ids_N)
+            self._layout_epoch = self.table.layout_epoch
+        else:
+            missing_N = np.flatnonzero(self._slots_N < 0)
+            if len(missing_N):
+                self._slots_N[missing_N] = self.table.find(self.ids.ids_N[missing_N])
+        return self._slots_N
+
+    def read(self, start: int, end: int, out_ND: Rows) -> None:
+        """Values of ids [start, end). Looks up just these if none was looked up before."""
+        ids_N = self.ids.ids_N[start:end]
+        slots_N = self.table.find(ids_N) if self._slots_N is None else self._slots_N[start:end]
+        self.table.lookup(ids_N, slots_N, out_ND)
+
+
+@dataclass
+class LookAhead:
+    """What a push is about, and what is known of it before its gradients are there."""
+
+    target: Target
+    tables: list[Resolved] = field(default_factory=list)
+    """Filled on the engine thread; empty if it has not run, or failed: then the push finds out itself."""
+
+    def is_valid(self, tables: Mapping[str, Table]) -> bool:
+        """Whether the tables looked up are there still."""
+        return bool(self.tables) and all(tables.get(r.ids.table) is r.table for r in self.tables)
 
 
 @dataclass(frozen=True)
@@ -68,7 +90,7 @@ class Steps:
         self._expire(now)
 
     def get(self, ref: StepRef, now: float) -> list[Resolved]:
-        """The step's ids with true slots; raises StepNotFound."""
+        """The step's ids; raises StepNotFound."""
         self._expire(now)
         step = self._steps.get(ref)
         if step is None:
@@ -76,8 +98,6 @@ class Steps:
                 f"step {ref.step} of worker {ref.worker_id:#x} is not prepared here: it expired after "
                 f"{self._ttl_s:g} s, was pushed already, or its prepare was lost (send the ids instead)"
             )
-        for resolved in step.tables:
-            resolved.refresh()
         return step.tables
 
     def finish(self, ref: StepRef) -> None:
@@ -93,11 +113,7 @@ class Steps:
     @property
     def nbytes(self) -> int:
         """Bytes of ids, counts and slots held."""
-        return sum(
-            r.ids.ids_N.nbytes + r.slots_N.nbytes + (0 if r.ids.counts_N is None else r.ids.counts_N.nbytes)
-            for step in self._steps.values()
-            for r in step.tables
-        )
+        return sum(resolved.nbytes for step in self._steps.values() for resolved in step.tables)
 
     def _expire(self, now: float) -> None:
         while self._steps:

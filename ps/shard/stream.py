@@ -1,77 +1,54 @@
 """Rows on their way out: the engine thread fills chunks, another thread sends them while the next are filled.
 
-The engine never waits for a reader, so a pull sees one version of the shard however slow its connection is. Chunks are
-recycled: fresh memory would fault in page by page and cost as much as the gather.
+The engine never waits for a reader, so a pull sees one version of the shard however slow its connection is. Where a chunk's
+floats lie is the caller's choice: the server gives the memory of the very message that it will send.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 
-from ps.shard.requests import PullHead, PulledTable, Rows
+from ps.shard.requests import PulledTable, PullHead, Rows
 from ps.shard.steps import Resolved
 
 CHUNK_FLOATS = 1 << 18
 """1 MiB: a transfer's good size (docs/architecture.md), and at least one row of the largest dim."""
 
-MAX_FREE_CHUNKS = 128
+Allocate = Callable[[int], tuple[Any, Rows]]
+"""allocate(n) -> (what the reader gets, the float32 [n] in it that the engine fills)"""
 
 
-class ChunkPool:
-    """Recycled buffers of CHUNK_FLOATS float32. Safe between threads: deque operations are atomic."""
-
-    def __init__(self) -> None:
-        self._free: deque[Rows] = deque(maxlen=MAX_FREE_CHUNKS)
-
-    def take(self) -> Rows:
-        """A chunk with any content."""
-        try:
-            return self._free.pop()
-        except IndexError:
-            return np.empty(CHUNK_FLOATS, dtype=np.float32)
-
-    def give(self, chunk: Rows) -> None:
-        """Back for the next reader."""
-        self._free.append(chunk)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that wait for use."""
-        return len(self._free) * CHUNK_FLOATS * 4
+def plain(n_floats: int) -> tuple[Rows, Rows]:
+    """An array, to be read as it is."""
+    rows = np.empty(n_floats, np.float32)
+    return rows, rows
 
 
 class RowStream:
     """One pull's rows. `fill` on the engine thread; `head` and iteration on the reader's."""
 
-    def __init__(self, pool: ChunkPool) -> None:
-        self._pool = pool
-        self._filled: SimpleQueue[PullHead | tuple[Rows, int] | BaseException | None] = SimpleQueue()
+    def __init__(self, allocate: Allocate) -> None:
+        self._allocate = allocate
+        self._filled: SimpleQueue[Any] = SimpleQueue()  # PullHead, then chunks, then None; or an exception
 
     def fill(self, version: int, tables: Sequence[Resolved], return_exists: bool) -> None:
-        """Gathers everything."""
+        """Reads everything, a chunk at a time. Ids that are not resolved yet are looked up with their chunk."""
         shapes = [
-            PulledTable(r.table.config.dim, len(r.slots_N), r.slots_N >= 0 if return_exists else None) for r in tables
+            PulledTable(r.table.config.dim, len(r.ids.ids_N), r.slots() >= 0 if return_exists else None) for r in tables
         ]
         self._filled.put(PullHead(version, shapes))
-        chunk, used = self._pool.take(), 0
-        for resolved in tables:
-            dim, n, start = resolved.table.config.dim, len(resolved.slots_N), 0
-            while start < n:
-                end = min(n, start + (CHUNK_FLOATS - used) // dim)
-                if end == start:
-                    self._filled.put((chunk, used))
-                    chunk, used = self._pool.take(), 0
-                    continue
-                out_ND = chunk[used : used + (end - start) * dim].reshape(end - start, dim)
-                resolved.table.lookup(resolved.ids.ids_N[start:end], resolved.slots_N[start:end], out_ND)
-                used += out_ND.size
-                start = end
-        if used:
-            self._filled.put((chunk, used))
+        for cuts in _chunks(tables):
+            chunk, floats = self._allocate(sum((end - start) * r.table.config.dim for r, start, end in cuts))
+            used = 0
+            for resolved, start, end in cuts:
+                size = (end - start) * resolved.table.config.dim
+                resolved.read(start, end, floats[used : used + size].reshape(end - start, -1))
+                used += size
+            self._filled.put(chunk)
         self._filled.put(None)
 
     def fail(self, error: BaseException) -> None:
@@ -84,16 +61,32 @@ class RowStream:
         assert isinstance(head, PullHead)
         return head
 
-    def __iter__(self) -> Iterator[Rows]:
-        """Flat float32 runs of whole rows. A run is valid until the next is asked for."""
-        while (item := self._next()) is not None:
-            assert isinstance(item, tuple)
-            chunk, used = item
-            yield chunk[:used]
-            self._pool.give(chunk)
+    def __iter__(self) -> Iterator[Any]:
+        """The chunks that `allocate` gave, each with whole rows."""
+        while (chunk := self._next()) is not None:
+            yield chunk
 
-    def _next(self) -> PullHead | tuple[Rows, int] | None:
+    def _next(self) -> Any:
         item = self._filled.get()
         if isinstance(item, BaseException):
             raise item
         return item
+
+
+def _chunks(tables: Sequence[Resolved]) -> Iterator[list[tuple[Resolved, int, int]]]:
+    """Cuts of whole rows, [(table, start, end)], of at most CHUNK_FLOATS together; small tables share a chunk."""
+    cuts: list[tuple[Resolved, int, int]] = []
+    room = CHUNK_FLOATS
+    for resolved in tables:
+        dim, n, start = resolved.table.config.dim, len(resolved.ids.ids_N), 0
+        while start < n:
+            end = min(n, start + room // dim)
+            if end > start:
+                cuts.append((resolved, start, end))
+                room -= (end - start) * dim
+                start = end
+            if start < n:
+                yield cuts
+                cuts, room = [], CHUNK_FLOATS
+    if cuts:
+        yield cuts

@@ -13,6 +13,7 @@ would copy it twice on each side: for 25 MB of rows that is 10 ms, as much as th
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -28,6 +29,12 @@ CHUNK_BYTES = 1 << 20
 """Payload of one message in a stream. Smaller pays more per message, larger waits longer for the first row."""
 
 _PAYLOAD_TAG = 15 << 3 | 2
+_FRAME_BYTES = 4
+
+_new_bytes = ctypes.pythonapi.PyBytes_FromStringAndSize
+_new_bytes.argtypes, _new_bytes.restype = (ctypes.c_char_p, ctypes.c_ssize_t), ctypes.py_object
+_address_of_bytes = ctypes.pythonapi.PyBytes_AsString
+_address_of_bytes.argtypes, _address_of_bytes.restype = (ctypes.py_object,), ctypes.c_void_p
 
 M = TypeVar("M", bound=Message)
 Bytes = bytes | memoryview
@@ -40,6 +47,20 @@ def payload_message(payload: Bytes) -> bytes:
     if n >= 1 << 21:
         raise InvalidArgument(f"a chunk of {n:,} bytes: at most {(1 << 21) - 1:,}")
     return b"".join((bytes((_PAYLOAD_TAG, n & 0x7F | 0x80, n >> 7 & 0x7F | 0x80, n >> 14)), payload))
+
+
+def blank_payload_message(n_floats: int) -> tuple[bytes, npt.NDArray[np.float32]]:
+    """A message that is all payload, and a float32 view [n_floats] to write its rows to: gathering straight into what is
+    sent saves a copy of every row. Write before the message goes anywhere: from then on it is like any other bytes.
+
+    CPython documents this for bytes objects made by PyBytes_FromStringAndSize(NULL, n) and not yet shared.
+    """
+    n = n_floats * 4
+    message = _new_bytes(None, _FRAME_BYTES + n)
+    buffer = (ctypes.c_uint8 * len(message)).from_address(_address_of_bytes(message))
+    view = np.frombuffer(buffer, np.uint8)
+    view[:_FRAME_BYTES] = (_PAYLOAD_TAG, n & 0x7F | 0x80, n >> 7 & 0x7F | 0x80, n >> 14)
+    return message, view[_FRAME_BYTES:].view(np.float32)
 
 
 def parse(kind: type[M], data: Bytes) -> M:

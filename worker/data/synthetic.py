@@ -1,7 +1,7 @@
 """Clicks in the shape of Criteo (13 numbers, 26 ids), any number of them, with a best possible AUC that is known.
 
-Rows are made in blocks of 16,384, each from (seed, block number): what row n is depends neither on the batch size nor on
-what was read before. Ids are unique over the features, so 26 tables or a single one both work.
+Rows are made in blocks of 16,384, each from (seed, block number): what row n is depends neither on the batch
+size nor on what was read before. Ids are unique over the features, so 26 tables or a single one both work.
 """
 
 from __future__ import annotations
@@ -106,6 +106,6 @@ def spread_ids(total_ids: int) -> tuple[int, ...]:
     if total_ids < N_SPARSE:
         raise InvalidArgument(f"total_ids is {total_ids}; {N_SPARSE} features need at least one each")
     weights_F = np.geomspace(1, _SPREAD, N_SPARSE)
-    sizes_F = np.maximum(1, (weights_F * total_ids / weights_F.sum()).astype(np.int64))
-    sizes_F[-1] += total_ids - sizes_F.sum()
+    sizes_F = 1 + (weights_F * (total_ids - N_SPARSE) / weights_F.sum()).astype(np.int64)
+    sizes_F[-1] += total_ids - sizes_F.sum()  # what rounding down left over
     return tuple(int(size) for size in sizes_F)

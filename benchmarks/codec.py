@@ -1,0 +1,100 @@
+"""Arrays to messages and back, against a plain copy of the same bytes and against protobuf's own repeated float."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from benchmarks.data import generator, gradients, random_ids
+from benchmarks.measure import Contender, Report, Sizes, interleave
+from ps.wire import codec
+
+REPEATED_ROWS = 4_096
+"""Rows of the comparison with repeated float, which would take seconds for a whole batch."""
+
+
+def run(report: Report, sizes: Sizes) -> None:
+    """Decoding includes the copy into the reader's array, as a client does it: without it, decoding is a view."""
+    rng = generator()
+    _ids(report, sizes, random_ids(rng, sizes.batch))
+    for dtype in codec.DTYPES:
+        _rows(report, sizes, dtype, gradients(rng, sizes.batch, sizes.dim))
+    _repeated(report, sizes, gradients(rng, min(REPEATED_ROWS, sizes.batch), sizes.dim))
+
+
+def _ids(report: Report, sizes: Sizes, ids_N: np.ndarray) -> None:
+    encoded = codec.encode_ids(ids_N)
+    out_N = ids_N.copy()
+    rounds = interleave(
+        sizes.rounds,
+        {
+            "encode": Contender(lambda _: codec.encode_ids(ids_N)),
+            "decode": Contender(lambda _: np.copyto(out_N, codec.decode_ids(encoded))),
+            "memcpy": Contender(lambda _: np.copyto(out_N, ids_N)),
+        },
+    )
+    for way in ("encode", "decode"):
+        report.add("ids", f"{way}_mb_per_s", rounds.per_second(way, ids_N.nbytes / 1e6))
+        report.add("ids", f"{way}_vs_memcpy", rounds.speed_ratio(way, "memcpy"))
+
+
+def _rows(report: Report, sizes: Sizes, dtype: str, rows_ND: np.ndarray) -> None:
+    wire = codec.wire_dtype(dtype)[1]
+    out = np.ones(rows_ND.size, np.float32)
+
+    def encode(_: int) -> None:
+        for payload in codec.pieces([rows_ND], wire):
+            codec.payload_message(payload)  # dropped at once, as it is when it has been sent
+
+    def decode(_: int) -> None:
+        start = 0
+        for message in encoded:
+            flat = codec.decode_rows(codec.payload_of(message), wire)
+            out[start : start + len(flat)] = flat
+            start += len(flat)
+
+    encoded = [codec.payload_message(payload) for payload in codec.pieces([rows_ND], wire)]
+    rounds = interleave(
+        sizes.rounds,
+        {
+            "encode": Contender(encode),
+            "decode": Contender(decode),
+            "memcpy": Contender(lambda _: np.copyto(out, rows_ND.reshape(-1))),
+        },
+    )
+    for way in ("encode", "decode"):
+        report.add(f"rows_{dtype}", f"{way}_mb_per_s", rounds.per_second(way, rows_ND.nbytes / 1e6))
+        report.add(f"rows_{dtype}", f"{way}_vs_memcpy", rounds.speed_ratio(way, "memcpy"))
+
+
+def _repeated(report: Report, sizes: Sizes, rows_ND: np.ndarray) -> None:
+    kind = _repeated_float()
+    wire = codec.wire_dtype("fp32")[1]
+    ours = [codec.payload_message(payload) for payload in codec.pieces([rows_ND], wire)]
+    theirs = kind(values=rows_ND.reshape(-1)).SerializeToString()
+    rounds = interleave(
+        sizes.rounds,
+        {
+            "encode": Contender(lambda _: [codec.payload_message(p) for p in codec.pieces([rows_ND], wire)]),
+            "decode": Contender(lambda _: [codec.decode_rows(codec.payload_of(m), wire).copy() for m in ours]),
+            "repeated_encode": Contender(lambda _: kind(values=rows_ND.reshape(-1)).SerializeToString()),
+            "repeated_decode": Contender(lambda _: np.array(kind.FromString(theirs).values, np.float32)),
+        },
+    )
+    for way in ("encode", "decode"):
+        report.add("repeated_float", f"{way}_mb_per_s", rounds.per_second(f"repeated_{way}", rows_ND.nbytes / 1e6))
+        report.add("small_rows_fp32", f"{way}_vs_repeated_float", rounds.speed_ratio(way, f"repeated_{way}"))
+
+
+def _repeated_float() -> Any:
+    """The class of `message Floats { repeated float values = 1; }`."""
+    file = descriptor_pb2.FileDescriptorProto(name="benchmarks/floats.proto", package="benchmarks", syntax="proto3")
+    field = descriptor_pb2.FieldDescriptorProto
+    file.message_type.add(name="Floats").field.add(
+        name="values", number=1, type=field.TYPE_FLOAT, label=field.LABEL_REPEATED
+    )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("benchmarks.Floats"))

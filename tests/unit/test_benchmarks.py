@@ -1,0 +1,137 @@
+"""Every benchmark runs at small size and says what it promises. Nothing here asserts a time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.__main__ import BENCHMARKS
+from benchmarks.measure import REPOSITORY, Contender, Report, Rounds, interleave
+
+PROMISED = {
+    "index": {
+        ("find", "million_ids_per_s"),
+        ("find_half_absent", "million_ids_per_s"),
+        ("find_or_insert_present", "million_ids_per_s"),
+        ("find_or_insert_absent", "million_ids_per_s"),
+        ("erase", "million_ids_per_s"),
+        ("full", "bytes_per_id"),
+        ("growing", "longest_stall_ms"),
+    },
+    "gather": {("raw", "rows_per_s"), ("engine", "lookup_vs_raw"), ("numpy_fancy", "peer_vs_raw")},
+    "update": {
+        (optimizer, metric)
+        for optimizer in ("sgd", "rowwise_adagrad", "adagrad", "adam", "ftrl")
+        for metric in ("table_rows_per_s", "kernel_rows_per_s", "table_vs_numpy")
+    },
+    "unique": {
+        (case, metric)
+        for case in ("random", "skewed")
+        for metric in ("unique_vs_numpy", "has_duplicates_million_per_s", "segment_sum_million_per_s")
+    },
+    "codec": {
+        *((case, f"{way}_vs_memcpy") for case in ("ids", "rows_fp32", "rows_fp16") for way in ("encode", "decode")),
+        ("small_rows_fp32", "encode_vs_repeated_float"),
+    },
+    "echo": {(case, "gb_per_s") for case in ("grpc_pull", "grpc_push", "tcp_pull", "tcp_push")},
+    "pull": {
+        *((form, metric) for form in ("one_shot", "step") for metric in ("rows_per_s", "vs_echo", "vs_tcp")),
+        ("memory", "beyond_row_bytes_per_row"),
+        ("memory", "rss_growth_bytes_per_row"),
+    },
+    "step": {(way, metric) for way in ("inproc", "grpc") for metric in ("steps_per_s", "rows_per_s", "dedupe_share")},
+    "scale": {
+        *((f"{call}_rows_20000", "nanoseconds_per_row") for call in ("pull", "push")),
+        *((f"{call}_shards_4", "speed_vs_one_shard") for call in ("pull", "push")),
+    },
+    "startup": {("import_ps", "seconds"), ("to_first_pull", "seconds")},
+}
+PROMISED["push"] = PROMISED["pull"]
+"""(case, metric) that others rely on."""
+
+
+def run(*arguments: str) -> str:
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def figures(*arguments: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in run(*arguments, "--quick", "--json").splitlines()]
+
+
+def check(found: list[dict[str, object]], name: str) -> None:
+    mine = [figure for figure in found if figure["bench"] == name]
+    for figure in mine:
+        assert list(figure) == ["bench", "case", "metric", "value"]
+        assert isinstance(figure["value"], float)
+        assert figure["value"] > 0, figure
+    assert {(figure["case"], figure["metric"]) for figure in mine} >= PROMISED[name]
+
+
+def test_no_name_and_help_list_every_benchmark_on_a_line() -> None:
+    for text in (run(), run("--help")):
+        for name, (_, line) in BENCHMARKS.items():
+            assert f"  {name:8} {line}" in text.splitlines()
+
+
+def test_an_unknown_name_is_refused_with_the_names_that_exist() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "pul"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "unknown: pul" in done.stderr
+    assert "  pull " in done.stderr
+
+
+def test_the_text_form_starts_with_where_it_was_measured() -> None:
+    lines = run("codec", "--quick").splitlines()
+    header = [line for line in lines if line.startswith("#")]
+    for what in ("commit", "cpu", "cores", "ram_gib", "python", "numpy", "numba", "grpcio", "sizes"):
+        assert any(line.startswith(f"# {what}: ") for line in header)
+    assert all(line.startswith("codec ") for line in lines[len(header) :])
+
+
+def test_rounds_are_interleaved_in_turning_order_and_warm_up_is_not_counted() -> None:
+    order: list[str] = []
+    turns: list[int] = []
+    contenders = {name: Contender(lambda _, name=name: order.append(name), turns.append) for name in "abc"}
+    rounds = interleave(2, contenders, warm_up=1)
+    assert "".join(order) in ("abccbaabc", "cbaabccba")
+    assert turns == list(range(9))
+    assert {name: len(seconds) for name, seconds in rounds.seconds.items()} == {"a": 2, "b": 2, "c": 2}
+
+
+def test_a_ratio_is_taken_round_by_round_and_above_one_is_faster() -> None:
+    rounds = Rounds({"ours": [1.0, 4.0], "theirs": [2.0, 2.0]})
+    assert rounds.speed_ratio("ours", "theirs") == [2.0, 0.5]
+    assert rounds.time_share("theirs", "ours") == [2.0, 0.5]
+    assert rounds.per_second("ours", 8) == [8.0, 2.0]
+
+
+def test_a_figure_is_the_median(capsys: pytest.CaptureFixture[str]) -> None:
+    Report("pull", as_json=True).add("step", "vs_echo", [0.7, 0.9, 0.8])
+    assert json.loads(capsys.readouterr().out) == {"bench": "pull", "case": "step", "metric": "vs_echo", "value": 0.8}
+    Report("pull", as_json=False).add("step", "vs_echo", [0.7, 0.9, 0.8])
+    assert capsys.readouterr().out.split() == ["pull", "step", "vs_echo", "0.8", "0.7", "..", "0.9"]
+
+
+def test_every_benchmark_is_promised_something() -> None:
+    assert set(PROMISED) == set(BENCHMARKS)
+
+
+def test_kernel_benchmarks_run_and_keep_their_promises() -> None:
+    names = ["index", "gather", "update", "unique", "codec"]
+    found = figures(*names)
+    for name in names:
+        check(found, name)
+
+
+@pytest.mark.slow
+def test_all_other_benchmarks_run_and_keep_their_promises() -> None:
+    names = ["echo", "pull", "push", "step", "scale", "startup"]
+    found = figures(*names)
+    for name in names:
+        check(found, name)

@@ -1,0 +1,96 @@
+"""The Criteo click logs (Kaggle's, the terabyte's day_0 to day_23), streamed: files may be larger than memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ps.errors import InvalidArgument
+from worker.data.batch import Batch, FeatureSpec
+from worker.data.columns import Columns, rebatch
+from worker.data.criteo_lines import line_blocks
+from worker.data.criteo_parser import N_HEXES, N_INTEGERS, Parsed, parse
+from worker.data.errors import MalformedLine
+
+_LOG = logging.getLogger(__name__)
+_SHOWN = 10
+"""Malformed lines logged one by one; the others are only counted."""
+_FIELD_SHIFT = 40
+"""An id is field << 40 | value: a value, missing included, has 33 bits."""
+
+
+class Criteo:
+    """A `Source` over one file or several, read one after the other; .gz too.
+
+    dense: log(1 + max(integer, 0)), 0 where the field is empty. (So an empty field reads as an integer of 0 or less.)
+    ids: the hex value with its field's number above it, so no two fields share an id and 26 tables or a single one
+    both work; an empty field has an id of its own in each field.
+    on_error: "skip" logs the first malformed lines with file and line number, leaves all of them out and counts them
+    in `skipped`; "stop" raises `MalformedLine` at the first.
+    table: one table for all features; None gives each its own, C1 to C26.
+    Raises `InvalidArgument` for no path or another `on_error`; a file that does not open raises OSError when read.
+    """
+
+    name = "criteo"
+    n_dense = N_INTEGERS
+    len_rows: int | None = None
+
+    def __init__(self, path: Path | Sequence[Path], *, on_error: str = "skip", table: str | None = None) -> None:
+        if on_error not in ("skip", "stop"):
+            raise InvalidArgument(f'on_error is {on_error!r}; choose "skip" or "stop"')
+        self.paths = [path] if isinstance(path, Path) else list(path)
+        if not self.paths:
+            raise InvalidArgument("no path; name at least one file")
+        names = [f"C{field}" for field in range(1, N_HEXES + 1)]
+        self.features = tuple(FeatureSpec(name, table or name) for name in names)
+        self.skipped = 0
+        """Malformed lines that the latest pass left out so far."""
+        self._first_skipped: MalformedLine | None = None
+        self._stop = on_error == "stop"
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """All good lines of all files, in order. Raises `MalformedLine` on the way if `on_error` is "stop"."""
+        return rebatch(self._blocks(), batch_size, self.features)
+
+    def windows(self) -> Mapping[str, slice]:
+        """None: how long the files are is not known before they are read."""
+        return {}
+
+    def remarks(self) -> Sequence[str]:
+        """What the latest pass left out."""
+        if self._first_skipped is None:
+            return ()
+        return (f"{self.skipped:,} malformed lines were skipped; the first: {self._first_skipped}",)
+
+    def _blocks(self) -> Iterator[Columns]:
+        self.skipped, self._first_skipped = 0, None
+        for path in self.paths:
+            lines = 0
+            for block in line_blocks(path):
+                parsed = parse(block)
+                for line, reason in parsed.malformed:
+                    self._report(MalformedLine(path, lines + line + 1, reason))
+                lines += parsed.lines
+                yield _columns(parsed)
+
+    def _report(self, malformed: MalformedLine) -> None:
+        if self._stop:
+            raise malformed
+        self._first_skipped = self._first_skipped or malformed
+        self.skipped += 1
+        if self.skipped <= _SHOWN:
+            _LOG.warning("skipped %s", malformed)
+
+
+def _columns(parsed: Parsed) -> Columns:
+    fields_F1 = np.arange(N_HEXES, dtype=np.int64)[:, np.newaxis]
+    return Columns(_dense(parsed.integers), parsed.hexes | fields_F1 << _FIELD_SHIFT, parsed.labels)
+
+
+def _dense(integers_BI: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """log(1 + max(x, 0)); `MISSING_INTEGER` is far below 0, so a missing value becomes 0 too."""
+    return np.log1p(np.maximum(integers_BI, 0).astype(np.float32))
