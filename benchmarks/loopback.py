@@ -2,8 +2,8 @@
 
     python -m benchmarks.loopback grpc | tcp      the server: prints its address, ends with its stdin
 
-The echo has the product's channel options and raw bytes serializers; messages are made once, sent again and again, and
-dropped when received. TCP sends from and receives into memory that is made once.
+The echo has the product's channel options and allocator settings and raw bytes serializers; messages are made once, sent
+again and again, and dropped when received. TCP sends from and receives into memory that is made once.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import grpc
 
 from benchmarks.processes import child
 from ps.config import ServiceConfig
+from ps.wire.allocator import keep_freed_memory
 from ps.wire.channel import open_channel, options
 
 MESSAGE_BYTES = 1 << 20
@@ -57,6 +58,7 @@ class GrpcEcho(_Client):
         super().__init__("grpc")
 
     def __enter__(self) -> GrpcEcho:
+        keep_freed_memory()  # as ps does, on both sides: the echo must not be slower than it could be
         channel = open_channel(self._address, ServiceConfig().max_message_bytes)
         self._stack.callback(channel.close)
         self._pull = channel.unary_stream(PULL)  # type: ignore[var-annotated]
@@ -122,6 +124,7 @@ def _serve_grpc() -> None:
     def push(body: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         return _SIZE.pack(sum(len(message) for message in body))
 
+    keep_freed_memory()
     made: dict[int, list[bytes]] = {}
     config = ServiceConfig()
     server = grpc.server(ThreadPoolExecutor(config.grpc_threads), options=options(config.max_message_bytes))

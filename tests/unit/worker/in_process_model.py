@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 
@@ -11,10 +14,22 @@ from worker.dlrm import DLRM
 from worker.metrics import Progressive
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """On cores that are busy with other work, torch's threads wait for each other: ten times slower was measured."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@one_thread()
 def train(
     source: Source, *, dim: int = 16, batch_size: int = 512, lr: float = 0.05, dense_lr: float = 0.02
 ) -> Progressive:
-    """One pass of predict-then-train with Adagrad."""
+    """One pass of predict-then-train with Adagrad, on one thread."""
     torch.sparse.check_sparse_tensor_invariants.disable()  # torch warns until one says yes or no
     names = [feature.name for feature in source.features]
     known_N = np.unique(np.concatenate([_ids(batch, names).ravel() for batch in source.batches(65_536)]))

@@ -35,7 +35,7 @@ def test_what_does_not_fit_together_is_refused():
     ids, offsets = torch.tensor([1, 2, 3]), torch.tensor([0, 2])
     bags = Bags(ids, offsets, torch.ones(3))
     assert len(Batch(torch.zeros(2, 1), {"a": bags}, torch.zeros(2))) == 2
-    with pytest.raises(DtypeMismatch, match="ids is torch.int32"):
+    with pytest.raises(DtypeMismatch, match=r"ids is torch\.int32"):
         Bags(ids.int(), offsets)
     with pytest.raises(LengthMismatch, match="2 weights for 3 ids"):
         Bags(ids, offsets, torch.ones(2))

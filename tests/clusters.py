@@ -1,0 +1,34 @@
+"""A cluster on loopback without Ray: real shard servers and a real coordinator in this process."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import ps
+from ps.cluster.coordinator import Coordinator
+from ps.server.shard_server import ShardServer
+
+
+class LoopbackCluster:
+    """`shards` gRPC servers and a coordinator; `address` is the coordinator's."""
+
+    def __init__(self, shards: int, config: ps.ServiceConfig | None = None) -> None:
+        config = config or ps.ServiceConfig()
+        self.servers = [ShardServer(number, config) for number in range(shards)]
+        self.coordinator = Coordinator(config)
+        routing = self.coordinator.assemble([server.info for server in self.servers])
+        for server in self.servers:
+            server.set_routing(routing)
+        self.address = self.coordinator.address
+
+    def stop(self) -> None:
+        """Drains everything."""
+        self.coordinator.stop()
+        for server in self.servers:
+            server.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
