@@ -2,8 +2,8 @@
 
     python -m benchmarks.loopback grpc | tcp      the server: prints its address, ends with its stdin
 
-The echo has the product's channel options and allocator settings and raw bytes serializers; messages are made once, sent
-again and again, and dropped when received. TCP sends from and receives into memory that is made once.
+The echo has the product's channel options and allocator settings and raw bytes serializers; messages are made once,
+sent many times, and dropped when received. TCP sends from and receives into memory that is made once.
 """
 
 from __future__ import annotations

@@ -86,22 +86,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Client": "ps.client.client",
-    "connect": "ps.client.client",
-    "Step": "ps.client.step",
-    "Service": "ps.cluster.launch",
-    "launch": "ps.cluster.launch",
+    "ps.client.client": ("Client", "connect"),
+    "ps.client.step": ("Step",),
+    "ps.cluster.launch": ("Service", "launch"),
+    "ps.config": (
+        *("FTRL", "SGD", "Adagrad", "Adam", "RowwiseAdagrad", "Constant", "Normal", "Uniform"),
+        *("ServiceConfig", "TableConfig"),
+    ),
 }
-_CONFIG = frozenset(
-    ("FTRL", "SGD", "Adagrad", "Adam", "Constant", "Normal", "RowwiseAdagrad", "ServiceConfig", "TableConfig", "Uniform")
-)
+_HOME_OF_NAME = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'ps' has no attribute {name!r}")
-    home = _HOMES.get(name, "ps.config" if name in _CONFIG else "ps.errors")
-    value = getattr(importlib.import_module(home), name)
+    value = getattr(importlib.import_module(_HOME_OF_NAME.get(name, "ps.errors")), name)
     globals()[name] = value
     return value
 

@@ -27,7 +27,7 @@ Name = Annotated[str, typer.Option("--name", help="The service's name; several c
 RayAddress = Annotated[
     str,
     typer.Option(
-        "--ray-address", envvar="RAY_ADDRESS", help="A running Ray cluster to join. Without it, psctl starts a local Ray."
+        "--ray-address", envvar="RAY_ADDRESS", help="A running Ray cluster to join; without it, a local one is started."
     ),
 ]
 
@@ -73,10 +73,7 @@ def down(
 
     state = local.read_state(name)
     with out.status("draining..."):
-        if state.pid:
-            ended = local.stop_keeper(state, timeout_s)
-        else:
-            ended = _down_in_cluster(state)
+        ended = local.stop_keeper(state, timeout_s) if state.pid else _down_in_cluster(state)
     if not ended:
         err.print(f"service {name!r} (process {state.pid}) has not ended within {timeout_s:g} s; it is still draining")
         raise typer.Exit(1)

@@ -1,24 +1,24 @@
 """The errors that users see. One tree; the wire carries the class name, so the client raises what the shard raised.
 
-    PsError
-    ├── InvalidArgument (ValueError)       the request is wrong; sending it again will not help
-    │   ├── ConfigError                    a configuration value or an unknown key
-    │   ├── DimensionMismatch              rows or gradients of another dim than the table's
-    │   ├── DtypeMismatch                  ids that are not integers, gradients that are not floats
-    │   ├── LengthMismatch                 ids, counts and gradients of different lengths
-    │   ├── DuplicateIds                   ids that must be unique are not
-    │   └── NonFiniteGradient              NaN or infinity in a gradient or a row
-    ├── NotFound (LookupError)
-    │   ├── TableNotFound
-    │   └── StepNotFound                   the step was never prepared here, or its lease ran out
-    ├── TableExists                        a table of that name exists (with another configuration, if exist_ok)
-    ├── SequenceConflict                   a push repeats a sequence number with another body, or is too old to judge
-    ├── StaleRouting                       the request was routed by an old table; the client refreshes and asks again
-    ├── StateLost                          the shard was restarted and its rows are gone
-    ├── ResourceExhausted                  memory, message size or queue length; `retry_after_s` when waiting may help
-    ├── Unavailable (ConnectionError)      nobody answers
-    ├── DeadlineExceeded (TimeoutError)    no answer in time
-    └── InternalError                      a bug: please report it with the shard's log
+PsError
+├── InvalidArgument (ValueError)       the request is wrong; sending it again will not help
+│   ├── ConfigError                    a configuration value or an unknown key
+│   ├── DimensionMismatch              rows or gradients of another dim than the table's
+│   ├── DtypeMismatch                  ids that are not integers, gradients that are not floats
+│   ├── LengthMismatch                 ids, counts and gradients of different lengths
+│   ├── DuplicateIds                   ids that must be unique are not
+│   └── NonFiniteGradient              NaN or infinity in a gradient or a row
+├── NotFound (LookupError)
+│   ├── TableNotFound
+│   └── StepNotFound                   the step was never prepared here, or its lease ran out
+├── TableExists                        a table of that name exists (with another configuration, if exist_ok)
+├── SequenceConflict                   a push repeats a sequence number with another body, or is too old to judge
+├── StaleRouting                       the request was routed by an old table; the client refreshes and asks again
+├── StateLost                          the shard was restarted and its rows are gone
+├── ResourceExhausted                  memory, message size or queue length; `retry_after_s` when waiting may help
+├── Unavailable (ConnectionError)      nobody answers
+├── DeadlineExceeded (TimeoutError)    no answer in time
+└── InternalError                      a bug: please report it with the shard's log
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class TableExists(PsError):
 
 
 class SequenceConflict(PsError):
-    """The ledger cannot vouch for this push: another body under a known sequence, or a sequence older than its window."""
+    """The ledger cannot vouch for a write: another body under a known sequence, or a sequence older than its window."""
 
 
 class StaleRouting(PsError):

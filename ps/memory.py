@@ -1,8 +1,8 @@
 """Memory that grows without moving.
 
-A `ReservedArray` reserves address space for as many rows as the host could ever hold and lets the kernel commit pages as
-they are first written. So it grows without a copy, kernels see one contiguous array, and pages of rows that are gone can be
-handed back. Reserved space costs nothing; only committed pages count.
+A `ReservedArray` reserves address space for as many rows as the host could ever hold and lets the operating system
+commit pages as they are first written. So it grows without a copy and kernels see one contiguous array. Reserved space
+costs nothing; only committed pages count.
 """
 
 from __future__ import annotations

@@ -98,7 +98,8 @@ class EmbeddingBagCollection(nn.Module):
         prepared.rows = {name: torch.as_tensor(rows) for name, rows in prepared.step.pull().items()}
         if self.training and torch.is_grad_enabled():
             leaves = [rows.requires_grad_() for rows in prepared.rows.values()]
-            watched = _SendGradients.apply(lambda grads: self._send(prepared, grads), *leaves)
+            send: Any = _SendGradients.apply  # torch leaves it untyped
+            watched = send(lambda grads: self._send(prepared, grads), *leaves)
             prepared.rows = dict(zip(prepared.rows, watched, strict=True))
         pooled = [self._pool(feature, prepared) for feature in self.features]
         return torch.stack(pooled, dim=1)
@@ -148,8 +149,8 @@ class EmbeddingBagCollection(nn.Module):
 class _SendGradients(torch.autograd.Function):
     """Identity on the rows of all tables; its backward runs once, when all their gradients are known.
 
-    One function for all tables, and not a hook on each: a table that the loss did not use would never call its hook, and
-    the others' gradients would wait for it for ever. Here it gets zeros.
+    One function for all tables, and not a hook on each: a table that the loss did not use would never call its hook,
+    and the others' gradients would wait for it for ever. Here it gets zeros.
     """
 
     @staticmethod

@@ -3,8 +3,8 @@
     python -m worker.train --data flights --local 2
     python -m worker.train --data criteo --path day_0.gz --service 10.0.0.5:50051
 
-Progressive validation: each batch is predicted before it is trained on, so every prediction is on unseen data and one pass
-both trains and measures.
+Progressive validation: each batch is predicted before it is trained on, so every prediction is on unseen data and one
+pass both trains and measures.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ps.client.client import Client, connect
 from ps.config import SGD, Adagrad, Adam, RowwiseAdagrad, TableConfig, Uniform
 from ps.errors import ConfigError, InvalidArgument, PsError
 from worker import report
+from worker.data.errors import DataError
 from worker.data.source import Source
 from worker.dlrm import DLRM
 from worker.embedding import EmbeddingBagCollection, Feature
@@ -129,8 +130,10 @@ def train(
     batch_size: Annotated[int, typer.Option(help="Rows in a batch.", min=1)] = 512,
     depth: Annotated[int, typer.Option(help="Batches prepared ahead.", min=0)] = 2,
     seed: Annotated[int, typer.Option(help="For the dense layers, and for synthetic data.")] = 0,
+    threads: Annotated[int, typer.Option(help="Threads of torch; local shards need the other cores.", min=1)] = 1,
 ) -> None:
     """Trains a click model whose embeddings live on a parameter server, and reports progressive AUC and log loss."""
+    torch.set_num_threads(threads)
     source = open_source(data, path, rows, seed, on_error)
     configs = table_configs(source, dim, optimizer, lr, tables)
     with service_client(service, local) as client:
@@ -149,7 +152,7 @@ def main() -> None:
     """Entry point: our own errors are one line, not a stack."""
     try:
         typer.run(train)
-    except PsError as error:
+    except (PsError, DataError) as error:
         Console(stderr=True).print(f"[red]{type(error).__name__}[/red]: {error}", highlight=False)
         raise SystemExit(1) from None
 

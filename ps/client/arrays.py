@@ -24,7 +24,7 @@ def to_numpy(value: ArrayLike) -> npt.NDArray[Any]:
 
 
 def as_ids(value: ArrayLike) -> npt.NDArray[np.int64]:
-    """Contiguous int64 of the same shape. Floats, and unsigned ids beyond int64, are DtypeMismatch: never a silent cut."""
+    """Contiguous int64 of the same shape. Floats and unsigned ids beyond int64 are DtypeMismatch, never cut."""
     ids = to_numpy(value)
     if ids.size == 0 and not isinstance(value, np.ndarray):
         return np.zeros(ids.shape, np.int64)  # an empty list has no type of its own
@@ -43,7 +43,7 @@ def as_rows(value: ArrayLike, ids_shape: tuple[int, ...], dim: int, what: str) -
     if rows.dtype.kind != "f":
         raise DtypeMismatch(f"{what} of dtype {rows.dtype}: expected floats")
     n = int(np.prod(ids_shape, dtype=np.int64))
-    if rows.ndim == 0 or (rows.ndim > 1 or n != 1) and rows.shape[-1] != dim:
+    if rows.ndim == 0 or ((rows.ndim > 1 or n != 1) and rows.shape[-1] != dim):
         raise DimensionMismatch(f"{what} of shape {rows.shape}: the last dimension must be {dim}")
     if rows.size != n * dim:
         raise LengthMismatch(f"{what} of shape {rows.shape} for ids of shape {ids_shape}: expected {(*ids_shape, dim)}")
@@ -57,7 +57,8 @@ def as_counts(value: ArrayLike, ids_shape: tuple[int, ...]) -> npt.NDArray[np.ui
         raise DtypeMismatch(f"counts of dtype {counts.dtype}: expected non-negative integers")
     if counts.shape != ids_shape:
         raise LengthMismatch(f"counts of shape {counts.shape} for ids of shape {ids_shape}")
-    return np.minimum(counts, np.iinfo(np.uint32).max).astype(np.uint32).reshape(-1)
+    counts_N: npt.NDArray[np.uint32] = np.minimum(counts, np.iinfo(np.uint32).max).astype(np.uint32).reshape(-1)
+    return counts_N
 
 
 def like(result: npt.NDArray[Any], given: ArrayLike) -> Any:

@@ -1,8 +1,8 @@
 """A batch: the ids of one step, deduplicated and split by shard, and the way back to the caller's order.
 
-    caller's ids [any shape]  --unique-->  unique_U  --split by shard-->  one run of ids per shard
-    caller's rows             <--take(inverse)--  rows_UD  <--place(order)--  rows of each shard
-    caller's gradients        --segment_sum-->  grads_UD  --take(order)-->  gradients of each shard
+caller's ids [any shape]  --unique-->  unique_U  --split by shard-->  one run of ids per shard
+caller's rows             <--take(inverse)--  rows_UD  <--place(order)--  rows of each shard
+caller's gradients        --segment_sum-->  grads_UD  --take(order)-->  gradients of each shard
 """
 
 from __future__ import annotations

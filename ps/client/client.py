@@ -6,8 +6,8 @@
     rows = step.pull()["user"]
     step.push({"user": grads})
 
-Threads: a client may be used by many. Processes: not across a fork. Every blocking call takes `timeout_s`; without it the
-client's `timeout_s` holds.
+Threads: a client may be used by many. Processes: not across a fork. Every blocking call takes `timeout_s`; without it
+the client's `timeout_s` holds.
 """
 
 from __future__ import annotations
@@ -246,9 +246,7 @@ class Client:
         """From now on."""
         return Deadline(self.timeout_s if timeout_s is None else timeout_s)
 
-    def _batch(
-        self, ids: Mapping[str, ArrayLike], counts: Mapping[str, ArrayLike] | None = None
-    ) -> list[TableBatch]:
+    def _batch(self, ids: Mapping[str, ArrayLike], counts: Mapping[str, ArrayLike] | None = None) -> list[TableBatch]:
         if not ids:
             raise InvalidArgument("no tables given: pass {table: ids}")
         if counts is not None and set(counts) != set(ids):
@@ -257,7 +255,7 @@ class Client:
         return make_batch(ids, configs, self.connection.routing, counts)
 
     def _write(
-        self, mode: int, table: str, ids: ArrayLike, rows: ArrayLike, timeout_s: float | None
+        self, mode: pb.WriteMode, table: str, ids: ArrayLike, rows: ArrayLike, timeout_s: float | None
     ) -> npt.NDArray[np.bool_]:
         batch = self._batch({table: ids})[0]
         if batch.inverse_N is not None:

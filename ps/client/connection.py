@@ -168,5 +168,3 @@ class Connection:
             self.routing = Routing.from_proto(message.routing)
             return
         raise last or Unavailable("no address to ask")
-
-

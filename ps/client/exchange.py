@@ -116,7 +116,7 @@ class Exchange:
         return self._rerouted(run, batch, asked_by_step)
 
     def write(
-        self, mode: int, table: TableBatch, values_UD: Rows, sequence: int, deadline: Deadline
+        self, mode: pb.WriteMode, table: TableBatch, values_UD: Rows, sequence: int, deadline: Deadline
     ) -> npt.NDArray[np.bool_]:
         """Sets values; True where a row existed."""
         grouped_UD = table.by_shard(values_UD)
@@ -124,9 +124,7 @@ class Exchange:
         def call(address: str, shard: int) -> bytes:
             where = table.split.of(shard)
             shape = pb.PushedTable(table=table.config.name, rows=where.stop - where.start, dim=table.config.dim)
-            head = pb.WriteHead(
-                header=self.header(), sequence=sequence, mode=mode, ids=table.part(shard), shape=shape
-            )
+            head = pb.WriteHead(header=self.header(), sequence=sequence, mode=mode, ids=table.part(shard), shape=shape)
             answer = self.connection.stream_in(
                 address, methods.WRITE, _body(pb.WriteChunk(head=head), [grouped_UD[where]], "fp32"), deadline
             )
@@ -148,9 +146,7 @@ class Exchange:
         """What every data call says first."""
         return pb.Header(routing_epoch=self.connection.routing.epoch, worker_id=self.worker_id)
 
-    def _flags(
-        self, table: TableBatch, call: Callable[[str, int], bytes], deadline: Deadline
-    ) -> npt.NDArray[np.bool_]:
+    def _flags(self, table: TableBatch, call: Callable[[str, int], bytes], deadline: Deadline) -> npt.NDArray[np.bool_]:
         """Flags of every shard, in the order of the unique ids."""
 
         def run() -> npt.NDArray[np.bool_]:

@@ -1,7 +1,7 @@
 """Deadlines, and retries until them.
 
-Only errors that another attempt can mend are retried: nobody answered (Unavailable), or the shard said when to come again
-(ResourceExhausted with a hint). Writes are safe to retry because the shard's ledger knows them by their sequence.
+Only errors that another attempt can mend are retried: nobody answered (Unavailable), or the shard said when to come
+again (ResourceExhausted with a hint). Writes are safe to retry because the shard's ledger knows them by their sequence.
 """
 
 from __future__ import annotations

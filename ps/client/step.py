@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from ps.client.arrays import ArrayLike
 from ps.client.batch import TableBatch
-from ps.client.exchange import PullOptions
 from ps.client.retry import Deadline
 from ps.errors import DeadlineExceeded, LengthMismatch
 
@@ -64,4 +63,3 @@ class Step:
             return {shard for shard, future in self._preparing.items() if future.result(deadline.remaining_s())}
         except TimeoutError:
             raise DeadlineExceeded(f"prepare was not answered within {deadline.timeout_s:g} s") from None
-

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
 
 import grpc
 
@@ -37,12 +37,12 @@ class GrpcTransport:
         keep_freed_memory()
         self.address = address
         self._channel = open_channel(address, max_message_bytes)
-        kinds = {
+        kinds: dict[Shape, Callable[[str], Any]] = {
             Shape.UNARY: self._channel.unary_unary,
             Shape.STREAM_IN: self._channel.stream_unary,
             Shape.STREAM_OUT: self._channel.unary_stream,
         }
-        self._calls = {method: kinds[method.shape](method.path) for method in METHODS}  # type: ignore[operator]
+        self._calls = {method: kinds[method.shape](method.path) for method in METHODS}
 
     def unary(self, method: Method, data: bytes, timeout_s: float) -> bytes:
         """One message in, one out."""
@@ -75,9 +75,8 @@ class GrpcTransport:
         self._channel.close()
 
     def _translated(self, error: grpc.RpcError) -> PsError:
-        metadata = [(key, value) for key, value in error.trailing_metadata() or ()]  # type: ignore[attr-defined]
-        details = f"{error.details()} [{self.address}]"  # type: ignore[attr-defined]
-        return status.from_status(error.code(), details, metadata)  # type: ignore[attr-defined]
+        call: Any = error  # grpc raises its calls: every RpcError of a call is a grpc.Call, which the type does not say
+        return status.from_status(call.code(), f"{call.details()} [{self.address}]", call.trailing_metadata() or ())
 
 
 class InProcessTransport:

@@ -1,7 +1,7 @@
 """The Ray actors: a coordinator and the shards, found by name in a namespace.
 
-Ray restarts an actor whose process dies. A coordinator rebuilds itself from the shards. A shard has lost its rows: it comes
-back refusing every call with StateLost, so that nobody trains on against rows that silently start anew.
+Ray restarts an actor whose process dies. A coordinator rebuilds itself from the shards. A shard has lost its rows: it
+comes back refusing every call with StateLost, so that nobody trains on against rows that silently start anew.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def shard_name(service: str, shard_id: int) -> str:
 
 
 def _resolve_host(config: ServiceConfig) -> ServiceConfig:
-    """"auto" becomes the address of the node that the actor runs on, which the driver cannot know."""
+    """ "auto" becomes the address of the node that the actor runs on, which the driver cannot know."""
     if config.host != AUTO_HOST:
         return config
     return config.model_copy(update={"host": ray.util.get_node_ip_address()})
@@ -123,6 +123,4 @@ def start_coordinator(service: str, shards: int, config: ServiceConfig, port: in
 def start_shard(service: str, shard_id: int, config: ServiceConfig, cpus: float, lifetime: str | None) -> Any:
     """The actor's handle."""
     options = {"name": shard_name(service, shard_id), "namespace": NAMESPACE, "lifetime": lifetime}
-    return (
-        ray.remote(ShardActor).options(num_cpus=cpus, max_restarts=-1, **options).remote(service, shard_id, config)
-    )
+    return ray.remote(ShardActor).options(num_cpus=cpus, max_restarts=-1, **options).remote(service, shard_id, config)

@@ -1,7 +1,7 @@
 """The coordinator: which shard is where, and which tables exist. It is a client of the shards and holds no rows.
 
-Knows nothing of Ray: the actor around it (`ps.cluster.actors`) tells it about shards that start and restart. What it knows
-can be rebuilt from the shards, so its own restart loses nothing.
+Knows nothing of Ray: the actor around it (`ps.cluster.actors`) tells it about shards that start and restart. What it
+knows can be rebuilt from the shards, so its own restart loses nothing.
 """
 
 from __future__ import annotations
@@ -96,4 +96,3 @@ class Coordinator:
         transport = self._transports.setdefault(address, GrpcTransport(address))
         deadline = Deadline(FAN_OUT_TIMEOUT_S)
         return retry(lambda _: transport.unary(method, data, deadline.remaining_s()), deadline)
-

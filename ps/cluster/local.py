@@ -1,7 +1,7 @@
-"""`psctl up` where no Ray cluster runs: a keeper process that owns a local Ray and the service, until it is told to stop.
+"""`psctl up` where no Ray cluster runs: a keeper process that owns a local Ray and the service until told to stop.
 
-The keeper is a process of its own, so that `psctl up` can return; `psctl down` ends it by its process id, and with it the
-Ray that it started and nothing else. What runs is written to a state file per service name.
+The keeper is a process of its own, so that `psctl up` can return; `psctl down` ends it by its process id, and with it
+the Ray that it started and nothing else. What runs is written to a state file per service name.
 """
 
 from __future__ import annotations

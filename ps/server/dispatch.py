@@ -1,7 +1,7 @@
 """Every call passes here: a limit on calls in progress, counting, and errors that stay typed.
 
-gRPC's own `maximum_concurrent_rpcs` has been seen to be bypassed, so the limit is ours. The gRPC server and the in-process
-transport both call through a Dispatcher, so what a test sees in process is what a trainer sees over the network.
+gRPC's own `maximum_concurrent_rpcs` has been seen to be bypassed, so the limit is ours. The gRPC server and the
+in-process transport both call through a Dispatcher: what a test sees in process is what a trainer sees remotely.
 """
 
 from __future__ import annotations
@@ -114,5 +114,9 @@ class Dispatcher:
         self._metrics.sent.labels(method.name).inc(call.sent)
 
 
-SHAPES = {Shape.UNARY: Dispatcher.unary, Shape.STREAM_IN: Dispatcher.stream_in, Shape.STREAM_OUT: Dispatcher.stream_out}
+SHAPES: dict[Shape, Callable[..., Any]] = {
+    Shape.UNARY: Dispatcher.unary,
+    Shape.STREAM_IN: Dispatcher.stream_in,
+    Shape.STREAM_OUT: Dispatcher.stream_out,
+}
 """How each shape of call is dispatched."""

@@ -1,4 +1,4 @@
-"""Streams on their way in: chunks to gradient blocks, checked and digested as they arrive, while the next is on its way.
+"""Streams on their way in: chunks to gradient blocks, checked and digested as they arrive.
 
 Nothing is copied: the blocks are views of the messages, and the optimizer's kernel reads them where they are.
 """
@@ -107,4 +107,3 @@ def id_set(message: pb.IdSet, max_ids: int) -> list[TableIds]:
 def step_ref(header: pb.Header, ref: pb.StepRef) -> StepRef:
     """The handle of a worker's step."""
     return StepRef(header.worker_id, ref.step)
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
@@ -38,9 +38,7 @@ class GrpcServer:
         self._server.add_generic_rpc_handlers(_generic_handlers(dispatcher))
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            [*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
-        )
+        reflection.enable_server_reflection([*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
         bound = self._server.add_insecure_port(f"{config.host}:{port}")
         self.address = f"{config.host}:{bound}"
         self._server.start()
@@ -64,14 +62,14 @@ class GrpcServer:
 
 
 def _generic_handlers(dispatcher: Dispatcher) -> list[grpc.GenericRpcHandler]:
-    services: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
+    services: dict[str, dict[str, Any]] = {}
     for method in dispatcher.handlers:
         services.setdefault(method.service, {})[method.name] = _handler(dispatcher, method)
     return [grpc.method_handlers_generic_handler(service, methods) for service, methods in services.items()]
 
 
-def _handler(dispatcher: Dispatcher, method: Method) -> grpc.RpcMethodHandler:
-    dispatch: Callable[..., Any] = SHAPES[method.shape]
+def _handler(dispatcher: Dispatcher, method: Method) -> Any:
+    dispatch = SHAPES[method.shape]
 
     def call(request: Any, context: grpc.ServicerContext) -> bytes:
         try:

@@ -98,7 +98,8 @@ class ShardService:
         (values,) = inbound.read_body(chunks, payload, reader)
         write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
         result = operations[head.mode](write, inbound.table_ids(head.ids), values.blocks)
-        return pb.WriteResponse(version=result.version, existed=codec.encode_flags(result.existed_N)).SerializeToString()
+        answer = pb.WriteResponse(version=result.version, existed=codec.encode_flags(result.existed_N))
+        return answer.SerializeToString()
 
     def remove(self, data: bytes) -> bytes:
         """Embedding.Remove."""
@@ -132,9 +133,7 @@ class ShardService:
     def describe(self, data: bytes) -> bytes:
         """Control.Describe."""
         tables = [table.config.to_json() for table in list(self.shard.tables.values())]
-        return control.DescribeResponse(
-            routing=self.routing.to_proto(), table_configs_json=tables
-        ).SerializeToString()
+        return control.DescribeResponse(routing=self.routing.to_proto(), table_configs_json=tables).SerializeToString()
 
     def create_table(self, data: bytes) -> bytes:
         """Control.CreateTable."""

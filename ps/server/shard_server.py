@@ -6,12 +6,13 @@ from prometheus_client import CollectorRegistry
 
 from ps.config import ServiceConfig
 from ps.kernels import warm_up
-from ps.server.dispatch import Dispatcher
+from ps.server.dispatch import Dispatcher, Handler
 from ps.server.metrics import MetricsServer, RpcMetrics
 from ps.server.server import GrpcServer
 from ps.server.service import ShardService
 from ps.shard import Shard
 from ps.wire import methods
+from ps.wire.methods import Method
 from ps.wire.routing import Routing, ShardInfo
 
 
@@ -61,7 +62,7 @@ class ShardServer:
 
 def dispatcher(service: ShardService, metrics: RpcMetrics, config: ServiceConfig) -> Dispatcher:
     """The handlers of a shard's RPCs."""
-    handlers = {
+    handlers: dict[Method, Handler] = {
         methods.PREPARE: service.prepare,
         methods.PULL: service.pull,
         methods.PUSH: service.push,

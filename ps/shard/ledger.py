@@ -1,8 +1,8 @@
 """The ledger: what makes a retried write safe.
 
 Every write carries (worker_id, sequence) and a digest of its body. A known sequence with the same digest is answered
-from here and not applied again; with another digest it is an error. Per worker the last `window` sequences are kept; one
-that is older than all of them cannot be judged and is refused, never guessed at.
+from here and not applied again; with another digest it is an error. Per worker the last `window` sequences are kept;
+one that is older than all of them cannot be judged and is refused, never guessed at.
 """
 
 from __future__ import annotations

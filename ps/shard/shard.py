@@ -1,7 +1,7 @@
 """The shard: tables, engine, ledger, steps and version, and the operations on them.
 
-Threads: any thread may call any method; the work itself runs on the engine thread. A write either raises and has changed
-nothing, or is applied whole and is in the ledger.
+Threads: any thread may call any method; the work itself runs on the engine thread. A write either raises and has
+changed nothing, or is applied whole and is in the ledger.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Rows on their way out: the engine thread fills chunks, another thread sends them while the next are filled.
 
-The engine never waits for a reader, so a pull sees one version of the shard however slow its connection is. Where a chunk's
-floats lie is the caller's choice: the server gives the memory of the very message that it will send.
+The engine never waits for a reader, so a pull sees one version of the shard however slow its connection is. Where a
+chunk's floats lie is the caller's choice: the server gives the memory of the very message that it will send.
 """
 
 from __future__ import annotations

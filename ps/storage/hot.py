@@ -40,7 +40,7 @@ class HotTier:
         return len(self._index)
 
     @property
-    def rows_SW(self) -> npt.NDArray[np.float32]:
+    def rows_SW(self) -> npt.NDArray[np.float32]:  # noqa: N802  an array, so its name carries its shape
         """The arena: rows of slots that are in use."""
         rows_SW: npt.NDArray[np.float32] = self._rows.array
         return rows_SW
@@ -92,7 +92,7 @@ class HotTier:
         end = min(cursor + n, self._used)
         candidates_N = self._ids.array[cursor:end]
         slots_N = self.find(candidates_N)
-        live_N = slots_N == np.arange(cursor, end)  # a freed slot keeps a stale id, which now has no row or another slot
+        live_N = slots_N == np.arange(cursor, end)  # a freed slot keeps a stale id: it has no row now, or another slot
         return candidates_N[live_N], slots_N[live_N], end if end < self._used else 0
 
     def frequency(self, slots_N: Slots) -> npt.NDArray[np.uint32]:

@@ -24,7 +24,7 @@ def options(max_message_bytes: int) -> list[Option]:
 def open_channel(address: str, max_message_bytes: int) -> grpc.Channel:
     """A channel that connects on the first call and keeps trying: a restarted shard is met again within a second."""
     extra: list[Option] = [
-        (ChannelOptions.SingleThreadedUnaryStream, 1),  # the reader drives the stream itself: a thread switch less a chunk
+        (ChannelOptions.SingleThreadedUnaryStream, 1),  # the reader drives the stream: a thread switch less a chunk
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1_000),

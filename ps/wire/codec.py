@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,12 +37,12 @@ _address_of_bytes = ctypes.pythonapi.PyBytes_AsString
 _address_of_bytes.argtypes, _address_of_bytes.restype = (ctypes.py_object,), ctypes.c_void_p
 
 M = TypeVar("M", bound=Message)
-Bytes = bytes | memoryview
+Bytes = bytes | bytearray | memoryview
 
 
 def payload_message(payload: Bytes) -> bytes:
-    """A message that is all payload. The length is padded to three varint bytes, so that the rows start at a multiple of
-    four and numpy and the kernels can read them where they lie."""
+    """A message that is all payload. The length is padded to three varint bytes, so that the rows start at a multiple
+    of four and numpy and the kernels can read them where they lie."""
     n = len(payload)
     if n >= 1 << 21:
         raise InvalidArgument(f"a chunk of {n:,} bytes: at most {(1 << 21) - 1:,}")
@@ -50,15 +50,15 @@ def payload_message(payload: Bytes) -> bytes:
 
 
 def blank_payload_message(n_floats: int) -> tuple[bytes, npt.NDArray[np.float32]]:
-    """A message that is all payload, and a float32 view [n_floats] to write its rows to: gathering straight into what is
-    sent saves a copy of every row. Write before the message goes anywhere: from then on it is like any other bytes.
+    """A message that is all payload, and a float32 view [n_floats] to write its rows to: gathering straight into what
+    is sent saves a copy of every row. Write before the message goes anywhere: from then on it is like any other bytes.
 
     CPython documents this for bytes objects made by PyBytes_FromStringAndSize(NULL, n) and not yet shared.
     """
     n = n_floats * 4
     message = _new_bytes(None, _FRAME_BYTES + n)
     buffer = (ctypes.c_uint8 * len(message)).from_address(_address_of_bytes(message))
-    view = np.frombuffer(buffer, np.uint8)
+    view = np.ctypeslib.as_array(buffer)
     view[:_FRAME_BYTES] = (_PAYLOAD_TAG, n & 0x7F | 0x80, n >> 7 & 0x7F | 0x80, n >> 14)
     return message, view[_FRAME_BYTES:].view(np.float32)
 
@@ -179,7 +179,7 @@ def digest_ids(parts: Iterable[tuple[str, bytes, bytes]]) -> int:
     return digest.intdigest()
 
 
-def _vector(data: Bytes, dtype: np.dtype[np.generic], what: str) -> npt.NDArray[np.generic]:
+def _vector(data: Bytes, dtype: np.dtype[Any], what: str) -> npt.NDArray[Any]:
     if len(data) % dtype.itemsize:
         raise LengthMismatch(f"{what}: {len(data)} bytes are not a whole number of {dtype}")
     return np.frombuffer(data, dtype=dtype)
@@ -187,18 +187,18 @@ def _vector(data: Bytes, dtype: np.dtype[np.generic], what: str) -> npt.NDArray[
 
 # rows and gradients
 
-DTYPES: dict[str, tuple[int, np.dtype[np.generic]]] = {
+DTYPES: dict[str, tuple[pb.DType, np.dtype[Any]]] = {
     "fp32": (pb.DTYPE_FP32, np.dtype("<f4")),
     "fp16": (pb.DTYPE_FP16, np.dtype("<f2")),
 }
 """Wire name -> (enum, numpy type)."""
 
-_NUMPY_OF_ENUM = dict(DTYPES.values())
+_NUMPY_OF_ENUM: dict[int, np.dtype[Any]] = dict(DTYPES.values())
 if set(_NUMPY_OF_ENUM) != set(pb.DType.values()) - {pb.DTYPE_UNSPECIFIED}:
     raise ImportError("ps.wire.codec does not know every DType of the proto file")  # a build mistake: fail at import
 
 
-def wire_dtype(name: str) -> tuple[int, np.dtype[np.generic]]:
+def wire_dtype(name: str) -> tuple[pb.DType, np.dtype[Any]]:
     """Enum and numpy type of "fp32" or "fp16"."""
     try:
         return DTYPES[name]
@@ -206,7 +206,7 @@ def wire_dtype(name: str) -> tuple[int, np.dtype[np.generic]]:
         raise DtypeMismatch(f"wire dtype {name!r}: choose one of {sorted(DTYPES)}") from None
 
 
-def numpy_dtype(enum: int) -> np.dtype[np.generic]:
+def numpy_dtype(enum: int) -> np.dtype[Any]:
     """The numpy type of a DType enum value."""
     try:
         return _NUMPY_OF_ENUM[enum]
@@ -214,18 +214,19 @@ def numpy_dtype(enum: int) -> np.dtype[np.generic]:
         raise DtypeMismatch(f"wire dtype {enum}: this version knows {sorted(_NUMPY_OF_ENUM)}") from None
 
 
-def encode_rows(rows: npt.NDArray[np.float32], dtype: np.dtype[np.generic]) -> memoryview:
+def encode_rows(rows: npt.NDArray[np.float32], dtype: np.dtype[Any]) -> memoryview:
     """A contiguous float32 array -> its bytes in the wire's type (float32: a view, no copy)."""
-    return memoryview(rows.astype(dtype, copy=False).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+    with np.errstate(over="ignore"):  # too large for fp16 becomes infinite, which the other side refuses by name
+        return rows.astype(dtype, copy=False).reshape(-1).view(np.uint8).data
 
 
-def decode_rows(payload: memoryview, dtype: np.dtype[np.generic]) -> npt.NDArray[np.float32]:
+def decode_rows(payload: memoryview, dtype: np.dtype[Any]) -> npt.NDArray[np.float32]:
     """Payload -> float32, flat (float32 as we send it: a read-only view, no copy)."""
     flat = _vector(payload, dtype, "rows")
     return np.require(flat, np.float32, "A")  # a foreign sender's rows may start at any byte: those are copied
 
 
-def pieces(blocks: Iterable[npt.NDArray[np.float32]], dtype: np.dtype[np.generic]) -> Iterator[memoryview]:
+def pieces(blocks: Iterable[npt.NDArray[np.float32]], dtype: np.dtype[Any]) -> Iterator[memoryview]:
     """Cuts float32 [n, dim] blocks into payloads of whole rows, about CHUNK_BYTES each; small blocks share one."""
     held: list[memoryview] = []
     room = CHUNK_BYTES
