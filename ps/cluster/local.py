@@ -43,7 +43,7 @@ def read_state(name: str) -> State:
         state = State(**json.loads(state_file(name).read_text()))
     except FileNotFoundError:
         raise NotFound(f"no service {name!r} was started on this host; psctl up starts one") from None
-    if state.pid and not _alive(state.pid):
+    if state.pid and not is_alive(state.pid):
         state_file(name).unlink(missing_ok=True)
         raise NotFound(f"service {name!r} is gone: its process {state.pid} has ended")
     return state
@@ -88,13 +88,13 @@ def stop_keeper(state: State, timeout_s: float) -> bool:
     os.kill(state.pid, signal.SIGTERM)
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        if not _alive(state.pid):
+        if not is_alive(state.pid):
             return True
         time.sleep(0.1)
     return False
 
 
-def _alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     """Whether a process runs; one that has ended and waits for its parent to notice does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -1,0 +1,68 @@
+"""psctl as a user meets it: real processes, a state file in a directory of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ps
+from ps.cluster.local import is_alive
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> dict[str, str]:
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    return environment | {"XDG_STATE_HOME": str(tmp_path), "COLUMNS": "160"}
+
+
+def psctl(home: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ps.cli", *arguments]
+    return subprocess.run(command, env=home, capture_output=True, text=True, timeout=180)
+
+
+def test_up_status_down(home: dict[str, str], tmp_path: Path) -> None:
+    settings = tmp_path / "service.yaml"
+    settings.write_text("max_ids: 1000\n")
+    up = psctl(home, "up", "--shards", "2", "--config", str(settings))
+    try:
+        assert up.returncode == 0, up.stdout + up.stderr
+        state = json.loads((tmp_path / "embedding-ps" / "default.json").read_text())
+        assert state["address"] in up.stdout
+        with ps.connect(state["address"]) as client:
+            client.create_table(ps.TableConfig(name="clicks", dim=4))
+            client.push("clicks", np.arange(100), np.ones((100, 4), np.float32))
+            with pytest.raises(ps.ResourceExhausted, match="max_ids"):
+                client.pull("clicks", np.arange(4000))
+        status = psctl(home, "status")
+        assert status.returncode == 0, status.stderr
+        assert "clicks" in status.stdout
+        assert status.stdout.count("SERVING") == 2
+        again = psctl(home, "up")
+        assert again.returncode == 2
+        assert "runs already" in again.stderr
+    finally:
+        down = psctl(home, "down")
+    assert down.returncode == 0, down.stdout + down.stderr
+    assert not is_alive(state["pid"]), "the keeper has ended, and with it its Ray"
+    with pytest.raises(ps.Unavailable):
+        ps.connect(state["address"])
+    gone = psctl(home, "status")
+    assert gone.returncode == 1
+    assert "no service 'default' was started on this host" in gone.stderr
+
+
+def test_an_unknown_setting_is_named(home: dict[str, str], tmp_path: Path) -> None:
+    settings = tmp_path / "service.yaml"
+    settings.write_text("grpc_thread: 3\n")
+    up = psctl(home, "up", "--config", str(settings))
+    assert up.returncode == 1
+    assert "grpc_thread" in up.stderr
+    assert "Traceback" not in up.stderr

@@ -1,0 +1,162 @@
+"""EmbeddingBagCollection against torch.nn.functional.embedding_bag, and what happens when things go wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+import ps
+from ps.errors import InvalidArgument
+from worker import Bags, EmbeddingBagCollection, Feature, Prefetcher
+from worker.data.batch import Batch
+
+DIM = 4
+USERS = ps.TableConfig(name="users", dim=DIM, optimizer=ps.SGD(lr=1.0), initializer=ps.Normal(std=1.0))
+ITEMS = ps.TableConfig(name="items", dim=DIM, optimizer=ps.SGD(lr=1.0), initializer=ps.Normal(std=1.0))
+
+
+@pytest.fixture
+def client() -> Iterator[ps.Client]:
+    with ps.connect("inproc:") as connected:
+        yield connected
+
+
+def bags(*lists: list[int], weights: list[float] | None = None) -> Bags:
+    lengths = torch.tensor([len(part) for part in lists])
+    ids = torch.tensor([id_ for part in lists for id_ in part], dtype=torch.int64)
+    return Bags(ids, torch.cumsum(lengths, 0) - lengths, None if weights is None else torch.tensor(weights))
+
+
+def pulled(client: ps.Client, table: str, ids: list[int]) -> torch.Tensor:
+    return client.pull(table, torch.tensor(ids), train=False)
+
+
+@pytest.mark.parametrize("pooling", ["sum", "mean"])
+def test_forward_pools_bags_and_an_empty_bag_is_zero(client: ps.Client, pooling: str) -> None:
+    layer = EmbeddingBagCollection(client, [USERS], [Feature("f", "users", pooling)])
+    out = layer({"f": bags([1, 2, 2], [], [-7])})
+    one, two, minus_seven = pulled(client, "users", [1, 2, -7])
+    total = one + 2 * two
+    expected = torch.stack([total if pooling == "sum" else total / 3, torch.zeros(DIM), minus_seven])
+    torch.testing.assert_close(out.detach()[:, 0], expected)
+
+
+def test_backward_sends_the_summed_gradient_of_each_id_once(client: ps.Client) -> None:
+    layer = EmbeddingBagCollection(client, [USERS], [Feature("a", "users"), Feature("b", "users")])
+    before = pulled(client, "users", [1, 2, 3])
+    out = layer({"a": bags([1, 1], [2]), "b": bags([1], [3], weights=[0.5, 2.0])})
+    out.sum().backward()
+    layer.step()
+    change = before - pulled(client, "users", [1, 2, 3])
+    torch.testing.assert_close(change, torch.tensor([[2.5], [1.0], [2.0]]).expand(3, DIM), rtol=0, atol=1e-6)
+    table = client.stats()["shards"][0]["tables"]["users"]
+    assert (table["pushes"], table["rows_updated"]) == (1, 3), "two features of one table are one push of unique ids"
+    frequency = {
+        int(i): float(s) for ids, _, scores in client.export("users") for i, s in zip(ids, scores, strict=True)
+    }
+    assert frequency == {1: 3.0, 2: 1.0, 3: 1.0}, "occurrences before deduplication"
+
+
+def test_a_table_that_the_loss_does_not_use_holds_nobody_up(client: ps.Client) -> None:
+    layer = EmbeddingBagCollection(client, [USERS, ITEMS])
+    before = pulled(client, "users", [1])
+    layer({"users": bags([1]), "items": bags([1])})[:, 0].sum().backward()
+    layer.step()
+    torch.testing.assert_close(before - pulled(client, "users", [1]), torch.ones(1, DIM))
+
+
+def test_eval_and_no_grad_send_nothing(client: ps.Client) -> None:
+    layer = EmbeddingBagCollection(client, [USERS])
+    with torch.no_grad():
+        layer({"users": bags([1])})
+    layer.eval()
+    assert not layer({"users": bags([1])}).requires_grad
+    layer.step()
+    assert client.size("users") == 0
+
+
+def test_a_push_that_fails_is_raised_by_step_and_else_by_the_next_forward(client: ps.Client) -> None:
+    layer = EmbeddingBagCollection(client, [USERS])
+
+    def failing_backward() -> None:
+        (layer({"users": bags([1])}) * float("nan")).sum().backward()
+
+    failing_backward()
+    with pytest.raises(ps.NonFiniteGradient):
+        layer.step()
+    failing_backward()
+    layer._in_flight[0].exception()  # waits until it has failed
+    with pytest.raises(ps.NonFiniteGradient):
+        layer({"users": bags([1])})
+    assert client.size("users") == 0
+
+
+def test_bad_input_is_named(client: ps.Client) -> None:
+    layer = EmbeddingBagCollection(client, [USERS], [Feature("f", "users", "mean"), Feature("g", "users")])
+    with pytest.raises(InvalidArgument, match=r"lacks the features \['g'\]"):
+        layer({"f": bags([1])})
+    with pytest.raises(InvalidArgument, match="batch sizes"):
+        layer({"f": bags([1]), "g": bags([1], [2])})
+    with pytest.raises(InvalidArgument, match="'f': per-sample weights"):
+        layer({"f": bags([1], weights=[1.0]), "g": bags([1])})
+    with pytest.raises(InvalidArgument, match=r"tables \['nowhere'\]"):
+        EmbeddingBagCollection(client, [USERS], [Feature("f", "nowhere")])
+    with pytest.raises(InvalidArgument, match="one collection has one dim"):
+        EmbeddingBagCollection(client, [USERS, ps.TableConfig(name="wide", dim=9)])
+
+
+def test_prefetching_changes_no_value(client: ps.Client) -> None:
+    rng = np.random.default_rng(0)
+    ids = torch.from_numpy(rng.integers(0, 20, (30, 8)))
+    batches = [Batch(torch.zeros(8, 1), {"t": Bags(row, torch.arange(8))}, torch.zeros(8)) for row in ids]
+    finals = []
+    for depth in (0, 1, 5):
+        config = ps.TableConfig(name=f"t{depth}", dim=DIM, optimizer=ps.SGD(lr=0.1), initializer=ps.Constant(value=1.0))
+        layer = EmbeddingBagCollection(client, [config], [Feature("t", config.name)])
+        seen = 0
+        for batch in Prefetcher(batches, layer, depth):
+            layer(batch.sparse).square().sum().backward()
+            layer.step()
+            seen += 1
+        assert seen == len(batches)
+        finals.append(pulled(client, config.name, list(range(20))))
+    assert torch.equal(finals[0], finals[1])
+    assert torch.equal(finals[0], finals[2])
+
+
+@dataclass
+class JaggedShape:
+    """The part of a KeyedJaggedTensor's interface that is used, for machines without torchrec."""
+
+    weights: list[float] | None = None
+
+    def keys(self) -> list[str]:
+        return ["f", "g"]
+
+    def values(self) -> torch.Tensor:
+        return torch.tensor([1, 2, 3, 4])
+
+    def lengths(self) -> torch.Tensor:
+        return torch.tensor([2, 0, 1, 1])
+
+    def weights_or_none(self) -> torch.Tensor | None:
+        return None if self.weights is None else torch.tensor(self.weights)
+
+
+@pytest.mark.parametrize("weights", [None, [1.0, 0.5, 2.0, 3.0]])
+def test_a_keyed_jagged_tensor_is_taken_as_bags(client: ps.Client, weights: list[float] | None) -> None:
+    layer = EmbeddingBagCollection(client, [USERS], [Feature("f", "users"), Feature("g", "users")])
+    f_weights, g_weights = (None, None) if weights is None else (weights[:2], weights[2:])
+    expected = layer({"f": bags([1, 2], [], weights=f_weights), "g": bags([3], [4], weights=g_weights)})
+    torch.testing.assert_close(layer(JaggedShape(weights)), expected)
+
+
+def test_torchrecs_own_keyed_jagged_tensor(client: ps.Client) -> None:
+    sparse = pytest.importorskip("torchrec.sparse.jagged_tensor", reason="torchrec is not installed")
+    jagged = sparse.KeyedJaggedTensor(["f", "g"], torch.tensor([1, 2, 3, 4]), lengths=torch.tensor([2, 0, 1, 1]))
+    layer = EmbeddingBagCollection(client, [USERS], [Feature("f", "users"), Feature("g", "users")])
+    torch.testing.assert_close(layer(jagged), layer({"f": bags([1, 2], []), "g": bags([3], [4])}))
