@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +17,25 @@ from ps.storage.hot import HotTier, Ids, Slots
 from ps.storage.tier import RowLayout
 
 Rows = npt.NDArray[np.float32]
+Share = Callable[[Sequence[Callable[[], None]]], None]
+"""Runs tasks that touch disjoint rows; returns when all are done."""
+
+SHARE_FROM_ROWS = 8192
+"""Smaller updates are over before another thread has woken."""
+
+
+def one_by_one(tasks: Sequence[Callable[[], None]]) -> None:
+    """Everything on this thread."""
+    for task in tasks:
+        task()
 
 
 class Table:
     """Rows of one embedding table on one shard."""
 
-    def __init__(self, config: TableConfig) -> None:
+    def __init__(self, config: TableConfig, share: Share = one_by_one) -> None:
         self.config = config
+        self._share = share
         self._initializer = RowInitializer.of(config)
         self._rule = update_rule(config)
         self._tier = HotTier(RowLayout(config.dim, self._rule.state_width))
@@ -77,12 +90,12 @@ class Table:
         """
         self.pushes += 1
         self._create_missing(ids_N, slots_N)
-        start = 0
-        for block_ND in blocks:
-            part_N = slots_N[start : start + len(block_ND)]
-            self._rule.update(self._tier.rows_SW, part_N, block_ND, self.pushes)
-            start += len(block_ND)
-        self._tier.count(slots_N, np.ones(len(ids_N), np.uint32) if counts_N is None else counts_N, push)
+        ones_or_counts_N = np.ones(len(ids_N), np.uint32) if counts_N is None else counts_N
+        tasks = [partial(self._tier.count, slots_N, ones_or_counts_N, push)]
+        for part_N, block_ND in _parts(slots_N, blocks):
+            tasks.append(partial(self._rule.update, self._tier.rows_SW, part_N, block_ND, self.pushes))
+        share = self._share if len(ids_N) >= SHARE_FROM_ROWS else one_by_one
+        share(tasks)
         self.rows_updated += len(ids_N)
 
     def upsert(self, ids_N: Ids, blocks: Sequence[Rows]) -> npt.NDArray[np.bool_]:
@@ -132,10 +145,8 @@ class Table:
         self._tier.close()
 
     def _set(self, slots_N: Slots, blocks: Sequence[Rows]) -> None:
-        start = 0
-        for block_ND in blocks:
-            scatter(self._tier.rows_SW, slots_N[start : start + len(block_ND)], block_ND)
-            start += len(block_ND)
+        for part_N, block_ND in _parts(slots_N, blocks):
+            scatter(self._tier.rows_SW, part_N, block_ND)
 
     def _create_missing(self, ids_N: Ids, slots_N: Slots) -> None:
         missing_N = np.flatnonzero(slots_N < 0)
@@ -148,3 +159,11 @@ class Table:
         scatter(self._tier.rows_SW, new_slots_N, row_NW)
         slots_N[missing_N] = new_slots_N
         self.rows_created += len(new_ids_N)
+
+
+def _parts(slots_N: Slots, blocks: Sequence[Rows]) -> Iterator[tuple[Slots, Rows]]:
+    """The blocks, each with its slots."""
+    start = 0
+    for block_ND in blocks:
+        yield slots_N[start : start + len(block_ND)], block_ND
+        start += len(block_ND)

@@ -26,7 +26,8 @@ _ULP = np.float32(2.0**-24)
 @njit(cache=True, nogil=True, inline="always")
 def row_key(seed: np.uint64, id_: np.int64) -> np.uint64:
     """Where the row's stream starts."""
-    return mix64(seed ^ mix64(np.uint64(id_)))
+    key: np.uint64 = mix64(seed ^ mix64(np.uint64(id_)))
+    return key
 
 
 @njit(cache=True, nogil=True, inline="always")

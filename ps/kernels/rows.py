@@ -71,23 +71,18 @@ def place(block_ND: Rows, positions_N: Ids, out_MD: Rows) -> None:
 
 @njit(cache=True, nogil=True)
 def all_finite(flat_N: Rows) -> bool:
-    """Whether no element of float32 [n] is NaN or infinite.
+    """Whether no element of a contiguous float32 [n] is NaN or infinite: no exponent has all its bits set (IEEE 754).
 
-    x - x is 0 for a finite x and NaN otherwise, and a sum keeps a NaN: no branch, and lanes that vectorise (14 GB/s; a test
-    of the exponent's bits made 4). Looked at once per CHECK_BLOCK elements.
+    On the bits, without the sign: the largest of integers may be found in any order, and so vectorises. Of int32: the
+    same in uint32 made a third of the speed.
     """
-    n = len(flat_N)
-    lanes = np.zeros(16, np.float32)
-    start = 0
-    while start + CHECK_BLOCK <= n:
-        for i in range(start, start + CHECK_BLOCK, 16):
-            for k in range(16):
-                lanes[k] += flat_N[i + k] - flat_N[i + k]
-        if not lanes.sum() == np.float32(0.0):
-            return False
-        start += CHECK_BLOCK
-    for i in range(start, n):
-        if not flat_N[i] - flat_N[i] == np.float32(0.0):
+    bits_N = flat_N.view(np.int32)
+    for start in range(0, len(bits_N), CHECK_BLOCK):
+        block = bits_N[start : start + CHECK_BLOCK]
+        largest = np.int32(0)
+        for i in range(len(block)):
+            largest = max(largest, block[i] & _WITHOUT_SIGN)
+        if largest >= _INFINITY:
             return False
     return True
 

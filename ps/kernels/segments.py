@@ -8,12 +8,12 @@
 A lookup compares the entries of its line and goes on only if the line is full: one cache miss, where ids and slots in
 arrays of their own would be two. Fresh zero pages are empty lines; every int64, 0 too, is a legal id.
 
-A segment that is 92 % full splits in two, and that is the only work that growth ever does at once. Uniform hashing would
-fill all segments alike and split them all in the same push, so x is skewed as in spiral storage (Martin 1979):
-y = x(x+2)/3 has twice the density at one end as at the other, loads are spread between half full and full at any time,
-and splits come one by one.
+A segment that is 92 % full splits in two, and that is the only work that growth ever does at once. Uniform hashing
+would fill all segments alike and split them all in the same push, so x is skewed as in spiral storage (Martin 1979):
+y = x(x+2)/3 has twice the density at one end as at the other, loads are spread between half full and full at any
+time, and splits come one by one.
 
-All of it is in one file on purpose: a cached kernel is compiled again when its own file changes, not when a helper's does.
+One file on purpose: a cached kernel is compiled again when its own file changes, not when that of a helper does.
 """
 
 from __future__ import annotations
@@ -88,11 +88,11 @@ def _slot_at(line: np.int64, k: np.int64) -> np.int64:
 
 @njit(cache=True, nogil=True, inline="always")
 def _full(slots: npt.NDArray[np.uint32], line: np.int64) -> bool:
-    return slots[_slot_at(line, PER_LINE - 1)] != 0
+    return bool(slots[_slot_at(line, PER_LINE - 1)])
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _taken(slots: npt.NDArray[np.uint32], line: np.int64) -> np.int64:
+def _taken(slots: npt.NDArray[np.uint32], line: np.int64) -> int:
     """Entries of a line in use; a sum, because a branch on it would be guessed wrong most of the time."""
     taken = 0
     for k in range(PER_LINE):
@@ -126,8 +126,8 @@ def _append(segments: Segments, line: np.int64, id_: np.int64, stored: np.uint32
 def find(segments: Segments, ids_N: Ids, slots_N: Slots) -> None:
     """slots[i] = the slot of ids[i], or -1.
 
-    In blocks: first all lines of a block are asked for, then all are compared, so that the cache misses of a block overlap
-    (2.5 times as fast as one id after the other).
+    In blocks: first all lines of a block are asked for, then all are compared, so that the cache misses of a block
+    overlap (2.5 times as fast as one id after the other).
     """
     shift = MAX_DEPTH - segments.state[DEPTH]
     lines = np.empty(BLOCK, np.int64)
@@ -152,7 +152,7 @@ def _prefetch_line(segments: Segments, ids_N: Ids, i: int) -> None:
 
 @njit(cache=True, nogil=True)
 def _share_directory(segments: Segments, segment: np.int64, new: np.int64, y: np.int64) -> None:
-    """Gives the upper half of the directory entries of `segment`, which y is one of, to `new`; doubles it if it must."""
+    """Gives the upper half of a segment's directory entries (y's is one) to `new`; doubles the directory if it must."""
     directory, state = segments.directory, segments.state
     local = np.int64(segments.depths[segment])
     if local == state[DEPTH]:
@@ -226,33 +226,33 @@ def find_or_insert(
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _find_entry(segments: Segments, line: np.int64, id_: np.int64) -> np.int64:
+def _find_entry(segments: Segments, line: np.int64, id_: np.int64) -> int:
     """Where an id is in the flat view, or -1."""
     while True:
         for k in range(_taken(segments.slots, line)):
             if segments.ids[line * 8 + k] == id_:
-                return line * 8 + k
+                return int(line * 8 + k)
         if not _full(segments.slots, line):
-            return np.int64(-1)
+            return -1
         line = _next_line(line)
 
 
 @njit(cache=True, nogil=True)
-def _find_overflow(segments: Segments, line: np.int64) -> np.int64:
-    """Where the next entry is whose probe passes `line`, or -1: one that starts there or before it, and lies behind it."""
+def _find_overflow(segments: Segments, line: np.int64) -> int:
+    """Where the next entry behind `line` is whose probe passes it, starting there or before; -1 if there is none."""
     at = line
     while True:
         at = _next_line(at)
         for k in range(_taken(segments.slots, at)):
             home = _line(mix64(np.uint64(segments.ids[at * 8 + k])))
             if (at - home) & (LINES - 1) >= (at - line) & (LINES - 1):
-                return at * 8 + k
+                return int(at * 8 + k)
         if not _full(segments.slots, at):
-            return np.int64(-1)
+            return -1
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _remove(segments: Segments, entry: np.int64) -> None:
+def _remove(segments: Segments, entry: int) -> None:
     """Empties an entry. Its line's last entry takes its place, and if the line was full, so that probes went on behind
     it, one of those behind takes the last place, and so on: there are no tombstones."""
     ids, slots = segments.ids, segments.slots
@@ -263,7 +263,7 @@ def _remove(segments: Segments, entry: np.int64) -> None:
         ids[entry] = ids[line * 8 + last]
         slots[_slot_at(line, k)] = slots[_slot_at(line, last)]
         slots[_slot_at(line, last)] = np.uint32(0)
-        entry = _find_overflow(segments, line) if was_full else np.int64(-1)
+        entry = _find_overflow(segments, line) if was_full else -1
         if entry >= 0:
             ids[line * 8 + last] = ids[entry]
             slots[_slot_at(line, last)] = slots[_slot_at(entry >> 3, entry & 7)]

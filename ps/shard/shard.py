@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ps.config import ServiceConfig, TableConfig
 from ps.errors import DuplicateIds, InvalidArgument, LengthMismatch, TableExists, TableNotFound
 from ps.kernels.unique import has_duplicates
+from ps.shard.assistant import Assistant
 from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger, WriteId
 from ps.shard.requests import Gradients, PushResult, Rows, StepRef, TableIds, Target, WriteResult
@@ -41,6 +42,7 @@ class Shard:
         self.staleness = Staleness()
         self.tables: dict[str, Table] = {}
         self.engine = Engine(str(shard_id), max_queue=config.max_requests)
+        self._assistant = Assistant(str(shard_id))
         self._clock = clock
         self._ledger: Ledger[PushResult | WriteResult] = Ledger(config.ledger_window)
         self._steps = Steps(config.prepare_ttl_s, config.max_steps)
@@ -53,7 +55,7 @@ class Shard:
         def run() -> bool:
             existing = self.tables.get(config.name)
             if existing is None:
-                self.tables[config.name] = Table(config)
+                self.tables[config.name] = Table(config, self._assistant.share)
                 return True
             if not exist_ok:
                 raise TableExists(f"table {config.name!r} exists; pass exist_ok=True to use it as it is")
@@ -218,6 +220,7 @@ class Shard:
     def close(self) -> None:
         """Finishes queued work, ends the engine and gives the tables' memory back."""
         self.engine.close()
+        self._assistant.close()
         for table in self.tables.values():
             table.close()
 

@@ -21,14 +21,14 @@ def update_sgd(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np.float32) ->
 def update_adagrad(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np.float32, eps: np.float32) -> None:
     """h += g*g; w -= lr * g / (sqrt(h) + eps)."""
     w, h = _parts(rows_SW, slots_N, grads_ND)
-    h = h + grads_ND * grads_ND
+    h += grads_ND * grads_ND
     rows_SW[slots_N] = np.hstack([w - lr * grads_ND / (np.sqrt(h) + eps), h])
 
 
 def update_rowwise_adagrad(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np.float32, eps: np.float32) -> None:
     """h += mean(g*g); w -= (lr / (sqrt(h) + eps)) * g."""
     w, h = _parts(rows_SW, slots_N, grads_ND)
-    h = h + _mean_square(grads_ND)[:, None]
+    h += _mean_square(grads_ND)[:, None]
     rows_SW[slots_N] = np.hstack([w - lr / (np.sqrt(h) + eps) * grads_ND, h])
 
 
@@ -72,8 +72,8 @@ def update_ftrl(
     root = np.sqrt(n + grads_ND * grads_ND)
     z = z + (grads_ND - (root - np.sqrt(n)) / alpha * w)
     shrunk = np.where(z > 0, z - l1, z + l1)
-    w = np.where(np.abs(z) <= l1, np.float32(0), -shrunk / ((beta + root) / alpha + l2))
-    rows_SW[slots_N] = np.hstack([w, z, n + grads_ND * grads_ND])
+    solved = np.where(np.abs(z) <= l1, np.float32(0), -shrunk / ((beta + root) / alpha + l2))
+    rows_SW[slots_N] = np.hstack([solved, z, n + grads_ND * grads_ND])
 
 
 def _parts(rows_SW: Rows, slots_N: Slots, grads_ND: Rows) -> list[Rows]:

@@ -1,0 +1,34 @@
+"""A second pair of hands for the engine thread: half of a large update runs beside the other half.
+
+The engine thread waits for it, so tables still have one owner at a time, and the parts touch disjoint rows, so the
+bytes are those of one thread. Where several shards fill a host's cores it gains nothing and costs next to nothing; a shard
+whose trainers wait for it has a core to spare (docs/decisions/0005-assistant.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from ps.table import one_by_one
+
+
+class Assistant:
+    """One thread, used by one engine."""
+
+    def __init__(self, name: str) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"assistant-{name}")
+
+    def share(self, tasks: Sequence[Callable[[], None]]) -> None:
+        """Runs all tasks, every other one on the assistant's thread; returns when all are done."""
+        future = self._pool.submit(one_by_one, tasks[1::2])
+        try:
+            one_by_one(tasks[0::2])
+        finally:
+            error = future.exception()  # waits, also when this half has failed: nobody may write on after the return
+        if error is not None:
+            raise error
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._pool.shutdown()
