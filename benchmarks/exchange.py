@@ -1,6 +1,6 @@
 """Pull and push of one batch over gRPC: one shard in a process of its own, one client in this one.
 
-In the same rounds: an empty echo of the same bytes, and raw TCP of the rows alone. Two forms: one-shot, which carries
+In the same rounds: empty echoes of the same bytes, plain and tuned, and raw TCP of the rows alone. Two forms: one-shot, which carries
 the ids, and step, whose ids the shard has been told before.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import ps
 from benchmarks.data import batches, generator, gradients, random_ids
-from benchmarks.loopback import GrpcEcho, TcpEcho, messages, touched
+from benchmarks.loopback import GrpcEcho, PlainEcho, TcpEcho, messages, touched
 from benchmarks.measure import Contender, Report, Rounds, Sizes, interleave, rss_bytes
 from benchmarks.service import fill, one_shard, prepared
 
@@ -27,6 +27,7 @@ STATE_FLOATS = 1
 class _Setting:
     client: ps.Client
     echo: GrpcEcho
+    plain: PlainEcho
     tcp: TcpEcho
 
 
@@ -44,9 +45,11 @@ def pull(report: Report, sizes: Sizes) -> None:
             sizes.rounds,
             {
                 "one_shot": Contender(lambda part_N: client.pull(TABLE, part_N), ids),
-                "one_shot_echo": Contender(lambda _: echo.pull(by_ids)),
+                "one_shot_echo": Contender(lambda _: setting.plain.pull(ids_bytes, rows_bytes)),
+                "one_shot_tuned_echo": Contender(lambda _: echo.pull(by_ids)),
                 "step": Contender(lambda step: step.pull(), lambda i: prepared(client, {TABLE: ids(i)})),
-                "step_echo": Contender(lambda _: echo.pull(by_step)),
+                "step_echo": Contender(lambda _: setting.plain.pull(STEP_BYTES, rows_bytes)),
+                "step_tuned_echo": Contender(lambda _: echo.pull(by_step)),
                 "tcp": Contender(lambda _: tcp.exchange(few, rows)),
             },
         )
@@ -68,11 +71,13 @@ def push(report: Report, sizes: Sizes) -> None:
             sizes.rounds,
             {
                 "one_shot": Contender(lambda part_N: client.push(TABLE, part_N, grads_ND), ids),
-                "one_shot_echo": Contender(lambda _: echo.push(by_ids)),
+                "one_shot_echo": Contender(lambda _: setting.plain.push(ids_bytes + rows_bytes)),
+                "one_shot_tuned_echo": Contender(lambda _: echo.push(by_ids)),
                 "step": Contender(
                     lambda step: step.push({TABLE: grads_ND}), lambda i: prepared(client, {TABLE: ids(i)})
                 ),
-                "step_echo": Contender(lambda _: echo.push(by_step)),
+                "step_echo": Contender(lambda _: setting.plain.push(STEP_BYTES + rows_bytes)),
+                "step_tuned_echo": Contender(lambda _: echo.push(by_step)),
                 "tcp": Contender(lambda _: tcp.exchange(rows, few)),
             },
         )
@@ -83,8 +88,9 @@ def _add(report: Report, sizes: Sizes, rounds: Rounds) -> None:
     for form in ("one_shot", "step"):
         report.add(form, "rows_per_s", rounds.per_second(form, sizes.batch))
         report.add(form, "vs_echo", rounds.speed_ratio(form, f"{form}_echo"))
+        report.add(form, "vs_tuned_echo", rounds.speed_ratio(form, f"{form}_tuned_echo"))
         report.add(form, "vs_tcp", rounds.speed_ratio(form, "tcp"))
-    for name in ("one_shot_echo", "step_echo", "tcp"):
+    for name in ("one_shot_echo", "one_shot_tuned_echo", "step_echo", "step_tuned_echo", "tcp"):
         report.add(name, "rows_per_s", rounds.per_second(name, sizes.batch))
 
 
@@ -92,7 +98,7 @@ def _add(report: Report, sizes: Sizes, rounds: Rounds) -> None:
 def _setting(report: Report, sizes: Sizes) -> Iterator[_Setting]:
     """A full table, and beside it the echoes. Reports the memory that the table takes."""
     ids_N = random_ids(generator(), sizes.rows)
-    with one_shard() as (client, server), GrpcEcho() as echo, TcpEcho() as tcp:
+    with one_shard() as (client, server), GrpcEcho() as echo, PlainEcho() as plain, TcpEcho() as tcp:
         for name in ("first", TABLE):
             client.create_table(ps.TableConfig(name=name, dim=sizes.dim, optimizer=ps.RowwiseAdagrad()))
         fill(client, "first", ids_N[: sizes.batch], sizes.dim, sizes.batch)  # pages in what any push needs once
@@ -106,4 +112,4 @@ def _setting(report: Report, sizes: Sizes) -> Iterator[_Setting]:
             report.add("memory", f"{purpose}_bytes_per_row", n / sizes.rows)
         report.add("memory", "beyond_row_bytes_per_row", used["total"] / sizes.rows - row_bytes)
         report.add("memory", "rss_growth_bytes_per_row", grown / sizes.rows)
-        yield _Setting(client, echo, tcp)
+        yield _Setting(client, echo, plain, tcp)

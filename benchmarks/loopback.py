@@ -1,9 +1,12 @@
 """What the wire itself can do: an empty gRPC echo and raw TCP, each against a server process of its own.
 
     python -m benchmarks.loopback grpc | tcp      the server: prints its address, ends with its stdin
+    python -m benchmarks.loopback plain           an echo of its own on both sides, run once for each line on stdin
 
-The echo has the product's channel options and allocator settings and raw bytes serializers; messages are made once,
-sent many times, and dropped when received. TCP sends from and receives into memory that is made once.
+The echo has the product's channel options and raw bytes serializers; messages are made once, sent many times, and dropped
+when received. TCP sends from and receives into memory that is made once. There are two echoes: the plain one is gRPC as
+it comes; the tuned one has the product's allocator settings on both sides too (docs/decisions/0004-keep-freed-memory.md).
+Those hold for a whole process and for good, so the plain one's client needs a process of its own.
 """
 
 from __future__ import annotations
@@ -52,7 +55,7 @@ class _Client:
 
 
 class GrpcEcho(_Client):
-    """Streams of empty messages."""
+    """Streams of empty messages, with the product's allocator settings unless the environment forbids them."""
 
     def __init__(self) -> None:
         super().__init__("grpc")
@@ -78,6 +81,31 @@ class GrpcEcho(_Client):
         """A stream out, a few bytes in."""
         answer: bytes = self._push(iter(body))
         return answer
+
+
+class PlainEcho:
+    """The same streams between two processes whose allocator is as it comes."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def __enter__(self) -> PlainEcho:
+        environment = {"EMBEDDING_PS_KEEP_FREED_MEMORY": "0"}
+        self._child = self._stack.enter_context(child("benchmarks.loopback", "plain", environment=environment))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def pull(self, sent: int, received: int) -> None:
+        """One message out, a stream in."""
+        self._child.ask(f"pull {sent} {received}")
+
+    def push(self, sent: int) -> None:
+        """A stream out, a few bytes in."""
+        self._child.ask(f"push {sent} 0")
 
 
 class TcpEcho(_Client):
@@ -140,6 +168,19 @@ def _serve_grpc() -> None:
     server.stop(0).wait()
 
 
+def _serve_plain() -> None:
+    made: dict[int, list[bytes]] = {}
+    with GrpcEcho() as echo:
+        print("ready", flush=True)
+        for line in sys.stdin:
+            kind, sent, received = line.split()
+            if kind == "pull":
+                echo.pull(echo.request(int(sent), int(received)))
+            else:
+                echo.push(made.setdefault(int(sent), messages(int(sent))))
+            print("done", flush=True)
+
+
 def _serve_tcp() -> None:
     def serve() -> None:
         connection, _ = listener.accept()
@@ -161,4 +202,4 @@ def _serve_tcp() -> None:
 
 
 if __name__ == "__main__":
-    {"grpc": _serve_grpc, "tcp": _serve_tcp}[sys.argv[1]]()
+    {"grpc": _serve_grpc, "plain": _serve_plain, "tcp": _serve_tcp}[sys.argv[1]]()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
@@ -34,7 +35,7 @@ class Child:
 
 
 @contextmanager
-def child(module: str, *arguments: str) -> Iterator[Child]:
+def child(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[Child]:
     """Runs `python -m module`, which prints its address when it is ready and ends when its stdin does.
 
     So the child also ends when this process is killed.
@@ -42,6 +43,7 @@ def child(module: str, *arguments: str) -> Iterator[Child]:
     process = subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         cwd=REPOSITORY,
+        env=os.environ | dict(environment or {}),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -36,8 +36,9 @@ LINE_BYTES = 64
 MAX_FILL = LINES * PER_LINE * 92 // 100
 """Fuller, and probes of absent ids grow long; emptier, and an id takes more than 20 bytes."""
 MAX_DEPTH = 24
-BLOCK = 32
-"""Ids whose lines are asked for before the first of them is looked at."""
+FIND_AHEAD = 16
+"""Ids between asking for a line and looking at it: fewer wait for memory, more are evicted again (8: 1.3 times as slow;
+in blocks of 32, without overlap from one block to the next: 1.5 times)."""
 
 DEPTH, SEGMENTS, COUNT, CREATED, SPLITS = 0, 1, 2, 3, 4
 """Positions in `Segments.state`."""
@@ -126,19 +127,19 @@ def _append(segments: Segments, line: np.int64, id_: np.int64, stored: np.uint32
 def find(segments: Segments, ids_N: Ids, slots_N: Slots) -> None:
     """slots[i] = the slot of ids[i], or -1.
 
-    In blocks: first all lines of a block are asked for, then all are compared, so that the cache misses of a block
-    overlap (2.5 times as fast as one id after the other).
+    The line of an id is asked for FIND_AHEAD ids before it is looked at, so that as many cache misses overlap.
     """
     shift = MAX_DEPTH - segments.state[DEPTH]
-    lines = np.empty(BLOCK, np.int64)
-    for start in range(0, len(ids_N), BLOCK):
-        size = min(BLOCK, len(ids_N) - start)
-        for k in range(size):
-            hash_ = mix64(np.uint64(ids_N[start + k]))
-            lines[k] = np.int64(segments.directory[_skew(hash_) >> shift]) * LINES + _line(hash_)
-            prefetch(segments.ids, lines[k] * 8)
-        for k in range(size):
-            slots_N[start + k] = _probe(segments, lines[k], ids_N[start + k])
+    lines = np.empty(2 * FIND_AHEAD, np.int64)  # a ring, its length a power of two
+    for i in range(len(ids_N) + FIND_AHEAD):
+        if i < len(ids_N):
+            hash_ = mix64(np.uint64(ids_N[i]))
+            line = np.int64(segments.directory[_skew(hash_) >> shift]) * LINES + _line(hash_)
+            lines[i & (2 * FIND_AHEAD - 1)] = line
+            prefetch(segments.ids, line * 8)
+        k = i - FIND_AHEAD
+        if k >= 0:
+            slots_N[k] = _probe(segments, lines[k & (2 * FIND_AHEAD - 1)], ids_N[k])
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -18,14 +18,17 @@ def init_rows(
     if kind == CONSTANT:
         out_ND[:] = a
         return
-    u, v = _uniforms(mix64(seed ^ mix64(ids_N.view(np.uint64))), (out_ND.shape[1] + 1) // 2)
+    n, dim = out_ND.shape
+    pairs = (dim + 1) // 2
+    u, v = _uniforms(mix64(seed ^ mix64(ids_N.view(np.uint64))), pairs)
     if kind == UNIFORM:
-        x, y = (np.minimum(a + (b - a) * w, np.nextafter(b, a)) for w in (u, v))
+        below_b = np.nextafter(b, a)
+        x, y = (np.where(below_b < z, below_b, z) for z in (a + (b - a) * u, a + (b - a) * v))
     else:
         radius = np.sqrt(-2.0 * np.log(1.0 - u.astype(np.float64)))
         angle = 2.0 * np.pi * v.astype(np.float64)
         x, y = (a + b * (radius * f(angle)).astype(np.float32) for f in (np.cos, np.sin))
-    out_ND[:] = np.stack([x, y], axis=2).reshape(len(ids_N), -1)[:, : out_ND.shape[1]]
+    out_ND[:] = np.stack([x, y], axis=2).reshape(n, 2 * pairs)[:, :dim]
 
 
 def _uniforms(keys_N: Hashes, pairs: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:

@@ -43,8 +43,8 @@ def _mean_square(grads_ND: Rows) -> Rows:
     total_N = ((s[:, 0] + s[:, 4]) + (s[:, 2] + s[:, 6])) + ((s[:, 1] + s[:, 5]) + (s[:, 3] + s[:, 7]))
     for j in range(full, dim):
         total_N += squares_ND[:, j]
-    mean_N: Rows = total_N / np.float32(dim)
-    return mean_N
+    total_N /= np.float32(dim)
+    return total_N
 
 
 def update_adam(
@@ -70,7 +70,7 @@ def update_ftrl(
     """sigma = (sqrt(n + g*g) - sqrt(n)) / alpha; z += g - sigma*w; n += g*g; w from z, or 0 within l1."""
     w, z, n = _parts(rows_SW, slots_N, grads_ND)
     root = np.sqrt(n + grads_ND * grads_ND)
-    z = z + (grads_ND - (root - np.sqrt(n)) / alpha * w)
+    z += grads_ND - (root - np.sqrt(n)) / alpha * w
     shrunk = np.where(z > 0, z - l1, z + l1)
     solved = np.where(np.abs(z) <= l1, np.float32(0), -shrunk / ((beta + root) / alpha + l2))
     rows_SW[slots_N] = np.hstack([solved, z, n + grads_ND * grads_ND])

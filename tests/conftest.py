@@ -1,0 +1,75 @@
+"""What tests share: real servers on loopback, a cluster without Ray, clients, the data folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+import ps
+from ps.server.shard_server import ShardServer
+from ps.shard import Shard
+from tests.clusters import LoopbackCluster
+
+QUIET = ps.ServiceConfig(metrics=False)
+"""Most tests look at no metrics; their HTTP server takes half a second to stop."""
+
+StartServer = Callable[..., ShardServer]
+
+
+@pytest.fixture
+def start_server() -> Iterator[StartServer]:
+    """start_server(max_ids=8, ...) -> a ShardServer that is stopped after the test."""
+    with ExitStack() as stack:
+
+        def start(**settings: object) -> ShardServer:
+            return stack.enter_context(ShardServer(0, ps.ServiceConfig(**{"metrics": False, **settings})))
+
+        yield start
+
+
+@pytest.fixture
+def shard_server(start_server: StartServer) -> ShardServer:
+    """One shard on a loopback port."""
+    return start_server()
+
+
+@pytest.fixture
+def cluster() -> Iterator[LoopbackCluster]:
+    """Three shards and a coordinator, in this process."""
+    with LoopbackCluster(3, QUIET) as running:
+        yield running
+
+
+@pytest.fixture(params=["inproc", "grpc-1-shard", "grpc-3-shards"])
+def client(request: pytest.FixtureRequest) -> Iterator[ps.Client]:
+    """The same client whatever lies between it and the shards."""
+    with ExitStack() as stack:
+        if request.param == "inproc":
+            address = "inproc:"
+        elif request.param == "grpc-1-shard":
+            address = stack.enter_context(ShardServer(0, QUIET)).address
+        else:
+            address = stack.enter_context(LoopbackCluster(3, QUIET)).address
+        yield stack.enter_context(ps.connect(address))
+
+
+@pytest.fixture
+def shard() -> Iterator[Shard]:
+    """A shard without a server."""
+    running = Shard(0)
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with real data sets; a test that needs it is skipped where there is none."""
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("EMBEDDING_PS_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip("no real data: set EMBEDDING_PS_DATA to its folder")
+    return folder
