@@ -15,7 +15,7 @@ from worker.data.skew import Popularity
 from worker.data.teacher import Teacher, expected_auc
 
 
-def write_criteo(path: Path, rows: int, seed: int, missing: float = 0.1, ids_per_field: int = 1000) -> float:
+def write_criteo(path: str | Path, rows: int, seed: int, missing: float = 0.1, ids_per_field: int = 1000) -> float:
     """Writes `rows` lines, gzipped if the name ends in .gz, and returns the AUC of the true probabilities.
 
     Labels are drawn from a `Teacher` over the complete rows; then a share `missing` of all fields is left empty, so a
@@ -24,7 +24,7 @@ def write_criteo(path: Path, rows: int, seed: int, missing: float = 0.1, ids_per
     """
     if not 0 <= missing <= 1:
         raise InvalidArgument(f"missing is {missing}; it is a share, from 0 to 1")
-    rng = np.random.default_rng(seed)
+    path, rng = Path(path), np.random.default_rng(seed)
     integers_BI = np.floor(np.exp(rng.normal(1.0, 1.5, (rows, N_INTEGERS)))).astype(np.int64) - 1  # -1 upwards
     hexes_HB = np.stack([_hexes(rng, rows, ids_per_field, field) for field in range(N_HEXES)])
     teacher = Teacher(N_INTEGERS, N_HEXES, seed)

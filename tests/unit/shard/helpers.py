@@ -77,5 +77,3 @@ def new_table(shard: Shard, name: str = "t", dim: int = DIM, **settings: object)
     config = ps.TableConfig(name=name, dim=dim, **{**defaults, **settings})
     shard.create_table(config)
     return config
-
-

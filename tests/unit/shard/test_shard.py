@@ -298,7 +298,8 @@ def test_a_dropped_table_is_gone_with_its_rows(shard: Shard) -> None:
     np.testing.assert_array_equal(read(shard, "t", [1]), np.zeros((1, DIM)))
 
 
-def test_a_closed_shard_refuses(shard: Shard) -> None:
+def test_a_closed_shard_refuses_and_may_be_closed_again() -> None:
+    shard = Shard(0)
     new_table(shard)
     shard.close()
     for call in (
@@ -310,6 +311,7 @@ def test_a_closed_shard_refuses(shard: Shard) -> None:
     ):
         with pytest.raises(Unavailable):
             call()
+    shard.close()
 
 
 def test_a_failed_look_ahead_is_told_by_the_push(shard: Shard) -> None:

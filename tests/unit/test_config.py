@@ -1,0 +1,165 @@
+"""Configuration: what is wrong is refused by name, what is right round-trips."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+import ps
+from ps.errors import ConfigError
+from ps.initializer import RowInitializer
+
+positive = st.floats(1e-6, 1e6)
+any_finite = st.floats(-1e6, 1e6)
+beta = st.floats(0, 1, exclude_max=True)
+optimizers = st.one_of(
+    st.builds(ps.SGD, lr=positive),
+    st.builds(ps.Adagrad, lr=positive, eps=positive, initial_accumulator=positive),
+    st.builds(ps.RowwiseAdagrad, lr=positive, eps=positive, initial_accumulator=positive),
+    st.builds(ps.Adam, lr=positive, beta1=beta, beta2=beta, eps=positive),
+    st.builds(ps.FTRL, alpha=positive, beta=positive, l1=positive, l2=positive),
+)
+initializers = st.one_of(
+    st.builds(ps.Constant, value=any_finite),
+    st.builds(ps.Normal, mean=any_finite, std=positive),
+    st.tuples(any_finite, any_finite).map(lambda pair: ps.Uniform(low=min(pair), high=max(pair))),
+)
+tables = st.builds(
+    ps.TableConfig,
+    name=st.from_regex(r"\A[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}\Z"),
+    dim=st.integers(1, 65_536),
+    optimizer=optimizers,
+    initializer=initializers,
+    seed=st.integers(0, 2**63 - 1),
+)
+
+
+@given(tables)
+def test_a_table_comes_back_from_json(config: ps.TableConfig) -> None:
+    assert ps.TableConfig.from_json(config.to_json()) == config
+
+
+@given(tables)
+def test_a_table_comes_back_from_yaml(config: ps.TableConfig) -> None:
+    assert ps.TableConfig(**yaml.safe_load(yaml.safe_dump(config.model_dump()))) == config
+
+
+def test_a_service_comes_back_from_yaml(tmp_path: Path) -> None:
+    config = ps.ServiceConfig(host="0.0.0.0", max_ids=7, prepare_ttl_s=0.5, metrics=False)
+    path = tmp_path / "service.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump()))
+    assert ps.ServiceConfig.from_yaml(path) == config
+    path.write_text("")
+    assert ps.ServiceConfig.from_yaml(path) == ps.ServiceConfig(), "an empty file is all defaults"
+    path.write_text("- host")
+    with pytest.raises(ConfigError, match="expected a mapping"):
+        ps.ServiceConfig.from_yaml(path)
+
+
+def test_every_default_is_written_out() -> None:
+    written = json.loads(ps.TableConfig(name="t", dim=4).to_json())
+    assert set(written) == {"name", "dim", "optimizer", "initializer", "seed"}
+    assert written["optimizer"]["kind"] == "rowwise_adagrad"
+    assert written["initializer"] == {"kind": "uniform", "low": -0.05, "high": 0.05}
+
+
+BAD: list[tuple[Any, dict[str, Any], str]] = [
+    (ps.TableConfig, {"name": "t", "dim": 4, "dims": 4}, "dims"),
+    (ps.TableConfig, {"name": "t"}, "dim"),
+    (ps.TableConfig, {"dim": 4}, "name"),
+    (ps.TableConfig, {"name": "t", "dim": 0}, "dim"),
+    (ps.TableConfig, {"name": "t", "dim": 65_537}, "dim"),
+    (ps.TableConfig, {"name": "t", "dim": 2.5}, "dim"),
+    (ps.TableConfig, {"name": "", "dim": 4}, "name"),
+    (ps.TableConfig, {"name": "a b", "dim": 4}, "name"),
+    (ps.TableConfig, {"name": "a/b", "dim": 4}, "name"),
+    (ps.TableConfig, {"name": ".a", "dim": 4}, "name"),
+    (ps.TableConfig, {"name": "a\n", "dim": 4}, "name"),
+    (ps.TableConfig, {"name": "a" * 129, "dim": 4}, "name"),
+    (ps.TableConfig, {"name": "t", "dim": 4, "seed": -1}, "seed"),
+    (ps.TableConfig, {"name": "t", "dim": 4, "seed": 2**63}, "seed"),
+    (ps.TableConfig, {"name": "t", "dim": 4, "optimizer": {"kind": "lion"}}, "optimizer"),
+    (ps.TableConfig, {"name": "t", "dim": 4, "optimizer": {"kind": "sgd", "lr": -1}}, "lr"),
+    (ps.TableConfig, {"name": "t", "dim": 4, "optimizer": {"kind": "sgd", "momentum": 1}}, "momentum"),
+    (ps.TableConfig, {"name": "t", "dim": 4, "initializer": {"kind": "zeros"}}, "initializer"),
+    (ps.SGD, {"lr": 0}, "lr"),
+    (ps.SGD, {"lr": float("inf")}, "lr"),
+    (ps.SGD, {"lr": float("nan")}, "lr"),
+    (ps.SGD, {"lr": "fast"}, "lr"),
+    (ps.Adagrad, {"initial_accumulator": -0.1}, "initial_accumulator"),
+    (ps.Adam, {"beta1": 1.0}, "beta1"),
+    (ps.Adam, {"beta2": -0.1}, "beta2"),
+    (ps.FTRL, {"l1": -1}, "l1"),
+    (ps.Normal, {"std": -1}, "std"),
+    (ps.Constant, {"value": float("nan")}, "value"),
+    (ps.Uniform, {"low": 1, "high": 0}, "low 1.0 is above high 0.0"),
+    (ps.ServiceConfig, {"max_request": 3}, "max_request"),
+    (ps.ServiceConfig, {"max_requests": 0}, "max_requests"),
+    (ps.ServiceConfig, {"grpc_threads": 1}, "grpc_threads"),
+    (ps.ServiceConfig, {"ledger_window": 15}, "ledger_window"),
+    (ps.ServiceConfig, {"prepare_ttl_s": 0}, "prepare_ttl_s"),
+    (ps.ServiceConfig, {"max_message_bytes": 1}, "max_message_bytes"),
+]
+
+
+@pytest.mark.parametrize(("kind", "values", "named"), BAD, ids=lambda value: str(value)[:60])
+def test_what_is_wrong_is_a_config_error_that_names_it(kind: Any, values: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        kind(**values)
+    assert kind.__name__ in str(refused.value)
+    assert named in str(refused.value)
+    assert isinstance(refused.value, ValueError)
+
+
+@pytest.mark.parametrize(("kind", "values", "named"), BAD, ids=lambda value: str(value)[:60])
+def test_the_same_from_json(kind: Any, values: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        kind.from_json(json.dumps(values))
+    assert named in str(refused.value) or "JSON" in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"t"', "\x00"])
+def test_text_that_is_no_configuration_is_a_config_error(text: str) -> None:
+    with pytest.raises(ConfigError, match="TableConfig"):
+        ps.TableConfig.from_json(text)
+
+
+def test_a_configuration_does_not_change() -> None:
+    config = ps.TableConfig(name="t", dim=4)
+    with pytest.raises(ValidationError, match="frozen"):
+        config.dim = 5
+
+
+@pytest.mark.parametrize(
+    "initializer",
+    [{"kind": "constant", "value": 1e39}, {"kind": "uniform", "low": -3e38, "high": 3e38}],
+    ids=["beyond float32", "a span beyond float32"],
+)
+def test_an_initializer_that_is_accepted_gives_the_rows_it_promises(initializer: dict[str, Any]) -> None:
+    """Rows are float32: what does not fit must be refused, not become infinite, or all one value, in the first pull."""
+    try:
+        config = ps.TableConfig(name="t", dim=4, initializer=initializer)
+    except ConfigError:
+        return
+    out_ND = np.empty((8, 4), np.float32)
+    RowInitializer.of(config).fill(np.arange(8), out_ND)
+    assert np.isfinite(out_ND).all()
+    assert initializer["kind"] == "constant" or len(np.unique(out_ND)) == out_ND.size
+
+
+@pytest.mark.parametrize("value", [1e-60, 1e60])
+@pytest.mark.parametrize(
+    ("kind", "field"), [(ps.SGD, "lr"), (ps.Adagrad, "eps"), (ps.RowwiseAdagrad, "eps"), (ps.FTRL, "alpha")]
+)
+def test_a_setting_that_float32_cannot_hold_is_refused(kind: Any, field: str, value: float) -> None:
+    """As float32 it is 0 or infinite: an eps of 0 makes NaN of a row whose gradient is 0, an infinite lr of any."""
+    with pytest.raises(ConfigError, match=field):
+        kind(**{field: value})

@@ -1,0 +1,279 @@
+"""A shard's table against the obvious implementation: a dict of rows, updated by the numpy specification."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+import ps
+from ps.initializer import RowInitializer
+from ps.kernels.reference import init as init_specification
+from ps.kernels.reference import optim as specification
+from ps.shard import Gradients, Shard, StepRef, TableIds
+from ps.shard.ledger import WriteId
+from ps.shard.steps import LookAhead
+from ps.table import Table
+
+F32 = np.float32
+DIM = 9  # one more than the lanes of a row-wise mean
+IDS = [-(2**63), -(2**32) - 5, -5, -1, 0, 1, 2, 3, 5, 2**32 - 5, 2**32 + 5, 2**63 - 1]
+Rows = np.ndarray
+
+OPTIMIZERS: dict[str, tuple[Any, int, float, Callable[[Rows, Rows, Rows, int], None]]] = {
+    "sgd": (
+        ps.SGD(lr=0.5),
+        0,
+        0.0,
+        lambda rows, slots, grads, step: specification.update_sgd(rows, slots, grads, F32(0.5)),
+    ),
+    "adagrad": (
+        ps.Adagrad(lr=0.3, eps=1e-6, initial_accumulator=0.1),
+        DIM,
+        0.1,
+        lambda rows, slots, grads, step: specification.update_adagrad(rows, slots, grads, F32(0.3), F32(1e-6)),
+    ),
+    "rowwise_adagrad": (
+        ps.RowwiseAdagrad(lr=0.3, eps=1e-6, initial_accumulator=0.2),
+        1,
+        0.2,
+        lambda rows, slots, grads, step: specification.update_rowwise_adagrad(rows, slots, grads, F32(0.3), F32(1e-6)),
+    ),
+    "adam": (
+        ps.Adam(lr=0.01),
+        2 * DIM,
+        0.0,
+        lambda rows, slots, grads, step: specification.update_adam(rows, slots, grads, 0.01, 0.9, 0.999, 1e-8, step),
+    ),
+    "ftrl": (
+        ps.FTRL(alpha=0.1, beta=1.0, l1=0.02, l2=0.01),
+        2 * DIM,
+        0.0,
+        lambda rows, slots, grads, step: specification.update_ftrl(
+            rows, slots, grads, F32(0.1), F32(1.0), F32(0.02), F32(0.01)
+        ),
+    ),
+}
+
+some_ids = st.lists(st.sampled_from(IDS), min_size=1, max_size=len(IDS), unique=True)
+any_ids = st.lists(st.sampled_from(IDS), max_size=20)
+seeds = st.integers(0, 2**32 - 1)
+
+
+class DictTable:
+    """The specification: one numpy row an id, nothing shared."""
+
+    def __init__(self, config: ps.TableConfig, kind: str) -> None:
+        _, self.state_width, self.start, self.update = OPTIMIZERS[kind]
+        self.init = RowInitializer.of(config)
+        self.rows: dict[int, Rows] = {}
+        self.frequency: dict[int, int] = {}
+        self.pushes = 0
+
+    def initial(self, id_: int) -> Rows:
+        row = np.empty((1, DIM), F32)
+        init = self.init
+        init_specification.init_rows(np.array([id_]), init.seed, init.kind, init.a, init.b, row)
+        return row[0]
+
+    def create(self, id_: int) -> None:
+        if id_ not in self.rows:
+            self.rows[id_] = np.concatenate([self.initial(id_), np.full(self.state_width, self.start, F32)])
+            self.frequency[id_] = 0
+
+    def push(self, ids: list[int], grads: Rows, counts: Rows | None) -> None:
+        self.pushes += 1
+        for i, id_ in enumerate(ids):
+            self.create(id_)
+            self.update(self.rows[id_][None], np.array([0]), grads[i : i + 1], self.pushes)
+            self.frequency[id_] += 1 if counts is None else int(counts[i])
+
+    def pull(self, ids: list[int]) -> Rows:
+        return np.array([self.rows[i][:DIM] if i in self.rows else self.initial(i) for i in ids], F32).reshape(-1, DIM)
+
+    def upsert(self, ids: list[int], values: Rows) -> list[bool]:
+        existed = [id_ in self.rows for id_ in ids]
+        for id_, value in zip(ids, values, strict=True):
+            self.create(id_)
+            self.rows[id_][:DIM] = value
+        return existed
+
+    def assign(self, ids: list[int], values: Rows) -> list[bool]:
+        existed = [id_ in self.rows for id_ in ids]
+        self.upsert([i for i, e in zip(ids, existed, strict=True) if e], values[existed])
+        return existed
+
+    def remove(self, ids: list[int]) -> list[bool]:
+        return [self.rows.pop(id_, None) is not None for id_ in ids]
+
+
+class TableMachine(RuleBasedStateMachine):
+    """Every operation on both, and after each the same contents to the bit."""
+
+    kind = "sgd"
+
+    @initialize(seed=st.integers(0, 2**63 - 1))
+    def start(self, seed: int) -> None:
+        optimizer = OPTIMIZERS[self.kind][0]
+        self.config = ps.TableConfig(
+            name="t", dim=DIM, optimizer=optimizer, initializer=ps.Uniform(low=-1, high=2), seed=seed
+        )
+        self.shard = Shard(0)
+        self.shard.create_table(self.config)
+        self.model = DictTable(self.config, self.kind)
+        self.sequences = itertools.count(1)
+        self.last: tuple[WriteId, list[TableIds], list[Gradients]] | None = None
+
+    def write(self) -> WriteId:
+        return WriteId(1, next(self.sequences), 0)
+
+    @rule(ids=some_ids, seed=seeds, counted=st.booleans(), prepared=st.booleans(), removed=some_ids, cut=st.integers(0))
+    def push(self, ids: list[int], seed: int, counted: bool, prepared: bool, removed: list[int], cut: int) -> None:
+        """By ids, or by a step between whose prepare and push other rows are removed."""
+        rng = np.random.default_rng(seed)
+        grads = rng.standard_normal((len(ids), DIM), np.float32)
+        counts = rng.integers(0, 100, len(ids)).astype(np.uint32) if counted else None
+        named = [TableIds("t", np.array(ids), counts)]
+        cut %= len(ids)
+        sent = [Gradients("t", [block for block in (grads[:cut], grads[cut:]) if len(block)])]
+        if prepared:
+            self.shard.prepare(StepRef(1, 1), named)
+            self.remove(removed)
+        write = self.write()
+        self.shard.push(write, LookAhead(StepRef(1, 1) if prepared else named), sent)
+        self.model.push(ids, grads, counts)
+        self.last = write, named, sent
+
+    @rule()
+    def repeat_the_last_push(self) -> None:
+        if self.last:
+            write, named, sent = self.last
+            assert self.shard.push(write, LookAhead(named), sent).repeated
+
+    @rule(ids=some_ids, seed=seeds)
+    def upsert(self, ids: list[int], seed: int) -> None:
+        values = np.random.default_rng(seed).standard_normal((len(ids), DIM), np.float32)
+        found = self.shard.upsert(self.write(), TableIds("t", np.array(ids)), [values])
+        assert found.existed_N.tolist() == self.model.upsert(ids, values)
+
+    @rule(ids=some_ids, seed=seeds)
+    def assign(self, ids: list[int], seed: int) -> None:
+        values = np.random.default_rng(seed).standard_normal((len(ids), DIM), np.float32)
+        found = self.shard.assign(self.write(), TableIds("t", np.array(ids)), [values])
+        assert found.existed_N.tolist() == self.model.assign(ids, values)
+
+    @rule(ids=some_ids)
+    def remove(self, ids: list[int]) -> None:
+        found = self.shard.remove(self.write(), TableIds("t", np.array(ids)))
+        assert found.existed_N.tolist() == self.model.remove(ids)
+
+    @rule(ids=any_ids)
+    def pull(self, ids: list[int]) -> None:
+        stream = self.shard.pull([TableIds("t", np.array(ids, np.int64))], return_exists=True)
+        head = stream.head().tables[0]
+        rows = np.concatenate([np.empty(0, F32), *stream]).reshape(-1, DIM)
+        np.testing.assert_array_equal(rows, self.model.pull(ids))
+        assert head.exists_N is not None
+        assert head.exists_N.tolist() == [id_ in self.model.rows for id_ in ids]
+
+    @rule(page=st.integers(1, 7))
+    def export(self, page: int) -> None:
+        found: dict[int, tuple[Rows, float]] = {}
+        cursor = 0
+        while True:
+            ids_N, rows_ND, scores_N, cursor = self.shard.export_page("t", cursor, page)
+            for id_, row, score in zip(ids_N.tolist(), rows_ND, scores_N, strict=True):
+                assert id_ not in found
+                found[id_] = (row, float(score))
+            if not cursor:
+                break
+        assert {id_: score for id_, (_, score) in found.items()} == {
+            id_: float(self.model.frequency[id_]) for id_ in self.model.rows
+        }
+        for id_, (row, _) in found.items():
+            np.testing.assert_array_equal(row, self.model.rows[id_][:DIM])
+
+    @invariant()
+    def same_rows_and_state(self) -> None:
+        if not hasattr(self, "shard"):
+            return
+        table = self.shard.tables["t"]
+        assert len(table) == len(self.model.rows)
+        ids = list(self.model.rows)
+        held = table._tier.rows_SW[table.find(np.array(ids, np.int64))]
+        for row, expected in zip(held, self.model.rows.values(), strict=True):
+            np.testing.assert_array_equal(row, expected)
+
+    def teardown(self) -> None:
+        if hasattr(self, "shard"):
+            self.shard.close()
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_a_shard_is_a_dict_of_rows(kind: str) -> None:
+    from hypothesis.stateful import run_state_machine_as_test
+
+    run_state_machine_as_test(
+        type(f"TableMachine_{kind}", (TableMachine,), {"kind": kind}),
+        settings=settings(
+            max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
+
+
+def table(**fields: Any) -> Table:
+    return Table(ps.TableConfig(**{"name": "t", "dim": 4, **fields}))
+
+
+def test_the_initial_value_depends_on_seed_name_and_id_and_on_nothing_else() -> None:
+    def first_rows(**fields: Any) -> bytes:
+        made = table(**fields)
+        ids_N = np.array([1, 2])
+        out_ND = np.empty((2, 4), np.float32)
+        made.lookup(ids_N, made.find(ids_N), out_ND)
+        made.close()
+        return out_ND.tobytes()
+
+    assert first_rows() == first_rows() == first_rows(optimizer=ps.Adam())
+    assert len({first_rows(), first_rows(seed=1), first_rows(name="u")}) == 3
+
+
+def test_a_row_removed_and_made_again_starts_anew_in_state_and_frequency() -> None:
+    made = table(optimizer=ps.Adagrad(lr=1.0), initializer=ps.Constant())
+    ids_N, grads = np.array([1]), np.ones((1, 4), np.float32)
+    seen = []
+    for push in (1, 2):
+        made.apply(ids_N, made.find(ids_N), np.array([5], np.uint32), [grads], push)
+        seen.append([array.tolist() for array in made.page(0, 10)[:3]])
+        made.remove(ids_N)
+    assert seen[0] == seen[1]
+    assert seen[0][2] == [5.0]
+    made.close()
+
+
+def test_frequency_stops_at_the_largest_uint32() -> None:
+    made = table()
+    ids_N, most = np.array([1]), np.array([2**32 - 1], np.uint32)
+    for push in (1, 2):
+        made.apply(ids_N, made.find(ids_N), most, [np.ones((1, 4), np.float32)], push)
+    assert made.page(0, 10)[2].tolist() == [float(np.float32(2**32 - 1))]
+    made.close()
+
+
+def test_memory_usage_counts_what_rows_cost() -> None:
+    made = table(dim=64, optimizer=ps.RowwiseAdagrad())
+    ids_N = np.arange(50_000)
+    made.upsert(ids_N, [np.zeros((len(ids_N), 64), np.float32)])
+    used = made.memory_usage()["hot"]
+    assert used["rows"] >= 50_000 * 65 * 4
+    assert used["rows"] <= 50_000 * 65 * 4 + (2 << 20), "no more than a huge page is committed ahead"
+    assert used["index"] >= 50_000 * 12
+    assert used["metadata"] >= 50_000 * 16
+    assert made.stats()["rows"] == {"hot": 50_000}
+    made.close()
