@@ -8,11 +8,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads would fight the shards for two cores; before its import
 
 import ps
 from ps.server.shard_server import ShardServer
 from ps.shard import Shard
 from tests.clusters import LoopbackCluster
+
+settings.register_profile("embedding-ps", deadline=None)  # the first example may wait for a compiler
+settings.load_profile("embedding-ps")
 
 QUIET = ps.ServiceConfig(metrics=False)
 """Most tests look at no metrics; their HTTP server takes half a second to stop."""

@@ -28,13 +28,21 @@ class WriteId:
     digest: int
 
 
+@dataclass(frozen=True)
+class _Entry(Generic[R]):
+    digest: int
+    result: R
+    nbytes: int
+
+
 class Ledger(Generic[R]):
     """Writes of each worker, newest last. Its state depends on the order of writes alone."""
 
     def __init__(self, window: int) -> None:
         self._window = window
-        self._workers: dict[int, dict[int, tuple[int, R]]] = {}
-        self._entries = 0
+        self._workers: dict[int, dict[int, _Entry[R]]] = {}
+        self.nbytes = 0
+        """Estimated bytes held."""
 
     def answer(self, write: WriteId) -> R | None:
         """The result of a repeat, None for a new write; raises SequenceConflict."""
@@ -42,13 +50,13 @@ class Ledger(Generic[R]):
         if not known:
             return None
         if write.sequence in known:
-            digest, result = known[write.sequence]
-            if digest != write.digest:
+            entry = known[write.sequence]
+            if entry.digest != write.digest:
                 raise SequenceConflict(
                     f"write {write.sequence} of worker {write.worker_id:#x} came before with another body: "
                     "a sequence number belongs to one write"
                 )
-            return result
+            return entry.result
         newest = max(known)
         if write.sequence <= newest - self._window:
             raise SequenceConflict(
@@ -57,19 +65,14 @@ class Ledger(Generic[R]):
             )
         return None
 
-    def record(self, write: WriteId, result: R) -> None:
-        """Remembers a write that was applied."""
+    def record(self, write: WriteId, result: R, nbytes: int = 0) -> None:
+        """Remembers a write that was applied, and that its result holds so many bytes of arrays."""
         known = self._workers.pop(write.worker_id, {})
         self._workers[write.worker_id] = known  # most recently heard worker last
-        known[write.sequence] = (write.digest, result)
-        self._entries += 1
+        known[write.sequence] = _Entry(write.digest, result, nbytes + ENTRY_BYTES)
+        self.nbytes += nbytes + ENTRY_BYTES
         if len(known) > self._window:
-            del known[min(known)]
-            self._entries -= 1
+            self.nbytes -= known.pop(min(known)).nbytes
         if len(self._workers) > MAX_WORKERS:
-            self._entries -= len(self._workers.pop(next(iter(self._workers))))
-
-    @property
-    def nbytes(self) -> int:
-        """Estimated bytes held."""
-        return self._entries * ENTRY_BYTES
+            forgotten = self._workers.pop(next(iter(self._workers)))
+            self.nbytes -= sum(entry.nbytes for entry in forgotten.values())

@@ -66,6 +66,11 @@ class PushResult:
     staleness: int = 0
     repeated: bool = False
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of arrays that the ledger keeps with it."""
+        return 0
+
 
 @dataclass(frozen=True)
 class WriteResult:
@@ -73,3 +78,8 @@ class WriteResult:
 
     version: int
     existed_N: npt.NDArray[np.bool_]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of arrays that the ledger keeps with it."""
+        return self.existed_N.nbytes

@@ -223,6 +223,7 @@ class Shard:
         self._assistant.close()
         for table in self.tables.values():
             table.close()
+        self.tables.clear()
 
     # on the engine thread
 
@@ -250,7 +251,7 @@ class Shard:
                 self.repeats += 1
                 return cast(R, known), True  # the digest tells writes of different kinds apart
             result = apply()
-            self._ledger.record(write, result)
+            self._ledger.record(write, result, result.nbytes)
             return result, False
 
         return self.engine.run(run)

@@ -89,6 +89,7 @@ class HotTier:
 
     def page(self, cursor: int, n: int) -> tuple[Ids, Slots, int]:
         """Ids and slots of the rows in slots [cursor, cursor + n), and the next cursor, 0 at the end."""
+        cursor = min(cursor, self._used)
         end = min(cursor + n, self._used)
         candidates_N = self._ids.array[cursor:end]
         slots_N = self.find(candidates_N)

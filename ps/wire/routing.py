@@ -55,13 +55,14 @@ class Routing:
     @classmethod
     def from_proto(cls, message: pb.Routing) -> Routing:
         """From a message; raises InvalidArgument when it does not cover every partition."""
+        size, shards = len(message.shard_of_partition), len(message.shards)
+        if size != 2 * PARTITIONS:
+            raise InvalidArgument(f"routing table of {size} bytes; {PARTITIONS} partitions take {2 * PARTITIONS}")
         owners = np.frombuffer(message.shard_of_partition, dtype="<u2").astype(np.int32)
-        if len(owners) != PARTITIONS or owners.max() >= len(message.shards):
-            raise InvalidArgument(
-                f"routing table of {len(owners)} partitions over {len(message.shards)} shards; expected {PARTITIONS}"
-            )
-        shards = tuple(ShardInfo(s.shard_id, s.address, s.metrics_address, s.state) for s in message.shards)
-        return cls(message.epoch, shards, owners, message.coordinator)
+        if owners.max() >= shards:
+            raise InvalidArgument(f"routing table gives a partition to shard {owners.max()} of {shards}")
+        infos = tuple(ShardInfo(s.shard_id, s.address, s.metrics_address, s.state) for s in message.shards)
+        return cls(message.epoch, infos, owners, message.coordinator)
 
 
 @dataclass(frozen=True)

@@ -48,12 +48,19 @@ def to_metadata(error: errors.PsError) -> Metadata:
 
 def from_status(code: grpc.StatusCode, details: str, metadata: Iterable[tuple[str, str | bytes]]) -> errors.PsError:
     """The error that a status stands for. A cancelled call is an Unavailable: its outcome is not known."""
-    trailers = {key: value.decode() if isinstance(value, bytes) else value for key, value in metadata}
+    trailers = {key: value for key, value in metadata if isinstance(value, str)}  # ours are text
     kind = _CLASS_OF_NAME.get(trailers.get(_NAME, "")) or _CLASS_OF_CODE.get(code)
     if kind is errors.ResourceExhausted:
-        return errors.ResourceExhausted(details, float(trailers[_RETRY]) if _RETRY in trailers else None)
+        return errors.ResourceExhausted(details, _seconds(trailers.get(_RETRY)))
     if kind is not None:
         return kind(details)
     if code is grpc.StatusCode.CANCELLED:
         return errors.Unavailable(f"the call was cancelled: {details}")
     return errors.InternalError(f"{code.name}: {details}")
+
+
+def _seconds(hint: str | None) -> float | None:
+    try:
+        return None if hint is None else float(hint)
+    except ValueError:
+        return None  # a foreign server's: no hint

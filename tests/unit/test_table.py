@@ -222,7 +222,7 @@ def test_a_shard_is_a_dict_of_rows(kind: str) -> None:
     run_state_machine_as_test(
         type(f"TableMachine_{kind}", (TableMachine,), {"kind": kind}),
         settings=settings(
-            max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
 

@@ -1,0 +1,56 @@
+"""Calls side by side: all are waited for, and the first error is told."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+import ps
+from ps.client.connection import Connection
+
+
+@pytest.fixture
+def connection() -> Connection:
+    with ps.connect("inproc:") as client:
+        yield client.connection
+
+
+def test_results_are_in_the_order_of_the_tasks(connection: Connection) -> None:
+    assert connection.each([lambda i=i: i for i in range(10)]) == list(range(10))
+    assert connection.each([]) == []
+
+
+def test_tasks_run_side_by_side(connection: Connection) -> None:
+    """Each waits for the others: one after the other they would never end."""
+    barrier = threading.Barrier(4, timeout=20)
+    connection.each([barrier.wait] * 4)
+
+
+@pytest.mark.parametrize("fails", [0, 1, 3])
+def test_the_first_error_is_raised_after_all_have_ended(connection: Connection, fails: int) -> None:
+    """A caller may reuse its arrays then: nobody reads them any more."""
+    ended, release = [], threading.Event()
+
+    def task(i: int) -> int:
+        if i == fails:
+            release.set()
+            raise ValueError(f"task {i}")
+        assert release.wait(20)
+        ended.append(i)
+        return i
+
+    # The failing one must not wait behind the last, which runs on this thread.
+    with pytest.raises(ValueError, match=f"task {fails}"):
+        connection.each([lambda i=i: task(i) for i in range(4)])
+    assert sorted(ended) == sorted({0, 1, 2, 3} - {fails})
+
+
+def test_traffic_counts_messages_by_method(connection: Connection) -> None:
+    with ps.connect(connection.address) as client:
+        client.create_table(ps.TableConfig(name="t", dim=4))
+        client.pull("t", range(1000))
+        traffic = client.stats()["client"]
+    assert traffic["sent_bytes"]["Pull"] > 8_000
+    assert 16_000 < traffic["received_bytes"]["Pull"] < 17_000
+    assert traffic["retries"] == 0
