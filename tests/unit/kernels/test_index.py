@@ -129,6 +129,18 @@ def test_a_line_that_hundreds_of_ids_want():
     index.close()
 
 
+def test_ids_that_come_and_go_do_not_make_it_grow():
+    """A thousand in, a thousand out, a hundred times: what is erased is room again."""
+    index, slots_N = IdIndex(), np.empty(1000, np.int64)
+    for start in range(0, 100_000, 1000):
+        ids_N = np.arange(start, start + 1000)
+        index.find_or_insert(ids_N, ids_N, slots_N)
+        assert index.erase(ids_N, slots_N) == 1000
+    assert len(index) == 0
+    assert index.splits == 0
+    index.close()
+
+
 def test_slots_up_to_the_largest():
     index = IdIndex()
     ids_N, new_N, slots_N = np.array([-1, 0]), np.array([MAX_SLOT, 2**31]), np.empty(2, np.int64)
