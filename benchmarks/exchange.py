@@ -1,7 +1,7 @@
 """Pull and push of one batch over gRPC: one shard in a process of its own, one client in this one.
 
-In the same rounds: empty echoes of the same bytes, plain and tuned, and raw TCP of the rows alone. Two forms: one-shot, which carries
-the ids, and step, whose ids the shard has been told before.
+In the same rounds: empty echoes of the same bytes, plain and tuned, and raw TCP of the rows alone. Two forms: one-shot,
+which carries the ids, and step, whose ids the shard has been told before.
 """
 
 from __future__ import annotations

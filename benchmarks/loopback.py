@@ -3,10 +3,10 @@
     python -m benchmarks.loopback grpc | tcp      the server: prints its address, ends with its stdin
     python -m benchmarks.loopback plain           an echo of its own on both sides, run once for each line on stdin
 
-The echo has the product's channel options and raw bytes serializers; messages are made once, sent many times, and dropped
-when received. TCP sends from and receives into memory that is made once. There are two echoes: the plain one is gRPC as
-it comes; the tuned one has the product's allocator settings on both sides too (docs/decisions/0004-keep-freed-memory.md).
-Those hold for a whole process and for good, so the plain one's client needs a process of its own.
+The echo has the product's channel options and raw bytes serializers; messages are made once, sent many times, and
+dropped when received. TCP sends from and receives into memory that is made once. There are two echoes: the plain one is
+gRPC as it comes; the tuned one has the product's allocator settings on both sides too (docs/decisions/0004). Those hold
+for a whole process and for good, so the plain one's client needs a process of its own.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ def to_numpy(value: ArrayLike) -> npt.NDArray[Any]:
 
 
 def as_ids(value: ArrayLike) -> npt.NDArray[np.int64]:
-    """Contiguous int64 of the same shape. Floats and unsigned ids beyond int64 are DtypeMismatch, never cut."""
+    """Int64 of the same shape, a copy: a step outlives the call, and the caller may reuse the array. Floats and
+    unsigned ids beyond int64 are DtypeMismatch, never cut."""
     ids = to_numpy(value)
     if ids.size == 0 and not isinstance(value, np.ndarray):
         return np.zeros(ids.shape, np.int64)  # an empty list has no type of its own
@@ -32,7 +33,7 @@ def as_ids(value: ArrayLike) -> npt.NDArray[np.int64]:
         raise DtypeMismatch(f"ids of dtype {ids.dtype}: expected integers (int64); convert them explicitly")
     if ids.dtype == np.uint64 and ids.size and int(ids.max()) > np.iinfo(np.int64).max:
         raise DtypeMismatch(f"id {int(ids.max())} does not fit int64; use ids.view(np.int64) to keep all 64 bits")
-    return np.ascontiguousarray(ids, dtype=np.int64)
+    return np.array(ids, dtype=np.int64, order="C")
 
 
 def as_rows(value: ArrayLike, ids_shape: tuple[int, ...], dim: int, what: str) -> npt.NDArray[np.float32]:
@@ -47,7 +48,8 @@ def as_rows(value: ArrayLike, ids_shape: tuple[int, ...], dim: int, what: str) -
         raise DimensionMismatch(f"{what} of shape {rows.shape}: the last dimension must be {dim}")
     if rows.size != n * dim:
         raise LengthMismatch(f"{what} of shape {rows.shape} for ids of shape {ids_shape}: expected {(*ids_shape, dim)}")
-    return np.ascontiguousarray(rows, dtype=np.float32).reshape(n, dim)
+    with np.errstate(over="ignore"):  # too large a double becomes infinite, which the shard refuses by name
+        return np.ascontiguousarray(rows, dtype=np.float32).reshape(n, dim)
 
 
 def as_counts(value: ArrayLike, ids_shape: tuple[int, ...]) -> npt.NDArray[np.uint32]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import json
 import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
@@ -22,6 +21,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from ps.client import reports
 from ps.client.arrays import ArrayLike, as_rows
 from ps.client.batch import TableBatch, has_ids, make_batch
 from ps.client.connection import Connection
@@ -183,42 +183,17 @@ class Client:
     def size(self, table: str, *, timeout_s: float | None = None) -> int:
         """Rows that exist."""
         self.connection.table(table)
-        shards = self.stats(timeout_s=timeout_s)["shards"]
-        return sum(sum(shard["tables"].get(table, {"rows": {}})["rows"].values()) for shard in shards)
+        return reports.size(table, reports.shard_stats(self.connection, self.deadline(timeout_s)))
 
     def memory_usage(self, *, timeout_s: float | None = None) -> dict[str, Any]:
         """Bytes by table, tier and purpose over all shards, and what the shards hold beside the tables."""
-        tables: dict[str, dict[str, dict[str, int]]] = {}
-        outside: dict[str, int] = {}
-        for shard in self.stats(timeout_s=timeout_s)["shards"]:
-            for name, table in shard["tables"].items():
-                for tier, purposes in table["bytes"].items():
-                    _add(tables.setdefault(name, {}).setdefault(tier, {}), purposes)
-            _add(outside, shard["bytes"])
-        total = sum(outside.values()) + sum(
-            n for tiers in tables.values() for purposes in tiers.values() for n in purposes.values()
-        )
-        return {"tables": tables, "outside_tables": outside, "total": total}
+        return reports.memory_usage(reports.shard_stats(self.connection, self.deadline(timeout_s)))
 
     def stats(self, *, timeout_s: float | None = None) -> dict[str, Any]:
         """What every shard counts, and this client's own traffic in bytes by method."""
-        deadline = self.deadline(timeout_s)
-
-        def one(shard: int) -> Any:
-            answer = self.connection.on_shard(
-                shard, lambda address, _: self.connection.unary(address, methods.STATS, b"", deadline), deadline
-            )
-            return json.loads(codec.parse(control.StatsResponse, answer).stats_json)
-
-        shards = range(len(self.connection.routing.shards))
-        traffic = self.connection.traffic
         return {
-            "shards": self.connection.each([lambda shard=shard: one(shard) for shard in shards]),  # type: ignore[misc]
-            "client": {
-                "sent_bytes": dict(traffic.sent),
-                "received_bytes": dict(traffic.received),
-                "retries": traffic.retries,
-            },
+            "shards": reports.shard_stats(self.connection, self.deadline(timeout_s)),
+            "client": self.connection.traffic.report(),
         }
 
     def close(self) -> None:
@@ -272,12 +247,12 @@ class Client:
         self, table: str, shard: int, cursor: int, n: int, timeout_s: float | None
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32], int]:
         deadline = self.deadline(timeout_s)
-        request = pb.ExportRequest(header=self.exchange.header(), table=table, cursor=cursor, max_rows=n)
 
         def call(address: str, _: int) -> list[bytes]:
+            request = pb.ExportRequest(header=self.exchange.header(), table=table, cursor=cursor, max_rows=n)
             return list(self.connection.stream_out(address, methods.EXPORT, request.SerializeToString(), deadline))
 
-        chunks = self.connection.on_shard(shard, call, deadline)
+        chunks = self.exchange.rerouted(lambda: self.connection.on_shard(shard, call, deadline), [], set())
         head = codec.split(pb.ExportChunk, chunks[0])[0].head
         blocks = [codec.decode_rows(codec.payload_of(chunk), codec.wire_dtype("fp32")[1]) for chunk in chunks[1:]]
         rows = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
@@ -296,8 +271,3 @@ def connect(address: str, *, wire_dtype: str = "fp32", timeout_s: float = DEFAUL
         # Loaded by name: a trainer that connects over the network never loads the service.
         address = importlib.import_module("ps.server.local").start()
     return Client(Connection(address), wire_dtype=wire_dtype, timeout_s=timeout_s)
-
-
-def _add(total: dict[str, int], part: Mapping[str, int]) -> None:
-    for key, n in part.items():
-        total[key] = total.get(key, 0) + n

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ps.client.retry import Deadline, retry
 from ps.client.transport import Transport, open_transport
@@ -37,6 +37,15 @@ class Traffic:
             self.sent[method.name] = self.sent.get(method.name, 0) + sent
             self.received[method.name] = self.received.get(method.name, 0) + received
 
+    def report(self) -> dict[str, Any]:
+        """A copy of the counters."""
+        with self._lock:
+            return {
+                "sent_bytes": dict(self.sent),
+                "received_bytes": dict(self.received),
+                "retries": self.retries,
+            }
+
 
 class Connection:
     """Addresses, transports, routing and tables of one service."""
@@ -61,7 +70,6 @@ class Connection:
 
     def table(self, name: str) -> TableConfig:
         """A table's configuration; asks the service when it is not known yet. Raises TableNotFound."""
-        self.check_process()
         if name not in self.tables:
             self.refresh()
         try:
@@ -150,6 +158,7 @@ class Connection:
             self._transports.clear()
 
     def _transport(self, address: str) -> Transport:
+        self.check_process()
         with self._lock:
             if address not in self._transports:
                 self._transports[address] = self._open_transport(address)

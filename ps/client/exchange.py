@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ps.client.batch import Rows, TableBatch, has_ids, id_set
 from ps.client.connection import Connection
 from ps.client.retry import Deadline
-from ps.errors import InternalError, PsError, StaleRouting, StepNotFound
+from ps.errors import DimensionMismatch, InternalError, PsError, StaleRouting, StepNotFound
 from ps.kernels.rows import place
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec, methods
@@ -80,7 +80,7 @@ class Exchange:
             self.connection.each([one(shard) for shard in self._shards(batch)])
             return pulled
 
-        return self._rerouted(run, batch, prepared)
+        return self.rerouted(run, batch, prepared)
 
     def push(
         self,
@@ -113,7 +113,7 @@ class Exchange:
 
             return dict(self.connection.each([one(shard) for shard in self._shards(batch)]))
 
-        return self._rerouted(run, batch, asked_by_step)
+        return self.rerouted(run, batch, asked_by_step)
 
     def write(
         self, mode: pb.WriteMode, table: TableBatch, values_UD: Rows, sequence: int, deadline: Deadline
@@ -162,7 +162,7 @@ class Exchange:
             self.connection.each([one(shard) for shard in self._shards([table])])
             return flags_U
 
-        return self._rerouted(run, [table], set())
+        return self.rerouted(run, [table], set())
 
     def _pull_shard(
         self,
@@ -212,7 +212,7 @@ class Exchange:
                 pass
         return self.connection.on_shard(shard, lambda address, _: call(address, 0), deadline)
 
-    def _rerouted(self, run: Callable[[], T], batch: list[TableBatch], prepared: set[int]) -> T:
+    def rerouted(self, run: Callable[[], T], batch: list[TableBatch], prepared: set[int]) -> T:
         """Runs; when the routing has changed, splits by the new one and runs again, without the old step handles."""
         for _ in range(3):
             try:
@@ -251,7 +251,10 @@ class _RowWriter:
         self._table = self._done = 0
         for table, exists_U, answer in zip(batch, pulled.exists, head.tables, strict=True):
             if answer.dim != table.config.dim:
-                raise InternalError(f"table {table.config.name!r}: the shard has dim {answer.dim}, the client {table}")
+                raise DimensionMismatch(
+                    f"table {table.config.name!r} had dim {table.config.dim} and has {answer.dim} now: it was dropped "
+                    "and made anew; client.tables() learns the new one"
+                )
             if len(exists_U):
                 exists_U[_positions(table, shard)] = codec.decode_flags(answer.exists)
 

@@ -110,7 +110,7 @@ class InProcessTransport:
         """Nothing to end: the service belongs to whoever started it."""
 
     def _translated(self, error: PsError) -> PsError:
-        details = f"{error} [{self.address}]"
+        details = f"{status.details_of(error)} [{self.address}]"
         return status.from_status(status.code_of(error), details, status.to_metadata(error))
 
 

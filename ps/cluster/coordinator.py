@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from ps.client.retry import Deadline, retry
 from ps.client.transport import GrpcTransport, Transport
 from ps.config import ServiceConfig, TableConfig
+from ps.errors import Unavailable
 from ps.server.dispatch import Dispatcher, Handler
 from ps.server.metrics import RpcMetrics
 from ps.server.server import GrpcServer
@@ -65,6 +66,8 @@ class Coordinator:
             transport.close()
 
     def _describe(self, data: bytes) -> bytes:
+        if not self.routing.shards:
+            raise Unavailable("the shards are still starting")
         tables = [config.to_json() for config in list(self._tables.values())]
         return pb.DescribeResponse(routing=self.routing.to_proto(), table_configs_json=tables).SerializeToString()
 

@@ -34,6 +34,7 @@ def warm_up() -> None:
         unique.unique(some_ids)
         unique.has_duplicates(some_ids)
         hashing.partitions(some_ids, np.empty(4, np.int32))
+        hashing.hash_ids(some_ids, np.empty(4, np.uint64))
         rows.gather_or_init(arena, slots, some_ids, np.uint64(0), init.UNIFORM, f32(0), f32(1), grads)
         init.init_rows(some_ids, np.uint64(0), init.UNIFORM, f32(0), f32(1), arena[:4, :2])
         index.erase(some_ids, slots)

@@ -103,8 +103,9 @@ class IdIndex:
         return ids[taken], stored[taken].astype(np.int64) - 1
 
     def close(self) -> None:
-        """Gives the memory back; the index cannot be used after."""
-        del self._segments
+        """Gives the memory back. May be called again; any other use after it is an AttributeError."""
+        if hasattr(self, "_segments"):
+            del self._segments  # not emptied: a kernel on empty arrays would read beyond them
         for part in (self._directory, self._lines, self._depths, self._fills):
             part.close()
 

@@ -90,18 +90,23 @@ def read_body(chunks: Iterator[bytes], first_payload: memoryview, reader: BodyRe
     return reader.finish()
 
 
-def table_ids(message: pb.TableIds) -> TableIds:
-    """Ids and counts of one table."""
-    ids_N = codec.decode_ids(message.ids)
-    return TableIds(message.table, ids_N, codec.decode_counts(message.counts, len(ids_N)))
+def table_ids(message: pb.TableIds, max_ids: int) -> TableIds:
+    """Ids and counts of one table; raises ResourceExhausted over the limit."""
+    (part,) = id_set(pb.IdSet(tables=[message]), max_ids)
+    return part
 
 
 def id_set(message: pb.IdSet, max_ids: int) -> list[TableIds]:
-    """Ids of all tables; raises ResourceExhausted over the limit."""
+    """Ids and counts of all tables; raises ResourceExhausted over the limit."""
     total = sum(len(part.ids) for part in message.tables) // 8
     if total > max_ids:
         raise ResourceExhausted(f"{total:,} ids in one request, the limit is {max_ids:,} (max_ids): send fewer at once")
-    return [table_ids(part) for part in message.tables]
+    return [_table_ids(part) for part in message.tables]
+
+
+def _table_ids(message: pb.TableIds) -> TableIds:
+    ids_N = codec.decode_ids(message.ids)
+    return TableIds(message.table, ids_N, codec.decode_counts(message.counts, len(ids_N)))
 
 
 def step_ref(header: pb.Header, ref: pb.StepRef) -> StepRef:

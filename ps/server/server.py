@@ -18,7 +18,7 @@ from ps.v1 import control_pb2, embedding_pb2
 from ps.wire.allocator import keep_freed_memory
 from ps.wire.channel import options
 from ps.wire.methods import Method, Shape
-from ps.wire.status import code_of, to_metadata
+from ps.wire.status import code_of, details_of, to_metadata
 
 _SERVICES = [
     embedding_pb2.DESCRIPTOR.services_by_name["Embedding"].full_name,
@@ -34,7 +34,12 @@ class GrpcServer:
         self._config = config
         self._stopped = threading.Event()
         pool = ThreadPoolExecutor(config.grpc_threads, thread_name_prefix="grpc")
-        self._server = grpc.server(pool, options=[*options(config.max_message_bytes), ("grpc.so_reuseport", 0)])
+        self._server = grpc.server(
+            pool,
+            options=[*options(config.max_message_bytes), ("grpc.so_reuseport", 0)],
+            # The dispatcher's limit counts calls that run; this one also those that gRPC holds until a thread is free.
+            maximum_concurrent_rpcs=config.max_requests + config.grpc_threads,
+        )
         self._server.add_generic_rpc_handlers(_generic_handlers(dispatcher))
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -74,7 +79,8 @@ def _handler(dispatcher: Dispatcher, method: Method) -> Any:
     def call(request: Any, context: grpc.ServicerContext) -> bytes:
         try:
             _check_wanted(context)
-            answer: bytes = dispatch(dispatcher, method, request)
+            body = _received(request) if method.shape is Shape.STREAM_IN else request
+            answer: bytes = dispatch(dispatcher, method, body)
             return answer
         except PsError as error:
             _abort(context, error)
@@ -93,6 +99,14 @@ def _handler(dispatcher: Dispatcher, method: Method) -> Any:
     return grpc.unary_unary_rpc_method_handler(call)
 
 
+def _received(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The stream as it comes; a client that breaks it off is not a failure of the shard."""
+    try:
+        yield from chunks
+    except grpc.RpcError as error:
+        raise Unavailable("the client broke its stream off") from error
+
+
 def _check_wanted(context: grpc.ServicerContext) -> None:
     """A call that waited in the thread pool until its client gave up is not worth starting."""
     if not context.is_active():
@@ -101,4 +115,4 @@ def _check_wanted(context: grpc.ServicerContext) -> None:
 
 def _abort(context: grpc.ServicerContext, error: PsError) -> NoReturn:
     context.set_trailing_metadata(to_metadata(error))
-    context.abort(code_of(error), str(error))
+    context.abort(code_of(error), details_of(error))

@@ -97,7 +97,7 @@ class ShardService:
         reader = inbound.BodyReader([head.shape], dtype, self.config.max_body_bytes, digest)
         (values,) = inbound.read_body(chunks, payload, reader)
         write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
-        result = operations[head.mode](write, inbound.table_ids(head.ids), values.blocks)
+        result = operations[head.mode](write, inbound.table_ids(head.ids, self.config.max_ids), values.blocks)
         answer = pb.WriteResponse(version=result.version, existed=codec.encode_flags(result.existed_N))
         return answer.SerializeToString()
 
@@ -107,7 +107,7 @@ class ShardService:
         self._check(request.header)
         digest = _digest(pb.RemoveRequest(ids=request.ids))
         write = WriteId(request.header.worker_id, request.sequence, digest.intdigest())
-        result = self.shard.remove(write, inbound.table_ids(request.ids))
+        result = self.shard.remove(write, inbound.table_ids(request.ids, self.config.max_ids))
         return pb.RemoveResponse(
             version=result.version, existed=codec.encode_flags(result.existed_N)
         ).SerializeToString()

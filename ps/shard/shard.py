@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.config import ServiceConfig, TableConfig
-from ps.errors import DuplicateIds, InvalidArgument, LengthMismatch, TableExists, TableNotFound
+from ps.errors import DuplicateIds, InvalidArgument, LengthMismatch, ResourceExhausted, TableExists, TableNotFound
 from ps.kernels.unique import has_duplicates
 from ps.shard.assistant import Assistant
 from ps.shard.engine import Engine
@@ -44,6 +44,7 @@ class Shard:
         self.engine = Engine(str(shard_id), max_queue=config.max_requests)
         self._assistant = Assistant(str(shard_id))
         self._clock = clock
+        self._max_body_bytes = config.max_body_bytes
         self._ledger: Ledger[PushResult | WriteResult] = Ledger(config.ledger_window)
         self._steps = Steps(config.prepare_ttl_s, config.max_steps)
 
@@ -104,6 +105,7 @@ class Shard:
         def run() -> None:
             try:
                 tables = self._resolve(target)
+                self._check_body(tables)
                 if isinstance(target, StepRef):
                     for resolved in tables:
                         resolved.slots()
@@ -238,6 +240,14 @@ class Shard:
         if isinstance(target, StepRef):
             return self._steps.get(target, self._clock())
         return [Resolved(self._table(part.table), part) for part in target]
+
+    def _check_body(self, tables: Sequence[Resolved]) -> None:
+        total = sum(len(r.ids.ids_N) * r.table.config.dim * 4 for r in tables)
+        if total > self._max_body_bytes:
+            raise ResourceExhausted(
+                f"{total:,} bytes of rows in one pull, the limit is {self._max_body_bytes:,} (max_body_bytes): "
+                "ask for fewer ids at once"
+            )
 
     def _write(self, write: WriteId, apply: Callable[[], npt.NDArray[np.bool_]]) -> WriteResult:
         return self._once(write, lambda: WriteResult(self.version, apply()))[0]

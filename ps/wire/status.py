@@ -30,12 +30,25 @@ _CLASS_OF_CODE = {code: kind for kind, code in CODES.items()}
 _CLASS_OF_NAME = errors.all_errors()
 _NAME, _RETRY = "ps-error", "ps-retry-after-s"
 
+_GRPC_IS_FULL = "oncurrent RPC limit"
+"""What a gRPC server says that refuses a call before our code sees it."""
+FULL_RETRY_S = 0.1
+
+MAX_DETAILS = 2000
+"""Characters; gRPC refuses headers over 8 KiB, and one character may take twelve bytes there."""
+
 Metadata = tuple[tuple[str, str], ...]
 
 
 def code_of(error: errors.PsError) -> grpc.StatusCode:
     """The gRPC code of an error."""
     return next((CODES[kind] for kind in type(error).__mro__ if kind in CODES), grpc.StatusCode.UNKNOWN)
+
+
+def details_of(error: errors.PsError) -> str:
+    """The message, cut where HTTP/2 headers would overflow and the whole status be lost: it may quote what was sent."""
+    text = str(error)
+    return text if len(text) <= MAX_DETAILS else f"{text[: MAX_DETAILS // 2]} ... {text[-MAX_DETAILS // 2 :]}"
 
 
 def to_metadata(error: errors.PsError) -> Metadata:
@@ -51,7 +64,8 @@ def from_status(code: grpc.StatusCode, details: str, metadata: Iterable[tuple[st
     trailers = {key: value for key, value in metadata if isinstance(value, str)}  # ours are text
     kind = _CLASS_OF_NAME.get(trailers.get(_NAME, "")) or _CLASS_OF_CODE.get(code)
     if kind is errors.ResourceExhausted:
-        return errors.ResourceExhausted(details, _seconds(trailers.get(_RETRY)))
+        full = _NAME not in trailers and _GRPC_IS_FULL in details
+        return errors.ResourceExhausted(details, FULL_RETRY_S if full else _seconds(trailers.get(_RETRY)))
     if kind is not None:
         return kind(details)
     if code is grpc.StatusCode.CANCELLED:

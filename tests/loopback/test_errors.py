@@ -69,9 +69,7 @@ WIRE_ERRORS: dict[str, tuple[type[PsError], Push]] = {
     ),
     "another dim in the second table": (
         ps.DimensionMismatch,
-        lambda c: c.push(
-            1, [("t", 1, DIM), ("u", 1, 5)], one_row, rows_bytes(np.ones(5)), ids=id_set(t=[1], u=[1])
-        ),
+        lambda c: c.push(1, [("t", 1, DIM), ("u", 1, 5)], one_row, rows_bytes(np.ones(5)), ids=id_set(t=[1], u=[1])),
     ),
     "rows of dim 0": (ps.DimensionMismatch, lambda c: c.push(1, [("t", 1, 0)], ids=id_set(t=[1]))),
     "an unknown dtype": (

@@ -39,7 +39,9 @@ class Criteo:
     n_dense = N_INTEGERS
     len_rows: int | None = None
 
-    def __init__(self, path: str | Path | Sequence[str | Path], *, on_error: str = "skip", table: str | None = None) -> None:
+    def __init__(
+        self, path: str | Path | Sequence[str | Path], *, on_error: str = "skip", table: str | None = None
+    ) -> None:
         if on_error not in ("skip", "stop"):
             raise InvalidArgument(f'on_error is {on_error!r}; choose "skip" or "stop"')
         self.paths = [Path(part) for part in ([path] if isinstance(path, str | Path) else path)]

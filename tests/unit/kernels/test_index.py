@@ -141,6 +141,14 @@ def test_ids_that_come_and_go_do_not_make_it_grow():
     index.close()
 
 
+def test_closing_twice_is_one_close_and_a_closed_index_answers_nothing():
+    index = filled(np.arange(10))
+    index.close()
+    index.close()
+    with pytest.raises(AttributeError):
+        found(index, np.arange(10))
+
+
 def test_slots_up_to_the_largest():
     index = IdIndex()
     ids_N, new_N, slots_N = np.array([-1, 0]), np.array([MAX_SLOT, 2**31]), np.empty(2, np.int64)

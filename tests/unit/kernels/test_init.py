@@ -61,9 +61,7 @@ def id_of_largest_uniforms(seed):
 
 @given(small, small, seeds)
 @example(F32(0), F32(1), np.uint64(0))
-@example(
-    F32(1), F32(2), np.uint64(0)
-)  # 1 + (1 - 2**-24) lies half-way and is rounded to the even neighbour, which is 2
+@example(F32(1), F32(2), np.uint64(0))  # 1 + (1 - 2**-24) lies half-way; the even neighbour is 2
 def test_uniform_values_stay_below_the_upper_end(a, b, seed):
     a, b = min(a, b), max(a, b)
     ids_N = np.concatenate([id_of_largest_uniforms(seed), np.arange(20)])
