@@ -20,9 +20,12 @@ PARTITIONS = 4096
 MAX_DIM = 65_536
 """A row's value must fit a wire chunk."""
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+MIN_FLOAT32, MAX_FLOAT32 = 1.2e-38, 3.4e38
+"""Rows and their optimizers are float32: smaller would be 0 there, larger infinite."""
+
+Positive = Annotated[float, Field(ge=MIN_FLOAT32, le=MAX_FLOAT32)]
+NonNegative = Annotated[float, Field(ge=0, le=MAX_FLOAT32)]
+Finite = Annotated[float, Field(ge=-MAX_FLOAT32, le=MAX_FLOAT32)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -118,6 +121,8 @@ class Uniform(_Frozen):
     def _ordered(self) -> Self:
         if self.low > self.high:
             raise ValueError(f"low {self.low} is above high {self.high}")
+        if self.high - self.low > MAX_FLOAT32:
+            raise ValueError(f"high - low is {self.high - self.low}, more than a float32 holds")
         return self
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,8 @@ class ReservedArray:
         grown = min(-(-needed // step) * step, len(self._map))
         start = max(HUGE_FROM_BYTES, self._committed)
         if grown > start:
-            self._map.madvise(mmap.MADV_HUGEPAGE, start, grown - start)
+            with suppress(OSError):  # a kernel without huge pages: slower, no more
+                self._map.madvise(mmap.MADV_HUGEPAGE, start, grown - start)
         self._committed = grown
 
     def close(self) -> None:

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads would fight the shards for two cores; before its import
-
 import ps
 from ps.server.shard_server import ShardServer
 from ps.shard import Shard
@@ -19,6 +17,16 @@ from tests.clusters import LoopbackCluster
 
 settings.register_profile("embedding-ps", deadline=None)  # the first example may wait for a compiler
 settings.load_profile("embedding-ps")
+
+BESIDE = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_configure() -> None:
+    """Before any test module is imported, and with it torch."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads would fight the shards for two cores
+    if BESIDE.is_dir():
+        os.environ.setdefault("EMBEDDING_PS_DATA", str(BESIDE))
+
 
 QUIET = ps.ServiceConfig(metrics=False)
 """Most tests look at no metrics; their HTTP server takes half a second to stop."""
@@ -74,8 +82,7 @@ def shard() -> Iterator[Shard]:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with real data sets; a test that needs it is skipped where there is none."""
-    beside = Path(__file__).parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("EMBEDDING_PS_DATA", beside))
+    folder = Path(os.environ.get("EMBEDDING_PS_DATA", BESIDE))
     if not folder.is_dir():
         pytest.skip("no real data: set EMBEDDING_PS_DATA to its folder")
     return folder

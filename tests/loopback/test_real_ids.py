@@ -18,7 +18,7 @@ def trace_N(shared_data: Path) -> np.ndarray:  # noqa: N802  an array, so its na
     path = shared_data / "traces" / "web12.trace.xz"
     if not path.is_file():
         pytest.skip(f"no {path.name} in the data folder")
-    return np.frombuffer(lzma.decompress(path.read_bytes()), "<i4").astype(np.int64)
+    return np.frombuffer(lzma.decompress(path.read_bytes()), ">i4").astype(np.int64)
 
 
 def test_frequencies_and_sums_are_those_of_the_trace(client: ps.Client, trace_N: np.ndarray) -> None:
