@@ -14,12 +14,14 @@ from ps.config import RowwiseAdagrad, TableConfig
 from ps.kernels import rows
 from ps.memory import ReservedArray
 from ps.table import Table
+from ps.wire.allocator import keep_freed_memory
 
 Rows = npt.NDArray[np.float32]
 
 
 def run(report: Report, sizes: Sizes) -> None:
     """All contenders read one batch's worth of random rows into the same kind of reused buffer, on one thread."""
+    keep_freed_memory()  # as in a shard's process
     rng = generator()
     ids_N = random_ids(rng, sizes.rows)
     table = Table(TableConfig(name="t", dim=sizes.dim, optimizer=RowwiseAdagrad()))
