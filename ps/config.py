@@ -177,7 +177,9 @@ class ServiceConfig(_Frozen):
     prepare_ttl_s: Positive = 60.0
     """A prepared step that nobody used is forgotten after so long."""
     max_steps: Annotated[int, Field(ge=1)] = 1024
-    """Prepared steps held at once; the oldest is forgotten first."""
+    """Prepared steps held at once; the oldest is forgotten first, and its pull and push carry their ids."""
+    max_steps_bytes: Annotated[int, Field(ge=1)] = 256 << 20
+    """Bytes of ids, counts and slots of prepared steps held at once; the same happens beyond them."""
     ledger_window: Annotated[int, Field(ge=16)] = 1024
     """Pushes remembered per worker. A retry that comes later than that many pushes is refused, not guessed at."""
     drain_timeout_s: Positive = 10.0

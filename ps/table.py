@@ -47,6 +47,9 @@ class Table:
     def __len__(self) -> int:
         return len(self._tier)
 
+    def __bool__(self) -> bool:
+        return True  # an empty table is a table
+
     @property
     def layout_epoch(self) -> int:
         """Rises whenever slots found earlier may have become wrong."""

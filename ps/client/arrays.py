@@ -46,7 +46,7 @@ def as_rows(value: ArrayLike, ids_shape: tuple[int, ...], dim: int, what: str) -
     n = int(np.prod(ids_shape, dtype=np.int64))
     if rows.ndim == 0 or ((rows.ndim > 1 or n != 1) and rows.shape[-1] != dim):
         raise DimensionMismatch(f"{what} of shape {rows.shape}: the last dimension must be {dim}")
-    if rows.size != n * dim:
+    if rows.shape not in ((*ids_shape, dim), (n, dim)) and not (n == 1 and rows.shape == (dim,)):
         raise LengthMismatch(f"{what} of shape {rows.shape} for ids of shape {ids_shape}: expected {(*ids_shape, dim)}")
     with np.errstate(over="ignore"):  # too large a double becomes infinite, which the shard refuses by name
         return np.ascontiguousarray(rows, dtype=np.float32).reshape(n, dim)

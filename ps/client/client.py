@@ -121,10 +121,10 @@ class Client:
         """Rows of ids: float32 [*ids.shape, dim], numpy or torch as the ids are.
 
         An id without a row reads as its initial value; a pull creates nothing. With `return_exists` also bool
-        [*ids.shape]. `train=False` says that no gradient will follow.
+        [*ids.shape]. `train=False` says that no gradient will follow; as pulls count nothing either, it reads the same.
         """
         batch = self._batch({table: ids})
-        options = PullOptions(self.wire_dtype, return_exists, evaluation=not train)
+        options = PullOptions(self.wire_dtype, return_exists)
         pulled = self.exchange.pull(batch, options, self.deadline(timeout_s), step=0, prepared=set())
         rows = batch[0].expand(pulled.rows[0])
         return (rows, batch[0].expand_flags(pulled.exists[0])) if return_exists else rows

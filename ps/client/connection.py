@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from ps.client.retry import Deadline, retry
 from ps.client.transport import Transport, open_transport
 from ps.config import TableConfig
-from ps.errors import InvalidArgument, PsError, TableNotFound, Unavailable
+from ps.errors import DeadlineExceeded, InvalidArgument, PsError, TableNotFound, Unavailable
 from ps.v1 import control_pb2 as pb
 from ps.wire import codec, methods
 from ps.wire.methods import Method
@@ -61,7 +61,13 @@ class Connection:
         self.tables: dict[str, TableConfig] = {}
         self.routing: Routing
         deadline = Deadline(DESCRIBE_TIMEOUT_S)
-        retry(lambda _: self._describe_from([address], deadline), deadline)
+        try:
+            retry(lambda _: self._describe_from([address], deadline), deadline)
+        except PsError as error:
+            self.close()
+            if isinstance(error, DeadlineExceeded):
+                raise Unavailable(f"{address} did not say within {DESCRIBE_TIMEOUT_S:g} s what it serves") from error
+            raise
 
     def refresh(self) -> None:
         """Asks for routing and tables again: the coordinator first, then any shard that answers."""

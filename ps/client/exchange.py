@@ -12,8 +12,8 @@ import numpy.typing as npt
 from ps.client.batch import Rows, TableBatch, has_ids, id_set
 from ps.client.connection import Connection
 from ps.client.retry import Deadline
-from ps.errors import DimensionMismatch, InternalError, PsError, StaleRouting, StepNotFound
-from ps.kernels.rows import place
+from ps.errors import DimensionMismatch, InternalError, InvalidArgument, PsError, StaleRouting, StepNotFound
+from ps.kernels.rows import all_finite, place
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec, methods
 
@@ -36,7 +36,6 @@ class PullOptions:
 
     dtype: str = "fp32"
     return_exists: bool = False
-    evaluation: bool = False
 
 
 class Exchange:
@@ -175,9 +174,7 @@ class Exchange:
         pulled: Pulled,
     ) -> None:
         enum, dtype = codec.wire_dtype(options.dtype)
-        request = pb.PullRequest(
-            header=self.header(), dtype=enum, return_exists=options.return_exists, evaluation=options.evaluation
-        )
+        request = pb.PullRequest(header=self.header(), dtype=enum, return_exists=options.return_exists)
         if by_step:
             request.step.step = by_step
         else:
@@ -186,7 +183,12 @@ class Exchange:
         head = codec.split(pb.PullChunk, next(chunks))[0].head
         writer = _RowWriter(batch, shard, pulled, head)
         for chunk in chunks:
-            writer.add(codec.decode_rows(codec.payload_of(chunk), dtype))
+            rows = codec.decode_rows(codec.payload_of(chunk), dtype)
+            if options.dtype == "fp16" and not all_finite(rows):
+                raise InvalidArgument(
+                    "a row holds a value that fp16 cannot (beyond 65504): pull with wire_dtype='fp32'"
+                )
+            writer.add(rows)
         writer.finish()
         pulled.versions[shard] = head.version
 

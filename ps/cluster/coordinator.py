@@ -34,6 +34,8 @@ class Coordinator:
         self._lock = threading.Lock()  # one table change at a time: all shards see them in one order
         self._tables: dict[str, TableConfig] = {}
         self._transports: dict[str, Transport] = {}
+        self._transports_lock = threading.Lock()
+        self._max_message_bytes = config.max_message_bytes
         handlers: dict[Method, Handler] = {
             methods.DESCRIBE: self._describe,
             methods.CREATE_TABLE: self._create_table,
@@ -96,6 +98,9 @@ class Coordinator:
         return pb.DropTableResponse(dropped=dropped).SerializeToString()
 
     def _call(self, address: str, method: Method, data: bytes) -> bytes:
-        transport = self._transports.setdefault(address, GrpcTransport(address))
+        with self._transports_lock:
+            if address not in self._transports:
+                self._transports[address] = GrpcTransport(address, self._max_message_bytes)
+            transport = self._transports[address]
         deadline = Deadline(FAN_OUT_TIMEOUT_S)
         return retry(lambda _: transport.unary(method, data, deadline.remaining_s()), deadline)

@@ -46,7 +46,7 @@ class Shard:
         self._clock = clock
         self._max_body_bytes = config.max_body_bytes
         self._ledger: Ledger[PushResult | WriteResult] = Ledger(config.ledger_window)
-        self._steps = Steps(config.prepare_ttl_s, config.max_steps)
+        self._steps = Steps(config.prepare_ttl_s, config.max_steps, config.max_steps_bytes)
 
     # tables
 
@@ -122,7 +122,6 @@ class Shard:
         ahead = LookAhead(target)
         if isinstance(target, StepRef):
             return ahead
-        _check_unique(target)
 
         def run() -> None:
             tables = self._resolve(target)
@@ -131,6 +130,7 @@ class Shard:
             ahead.tables = tables
 
         self.engine.submit(run)
+        _check_unique(target)
         return ahead
 
     def push(

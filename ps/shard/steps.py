@@ -67,25 +67,31 @@ class LookAhead:
 class _Step:
     tables: list[Resolved]
     expires_at: float
+    nbytes: int
 
 
 class Steps:
-    """The prepared steps of a shard, oldest first, bounded in time and number."""
+    """The prepared steps of a shard, oldest first, bounded in time, number and bytes."""
 
-    def __init__(self, ttl_s: float, max_steps: int) -> None:
+    def __init__(self, ttl_s: float, max_steps: int, max_bytes: int) -> None:
         self._ttl_s = ttl_s
         self._max_steps = max_steps
+        self._max_bytes = max_bytes
         self._steps: dict[StepRef, _Step] = {}
         self.prepared = 0
         self.expired = 0
+        self.nbytes = 0
+        """Bytes of ids, counts and slots held."""
 
     def __len__(self) -> int:
         return len(self._steps)
 
     def add(self, ref: StepRef, tables: list[Resolved], now: float) -> None:
         """Holds a step until it is used up or its lease ends."""
-        self._steps.pop(ref, None)
-        self._steps[ref] = _Step(tables, now + self._ttl_s)
+        self.finish(ref)
+        step = _Step(tables, now + self._ttl_s, sum(resolved.nbytes for resolved in tables))
+        self._steps[ref] = step
+        self.nbytes += step.nbytes
         self.prepared += 1
         self._expire(now)
 
@@ -102,23 +108,21 @@ class Steps:
 
     def finish(self, ref: StepRef) -> None:
         """The step was pushed: forget it."""
-        self._steps.pop(ref, None)
+        step = self._steps.pop(ref, None)
+        if step is not None:
+            self.nbytes -= step.nbytes
 
     def forget_table(self, name: str) -> None:
         """The table was dropped: steps that name it are gone."""
         stale = [ref for ref, step in self._steps.items() if any(r.ids.table == name for r in step.tables)]
         for ref in stale:
-            del self._steps[ref]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of ids, counts and slots held."""
-        return sum(resolved.nbytes for step in self._steps.values() for resolved in step.tables)
+            self.finish(ref)
 
     def _expire(self, now: float) -> None:
         while self._steps:
             ref = next(iter(self._steps))
-            if len(self._steps) <= self._max_steps and self._steps[ref].expires_at > now:
+            fits = len(self._steps) <= self._max_steps and self.nbytes <= self._max_bytes
+            if fits and self._steps[ref].expires_at > now:
                 return
-            del self._steps[ref]
+            self.finish(ref)
             self.expired += 1

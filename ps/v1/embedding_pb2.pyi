@@ -72,20 +72,18 @@ class PrepareResponse(_message.Message):
     def __init__(self, version: _Optional[int] = ...) -> None: ...
 
 class PullRequest(_message.Message):
-    __slots__ = ("header", "step", "ids", "dtype", "return_exists", "evaluation")
+    __slots__ = ("header", "step", "ids", "dtype", "return_exists")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     RETURN_EXISTS_FIELD_NUMBER: _ClassVar[int]
-    EVALUATION_FIELD_NUMBER: _ClassVar[int]
     header: Header
     step: StepRef
     ids: IdSet
     dtype: DType
     return_exists: bool
-    evaluation: bool
-    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., step: _Optional[_Union[StepRef, _Mapping]] = ..., ids: _Optional[_Union[IdSet, _Mapping]] = ..., dtype: _Optional[_Union[DType, str]] = ..., return_exists: _Optional[bool] = ..., evaluation: _Optional[bool] = ...) -> None: ...
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., step: _Optional[_Union[StepRef, _Mapping]] = ..., ids: _Optional[_Union[IdSet, _Mapping]] = ..., dtype: _Optional[_Union[DType, str]] = ..., return_exists: _Optional[bool] = ...) -> None: ...
 
 class PullChunk(_message.Message):
     __slots__ = ("head", "payload")

@@ -25,8 +25,10 @@ from google.protobuf.message import DecodeError, Message
 from ps.errors import DtypeMismatch, InvalidArgument, LengthMismatch
 from ps.v1 import embedding_pb2 as pb
 
-CHUNK_BYTES = 1 << 20
-"""Payload of one message in a stream. Smaller pays more per message, larger waits longer for the first row."""
+CHUNK_BYTES = 3 << 19
+"""Payload of one message in a stream, at most 2 MiB. Each message costs about 0.2 ms beside its bytes; a larger one
+waits longer before the other side can begin. Pushes of 25 MB are 18 % slower with 0.5 MiB, 4 % with 1 MiB, the same with
+2 MiB."""
 
 _PAYLOAD_TAG = 15 << 3 | 2
 _FRAME_BYTES = 4
@@ -216,7 +218,7 @@ def numpy_dtype(enum: int) -> np.dtype[Any]:
 
 def encode_rows(rows: npt.NDArray[np.float32], dtype: np.dtype[Any]) -> memoryview:
     """A contiguous float32 array -> its bytes in the wire's type (float32: a view, no copy)."""
-    with np.errstate(over="ignore"):  # too large for fp16 becomes infinite, which the other side refuses by name
+    with np.errstate(over="ignore"):  # too large for fp16 becomes infinite, which the receiver refuses by name
         return rows.astype(dtype, copy=False).reshape(-1).view(np.uint8).data
 
 
