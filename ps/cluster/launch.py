@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Self
@@ -17,6 +18,7 @@ from ps.errors import InvalidArgument, Unavailable
 from ps.wire.routing import Routing
 
 LAUNCH_TIMEOUT_S = 120.0
+CONNECT_TIMEOUT_S = 5.0
 OBJECT_STORE_BYTES = 100 << 20
 """Rows travel by gRPC, never through Ray's object store; a local Ray gets little more than the minimum."""
 
@@ -102,9 +104,21 @@ def find_actors(name: str) -> list[Any]:
 
 def join(ray_address: str) -> None:
     """Connects this process to a running Ray cluster; raises Unavailable."""
+    _check_listening(ray_address)
     try:
         ray.init(address=ray_address, namespace=actors.NAMESPACE, log_to_driver=False)
     except ConnectionError as error:
+        raise Unavailable(f"no Ray cluster at {ray_address!r}: {error}") from error
+
+
+def _check_listening(ray_address: str) -> None:
+    """Ray itself would ask a dead address again and again for minutes."""
+    host, colon, port = ray_address.rpartition(":")
+    if not colon or not port.isdigit() or "://" in ray_address:
+        return  # "auto" and "ray://..." are Ray's to resolve
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
         raise Unavailable(f"no Ray cluster at {ray_address!r}: {error}") from error
 
 

@@ -66,3 +66,9 @@ def test_an_unknown_setting_is_named(home: dict[str, str], tmp_path: Path) -> No
     assert up.returncode == 1
     assert "grpc_thread" in up.stderr
     assert "Traceback" not in up.stderr
+
+
+def test_a_ray_cluster_that_is_not_there_is_said_at_once(home: dict[str, str]) -> None:
+    up = psctl(home, "up", "--ray-address", "127.0.0.1:1")
+    assert up.returncode == 1
+    assert "no Ray cluster at '127.0.0.1:1'" in up.stderr
