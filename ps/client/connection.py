@@ -57,7 +57,9 @@ class Connection:
         self._transports: dict[str, Transport] = {}
         self._lock = threading.Lock()
         self._pid = os.getpid()
-        self._pool = ThreadPoolExecutor(max_workers=64, thread_name_prefix="ps-client")
+        # Two pools: a background task (a push) waits for its calls to the shards, which must never queue behind it.
+        self._background = ThreadPoolExecutor(max_workers=16, thread_name_prefix="ps-background")
+        self._calls = ThreadPoolExecutor(max_workers=64, thread_name_prefix="ps-call")
         self.tables: dict[str, TableConfig] = {}
         self.routing: Routing
         deadline = Deadline(DESCRIBE_TIMEOUT_S)
@@ -127,14 +129,14 @@ class Connection:
     def submit(self, task: Callable[[], T]) -> Future[T]:
         """Runs a task in the background."""
         self.check_process()
-        return self._pool.submit(task)
+        return self._background.submit(task)
 
     def each(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
         """Runs tasks concurrently, the last one on this thread; waits for all, then raises the first error."""
         if not tasks:
             return []
         self.check_process()
-        futures = [self._pool.submit(task) for task in tasks[:-1]]
+        futures = [self._calls.submit(task) for task in tasks[:-1]]
         last: Future[T] = Future()
         try:
             last.set_result(tasks[-1]())
@@ -157,7 +159,8 @@ class Connection:
         """Waits for background calls, then ends all connections."""
         if os.getpid() != self._pid:
             return
-        self._pool.shutdown(wait=True)
+        self._background.shutdown(wait=True)
+        self._calls.shutdown(wait=True)
         with self._lock:
             for transport in self._transports.values():
                 transport.close()

@@ -214,3 +214,16 @@ def test_staleness_is_the_pushes_of_others_in_between(shard_server: ShardServer)
             fast.push("t", [1], block([1]))
         step.push({"t": block([1])})
         assert shard_server.shard.staleness.total == 5
+
+
+def test_many_background_pushes_do_not_wait_for_each_other_for_ever(cluster: LoopbackCluster) -> None:
+    """Each push to three shards makes calls of its own; were they to queue behind the pushes, none would end."""
+    with ps.connect(cluster.address) as client:
+        client.create_table(ps.TableConfig(name="t", dim=2, optimizer=ps.SGD(lr=1.0), initializer=ps.Constant()))
+        ids = np.arange(300)
+        pushes = [
+            client.connection.submit(lambda: client.push("t", ids, np.ones((300, 2), np.float32))) for _ in range(200)
+        ]
+        for push in pushes:
+            push.result(timeout=60)
+        assert (client.pull("t", ids) == -200.0).all()
