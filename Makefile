@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 BIN := .venv/bin
 NAME ?= index gather update unique codec echo pull push
 
-.PHONY: help setup train test test-all lint bench proto clean
+.PHONY: help setup train test test-slow lint bench proto clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -22,8 +22,8 @@ train: setup     ## trains a click model on a year of flights through two shards
 test: setup      ## the tests, without those marked slow
 	$(BIN)/python -m pytest -q -m "not slow" $(ARGS)
 
-test-all: setup  ## all tests
-	$(BIN)/python -m pytest -q $(ARGS)
+test-slow: setup ## the tests marked slow
+	$(BIN)/python -m pytest -q -m slow $(ARGS)
 
 lint: setup      ## ruff, mypy --strict, the layers
 	$(BIN)/ruff check .
