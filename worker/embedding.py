@@ -57,6 +57,7 @@ class EmbeddingBagCollection(nn.Module):
     """Pooled embeddings of several features from a parameter server.
 
     forward: {feature: Bags} (or a torchrec KeyedJaggedTensor) -> float32 [B, F, D], features in the order given.
+    Bags and result are CPU tensors: move the result to the model's device, the gradient finds its way back.
     In training mode, `backward` sends the rows' gradients to the shards; the optimizer runs there. `step()` waits until
     they are applied and raises what went wrong; without it the next `forward` does. In eval mode nothing is sent.
     """
