@@ -72,3 +72,17 @@ def test_a_ray_cluster_that_is_not_there_is_said_at_once(home: dict[str, str]) -
     up = psctl(home, "up", "--ray-address", "127.0.0.1:1")
     assert up.returncode == 1
     assert "no Ray cluster at '127.0.0.1:1'" in up.stderr
+
+
+def test_down_never_signals_a_process_that_is_not_its_keeper(home: dict[str, str], tmp_path: Path) -> None:
+    """The state file outlived a reboot, and its process id belongs to somebody else now."""
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        (tmp_path / "embedding-ps").mkdir()
+        state = {"name": "default", "address": "127.0.0.1:1", "pid": stranger.pid, "ray_address": ""}
+        (tmp_path / "embedding-ps" / "default.json").write_text(json.dumps(state))
+        down = psctl(home, "down")
+        lives = stranger.poll() is None
+        stranger.kill()
+    assert lives
+    assert down.returncode == 1
+    assert "is gone" in down.stderr
