@@ -53,7 +53,7 @@ class DuplicateIds(InvalidArgument):
 
 
 class NonFiniteGradient(InvalidArgument):
-    """A gradient or a row holds NaN or infinity; nothing of the request was applied."""
+    """A gradient or a row holds NaN or infinity; the shard that got it applied nothing of the request."""
 
 
 class NotFound(PsError, LookupError):

@@ -1,7 +1,7 @@
 """The Ray actors: a coordinator and the shards, found by name in a namespace.
 
 Ray restarts an actor whose process dies. A coordinator rebuilds itself from the shards. A shard has lost its rows: it
-comes back refusing every call with StateLost, so that nobody trains on against rows that silently start anew.
+comes back refusing pulls and pushes with StateLost, so that nobody trains on against rows that silently start anew.
 """
 
 from __future__ import annotations

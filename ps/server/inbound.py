@@ -76,7 +76,7 @@ class BodyReader:
         at = int(np.flatnonzero(~np.isfinite(flat))[0])
         names = ", ".join(repr(shape.table) for shape in self._shapes)
         raise NonFiniteGradient(
-            f"{flat[at]} in the rows sent to {names}; nothing was applied (check the loss, clip the gradients, "
+            f"{flat[at]} in the rows sent to {names}; this shard applied nothing (check the loss, clip the gradients, "
             "or send fp32 if fp16 overflowed)"
         )
 
