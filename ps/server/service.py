@@ -22,6 +22,8 @@ from ps.wire import codec
 from ps.wire.routing import Routing
 
 EXPORT_PAGE_ROWS = 65_536
+EXPORT_PAGE_BYTES = 16 << 20
+"""Of values. A page is copied out between two pushes, and held until it is sent."""
 
 
 class ShardService:
@@ -116,7 +118,7 @@ class ShardService:
         """Embedding.Export."""
         request = codec.parse(pb.ExportRequest, data)
         self._check(request.header)
-        n = min(request.max_rows or EXPORT_PAGE_ROWS, EXPORT_PAGE_ROWS)
+        n = self._page_rows(request)
         ids_N, values_ND, scores_N, cursor = self.shard.export_page(request.table, request.cursor, n)
         head = pb.ExportHead(
             next_cursor=cursor,
@@ -152,7 +154,13 @@ class ShardService:
 
     def stats(self, data: bytes) -> bytes:
         """Control.Stats."""
-        return control.StatsResponse(stats_json=json.dumps(self.shard.stats())).SerializeToString()
+        stats = {**self.shard.stats(), "state_lost": self.state_lost}
+        return control.StatsResponse(stats_json=json.dumps(stats)).SerializeToString()
+
+    def _page_rows(self, request: pb.ExportRequest) -> int:
+        n = min(request.max_rows or EXPORT_PAGE_ROWS, EXPORT_PAGE_ROWS)
+        table = self.shard.tables.get(request.table)  # if there is none, the shard will say it
+        return n if table is None else min(n, max(1, EXPORT_PAGE_BYTES // (4 * table.config.dim)))
 
     def _target(self, request: pb.PullRequest | pb.PushHead) -> Target:
         what = request.WhichOneof("what")

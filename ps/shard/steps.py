@@ -101,8 +101,9 @@ class Steps:
         step = self._steps.get(ref)
         if step is None:
             raise StepNotFound(
-                f"step {ref.step} of worker {ref.worker_id:#x} is not prepared here: it expired after "
-                f"{self._ttl_s:g} s, was pushed already, or its prepare was lost (send the ids instead)"
+                f"step {ref.step} of worker {ref.worker_id:#x} is not prepared here under routing table "
+                f"{ref.routing_epoch}: it expired after {self._ttl_s:g} s, was pushed already, or its prepare was lost "
+                "(send the ids instead)"
             )
         return step.tables
 
