@@ -123,6 +123,12 @@ WIRE_ERRORS: dict[str, tuple[type[PsError], Push]] = {
             1, [("t", 1, DIM), ("u", 1, DIM)], one_row, rows_bytes([1, 1, 1, -INF]), ids=id_set(t=[1], u=[1])
         ),
     ),
+    "infinity in fp16": (
+        ps.NonFiniteGradient,
+        lambda c: c.push(
+            1, [("t", 1, DIM)], np.array([1, INF, 1, 1], "<f2").tobytes(), ids=id_set(t=[1]), dtype=pb.DTYPE_FP16
+        ),
+    ),
     "NaN in an upsert": (
         ps.NonFiniteGradient,
         lambda c: c.write(1, table_ids("t", [1]), DIM, rows_bytes([NAN] * DIM)),
@@ -239,6 +245,8 @@ def test_a_push_that_its_client_breaks_off_changes_nothing(server: ShardServer) 
         (ps.TableNotFound, lambda c: next(c.export("absent"))),
         (ps.DtypeMismatch, lambda c: c.pull("t", [0.5])),
         (ps.DtypeMismatch, lambda c: c.push("t", [1], [[1, 2, 3, 4]])),
+        (ps.DtypeMismatch, lambda c: c.pull("t", [[1], [1, 2]])),
+        (ps.DtypeMismatch, lambda c: c.push("t", [1, 2], [[1.0] * DIM, [1.0]])),
         (ps.DimensionMismatch, lambda c: c.push("t", [1, 2], np.ones((2, 5)))),
         (ps.LengthMismatch, lambda c: c.push("t", [1, 2], np.ones((3, DIM)))),
         (ps.NonFiniteGradient, lambda c: c.push("t", [1, 2], block([1, NAN]))),
@@ -261,6 +269,32 @@ def test_what_a_user_does_wrong_has_a_class_of_its_own(
     with ps.connect(server.address) as client, pytest.raises(error) as raised:
         call(client)
     assert type(raised.value) is error
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+@pytest.mark.parametrize("wire_dtype", ["fp32", "fp16"])
+def test_one_shards_bad_part_is_found_before_any_shard_gets_its_own(
+    cluster: LoopbackCluster, wire_dtype: str, value: float
+) -> None:
+    """A shard that refuses its part cannot undo what the others have applied. The step may be mended and pushed."""
+    ids, grads = np.repeat(np.arange(-30, 30), 2), block(np.ones(120))
+    grads[2 * 37] = value
+    with ps.connect(cluster.address, wire_dtype=wire_dtype) as client:
+        client.create_table(summing())
+        step = client.prepare({"t": ids})
+        for call in (
+            lambda: step.push({"t": grads}),
+            lambda: client.push("t", ids, grads),
+            lambda: client.upsert("t", ids[::2], grads[::2]),
+            lambda: client.assign("t", ids[::2], grads[::2]),
+        ):
+            with pytest.raises(ps.NonFiniteGradient, match=rf"table 't': {value} in the row of id 7; nothing was sent"):
+                call()
+        assert client.stats()["client"]["sent_bytes"].keys().isdisjoint({"Push", "Write"})
+        assert client.size("t") == 0
+        grads[2 * 37] = 1
+        step.push({"t": grads})
+        np.testing.assert_array_equal(client.pull("t", ids), -2 * grads)
 
 
 def test_rows_too_large_to_hold_are_refused_in_pulls_too(start_server: StartServer) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -19,11 +20,14 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from prometheus_client.parser import text_string_to_metric_families
 
 import ps
+from ps.client.connection import Connection
+from ps.client.transport import Transport, open_transport
 from ps.errors import PsError
 from ps.server.shard_server import ShardServer
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec, methods
 from ps.wire.status import from_status
+from tests.clusters import LoopbackCluster
 from tests.conftest import StartServer
 from tests.loopback.tables import DIM, block, summing
 from tests.waiting import busy_engine, until
@@ -157,6 +161,49 @@ def test_the_clients_own_deadline_holds_where_none_is_given(shard_server: ShardS
             client.pull("t", [1])
 
 
+class Lost:
+    """A network on which pulls fail, and on which in the end nobody says where the shards are."""
+
+    def __init__(self, error: PsError) -> None:
+        self.error = error
+        self.silent = False
+
+    def open(self, address: str) -> Transport:
+        inner = open_transport(address)
+        asked = inner.unary
+
+        def unary(method: methods.Method, data: bytes, timeout_s: float) -> bytes:
+            if method is methods.DESCRIBE and self.silent:
+                threading.Event().wait(timeout_s)
+                raise ps.DeadlineExceeded("no answer")
+            return asked(method, data, timeout_s)
+
+        def stream_out(method: methods.Method, data: bytes, timeout_s: float) -> Iterator[bytes]:
+            raise self.error
+
+        inner.unary, inner.stream_out = unary, stream_out  # type: ignore[method-assign]
+        return inner
+
+
+@pytest.mark.parametrize("error", [ps.Unavailable("nobody"), ps.StaleRouting("another table")], ids=repr)
+def test_looking_up_the_shards_again_keeps_within_the_callers_deadline(
+    shard_server: ShardServer, error: PsError
+) -> None:
+    lost = Lost(error)
+    with ps.Client(Connection(shard_server.address, lost.open)) as client:
+        client.create_table(summing())
+        lost.silent = True
+        for call in (
+            lambda: client.pull("t", [1], timeout_s=0.5),
+            lambda: client.pull("unknown", [1], timeout_s=0.5),
+            lambda: client.tables(timeout_s=0.5),
+        ):
+            started = time.monotonic()
+            with pytest.raises((ps.Unavailable, ps.DeadlineExceeded)):
+                call()
+            assert time.monotonic() - started < 2.5
+
+
 # the end
 
 
@@ -224,13 +271,85 @@ def test_a_shard_whose_rows_are_lost_says_so_to_everyone(start_server: StartServ
             step.pull,
             lambda: step.push({"t": block([1])}),
             lambda: client.prepare({"t": [1]}).pull(),
+            lambda: client.size("t"),
+            lambda: client.memory_usage(),
         ):
             with pytest.raises(ps.StateLost, match="shard 0 was restarted"):
                 call()
+        assert [shard["state_lost"] for shard in client.stats()["shards"]] == ["shard 0 was restarted"]
         assert health(server) == NOT_SERVING
         assert client.tables(), "what it was can still be asked"
     with ps.connect(server.address) as late, pytest.raises(ps.StateLost):
         late.pull("t", [1])
+
+
+def test_counts_that_lack_one_shards_rows_are_not_given_for_the_whole(cluster: LoopbackCluster) -> None:
+    with ps.connect(cluster.address) as client:
+        client.create_table(summing())
+        client.push("t", range(100), block(range(100)))
+        assert client.size("t") == 100
+        assert [shard["state_lost"] for shard in client.stats()["shards"]] == [None, None, None]
+        cluster.servers[1].mark_state_lost("shard 1 was restarted")
+        for call in (lambda: client.size("t"), client.memory_usage):
+            with pytest.raises(ps.StateLost, match="shard 1 was restarted"):
+                call()
+        assert [shard["state_lost"] for shard in client.stats()["shards"]] == [None, "shard 1 was restarted", None]
+
+
+def test_every_call_of_a_closed_client_says_that_it_is_closed(client: ps.Client) -> None:
+    client.create_table(summing())
+    step, empty = client.prepare({"t": [1]}), client.prepare({"t": []})
+    step.pull()
+    client.close()
+    client.close()
+    retries = client.connection.traffic.retries
+    for call in (
+        lambda: client.pull("t", [1]),
+        lambda: client.pull("t", []),
+        lambda: client.push("t", [1], block([1])),
+        lambda: client.prepare({"t": [1]}),
+        lambda: client.prepare({"t": []}),
+        lambda: client.upsert("t", [1], block([1])),
+        lambda: client.assign("t", [1], block([1])),
+        lambda: client.remove("t", [1]),
+        lambda: next(client.export("t")),
+        lambda: client.size("t"),
+        client.memory_usage,
+        client.stats,
+        client.tables,
+        lambda: client.create_table(summing("u")),
+        lambda: client.drop_table("t"),
+        step.pull,
+        empty.pull,
+        lambda: step.push({"t": block([1])}),
+    ):
+        with pytest.raises(ps.InvalidArgument, match=r"this client is closed; ps\.connect makes another"):
+            call()
+    assert client.connection.traffic.retries == retries
+    assert not client.connection._transports
+
+
+def test_a_client_that_is_closed_while_others_use_it_gives_them_typed_errors(cluster: LoopbackCluster) -> None:
+    for _ in range(5):
+        client = ps.connect(cluster.address)
+        client.create_table(summing(), exist_ok=True)
+
+        def use(client: ps.Client = client) -> None:
+            while True:
+                client.pull("t", range(100))
+
+        with in_background(4) as pool:
+            users = [pool.submit(use) for _ in range(4)]
+            until(lambda client=client: client.connection.traffic.received.get("Pull", 0) > 0)
+            client.close()
+            assert set(outcomes(users)) == {"InvalidArgument"}
+
+
+def test_close_lets_background_pushes_end(cluster: LoopbackCluster) -> None:
+    with ps.connect(cluster.address) as client:
+        client.create_table(summing())
+        pushes = [client.connection.submit(lambda: client.push("t", range(30), block(np.ones(30)))) for _ in range(40)]
+    assert outcomes(pushes) == ["OK"] * 40
 
 
 FORKED = """
