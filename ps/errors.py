@@ -13,7 +13,7 @@ PsError
 │   └── StepNotFound                   the step was never prepared here, or its lease ran out
 ├── TableExists                        a table of that name exists (with another configuration, if exist_ok)
 ├── SequenceConflict                   a push repeats a sequence number with another body, or is too old to judge
-├── StaleRouting                       the request was routed by an old table; the client refreshes and asks again
+├── StaleRouting                       the routing table changed, and the call could not follow
 ├── StateLost                          the shard was restarted and its rows are gone
 ├── ResourceExhausted                  memory, message size or queue length; `retry_after_s` when waiting may help
 ├── Unavailable (ConnectionError)      nobody answers
@@ -53,7 +53,8 @@ class DuplicateIds(InvalidArgument):
 
 
 class NonFiniteGradient(InvalidArgument):
-    """A gradient or a row holds NaN or infinity; the shard that got it applied nothing of the request."""
+    """A gradient or a row holds NaN, infinity, or what the wire's fp16 cannot; the client sent nothing of the request.
+    A shard that meets one nevertheless (a foreign client's) applies nothing of its part."""
 
 
 class NotFound(PsError, LookupError):
@@ -77,7 +78,8 @@ class SequenceConflict(PsError):
 
 
 class StaleRouting(PsError):
-    """The request was routed by another routing table than the shard's."""
+    """The request was routed by another routing table than the shard's. The client follows the table by itself; its
+    callers see this when a write or an export was under way and can neither be split anew nor go on."""
 
 
 class StateLost(PsError):

@@ -233,15 +233,6 @@ def test_a_gradient_that_overflows_fp16_is_refused_by_name(shard_server: ShardSe
         assert client.size("t") == 0
 
 
-@pytest.mark.parametrize("value", [65519.9, -65519.9, 65504.0])
-def test_what_fp16_can_hold_is_sent(shard_server: ShardServer, value: float) -> None:
-    with ps.connect(shard_server.address, wire_dtype="fp16") as client:
-        client.create_table(summing())
-        client.push("t", [1], block([value]))
-        client.push("t", [], block([]))
-        assert client.pull("t", [1]).tolist() == [[-np.float32(np.float16(value))] * DIM]
-
-
 def test_a_page_of_wide_rows_is_bound_by_bytes(client: ps.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     client.create_table(summing("wide", dim=65_536))
     client.upsert("wide", range(100), block(range(100), 65_536))
@@ -250,17 +241,6 @@ def test_a_page_of_wide_rows_is_bound_by_bytes(client: ps.Client, monkeypatch: p
     assert sorted(id_ for page in pages for id_ in page) == list(range(100))
     monkeypatch.setattr("ps.server.service.EXPORT_PAGE_BYTES", 10)
     assert {len(ids_N) for ids_N, _, _ in client.export("wide")} == {1}, "one at least"
-
-
-def test_the_largest_message_can_be_set_by_the_caller(shard_server: ShardServer) -> None:
-    """The service's own limit is a setting too: a trainer must be able to follow it."""
-    with ps.connect(shard_server.address, max_message_bytes=64 << 10) as client:
-        client.create_table(summing())
-        assert client.pull("t", range(1000)).shape == (1000, DIM)
-        with pytest.raises(ps.ResourceExhausted, match="larger than max"):
-            client.pull("t", range(10_000))
-    with pytest.raises(ps.InvalidArgument, match="max_message_bytes=0"):
-        ps.connect(shard_server.address, max_message_bytes=0)
 
 
 def test_an_unknown_wire_dtype_is_refused_before_anything_is_sent(shard_server: ShardServer) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ from ps.wire.routing import Routing, split_by_shard
 from tests.clusters import LoopbackCluster
 from tests.loopback.tables import DIM, block, summing
 from tests.wire_calls import RawCalls, error_of, id_set, rows_bytes
+
+T = TypeVar("T")
 
 IDS = np.arange(60)
 GRADS = IDS + 1
@@ -241,7 +244,10 @@ class Meddling:
 class _Meddled:
     def __init__(self, inner: Transport, address: str, meddling: Meddling) -> None:
         self._inner, self._address, self._meddling = inner, address, meddling
-        self.stream_out, self.close = inner.stream_out, inner.close
+        self.close = inner.close
+
+    def stream_out(self, method: Method, data: bytes, timeout_s: float) -> Iterator[bytes]:
+        return iter([*self._around(method, lambda: list(self._inner.stream_out(method, data, timeout_s)))])
 
     def unary(self, method: Method, data: bytes, timeout_s: float) -> bytes:
         return self._around(method, lambda: self._inner.unary(method, data, timeout_s))
@@ -249,13 +255,31 @@ class _Meddled:
     def stream_in(self, method: Method, chunks: Iterable[bytes], timeout_s: float) -> bytes:
         return self._around(method, lambda: self._inner.stream_in(method, chunks, timeout_s))
 
-    def _around(self, method: Method, call: Callable[[], bytes]) -> bytes:
+    def _around(self, method: Method, call: Callable[[], T]) -> T:
         if method is not self._meddling.method:
             return call()
         self._meddling.before(self._address)
         answer = call()
         self._meddling.after(self._address)
         return answer
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_a_retry_that_learns_of_another_table_starts_over(cluster: LoopbackCluster, kind: str) -> None:
+    """The shard that nobody answered for may be another by its number now, or none."""
+    meddling = Meddling(methods.PULL)
+    split = split_by_shard(IDS, cluster.coordinator.routing)
+    ids = split.ids_N[split.of(2)]  # of the others none: they would say it first
+    with meddled(cluster, meddling) as client, ps.connect(cluster.address) as other:
+
+        def gone(address: str) -> None:
+            meddling.before = lambda address: None
+            change(cluster, CHANGES[kind](cluster))
+            other.push("t", ids, block(ids + 1))
+            raise ps.Unavailable("nobody there")
+
+        meddling.before = gone
+        np.testing.assert_array_equal(client.pull("t", ids), -block(ids + 1))
 
 
 WRITES: dict[str, tuple[Method, Callable[[ps.Client], object]]] = {

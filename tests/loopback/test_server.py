@@ -136,6 +136,17 @@ def test_a_client_waits_out_a_full_server(start_server: StartServer) -> None:
         assert client.pull("t", [1]).tolist() == [[-24.0] * DIM]
 
 
+def test_the_largest_message_can_be_set_by_the_caller(shard_server: ShardServer) -> None:
+    """The service's own limit is a setting too: a trainer must be able to follow it."""
+    with ps.connect(shard_server.address, max_message_bytes=64 << 10) as client:
+        client.create_table(summing())
+        assert client.pull("t", range(1000)).shape == (1000, DIM)
+        with pytest.raises(ps.ResourceExhausted, match="larger than max"):
+            client.pull("t", range(10_000))
+    with pytest.raises(ps.InvalidArgument, match="max_message_bytes=0"):
+        ps.connect(shard_server.address, max_message_bytes=0)
+
+
 # deadlines
 
 
@@ -343,6 +354,14 @@ def test_a_client_that_is_closed_while_others_use_it_gives_them_typed_errors(clu
             until(lambda client=client: client.connection.traffic.received.get("Pull", 0) > 0)
             client.close()
             assert set(outcomes(users)) == {"InvalidArgument"}
+
+
+def test_a_call_on_a_connection_closed_meanwhile_finds_nobody(shard_server: ShardServer) -> None:
+    """grpc raises a bare ValueError there."""
+    with RawCalls(shard_server.address) as calls:
+        calls.transport.close()
+        for call in (lambda: calls.prepare(1, id_set(t=[1])), lambda: calls.pull(), lambda: calls.push(1, [])):
+            assert type(error_of(call)) is ps.Unavailable
 
 
 def test_close_lets_background_pushes_end(cluster: LoopbackCluster) -> None:

@@ -156,10 +156,14 @@ def test_a_step_first_pushed_after_many_other_writes_is_no_conflict(start_server
         assert contents(client, "t") == {1: [-1.0] * DIM, 2: [-20.0] * DIM}
 
 
-def test_a_step_pushed_by_many_threads_at_once_is_one_push(cluster: LoopbackCluster) -> None:
+def test_a_step_pushed_by_many_threads_at_once_is_one_push(
+    cluster: LoopbackCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with ps.connect(cluster.address) as client, ThreadPoolExecutor(8) as pool:
         client.create_table(summing())
-        for number in range(10):
+        quick = client.new_write
+        monkeypatch.setattr(client, "new_write", lambda batch: (time.sleep(0.01), quick(batch))[1])
+        for number in range(3):
             step = client.prepare({"t": range(20)})
             pushes = [pool.submit(step.push, {"t": block(np.ones(20))}) for _ in range(8)]
             for push in pushes:
@@ -218,6 +222,8 @@ def test_a_prepare_that_hangs_leaves_the_pull_and_the_push_their_time(
         steps[0].push({"t": block(np.ones(100))}, timeout_s=timeout_s)
         assert time.monotonic() - pulled < min(timeout_s / 2, 0.9)
         np.testing.assert_array_equal(client.pull("t", range(100)), -block(np.ones(100)))
+        steps[-1].pull(timeout_s=0.8)
+        assert all(future.cancelled() for future in steps[-1]._preparing.values()), "what is too late is not sent"
         slow.release.set()
         for step in steps[1:]:
             step.push({"t": block(np.ones(100))})
