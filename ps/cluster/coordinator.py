@@ -58,12 +58,12 @@ class Coordinator:
 
     @property
     def routing(self) -> Routing:
-        """As clients are told; UNKNOWN until the shards are."""
+        """As clients are told; the shards must have it already, they refuse other epochs. UNKNOWN at first."""
         with self._guard:
             return self._routing
 
-    def publish(self, routing: Routing) -> None:
-        """What clients are told from now on. The shards must have it already: they refuse other epochs."""
+    @routing.setter
+    def routing(self, routing: Routing) -> None:
         with self._guard:
             self._routing = routing
 
@@ -112,7 +112,7 @@ class Coordinator:
     def _deal(self, shards: Sequence[ShardInfo], tell: Tell) -> Routing:
         routing = Routing.even(new_epoch(), sorted(shards, key=lambda s: s.shard_id), self.address)
         tell(routing)  # before any client can learn of it and come
-        self.publish(routing)
+        self.routing = routing
         return routing
 
     def _describe(self, data: bytes) -> bytes:
