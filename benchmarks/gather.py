@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.data import batches, generator, gradients, random_ids
+from benchmarks.data import batches, generator, random_ids
 from benchmarks.measure import Contender, Report, Sizes, interleave
 from ps.config import RowwiseAdagrad, TableConfig
 from ps.kernels import rows
@@ -25,10 +25,9 @@ def run(report: Report, sizes: Sizes) -> None:
     rng = generator()
     ids_N = random_ids(rng, sizes.rows)
     table = Table(TableConfig(name="t", dim=sizes.dim, optimizer=RowwiseAdagrad()))
-    grads_ND = gradients(rng, sizes.batch, sizes.dim)
-    for push, start in enumerate(range(0, sizes.rows, sizes.batch), 1):
+    for start in range(0, sizes.rows, sizes.batch):
         part_N = ids_N[start : start + sizes.batch]
-        table.apply(part_N, table.find(part_N), None, [grads_ND[: len(part_N)]], push)
+        table.create_missing(part_N, table.find(part_N))
 
     arena = ReservedArray((sizes.dim,), np.float32)
     arena.ensure(sizes.rows)

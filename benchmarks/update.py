@@ -39,9 +39,10 @@ def _optimizer(report: Report, sizes: Sizes, name: str, optimizer: Optimizer) ->
     ids_N = random_ids(rng, sizes.rows)
     grads_ND = gradients(rng, sizes.batch, sizes.dim)
     table = Table(config)
-    for push, start in enumerate(range(0, sizes.rows, sizes.batch), 1):
+    ones_N = np.ones(sizes.batch, np.uint32)
+    for start in range(0, sizes.rows, sizes.batch):
         part_N = ids_N[start : start + sizes.batch]
-        table.apply(part_N, table.find(part_N), None, [grads_ND[: len(part_N)]], push)
+        table.create_missing(part_N, table.find(part_N))
     arena = ReservedArray((sizes.dim + rule.state_width,), np.float32)
     arena.ensure(sizes.rows)
     rows_SW: Rows = arena.array[: sizes.rows]
@@ -53,8 +54,8 @@ def _optimizer(report: Report, sizes: Sizes, name: str, optimizer: Optimizer) ->
         sizes.rounds,
         {
             "table": Contender(
-                lambda known: table.apply(known[0], known[1], None, [grads_ND], 1),
-                lambda turn: (ids(turn), table.find(ids(turn))),
+                lambda known: table.apply(known, ones_N, [grads_ND], 1),
+                lambda turn: table.find(ids(turn)),
             ),
             "kernel": Contender(lambda slots_N: rule.update(rows_SW, slots_N, grads_ND, 1), slots),
             "numpy": Contender(lambda slots_N: NUMPY[name](rows_SW, slots_N, grads_ND, sizes.dim), slots),

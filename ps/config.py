@@ -182,6 +182,8 @@ class ServiceConfig(_Frozen):
     """Bytes of ids, counts and slots of prepared steps held at once; the same happens beyond them."""
     ledger_window: Annotated[int, Field(ge=16)] = 1024
     """Pushes remembered per worker. A retry that comes later than that many pushes is refused, not guessed at."""
+    max_ledger_bytes: Annotated[int, Field(ge=1 << 20)] = 256 << 20
+    """Bytes of remembered writes over all workers; beyond it those of the workers silent longest are forgotten."""
     drain_timeout_s: Positive = 10.0
     """How long a shard that is told to stop waits for calls in progress."""
     metrics: bool = True

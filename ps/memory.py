@@ -1,16 +1,20 @@
-"""Memory that grows without moving.
+"""Memory that grows without moving, and never past what the host can give.
 
-A `ReservedArray` reserves address space for as many rows as the host could ever hold and lets the operating system
+A `ReservedArray` reserves address space for as many rows as may ever be asked of it and lets the operating system
 commit pages as they are first written. So it grows without a copy and kernels see one contiguous array. Reserved space
-costs nothing; only committed pages count.
+costs nothing; only committed pages count, and `HostMemory` is asked before they do: a host that runs full gets no
+error from the system, it gets its processes killed.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import threading
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +28,85 @@ PAGE = mmap.PAGESIZE
 HUGE_PAGE = 2 << 20
 _MAP_NORESERVE = 0x4000  # Linux's value; the mmap module names it from Python 3.13 on
 
+FREE_SHARE = 0.05
+"""Of the host's memory; it stays free, for what we do not count and what other processes take meanwhile."""
+LOOK_AGAIN_BYTES = 64 << 20
+"""Handed out between two looks at what is available: a look costs as much as 100 rows."""
+
 
 def host_ram_bytes() -> int:
-    """Physical memory of this host: no array can outgrow it."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Physical memory of this host, or of this control group if that is less: no process can outgrow it."""
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([host, *(limit for limit, _ in _control_groups())])
+
+
+def available_bytes() -> int:
+    """What processes here could still get without swapping, the file cache counted as free."""
+    with Path("/proc/meminfo").open() as lines:
+        figures = dict(line.split()[:2] for line in lines)
+    host = int(figures.get("MemAvailable:", figures["MemFree:"])) * 1024
+    return min([host, *(limit - used for limit, used in _control_groups())])
+
+
+def _control_groups() -> list[tuple[int, int]]:
+    """(limit, in use) of the memory control groups that bound this process; the file cache is not counted as use."""
+    found = []
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):
+            kind = _VERSION_1 if controllers else _VERSION_2
+            for folder in {kind.folder, f"{kind.folder}{path}"}:  # in a container the first is its own group
+                with suppress(OSError, ValueError, KeyError):  # not here, or without a limit ("max")
+                    found.append(kind.read(Path(folder)))
+    return found
+
+
+class _ControlGroupFiles(NamedTuple):
+    """Where one version of control groups says what."""
+
+    folder: str
+    limit: str
+    used: str
+    cache: str
+
+    def read(self, folder: Path) -> tuple[int, int]:
+        statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        in_use = int((folder / self.used).read_text()) - int(statistics[self.cache])
+        return int((folder / self.limit).read_text()), in_use
+
+
+_VERSION_1 = _ControlGroupFiles(
+    "/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+)
+_VERSION_2 = _ControlGroupFiles("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file")
+
+
+class HostMemory:
+    """Says no before the host runs full. Threads: any."""
+
+    def __init__(self, available: Callable[[], int] = available_bytes, keep_free: int | None = None) -> None:
+        self._available = available
+        self._keep_free = int(host_ram_bytes() * FREE_SHARE) if keep_free is None else keep_free
+        self._granted = 0
+        self._lock = threading.Lock()
+
+    def take(self, n: int) -> None:
+        """Called before n bytes more are committed; raises ResourceExhausted."""
+        with self._lock:
+            if n > self._granted:
+                free = self._available() - self._keep_free
+                if n > free:
+                    raise ResourceExhausted(
+                        f"{n:,} bytes more would leave this host less than {self._keep_free:,} bytes of memory "
+                        f"(available: {free + self._keep_free:,}): remove rows, add shards on other hosts, or end "
+                        "other processes here"
+                    )
+                self._granted = min(free, max(n, LOOK_AGAIN_BYTES))
+            self._granted -= n
+
+
+HOST = HostMemory()
+"""The one that everything in this process asks."""
 
 
 class ReservedArray:
@@ -43,8 +122,9 @@ class ReservedArray:
             self._map = mmap.mmap(-1, size, flags=flags)
         except (OSError, ValueError) as error:
             raise ResourceExhausted(
-                f"cannot reserve {size:,} bytes of address space ({error}): allow overcommit "
-                "(vm.overcommit_memory=0 or 1) and raise the process's address space limit (ulimit -v)"
+                f"cannot reserve {size:,} bytes of address space ({error}): a table reserves about as much as the host "
+                "has memory, so have fewer tables on a shard, raise the process's limit (ulimit -v), or allow "
+                "overcommit (vm.overcommit_memory=0 or 1)"
             ) from error
         n_items = self.max_rows * self._row_bytes // self.dtype.itemsize
         self.array: npt.NDArray[Any] = np.frombuffer(self._map, self.dtype, n_items).reshape(self.max_rows, *tail)
@@ -56,14 +136,17 @@ class ReservedArray:
         return self._committed
 
     def ensure(self, rows: int) -> None:
-        """Makes rows [0, rows) usable; raises ResourceExhausted beyond what was reserved."""
+        """Makes rows [0, rows) usable; raises ResourceExhausted, and then nothing has changed."""
         if rows > self.max_rows:
-            raise ResourceExhausted(f"{rows:,} rows of {self._row_bytes} bytes are more than this host's memory holds")
+            raise ResourceExhausted(
+                f"{rows:,} rows of {self._row_bytes} bytes: this shard holds at most {self.max_rows:,}; add shards"
+            )
         needed = rows * self._row_bytes
         if needed <= self._committed:
             return
         step = PAGE if needed <= HUGE_FROM_BYTES else HUGE_PAGE
         grown = min(-(-needed // step) * step, len(self._map))
+        HOST.take(grown - self._committed)
         start = max(HUGE_FROM_BYTES, self._committed)
         if grown > start:
             with suppress(OSError):  # a kernel without huge pages: slower, no more

@@ -75,37 +75,52 @@ class Table:
         if rows != n:
             raise LengthMismatch(f"table {self.config.name!r}: {rows} rows sent for {n} ids")
 
-    def reserve(self, n: int) -> None:
-        """Makes sure that n more rows fit, or raises ResourceExhausted; nothing has changed then."""
-        self._tier.reserve(n)
+    def create_missing(self, ids_N: Ids, slots_N: Slots) -> Ids:
+        """Creates rows with initial values where `slots_N` (as `find` gave it) is -1, and writes their slots there.
+
+        Returns the ids created. Raises ResourceExhausted, and then nothing has changed.
+        """
+        missing_N = np.flatnonzero(slots_N < 0)
+        new_ids_N = ids_N[missing_N]
+        if not len(missing_N):
+            return new_ids_N
+        row_NW = np.full((len(new_ids_N), self._tier.layout.width), self._rule.initial_state, dtype=np.float32)
+        self._initializer.fill(new_ids_N, row_NW[:, : self.config.dim])
+        new_slots_N = self._tier.insert(new_ids_N)  # the last step that can fail
+        scatter(self._tier.rows_SW, new_slots_N, row_NW)
+        slots_N[missing_N] = new_slots_N
+        self.rows_created += len(new_ids_N)
+        return new_ids_N
+
+    def undo_create(self, ids_N: Ids) -> None:
+        """Takes back what `create_missing` has just done."""
+        self._tier.discard(ids_N)
+        self.rows_created -= len(ids_N)
 
     def apply(
         self,
-        ids_N: Ids,
         slots_N: Slots,
-        counts_N: npt.NDArray[np.uint32] | None,
+        counts_N: npt.NDArray[np.uint32],
         blocks: Sequence[Rows],
         push: int,
     ) -> None:
-        """Updates rows with gradients and counts their frequency. Ids are unique; rows that do not exist are created.
+        """Updates rows with gradients and counts their frequency. Slots are unique and have rows.
 
-        `slots_N` as `find` gave it, written to where rows are created. `blocks` are the gradients of consecutive ids.
+        `blocks` are the gradients of consecutive slots.
         """
         self.pushes += 1
-        self._create_missing(ids_N, slots_N)
-        ones_or_counts_N = np.ones(len(ids_N), np.uint32) if counts_N is None else counts_N
-        tasks = [partial(self._tier.count, slots_N, ones_or_counts_N, push)]
+        tasks = [partial(self._tier.count, slots_N, counts_N, push)]
         for part_N, block_ND in _parts(slots_N, blocks):
             tasks.append(partial(self._rule.update, self._tier.rows_SW, part_N, block_ND, self.pushes))
-        share = self._share if len(ids_N) >= SHARE_FROM_ROWS else one_by_one
+        share = self._share if len(slots_N) >= SHARE_FROM_ROWS else one_by_one
         share(tasks)
-        self.rows_updated += len(ids_N)
+        self.rows_updated += len(slots_N)
 
     def upsert(self, ids_N: Ids, blocks: Sequence[Rows]) -> npt.NDArray[np.bool_]:
         """Sets values, creating rows where there are none. State of rows that exist stays. True where a row existed."""
         slots_N = self.find(ids_N)
         existed_N = slots_N >= 0
-        self._create_missing(ids_N, slots_N)
+        self.create_missing(ids_N, slots_N)
         self._set(slots_N, blocks)
         return existed_N
 
@@ -150,18 +165,6 @@ class Table:
     def _set(self, slots_N: Slots, blocks: Sequence[Rows]) -> None:
         for part_N, block_ND in _parts(slots_N, blocks):
             scatter(self._tier.rows_SW, part_N, block_ND)
-
-    def _create_missing(self, ids_N: Ids, slots_N: Slots) -> None:
-        missing_N = np.flatnonzero(slots_N < 0)
-        if not len(missing_N):
-            return
-        new_ids_N = ids_N[missing_N]
-        new_slots_N = self._tier.insert(new_ids_N)
-        row_NW = np.full((len(new_ids_N), self._tier.layout.width), self._rule.initial_state, dtype=np.float32)
-        self._initializer.fill(new_ids_N, row_NW[:, : self.config.dim])
-        scatter(self._tier.rows_SW, new_slots_N, row_NW)
-        slots_N[missing_N] = new_slots_N
-        self.rows_created += len(new_ids_N)
 
 
 def _parts(slots_N: Slots, blocks: Sequence[Rows]) -> Iterator[tuple[Slots, Rows]]:

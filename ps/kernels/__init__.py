@@ -40,6 +40,7 @@ def warm_up() -> None:
         index.erase(some_ids, slots)
     index.close()
     slots = np.arange(4)
+    rows.pop_free(slots.copy(), rows.push_free(slots.copy(), -1, slots), slots[:0])
     hashing.group(np.zeros(4, np.int32), 1)
     for some_counts in (counts, frozen_counts):
         rows.add_counts(np.zeros(8, np.uint32), slots, some_counts)

@@ -26,7 +26,7 @@ from ps.kernels.segments import (
     Segments,
     Slots,
 )
-from ps.memory import ReservedArray
+from ps.memory import ReservedArray, host_ram_bytes
 
 MAX_SLOT = 2**32 - 2
 """A slot is stored as slot + 1 in 32 bits."""
@@ -35,9 +35,11 @@ MAX_SLOT = 2**32 - 2
 class IdIndex:
     """int64 -> slot in [0, MAX_SLOT]. One thread. Arrays given are int64 [n] and contiguous."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_ids: int = MAX_SLOT + 1) -> None:
         self._directory = ReservedArray((), np.int32, 1 << MAX_DEPTH)
-        self._lines = ReservedArray((LINES * 8,), np.int64)
+        # Segments are half full or more; a few of an index that has shrunk may be emptier.
+        max_segments = min(4 * max_ids // MAX_FILL + 64, host_ram_bytes() // (LINES * LINE_BYTES))
+        self._lines = ReservedArray((LINES * 8,), np.int64, max_segments)
         self._depths = ReservedArray((), np.uint8, self._lines.max_rows)
         self._fills = ReservedArray((), np.int32, self._lines.max_rows)
         self._state = np.array([0, 1, 0, 0, 0], np.int64)

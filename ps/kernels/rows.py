@@ -93,3 +93,23 @@ def add_counts(frequency_S: npt.NDArray[np.uint32], slots_N: Slots, counts_N: np
     for i in range(len(slots_N)):
         total = np.uint64(frequency_S[slots_N[i]]) + np.uint64(counts_N[i])
         frequency_S[slots_N[i]] = np.uint32(min(total, np.uint64(0xFFFFFFFF)))
+
+
+@njit(cache=True, nogil=True)
+def push_free(links_S: Ids, head: int, slots_N: Slots) -> int:
+    """Puts slots on a stack that lies in the free slots themselves: links[s] = the one below s. Negative slots are
+    skipped. Returns the new head."""
+    for i in range(len(slots_N)):
+        if slots_N[i] >= 0:
+            links_S[slots_N[i]] = head
+            head = slots_N[i]
+    return head
+
+
+@njit(cache=True, nogil=True)
+def pop_free(links_S: Ids, head: int, out_N: Slots) -> int:
+    """out[i] = the slots on top of the stack, the topmost first. Returns the new head; the stack is not written to."""
+    for i in range(len(out_N)):
+        out_N[i] = head
+        head = links_S[head]
+    return head

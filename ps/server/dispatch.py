@@ -83,6 +83,9 @@ class Dispatcher:
         except PsError as error:
             call.code = code_of(error).name
             raise
+        except MemoryError as error:
+            call.code = "RESOURCE_EXHAUSTED"
+            raise ResourceExhausted(f"the shard has no memory left for this {method.name}: {error}") from error
         except GeneratorExit:
             call.code = "CANCELLED"
             raise

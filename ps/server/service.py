@@ -10,7 +10,7 @@ import xxhash
 from google.protobuf.message import Message
 
 from ps.config import ServiceConfig, TableConfig
-from ps.errors import InvalidArgument, StaleRouting, StateLost
+from ps.errors import InvalidArgument, StaleRouting, StateLost, Unavailable
 from ps.server import inbound
 from ps.shard import Shard
 from ps.shard.ledger import WriteId
@@ -27,13 +27,16 @@ EXPORT_PAGE_BYTES = 16 << 20
 
 
 class ShardService:
-    """Stateless around the shard, but for the routing table that it checks requests against."""
+    """Stateless around the shard, but for the routing table that it checks requests against.
 
-    def __init__(self, shard: Shard, routing: Routing, config: ServiceConfig) -> None:
+    `state_lost` says why every call but Describe and Stats is refused; None while the rows are there.
+    """
+
+    def __init__(self, shard: Shard, routing: Routing, config: ServiceConfig, state_lost: str | None = None) -> None:
         self.shard = shard
         self.routing = routing
         self.config = config
-        self.state_lost: str | None = None
+        self.state_lost = state_lost
 
     # the step protocol
 
@@ -134,6 +137,8 @@ class ShardService:
 
     def describe(self, data: bytes) -> bytes:
         """Control.Describe."""
+        if not self.routing.shards:
+            raise Unavailable("this shard has no routing table yet: the service is still starting")
         tables = [table.config.to_json() for table in list(self.shard.tables.values())]
         return control.DescribeResponse(routing=self.routing.to_proto(), table_configs_json=tables).SerializeToString()
 

@@ -18,6 +18,7 @@ class Assistant:
 
     def __init__(self, name: str) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"assistant-{name}")
+        self._pool.submit(one_by_one, []).result()  # starts the thread here, not in the middle of an update
 
     def share(self, tasks: Sequence[Callable[[], None]]) -> None:
         """Runs all tasks, every other one on the assistant's thread; returns when all are done."""

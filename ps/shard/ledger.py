@@ -2,12 +2,13 @@
 
 Every write carries (worker_id, sequence) and a digest of its body. A known sequence with the same digest is answered
 from here and not applied again; with another digest it is an error. Per worker the last `window` sequences are kept;
-one that is older than all of them cannot be judged and is refused, never guessed at.
+one as old as those forgotten cannot be judged and is refused, never guessed at. Of a worker that has been silent while
+MAX_WORKERS others wrote nothing is kept: its deadline has long passed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from ps.errors import SequenceConflict
@@ -35,44 +36,66 @@ class _Entry(Generic[R]):
     nbytes: int
 
 
-class Ledger(Generic[R]):
-    """Writes of each worker, newest last. Its state depends on the order of writes alone."""
+@dataclass
+class _Worker(Generic[R]):
+    writes: dict[int, _Entry[R]] = field(default_factory=dict)
+    forgotten: int = -1
+    """The newest sequence that was known once; whether one up to it is new cannot be told."""
 
-    def __init__(self, window: int) -> None:
+
+class Ledger(Generic[R]):
+    """Writes of each worker. Its state depends on the order of writes alone."""
+
+    def __init__(self, window: int, max_bytes: int) -> None:
         self._window = window
-        self._workers: dict[int, dict[int, _Entry[R]]] = {}
+        self._max_bytes = max_bytes
+        self._workers: dict[int, _Worker[R]] = {}  # the one heard most recently last
         self.nbytes = 0
         """Estimated bytes held."""
 
     def answer(self, write: WriteId) -> R | None:
         """The result of a repeat, None for a new write; raises SequenceConflict."""
-        known = self._workers.get(write.worker_id)
-        if not known:
+        worker = self._workers.get(write.worker_id)
+        if worker is None:
             return None
-        if write.sequence in known:
-            entry = known[write.sequence]
-            if entry.digest != write.digest:
-                raise SequenceConflict(
-                    f"write {write.sequence} of worker {write.worker_id:#x} came before with another body: "
-                    "a sequence number belongs to one write"
-                )
-            return entry.result
-        newest = max(known)
-        if write.sequence <= newest - self._window:
+        entry = worker.writes.get(write.sequence)
+        if entry is None:
+            if write.sequence > worker.forgotten:
+                return None
             raise SequenceConflict(
-                f"write {write.sequence} of worker {write.worker_id:#x} is more than {self._window} behind its "
-                f"newest, {newest}: whether it was applied is no longer known (raise ledger_window)"
+                f"write {write.sequence} of worker {write.worker_id:#x} may have been applied or not: only writes "
+                f"after {worker.forgotten} are still known (raise ledger_window or max_ledger_bytes)"
             )
-        return None
+        if entry.digest != write.digest:
+            raise SequenceConflict(
+                f"write {write.sequence} of worker {write.worker_id:#x} came before with another body: "
+                "a sequence number belongs to one write"
+            )
+        return entry.result
 
     def record(self, write: WriteId, result: R, nbytes: int = 0) -> None:
         """Remembers a write that was applied, and that its result holds so many bytes of arrays."""
-        known = self._workers.pop(write.worker_id, {})
-        self._workers[write.worker_id] = known  # most recently heard worker last
-        known[write.sequence] = _Entry(write.digest, result, nbytes + ENTRY_BYTES)
+        worker = self._workers.pop(write.worker_id, None) or _Worker()
+        self._workers[write.worker_id] = worker
+        worker.writes[write.sequence] = _Entry(write.digest, result, nbytes + ENTRY_BYTES)
         self.nbytes += nbytes + ENTRY_BYTES
-        if len(known) > self._window:
-            self.nbytes -= known.pop(min(known)).nbytes
+        if len(worker.writes) > self._window:
+            self._forget_oldest(worker)
         if len(self._workers) > MAX_WORKERS:
-            forgotten = self._workers.pop(next(iter(self._workers)))
-            self.nbytes -= sum(entry.nbytes for entry in forgotten.values())
+            silent = self._workers.pop(next(iter(self._workers)))
+            self.nbytes -= sum(entry.nbytes for entry in silent.writes.values())
+        if self.nbytes > self._max_bytes:
+            self._shrink(worker)
+
+    def _shrink(self, last: _Worker[R]) -> None:
+        """Forgets writes of the workers that were silent longest, but never the one just recorded."""
+        for worker in self._workers.values():
+            while len(worker.writes) > (worker is last):
+                self._forget_oldest(worker)
+                if self.nbytes <= self._max_bytes:
+                    return
+
+    def _forget_oldest(self, worker: _Worker[R]) -> None:
+        sequence = min(worker.writes)
+        self.nbytes -= worker.writes.pop(sequence).nbytes
+        worker.forgotten = max(worker.forgotten, sequence)

@@ -79,9 +79,21 @@ class WriteResult:
     """What an upsert, assign or remove answers."""
 
     version: int
-    existed_N: npt.NDArray[np.bool_]
+    n: int
+    existed: npt.NDArray[np.uint8]
+    """Bits: the ledger keeps it for as long as the write may be repeated."""
+
+    @classmethod
+    def of(cls, version: int, existed_N: npt.NDArray[np.bool_]) -> WriteResult:
+        """Packs the flags."""
+        return cls(version, len(existed_N), np.packbits(existed_N))
+
+    @property
+    def existed_N(self) -> npt.NDArray[np.bool_]:  # noqa: N802  an array, so its name carries its shape
+        """Where a row existed."""
+        return np.unpackbits(self.existed, count=self.n).view(np.bool_)
 
     @property
     def nbytes(self) -> int:
         """Bytes of arrays that the ledger keeps with it."""
-        return self.existed_N.nbytes
+        return self.existed.nbytes

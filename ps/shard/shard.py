@@ -24,6 +24,7 @@ from ps.shard.requests import Gradients, PushResult, Rows, StepRef, TableIds, Ta
 from ps.shard.staleness import Staleness
 from ps.shard.steps import LookAhead, Resolved, Steps
 from ps.shard.stream import Allocate, RowStream, plain
+from ps.storage.hot import Ids
 from ps.table import Table
 
 R = TypeVar("R", PushResult, WriteResult)
@@ -45,7 +46,7 @@ class Shard:
         self._assistant = Assistant(str(shard_id))
         self._clock = clock
         self._max_body_bytes = config.max_body_bytes
-        self._ledger: Ledger[PushResult | WriteResult] = Ledger(config.ledger_window)
+        self._ledger: Ledger[PushResult | WriteResult] = Ledger(config.ledger_window, config.max_ledger_bytes)
         self._steps = Steps(config.prepare_ttl_s, config.max_steps, config.max_steps_bytes)
 
     # tables
@@ -142,13 +143,11 @@ class Shard:
         def apply() -> PushResult:
             tables = ahead.tables if ahead.is_valid(self.tables) else self._resolve(target)
             _check_gradients(tables, gradients)
-            for resolved in tables:
-                resolved.table.reserve(int((resolved.slots() < 0).sum()))
+            counts = [_counts(resolved.ids) for resolved in tables]
+            _create_rows(tables)  # the last step that can fail
             self.version += 1
-            for resolved, part in zip(tables, gradients, strict=True):
-                resolved.table.apply(
-                    resolved.ids.ids_N, resolved.slots(), resolved.ids.counts_N, part.blocks, self.version
-                )
+            for resolved, counts_N, part in zip(tables, counts, gradients, strict=True):
+                resolved.table.apply(resolved.slots(), counts_N, part.blocks, self.version)
             if isinstance(target, StepRef):
                 self._steps.finish(target)
             staleness = self.staleness.observe(self.version, pulled_version)
@@ -166,7 +165,6 @@ class Shard:
         def apply() -> npt.NDArray[np.bool_]:
             table = self._table(ids.table)
             table.check(len(ids.ids_N), blocks)
-            table.reserve(len(ids.ids_N))
             return table.upsert(ids.ids_N, blocks)
 
         return self._write(write, apply)
@@ -250,7 +248,7 @@ class Shard:
             )
 
     def _write(self, write: WriteId, apply: Callable[[], npt.NDArray[np.bool_]]) -> WriteResult:
-        return self._once(write, lambda: WriteResult(self.version, apply()))[0]
+        return self._once(write, lambda: WriteResult.of(self.version, apply()))[0]
 
     def _once(self, write: WriteId, apply: Callable[[], R]) -> tuple[R, bool]:
         """The result, and whether it came from the ledger."""
@@ -265,6 +263,23 @@ class Shard:
             return result, False
 
         return self.engine.run(run)
+
+
+def _create_rows(tables: Sequence[Resolved]) -> None:
+    """A row for every id of every table; after an error, none that was not there before."""
+    created: list[tuple[Table, Ids]] = []
+    try:
+        for resolved in tables:
+            table = resolved.table
+            created.append((table, table.create_missing(resolved.ids.ids_N, resolved.slots())))
+    except BaseException:
+        for table, ids_N in created:
+            table.undo_create(ids_N)
+        raise
+
+
+def _counts(ids: TableIds) -> npt.NDArray[np.uint32]:
+    return np.ones(len(ids.ids_N), np.uint32) if ids.counts_N is None else ids.counts_N
 
 
 def _check_unique(ids: Sequence[TableIds]) -> None:

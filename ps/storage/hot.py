@@ -13,10 +13,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ps.kernels.index import IdIndex
-from ps.kernels.rows import add_counts
-from ps.memory import ReservedArray
+from ps.kernels.index import MAX_SLOT, IdIndex
+from ps.kernels.rows import add_counts, pop_free, push_free
+from ps.memory import ReservedArray, host_ram_bytes
 from ps.storage.tier import RowLayout
+
+ROW_OVERHEAD_BYTES = 36
+"""What a row costs beside its own bytes."""
 
 Ids = npt.NDArray[np.int64]
 Slots = npt.NDArray[np.int64]
@@ -28,12 +31,14 @@ class HotTier:
     def __init__(self, layout: RowLayout) -> None:
         self.layout = layout
         self.layout_epoch = 0
-        self._index = IdIndex()
-        self._rows = ReservedArray((layout.width,), np.float32)
-        self._ids = ReservedArray((), np.int64)
-        self._frequency = ReservedArray((), np.uint32)
-        self._last_push = ReservedArray((), np.uint32)
-        self._free = np.empty(0, dtype=np.int64)
+        max_rows = min(host_ram_bytes() // (layout.row_bytes + ROW_OVERHEAD_BYTES), MAX_SLOT + 1)
+        self._index = IdIndex(max_rows)
+        self._rows = ReservedArray((layout.width,), np.float32, max_rows)
+        self._ids = ReservedArray((), np.int64, max_rows)
+        self._frequency = ReservedArray((), np.uint32, max_rows)
+        self._last_push = ReservedArray((), np.uint32, max_rows)
+        self._free = -1  # the slot discarded last; in place of its id is the slot discarded before it, and so on
+        self._n_free = 0
         self._used = 0  # slots below it have been given out at least once
 
     def __len__(self) -> int:
@@ -51,24 +56,23 @@ class HotTier:
         self._index.find(ids_N, slots_N)
         return slots_N
 
-    def reserve(self, n: int) -> None:
-        """Makes sure that `n` more rows fit, or raises ResourceExhausted before anything has changed."""
-        needed = self._used + max(0, n - len(self._free))
-        for array in (self._rows, self._ids, self._frequency, self._last_push):
-            array.ensure(needed)
-
     def insert(self, ids_N: Ids) -> Slots:
-        """Gives each id, all of them new and unique, a slot. The row's bytes are whatever was there: write them."""
+        """Gives each id, all of them new and unique, a slot. The row's bytes are whatever was there: write them.
+
+        Raises ResourceExhausted when memory is at its end, or for ids chosen to collide; then nothing has changed.
+        """
         n = len(ids_N)
-        self.reserve(n)
-        reused = min(n, len(self._free))
-        kept = len(self._free) - reused
-        candidates_N = np.concatenate([self._free[kept:], np.arange(self._used, self._used + n - reused)])
+        reused = min(n, self._n_free)
+        used = self._used + n - reused
+        for array in (self._rows, self._ids, self._frequency, self._last_push):
+            array.ensure(used)
+        candidates_N = np.arange(self._used - reused, used)
+        free = pop_free(self._ids.array, self._free, candidates_N[:reused])
         slots_N = np.empty(n, dtype=np.int64)
         created = self._index.find_or_insert(ids_N, candidates_N, slots_N)
         assert created == n, "insert was given an id that has a row"
-        self._free = self._free[:kept].copy() if reused else self._free
-        self._used += n - reused
+        self._free, self._n_free = free, self._n_free - reused
+        self._used = used
         self._ids.array[slots_N] = ids_N
         self._frequency.array[slots_N] = 0
         return slots_N
@@ -79,11 +83,12 @@ class HotTier:
         self._last_push.array[slots_N] = push & 0xFFFF_FFFF
 
     def discard(self, ids_N: Ids) -> npt.NDArray[np.bool_]:
-        """Drops rows; True where there was one."""
+        """Drops rows; True where there was one. Takes no memory: it must work where memory is at its end."""
         slots_N = np.empty(len(ids_N), dtype=np.int64)
         erased = self._index.erase(ids_N, slots_N)
         if erased:
-            self._free = np.concatenate([self._free, slots_N[slots_N >= 0]])
+            self._free = push_free(self._ids.array, self._free, slots_N)
+            self._n_free += erased
             self.layout_epoch += 1
         return slots_N >= 0
 
@@ -93,7 +98,7 @@ class HotTier:
         end = min(cursor + n, self._used)
         candidates_N = self._ids.array[cursor:end]
         slots_N = self.find(candidates_N)
-        live_N = slots_N == np.arange(cursor, end)  # a freed slot keeps a stale id: it has no row now, or another slot
+        live_N = slots_N == np.arange(cursor, end)  # what a free slot has for an id has no row, or another slot
         return candidates_N[live_N], slots_N[live_N], end if end < self._used else 0
 
     def frequency(self, slots_N: Slots) -> npt.NDArray[np.uint32]:
@@ -106,8 +111,7 @@ class HotTier:
         return {
             "rows": self._rows.committed_bytes,
             "index": self._index.nbytes,
-            "metadata": sum(a.committed_bytes for a in (self._ids, self._frequency, self._last_push))
-            + self._free.nbytes,
+            "metadata": sum(part.committed_bytes for part in (self._ids, self._frequency, self._last_push)),
         }
 
     def close(self) -> None:

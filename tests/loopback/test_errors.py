@@ -223,14 +223,14 @@ def test_a_sequence_with_another_body_is_a_conflict_and_one_too_old_as_well(star
 
 def test_a_push_that_its_client_breaks_off_changes_nothing(server: ShardServer) -> None:
     """The head and half of the rows were there."""
-    head = REQUESTS[methods.PUSH][0].SerializeToString()
-
-    def body() -> Iterator[bytes]:
-        yield head
-        yield codec.payload_message(one_row)
-        raise ConnectionAbortedError
-
     with RawCalls(server.address) as calls:
+        head = requests(calls.header)[methods.PUSH][0].SerializeToString()
+
+        def body() -> Iterator[bytes]:
+            yield head
+            yield codec.payload_message(one_row)
+            raise ConnectionAbortedError
+
         assert isinstance(error_of(calls.transport.stream_in, methods.PUSH, body(), 5.0), PsError)
 
 
@@ -331,8 +331,7 @@ def test_a_client_with_an_old_routing_table_fetches_the_new_one(
         client.push("t", range(50), block(range(50)))
         old = cluster.coordinator.routing
         cluster.coordinator.routing = Routing.even(old.epoch + 1, old.shards, old.coordinator)
-        for server in cluster.servers:
-            server.set_routing(cluster.coordinator.routing)
+        cluster.tell(cluster.coordinator.routing)
         call(client)
         assert client.connection.routing.epoch == old.epoch + 1
         np.testing.assert_array_equal(client.pull("t", range(50)), -block(range(50)))
@@ -380,41 +379,40 @@ def test_a_coordinator_without_shards_yet_is_unavailable_not_wrong(monkeypatch: 
 # bytes from anywhere
 
 
-REQUESTS: dict[Method, list[Message]] = {
-    methods.PREPARE: [pb.PrepareRequest(header=pb.Header(routing_epoch=1), step=1, ids=id_set(t=[1, 2]))],
-    methods.PULL: [
-        pb.PullRequest(header=pb.Header(routing_epoch=1), ids=id_set(t=[1, 2]), return_exists=True, dtype=pb.DTYPE_FP16)
-    ],
-    methods.PUSH: [
-        pb.PushChunk(
-            head=pb.PushHead(
-                header=pb.Header(routing_epoch=1, worker_id=1),
-                sequence=1,
-                ids=id_set(t=[1, 2]),
-                tables=[pb.PushedTable(table="t", rows=2, dim=DIM)],
-            )
-        ),
-        pb.PushChunk(payload=one_row * 2),
-    ],
-    methods.WRITE: [
-        pb.WriteChunk(
-            head=pb.WriteHead(
-                header=pb.Header(routing_epoch=1, worker_id=1),
-                sequence=1,
-                mode=pb.WRITE_MODE_UPSERT,
-                ids=table_ids("t", [1, 2]),
-                shape=pb.PushedTable(table="t", rows=2, dim=DIM),
-            )
-        ),
-        pb.WriteChunk(payload=one_row * 2),
-    ],
-    methods.REMOVE: [pb.RemoveRequest(header=pb.Header(routing_epoch=1), ids=table_ids("t", [1, 2]))],
-    methods.EXPORT: [pb.ExportRequest(header=pb.Header(routing_epoch=1), table="t", cursor=1, max_rows=10)],
-    methods.DESCRIBE: [control.DescribeRequest()],
-    methods.CREATE_TABLE: [control.CreateTableRequest(config_json=summing("n", dim=2).to_json(), exist_ok=True)],
-    methods.DROP_TABLE: [control.DropTableRequest(table="absent", missing_ok=True)],
-    methods.STATS: [control.StatsRequest()],
-}
+def requests(header: pb.Header) -> dict[Method, list[Message]]:
+    return {
+        methods.PREPARE: [pb.PrepareRequest(header=header, step=1, ids=id_set(t=[1, 2]))],
+        methods.PULL: [pb.PullRequest(header=header, ids=id_set(t=[1, 2]), return_exists=True, dtype=pb.DTYPE_FP16)],
+        methods.PUSH: [
+            pb.PushChunk(
+                head=pb.PushHead(
+                    header=header,
+                    sequence=1,
+                    ids=id_set(t=[1, 2]),
+                    tables=[pb.PushedTable(table="t", rows=2, dim=DIM)],
+                )
+            ),
+            pb.PushChunk(payload=one_row * 2),
+        ],
+        methods.WRITE: [
+            pb.WriteChunk(
+                head=pb.WriteHead(
+                    header=header,
+                    sequence=1,
+                    mode=pb.WRITE_MODE_UPSERT,
+                    ids=table_ids("t", [1, 2]),
+                    shape=pb.PushedTable(table="t", rows=2, dim=DIM),
+                )
+            ),
+            pb.WriteChunk(payload=one_row * 2),
+        ],
+        methods.REMOVE: [pb.RemoveRequest(header=header, ids=table_ids("t", [1, 2]))],
+        methods.EXPORT: [pb.ExportRequest(header=header, table="t", cursor=1, max_rows=10)],
+        methods.DESCRIBE: [control.DescribeRequest()],
+        methods.CREATE_TABLE: [control.CreateTableRequest(config_json=summing("n", dim=2).to_json(), exist_ok=True)],
+        methods.DROP_TABLE: [control.DropTableRequest(table="absent", missing_ok=True)],
+        methods.STATS: [control.StatsRequest()],
+    }
 
 
 @pytest.fixture(scope="module")
@@ -430,7 +428,8 @@ def fuzzed() -> str:
 @given(data=st.data())
 def test_no_bytes_whatever_are_an_internal_error(fuzzed: str, method: Method, data: st.DataObject) -> None:
     """A well-formed request with bytes changed, cut and inserted: answered, or refused by a class that says why."""
-    messages = [message.SerializeToString() for message in REQUESTS[method]]
+    with RawCalls(fuzzed, transport=InProcessTransport(fuzzed)) as calls:
+        messages = [message.SerializeToString() for message in requests(calls.header)[method]]
     for _ in range(data.draw(st.integers(0, 3))):
         at = data.draw(st.integers(0, len(messages) - 1))
         message = bytearray(messages[at])
@@ -439,7 +438,6 @@ def test_no_bytes_whatever_are_an_internal_error(fuzzed: str, method: Method, da
         message[where : where + cut] = data.draw(st.binary(max_size=4))
         messages[at] = bytes(message)
     with RawCalls(fuzzed, transport=InProcessTransport(fuzzed)) as calls:
-        calls.header = pb.Header(routing_epoch=1, worker_id=1)
         try:
             assert calls.call(method, *messages) or method.shape is Shape.STREAM_OUT
         except ps.InternalError as error:

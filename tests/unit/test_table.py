@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import mmap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import ps
 from ps.initializer import RowInitializer
 from ps.kernels.reference import init as init_specification
 from ps.kernels.reference import optim as specification
+from ps.memory import host_ram_bytes
 from ps.shard import Gradients, Shard, StepRef, TableIds
 from ps.shard.ledger import WriteId
 from ps.shard.steps import LookAhead
@@ -249,7 +252,9 @@ def test_a_row_removed_and_made_again_starts_anew_in_state_and_frequency() -> No
     ids_N, grads = np.array([1]), np.ones((1, 4), np.float32)
     seen = []
     for push in (1, 2):
-        made.apply(ids_N, made.find(ids_N), np.array([5], np.uint32), [grads], push)
+        slots_N = made.find(ids_N)
+        made.create_missing(ids_N, slots_N)
+        made.apply(slots_N, np.array([5], np.uint32), [grads], push)
         seen.append([array.tolist() for array in made.page(0, 10)[:3]])
         made.remove(ids_N)
     assert seen[0] == seen[1]
@@ -261,7 +266,9 @@ def test_frequency_stops_at_the_largest_uint32() -> None:
     made = table()
     ids_N, most = np.array([1]), np.array([2**32 - 1], np.uint32)
     for push in (1, 2):
-        made.apply(ids_N, made.find(ids_N), most, [np.ones((1, 4), np.float32)], push)
+        slots_N = made.find(ids_N)
+        made.create_missing(ids_N, slots_N)
+        made.apply(slots_N, most, [np.ones((1, 4), np.float32)], push)
     assert made.page(0, 10)[2].tolist() == [float(np.float32(2**32 - 1))]
     made.close()
 
@@ -277,3 +284,17 @@ def test_memory_usage_counts_what_rows_cost() -> None:
     assert used["metadata"] >= 50_000 * 16
     assert made.stats()["rows"] == {"hot": 50_000}
     made.close()
+
+
+@pytest.mark.parametrize("dim", [1, 16, 1024])
+def test_a_table_reserves_little_more_address_space_than_the_host_has_memory(dim: int) -> None:
+    """Address space is 128 TiB: what a table reserves decides how many fit on a large host."""
+
+    def reserved() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
+
+    before = reserved()
+    made = table(dim=dim, optimizer=ps.SGD())
+    assert reserved() - before < 1.8 * host_ram_bytes()
+    made.close()
+    assert reserved() - before < 1 << 30

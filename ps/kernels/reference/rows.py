@@ -52,3 +52,17 @@ def add_counts(frequency_S: npt.NDArray[np.uint32], slots_N: Slots, counts_N: np
     """frequency[slots[i]] += counts[i], stopping at the largest uint32."""
     for slot, count in zip(slots_N, counts_N, strict=True):
         frequency_S[slot] = min(int(frequency_S[slot]) + int(count), 2**32 - 1)
+
+
+def push_free(links_S: Ids, head: int, slots_N: Slots) -> int:
+    """Stacks the slots that are not negative: links[s] = the one below s. Returns the new head."""
+    pushed_N = slots_N[slots_N >= 0]
+    links_S[pushed_N] = np.concatenate([[head], pushed_N])[:-1]
+    return int(pushed_N[-1]) if len(pushed_N) else head
+
+
+def pop_free(links_S: Ids, head: int, out_N: Slots) -> int:
+    """out[i] = the slots on top of the stack, the topmost first. Returns the new head."""
+    for i in range(len(out_N)):
+        out_N[i], head = head, links_S[head]
+    return int(head)

@@ -196,7 +196,7 @@ def test_the_end_of_memory_is_an_error_that_changes_nothing(monkeypatch):
     """Also when it is asked again: the kernel must not write where nothing was reserved."""
 
     def scarce(tail, dtype, max_rows=None):
-        return ReservedArray(tail, dtype, max_rows or 20)
+        return ReservedArray(tail, dtype, max_rows if max_rows == 1 << MAX_DEPTH else 20)
 
     monkeypatch.setattr(index_module, "ReservedArray", scarce)
     index = filled(np.arange(10_000))

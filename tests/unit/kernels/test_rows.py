@@ -134,3 +134,27 @@ def test_rows_beyond_2_to_the_31_floats_are_reached(vast):
     update_rowwise_adagrad(vast, slots_N, np.ones_like(values_ND), F32(1), F32(1))
     assert vast[slots_N, 64].tolist() == [1, 1, 1]
     assert same_bytes(vast[slots_N, :64], values_ND - F32(0.5))
+
+
+@given(st.lists(st.integers(-3, 8), max_size=6), st.integers(0, 2**32))
+def test_free_slots_come_back_last_in_first_out(sizes, seed):
+    """Positive: so many slots, some of them -1, are freed. Negative: so many are taken."""
+    rng, order = np.random.default_rng(seed), 0
+    links_S, expected_S = (np.full(64, 77) for _ in range(2))
+    head = expected_head = -1
+    stack: list[int] = []
+    slots_S = rng.permutation(64)
+    for size in sizes:
+        if size >= 0:
+            slots_N = np.where(rng.random(size) < 0.2, -1, slots_S[order : order + size])
+            order += size
+            head = kernels.push_free(links_S, head, frozen(slots_N))
+            expected_head = reference.push_free(expected_S, expected_head, slots_N)
+            stack += [int(slot) for slot in slots_N if slot >= 0]
+        else:
+            out_N, expected_N = (np.empty(min(-size, len(stack)), np.int64) for _ in range(2))
+            head = kernels.pop_free(links_S, head, out_N)
+            expected_head = reference.pop_free(expected_S, expected_head, expected_N)
+            assert out_N.tolist() == expected_N.tolist() == [stack.pop() for _ in out_N]
+        assert same_bytes(links_S, expected_S)
+        assert head == expected_head == (stack[-1] if stack else -1)

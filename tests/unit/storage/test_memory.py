@@ -7,8 +7,9 @@ import mmap
 import numpy as np
 import pytest
 
+from ps import memory
 from ps.errors import ResourceExhausted
-from ps.memory import HUGE_FROM_BYTES, ReservedArray, host_ram_bytes
+from ps.memory import HUGE_FROM_BYTES, HostMemory, ReservedArray, available_bytes, host_ram_bytes
 
 
 def resident_bytes():
@@ -109,3 +110,32 @@ def test_a_view_outlives_closing():
     assert (view == 9).all()
     del view
     assert resident_bytes() - before < 8 << 20
+
+
+def test_the_host_is_asked_before_memory_is_committed_and_a_refusal_changes_nothing(monkeypatch):
+    left = 200 << 20
+    monkeypatch.setattr(memory, "HOST", HostMemory(lambda: left, keep_free=50 << 20))
+    reserved = ReservedArray((), np.uint8, 1 << 30)
+    reserved.ensure(100 << 20)
+    with pytest.raises(ResourceExhausted, match=r"less than 52,428,800 bytes of memory \(available: 209,715,200\)"):
+        reserved.ensure(300 << 20)
+    assert reserved.committed_bytes == 100 << 20
+    left = 400 << 20
+    reserved.ensure(300 << 20)
+    reserved.close()
+
+
+def test_many_small_steps_stop_at_the_same_place():
+    """What was granted in one look is used up before the next; available memory that others take is noticed then."""
+    left = 500 << 20
+    host = HostMemory(lambda: left, keep_free=100 << 20)
+    for _ in range(400):
+        host.take(1 << 20)
+        left -= 1 << 20
+    with pytest.raises(ResourceExhausted):
+        host.take(1 << 20)
+
+
+def test_available_memory_is_measured():
+    """Its exact value is the host's business, and other processes' too."""
+    assert host_ram_bytes() // 100 < available_bytes() <= host_ram_bytes()
