@@ -15,7 +15,7 @@ from ps.wire.routing import Routing
 def same_split(one: Routing, other: Routing) -> bool:
     """Whether both send every id to the same shard. Addresses may differ: a restarted shard has a new one.
 
-    The epoch would say it, were it not for a service that was ended and launched anew: it counts from 1 again.
+    Between the tables of one service the epoch says it. Another service at the same address may count alike.
     """
     return one is other or (
         one.epoch == other.epoch

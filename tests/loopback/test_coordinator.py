@@ -151,7 +151,6 @@ def test_a_client_of_the_service_before_is_told_that_its_table_is_gone() -> None
         assert before < old.connection.routing.epoch == second.coordinator.routing.epoch
 
 
-@pytest.mark.xfail(reason="the client says the epoch that it knows now, not the one that the batch was split by")
 def test_a_client_of_the_service_before_reads_and_writes_the_rows_of_the_new_one() -> None:
     """The pull was split by the old table and meets the new shards: it must be split again, not taken as it is."""
     with outlived(3) as (old, new, _):
