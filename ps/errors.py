@@ -14,8 +14,12 @@ PsError
 ├── TableExists                        a table of that name exists (with another configuration, if exist_ok)
 ├── SequenceConflict                   a push repeats a sequence number with another body, or is too old to judge
 ├── StaleRouting                       the request was routed by an old table; the client refreshes and asks again
-├── StateLost                          the shard was restarted and its rows are gone
+├── DataLoss
+│   ├── StateLost                      the shard was restarted and its rows are gone
+│   └── CorruptRow                     a row came back from disk with another checksum; the others are well
+├── DiskError                          the disk below the shard does not work: read-only, I/O error
 ├── ResourceExhausted                  memory, message size or queue length; `retry_after_s` when waiting may help
+│   └── DiskFull                       no room on the disk below the shard
 ├── Unavailable (ConnectionError)      nobody answers
 ├── DeadlineExceeded (TimeoutError)    no answer in time
 └── InternalError                      a bug: please report it with the shard's log
@@ -80,8 +84,20 @@ class StaleRouting(PsError):
     """The request was routed by another routing table than the shard's."""
 
 
-class StateLost(PsError):
+class DataLoss(PsError):
+    """Rows are gone."""
+
+
+class StateLost(DataLoss):
     """The shard was restarted and the rows that it held are gone."""
+
+
+class CorruptRow(DataLoss):
+    """A row on disk is not what was written there."""
+
+
+class DiskError(PsError):
+    """The disk below the shard refuses to read or write."""
 
 
 class ResourceExhausted(PsError):
@@ -90,6 +106,10 @@ class ResourceExhausted(PsError):
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class DiskFull(ResourceExhausted):
+    """The disk below the shard has no room."""
 
 
 class Unavailable(PsError, ConnectionError):

@@ -1,8 +1,19 @@
-"""The row layout, shared by every tier."""
+"""What tiers have in common: the layout of a row, rows on their way from one tier to another, and the protocol.
+
+A row's residence may change at any time and its bytes go along unchanged, so what moves is bytes: `Records`. A tier
+gives and takes them in batches; ids are unique in a batch. It knows nothing of the other tiers, of policy or of time.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Ids = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -21,3 +32,41 @@ class RowLayout:
     def row_bytes(self) -> int:
         """Bytes of a row."""
         return self.width * 4
+
+
+@dataclass(frozen=True)
+class Records:
+    """Rows as they lie in a tier, with their statistics."""
+
+    ids_N: Ids
+    rows_NB: npt.NDArray[np.uint8]
+    """[n, bytes of a row]: all of one precision, which their length tells."""
+    scores_N: npt.NDArray[np.float32]
+    """Decayed importance as of the row's last push."""
+    stamps_N: npt.NDArray[np.uint32]
+    """When that push was."""
+
+    def __len__(self) -> int:
+        return len(self.ids_N)
+
+
+class Tier(Protocol):
+    """Rows by id. One suite, tests/conformance, holds for every implementation."""
+
+    def __len__(self) -> int:
+        """Rows held."""
+
+    def read(self, ids_N: Ids) -> list[Records]:
+        """The rows of those ids that are here, in any order; one element for each length of row that occurs."""
+
+    def write(self, records: Records) -> None:
+        """Takes rows in, also over older ones of the same id. All of them, or an error and none is lost below."""
+
+    def discard(self, ids_N: Ids) -> None:
+        """Drops rows; ids without one are left out."""
+
+    def memory_usage(self) -> dict[str, int]:
+        """Bytes of RAM by purpose."""
+
+    def close(self) -> None:
+        """Gives everything back."""

@@ -18,7 +18,8 @@ CODES: dict[type[errors.PsError], grpc.StatusCode] = {
     errors.TableExists: grpc.StatusCode.ALREADY_EXISTS,
     errors.SequenceConflict: grpc.StatusCode.FAILED_PRECONDITION,
     errors.StaleRouting: grpc.StatusCode.ABORTED,
-    errors.StateLost: grpc.StatusCode.DATA_LOSS,
+    errors.DataLoss: grpc.StatusCode.DATA_LOSS,
+    errors.DiskError: grpc.StatusCode.INTERNAL,
     errors.ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -26,7 +27,7 @@ CODES: dict[type[errors.PsError], grpc.StatusCode] = {
 }
 """A class that is not here has the code of its nearest ancestor."""
 
-_CLASS_OF_CODE = {code: kind for kind, code in CODES.items()}
+_CLASS_OF_CODE = {code: kind for kind, code in CODES.items()}  # of two, the last: INTERNAL alone is an InternalError
 _CLASS_OF_NAME = errors.all_errors()
 _NAME, _RETRY = "ps-error", "ps-retry-after-s"
 
@@ -63,9 +64,9 @@ def from_status(code: grpc.StatusCode, details: str, metadata: Iterable[tuple[st
     """The error that a status stands for. A cancelled call is an Unavailable: its outcome is not known."""
     trailers = {key: value for key, value in metadata if isinstance(value, str)}  # ours are text
     kind = _CLASS_OF_NAME.get(trailers.get(_NAME, "")) or _CLASS_OF_CODE.get(code)
-    if kind is errors.ResourceExhausted:
+    if kind is not None and issubclass(kind, errors.ResourceExhausted):
         full = _NAME not in trailers and _GRPC_IS_FULL in details
-        return errors.ResourceExhausted(details, FULL_RETRY_S if full else _seconds(trailers.get(_RETRY)))
+        return kind(details, FULL_RETRY_S if full else _seconds(trailers.get(_RETRY)))
     if kind is not None:
         return kind(details)
     if code is grpc.StatusCode.CANCELLED:
