@@ -27,6 +27,9 @@ PsError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class PsError(Exception):
     """The root of every error that embedding-ps raises on purpose."""
@@ -93,7 +96,14 @@ class StateLost(DataLoss):
 
 
 class CorruptRow(DataLoss):
-    """A row on disk is not what was written there."""
+    """Rows on disk are not what was written there. Within the shard it says which, and has the others of the batch."""
+
+    def __init__(self, message: str, ids: Sequence[int] = (), sound: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.ids = ids
+        """Those whose rows are lost."""
+        self.sound = sound
+        """What the read would have returned without them: a list of `ps.storage.tier.Records`."""
 
 
 class DiskError(PsError):
