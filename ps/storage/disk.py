@@ -62,7 +62,7 @@ class Disk:
         with ExitStack() as undo:
             undo.callback(os.close, _claim(path, fresh))
             self._database = self._open(fresh)
-            undo.callback(self._database.close)
+            undo.callback(self._close_database)
             self._undo = undo.pop_all()
         self._pool = ThreadPoolExecutor(threads, "ps-disk")
 
@@ -117,12 +117,14 @@ class Disk:
             for table in tables:
                 finish.callback(table.close)
             self._pool.shutdown()
-            for table in tables:
-                table.flush()
 
     @property
     def _folder(self) -> Path:
         return self.path / "rocksdb"
+
+    def _close_database(self) -> None:
+        with translated(self.path):
+            self._database.close()
 
     def _open(self, fresh: bool) -> Rdict:
         """Opens RocksDB, with all the column families that there are: it asks for that."""

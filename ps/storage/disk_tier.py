@@ -17,7 +17,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -74,10 +73,7 @@ class DiskTier:
         self._pool = pool
         self._write_options = write_options()
         self._lock = threading.Lock()
-        self._len = 0
-        with suppress(CorruptRow):  # those are counted that can be reached
-            for _ in self._walk(_no_value):
-                self._len += 1
+        self._len = sum(1 for _ in self._walk(_no_value, []))  # those that can be reached
 
     def __len__(self) -> int:
         return self._len
@@ -133,24 +129,25 @@ class DiskTier:
         What cannot be read or is not sound is left out, with the rest of its partition where RocksDB cannot say where
         the next row is; CorruptRow comes when all others have been given. Raises DiskError too.
         """
-        corrupt, reasons = [], []
-        pairs = self._walk(RdictIter.value)
-        try:
-            while batch := list(islice(pairs, batch_rows)):
-                piece = decode(ids_of([key for key, _ in batch]), [value for _, value in batch], self._row_bytes)
-                yield from piece.found
-                corrupt.append(piece.corrupt_N)
-                reasons += piece.reasons
-        except CorruptRow as error:
-            reasons.append(str(error))
+        corrupt = [np.empty(0, np.int64)]
+        reasons: list[str] = []
+        pairs = self._walk(RdictIter.value, reasons)
+        while batch := list(islice(pairs, batch_rows)):
+            piece = decode(ids_of([key for key, _ in batch]), [value for _, value in batch], self._row_bytes)
+            yield from piece.found
+            corrupt.append(piece.corrupt_N)
+            reasons += piece.reasons
         if reasons:
             raise self._corrupt(np.concatenate(corrupt), reasons)
 
     def ids(self, batch_rows: int = ITEMS_ROWS) -> Iterator[Ids]:
         """All ids, as `items` has rows; values are not looked at."""
-        pairs = self._walk(_no_value)
+        reasons: list[str] = []
+        pairs = self._walk(_no_value, reasons)
         while batch := list(islice(pairs, batch_rows)):
             yield ids_of([key for key, _ in batch])
+        if reasons:
+            raise self._corrupt(np.empty(0, np.int64), reasons)
 
     def memory_usage(self) -> dict[str, int]:
         """Bytes of RAM by purpose, of this table alone; `Disk` knows the cache that all share."""
@@ -161,15 +158,18 @@ class DiskTier:
             }
 
     def flush(self) -> None:
-        """Writes the write buffers to disk. Raises DiskFull and DiskError."""
-        with translated(self._path):
-            self._rows.flush()
+        """Writes the write buffers to disk, unless it is closed. Raises DiskFull and DiskError."""
+        if self._family is not None:
+            with translated(self._path):
+                self._rows.flush()
 
     def close(self) -> None:
-        """Lets go of the column family: no call after it. Rows stay if the disk is closed in order. May come twice."""
+        """Writes the write buffers to disk and lets go of the column family, also where it raises DiskFull or DiskError:
+        then the rows that were in them are gone. May be called again, but nothing else after it."""
         if self._family is not None:
             self._family = None  # who holds one holds the database open
-            self._rows.close()
+            with translated(self._path):
+                self._rows.close()
 
     def _by_piece(self, function: Callable[[Ids], Result], ids_N: Ids) -> list[Result]:
         """function(ids) in pieces, in the order of the keys, on the pool's threads."""
@@ -216,15 +216,15 @@ class DiskTier:
         with translated(self._path):
             self._rows.write(batch, self._write_options)
 
-    def _walk(self, value: Callable[[RdictIter], bytes]) -> Iterator[tuple[bytes, bytes]]:
-        """(key, value) of all rows, in order, as they are now. After a block that cannot be read it goes on with the
-        next partition; when all is done it raises CorruptRow if there was one."""
+    def _walk(self, value: Callable[[RdictIter], bytes], reasons: list[str]) -> Iterator[tuple[bytes, bytes]]:
+        """(key, value) of all rows, in order, as they are now. After a block that cannot be read it notes the reason and
+        goes on with the next partition."""
         options = ReadOptions()
         options.set_readahead_size(READAHEAD_BYTES)
         options.fill_cache(False)  # type: ignore[call-arg]  # of the stub. What is read once must not drive the others out
         with translated(self._path):
             walk = self._rows.iter(options)
-        partition, reasons = 0, []
+        partition = 0
         while partition < PARTITIONS:
             walk.seek(partition.to_bytes(2, "big"))
             key = b""
@@ -240,8 +240,6 @@ class DiskTier:
                     raise disk_error(self._path, error) from error
                 reasons.append(str(error))
             partition = max(partition, int.from_bytes(key[:2], "big")) + 1
-        if reasons:
-            raise self._corrupt(np.empty(0, np.int64), reasons)
 
     def _corrupt(self, ids_N: Ids, reasons: Sequence[str], sound: Sequence[Records] = ()) -> CorruptRow:
         with self._lock:
