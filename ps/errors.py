@@ -13,7 +13,7 @@ PsError
 │   └── StepNotFound                   the step was never prepared here, or its lease ran out
 ├── TableExists                        a table of that name exists (with another configuration, if exist_ok)
 ├── SequenceConflict                   a push repeats a sequence number with another body, or is too old to judge
-├── StaleRouting                       the routing table changed, and the call could not follow
+├── StaleRouting                       the request was routed by an old table; the client refreshes and asks again
 ├── DataLoss
 │   ├── StateLost                      the shard was restarted and its rows are gone
 │   └── CorruptRow                     a row came back from disk with another checksum; the others are well
@@ -26,6 +26,9 @@ PsError
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 
 class PsError(Exception):
@@ -95,7 +98,14 @@ class StateLost(DataLoss):
 
 
 class CorruptRow(DataLoss):
-    """A row on disk is not what was written there."""
+    """Rows on disk are not what was written there. Within the shard it says which, and has the others of the batch."""
+
+    def __init__(self, message: str, ids: Sequence[int] = (), sound: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.ids = ids
+        """Those whose rows are lost."""
+        self.sound = sound
+        """What the read would have returned without them: a list of `ps.storage.tier.Records`."""
 
 
 class DiskError(PsError):
