@@ -138,4 +138,4 @@ def pin(marks_S: Marks, slots_N: Slots, change: int) -> None:
         if s >= 0:
             pins = np.int64(marks_S[s]) // PIN
             if pins < MAX_PINS:
-                marks_S[s] = (marks_S[s] & _FLAGS) | np.uint16(max(pins + change, 0) * PIN)
+                marks_S[s] = (marks_S[s] & _FLAGS) | np.uint16(PIN * max(pins + np.int64(change), np.int64(0)))

@@ -24,7 +24,7 @@ import numpy as np
 from ps.errors import PsError
 from ps.kernels import score
 from ps.storage.arena import Arena, Slots
-from ps.storage.disk import DiskTier
+from ps.storage.disk_tier import DiskTier
 from ps.storage.filter import IdFilter
 from ps.storage.tier import Flags, Ids, Records
 
@@ -57,8 +57,8 @@ class Demotion:
     ids_N: Ids
     changed: Records
     """Those that the disk does not have as they are."""
-    new: int
-    """How many of them it has not at all."""
+    held: int
+    """How many of them it has, in an older form."""
     written: threading.Event = field(default_factory=threading.Event)
     error: PsError | None = None
     not_before: int = 0
@@ -68,7 +68,7 @@ class Demotion:
         """Any thread: writes below. An error is kept for `Store.finish`."""
         try:
             if len(self.changed):
-                self.disk.write(self.changed, self.new)
+                self.disk.write(self.changed, self.held)
         except PsError as error:
             self.error = error
         finally:
@@ -88,6 +88,13 @@ class Store:
         self._writing: Demotion | None = None
         self._condemned: deque[Demotion] = deque()
         self._hand = 0  # where the next search for rows to demote begins
+        self.rows_raised = 0
+        self.rows_demoted = 0
+
+    @property
+    def has_below(self) -> bool:
+        """Whether there is any row that is not in RAM."""
+        return self._disk is not None and len(self._disk) > 0
 
     @property
     def going(self) -> int:
@@ -97,8 +104,8 @@ class Store:
     # up
 
     def fetch(self, ids_N: Ids) -> Fetch | None:
-        """Begins to bring up rows that are not in RAM; None if none of them can be on disk. `end` it whatever happens."""
-        if self._disk is None or not len(self._disk):
+        """Begins to bring up rows that are not in RAM; None if none of them can be on disk. `end` it, come what may."""
+        if self._disk is None or not len(self._disk) or not len(ids_N):
             return None
         wanted_N = ids_N[self._below.may_contain(ids_N)]
         if not len(wanted_N):
@@ -121,6 +128,7 @@ class Store:
             slots_N = self.ram.write(records)
             score.mark(self.ram.marks_S, slots_N, score.COPIED, score.DIRTY)
             installed += len(records)
+        self.rows_raised += installed
         return installed
 
     def end(self, fetch: Fetch) -> None:
@@ -168,7 +176,9 @@ class Store:
             demotion = self._condemned.popleft()
             slots_N = demotion.slots_N[self.ram.ids_S[demotion.slots_N] == demotion.ids_N]
             marks_N = self.ram.marks_S[slots_N]
-            self.ram.release(slots_N[marks_N == score.USED | score.COPIED])
+            freed_N = slots_N[marks_N == score.USED | score.COPIED]
+            self.ram.release(freed_N)
+            self.rows_demoted += len(freed_N)
 
     def remove(self, ids_N: Ids) -> Flags:
         """Drops rows on every tier; True where there was one in RAM. Bring those below up before."""
@@ -178,7 +188,7 @@ class Store:
         slots_N = self.ram.find(ids_N)
         copied_N = (slots_N >= 0) & (self.ram.marks_S[slots_N] & score.COPIED != 0)
         if self._disk is not None and copied_N.any():
-            self._disk.discard(ids_N[copied_N])
+            self._disk.discard(ids_N[copied_N], int(copied_N.sum()))
         self._removals += 1
         return self.ram.discard(ids_N)
 
