@@ -6,6 +6,12 @@ it takes from another file does: after a change to `hashing` or `prefetch`, run 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
 
 def warm_up() -> None:
     """Loads (or, the first time on a machine, compiles) every kernel, so that no request waits for it.
@@ -15,7 +21,7 @@ def warm_up() -> None:
     """
     import numpy as np
 
-    from ps.kernels import hashing, init, optim, rows, unique
+    from ps.kernels import bloom, hashing, init, optim, records, rows, unique
     from ps.kernels.index import IdIndex
 
     f32 = np.float32
@@ -38,7 +44,12 @@ def warm_up() -> None:
         rows.gather_or_init(arena, slots, some_ids, np.uint64(0), init.UNIFORM, f32(0), f32(1), grads)
         init.init_rows(some_ids, np.uint64(0), init.UNIFORM, f32(0), f32(1), arena[:4, :2])
         index.erase(some_ids, slots)
+        bloom.add(np.zeros(8, np.uint64), some_ids)
+        bloom.may_contain(np.zeros(8, np.uint64), some_ids, np.zeros(4, np.bool_))
+        keys = np.zeros((4, records.KEY_BYTES), np.uint8)
+        records.encode_keys(some_ids, keys)
     index.close()
+    _warm_up_records(keys)
     slots = np.arange(4)
     rows.pop_free(slots.copy(), rows.push_free(slots.copy(), -1, slots), slots[:0])
     hashing.group(np.zeros(4, np.int32), 1)
@@ -55,3 +66,17 @@ def warm_up() -> None:
         optim.update_rowwise_adagrad(arena, slots, some_grads, f32(0), f32(1))
         optim.update_adam(arena, slots, some_grads, 0.0, 0.9, 0.9, 1.0, 1)
         optim.update_ftrl(arena, slots, some_grads, f32(1), f32(1), f32(0), f32(0))
+
+
+def _warm_up_records(keys: npt.NDArray[np.uint8]) -> None:
+    """Those of rows on disk: what is written is copied into order first, what is read comes read-only off the disk."""
+    import numpy as np
+
+    from ps.kernels import records
+
+    ids, scores, stamps = np.arange(4), np.zeros(4, np.float32), np.zeros(4, np.uint32)
+    rows, values = np.zeros((4, 8), np.uint8), np.zeros((4, 8 + records.HEADER_BYTES), np.uint8)
+    records.encode_values(ids, scores, stamps, rows, values)
+    frozen_values = np.frombuffer(values.tobytes(), np.uint8).reshape(values.shape)
+    records.decode_values(ids, frozen_values, scores, stamps, rows, np.zeros(4, np.bool_))
+    records.decode_keys(np.frombuffer(keys.tobytes(), np.uint8).reshape(keys.shape), ids)
