@@ -160,7 +160,7 @@ class TableConfig(_Frozen):
     half_life_pushes: Annotated[int, Field(ge=64)] = 10_000
     """Pushes of the table after which a use counts half: shorter follows what is new, longer what is regular."""
     swap_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Share of the rows, the least used, that live on disk only, where the shard has one (`ServiceConfig.disk_path`)."""
+    """Share of the rows, the least used, that live on disk only, where the shard has a disk (`disk_path`)."""
 
 
 class ServiceConfig(_Frozen):
@@ -189,7 +189,7 @@ class ServiceConfig(_Frozen):
     max_ledger_bytes: Annotated[int, Field(ge=1 << 20)] = 256 << 20
     """Bytes of remembered writes over all workers; beyond it those of the workers silent longest are forgotten."""
     disk_path: Path | None = None
-    """Directory for rows on disk, one below it for each shard; None: all rows stay in RAM. It is emptied at the start."""
+    """Directory for rows on disk, emptied at the start; each shard has one below it. None: all rows stay in RAM."""
     disk_cache_bytes: Annotated[int, Field(ge=1 << 20)] = 64 << 20
     """RAM for RocksDB's blocks, indexes and filters."""
     drain_timeout_s: Positive = 10.0

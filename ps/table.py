@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from ps.config import TableConfig
+from ps.config import PARTITIONS, TableConfig
 from ps.errors import DimensionMismatch, LengthMismatch
 from ps.initializer import RowInitializer
 from ps.kernels import score
@@ -163,12 +163,17 @@ class Table:
         return self.store.demote(self._ranking.quantile(target), most) if most else None
 
     def page(self, cursor: int, n: int) -> tuple[Ids, Rows, npt.NDArray[np.float32], int]:
-        """Ids, values, scores and the next cursor (0 at the end) of the rows in the next n slots."""
-        slots_N, next_cursor = self._ram.page(cursor, n)
-        ids_N = self._ram.ids_S[slots_N]
-        values_ND = np.empty((len(ids_N), self.config.dim), dtype=np.float32)
-        self._initializer.gather(self._ram.rows_SW, slots_N, ids_N, values_ND)
-        return ids_N, values_ND, self._ram.scores_S2[slots_N, 0], next_cursor
+        """Ids, values, scores and the next cursor (0 at the end) of about n rows: those of the next partitions.
+
+        By partition, because a row stays in its own wherever else it moves.
+        """
+        first = min(cursor, PARTITIONS)
+        end = min(first + max(n * PARTITIONS // max(len(self), 1), 1), PARTITIONS)
+        found = self.store.partitions(first, end)
+        ids_N = np.concatenate([records.ids_N for records in found])
+        values_ND = np.concatenate([records.rows_NB.view(np.float32)[:, : self.config.dim] for records in found])
+        scores_N = np.concatenate([self._ranking.decayed(records.scores_N, records.stamps_N) for records in found])
+        return ids_N, np.ascontiguousarray(values_ND), scores_N, end if end < PARTITIONS else 0
 
     def memory_usage(self) -> dict[str, dict[str, int]]:
         """Bytes by tier and purpose."""
@@ -178,13 +183,15 @@ class Table:
         """Rows, bytes and counters."""
         return {
             "dim": self.config.dim,
-            "rows": {"hot": len(self._ram)},
+            "rows": {"hot": len(self._ram), "disk": len(self) - len(self._ram)},
             "row_bytes": self._layout.row_bytes,
             "bytes": self.memory_usage(),
             "pushes": self.pushes,
             "rows_read": self.rows_read,
             "rows_updated": self.rows_updated,
             "rows_created": self.rows_created,
+            "rows_raised": self.store.rows_raised,
+            "rows_demoted": self.store.rows_demoted,
         }
 
     def close(self) -> None:

@@ -109,11 +109,10 @@ def select(
     for s in range(start, end):
         if found == len(out_N):
             return found, s
-        mark = marks_S[s]
-        if mark & np.uint16(USED) and mark < np.uint16(PIN):
-            if _rank(statistics_S2[s, 0], statistics_S2[s, 1]) <= highest:
-                out_N[found] = s
-                found += 1
+        free_to_go = marks_S[s] & np.uint16(USED) and marks_S[s] < np.uint16(PIN)
+        if free_to_go and _rank(statistics_S2[s, 0], statistics_S2[s, 1]) <= highest:
+            out_N[found] = s
+            found += 1
     return found, end
 
 

@@ -41,6 +41,12 @@ class Ranking:
         if behind >= score.HALF_LIFE:
             self._slide(behind // score.HALF_LIFE * score.HALF_LIFE)
 
+    def decayed(self, scores_N: npt.NDArray[np.float32], stamps_N: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
+        """Scores as of now."""
+        ages_N = self.now - stamps_N.astype(np.int64)
+        factors_N = np.where(ages_N < len(self.decay_T), self.decay_T[np.minimum(ages_N, len(self.decay_T) - 1)], 0)
+        return (scores_N * factors_N).astype(np.float32)
+
     def quantile(self, keep: int) -> int:
         """The rank R with: fewer than `keep` rows are above R, and at least `keep` are at R or above it.
 

@@ -75,14 +75,14 @@ class ShardService:
         first, payload = codec.split(pb.PushChunk, _first(chunks))
         head = first.head
         self._check(head.header)
-        ahead = self.shard.look_ahead(self._target(head))
-        digest = _digest(pb.PushHead(tables=head.tables, dtype=head.dtype, ids_digest=_ids_digest(head)))
-        reader = inbound.BodyReader(
-            head.tables, codec.numpy_dtype(head.dtype or pb.DTYPE_FP32), self.config.max_body_bytes, digest
-        )
-        gradients = inbound.read_body(chunks, payload, reader)
-        write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
-        result = self.shard.push(write, ahead, gradients, head.pulled_version)
+        with self.shard.look_ahead(self._target(head)) as ahead:
+            digest = _digest(pb.PushHead(tables=head.tables, dtype=head.dtype, ids_digest=_ids_digest(head)))
+            reader = inbound.BodyReader(
+                head.tables, codec.numpy_dtype(head.dtype or pb.DTYPE_FP32), self.config.max_body_bytes, digest
+            )
+            gradients = inbound.read_body(chunks, payload, reader)
+            write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
+            result = self.shard.push(write, ahead, gradients, head.pulled_version)
         return pb.PushResponse(
             version=result.version, staleness=result.staleness, repeated=result.repeated
         ).SerializeToString()

@@ -14,7 +14,7 @@ from ps.table import Table
 
 
 class LookAhead:
-    """Begun on the engine thread, waited for and closed on the caller's."""
+    """Begun on the engine thread, waited for on the caller's. As a context manager it holds nothing at the end."""
 
     def __init__(self, target: Target, engine: Engine, io: Executor) -> None:
         self.target = target
@@ -51,10 +51,17 @@ class LookAhead:
         if self._rising is not None:
             self._rising.let_go()
 
+    def __enter__(self) -> LookAhead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
-        """Any thread, always: a push that never came, or failed, holds nothing."""
-        self._ended.wait()
-        self._engine.post(self.let_go)
+        """A push that never came, or failed, holds nothing from now on."""
+        self.wait()
+        if self._rising is not None and self._rising.holds:
+            self._engine.post(self._rising.let_go)
 
     def _read(self, rising: Rising) -> None:
         try:

@@ -24,6 +24,11 @@ class Rising:
         """Whether anything must be read."""
         return bool(self._fetches)
 
+    @property
+    def holds(self) -> bool:
+        """Whether any row is held."""
+        return self._held > 0
+
     def begin(self) -> None:
         """Holds what is in RAM, and begins to read what may be on disk."""
         try:
@@ -43,7 +48,7 @@ class Rising:
             fetch.read()
 
     def finish(self) -> int:
-        """Puts what was read into RAM, where it is held with the rest; returns how many rows. On an error all is let go."""
+        """Puts what was read into RAM, where it is held with the rest; returns how many rows. An error lets all go."""
         try:
             raised = sum(resolved.table.store.install(fetch) for resolved, fetch in self._fetches)
             for resolved in self.tables:

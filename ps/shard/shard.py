@@ -164,12 +164,12 @@ class Shard:
         return stream
 
     def look_ahead(self, target: Target) -> LookAhead:
-        """Checks a push's ids and has their rows brought up while its gradients are still arriving. Close it."""
+        """Has a push's rows brought up while its gradients are still arriving. For a `with` statement."""
         ahead = LookAhead(target, self.engine, self._io)
         self.engine.submit(lambda: ahead.begin(lambda: self._resolve(target)))
         if not isinstance(target, StepRef):
             try:
-                _check_unique(target)
+                _check_unique(target)  # beside the engine's work, not before it
             except BaseException:
                 ahead.close()
                 raise
@@ -381,7 +381,7 @@ def _create_rows(tables: Sequence[Resolved]) -> None:
     created: list[tuple[Resolved, Slots]] = []
     try:
         for resolved in tables:
-            created.append((resolved, resolved.table.create_missing(resolved.ids.ids_N, resolved.slots())))
+            created.append((resolved, resolved.create_missing()))
     except BaseException:
         for resolved, positions_N in created:
             resolved.table.undo_create(resolved.slots(), positions_N)

@@ -1,8 +1,8 @@
 """Prepared steps: ids resolved to slots ahead of the pull and the push that will use them.
 
-Slots that a step holds do not move, but a row may be removed between prepare and push and its slot given to another id.
-The table's `layout_epoch` tells: when it has changed, the ids are looked up again. Ids that had no row in RAM are looked
-up again anyway.
+Rows that a step holds do not move, but one may be removed between prepare and push and its slot given to another id. The
+table's `layout_epoch` tells: when it has changed, the ids are looked up again. So are, each time, ids without a row in
+RAM.
 """
 
 from __future__ import annotations
@@ -70,6 +70,10 @@ class Resolved:
                     self.table.pin(slots_N, -1)
             self._pinned = []
             self._slots_N = None
+
+    def create_missing(self) -> Slots:
+        """A row for every id; returns the positions that had none."""
+        return self.table.create_missing(self.ids.ids_N, self.slots())
 
     def fetch(self) -> Fetch | None:
         """Begins to read the rows that are on disk; None if there are none."""

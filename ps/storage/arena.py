@@ -138,13 +138,6 @@ class Arena:
         self._statistics.array[slots_N, 1] = records.stamps_N
         return slots_N
 
-    def page(self, cursor: int, n: int) -> tuple[Slots, int]:
-        """Slots in use of [cursor, cursor + n), and the next cursor, 0 at the end."""
-        cursor = min(cursor, self._used)
-        end = min(cursor + n, self._used)
-        slots_N = cursor + np.flatnonzero(self._marks.array[cursor:end] & score.USED)
-        return slots_N, end if end < self._used else 0
-
     def memory_usage(self) -> dict[str, int]:
         """Bytes by purpose, committed whether in use or not."""
         return {

@@ -140,6 +140,15 @@ class DiskTier:
         if reasons:
             raise self._corrupt(np.concatenate(corrupt), reasons)
 
+    def partitions(self, first: int, end: int) -> list[Records]:
+        """The rows of partitions [first, end), as `read` has them."""
+        reasons: list[str] = []
+        pairs = list(self._walk(RdictIter.value, reasons, first, end))
+        piece = decode(ids_of([key for key, _ in pairs]), [value for _, value in pairs], self._row_bytes)
+        if reasons or piece.reasons:
+            raise self._corrupt(piece.corrupt_N, reasons + piece.reasons, piece.found)
+        return piece.found
+
     def ids(self, batch_rows: int = ITEMS_ROWS) -> Iterator[Ids]:
         """All ids, as `items` has rows; values are not looked at."""
         reasons: list[str] = []
@@ -164,8 +173,8 @@ class DiskTier:
                 self._rows.flush()
 
     def close(self) -> None:
-        """Writes the write buffers to disk and lets go of the column family, also where it raises DiskFull or DiskError:
-        then the rows that were in them are gone. May be called again, but nothing else after it."""
+        """Writes the write buffers to disk and lets go of the column family, also where it raises DiskFull or
+        DiskError: then the rows that were in them are gone. May be called again, but nothing else after it."""
         if self._family is not None:
             self._family = None  # who holds one holds the database open
             with translated(self._path):
@@ -216,20 +225,24 @@ class DiskTier:
         with translated(self._path):
             self._rows.write(batch, self._write_options)
 
-    def _walk(self, value: Callable[[RdictIter], bytes], reasons: list[str]) -> Iterator[tuple[bytes, bytes]]:
-        """(key, value) of all rows, in order, as they are now. After a block that cannot be read it notes the reason and
-        goes on with the next partition."""
+    def _walk(
+        self, value: Callable[[RdictIter], bytes], reasons: list[str], first: int = 0, end: int = PARTITIONS
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """(key, value) of all rows of partitions [first, end), in order, as they are now. After a block that cannot be
+        read it notes the reason and goes on with the next partition."""
         options = ReadOptions()
         options.set_readahead_size(READAHEAD_BYTES)
         options.fill_cache(False)  # type: ignore[call-arg]  # of the stub. What is read once must not drive the others out
         with translated(self._path):
             walk = self._rows.iter(options)
-        partition = 0
-        while partition < PARTITIONS:
+        partition, beyond = first, end.to_bytes(2, "big")
+        while partition < end:
             walk.seek(partition.to_bytes(2, "big"))
             key = b""
             while walk.valid():
                 key = walk.key()
+                if key >= beyond:
+                    return
                 yield key, value(walk)
                 walk.next()
             try:

@@ -23,6 +23,7 @@ import numpy as np
 
 from ps.errors import PsError
 from ps.kernels import score
+from ps.kernels.hashing import partitions
 from ps.storage.arena import Arena, Slots
 from ps.storage.disk_tier import DiskTier
 from ps.storage.filter import IdFilter
@@ -150,7 +151,8 @@ class Store:
         new_N = slots_N[marks_N & score.COPIED == 0]
         self._below.add(self.ram.ids_S[new_N])  # before the first of them can be missed in RAM
         score.mark(self.ram.marks_S, slots_N, 0, score.DIRTY)
-        self._writing = Demotion(self._disk, slots_N, self.ram.ids_S[slots_N], self.ram.records(changed_N), len(new_N))
+        changed = self.ram.records(changed_N)
+        self._writing = Demotion(self._disk, slots_N, self.ram.ids_S[slots_N], changed, len(changed) - len(new_N))
         return self._writing
 
     def finish(self, demotion: Demotion) -> PsError | None:
@@ -191,6 +193,19 @@ class Store:
             self._disk.discard(ids_N[copied_N], int(copied_N.sum()))
         self._removals += 1
         return self.ram.discard(ids_N)
+
+    def partitions(self, first: int, end: int) -> list[Records]:
+        """All rows of partitions [first, end) as they are now, wherever they are. The caller waits for the disk."""
+        partition_S = np.empty(self.ram.slots_end, np.int32)
+        partitions(self.ram.ids_S[: self.ram.slots_end], partition_S)
+        wanted_S = (
+            (partition_S >= first) & (partition_S < end) & (self.ram.marks_S[: len(partition_S)] & score.USED != 0)
+        )
+        found = [self.ram.records(np.flatnonzero(wanted_S))]
+        if self.has_below and self._disk is not None:
+            below = self._disk.partitions(first, end)
+            found += [_where(records, self.ram.find(records.ids_N) < 0) for records in below]
+        return found
 
     def memory_usage(self) -> dict[str, int]:
         """Bytes of RAM by purpose."""
