@@ -43,6 +43,9 @@ class Sizes:
 QUICK = Sizes(rows=20_000, batch=2_000, dim=64, rounds=3, scale_rows=(2_000, 20_000), starts=1)
 """For tests: every path, no meaning in the figures."""
 
+FULL = Sizes(rows=10_000_000)
+"""Tables that do not fit into any cache."""
+
 
 @dataclass(frozen=True)
 class Contender:

@@ -52,7 +52,7 @@ def add(words_W: Words, ids_N: Ids) -> None:
 
 @njit(cache=True, nogil=True)
 def may_contain(words_W: Words, ids_N: Ids, found_N: npt.NDArray[np.bool_]) -> None:
-    """found[i] = True if ids[i] was put in, and sometimes if it was not. What is True already stays and costs nothing."""
+    """found[i] = True if ids[i] was put in, and sometimes if it was not. What is True already stays, at no cost."""
     blocks = np.uint64(len(words_W) // BLOCK_WORDS)
     hashes = np.empty(2 * LOOK_AHEAD, np.uint64)  # a ring, its length a power of two
     for i in range(len(ids_N) + LOOK_AHEAD):

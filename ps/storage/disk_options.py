@@ -62,7 +62,7 @@ def _bound_memory(options: Options, write_buffer_bytes: int) -> None:
 def _table_format(cache: Cache) -> BlockBasedOptions:
     table = BlockBasedOptions()
     table.set_block_cache(cache)
-    # Else index and filters lie outside the cache, without a bound: 2 to 3 bytes a row.
+    # Else index and filters lie outside the cache, without a bound: 1 to 2 bytes a row.
     table.set_cache_index_and_filter_blocks(True)
     # Those of the youngest files are asked for at every read.
     table.set_pin_l0_filter_and_index_blocks_in_cache(True)

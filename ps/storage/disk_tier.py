@@ -42,7 +42,7 @@ from ps.storage.disk_errors import disk_error, is_corruption, translated
 from ps.storage.disk_options import write_options
 from ps.storage.tier import Ids, Records
 
-PIECE_ROWS = 4096
+PIECE_ROWS = 2048
 """Rows that a thread reads at once: many enough to fill a batch get, few enough that threads take turns at RocksDB and
 at making objects."""
 ITEMS_ROWS = 16_384
@@ -173,8 +173,10 @@ class DiskTier:
                 self._rows.flush()
 
     def close(self) -> None:
-        """Writes the write buffers to disk and lets go of the column family, also where it raises DiskFull or
-        DiskError: then the rows that were in them are gone. May be called again, but nothing else after it."""
+        """Writes the write buffers to disk and lets go of the column family. May come again, nothing else after it.
+
+        Raises DiskFull and DiskError; it is closed then too, and the rows that were in the buffers are gone.
+        """
         if self._family is not None:
             self._family = None  # who holds one holds the database open
             with translated(self._path):

@@ -47,6 +47,13 @@ PROMISED = {
         *((f"{call}_rows_20000", "nanoseconds_per_row") for call in ("pull", "push")),
         *((f"{call}_shards_4", "speed_vs_one_shard") for call in ("pull", "push")),
     },
+    "disk": {
+        *((f"{heat}_{who}", "rows_per_s") for heat in ("warm", "cold") for who in ("ours", "plain", "plain_4_threads")),
+        *((f"{heat}_ours", metric) for heat in ("warm", "cold") for metric in ("vs_plain", "vs_plain_threads")),
+        *((case, "rows_per_s") for case in ("write_new", "write_new_and_compact", "overwrite")),
+        *((f"filter_{kind}", f"{ids}_million_per_s") for kind in ("sized", "grown") for ids in ("present", "absent")),
+        ("full", "bytes_per_row_on_disk"),
+    },
     "startup": {("import_ps", "seconds"), ("to_first_pull", "seconds")},
 }
 PROMISED["push"] = PROMISED["pull"]
@@ -123,7 +130,7 @@ def test_every_benchmark_is_promised_something() -> None:
 
 
 def test_kernel_benchmarks_run_and_keep_their_promises() -> None:
-    names = ["index", "gather", "update", "unique", "codec"]
+    names = ["index", "gather", "update", "unique", "codec", "disk"]
     found = figures(*names)
     for name in names:
         check(found, name)

@@ -39,6 +39,16 @@ def mounted(folder, size):
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+def fill(write) -> int:
+    """write(0), write(1), ... until the disk is full; how many were accepted."""
+    for k in range(60):
+        try:
+            write(k)
+        except DiskFull:
+            return k
+    raise AssertionError("the disk took everything")
+
+
 def raw_value(table, id_):
     return table._rows.get(keys_of(np.array([id_]))[0])
 
@@ -140,15 +150,10 @@ def test_a_full_disk_refuses_writes_whole_goes_on_reading_and_recovers_by_itself
         def write(k):
             table.write(records(range(k * batch, (k + 1) * batch), seed=k, width=1000), held=0)
 
-        accepted = 0
+        accepted = fill(write)
         with pytest.raises(DiskFull, match="no room on the disk below") as caught:
-            while accepted < 60:
-                write(accepted)
-                accepted += 1
-        assert caught.value.retry_after_s == 5
-        assert accepted < 60
-        with pytest.raises(DiskFull):
             write(accepted)
+        assert caught.value.retry_after_s == 5
         assert len(table) == accepted * batch
         everything_N = np.arange((accepted + 2) * batch)
         expected = as_dict(records(range(k * batch, (k + 1) * batch), seed=k, width=1000) for k in range(accepted))
@@ -170,9 +175,7 @@ def test_a_closed_disk_that_was_full_says_so_and_lets_go(tmp_path):
     with mounted(tmp_path / "m", "12m"):
         disk = Disk(tmp_path / "m" / "d", cache_bytes=1 << 20, threads=2, write_buffer_bytes=1 << 20)
         table = disk.table("users", [1000])
-        with pytest.raises(DiskFull):
-            for k in range(60):
-                table.write(records(range(k * 500, (k + 1) * 500), width=1000), held=0)
+        fill(lambda k: table.write(records(range(k * 500, (k + 1) * 500), width=1000), held=0))
         with pytest.raises(DiskFull):
             disk.close()
         disk.close()
@@ -203,26 +206,34 @@ except DiskFull as error:
     assert "refused" in done.stdout, done.stderr
 
 
-def test_a_file_system_that_became_read_only_refuses_writes_and_reads_on(tmp_path):
+def test_a_read_only_file_system_is_refused_at_the_start(tmp_path):
     with mounted(tmp_path / "m", "50m") as remount:
-        disk = Disk(tmp_path / "m" / "d", cache_bytes=1 << 20, threads=2, write_buffer_bytes=1 << 20)
-        table = disk.table("users", [1000])
-        written = records(range(100), width=1000)
-        table.write(written)
-        table.flush()
-        for file in (tmp_path / "m" / "d" / "rocksdb").iterdir():
-            assert file.name
-        try:
-            remount("ro")
-        except subprocess.CalledProcessError:  # files are open for writing: the kernel does not let it
-            disk.close()
-            remount("ro")
+        with small_disk(tmp_path / "m" / "d") as disk:
+            disk.table("users", [ROW]).write(records(range(100)))
+        remount("ro")
+        for fresh in (True, False):
             with pytest.raises(DiskError, match="Read-only file system"):
-                Disk(tmp_path / "m" / "d", cache_bytes=1 << 20, fresh=False)
-            remount("rw")
-            return
-        assert as_dict(table.read(np.arange(200))) == as_dict([written])
-        remount("rw")
+                Disk(tmp_path / "m" / "d", cache_bytes=1 << 20, fresh=fresh)
+
+
+def test_a_directory_that_is_lost_while_in_use_refuses_writes_and_reads_on(tmp_path):
+    """As a mount that is gone: files that are open can be read, no new one can be made."""
+    disk = Disk(tmp_path / "d", cache_bytes=1 << 20, threads=2, write_buffer_bytes=1 << 20)
+    table = disk.table("users", [1000])
+
+    def write(k):
+        table.write(records(range(k * 500, (k + 1) * 500), seed=k, width=1000), held=0)
+
+    write(0)
+    table.flush()
+    table.read(np.arange(500))
+    (tmp_path / "d" / "rocksdb").rename(tmp_path / "elsewhere")
+    with pytest.raises(DiskError, match=r"the disk below .*No such file") as caught:
+        fill(lambda k: write(k + 1))
+    assert str(tmp_path / "d") in str(caught.value)
+    expected = as_dict(records(range(500 * k, 500 * (k + 1)), seed=k, width=1000) for k in range(len(table) // 500))
+    assert as_dict(table.read(np.arange(60 * 500))) == expected
+    with pytest.raises(DiskError):
         disk.close()
 
 
@@ -259,7 +270,7 @@ def test_reads_while_another_thread_writes_and_discards(tmp_path):
                 while not done.is_set():
                     for id_, row in as_dict(table.read(np.arange(3000))).items():
                         assert any(row == rows[id_] for rows in legal)
-            except BaseException as error:
+            except Exception as error:  # noqa: BLE001  another thread's failure is this test's
                 failures.append(error)
 
         readers = [threading.Thread(target=read) for _ in range(2)]
