@@ -23,6 +23,10 @@ BENCHMARKS = {
     "step": ("benchmarks.step:run", "prepare + pull + push of two tables with duplicates, in process and over gRPC"),
     "scale": ("benchmarks.scale:run", "cost of a row from 10^5 to 10^7 rows, and from 1 to 4 shards"),
     "disk": ("benchmarks.disk:run", "rows on disk: batch reads against the binding alone, writes, the filter of ids"),
+    "swap": (
+        "benchmarks.swap:run",
+        "training with half of the rows on disk, and with 36/37, against all of them in RAM",
+    ),
     "startup": ("benchmarks.startup:run", "import ps, and from nothing to the first pull"),
 }
 """Name -> (module:function, what it shows)."""

@@ -244,6 +244,8 @@ class Shard:
                 "steps_prepared": self._steps.prepared,
                 "steps_expired": self._steps.expired,
                 "steps_held": len(self._steps),
+                "rows_late": self.rows_late,
+                "disk_errors": self.disk_errors,
                 "tables": {name: table.stats() for name, table in self.tables.items()},
                 "bytes": self.memory_usage(),
             }
@@ -380,8 +382,7 @@ def _create_rows(tables: Sequence[Resolved]) -> None:
     """A row for every id of every table; after an error, none that was not there before."""
     created: list[tuple[Resolved, Slots]] = []
     try:
-        for resolved in tables:
-            created.append((resolved, resolved.create_missing()))
+        created.extend((resolved, resolved.create_missing()) for resolved in tables)
     except BaseException:
         for resolved, positions_N in created:
             resolved.table.undo_create(resolved.slots(), positions_N)

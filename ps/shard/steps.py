@@ -1,8 +1,8 @@
 """Prepared steps: ids resolved to slots ahead of the pull and the push that will use them.
 
-Rows that a step holds do not move, but one may be removed between prepare and push and its slot given to another id. The
-table's `layout_epoch` tells: when it has changed, the ids are looked up again. So are, each time, ids without a row in
-RAM.
+Rows that a step holds do not move, but one may be removed between prepare and push and its slot given to another id.
+The table's `layout_epoch` tells: when it has changed, the ids are looked up again. So are, each time, ids without a row
+in RAM.
 """
 
 from __future__ import annotations

@@ -1,0 +1,107 @@
+"""Training with part of the rows on disk against the same training with all of them in RAM.
+
+A click model on Criteo-shaped data of Meta's published skew, one shard process and this one as the trainer. All
+variants train the same batches in turn, round by round. Before that the ids are pushed as often as data before would
+have, so that most of them exist and their frequencies are known.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import ps
+from benchmarks.measure import Contender, Report, Sizes, interleave
+from benchmarks.service import one_shard
+from worker.data.synthetic import Synthetic
+from worker.prefetch import Prefetcher, PreparedBatch
+from worker.train import Trainer
+
+DIM, BATCH, STEPS, TABLE = 16, 2048, 8, "ids"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Where the rows live, and how far ahead they are prepared."""
+
+    swap_fraction: float
+    depth: int = 2
+
+
+VARIANTS = {
+    "ram": Variant(0.0),
+    "half_on_disk": Variant(0.5),
+    "half_unprepared": Variant(0.5, depth=0),
+    "ram_1_37": Variant(36 / 37),
+}
+
+
+def run(report: Report, sizes: Sizes) -> None:
+    """`rows` ids in one table; a round is STEPS batches for each variant."""
+    torch.set_num_threads(1)
+    with ExitStack() as stack:
+        runs = {name: stack.enter_context(_Run(variant, sizes)) for name, variant in VARIANTS.items()}
+        rounds = interleave(
+            sizes.rounds, {name: Contender(lambda _, run=run: run.train()) for name, run in runs.items()}
+        )
+        for name, run in runs.items():
+            report.add(name, "samples_per_s", rounds.per_second(name, STEPS * BATCH))
+            if name != "ram":
+                report.add(name, "speed_vs_ram", rounds.speed_ratio(name, "ram"))
+                run.tell(report, name)
+
+
+class _Run:
+    """One variant: its shard, its model, its place in the data."""
+
+    def __init__(self, variant: Variant, sizes: Sizes) -> None:
+        self._variant = variant
+        self._stack = ExitStack()
+        self._sizes = sizes
+
+    def __enter__(self) -> _Run:
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        on_disk = self._variant.swap_fraction > 0
+        self.client, _ = self._stack.enter_context(
+            one_shard(ps.ServiceConfig(disk_path=folder if on_disk else None, metrics=False))
+        )
+        source = Synthetic(rows=1 << 40, total_ids=self._sizes.rows, table=TABLE)
+        table = ps.TableConfig(name=TABLE, dim=DIM, swap_fraction=self._variant.swap_fraction)
+        self._trainer = Trainer(self.client, source, [table], dense_lr=0.02, seed=0)
+        self._fill(source)
+        self._batches: Iterator[PreparedBatch] = iter(
+            Prefetcher(source.batches(BATCH), self._trainer.embeddings, self._variant.depth)
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def train(self) -> None:
+        """One round."""
+        for _ in range(STEPS):
+            self._trainer.step(next(self._batches))
+
+    def tell(self, report: Report, name: str) -> None:
+        """What the shard counted."""
+        (shard,) = self.client.stats()["shards"]
+        table = shard["tables"][TABLE]
+        report.add(name, "rows_in_ram", [float(table["rows"]["hot"])])
+        report.add(name, "rows_on_disk", [float(table["rows"]["disk"])])
+        report.add(name, "critical_path_misses", [float(shard["rows_late"])])
+
+    def _fill(self, source: Synthetic) -> None:
+        """Pushes ids as they occur, without gradients, until `rows` / 2 of them exist."""
+        for batch in source.batches(1 << 16):
+            ids_N = np.concatenate([bags.ids.numpy() for bags in batch.sparse.values()])
+            unique_U, counts_U = np.unique(ids_N, return_counts=True)
+            zeros_UD = np.zeros((len(unique_U), DIM), np.float32)
+            self.client.prepare({TABLE: unique_U}, counts={TABLE: counts_U}).push({TABLE: zeros_UD})
+            if self.client.size(TABLE) > self._sizes.rows // 2:
+                return
