@@ -8,7 +8,7 @@ have, so that most of them exist and their frequencies are known.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,8 @@ from worker.data.synthetic import Synthetic
 from worker.prefetch import Prefetcher, PreparedBatch
 from worker.train import Trainer
 
-DIM, BATCH, STEPS, TABLE = 16, 2048, 8, "ids"
+BATCH, STEPS, TABLE = 2048, 8, "ids"
+FILL_BATCH = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,12 @@ VARIANTS = {
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """`rows` ids in one table; a round is STEPS batches for each variant."""
+    """`swap_rows` rows in one table; a round is STEPS batches for each variant."""
     torch.set_num_threads(1)
     with ExitStack() as stack:
         runs = {name: stack.enter_context(_Run(variant, sizes)) for name, variant in VARIANTS.items()}
-        rounds = interleave(
-            sizes.rounds, {name: Contender(lambda _, run=run: run.train()) for name, run in runs.items()}
-        )
+        _fill([run.client for run in runs.values()], _source(sizes), sizes)
+        rounds = interleave(sizes.rounds, {name: Contender(run.train) for name, run in runs.items()})
         for name, run in runs.items():
             report.add(name, "samples_per_s", rounds.per_second(name, STEPS * BATCH))
             if name != "ram":
@@ -71,10 +71,9 @@ class _Run:
         self.client, _ = self._stack.enter_context(
             one_shard(ps.ServiceConfig(disk_path=folder if on_disk else None, metrics=False))
         )
-        source = Synthetic(rows=1 << 40, total_ids=self._sizes.rows, table=TABLE)
-        table = ps.TableConfig(name=TABLE, dim=DIM, swap_fraction=self._variant.swap_fraction)
+        source = _source(self._sizes)
+        table = ps.TableConfig(name=TABLE, dim=self._sizes.dim, swap_fraction=self._variant.swap_fraction)
         self._trainer = Trainer(self.client, source, [table], dense_lr=0.02, seed=0)
-        self._fill(source)
         self._batches: Iterator[PreparedBatch] = iter(
             Prefetcher(source.batches(BATCH), self._trainer.embeddings, self._variant.depth)
         )
@@ -83,7 +82,7 @@ class _Run:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def train(self) -> None:
+    def train(self, _: object) -> None:
         """One round."""
         for _ in range(STEPS):
             self._trainer.step(next(self._batches))
@@ -96,12 +95,18 @@ class _Run:
         report.add(name, "rows_on_disk", [float(table["rows"]["disk"])])
         report.add(name, "critical_path_misses", [float(shard["rows_late"])])
 
-    def _fill(self, source: Synthetic) -> None:
-        """Pushes ids as they occur, without gradients, until `rows` / 2 of them exist."""
-        for batch in source.batches(1 << 16):
-            ids_N = np.concatenate([bags.ids.numpy() for bags in batch.sparse.values()])
-            unique_U, counts_U = np.unique(ids_N, return_counts=True)
-            zeros_UD = np.zeros((len(unique_U), DIM), np.float32)
-            self.client.prepare({TABLE: unique_U}, counts={TABLE: counts_U}).push({TABLE: zeros_UD})
-            if self.client.size(TABLE) > self._sizes.rows // 2:
-                return
+
+def _source(sizes: Sizes) -> Synthetic:
+    return Synthetic(rows=1 << 40, total_ids=2 * sizes.swap_rows, table=TABLE)
+
+
+def _fill(clients: Sequence[ps.Client], source: Synthetic, sizes: Sizes) -> None:
+    """Pushes ids as often as they occur, with gradients of zero, until `swap_rows` of them exist."""
+    for batch in source.batches(FILL_BATCH):
+        ids_N = np.concatenate([bags.ids.numpy() for bags in batch.sparse.values()])
+        unique_U, counts_U = np.unique(ids_N, return_counts=True)
+        zeros_UD = np.zeros((len(unique_U), sizes.dim), np.float32)
+        for client in clients:
+            client.prepare({TABLE: unique_U}, counts={TABLE: counts_U}).push({TABLE: zeros_UD})
+        if clients[0].size(TABLE) >= sizes.swap_rows:
+            return

@@ -59,13 +59,17 @@ class Rising:
         self._end()
         return raised
 
-    def beside(self) -> None:
-        """For a pull, instead of `finish`: what was read is given to it and stays below. The rest is held still."""
+    def beside(self) -> int:
+        """For a pull, instead of `finish`: what was read is given to it and stays below; returns how many rows."""
+        read = 0
         try:
             for resolved, fetch in self._fetches:
-                resolved.read_beside(resolved.table.store.found(fetch))
+                found = resolved.table.store.found(fetch)
+                resolved.read_beside(found)
+                read += sum(map(len, found))
         finally:
             self._end()
+        return read
 
     def abandon(self) -> None:
         """Nothing comes up, and nothing is held."""

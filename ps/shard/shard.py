@@ -54,7 +54,7 @@ class Shard:
         self.version = 0
         self.repeats = 0
         self.rows_late = 0
-        """Rows that the engine had to wait for: neither prepared nor brought up while the gradients arrived."""
+        """Rows read from disk while a pull or a push waited for them: their prepare was lost, late, or never sent."""
         self.disk_errors = 0
         self.staleness = Staleness()
         self.tables: dict[str, Table] = {}
@@ -155,7 +155,7 @@ class Shard:
         def fill(rising: Rising) -> None:
             with stream.failing():
                 try:
-                    rising.beside()
+                    self.rows_late += rising.beside()
                     stream.fill(self.version, rising.tables, return_exists)
                 finally:
                     rising.let_go()

@@ -54,6 +54,10 @@ PROMISED = {
         *((f"filter_{kind}", f"{ids}_million_per_s") for kind in ("sized", "grown") for ids in ("present", "absent")),
         ("full", "bytes_per_row_on_disk"),
     },
+    "swap": {
+        *((case, "speed_vs_ram") for case in ("half_on_disk", "half_unprepared", "ram_1_37")),
+        ("half_on_disk", "critical_path_misses"),
+    },
     "startup": {("import_ps", "seconds"), ("to_first_pull", "seconds")},
 }
 PROMISED["push"] = PROMISED["pull"]
@@ -138,7 +142,7 @@ def test_kernel_benchmarks_run_and_keep_their_promises() -> None:
 
 @pytest.mark.slow
 def test_all_other_benchmarks_run_and_keep_their_promises() -> None:
-    names = ["echo", "pull", "push", "step", "scale", "startup"]
+    names = ["echo", "pull", "push", "step", "scale", "swap", "startup"]
     found = figures(*names)
     for name in names:
         check(found, name)
