@@ -163,13 +163,8 @@ class Table:
         return self.store.demote(self._ranking.quantile(target), most) if most else None
 
     def page(self, cursor: int, n: int) -> tuple[Ids, Rows, npt.NDArray[np.float32], int]:
-        """Ids, values, scores and the next cursor (0 at the end) of about n rows: those of the next partitions.
-
-        By partition, because a row stays in its own wherever else it moves.
-        """
-        first = min(cursor, PARTITIONS)
-        end = min(first + max(n * PARTITIONS // max(len(self), 1), 1), PARTITIONS)
-        found = self.store.partitions(first, end)
+        """Ids, values, scores and the next cursor (0 at the end) of about n rows: those of the next partitions."""
+        found, end = self.store.page(min(cursor, PARTITIONS), n)
         ids_N = np.concatenate([records.ids_N for records in found])
         values_ND = np.concatenate([records.rows_NB.view(np.float32)[:, : self.config.dim] for records in found])
         scores_N = np.concatenate([self._ranking.decayed(records.scores_N, records.stamps_N) for records in found])

@@ -20,7 +20,9 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
+from ps.config import PARTITIONS
 from ps.errors import PsError
 from ps.kernels import score
 from ps.kernels.hashing import partitions
@@ -194,18 +196,27 @@ class Store:
         self._removals += 1
         return self.ram.discard(ids_N)
 
-    def partitions(self, first: int, end: int) -> list[Records]:
-        """All rows of partitions [first, end) as they are now, wherever they are. The caller waits for the disk."""
+    def page(self, first: int, n: int) -> tuple[list[Records], int]:
+        """All rows of the next partitions from `first` on, about n of them, and the partition after those.
+
+        By partition, because a row stays in its own wherever else it moves. The caller waits for the disk.
+        """
         partition_S = np.empty(self.ram.slots_end, np.int32)
-        partitions(self.ram.ids_S[: self.ram.slots_end], partition_S)
-        wanted_S = (
-            (partition_S >= first) & (partition_S < end) & (self.ram.marks_S[: len(partition_S)] & score.USED != 0)
-        )
-        found = [self.ram.records(np.flatnonzero(wanted_S))]
+        partitions(self.ram.ids_S[: len(partition_S)], partition_S)
+        partition_S[self.ram.marks_S[: len(partition_S)] & score.USED == 0] = -1
+        end = self._end_of_page(partition_S, first, n)
+        found = [self.ram.records(np.flatnonzero((partition_S >= first) & (partition_S < end)))]
         if self.has_below and self._disk is not None:
             below = self._disk.partitions(first, end)
             found += [_where(records, self.ram.find(records.ids_N) < 0) for records in below]
-        return found
+        return found, end
+
+    def _end_of_page(self, partition_S: npt.NDArray[np.int32], first: int, n: int) -> int:
+        """Judged by the rows in RAM, of which every partition has about the same share."""
+        rows = len(self.ram) + (len(self._disk) if self._disk is not None else 0)
+        upto_P = np.cumsum(np.bincount(partition_S[partition_S >= first], minlength=PARTITIONS)[first:])
+        fits = int(np.searchsorted(upto_P, n * len(self.ram) / max(rows, 1), side="right"))
+        return min(first + max(fits, 1), PARTITIONS)
 
     def memory_usage(self) -> dict[str, int]:
         """Bytes of RAM by purpose."""
