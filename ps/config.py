@@ -161,6 +161,11 @@ class TableConfig(_Frozen):
     """Pushes of the table after which a use counts half: shorter follows what is new, longer what is regular."""
     swap_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Share of the rows, the least used, that live on disk only, where the shard has a disk (`disk_path`)."""
+    max_rows_per_shard: Annotated[int, Field(ge=1)] | None = None
+    """Above so many rows on a shard the least important ones are evicted, to nine tenths of it. None: as many as the
+    budgets of the shard allow."""
+    expire_after_pushes: Annotated[int, Field(ge=16)] | None = None
+    """Rows that this many pushes of the table have left alone are dropped (to a sixteenth more). None: never."""
 
 
 class ServiceConfig(_Frozen):
@@ -192,6 +197,9 @@ class ServiceConfig(_Frozen):
     """Directory for rows on disk, emptied at the start; each shard has one below it. None: all rows stay in RAM."""
     disk_cache_bytes: Annotated[int, Field(ge=1 << 20)] = 64 << 20
     """RAM for RocksDB's blocks, indexes and filters."""
+    disk_bytes: Annotated[int, Field(ge=1 << 20)] | None = None
+    """Room for all rows together, as they lie on disk; above it the least important ones are evicted, to nine tenths of
+    it. None: no bound."""
     drain_timeout_s: Positive = 10.0
     """How long a shard that is told to stop waits for calls in progress."""
     metrics: bool = True

@@ -12,10 +12,11 @@ from ps.config import PARTITIONS, TableConfig
 from ps.errors import DimensionMismatch, LengthMismatch
 from ps.initializer import RowInitializer
 from ps.kernels import score
+from ps.kernels.records import HEADER_BYTES, KEY_BYTES
 from ps.kernels.rows import scatter
 from ps.optim import update_rule
-from ps.policy import placement
-from ps.policy.ranking import Ranking
+from ps.policy import eviction, placement
+from ps.policy.ranking import EVERY_RANK, Ranking
 from ps.storage.arena import Arena, Slots
 from ps.storage.disk import Disk
 from ps.storage.store import Demotion, Store
@@ -44,8 +45,10 @@ class Table:
         share: Share = one_by_one,
         disk: Disk | None = None,
         resident_rows: Callable[[int], int] | None = None,
+        bounded: bool = False,
     ) -> None:
-        """`resident_rows`: how many of so many rows belong in RAM; by default what `swap_fraction` leaves."""
+        """`resident_rows`: how many of so many rows belong in RAM; by default what `swap_fraction` leaves. `bounded`:
+        rows may be evicted, by `max_rows_per_shard` or by `evict`."""
         self.config = config
         self._resident_rows = resident_rows or partial(placement.resident_rows, swap_fraction=config.swap_fraction)
         self._share = share
@@ -54,11 +57,14 @@ class Table:
         self._layout = RowLayout(config.dim, self._rule.state_width)
         self._ram = Arena(self._layout.width, np.float32)
         self.store = Store(self._ram, disk.table(config.name, [self._layout.row_bytes]) if disk else None)
-        self._ranking = Ranking(config.half_life_pushes)
+        self._ranking = Ranking(config.half_life_pushes, config.expire_after_pushes)
+        self._bounded = bounded or config.max_rows_per_shard is not None
         self.pushes = 0
         self.rows_read = 0
         self.rows_updated = 0
         self.rows_created = 0
+        self.rows_evicted = 0
+        self.rows_expired = 0
 
     def __len__(self) -> int:
         return self._ranking.total
@@ -67,13 +73,18 @@ class Table:
         return True  # an empty table is a table
 
     @property
+    def record_bytes(self) -> int:
+        """Bytes of a row with its key and header, as it lies on disk."""
+        return self._layout.row_bytes + KEY_BYTES + HEADER_BYTES
+
+    @property
     def layout_epoch(self) -> int:
         """Rises whenever slots found earlier may have become wrong."""
         return self._ram.layout_epoch
 
     def find(self, ids_N: Ids) -> Slots:
         """The slot of each id, -1 where there is no row in RAM."""
-        return self._ram.find(ids_N)
+        return self.store.find(ids_N)
 
     def pin(self, slots_N: Slots, change: int) -> None:
         """One more (1) or one less (-1) holds these slots; what is held stays where it is."""
@@ -107,6 +118,7 @@ class Table:
         new_ids_N = ids_N[missing_N]
         row_NW = np.full((len(new_ids_N), self._layout.width), self._rule.initial_state, dtype=np.float32)
         self._initializer.fill(new_ids_N, row_NW[:, : self.config.dim])
+        self.store.make_room(len(new_ids_N))
         new_slots_N = self._ram.insert(new_ids_N, self._ranking.now)  # the last step that can fail
         self._ranking.count(self._ram.statistics_S2[new_slots_N], 1)
         scatter(self._ram.rows_SW, new_slots_N, row_NW)
@@ -133,20 +145,24 @@ class Table:
         `blocks` are the gradients of consecutive slots.
         """
         self.pushes += 1
-        tasks = [partial(self._touch, slots_N, counts_N.astype(np.float32))]
+        tasks = [partial(self._touch, slots_N, self._added(slots_N, counts_N))]
         for part_N, block_ND in _parts(slots_N, blocks):
             tasks.append(partial(self._rule.update, self._ram.rows_SW, part_N, block_ND, self.pushes))
         share = self._share if len(slots_N) >= SHARE_FROM_ROWS else one_by_one
         share(tasks)
         self.rows_updated += len(slots_N)
         self._ranking.pushed()
+        self._expire()
+        self._limit()
 
     def upsert(self, ids_N: Ids, blocks: Sequence[Rows]) -> Flags:
         """Sets values, creating rows where there are none. State of rows that exist stays. True where a row existed."""
         slots_N = self.find(ids_N)
         existed_N = slots_N >= 0
-        self.create_missing(ids_N, slots_N)
+        created_N = self.create_missing(ids_N, slots_N)
         self._set(slots_N, blocks)
+        self._touch(slots_N[created_N], self._added(slots_N[created_N], np.ones(len(created_N), np.uint32)))
+        self._limit()
         return existed_N
 
     def assign(self, ids_N: Ids, blocks: Sequence[Rows]) -> Flags:
@@ -162,6 +178,19 @@ class Table:
         existed_N = self.store.remove(ids_N)
         self._ranking.count(statistics_N2, -1)
         return existed_N
+
+    def _limit(self) -> None:
+        if self.config.max_rows_per_shard is not None:
+            self.evict(self.config.max_rows_per_shard)
+
+    def evict(self, most: int) -> None:
+        """Drops the least important rows if there are more than `most`; all of them at once, on whatever tier."""
+        if len(self) > most:
+            keep = eviction.rows_kept(len(self), most)
+            highest = self._ranking.highest_of_others(keep, most)
+            self._ranking.tick()
+            self.rows_evicted += self._ranking.drop(highest)
+            self.store.drop(self._ranking.now, highest)
 
     def maintain(self) -> Demotion | None:
         """Begins to move some of the least important rows down, if more are in RAM than should be."""
@@ -186,7 +215,7 @@ class Table:
         """Rows, bytes and counters."""
         return {
             "dim": self.config.dim,
-            "rows": {"hot": len(self._ram), "disk": len(self) - len(self._ram)},
+            "rows": {"hot": min(len(self._ram), len(self)), "disk": max(len(self) - len(self._ram), 0)},
             "row_bytes": self._layout.row_bytes,
             "bytes": self.memory_usage(),
             "pushes": self.pushes,
@@ -195,6 +224,8 @@ class Table:
             "rows_created": self.rows_created,
             "rows_raised": self.store.rows_raised,
             "rows_demoted": self.store.rows_demoted,
+            "rows_evicted": self.rows_evicted,
+            "rows_expired": self.rows_expired,
         }
 
     def close(self) -> None:
@@ -212,8 +243,22 @@ class Table:
             np.uint32(ranking.now),
             ranking.decay_T,
             ranking.counts_R,
+            ranking.counts_ER,
+            ranking.epochs_E,
             ranking.first,
         )
+
+    def _added(self, slots_N: Slots, counts_N: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
+        """What a push adds to the scores of its rows."""
+        added_N = counts_N.astype(np.float32)
+        return added_N * eviction.spread(self._ram.ids_S[slots_N]) if self._bounded else added_N
+
+    def _expire(self) -> None:
+        """Drops rows that were left alone for `expire_after_pushes`."""
+        kept_from, expired = self._ranking.expire()
+        if expired:
+            self.rows_expired += expired
+            self.store.drop(kept_from, EVERY_RANK)
 
     def _set(self, slots_N: Slots, blocks: Sequence[Rows]) -> None:
         for part_N, block_ND in _parts(slots_N, blocks):

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from ps.config import ServiceConfig, TableConfig
 from ps.errors import DuplicateIds, InvalidArgument, LengthMismatch, ResourceExhausted, TableExists, TableNotFound
 from ps.kernels.unique import has_duplicates
+from ps.policy import eviction
 from ps.shard.assistant import Assistant
 from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger, WriteId
@@ -31,6 +32,8 @@ from ps.shard.steps import Resolved, Steps
 from ps.shard.stream import Allocate, RowStream, plain
 from ps.storage.arena import Slots
 from ps.storage.disk import Disk
+from ps.storage.purge import Slice
+from ps.storage.store import Demotion
 from ps.storage.tier import Flags
 from ps.table import Table
 
@@ -65,6 +68,7 @@ class Shard:
         self._closing = False
         self._clock = clock
         self._max_body_bytes = config.max_body_bytes
+        self._room_bytes = None if config.disk_bytes is None else int(config.disk_bytes * eviction.DISK_SHARE)
         self._ledger: Ledger[PushResult | WriteResult] = Ledger(config.ledger_window, config.max_ledger_bytes)
         self._steps = Steps(config.prepare_ttl_s, config.max_steps, config.max_steps_bytes)
 
@@ -76,7 +80,8 @@ class Shard:
         def run() -> bool:
             existing = self.tables.get(config.name)
             if existing is None:
-                self.tables[config.name] = Table(config, self._assistant.share, self._disk)
+                bounded = self._room_bytes is not None
+                self.tables[config.name] = Table(config, self._assistant.share, self._disk, bounded=bounded)
                 return True
             if not exist_ok:
                 raise TableExists(f"table {config.name!r} exists; pass exist_ok=True to use it as it is")
@@ -194,6 +199,7 @@ class Shard:
             ahead.let_go()
             if isinstance(target, StepRef):
                 self._steps.finish(target)
+            self._evict()
             self._maintain()
             staleness = self.staleness.observe(self.version, pulled_version)
             return PushResult(self.version, staleness)
@@ -303,29 +309,44 @@ class Shard:
             self.rows_late += rising.finish()
         rising.let_go()
 
-    def _maintain(self) -> None:
-        """Begins to move rows down that are too many in RAM."""
-        for table in self.tables.values():
-            self._move_down(table)
+    def _evict(self) -> None:
+        """Drops rows if there are more than there is room for. Part of the write that it ends: it goes by the log."""
+        if self._room_bytes is not None:
+            tables = list(self.tables.values())
+            rows, sizes = [len(table) for table in tables], [table.record_bytes for table in tables]
+            for table, most in zip(tables, eviction.rows_allowed(rows, sizes, self._room_bytes), strict=True):
+                table.evict(most)
 
-    def _move_down(self, table: Table) -> None:
-        demotion = None if self._closing else table.maintain()
-        if demotion is None:
-            return
+    def _maintain(self) -> None:
+        """Begins to move rows down that are too many in RAM, and dropped ones out of the way."""
+        for table in self.tables.values():
+            table.store.sweep()
+            if not self._move_down(table) and not self._closing:
+                self._work(table, table.store.purge(), lambda: None)
+
+    def _move_down(self, table: Table) -> bool:
+        """One slice, and the next when it is done; whether there is any."""
+        return not self._closing and self._work(table, table.maintain(), lambda: self._move_down(table))
+
+    def _work(self, table: Table, work: Demotion | Slice | None, then: Callable[[], object]) -> bool:
+        """Writes below on another thread; whether there is anything to write."""
+        if work is None:
+            return False
 
         def write() -> None:
-            demotion.write()
+            work.write()
             self.engine.post(finish)
 
         def finish() -> None:
-            error = table.store.finish(demotion)
+            error = table.store.finish(work)
             if error is None:
-                self._move_down(table)
+                then()
             else:
                 self.disk_errors += 1
                 log.error("table %s: rows cannot go down: %s", table.config.name, error)
 
         self._io.submit(write)
+        return True
 
     # on any other thread
 
@@ -357,7 +378,9 @@ class Shard:
                 rising.finish()
                 table = self._table(ids.table)
                 self._raise_late([Resolved(table, ids)])
-                return WriteResult.of(self.version, apply(table))
+                result = WriteResult.of(self.version, apply(table))
+                self._evict()
+                return result
             finally:
                 rising.let_go()
 

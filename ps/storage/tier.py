@@ -49,6 +49,20 @@ class Records:
     def __len__(self) -> int:
         return len(self.ids_N)
 
+    @property
+    def statistics_N2(self) -> npt.NDArray[np.uint32]:  # noqa: N802  an array, so its name carries its shape
+        """(score's bits, stamp), as `ps.kernels.score` has them."""
+        return np.stack([np.ascontiguousarray(self.scores_N).view(np.uint32), self.stamps_N], axis=1)
+
+
+def where(records: Records, chosen_N: Flags) -> Records:
+    """Some of the records."""
+    if chosen_N.all():
+        return records
+    return Records(
+        records.ids_N[chosen_N], records.rows_NB[chosen_N], records.scores_N[chosen_N], records.stamps_N[chosen_N]
+    )
+
 
 class Tier(Protocol):
     """Rows by id. One suite, tests/conformance, holds for every implementation."""

@@ -102,7 +102,9 @@ class DictTable:
     def upsert(self, ids: list[int], values: Rows) -> list[bool]:
         existed = [id_ in self.rows for id_ in ids]
         for id_, value in zip(ids, values, strict=True):
-            self.create(id_)
+            if id_ not in self.rows:
+                self.create(id_)
+                self.frequency[id_] = 1
             self.rows[id_][:DIM] = value
         return existed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from hypothesis import HealthCheck, settings
@@ -23,13 +23,23 @@ seeds = st.integers(0, 2**32)
 class Swapping(RuleBasedStateMachine):
     """One history for two shards; only the first one swaps and prepares."""
 
+    bounds: ClassVar[dict[str, int]] = {}
+    """What rows are dropped by."""
+
     @initialize()
     def start(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
         config = ps.ServiceConfig(disk_path=Path(self.folder.name), disk_cache_bytes=1 << 20)
         self.swapping, self.plain = Shard(0, config), Shard(0)
         for shard in (self.swapping, self.plain):
-            new_table(shard, optimizer=ps.Adam(lr=0.1), initializer=ps.Normal(), half_life_pushes=64, swap_fraction=0.7)
+            new_table(
+                shard,
+                optimizer=ps.Adam(lr=0.1),
+                initializer=ps.Normal(),
+                half_life_pushes=64,
+                swap_fraction=0.7,
+                **self.bounds,
+            )
         self.steps: dict[int, list[int]] = {}
         self.next_step = 1
 
@@ -72,7 +82,10 @@ class Swapping(RuleBasedStateMachine):
     @invariant()
     def same_size(self) -> None:
         if hasattr(self, "plain"):
-            assert len(self.swapping.tables["t"]) == len(self.plain.tables["t"])
+            tables = [shard.tables["t"] for shard in (self.swapping, self.plain)]
+            assert len(tables[0]) == len(tables[1]) <= self.bounds.get("max_rows_per_shard", 2 * IDS)
+            assert [table.rows_evicted for table in tables] == [tables[0].rows_evicted] * 2
+            assert [table.rows_expired for table in tables] == [tables[0].rows_expired] * 2
 
     def teardown(self) -> None:
         if hasattr(self, "plain"):
@@ -122,7 +135,14 @@ class Swapping(RuleBasedStateMachine):
         }
 
 
+class Evicting(Swapping):
+    """The same, where rows are evicted for want of room and by age."""
+
+    bounds: ClassVar[dict[str, int]] = {"max_rows_per_shard": 16, "expire_after_pushes": 16}
+
+
 TestSwapping = Swapping.TestCase
-TestSwapping.settings = settings(
+TestEvicting = Evicting.TestCase
+TestSwapping.settings = TestEvicting.settings = settings(
     max_examples=40, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
 )
