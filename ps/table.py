@@ -51,6 +51,7 @@ class Table:
         self.rows_read = 0
         self.rows_updated = 0
         self.rows_created = 0
+        self.rows_late = 0
 
     def __len__(self) -> int:
         return self._ranking.total
@@ -155,6 +156,12 @@ class Table:
         self._ranking.count(statistics_N2, -1)
         return existed_N
 
+    def forget(self, ids_N: Ids) -> Ids:
+        """Drops those of the rows that the disk cannot give back; their ids."""
+        lost_N = self.store.forget(ids_N)
+        self._ranking.forget(len(lost_N))
+        return lost_N
+
     def maintain(self) -> Demotion | None:
         """Begins to move some of the least important rows down, if more are in RAM than should be."""
         target = placement.resident_rows(self._ranking.total, self.config.swap_fraction)
@@ -187,6 +194,8 @@ class Table:
             "rows_created": self.rows_created,
             "rows_raised": self.store.rows_raised,
             "rows_demoted": self.store.rows_demoted,
+            "rows_late": self.rows_late,
+            "disk": self.store.below(),
         }
 
     def close(self) -> None:

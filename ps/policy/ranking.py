@@ -34,6 +34,13 @@ class Ranking:
         score.count(statistics_N2, change, self.counts_R, self.first)
         self.total += change * len(statistics_N2)
 
+    def forget(self, n: int) -> None:
+        """Counts out rows whose statistics are lost: of the lowest ranks, where rows on disk are."""
+        self.total -= n
+        from_bottom_R = np.cumsum(self.counts_R)
+        left_R = np.maximum(from_bottom_R - n, 0)
+        self.counts_R = np.diff(left_R, prepend=0)
+
     def advance(self, pushes: int) -> None:
         """Sets the clock. Ranks rise with it: every so often the lowest are counted as one."""
         self.now = pushes // self._pushes_per_tick

@@ -18,9 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.config import ServiceConfig, TableConfig
-from ps.errors import DuplicateIds, InvalidArgument, LengthMismatch, ResourceExhausted, TableExists, TableNotFound
+from ps.errors import (
+    CorruptRow,
+    DuplicateIds,
+    InvalidArgument,
+    LengthMismatch,
+    ResourceExhausted,
+    TableExists,
+    TableNotFound,
+)
 from ps.kernels.unique import has_duplicates
 from ps.shard.assistant import Assistant
+from ps.shard.disk_health import DiskHealth
 from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger, WriteId
 from ps.shard.look_ahead import LookAhead
@@ -50,17 +59,17 @@ class Shard:
         self, shard_id: int, config: ServiceConfig | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         config = config or ServiceConfig()
+        self._disk = _open_disk(config, shard_id)  # the first thing that can fail, before there are threads
+        self._disk_health = DiskHealth(clock)
         self.shard_id = shard_id
         self.version = 0
         self.repeats = 0
         self.rows_late = 0
         """Rows read from disk while a pull or a push waited for them: their prepare was lost, late, or never sent."""
-        self.disk_errors = 0
         self.staleness = Staleness()
         self.tables: dict[str, Table] = {}
         self.engine = Engine(str(shard_id), max_queue=config.max_requests)
         self._assistant = Assistant(str(shard_id))
-        self._disk = _open_disk(config, shard_id)
         self._io = ThreadPoolExecutor(IO_THREADS, thread_name_prefix=f"io-{shard_id}")
         self._closing = False
         self._clock = clock
@@ -145,17 +154,14 @@ class Shard:
 
         def read(rising: Rising) -> None:
             with stream.failing():
-                try:
-                    rising.read()
-                except BaseException:
-                    self.engine.post(rising.abandon)
-                    raise
+                self._read(rising)
                 self.engine.post(lambda: fill(rising))
 
         def fill(rising: Rising) -> None:
             with stream.failing():
                 try:
-                    self.rows_late += rising.beside()
+                    with self._disk_health.reading():
+                        self._count_late(rising.beside())
                     stream.fill(self.version, rising.tables, return_exists)
                 finally:
                     rising.let_go()
@@ -222,8 +228,17 @@ class Shard:
         return self._write(write, ids, apply)
 
     def remove(self, write: WriteId, ids: TableIds) -> WriteResult:
-        """Drops rows. Ids unique."""
-        return self._write(write, ids, lambda table: table.remove(ids.ids_N))
+        """Drops rows, also those that cannot be read any more. Ids unique."""
+        lost: set[int] = set()
+
+        def apply(table: Table) -> Flags:
+            return table.remove(ids.ids_N) | np.isin(ids.ids_N, list(lost))
+
+        while True:
+            try:
+                return self._write(write, ids, apply)
+            except CorruptRow as error:  # those rows cannot be brought up to be removed
+                lost |= set(self._forget(ids.table, np.array(error.ids, np.int64)).tolist())
 
     # reading
 
@@ -231,10 +246,16 @@ class Shard:
         self, name: str, cursor: int, n: int
     ) -> tuple[npt.NDArray[np.int64], Rows, npt.NDArray[np.float32], int]:
         """Ids, values, scores and next cursor of up to n rows. A row that lives through all pages is in just one."""
-        return self.engine.run(lambda: self._table(name).page(cursor, n))
+
+        def run() -> tuple[npt.NDArray[np.int64], Rows, npt.NDArray[np.float32], int]:
+            with self._disk_health.reading():
+                return self._table(name).page(cursor, n)
+
+        return self.engine.run(run)
 
     def stats(self) -> dict[str, object]:
-        """Rows, bytes and counters, all of one moment."""
+        """Rows, bytes and counters, all of one moment. `degraded` says what is wrong with the disk, if anything is."""
+        disk_bytes = self._disk.bytes_on_disk() if self._disk is not None else None  # not on the engine thread's time
 
         def run() -> dict[str, object]:
             return {
@@ -245,7 +266,9 @@ class Shard:
                 "steps_expired": self._steps.expired,
                 "steps_held": len(self._steps),
                 "rows_late": self.rows_late,
-                "disk_errors": self.disk_errors,
+                "disk_errors": self._disk_health.errors,
+                "degraded": self._disk_health.degraded,
+                "disk_bytes": disk_bytes,
                 "tables": {name: table.stats() for name, table in self.tables.items()},
                 "bytes": self.memory_usage(),
             }
@@ -257,6 +280,7 @@ class Shard:
         return {
             "ledger": self._ledger.nbytes,
             "steps": self._steps.nbytes,
+            **(self._disk.memory_usage() if self._disk is not None else {}),
         }
 
     def close(self) -> None:
@@ -298,10 +322,27 @@ class Shard:
         since. Rarely any."""
         rising = Rising(tables)
         rising.begin()
-        if rising.waits:
-            rising.read()
-            self.rows_late += rising.finish()
-        rising.let_go()
+        try:
+            if rising.waits:
+                with self._disk_health.reading():
+                    rising.read()
+                    self._count_late(rising.finish())
+        finally:
+            rising.abandon()
+
+    def _count_late(self, read: Sequence[tuple[Table, int]]) -> None:
+        for table, rows in read:
+            table.rows_late += rows
+            self.rows_late += rows
+
+    def _forget(self, name: str, ids_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Drops those of the rows that the disk cannot give back; their ids."""
+
+        def run() -> npt.NDArray[np.int64]:
+            with self._disk_health.reading():
+                return self._table(name).forget(ids_N)
+
+        return self.engine.run(run)
 
     def _maintain(self) -> None:
         """Begins to move rows down that are too many in RAM."""
@@ -309,7 +350,9 @@ class Shard:
             self._move_down(table)
 
     def _move_down(self, table: Table) -> None:
-        demotion = None if self._closing else table.maintain()
+        if self._closing or not self._disk_health.takes_rows():
+            return
+        demotion = table.maintain()
         if demotion is None:
             return
 
@@ -319,11 +362,13 @@ class Shard:
 
         def finish() -> None:
             error = table.store.finish(demotion)
-            if error is None:
-                self._move_down(table)
-            else:
-                self.disk_errors += 1
-                log.error("table %s: rows cannot go down: %s", table.config.name, error)
+            if error is not None:
+                pause_s = self._disk_health.refused(error)
+                log.error("table %s, next try in %g s: rows cannot go down: %s", table.config.name, pause_s, error)
+                return
+            if len(demotion.changed):
+                self._disk_health.accepted()
+            self._move_down(table)
 
         self._io.submit(write)
 
@@ -340,8 +385,10 @@ class Shard:
         return self.engine.run(run)
 
     def _read(self, rising: Rising) -> None:
+        """On a thread that may wait."""
         try:
-            rising.read()
+            with self._disk_health.reading():
+                rising.read()
         except BaseException:
             self.engine.post(rising.abandon)
             raise
@@ -415,4 +462,5 @@ def _check_gradients(tables: Sequence[Resolved], gradients: Sequence[Gradients])
 def _open_disk(config: ServiceConfig, shard_id: int) -> Disk | None:
     if config.disk_path is None:
         return None
-    return Disk(Path(config.disk_path) / f"shard-{shard_id}", config.disk_cache_bytes)
+    folder = Path(config.disk_path).expanduser().absolute()  # of this host, whoever wrote the configuration
+    return Disk(folder / f"shard-{shard_id}", config.disk_cache_bytes)
