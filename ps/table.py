@@ -134,13 +134,13 @@ class Table:
         `blocks` are the gradients of consecutive slots.
         """
         self.pushes += 1
-        self._ranking.advance(self.pushes)
         tasks = [partial(self._touch, slots_N, counts_N.astype(np.float32))]
         for part_N, block_ND in _parts(slots_N, blocks):
             tasks.append(partial(self._rule.update, self._ram.rows_SW, part_N, block_ND, self.pushes))
         share = self._share if len(slots_N) >= SHARE_FROM_ROWS else one_by_one
         share(tasks)
         self.rows_updated += len(slots_N)
+        self._ranking.pushed()
 
     def upsert(self, ids_N: Ids, blocks: Sequence[Rows]) -> Flags:
         """Sets values, creating rows where there are none. State of rows that exist stays. True where a row existed."""
