@@ -119,7 +119,10 @@ class MetricsServer:
 def _disk(stats: dict[str, Any]) -> Iterator[Metric]:
     """The disk as a whole, then what each table moved; without a disk just that nothing is wrong with it."""
     yield _gauge("ps_degraded", "1 while rows cannot go down to disk or could not be read from it.", _flag(stats))
-    yield _counter("ps_disk_errors", "Writes that the disk refused, reads that failed.", stats["disk_errors"])
+    errors = CounterMetricFamily("ps_disk_errors", "Reads that failed, writes refused.", labels=["operation"])
+    for operation, n in _mapping(stats["disk_errors"]).items():
+        errors.add_metric([operation], n)
+    yield errors
     if stats["disk_bytes"] is None:
         return
     yield _gauge("ps_disk_bytes", "Bytes of files on disk.", stats["disk_bytes"])

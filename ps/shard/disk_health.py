@@ -27,8 +27,8 @@ class DiskHealth:
         self._not_before = 0.0
         self._refused: str | None = None
         self._unread: str | None = None
-        self.errors = 0
-        """Writes refused and reads failed."""
+        self.errors = {"read": 0, "write": 0}
+        """Reads failed and writes refused."""
 
     @property
     def degraded(self) -> str | None:
@@ -42,7 +42,7 @@ class DiskHealth:
 
     def refused(self, error: PsError) -> float:
         """A write failed; the seconds to wait before the next, twice as many each time."""
-        self._count()
+        self._count("write")
         self._refused = f"rows cannot go down to disk: {error}"
         first = error.retry_after_s if isinstance(error, DiskFull) and error.retry_after_s else FIRST_PAUSE_S
         self._pause_s = min(max(first, 2 * self._pause_s), LONGEST_PAUSE_S)
@@ -60,10 +60,10 @@ class DiskHealth:
         try:
             yield
         except (CorruptRow, DiskError) as error:
-            self._count()
+            self._count("read")
             self._unread = f"rows on disk cannot be read: {error}"
             raise
 
-    def _count(self) -> None:
+    def _count(self, operation: str) -> None:
         with self._counting:
-            self.errors += 1
+            self.errors[operation] += 1

@@ -11,7 +11,7 @@ import pytest
 import ps
 from ps.server.shard_server import ShardServer
 from tests.conftest import StartServer
-from tests.loopback.scrape import labels_by_name, scrape, value
+from tests.loopback.scrape import Scrape, labels_by_name, scrape, value
 from tests.loopback.tables import DIM, block
 from tests.loopback.test_server import DOCUMENTED
 from tests.waiting import until
@@ -46,6 +46,10 @@ def client(server: ShardServer) -> Iterator[ps.Client]:
         yield connected
 
 
+def errors(found: Scrape, operation: str) -> float:
+    return value(found, "ps_disk_errors_total", operation=operation)
+
+
 def test_the_metrics_of_a_disk_are_those_documented(server: ShardServer, client: ps.Client) -> None:
     client.pull("t", IDS)
     assert labels_by_name(scrape(server)) == DOCUMENTED_WITH_DISK
@@ -72,7 +76,7 @@ def test_rows_are_counted_on_their_way_down_up_and_when_they_are_late(server: Sh
     assert value(up, "ps_rows_late_total", table="t") == 100, "what was prepared is not late"
     for name in ("raised", "demoted", "late"):
         assert value(up, f"ps_rows_{name}_total", table="u") == 0
-    assert value(up, "ps_degraded") == value(up, "ps_disk_errors_total") == 0
+    assert value(up, "ps_degraded") == errors(up, "read") == errors(up, "write") == 0
 
 
 def test_the_memory_of_rocksdb_is_told_by_purpose(server: ShardServer, client: ps.Client) -> None:
@@ -85,4 +89,5 @@ def test_the_memory_of_rocksdb_is_told_by_purpose(server: ShardServer, client: p
 
 def test_a_degraded_shard_is_seen(server: ShardServer, client: ps.Client) -> None:
     server.shard._disk_health.refused(ps.DiskError("gone"))
-    assert value(scrape(server), "ps_degraded") == value(scrape(server), "ps_disk_errors_total") == 1
+    found = scrape(server)
+    assert (value(found, "ps_degraded"), errors(found, "read"), errors(found, "write")) == (1, 0, 1)

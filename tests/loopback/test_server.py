@@ -451,7 +451,7 @@ DOCUMENTED = {
     "ps_rows_demoted_total": {"table"},
     "ps_rows_late_total": {"table"},
     "ps_degraded": set(),
-    "ps_disk_errors_total": set(),
+    "ps_disk_errors_total": {"operation"},
     "ps_pushes_total": set(),
     "ps_pushes_repeated_total": set(),
     "ps_steps_prepared_total": set(),

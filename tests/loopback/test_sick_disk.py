@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2
 
 import ps
-from ps.errors import CorruptRow, DiskFull
+from ps.errors import CorruptRow, DiskError, DiskFull
 from ps.server.shard_server import ShardServer
 from ps.storage.disk_tier import DiskTier
 from ps.storage.tier import Records
 from tests.conftest import StartServer
 from tests.loopback.tables import DIM, block, contents
 from tests.loopback.test_server import health
-from tests.unit.storage.test_disk_failures import put_raw, raw_value
+from tests.unit.storage.disks import spoil_a_block
+from tests.unit.storage.test_disk_failures import mounted, put_raw, raw_value
 from tests.waiting import until
 
 IDS = np.arange(200)
@@ -59,7 +61,7 @@ def spoil(server: ShardServer, id_: int) -> None:
     put_raw(tier(server), id_, bytes(value))
 
 
-def only(client: ps.Client) -> dict[str, object]:
+def only(client: ps.Client) -> dict[str, Any]:
     (shard,) = client.stats()["shards"]
     return shard
 
@@ -87,7 +89,7 @@ def test_a_corrupt_row_is_an_error_of_those_who_ask_for_it_and_of_nobody_else(
     assert health(server) == health_pb2.HealthCheckResponse.SERVING
     shard = only(client)
     assert str(shard["degraded"]).startswith("rows on disk cannot be read: table 't'")
-    assert int(str(shard["disk_errors"])) >= len(calls)
+    assert shard["disk_errors"]["read"] >= len(calls)
 
 
 def test_rows_go_down_again_after_a_push_that_met_a_corrupt_row(server: ShardServer, client: ps.Client) -> None:
@@ -136,7 +138,7 @@ def test_a_disk_that_refuses_writes_degrades_the_shard_and_is_asked_again_after_
         for _ in range(20):
             client.push("t", IDS, block(0 * IDS))
         assert len(asked) == 1, "not again for five seconds, however many pushes"
-        assert only(client)["disk_errors"] == 1
+        assert only(client)["disk_errors"] == {"read": 0, "write": 1}
         assert health(server) == health_pb2.HealthCheckResponse.SERVING
         np.testing.assert_array_equal(client.pull("t", IDS), block(IDS))
         patched.undo()
@@ -145,3 +147,98 @@ def test_a_disk_that_refuses_writes_degrades_the_shard_and_is_asked_again_after_
         until(lambda: len(on_disk(server)) >= 150)
         assert only(client)["degraded"] is None
         np.testing.assert_array_equal(client.pull("t", IDS), block(IDS))
+
+
+WIDE = 1024
+WIDE_TABLE = TABLE.model_copy(update={"dim": WIDE})
+BATCH = 2000
+"""8 MB of rows: eight such fill a write buffer of RocksDB's."""
+
+
+def wide(ids_N: np.ndarray) -> np.ndarray:
+    return np.repeat(ids_N.astype(np.float32)[:, None], WIDE, axis=1)
+
+
+def push_until_refused(client: ps.Client) -> np.ndarray:
+    """Pushes new rows until the disk takes no more of them; the ids."""
+    for k in range(40):
+        ids_N = np.arange(k * BATCH, (k + 1) * BATCH)
+        client.push("t", ids_N, -wide(ids_N))
+        if only(client)["degraded"] is not None:
+            return np.arange((k + 1) * BATCH)
+    raise AssertionError("the disk took everything")
+
+
+def test_a_disk_that_is_full_costs_no_row_and_is_used_again_when_there_is_room(tmp_path: Path) -> None:
+    config = ps.ServiceConfig(disk_path=tmp_path / "m" / "d", metrics=False)
+    with (
+        mounted(tmp_path / "m", "12m") as remount,
+        ShardServer(0, config) as server,
+        ps.connect(server.address) as client,
+    ):
+        client.create_table(WIDE_TABLE)
+        ids_N = push_until_refused(client)
+        assert "no room on the disk" in only(client)["degraded"]
+        assert only(client)["disk_errors"]["write"] >= 1
+        client.push("t", ids_N[::1000], 0 * wide(ids_N[::1000]))
+        assert client.size("t") == len(ids_N)
+        np.testing.assert_array_equal(client.pull("t", ids_N[::7]), wide(ids_N[::7]))
+        remount("size=1g")
+
+        def well_again() -> bool:
+            client.push("t", ids_N[:1], 0 * wide(ids_N[:1]))
+            return only(client)["degraded"] is None
+
+        until(well_again)
+        until(lambda: only(client)["tables"]["t"]["rows"]["hot"] <= 0.2 * len(ids_N))
+        np.testing.assert_array_equal(client.pull("t", ids_N[::7]), wide(ids_N[::7]))
+
+
+def test_a_disk_that_cannot_be_written_to_any_more_is_read_on(tmp_path: Path) -> None:
+    """As a mount that is gone, or read-only from now on: files that are open can be read, no new one can be made."""
+    config = ps.ServiceConfig(disk_path=tmp_path / "d", metrics=False)
+    with ShardServer(0, config) as server, ps.connect(server.address) as client:
+        client.create_table(WIDE_TABLE)
+        (tmp_path / "d" / "shard-0" / "rocksdb").rename(tmp_path / "elsewhere")
+        ids_N = push_until_refused(client)
+        assert "No such file" in only(client)["degraded"]
+        client.push("t", ids_N[::1000], 0 * wide(ids_N[::1000]))
+        assert only(client)["tables"]["t"]["rows"]["disk"] > 0, "some had gone down before"
+        np.testing.assert_array_equal(client.pull("t", ids_N[::7]), wide(ids_N[::7]))
+        assert client.remove("t", ids_N[-10:]).all()
+        assert health(server) == health_pb2.HealthCheckResponse.SERVING
+        client.drop_table("t")
+        with pytest.raises(ps.NotFound):
+            client.size("t")
+
+
+def test_a_read_only_disk_is_a_typed_error_at_the_start(tmp_path: Path) -> None:
+    with mounted(tmp_path / "m", "12m") as remount:
+        remount("ro")
+        with pytest.raises(DiskError, match="Read-only file system"):
+            ShardServer(0, ps.ServiceConfig(disk_path=tmp_path / "m" / "d"))
+
+
+def test_changed_bytes_in_a_file_cost_the_rows_there_and_no_others(tmp_path: Path, start_server: StartServer) -> None:
+    server = start_server(disk_path=tmp_path)
+    ids_N = np.arange(20_000)
+    with ps.connect(server.address) as client:
+        client.create_table(TABLE)
+        client.push("t", ids_N, block(-ids_N))
+        until(lambda: only(client)["tables"]["t"]["rows"]["hot"] <= 2000)
+        tier(server).flush()
+        spoil_a_block(tmp_path / "shard-0")
+        with pytest.raises(CorruptRow, match=r"others of this batch\) on disk .*checksum mismatch"):
+            client.pull("t", ids_N)
+        pieces = np.split(ids_N, 200)
+        lost = []
+        for piece_N in pieces:
+            try:
+                np.testing.assert_array_equal(client.pull("t", piece_N), block(piece_N))
+            except CorruptRow:
+                lost.append(piece_N)
+        assert 1 <= len(lost) < len(pieces)
+        gone_N = np.concatenate(lost)
+        assert client.remove("t", gone_N).all()
+        assert client.size("t") == len(ids_N) - len(gone_N)
+        np.testing.assert_array_equal(client.pull("t", gone_N), block(0 * gone_N))

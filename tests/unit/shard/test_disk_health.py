@@ -30,7 +30,7 @@ def test_each_refusal_doubles_the_pause_and_a_write_that_passes_ends_it(error: p
         assert not health.takes_rows()
         clock.now += 0.02
     assert health.degraded == f"rows cannot go down to disk: {error}"
-    assert health.errors == len(pauses)
+    assert health.errors == {"read": 0, "write": len(pauses)}
     health.accepted()
     assert health.degraded is None
     assert health.refused(error) == pauses[0]
@@ -40,12 +40,12 @@ def test_a_read_that_failed_is_raised_counted_and_not_forgotten_after_a_write() 
     health = DiskHealth(Clock())
     with health.reading():
         pass
-    assert (health.errors, health.degraded) == (0, None)
+    assert (health.errors["read"], health.degraded) == (0, None)
     with pytest.raises(CorruptRow), health.reading():
         raise CorruptRow("row 7")
     health.accepted()
-    assert (health.errors, health.degraded) == (1, "rows on disk cannot be read: row 7")
+    assert (health.errors["read"], health.degraded) == (1, "rows on disk cannot be read: row 7")
     assert health.takes_rows(), "what can be read must not keep rows from going down"
     with pytest.raises(ps.TableNotFound), health.reading():
         raise ps.TableNotFound("t")
-    assert health.errors == 1
+    assert health.errors == {"read": 1, "write": 0}
