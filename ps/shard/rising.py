@@ -65,9 +65,12 @@ class Rising:
         """For a pull, instead of `finish`: what was read is given to it and stays below; how many rows of which
         table."""
         read = []
+        for resolved in self.tables:
+            resolved.beside = None  # an earlier pull of the same step has read its own
         try:
             for resolved, fetch in self._fetches:
                 found = resolved.table.store.found(fetch)
+                resolved.slots()  # what another step has brought up meanwhile is in RAM, and not in `found`
                 resolved.read_beside(found)
                 read.append((resolved.table, sum(map(len, found))))
         finally:
