@@ -194,7 +194,8 @@ class ServiceConfig(_Frozen):
     max_ledger_bytes: Annotated[int, Field(ge=1 << 20)] = 256 << 20
     """Bytes of remembered writes over all workers; beyond it those of the workers silent longest are forgotten."""
     disk_path: Path | None = None
-    """Directory for rows on disk, emptied at the start; each shard has one below it. None: all rows stay in RAM."""
+    """Directory for rows on disk; None: all rows stay in RAM. Each shard has a folder of its own below it, which it
+    empties at the start: scratch space. A relative path, and ~, are those of the host that the shard runs on."""
     disk_cache_bytes: Annotated[int, Field(ge=1 << 20)] = 64 << 20
     """RAM for RocksDB's blocks, indexes and filters."""
     disk_bytes: Annotated[int, Field(ge=1 << 20)] | None = None

@@ -65,6 +65,7 @@ class Table:
         self.rows_created = 0
         self.rows_evicted = 0
         self.rows_expired = 0
+        self.rows_late = 0
 
     def __len__(self) -> int:
         return self._ranking.total
@@ -192,6 +193,12 @@ class Table:
             self.rows_evicted += self._ranking.drop(highest)
             self.store.drop(self._ranking.now, highest)
 
+    def forget(self, ids_N: Ids) -> Ids:
+        """Drops those of the rows that the disk cannot give back; their ids."""
+        lost_N = self.store.forget(ids_N)
+        self._ranking.forget(len(lost_N))
+        return lost_N
+
     def maintain(self) -> Demotion | None:
         """Begins to move some of the least important rows down, if more are in RAM than should be."""
         target = self._resident_rows(self._ranking.total)
@@ -226,6 +233,8 @@ class Table:
             "rows_demoted": self.store.rows_demoted,
             "rows_evicted": self.rows_evicted,
             "rows_expired": self.rows_expired,
+            "rows_late": self.rows_late,
+            "disk": self.store.below(),
         }
 
     def close(self) -> None:

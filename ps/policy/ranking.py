@@ -48,6 +48,14 @@ class Ranking:
         score.count(statistics_N2, change, self.counts_R, self.counts_ER, self.epochs_E, self.first)
         self.total += change * len(statistics_N2)
 
+    def forget(self, n: int) -> None:
+        """Counts out rows whose statistics are lost: of the lowest ranks, where rows on disk are, the oldest first."""
+        left_R = np.diff(np.maximum(np.cumsum(self.counts_R) - n, 0), prepend=0)
+        aged_ER = np.maximum(np.cumsum(self.counts_ER, axis=0) - (self.counts_R - left_R), 0)
+        self.counts_ER[:] = np.diff(aged_ER, axis=0, prepend=0)
+        self.counts_R = left_R
+        self.total = int(left_R.sum())
+
     def pushed(self) -> bool:
         """A push has ended; whether a tick has passed with it."""
         self._pushes += 1

@@ -39,6 +39,11 @@ class Slice:
     written: threading.Event = field(default_factory=threading.Event)
     error: PsError | None = None
 
+    @property
+    def wrote(self) -> bool:
+        """Whether there was anything to discard."""
+        return len(self.gone_N) > 0
+
     def write(self) -> None:
         """Any thread. An error is kept for `Store.finish`."""
         try:

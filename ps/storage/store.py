@@ -24,9 +24,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.config import PARTITIONS
-from ps.errors import PsError
+from ps.errors import CorruptRow, PsError
 from ps.kernels import score
 from ps.kernels.hashing import partitions
+from ps.kernels.records import HEADER_BYTES, KEY_BYTES
 from ps.storage.arena import Arena, Slots
 from ps.storage.disk_tier import DiskTier
 from ps.storage.dropped import Dropped
@@ -69,6 +70,11 @@ class Demotion:
     error: PsError | None = None
     not_before: int = 0
     """The fetches below this number were open when the write had ended."""
+
+    @property
+    def wrote(self) -> bool:
+        """Whether there was anything to write."""
+        return len(self.changed) > 0
 
     def write(self) -> None:
         """Any thread: writes below. An error is kept for `Store.finish`."""
@@ -218,6 +224,19 @@ class Store:
         self._removals += 1
         return self.ram.discard(ids_N)
 
+    def forget(self, ids_N: Ids) -> Ids:
+        """Drops rows on disk that cannot be read any more, by their ids alone; returns those. The others stay."""
+        if self._disk is None:
+            return ids_N[:0]
+        try:
+            self._disk.read(ids_N[self.ram.find(ids_N) < 0])
+        except CorruptRow as error:
+            lost_N = np.array(error.ids, np.int64)
+            self._disk.discard(lost_N, len(lost_N))
+            self._removals += 1
+            return lost_N
+        return ids_N[:0]
+
     # dropping
 
     def drop(self, tick: int, highest: int) -> None:
@@ -275,6 +294,19 @@ class Store:
         upto_P = np.cumsum(np.bincount(partition_S[partition_S >= first], minlength=PARTITIONS)[first:])
         fits = int(np.searchsorted(upto_P, n * len(self.ram) / max(rows, 1), side="right"))
         return min(first + max(fits, 1), PARTITIONS)
+
+    def below(self) -> dict[str, int]:
+        """What lies on disk, and how much of it has come and gone; empty without a disk."""
+        if self._disk is None:
+            return {}
+        return {
+            "rows": len(self._disk),
+            "bytes": len(self._disk) * (HEADER_BYTES + KEY_BYTES + self.ram.row_bytes),
+            "rows_read": self._disk.rows_read,
+            "rows_written": self._disk.rows_written,
+            "bytes_read": self._disk.bytes_read,
+            "bytes_written": self._disk.bytes_written,
+        }
 
     def memory_usage(self) -> dict[str, int]:
         """Bytes of RAM by purpose."""

@@ -125,7 +125,7 @@ def test_select_met_is_that_of_the_reference(slots, n, now, seed):
 
 @cases
 def test_a_touch_never_lowers_a_rank(slots, n, now, seed):
-    rng, statistics_S2, marks_S = rows(slots, now, seed)
+    rng, statistics_S2, _ = rows(slots, now, seed)
     before_N, after_N = np.empty(slots, np.int64), np.empty(slots, np.int64)
     kernels.ranks(statistics_S2, before_N)
     added_N = np.where(rng.random(slots) < 0.5, 0, rng.exponential(size=slots)).astype(F32)
