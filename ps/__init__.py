@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ps.client.client import Client, connect
+    from ps.client.evict import Evicted
     from ps.client.step import Step
     from ps.cluster.launch import Service, launch
     from ps.config import (
@@ -68,6 +69,7 @@ __all__ = [
     "DiskFull",
     "DtypeMismatch",
     "DuplicateIds",
+    "Evicted",
     "InternalError",
     "InvalidArgument",
     "LengthMismatch",
@@ -95,6 +97,7 @@ __all__ = [
 
 _HOMES = {
     "ps.client.client": ("Client", "connect"),
+    "ps.client.evict": ("Evicted",),
     "ps.client.step": ("Step",),
     "ps.cluster.launch": ("Service", "launch"),
     "ps.config": (

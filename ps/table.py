@@ -20,7 +20,7 @@ from ps.policy.ranking import EVERY_RANK, Ranking
 from ps.storage.arena import Arena, Slots
 from ps.storage.disk import Disk
 from ps.storage.store import Demotion, Store
-from ps.storage.tier import Flags, Ids, RowLayout
+from ps.storage.tier import Flags, Ids, Records, RowLayout, joined, where
 
 Rows = npt.NDArray[np.float32]
 Share = Callable[[Sequence[Callable[[], None]]], None]
@@ -172,6 +172,12 @@ class Table:
         self._set(slots_N, blocks)
         return slots_N >= 0
 
+    def unchanged(self, ids_N: Ids, statistics_N2: npt.NDArray[np.uint32]) -> Flags:
+        """True where there is a row in RAM and its statistics are these."""
+        slots_N = self.find(ids_N)
+        same_N: Flags = (self._ram.statistics_S2[slots_N] == statistics_N2).all(axis=1)
+        return same_N & (slots_N >= 0)
+
     def remove(self, ids_N: Ids) -> Flags:
         """Drops rows; they read as initial values again. True where a row existed."""
         slots_N = self.find(ids_N)
@@ -206,13 +212,28 @@ class Table:
         most = placement.slice_rows(excess, len(self._ram), self._layout.row_bytes)
         return self.store.demote(self._ranking.quantile(target), most) if most else None
 
-    def page(self, cursor: int, n: int) -> tuple[Ids, Rows, npt.NDArray[np.float32], int]:
-        """Ids, values, scores and the next cursor (0 at the end) of about n rows: those of the next partitions."""
+    def rank_of_least(self, n: int) -> int:
+        """The rank at which, and below which, the n least important rows are, and perhaps some more."""
+        return self._ranking.quantile(max(len(self) - n, 0)) if n < len(self) else EVERY_RANK
+
+    def page(self, cursor: int, n: int, highest: int = EVERY_RANK) -> tuple[Records, int]:
+        """About n rows, those of the next partitions, and the next cursor, 0 at the end. Of them, the rows of rank
+        `highest` and lower. Their bytes are those of a hot row."""
         found, end = self.store.page(min(cursor, PARTITIONS), n)
-        ids_N = np.concatenate([records.ids_N for records in found])
-        values_ND = np.concatenate([records.rows_NB.view(np.float32)[:, : self.config.dim] for records in found])
-        scores_N = np.concatenate([self._ranking.decayed(records.scores_N, records.stamps_N) for records in found])
-        return ids_N, np.ascontiguousarray(values_ND), scores_N, end if end < PARTITIONS else 0
+        records = joined(found)
+        if highest < EVERY_RANK:
+            ranks_N = np.empty(len(records), np.int64)
+            score.ranks(records.statistics_N2, ranks_N)
+            records = where(records, ranks_N <= highest)
+        return records, end if end < PARTITIONS else 0
+
+    def values(self, records: Records) -> Rows:
+        """float32 [n, dim]"""
+        return np.ascontiguousarray(records.rows_NB.view(np.float32)[:, : self.config.dim])
+
+    def scores(self, records: Records) -> npt.NDArray[np.float32]:
+        """Importance as of now."""
+        return self._ranking.decayed(records.scores_N, records.stamps_N)
 
     def memory_usage(self) -> dict[str, dict[str, int]]:
         """Bytes by tier and purpose."""

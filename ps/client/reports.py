@@ -35,10 +35,10 @@ def shard_stats(connection: Connection, deadline: Deadline) -> list[dict[str, An
     return connection.routed(lambda routing: routing, ask_all, deadline)
 
 
-def size(table: str, shards: ShardStats) -> int:
-    """Rows of a table over all shards and tiers. Raises StateLost: without a shard's rows it would be too small."""
+def sizes(table: str, shards: ShardStats) -> list[int]:
+    """Rows of a table on each shard, over all tiers. Raises StateLost: without a shard's rows it would be too small."""
     _check_state(shards)
-    return sum(sum(shard["tables"].get(table, {"rows": {}})["rows"].values()) for shard in shards)
+    return [sum(shard["tables"].get(table, {"rows": {}})["rows"].values()) for shard in shards]
 
 
 def memory_usage(shards: ShardStats) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Ranking:
         self._epoch_pushes = 0  # since the last epoch began
         self.decay_T = score.decay_table()
         self.counts_R = np.zeros(score.RANKS, np.int64)
-        epochs = 0 if expire_after_pushes is None else EPOCHS + 1
+        epochs = 0 if expire_after_pushes is None else EPOCHS
         self.counts_ER = np.zeros((epochs + 1, score.RANKS), np.int64)
         """The same by age, where rows expire; see `ps.kernels.score`."""
         self.epochs_E = np.zeros(epochs, np.int64)

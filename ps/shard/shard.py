@@ -32,12 +32,13 @@ from ps.errors import (
 )
 from ps.kernels.unique import has_duplicates
 from ps.policy import eviction
+from ps.policy.ranking import EVERY_RANK
 from ps.shard.assistant import Assistant
 from ps.shard.disk_health import DiskHealth
 from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger, WriteId
 from ps.shard.look_ahead import LookAhead
-from ps.shard.requests import Gradients, PushResult, Rows, StepRef, TableIds, Target, WriteResult
+from ps.shard.requests import Gradients, Page, PushResult, Rows, StepRef, TableIds, Target, WriteResult
 from ps.shard.rising import Rising
 from ps.shard.staleness import Staleness
 from ps.shard.steps import Resolved, Steps
@@ -238,12 +239,17 @@ class Shard:
 
         return self._write(write, ids, apply)
 
-    def remove(self, write: WriteId, ids: TableIds) -> WriteResult:
-        """Drops rows, also those that cannot be read any more. Ids unique."""
+    def remove(self, write: WriteId, ids: TableIds, statistics_N2: npt.NDArray[np.uint32] | None = None) -> WriteResult:
+        """Drops rows, also those that cannot be read any more. Ids unique. With statistics, as exported: only rows that
+        still have them, which are those that nobody has pushed since."""
         lost: set[int] = set()
 
         def apply(table: Table) -> Flags:
-            return table.remove(ids.ids_N) | np.isin(ids.ids_N, list(lost))
+            if statistics_N2 is None:
+                return table.remove(ids.ids_N) | np.isin(ids.ids_N, list(lost))
+            same_N = table.unchanged(ids.ids_N, statistics_N2)
+            table.remove(ids.ids_N[same_N])
+            return same_N
 
         while True:
             try:
@@ -253,14 +259,20 @@ class Shard:
 
     # reading
 
-    def export_page(
-        self, name: str, cursor: int, n: int
-    ) -> tuple[npt.NDArray[np.int64], Rows, npt.NDArray[np.float32], int]:
-        """Ids, values, scores and next cursor of up to n rows. A row that lives through all pages is in just one."""
+    def export_page(self, name: str, cursor: int, n: int, least: int = 0, highest_rank: int = EVERY_RANK) -> Page:
+        """Up to n rows. A row that lives through all pages is in just one.
 
-        def run() -> tuple[npt.NDArray[np.int64], Rows, npt.NDArray[np.float32], int]:
+        With `least` on the first page, and what that says in `highest_rank` on the others, there are so many of the
+        least important rows, or some more.
+        """
+
+        def run() -> Page:
+            table = self._table(name)
+            highest = table.rank_of_least(least) if least and not cursor else highest_rank
             with self._disk_health.reading():
-                return self._table(name).page(cursor, n)
+                records, next_cursor = table.page(cursor, n, highest)
+            values_ND, scores_N = table.values(records), table.scores(records)
+            return Page(records.ids_N, values_ND, scores_N, records.statistics_N2, next_cursor, highest)
 
         return self.engine.run(run)
 

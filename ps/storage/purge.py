@@ -76,6 +76,11 @@ class Purge:
         self.filter: IdFilter | None = None
         """Of the walk that goes on: it has the ids that were kept, and those written below since the walk began."""
 
+    @property
+    def pending(self) -> bool:
+        """Whether a walk goes on, or is to be made."""
+        return self._again or self._next < PARTITIONS
+
     def start(self) -> None:
         """Rows were dropped: there is a walk to be made, after the one that goes on."""
         self._again = True

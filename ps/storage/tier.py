@@ -6,6 +6,7 @@ gives and takes them in batches; ids are unique in a batch. It knows nothing of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,6 +62,16 @@ def where(records: Records, chosen_N: Flags) -> Records:
         return records
     return Records(
         records.ids_N[chosen_N], records.rows_NB[chosen_N], records.scores_N[chosen_N], records.stamps_N[chosen_N]
+    )
+
+
+def joined(parts: Sequence[Records]) -> Records:
+    """One after the other; rows of one length, and at least one part."""
+    return Records(
+        np.concatenate([part.ids_N for part in parts]),
+        np.concatenate([part.rows_NB for part in parts]),
+        np.concatenate([part.scores_N for part in parts]),
+        np.concatenate([part.stamps_N for part in parts]),
     )
 
 

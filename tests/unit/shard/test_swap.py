@@ -116,7 +116,8 @@ class Swapping(RuleBasedStateMachine):
         found: dict[int, tuple[bytes, float]] = {}
         cursor = 0
         while True:
-            ids_N, rows_ND, scores_N, cursor = shard.export_page("t", cursor, 7)
+            page = shard.export_page("t", cursor, 7)
+            ids_N, rows_ND, scores_N, cursor = page.ids_N, page.values_ND, page.scores_N, page.next_cursor
             for id_, row_D, score in zip(ids_N.tolist(), rows_ND, scores_N.tolist(), strict=True):
                 assert id_ not in found, "exported twice"
                 found[id_] = row_D.tobytes(), score
