@@ -17,6 +17,7 @@ class Rising:
     def __init__(self, tables: Sequence[Resolved]) -> None:
         self.tables = list(tables)
         self._held = 0
+        self._layout_epochs: list[int] = []
         self._fetches: list[tuple[Resolved, Fetch]] = []
 
     @property
@@ -32,6 +33,7 @@ class Rising:
     def begin(self) -> None:
         """Holds what is in RAM, and begins to read what may be on disk."""
         try:
+            self._layout_epochs = [resolved.table.layout_epoch for resolved in self.tables]
             for position, resolved in enumerate(self.tables):
                 resolved.hold()
                 self._held = position + 1
@@ -50,6 +52,7 @@ class Rising:
     def finish(self) -> int:
         """Puts what was read into RAM, where it is held with the rest; returns how many rows. An error lets all go."""
         try:
+            self._check_open()
             raised = sum(resolved.table.store.install(fetch) for resolved, fetch in self._fetches)
             for resolved in self.tables:
                 resolved.slots()
@@ -60,9 +63,20 @@ class Rising:
         return raised
 
     def beside(self) -> int:
-        """For a pull, instead of `finish`: what was read is given to it and stays below; returns how many rows."""
+        """For a pull, instead of `finish`: what was read is given to it and stays below; returns how many rows.
+
+        A removal meanwhile has ended all pins, and rows that were in RAM may have gone down: then all is read again.
+        """
         read = 0
         try:
+            self._check_open()
+            if self._fetches and self._layout_epochs != [resolved.table.layout_epoch for resolved in self.tables]:
+                self.abandon()
+                self.begin()
+                self.read()
+            for resolved in self.tables:
+                resolved.beside = None
+                resolved.slots()  # rows may have come up since
             for resolved, fetch in self._fetches:
                 found = resolved.table.store.found(fetch)
                 resolved.read_beside(found)
@@ -81,6 +95,10 @@ class Rising:
         held, self._held = self._held, 0
         for resolved in self.tables[:held]:
             resolved.let_go()
+
+    def _check_open(self) -> None:
+        for resolved in self.tables:
+            resolved.table.check_open()
 
     def _end(self) -> None:
         for resolved, fetch in self._fetches:

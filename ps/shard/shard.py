@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar, cast
@@ -18,7 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.config import ServiceConfig, TableConfig
-from ps.errors import DuplicateIds, InvalidArgument, LengthMismatch, ResourceExhausted, TableExists, TableNotFound
+from ps.errors import (
+    DuplicateIds,
+    InvalidArgument,
+    LengthMismatch,
+    PsError,
+    ResourceExhausted,
+    TableExists,
+    TableNotFound,
+    Unavailable,
+)
 from ps.kernels.unique import has_duplicates
 from ps.shard.assistant import Assistant
 from ps.shard.engine import Engine
@@ -119,7 +129,7 @@ class Shard:
             self._steps.add(ref, rising.tables, self._clock())
             return self.version
 
-        return self.engine.run(add)
+        return self.engine.post(add).result()  # accepted before: refused now, its rows would stay held
 
     def pull(self, target: Target, return_exists: bool = False, allocate: Allocate = plain) -> RowStream:
         """Rows in the order of the ids; changes nothing. Errors are raised by the stream's `head()`.
@@ -139,7 +149,11 @@ class Shard:
                 if self._disk is not None:
                     rising.begin()
                 if rising.waits:
-                    self._io.submit(read, rising)
+                    try:
+                        self._submit(lambda: read(rising))
+                    except BaseException:
+                        rising.abandon()
+                        raise
                 else:
                     fill(rising)
 
@@ -305,8 +319,13 @@ class Shard:
 
     def _maintain(self) -> None:
         """Begins to move rows down that are too many in RAM."""
+        self._steps.expire(self._clock())  # who waits for no other step would hold rows for good
         for table in self.tables.values():
-            self._move_down(table)
+            try:
+                self._move_down(table)
+            except (PsError, MemoryError) as error:  # the push before it is applied, and must be answered so
+                self.disk_errors += 1
+                log.error("table %s: rows cannot go down: %r", table.config.name, error)
 
     def _move_down(self, table: Table) -> None:
         demotion = None if self._closing else table.maintain()
@@ -319,13 +338,27 @@ class Shard:
 
         def finish() -> None:
             error = table.store.finish(demotion)
+            if table.closed:
+                return
             if error is None:
                 self._move_down(table)
             else:
                 self.disk_errors += 1
                 log.error("table %s: rows cannot go down: %s", table.config.name, error)
 
-        self._io.submit(write)
+        try:
+            self._submit(write)
+        except Unavailable as error:
+            demotion.error = error
+            demotion.written.set()
+            table.store.finish(demotion)
+
+    def _submit(self, task: Callable[[], None]) -> None:
+        """Has it done on a thread that may wait for the disk."""
+        try:
+            self._io.submit(task)
+        except RuntimeError:
+            raise Unavailable("the shard is stopping") from None
 
     # on any other thread
 
@@ -361,7 +394,12 @@ class Shard:
             finally:
                 rising.let_go()
 
-        return self._once(write, run)[0]
+        try:
+            return self._once(write, run)[0]
+        finally:
+            if rising.holds:  # a repeat, or refused: it was not run
+                with suppress(Unavailable):
+                    self.engine.post(rising.abandon)
 
     def _once(self, write: WriteId, apply: Callable[[], R]) -> tuple[R, bool]:
         """The result, and whether it came from the ledger."""

@@ -10,7 +10,8 @@ It is scratch space: there is no log, so rows survive `close`, not the death of 
 writes with DiskFull and goes on reading; RocksDB holds what it had accepted in memory, looks every few seconds for room
 and then takes writes again by itself.
 
-Threads: any may use its tables. Opening and dropping them, and closing, is for one thread, when no other uses them.
+Threads: any may use its tables. Opening and dropping them, and closing, is for one thread; it waits for calls that others
+are in, and those that come later raise TableNotFound.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 
 from rocksdict import Cache, Options, Rdict
 
-from ps.errors import ConfigError
+from ps.errors import ConfigError, PsError
 from ps.storage.disk_errors import translated
 from ps.storage.disk_options import database_options
 from ps.storage.disk_tier import DiskTier
@@ -86,7 +87,8 @@ class Disk:
     def drop(self, name: str) -> None:
         """Deletes a table and its files; one that is not there is left out. Raises DiskError and DiskFull."""
         if name in self._tables:
-            self._tables.pop(name).close()
+            with suppress(PsError):  # its rows need not reach a disk that is full
+                self._tables.pop(name).close()
         if _TABLE + name in self._families:
             with translated(self.path):
                 self._database.drop_column_family(_TABLE + name)

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.config import PARTITIONS
-from ps.errors import PsError
+from ps.errors import InternalError, PsError
 from ps.kernels import score
 from ps.kernels.hashing import partitions
 from ps.storage.arena import Arena, Slots
@@ -74,8 +74,16 @@ class Demotion:
                 self.disk.write(self.changed, self.held)
         except PsError as error:
             self.error = error
+        except Exception as error:  # no memory, say: whatever it is, the rows are not below
+            self.error = InternalError(f"rows could not be written to disk: {error!r}")
         finally:
             self.written.set()
+
+
+    def call_off(self, ids_N: Ids) -> None:
+        """Those rows do not go down: they are not what they were."""
+        kept_N = np.isin(self.ids_N, ids_N, invert=True)
+        self.slots_N, self.ids_N = self.slots_N[kept_N], self.ids_N[kept_N]
 
 
 class Store:
@@ -152,8 +160,8 @@ class Store:
         changed_N = slots_N[(marks_N & score.DIRTY != 0) | (marks_N & score.COPIED == 0)]
         new_N = slots_N[marks_N & score.COPIED == 0]
         self._below.add(self.ram.ids_S[new_N])  # before the first of them can be missed in RAM
-        score.mark(self.ram.marks_S, slots_N, 0, score.DIRTY)
         changed = self.ram.records(changed_N)
+        score.mark(self.ram.marks_S, slots_N, score.GOING, score.DIRTY)  # after all that can fail
         self._writing = Demotion(self._disk, slots_N, self.ram.ids_S[slots_N], changed, len(changed) - len(new_N))
         return self._writing
 
@@ -171,7 +179,7 @@ class Store:
                 self._condemned.append(demotion)
                 self.settle()
             else:
-                score.mark(self.ram.marks_S, slots_N, score.DIRTY, 0)
+                score.mark(self.ram.marks_S, slots_N, score.DIRTY, score.GOING)
         return demotion.error
 
     def settle(self) -> None:
@@ -180,7 +188,8 @@ class Store:
             demotion = self._condemned.popleft()
             slots_N = demotion.slots_N[self.ram.ids_S[demotion.slots_N] == demotion.ids_N]
             marks_N = self.ram.marks_S[slots_N]
-            freed_N = slots_N[marks_N == score.USED | score.COPIED]
+            freed_N = slots_N[marks_N == score.USED | score.COPIED | score.GOING]
+            score.mark(self.ram.marks_S, slots_N, 0, score.GOING)
             self.ram.release(freed_N)
             self.rows_demoted += len(freed_N)
 
@@ -189,6 +198,8 @@ class Store:
         if self._writing is not None:
             self._writing.written.wait()
             self.finish(self._writing)
+        for demotion in self._condemned:
+            demotion.call_off(ids_N)
         slots_N = self.ram.find(ids_N)
         copied_N = (slots_N >= 0) & (self.ram.marks_S[slots_N] & score.COPIED != 0)
         if self._disk is not None and copied_N.any():
@@ -223,12 +234,12 @@ class Store:
         return {**self.ram.memory_usage(), "filter": self._below.nbytes}
 
     def close(self) -> None:
-        """Gives RAM and disk back."""
+        """Gives RAM back. What is under way may still end; the disk is for `Disk` to close or drop."""
         if self._writing is not None:
             self._writing.written.wait()
+            self._writing = None
+        self._condemned.clear()
         self.ram.close()
-        if self._disk is not None:
-            self._disk.close()
 
     def _search(self, highest: int, most: int) -> Slots:
         """Slots that no step holds, from where the last search ended, once around at most."""
