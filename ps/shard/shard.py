@@ -312,10 +312,12 @@ class Shard:
         since. Rarely any."""
         rising = Rising(tables)
         rising.begin()
-        if rising.waits:
-            rising.read()
-            self.rows_late += rising.finish()
-        rising.let_go()
+        try:
+            if rising.waits:
+                rising.read()
+                self.rows_late += rising.finish()
+        finally:
+            rising.abandon()
 
     def _maintain(self) -> None:
         """Begins to move rows down that are too many in RAM."""

@@ -10,8 +10,8 @@ It is scratch space: there is no log, so rows survive `close`, not the death of 
 writes with DiskFull and goes on reading; RocksDB holds what it had accepted in memory, looks every few seconds for room
 and then takes writes again by itself.
 
-Threads: any may use its tables. Opening and dropping them, and closing, is for one thread; it waits for calls that others
-are in, and those that come later raise TableNotFound.
+Threads: any may use its tables. Opening and dropping them, and closing, is for one thread; it waits for
+calls that others are in, and those that come later raise TableNotFound.
 """
 
 from __future__ import annotations

@@ -74,11 +74,10 @@ class Demotion:
                 self.disk.write(self.changed, self.held)
         except PsError as error:
             self.error = error
-        except Exception as error:  # no memory, say: whatever it is, the rows are not below
+        except Exception as error:  # noqa: BLE001  no memory, say: whatever it is, the rows are not below
             self.error = InternalError(f"rows could not be written to disk: {error!r}")
         finally:
             self.written.set()
-
 
     def call_off(self, ids_N: Ids) -> None:
         """Those rows do not go down: they are not what they were."""

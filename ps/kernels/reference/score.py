@@ -49,7 +49,7 @@ def touch(
 def select(
     statistics_S2: Statistics, marks_S: Marks, start: int, end: int, highest: int, out_N: Slots
 ) -> tuple[int, int]:
-    """Slots in [start, end) that are used, not going, unpinned and of rank `highest` or lower; how many, and where it stopped."""
+    """Slots in [start, end) that are used, not going, unpinned and of rank `highest` or lower, as the kernel does."""
     ranks_S = np.empty(len(marks_S), np.int64)
     ranks(statistics_S2, ranks_S)
     wanted_S = (marks_S & 9 == 1) & (marks_S < 16) & (ranks_S <= highest)
