@@ -1,7 +1,7 @@
 """What is lost when there is room for a twentieth of the rows: eviction by importance against LRU and LFU.
 
-A click model learns from Criteo-shaped data whose popular ids change as time goes on; AUC is progressive, over the second
-half. Recency and frequency are importance too, with another half-life: of a few pushes, and endless.
+A click model learns from Criteo-shaped data whose popular ids change as time goes on; AUC is progressive, over the
+second half. Recency and frequency are importance too, with another half-life: of a few pushes, and endless.
 """
 
 from __future__ import annotations

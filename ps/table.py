@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.config import PARTITIONS, TableConfig
-from ps.errors import DimensionMismatch, LengthMismatch
+from ps.errors import DimensionMismatch, LengthMismatch, TableNotFound
 from ps.initializer import RowInitializer
 from ps.kernels import score
 from ps.kernels.records import HEADER_BYTES, KEY_BYTES
@@ -59,6 +59,7 @@ class Table:
         self.store = Store(self._ram, disk.table(config.name, [self._layout.row_bytes]) if disk else None)
         self._ranking = Ranking(config.half_life_pushes, config.expire_after_pushes)
         self._bounded = bounded or config.max_rows_per_shard is not None
+        self.closed = False
         self.pushes = 0
         self.rows_read = 0
         self.rows_updated = 0
@@ -82,6 +83,11 @@ class Table:
     def layout_epoch(self) -> int:
         """Rises whenever slots found earlier may have become wrong."""
         return self._ram.layout_epoch
+
+    def check_open(self) -> None:
+        """Raises TableNotFound if the table was dropped since it was looked up: its memory is gone."""
+        if self.closed:
+            raise TableNotFound(f"table {self.config.name!r} was dropped while this request waited for the disk")
 
     def find(self, ids_N: Ids) -> Slots:
         """The slot of each id, -1 where there is no row in RAM."""
@@ -259,7 +265,8 @@ class Table:
         }
 
     def close(self) -> None:
-        """Gives the memory back."""
+        """Gives the memory back; the disk is for `Disk` to close or drop."""
+        self.closed = True
         self.store.close()
 
     def _touch(self, slots_N: Slots, added_N: npt.NDArray[np.float32]) -> None:

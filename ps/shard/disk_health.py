@@ -40,7 +40,7 @@ class DiskHealth:
         """Whether it is worth while to move rows down."""
         return self._clock() >= self._not_before
 
-    def refused(self, error: PsError) -> float:
+    def refused(self, error: PsError | MemoryError) -> float:
         """A write failed; the seconds to wait before the next, twice as many each time."""
         self._count("write")
         self._refused = f"rows cannot go down to disk: {error}"

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar, cast
@@ -26,9 +26,11 @@ from ps.errors import (
     DuplicateIds,
     InvalidArgument,
     LengthMismatch,
+    PsError,
     ResourceExhausted,
     TableExists,
     TableNotFound,
+    Unavailable,
 )
 from ps.kernels.unique import has_duplicates
 from ps.policy import eviction
@@ -139,7 +141,7 @@ class Shard:
             self._steps.add(ref, rising.tables, self._clock())
             return self.version
 
-        return self.engine.run(add)
+        return self.engine.post(add).result()  # accepted before: refused now, its rows would stay held
 
     def pull(self, target: Target, return_exists: bool = False, allocate: Allocate = plain) -> RowStream:
         """Rows in the order of the ids; changes nothing. Errors are raised by the stream's `head()`.
@@ -159,7 +161,11 @@ class Shard:
                 if self._disk is not None:
                     rising.begin()
                 if rising.waits:
-                    self._io.submit(read, rising)
+                    try:
+                        self._submit(lambda: read(rising))
+                    except BaseException:
+                        rising.abandon()
+                        raise
                 else:
                     fill(rising)
 
@@ -379,10 +385,14 @@ class Shard:
 
     def _maintain(self) -> None:
         """Begins to move rows down that are too many in RAM, and dropped ones out of the way."""
+        self._steps.expire(self._clock())  # who waits for no other step would hold rows for good
         for table in self.tables.values():
-            table.store.sweep()
-            if not self._move_down(table) and self._disk_takes_rows():
-                self._work(table, table.store.purge(), lambda: None)
+            try:
+                table.store.sweep()
+                if not self._move_down(table) and self._disk_takes_rows():
+                    self._work(table, table.store.purge(), lambda: None)
+            except (PsError, MemoryError) as error:  # the push before it is applied, and must be answered so
+                self._refused(table, error)
 
     def _move_down(self, table: Table) -> bool:
         """One slice, and the next when it is done; whether there is any."""
@@ -404,16 +414,33 @@ class Shard:
 
         def finish() -> None:
             error = table.store.finish(work)
+            if table.closed:
+                return
             if error is not None:
-                pause_s = self._disk_health.refused(error)
-                log.error("table %s, next try in %g s: rows cannot go down: %s", table.config.name, pause_s, error)
+                self._refused(table, error)
                 return
             if work.wrote:
                 self._disk_health.accepted()
             then()
 
-        self._io.submit(write)
+        try:
+            self._submit(write)
+        except Unavailable as error:
+            work.error = error
+            work.written.set()
+            table.store.finish(work)
         return True
+
+    def _refused(self, table: Table, error: PsError | MemoryError) -> None:
+        pause_s = self._disk_health.refused(error)
+        log.error("table %s, next try in %g s: rows cannot go down: %r", table.config.name, pause_s, error)
+
+    def _submit(self, task: Callable[[], None]) -> None:
+        """Has it done on a thread that may wait for the disk."""
+        try:
+            self._io.submit(task)
+        except RuntimeError:
+            raise Unavailable("the shard is stopping") from None
 
     # on any other thread
 
@@ -453,7 +480,12 @@ class Shard:
             finally:
                 rising.let_go()
 
-        return self._once(write, run)[0]
+        try:
+            return self._once(write, run)[0]
+        finally:
+            if rising.holds:  # a repeat, or refused: it was not run
+                with suppress(Unavailable):
+                    self.engine.post(rising.abandon)
 
     def _once(self, write: WriteId, apply: Callable[[], R]) -> tuple[R, bool]:
         """The result, and whether it came from the ledger."""

@@ -158,11 +158,11 @@ class Steps:
         self._steps[ref] = step
         self.nbytes += step.nbytes
         self.prepared += 1
-        self._expire(now)
+        self.expire(now)
 
     def get(self, ref: StepRef, now: float) -> list[Resolved]:
         """The step's ids; raises StepNotFound."""
-        self._expire(now)
+        self.expire(now)
         step = self._steps.get(ref)
         if step is None:
             raise StepNotFound(
@@ -186,7 +186,8 @@ class Steps:
         for ref in stale:
             self.finish(ref)
 
-    def _expire(self, now: float) -> None:
+    def expire(self, now: float) -> None:
+        """Forgets steps whose lease has ended, and the oldest where there are too many."""
         while self._steps:
             ref = next(iter(self._steps))
             fits = len(self._steps) <= self._max_steps and self.nbytes <= self._max_bytes

@@ -156,7 +156,8 @@ class Arena:
         }
 
     def close(self) -> None:
-        """Gives the memory back."""
+        """Gives the memory back. All pins end."""
+        self.layout_epoch += 1
         for part in (self._index, self._rows, self._ids, self._statistics, self._marks):
             part.close()
 

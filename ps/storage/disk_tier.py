@@ -17,6 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +25,7 @@ from typing import TypeVar
 import numpy as np
 from rocksdict import ColumnFamily, Rdict, RdictIter, ReadOptions, WriteBatch
 
-from ps.errors import CorruptRow
+from ps.errors import CorruptRow, TableNotFound
 from ps.kernels.records import HEADER_BYTES
 from ps.storage.disk_codec import (
     PARTITIONS,
@@ -73,6 +74,8 @@ class DiskTier:
         self._pool = pool
         self._write_options = write_options()
         self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._calls = 0  # that are in RocksDB now
         self._len = sum(1 for _ in self._walk(_no_value, []))  # those that can be reached
 
     def __len__(self) -> int:
@@ -178,7 +181,9 @@ class DiskTier:
         Raises DiskFull and DiskError; it is closed then too, and the rows that were in the buffers are gone.
         """
         if self._family is not None:
-            self._family = None  # who holds one holds the database open
+            with self._lock:
+                self._family = None  # who holds one holds the database open
+                self._idle.wait_for(lambda: not self._calls)
             with translated(self._path):
                 self._rows.close()
 
@@ -199,8 +204,11 @@ class DiskTier:
     def _get(self, keys: list[bytes], reasons: list[str]) -> list[bytes | None]:
         """The values of keys. A block that cannot be read fails the whole call: then half by half, down to the row."""
         try:
-            values: list[bytes | None] = self._rows.get(keys)  # type: ignore[arg-type,assignment]  # of the stub
+            with self._in_use():
+                values: list[bytes | None] = self._rows.get(keys)  # type: ignore[arg-type,assignment]  # of the stub
             return values
+        except TableNotFound:
+            raise
         except Exception as error:
             if not is_corruption(error):
                 raise disk_error(self._path, error) from error
@@ -218,13 +226,27 @@ class DiskTier:
 
         return sum(self._by_piece(count, ids_N))
 
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Around calls of RocksDB: the table is not closed before they have ended. Raises TableNotFound afterwards."""
+        with self._lock:
+            if self._family is None:
+                raise TableNotFound(f"table {self.name!r} is closed: it was dropped, or its shard has stopped")
+            self._calls += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._calls -= 1
+                self._idle.notify_all()
+
     def _batch(self) -> WriteBatch:
         batch = WriteBatch(raw_mode=True)
         batch.set_default_column_family(self._family)  # else it goes to the database's default one, whoever writes it
         return batch
 
     def _apply(self, batch: WriteBatch) -> None:
-        with translated(self._path):
+        with translated(self._path), self._in_use():
             self._rows.write(batch, self._write_options)
 
     def _walk(
@@ -235,7 +257,7 @@ class DiskTier:
         options = ReadOptions()
         options.set_readahead_size(READAHEAD_BYTES)
         options.fill_cache(False)  # type: ignore[call-arg]  # of the stub. What is read once must not drive the others out
-        with translated(self._path):
+        with translated(self._path), self._in_use():
             walk = self._rows.iter(options)
         partition, beyond = first, end.to_bytes(2, "big")
         while partition < end:

@@ -42,6 +42,12 @@ class Dropped:
             slots_N[met_N] = -1
         return slots_N
 
+    def among(self, slots_N: Slots, ids_N: Ids) -> Ids:
+        """Which of the ids, last seen in those slots, are dropped, or not there any more."""
+        alive_N = (self._ram.ids_S[slots_N] == ids_N) & ~self.cuts.met(self._ram.statistics_S2[slots_N])
+        gone_N: Ids = ids_N[~alive_N]
+        return gone_N
+
     def make_room(self, n: int) -> None:
         """Frees slots until there are n, or none left to free: new rows go where dropped ones were."""
         while self.pending and self._ram.n_free < n:

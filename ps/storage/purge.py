@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ps.config import PARTITIONS
-from ps.errors import CorruptRow, PsError
+from ps.errors import CorruptRow, InternalError, PsError
 from ps.storage.cuts import Cuts
 from ps.storage.disk_tier import DiskTier
 from ps.storage.filter import IdFilter
@@ -55,6 +55,8 @@ class Slice:
             self.kept_N = _joined([records.ids_N[~met_N] for records, met_N in zip(found, met, strict=True)])
         except PsError as error:
             self.error = error
+        except Exception as error:  # noqa: BLE001  no memory, say: it is for the next walk
+            self.error = InternalError(f"dropped rows could not be taken off the disk: {error!r}")
         finally:
             self.written.set()
 

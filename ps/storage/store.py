@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.config import PARTITIONS
-from ps.errors import CorruptRow, PsError
+from ps.errors import CorruptRow, InternalError, PsError
 from ps.kernels import score
 from ps.kernels.hashing import partitions
 from ps.kernels.records import HEADER_BYTES, KEY_BYTES
@@ -62,6 +62,9 @@ class Demotion:
     disk: DiskTier
     slots_N: Slots
     ids_N: Ids
+    """Those whose slots are to be freed; some may be called off."""
+    below_N: Ids
+    """Those that have a row on disk afterwards."""
     changed: Records
     """Those that the disk does not have as they are."""
     held: int
@@ -83,8 +86,15 @@ class Demotion:
                 self.disk.write(self.changed, self.held)
         except PsError as error:
             self.error = error
+        except Exception as error:  # noqa: BLE001  no memory, say: whatever it is, the rows are not below
+            self.error = InternalError(f"rows could not be written to disk: {error!r}")
         finally:
             self.written.set()
+
+    def call_off(self, ids_N: Ids) -> None:
+        """Those rows do not go down: they are not what they were."""
+        kept_N = np.isin(self.ids_N, ids_N, invert=True)
+        self.slots_N, self.ids_N = self.slots_N[kept_N], self.ids_N[kept_N]
 
 
 class Store:
@@ -174,9 +184,10 @@ class Store:
         new_N = slots_N[marks_N & score.COPIED == 0]
         for filter_ in self._filters():
             filter_.add(self.ram.ids_S[new_N])  # before the first of them can be missed in RAM
-        score.mark(self.ram.marks_S, slots_N, 0, score.DIRTY)
         changed = self.ram.records(changed_N)
-        self._writing = Demotion(self._disk, slots_N, self.ram.ids_S[slots_N], changed, len(changed) - len(new_N))
+        score.mark(self.ram.marks_S, slots_N, score.GOING, score.DIRTY)  # after all that can fail
+        ids_N = self.ram.ids_S[slots_N]
+        self._writing = Demotion(self._disk, slots_N, ids_N, ids_N, changed, len(changed) - len(new_N))
         return self._writing
 
     def finish(self, written: Demotion | Slice) -> PsError | None:
@@ -193,14 +204,14 @@ class Store:
         return written.error
 
     def _demoted(self, demotion: Demotion) -> None:
-        slots_N = self.ram.find(demotion.ids_N)  # some may be dropped by now, and there again in other slots
+        slots_N = self.ram.find(demotion.below_N)  # some may be dropped by now, and there again in other slots
         if demotion.error is None:
             score.mark(self.ram.marks_S, slots_N, score.COPIED, 0)
             demotion.not_before = self._next_fetch
             self._condemned.append(demotion)
             self.settle()
         else:
-            score.mark(self.ram.marks_S, slots_N, score.DIRTY, 0)
+            score.mark(self.ram.marks_S, slots_N, score.DIRTY, score.GOING)
 
     def settle(self) -> None:
         """Frees the slots of rows that are below, unless they were touched or pinned since."""
@@ -208,7 +219,8 @@ class Store:
             demotion = self._condemned.popleft()
             slots_N = demotion.slots_N[self.ram.ids_S[demotion.slots_N] == demotion.ids_N]
             marks_N = self.ram.marks_S[slots_N]
-            freed_N = slots_N[marks_N == score.USED | score.COPIED]
+            freed_N = slots_N[marks_N == score.USED | score.COPIED | score.GOING]
+            score.mark(self.ram.marks_S, slots_N, 0, score.GOING)
             self.ram.release(freed_N)
             self.rows_demoted += len(freed_N)
 
@@ -217,6 +229,8 @@ class Store:
         if self._writing is not None:  # it may be about one of them
             self._writing.written.wait()
             self.finish(self._writing)
+        for demotion in self._condemned:
+            demotion.call_off(ids_N)
         slots_N = self.find(ids_N)
         copied_N = (slots_N >= 0) & (self.ram.marks_S[slots_N] & score.COPIED != 0)
         if self._disk is not None and copied_N.any():
@@ -242,6 +256,12 @@ class Store:
     def drop(self, tick: int, highest: int) -> None:
         """Drops all rows of rank `highest` or lower that were last touched before the tick, on every tier, at once."""
         self._dropped.cut(tick, highest)
+        writing = [self._writing] if isinstance(self._writing, Demotion) else []
+        for demotion in (
+            *self._condemned,
+            *writing,
+        ):  # the same ids may be there again, with other rows, before it ends
+            demotion.call_off(self._dropped.among(demotion.slots_N, demotion.ids_N))
         if self._purge is not None:
             self._purge.start()
 
@@ -313,15 +333,15 @@ class Store:
         return {**self.ram.memory_usage(), "filter": sum(filter_.nbytes for filter_ in self._filters())}
 
     def close(self) -> None:
-        """Gives RAM and disk back."""
+        """Gives RAM back. What is under way may still end; the disk is for `Disk` to close or drop."""
         if self._writing is not None:
             self._writing.written.wait()
+            self._writing = None
+        self._condemned.clear()
         self.ram.close()
         self._below.close()
         if self._purge is not None:
             self._purge.close()
-        if self._disk is not None:
-            self._disk.close()
 
     def _search(self, highest: int, most: int) -> Slots:
         """Slots that no step holds, from where the last search ended, once around at most."""

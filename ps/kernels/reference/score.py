@@ -64,10 +64,10 @@ def touch(
 def select(
     statistics_S2: Statistics, marks_S: Marks, start: int, end: int, highest: int, out_N: Slots
 ) -> tuple[int, int]:
-    """Slots in [start, end) that are used, unpinned and of rank `highest` or lower; how many, and where it stopped."""
+    """Slots in [start, end) that are used, not going, unpinned and of rank `highest` or lower, as the kernel does."""
     ranks_S = np.empty(len(marks_S), np.int64)
     ranks(statistics_S2, ranks_S)
-    wanted_S = (marks_S & 1 != 0) & (marks_S < 16) & (ranks_S <= highest)
+    wanted_S = (marks_S & 9 == 1) & (marks_S < 16) & (ranks_S <= highest)
     return _first_of(start + np.flatnonzero(wanted_S[start:end]), start, end, out_N)
 
 
