@@ -144,6 +144,56 @@ class Constant(_Frozen):
 Initializer = Annotated[Uniform | Normal | Constant, Field(discriminator="kind")]
 
 
+class Importance(_Frozen):
+    """What makes a row important: the weights of the signals whose decaying sum is the row's score."""
+
+    frequency: NonNegative = 1.0
+    """Of every occurrence in a batch (`counts`)."""
+    positives: NonNegative = 0.0
+    """Of every occurrence in a positive sample (`positives` of a push)."""
+    attribution: NonNegative = 0.0
+    """Of |gradient x value|, the value before the update: how much the loss leans on the row (first-order Taylor)."""
+    recency: NonNegative = 0.0
+    """Of every push, however often the id occurs in it."""
+    external: NonNegative = 0.0
+    """Of the scores that `client.report_importance` sends."""
+
+    @model_validator(mode="after")
+    def _any(self) -> Self:
+        if not any((self.frequency, self.positives, self.attribution, self.recency, self.external)):
+            raise ValueError("every weight is 0: no row would be more important than another")
+        return self
+
+
+class Always(_Frozen):
+    """An id gets a row with its first push."""
+
+    kind: Literal["always"] = "always"
+
+
+class CountThreshold(_Frozen):
+    """An id gets a row with the push that brings its occurrences to `count`, by a count-min sketch: never later, and
+    now and then too early where ids share cells."""
+
+    kind: Literal["count_threshold"] = "count_threshold"
+    count: Annotated[int, Field(ge=1, le=65_535)]
+    """Occurrences (`counts`) that it takes."""
+    cells: Annotated[int, Field(ge=64, le=1 << 28)] = 1 << 20
+    """Of each of the four rows of the sketch, two bytes a cell: about as many as ids wait for admission at once."""
+    half_life_pushes: Annotated[int, Field(ge=1)] = 100_000
+    """After so many pushes of the table all counts are halved, so that rare ids do not get in by patience."""
+
+
+class Probability(_Frozen):
+    """An id without a row gets one with probability p at each push: frequent ids soon, rare ones seldom."""
+
+    kind: Literal["probability"] = "probability"
+    p: Annotated[float, Field(gt=0, le=1)]
+
+
+Admission = Annotated[Always | CountThreshold | Probability, Field(discriminator="kind")]
+
+
 class TableConfig(_Frozen):
     """One embedding table."""
 
@@ -161,6 +211,10 @@ class TableConfig(_Frozen):
     """Pushes of the table after which a use counts half: shorter follows what is new, longer what is regular."""
     swap_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Share of the rows, the least used, that live on disk only, where the shard has a disk (`disk_path`)."""
+    importance: Importance = Importance()
+    """Which rows stay: decides what goes to disk and what is evicted."""
+    admission: Admission = Always()
+    """Which ids get a row. One that has none reads its initial value; its gradients are dropped and counted."""
 
 
 class ServiceConfig(_Frozen):

@@ -9,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.config import PARTITIONS, TableConfig
-from ps.errors import DimensionMismatch, LengthMismatch
+from ps.errors import DimensionMismatch, InvalidArgument, LengthMismatch
 from ps.initializer import RowInitializer
 from ps.kernels import score
+from ps.kernels.attribution import attribute
 from ps.kernels.rows import scatter
 from ps.optim import update_rule
 from ps.policy import placement
+from ps.policy.importance import Signals
 from ps.policy.ranking import Ranking
 from ps.storage.arena import Arena, Slots
 from ps.storage.disk import Disk
@@ -47,6 +49,7 @@ class Table:
         self._ram = Arena(self._layout.width, np.float32)
         self.store = Store(self._ram, disk.table(config.name, [self._layout.row_bytes]) if disk else None)
         self._ranking = Ranking(config.half_life_pushes)
+        self._signals = Signals(config.importance)
         self.pushes = 0
         self.rows_read = 0
         self.rows_updated = 0
@@ -75,6 +78,18 @@ class Table:
         """Reads values; an id without a slot reads as its initial value. Changes nothing but a counter."""
         self._initializer.gather(self._ram.rows_SW, slots_N, ids_N, out_ND)
         self.rows_read += len(ids_N)
+
+    def check_reports(self, n: int, scores_N: npt.NDArray[np.float32]) -> None:
+        """Raises unless these are scores for n ids of a table that takes them."""
+        if not self.config.importance.external:
+            raise InvalidArgument(
+                f"table {self.config.name!r} gives reported scores no weight: create it with "
+                "importance=Importance(external=...)"
+            )
+        if len(scores_N) != n:
+            raise LengthMismatch(f"table {self.config.name!r}: {len(scores_N)} scores sent for {n} ids")
+        if not (np.isfinite(scores_N) & (scores_N >= 0)).all():
+            raise InvalidArgument(f"table {self.config.name!r}: scores must be finite and not negative")
 
     def check(self, n: int, blocks: Sequence[Rows]) -> None:
         """Raises unless the blocks are gradients or values for n ids of this table."""
@@ -119,14 +134,16 @@ class Table:
         slots_N: Slots,
         counts_N: npt.NDArray[np.uint32],
         blocks: Sequence[Rows],
+        positives_N: npt.NDArray[np.uint32] | None = None,
     ) -> None:
-        """Updates rows with gradients and counts how often they occur. Slots are unique and have rows.
+        """Updates rows with gradients and adds to their importance. Slots are unique and have rows.
 
         `blocks` are the gradients of consecutive slots.
         """
         self.pushes += 1
         self._ranking.advance(self.pushes)
-        tasks = [partial(self._touch, slots_N, counts_N.astype(np.float32))]
+        attribution_N = self._attribution(slots_N, blocks) if self._signals.wants_attribution else None
+        tasks = [partial(self._touch, slots_N, self._signals.added(counts_N, positives_N, attribution_N))]
         for part_N, block_ND in _parts(slots_N, blocks):
             tasks.append(partial(self._rule.update, self._ram.rows_SW, part_N, block_ND, self.pushes))
         share = self._share if len(slots_N) >= SHARE_FROM_ROWS else one_by_one
@@ -153,6 +170,13 @@ class Table:
         statistics_N2 = self._ram.statistics_S2[slots_N[slots_N >= 0]]
         existed_N = self.store.remove(ids_N)
         self._ranking.count(statistics_N2, -1)
+        return existed_N
+
+    def report_importance(self, ids_N: Ids, scores_N: npt.NDArray[np.float32]) -> Flags:
+        """Adds weighted scores to rows that exist and leaves the others out. True where a row existed."""
+        slots_N = self.find(ids_N)
+        existed_N = slots_N >= 0
+        self._touch(slots_N[existed_N], self._signals.reported(scores_N[existed_N]))
         return existed_N
 
     def maintain(self) -> Demotion | None:
@@ -192,6 +216,15 @@ class Table:
     def close(self) -> None:
         """Gives the memory back."""
         self.store.close()
+
+    def _attribution(self, slots_N: Slots, blocks: Sequence[Rows]) -> npt.NDArray[np.float32]:
+        """|gradient x value| by slot, before the values change."""
+        out_N = np.empty(len(slots_N), np.float32)
+        start = 0
+        for part_N, block_ND in _parts(slots_N, blocks):
+            attribute(self._ram.rows_SW, part_N, block_ND, out_N[start : start + len(part_N)])
+            start += len(part_N)
+        return out_N
 
     def _touch(self, slots_N: Slots, added_N: npt.NDArray[np.float32]) -> None:
         ranking, ram = self._ranking, self._ram

@@ -50,6 +50,7 @@ def warm_up() -> None:
         records.encode_keys(some_ids, keys)
     index.close()
     _warm_up_records(keys)
+    _warm_up_policy(frozen_ids, frozen_grads)
     slots = np.arange(4)
     rows.pop_free(slots.copy(), rows.push_free(slots.copy(), -1, slots), slots[:0])
     hashing.group(np.zeros(4, np.int32), 1)
@@ -80,3 +81,14 @@ def _warm_up_records(keys: npt.NDArray[np.uint8]) -> None:
     frozen_values = np.frombuffer(values.tobytes(), np.uint8).reshape(values.shape)
     records.decode_values(ids, frozen_values, scores, stamps, rows, np.zeros(4, np.bool_))
     records.decode_keys(np.frombuffer(keys.tobytes(), np.uint8).reshape(keys.shape), ids)
+
+
+def _warm_up_policy(frozen_ids: npt.NDArray[np.int64], frozen_grads: npt.NDArray[np.float32]) -> None:
+    """Those of importance, of ids and gradients off the wire."""
+    import numpy as np
+
+    from ps.kernels import attribution
+
+    arena, slots = np.zeros((8, 6), np.float32), np.arange(4)
+    for grads in (frozen_grads, frozen_grads.copy()):
+        attribution.attribute(arena, slots, grads, np.zeros(4, np.float32))

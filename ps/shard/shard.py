@@ -190,7 +190,7 @@ class Shard:
             _create_rows(tables)  # the last step that can fail
             self.version += 1
             for resolved, counts_N, part in zip(tables, counts, gradients, strict=True):
-                resolved.table.apply(resolved.slots(), counts_N, part.blocks)
+                resolved.table.apply(resolved.slots(), counts_N, part.blocks, part.positives_N)
             ahead.let_go()
             if isinstance(target, StepRef):
                 self._steps.finish(target)
@@ -224,6 +224,15 @@ class Shard:
     def remove(self, write: WriteId, ids: TableIds) -> WriteResult:
         """Drops rows. Ids unique."""
         return self._write(write, ids, lambda table: table.remove(ids.ids_N))
+
+    def report_importance(self, write: WriteId, ids: TableIds, scores_N: npt.NDArray[np.float32]) -> WriteResult:
+        """Adds to the importance of rows that exist, which counts as a use of them. Ids unique."""
+
+        def apply(table: Table) -> Flags:
+            table.check_reports(len(ids.ids_N), scores_N)
+            return table.report_importance(ids.ids_N, scores_N)
+
+        return self._write(write, ids, apply)
 
     # reading
 
@@ -410,6 +419,10 @@ def _check_gradients(tables: Sequence[Resolved], gradients: Sequence[Gradients])
         raise LengthMismatch(f"the step has tables {asked}, the gradients are for {sent}")
     for resolved, part in zip(tables, gradients, strict=True):
         resolved.table.check(len(resolved.ids.ids_N), part.blocks)
+        if part.positives_N is not None and len(part.positives_N) != len(resolved.ids.ids_N):
+            raise LengthMismatch(
+                f"table {part.table!r}: {len(part.positives_N)} positives for {len(resolved.ids.ids_N)} ids"
+            )
 
 
 def _open_disk(config: ServiceConfig, shard_id: int) -> Disk | None:

@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15ps/v1/embedding.proto\x12\x05ps.v1\"2\n\x06Header\x12\x15\n\rrouting_epoch\x18\x01 \x01(\x04\x12\x11\n\tworker_id\x18\x02 \x01(\x04\"\x17\n\x07StepRef\x12\x0c\n\x04step\x18\x01 \x01(\x04\"6\n\x08TableIds\x12\r\n\x05table\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x01(\x0c\x12\x0e\n\x06\x63ounts\x18\x03 \x01(\x0c\"(\n\x05IdSet\x12\x1f\n\x06tables\x18\x01 \x03(\x0b\x32\x0f.ps.v1.TableIds\"X\n\x0ePrepareRequest\x12\x1d\n\x06header\x18\x01 \x01(\x0b\x32\r.ps.v1.Header\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x19\n\x03ids\x18\x03 \x01(\x0b\x32\x0c.ps.v1.IdSet\"\"\n\x0fPrepareResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\"\xa5\x01\n\x0bPullRequest\x12\x1d\n\x06header\x18\x01 \x01(\x0b\x32\r.ps.v1.Header\x12\x1e\n\x04step\x18\x02 \x01(\x0b\x32\x0e.ps.v1.StepRefH\x00\x12\x1b\n\x03ids\x18\x03 \x01(\x0b\x32\x0c.ps.v1.IdSetH\x00\x12\x1b\n\x05\x64type\x18\x04 \x01(\x0e\x32\x0c.ps.v1.DType\x12\x15\n\rreturn_exists\x18\x05 \x01(\x08\x42\x06\n\x04what\";\n\tPullChunk\x12\x1d\n\x04head\x18\x01 \x01(\x0b\x32\x0f.ps.v1.PullHead\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"?\n\x08PullHead\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\"\n\x06tables\x18\x02 \x03(\x0b\x32\x12.ps.v1.PulledTable\"8\n\x0bPulledTable\x12\x0b\n\x03\x64im\x18\x01 \x01(\r\x12\x0c\n\x04rows\x18\x02 \x01(\r\x12\x0e\n\x06\x65xists\x18\x03 \x01(\x0c\";\n\tPushChunk\x12\x1d\n\x04head\x18\x01 \x01(\x0b\x32\x0f.ps.v1.PushHead\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"\xed\x01\n\x08PushHead\x12\x1d\n\x06header\x18\x01 \x01(\x0b\x32\r.ps.v1.Header\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x1e\n\x04step\x18\x03 \x01(\x0b\x32\x0e.ps.v1.StepRefH\x00\x12\x1b\n\x03ids\x18\x04 \x01(\x0b\x32\x0c.ps.v1.IdSetH\x00\x12\"\n\x06tables\x18\x05 \x03(\x0b\x32\x12.ps.v1.PushedTable\x12\x1b\n\x05\x64type\x18\x06 \x01(\x0e\x32\x0c.ps.v1.DType\x12\x16\n\x0epulled_version\x18\x07 \x01(\x04\x12\x12\n\nids_digest\x18\x08 \x01(\x04\x42\x06\n\x04what\"7\n\x0bPushedTable\x12\r\n\x05table\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\r\x12\x0b\n\x03\x64im\x18\x03 \x01(\r\"D\n\x0cPushResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x11\n\tstaleness\x18\x02 \x01(\x04\x12\x10\n\x08repeated\x18\x03 \x01(\x08\"=\n\nWriteChunk\x12\x1e\n\x04head\x18\x01 \x01(\x0b\x32\x10.ps.v1.WriteHead\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"\x9d\x01\n\tWriteHead\x12\x1d\n\x06header\x18\x01 \x01(\x0b\x32\r.ps.v1.Header\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x1e\n\x04mode\x18\x03 \x01(\x0e\x32\x10.ps.v1.WriteMode\x12\x1c\n\x03ids\x18\x04 \x01(\x0b\x32\x0f.ps.v1.TableIds\x12!\n\x05shape\x18\x05 \x01(\x0b\x32\x12.ps.v1.PushedTable\"1\n\rWriteResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x0c\"^\n\rRemoveRequest\x12\x1d\n\x06header\x18\x01 \x01(\x0b\x32\r.ps.v1.Header\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x1c\n\x03ids\x18\x03 \x01(\x0b\x32\x0f.ps.v1.TableIds\"2\n\x0eRemoveResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x0c\"_\n\rExportRequest\x12\x1d\n\x06header\x18\x01 \x01(\x0b\x32\r.ps.v1.Header\x12\r\n\x05table\x18\x02 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\x04\x12\x10\n\x08max_rows\x18\x04 \x01(\r\"?\n\x0b\x45xportChunk\x12\x1f\n\x04head\x18\x01 \x01(\x0b\x32\x11.ps.v1.ExportHead\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"K\n\nExportHead\x12\x13\n\x0bnext_cursor\x18\x01 \x01(\x04\x12\x0b\n\x03ids\x18\x02 \x01(\x0c\x12\x0e\n\x06scores\x18\x03 \x01(\x0c\x12\x0b\n\x03\x64im\x18\x04 \x01(\r*>\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nDTYPE_FP32\x10\x01\x12\x0e\n\nDTYPE_FP16\x10\x02*U\n\tWriteMode\x12\x1a\n\x16WRITE_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11WRITE_MODE_UPSERT\x10\x01\x12\x15\n\x11WRITE_MODE_ASSIGN\x10\x02\x32\xc7\x02\n\tEmbedding\x12\x38\n\x07Prepare\x12\x15.ps.v1.PrepareRequest\x1a\x16.ps.v1.PrepareResponse\x12.\n\x04Pull\x12\x12.ps.v1.PullRequest\x1a\x10.ps.v1.PullChunk0\x01\x12/\n\x04Push\x12\x10.ps.v1.PushChunk\x1a\x13.ps.v1.PushResponse(\x01\x12\x32\n\x05Write\x12\x11.ps.v1.WriteChunk\x1a\x14.ps.v1.WriteResponse(\x01\x12\x35\n\x06Remove\x12\x14.ps.v1.RemoveRequest\x1a\x15.ps.v1.RemoveResponse\x12\x34\n\x06\x45xport\x12\x14.ps.v1.ExportRequest\x1a\x12.ps.v1.ExportChunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15ps/v1/embedding.proto\x12\x05ps.v1\"2\n\x06Header\x12\x15\n\rrouting_epoch\x18\x01 \x01(\x04\x12\x11\n\tworker_id\x18\x02 \x01(\x04\"\x17\n\x07StepRef\x12\x0c\n\x04step\x18\x01 \x01(\x04\"6\n\x08TableIds\x12\r\n\x05table\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x01(\x0c\x12\x0e\n\x06\x63ounts\x18\x03 \x01(\x0c\"(\n\x05IdSet\x12\x1f\n\x06tables\x18\x01 \x03(\x0b\x32\x0f.ps.v1.TableIds\"X\n\x0ePrepareRequest\x12\x1d\n\x06header\x18\x01 \x01(\x0b\x32\r.ps.v1.Header\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x19\n\x03ids\x18\x03 \x01(\x0b\x32\x0c.ps.v1.IdSet\"\"\n\x0fPrepareResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\"\xa5\x01\n\x0bPullRequest\x12\x1d\n\x06header\x18\x01 \x01(\x0b\x32\r.ps.v1.Header\x12\x1e\n\x04step\x18\x02 \x01(\x0b\x32\x0e.ps.v1.StepRefH\x00\x12\x1b\n\x03ids\x18\x03 \x01(\x0b\x32\x0c.ps.v1.IdSetH\x00\x12\x1b\n\x05\x64type\x18\x04 \x01(\x0e\x32\x0c.ps.v1.DType\x12\x15\n\rreturn_exists\x18\x05 \x01(\x08\x42\x06\n\x04what\";\n\tPullChunk\x12\x1d\n\x04head\x18\x01 \x01(\x0b\x32\x0f.ps.v1.PullHead\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"?\n\x08PullHead\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\"\n\x06tables\x18\x02 \x03(\x0b\x32\x12.ps.v1.PulledTable\"8\n\x0bPulledTable\x12\x0b\n\x03\x64im\x18\x01 \x01(\r\x12\x0c\n\x04rows\x18\x02 \x01(\r\x12\x0e\n\x06\x65xists\x18\x03 \x01(\x0c\";\n\tPushChunk\x12\x1d\n\x04head\x18\x01 \x01(\x0b\x32\x0f.ps.v1.PushHead\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"\xed\x01\n\x08PushHead\x12\x1d\n\x06header\x18\x01 \x01(\x0b\x32\r.ps.v1.Header\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x1e\n\x04step\x18\x03 \x01(\x0b\x32\x0e.ps.v1.StepRefH\x00\x12\x1b\n\x03ids\x18\x04 \x01(\x0b\x32\x0c.ps.v1.IdSetH\x00\x12\"\n\x06tables\x18\x05 \x03(\x0b\x32\x12.ps.v1.PushedTable\x12\x1b\n\x05\x64type\x18\x06 \x01(\x0e\x32\x0c.ps.v1.DType\x12\x16\n\x0epulled_version\x18\x07 \x01(\x04\x12\x12\n\nids_digest\x18\x08 \x01(\x04\x42\x06\n\x04what\"J\n\x0bPushedTable\x12\r\n\x05table\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\r\x12\x0b\n\x03\x64im\x18\x03 \x01(\r\x12\x11\n\tpositives\x18\x04 \x01(\x0c\"D\n\x0cPushResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x11\n\tstaleness\x18\x02 \x01(\x04\x12\x10\n\x08repeated\x18\x03 \x01(\x08\"=\n\nWriteChunk\x12\x1e\n\x04head\x18\x01 \x01(\x0b\x32\x10.ps.v1.WriteHead\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"\x9d\x01\n\tWriteHead\x12\x1d\n\x06header\x18\x01 \x01(\x0b\x32\r.ps.v1.Header\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x1e\n\x04mode\x18\x03 \x01(\x0e\x32\x10.ps.v1.WriteMode\x12\x1c\n\x03ids\x18\x04 \x01(\x0b\x32\x0f.ps.v1.TableIds\x12!\n\x05shape\x18\x05 \x01(\x0b\x32\x12.ps.v1.PushedTable\"1\n\rWriteResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x0c\"^\n\rRemoveRequest\x12\x1d\n\x06header\x18\x01 \x01(\x0b\x32\r.ps.v1.Header\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x1c\n\x03ids\x18\x03 \x01(\x0b\x32\x0f.ps.v1.TableIds\"2\n\x0eRemoveResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x0c\"x\n\x17ReportImportanceRequest\x12\x1d\n\x06header\x18\x01 \x01(\x0b\x32\r.ps.v1.Header\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x1c\n\x03ids\x18\x03 \x01(\x0b\x32\x0f.ps.v1.TableIds\x12\x0e\n\x06scores\x18\x04 \x01(\x0c\"<\n\x18ReportImportanceResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x0c\"_\n\rExportRequest\x12\x1d\n\x06header\x18\x01 \x01(\x0b\x32\r.ps.v1.Header\x12\r\n\x05table\x18\x02 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\x04\x12\x10\n\x08max_rows\x18\x04 \x01(\r\"?\n\x0b\x45xportChunk\x12\x1f\n\x04head\x18\x01 \x01(\x0b\x32\x11.ps.v1.ExportHead\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"K\n\nExportHead\x12\x13\n\x0bnext_cursor\x18\x01 \x01(\x04\x12\x0b\n\x03ids\x18\x02 \x01(\x0c\x12\x0e\n\x06scores\x18\x03 \x01(\x0c\x12\x0b\n\x03\x64im\x18\x04 \x01(\r*>\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nDTYPE_FP32\x10\x01\x12\x0e\n\nDTYPE_FP16\x10\x02*U\n\tWriteMode\x12\x1a\n\x16WRITE_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11WRITE_MODE_UPSERT\x10\x01\x12\x15\n\x11WRITE_MODE_ASSIGN\x10\x02\x32\x9c\x03\n\tEmbedding\x12\x38\n\x07Prepare\x12\x15.ps.v1.PrepareRequest\x1a\x16.ps.v1.PrepareResponse\x12.\n\x04Pull\x12\x12.ps.v1.PullRequest\x1a\x10.ps.v1.PullChunk0\x01\x12/\n\x04Push\x12\x10.ps.v1.PushChunk\x1a\x13.ps.v1.PushResponse(\x01\x12\x32\n\x05Write\x12\x11.ps.v1.WriteChunk\x1a\x14.ps.v1.WriteResponse(\x01\x12\x35\n\x06Remove\x12\x14.ps.v1.RemoveRequest\x1a\x15.ps.v1.RemoveResponse\x12S\n\x10ReportImportance\x12\x1e.ps.v1.ReportImportanceRequest\x1a\x1f.ps.v1.ReportImportanceResponse\x12\x34\n\x06\x45xport\x12\x14.ps.v1.ExportRequest\x1a\x12.ps.v1.ExportChunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ps.v1.embedding_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DTYPE']._serialized_start=1774
-  _globals['_DTYPE']._serialized_end=1836
-  _globals['_WRITEMODE']._serialized_start=1838
-  _globals['_WRITEMODE']._serialized_end=1923
+  _globals['_DTYPE']._serialized_start=1977
+  _globals['_DTYPE']._serialized_end=2039
+  _globals['_WRITEMODE']._serialized_start=2041
+  _globals['_WRITEMODE']._serialized_end=2126
   _globals['_HEADER']._serialized_start=32
   _globals['_HEADER']._serialized_end=82
   _globals['_STEPREF']._serialized_start=84
@@ -60,25 +60,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUSHHEAD']._serialized_start=747
   _globals['_PUSHHEAD']._serialized_end=984
   _globals['_PUSHEDTABLE']._serialized_start=986
-  _globals['_PUSHEDTABLE']._serialized_end=1041
-  _globals['_PUSHRESPONSE']._serialized_start=1043
-  _globals['_PUSHRESPONSE']._serialized_end=1111
-  _globals['_WRITECHUNK']._serialized_start=1113
-  _globals['_WRITECHUNK']._serialized_end=1174
-  _globals['_WRITEHEAD']._serialized_start=1177
-  _globals['_WRITEHEAD']._serialized_end=1334
-  _globals['_WRITERESPONSE']._serialized_start=1336
-  _globals['_WRITERESPONSE']._serialized_end=1385
-  _globals['_REMOVEREQUEST']._serialized_start=1387
-  _globals['_REMOVEREQUEST']._serialized_end=1481
-  _globals['_REMOVERESPONSE']._serialized_start=1483
-  _globals['_REMOVERESPONSE']._serialized_end=1533
-  _globals['_EXPORTREQUEST']._serialized_start=1535
-  _globals['_EXPORTREQUEST']._serialized_end=1630
-  _globals['_EXPORTCHUNK']._serialized_start=1632
-  _globals['_EXPORTCHUNK']._serialized_end=1695
-  _globals['_EXPORTHEAD']._serialized_start=1697
-  _globals['_EXPORTHEAD']._serialized_end=1772
-  _globals['_EMBEDDING']._serialized_start=1926
-  _globals['_EMBEDDING']._serialized_end=2253
+  _globals['_PUSHEDTABLE']._serialized_end=1060
+  _globals['_PUSHRESPONSE']._serialized_start=1062
+  _globals['_PUSHRESPONSE']._serialized_end=1130
+  _globals['_WRITECHUNK']._serialized_start=1132
+  _globals['_WRITECHUNK']._serialized_end=1193
+  _globals['_WRITEHEAD']._serialized_start=1196
+  _globals['_WRITEHEAD']._serialized_end=1353
+  _globals['_WRITERESPONSE']._serialized_start=1355
+  _globals['_WRITERESPONSE']._serialized_end=1404
+  _globals['_REMOVEREQUEST']._serialized_start=1406
+  _globals['_REMOVEREQUEST']._serialized_end=1500
+  _globals['_REMOVERESPONSE']._serialized_start=1502
+  _globals['_REMOVERESPONSE']._serialized_end=1552
+  _globals['_REPORTIMPORTANCEREQUEST']._serialized_start=1554
+  _globals['_REPORTIMPORTANCEREQUEST']._serialized_end=1674
+  _globals['_REPORTIMPORTANCERESPONSE']._serialized_start=1676
+  _globals['_REPORTIMPORTANCERESPONSE']._serialized_end=1736
+  _globals['_EXPORTREQUEST']._serialized_start=1738
+  _globals['_EXPORTREQUEST']._serialized_end=1833
+  _globals['_EXPORTCHUNK']._serialized_start=1835
+  _globals['_EXPORTCHUNK']._serialized_end=1898
+  _globals['_EXPORTHEAD']._serialized_start=1900
+  _globals['_EXPORTHEAD']._serialized_end=1975
+  _globals['_EMBEDDING']._serialized_start=2129
+  _globals['_EMBEDDING']._serialized_end=2541
 # @@protoc_insertion_point(module_scope)

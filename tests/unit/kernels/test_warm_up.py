@@ -8,11 +8,11 @@ import pytest
 from numba.core.dispatcher import Dispatcher
 
 import ps.kernels
-from ps.kernels import bloom, hashing, init, optim, records, rows, segments, unique
+from ps.kernels import attribution, bloom, hashing, init, optim, records, rows, segments, unique
 
 from .strategies import frozen
 
-MODULES = [bloom, hashing, init, optim, records, rows, segments, unique]
+MODULES = [attribution, bloom, hashing, init, optim, records, rows, segments, unique]
 F32 = np.float32
 
 
