@@ -27,6 +27,7 @@ BENCHMARKS = {
         "benchmarks.swap:run",
         "training with half of the rows on disk, and with 36/37, against all of them in RAM",
     ),
+    "trace": ("benchmarks.trace:run", "a real trace of accesses: what is in RAM when it is asked for, against LRU"),
     "startup": ("benchmarks.startup:run", "import ps, and from nothing to the first pull"),
 }
 """Name -> (module:function, what it shows)."""

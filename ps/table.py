@@ -40,8 +40,16 @@ def one_by_one(tasks: Sequence[Callable[[], None]]) -> None:
 class Table:
     """Rows of one embedding table on one shard."""
 
-    def __init__(self, config: TableConfig, share: Share = one_by_one, disk: Disk | None = None) -> None:
+    def __init__(
+        self,
+        config: TableConfig,
+        share: Share = one_by_one,
+        disk: Disk | None = None,
+        resident_rows: Callable[[int], int] | None = None,
+    ) -> None:
+        """`resident_rows`: how many of so many rows belong in RAM; by default what `swap_fraction` leaves."""
         self.config = config
+        self._resident_rows = resident_rows or partial(placement.resident_rows, swap_fraction=config.swap_fraction)
         self._share = share
         self._initializer = RowInitializer.of(config)
         self._rule = update_rule(config)
@@ -181,7 +189,7 @@ class Table:
 
     def maintain(self) -> Demotion | None:
         """Begins to move some of the least important rows down, if more are in RAM than should be."""
-        target = placement.resident_rows(self._ranking.total, self.config.swap_fraction)
+        target = self._resident_rows(self._ranking.total)
         excess = len(self._ram) - self.store.going - target
         most = placement.slice_rows(excess, len(self._ram), self._layout.row_bytes)
         return self.store.demote(self._ranking.quantile(target), most) if most else None

@@ -224,7 +224,7 @@ def test_a_stop_lets_calls_in_progress_finish_and_refuses_new_ones() -> None:
         client.create_table(summing())
         with busy_engine(server.shard) as go:
             push = pool.submit(calls.push, 1, [("t", 1, DIM)], rows_bytes(block([1])), ids=id_set(t=[1]))
-            until(lambda: server.shard.engine.queue_length == 2)  # the look-ahead and the push itself
+            until(lambda: server.shard.engine.queue_length == 1)  # the look-ahead; the push waits for it
             stopping = pool.submit(server.stop)
             until(lambda: type(_error(RawCalls(server.address), methods.DESCRIBE)) is ps.Unavailable)
             assert not push.done()

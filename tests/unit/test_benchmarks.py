@@ -58,6 +58,7 @@ PROMISED = {
         *((case, "speed_vs_ram") for case in ("half_on_disk", "half_unprepared", "ram_1_37")),
         ("half_on_disk", "critical_path_misses"),
     },
+    "trace": {("room_0.1", "hit_rate_vs_lru"), ("half_on_disk", "late_share")},
     "startup": {("import_ps", "seconds"), ("to_first_pull", "seconds")},
 }
 PROMISED["push"] = PROMISED["pull"]
