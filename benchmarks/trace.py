@@ -20,7 +20,6 @@ import numpy.typing as npt
 from benchmarks.data import Ids
 from benchmarks.measure import Report, Sizes
 from ps.config import SGD, ServiceConfig, TableConfig
-from ps.policy import placement
 from ps.shard import Gradients, Shard, StepRef, TableIds
 from ps.shard.ledger import WriteId
 from ps.storage.disk import Disk

@@ -149,7 +149,6 @@ class Table:
         `blocks` are the gradients of consecutive slots.
         """
         self.pushes += 1
-        self._ranking.advance(self.pushes)
         attribution_N = self._attribution(slots_N, blocks) if self._signals.wants_attribution else None
         tasks = [partial(self._touch, slots_N, self._signals.added(counts_N, positives_N, attribution_N))]
         for part_N, block_ND in _parts(slots_N, blocks):
@@ -157,6 +156,7 @@ class Table:
         share = self._share if len(slots_N) >= SHARE_FROM_ROWS else one_by_one
         share(tasks)
         self.rows_updated += len(slots_N)
+        self._ranking.pushed()
 
     def upsert(self, ids_N: Ids, blocks: Sequence[Rows]) -> Flags:
         """Sets values, creating rows where there are none. State of rows that exist stays. True where a row existed."""

@@ -29,8 +29,6 @@ def warm_up() -> None:
     frozen_ids = np.frombuffer(ids.tobytes(), np.int64)
     grads = np.zeros((4, 2), f32)
     frozen_grads = np.frombuffer(grads.tobytes(), f32).reshape(4, 2)
-    counts = np.ones(4, np.uint32)
-    frozen_counts = np.frombuffer(counts.tobytes(), np.uint32)
     arena = np.zeros((8, 6), f32)
     slots = np.arange(4)
     index = IdIndex()
@@ -51,11 +49,11 @@ def warm_up() -> None:
     index.close()
     _warm_up_records(keys)
     _warm_up_policy(frozen_ids, frozen_grads)
+    _warm_up_score()
     slots = np.arange(4)
     rows.pop_free(slots.copy(), rows.push_free(slots.copy(), -1, slots), slots[:0])
     hashing.group(np.zeros(4, np.int32), 1)
-    for some_counts in (counts, frozen_counts):
-        rows.add_counts(np.zeros(8, np.uint32), slots, some_counts)
+    rows.gather(arena, slots, grads)
     for some_grads in (grads, frozen_grads):
         rows.all_finite(some_grads.reshape(-1))
         rows.scatter(arena, slots, some_grads)
@@ -92,3 +90,22 @@ def _warm_up_policy(frozen_ids: npt.NDArray[np.int64], frozen_grads: npt.NDArray
     arena, slots = np.zeros((8, 6), np.float32), np.arange(4)
     for grads in (frozen_grads, frozen_grads.copy()):
         attribution.attribute(arena, slots, grads, np.zeros(4, np.float32))
+
+
+def _warm_up_score() -> None:
+    """All arrays are a table's own."""
+    import numpy as np
+
+    from ps.kernels import score
+
+    statistics, marks, slots = np.zeros((8, 2), np.uint32), np.zeros(8, np.uint16), np.arange(4)
+    counts, one = np.zeros(score.RANKS, np.int64), np.ones(4, np.float32)
+    score.count(statistics, 1, counts, 0)
+    score.touch(
+        statistics, statistics.view(np.float32), marks, slots, one, np.uint32(0), score.decay_table(), counts, 0
+    )
+    score.ranks(statistics, np.zeros(8, np.int64))
+    score.select(statistics, marks, 0, 8, 0, slots.copy())
+    score.met(statistics, np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(8, np.bool_))
+    score.mark(marks, slots, score.COPIED, score.DIRTY)
+    score.pin(marks, slots, 1)

@@ -117,6 +117,21 @@ def select(
 
 
 @njit(cache=True, nogil=True)
+def met(statistics_N2: Statistics, ticks_C: Ranks, ranks_C: Ranks, out_N: npt.NDArray[np.bool_]) -> None:
+    """out[i] = whether row i is of rank ranks[c] or lower and its stamp is below ticks[c], for any c.
+
+    Ticks rise, ranks fall: the first cut later than the stamp is the highest of those that count.
+    """
+    last = len(ticks_C) - 1
+    for i in range(len(out_N)):
+        stamp = np.int64(statistics_N2[i, 1])
+        cut = last
+        while cut > 0 and ticks_C[cut - 1] > stamp:
+            cut -= 1
+        out_N[i] = stamp < ticks_C[cut] and _rank(statistics_N2[i, 0], statistics_N2[i, 1]) <= ranks_C[cut]
+
+
+@njit(cache=True, nogil=True)
 def mark(marks_S: Marks, slots_N: Slots, set_: int, clear: int) -> None:
     """Sets flags, then clears others; a negative slot is skipped."""
     for i in range(len(slots_N)):

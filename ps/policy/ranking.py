@@ -1,7 +1,8 @@
 """How many rows of a table have which rank, on whatever tier: quantiles without looking at a row.
 
-`ps.kernels.score` has the arithmetic of scores and ranks. Time is counted in ticks of the table's own pushes, so the
-same pushes give the same ranking on every shard and after every restart.
+`ps.kernels.score` has the arithmetic of scores and ranks. Time is counted in ticks, and only what is in the log makes
+one pass: so many of the table's own pushes, or a decision that parts the rows touched before it from those touched
+later. So the same pushes give the same ranking on every shard and after every restart.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class Ranking:
 
     def __init__(self, half_life_pushes: int) -> None:
         self._pushes_per_tick = max(1, half_life_pushes // score.HALF_LIFE)
+        self._pushes = 0  # since the last tick
         self.decay_T = score.decay_table()
         self.counts_R = np.zeros(score.RANKS, np.int64)
         self.first = 0
@@ -34,12 +36,29 @@ class Ranking:
         score.count(statistics_N2, change, self.counts_R, self.first)
         self.total += change * len(statistics_N2)
 
-    def advance(self, pushes: int) -> None:
-        """Sets the clock. Ranks rise with it: every so often the lowest are counted as one."""
-        self.now = pushes // self._pushes_per_tick
-        behind = self.now - BEHIND - self.first
-        if behind >= score.HALF_LIFE:
-            self._slide(behind // score.HALF_LIFE * score.HALF_LIFE)
+    def pushed(self) -> bool:
+        """A push has ended; whether a tick has passed with it."""
+        self._pushes += 1
+        if self._pushes < self._pushes_per_tick:
+            return False
+        self.tick()
+        return True
+
+    def tick(self) -> None:
+        """Time passes: every row counted so far was touched before now. Ranks rise with time: every so often the lowest
+        are counted as one."""
+        self._pushes = 0
+        self.now += 1
+        if self.now - BEHIND - self.first >= score.HALF_LIFE:
+            self._slide(score.HALF_LIFE)
+
+    def drop(self, highest: int) -> int:
+        """Counts out all rows of rank `highest` or lower; how many."""
+        upto = min(max(highest - self.first + 1, 0), score.RANKS)
+        dropped = int(self.counts_R[:upto].sum())
+        self.counts_R[:upto] = 0
+        self.total -= dropped
+        return dropped
 
     def decayed(self, scores_N: npt.NDArray[np.float32], stamps_N: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
         """Scores as of now."""

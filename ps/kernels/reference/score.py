@@ -62,6 +62,14 @@ def select(
     return len(taken_N), full_at
 
 
+def met(statistics_N2: Statistics, ticks_C: Ranks, ranks_C: Ranks, out_N: npt.NDArray[np.bool_]) -> None:
+    """out[i] = whether any cut is later than the row and as high as its rank or higher."""
+    ranks_N = np.empty(len(statistics_N2), np.int64)
+    ranks(statistics_N2, ranks_N)
+    stamps_N = statistics_N2[:, 1].astype(np.int64)
+    out_N[:] = ((stamps_N[:, None] < ticks_C) & (ranks_N[:, None] <= ranks_C)).any(axis=1)
+
+
 def mark(marks_S: Marks, slots_N: Slots, set_: int, clear: int) -> None:
     """Sets flags, then clears others; a negative slot is skipped."""
     there_N = slots_N[slots_N >= 0]

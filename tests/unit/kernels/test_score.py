@@ -67,6 +67,18 @@ def test_select_mark_and_pin_are_those_of_the_reference(slots, n, now, seed):
         assert same_bytes(out_S, expected_S)
 
 
+@cases
+def test_met_is_that_of_the_reference(slots, n, now, seed):
+    rng, statistics_S2, _ = rows(slots, now, seed)
+    cuts = int(rng.integers(1, 5))
+    ticks_C = np.sort(rng.choice(now + 10, cuts, replace=False))
+    ranks_C = np.sort(rng.choice(20_000, cuts, replace=False))[::-1].copy()
+    out_N, expected_N = np.zeros(slots, np.bool_), np.zeros(slots, np.bool_)
+    kernels.met(statistics_S2, ticks_C, ranks_C, out_N)
+    reference.met(statistics_S2, ticks_C, ranks_C, expected_N)
+    assert same_bytes(out_N, expected_N)
+
+
 def test_a_slot_pinned_too_often_stays_pinned():
     marks_S, slot_N = np.array([kernels.USED], np.uint16), np.array([0])
     for _ in range(5000):

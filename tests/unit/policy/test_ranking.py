@@ -20,6 +20,19 @@ def statistics(scores: list[float], stamps: list[int]) -> np.ndarray:
     return rows_N2
 
 
+def after(ticks: int) -> Ranking:
+    """A ranking whose clock shows so many ticks."""
+    ranking = Ranking(half_life_pushes=score.HALF_LIFE)
+    wait(ranking, ticks)
+    return ranking
+
+
+def wait(ranking: Ranking, until: int) -> None:
+    """Lets the clock go on."""
+    while ranking.now < until:
+        ranking.tick()
+
+
 def ranks_of(rows_N2: np.ndarray) -> np.ndarray:
     """int64 [n]"""
     out_N = np.empty(len(rows_N2), np.int64)
@@ -37,7 +50,7 @@ def test_the_quantile_splits_rows_as_a_sort_does(rows: list[tuple[float, int]], 
     ranking = Ranking(half_life_pushes=score.HALF_LIFE)
     ranking.count(rows_N2, 1)
     for now in (300, later):
-        ranking.advance(now)
+        wait(ranking, now)
         assert ranking.total == len(rows) == ranking.counts_R.sum()
         ranks_N = np.maximum(ranks_of(rows_N2), ranking.first)
         at = ranking.quantile(keep)
@@ -53,7 +66,7 @@ def test_rows_left_alone_for_long_count_as_the_lowest_and_can_still_be_counted_o
     ranking = Ranking(half_life_pushes=score.HALF_LIFE)
     old_N2, new_N2 = statistics([1.0] * 3, [0, 1, 2]), statistics([1.0], [20_000])
     ranking.count(old_N2, 1)
-    ranking.advance(20_000)
+    wait(ranking, 20_000)
     assert 0 <= ranking.now - BEHIND - ranking.first < score.HALF_LIFE
     ranking.count(new_N2, 1)
     assert ranking.counts_R[0] == 3
@@ -65,7 +78,18 @@ def test_rows_left_alone_for_long_count_as_the_lowest_and_can_still_be_counted_o
 
 def test_the_clock_ticks_sixty_four_times_a_half_life() -> None:
     ranking = Ranking(half_life_pushes=6400)
-    ranking.advance(99)
-    assert ranking.now == 0
-    ranking.advance(6400)
+    assert [ranking.pushed() for _ in range(200)] == ([False] * 99 + [True]) * 2
+    for _ in range(6200):
+        ranking.pushed()
     assert ranking.now == score.HALF_LIFE
+
+
+def test_rows_up_to_a_rank_are_counted_out_at_once() -> None:
+    ranking = after(10)
+    rows_N2 = statistics([1.0, 1.0, 2.0, 64.0], [0, 9, 0, 0])
+    ranking.count(rows_N2, 1)
+    ranks_N = ranks_of(rows_N2)
+    assert ranking.drop(int(ranks_N[1])) == 2
+    assert ranking.total == 2 == ranking.counts_R.sum()
+    assert ranking.drop(ranking.first - 1) == 0
+    assert ranking.drop(ranking.first + 10**6) == 2
