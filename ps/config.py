@@ -148,20 +148,23 @@ class Importance(_Frozen):
     """What makes a row important: the weights of the signals whose decaying sum is the row's score."""
 
     frequency: NonNegative = 1.0
-    """Of every occurrence in a batch (`counts`)."""
+    """Of every push that has the id, however often the id occurs in it."""
+    occurrences: NonNegative = 0.0
+    """Of every occurrence in a batch (`counts`): an id that comes many times at once, and then no more, weighs much."""
     positives: NonNegative = 0.0
     """Of every occurrence in a positive sample (`positives` of a push)."""
     attribution: NonNegative = 0.0
     """Of |gradient x value|, the value before the update: how much the loss leans on the row (first-order Taylor)."""
     recency: NonNegative = 0.0
-    """Of every push, however often the id occurs in it."""
+    """Not added: what a row scores at least just after a push, so that new rows are not the first to go. With a
+    frequency of 0, or a recency far above what the other signals come to, the order is that of the last push (LRU)."""
     external: NonNegative = 0.0
     """Of the scores that `client.report_importance` sends."""
 
     @model_validator(mode="after")
     def _any(self) -> Self:
-        if not any((self.frequency, self.positives, self.attribution, self.recency, self.external)):
-            raise ValueError("every weight is 0: no row would be more important than another")
+        if not any(self.model_dump().values()):
+            raise ValueError("every weight is 0, no row would be more important than another: set one, frequency=1 say")
         return self
 
 
@@ -172,16 +175,16 @@ class Always(_Frozen):
 
 
 class CountThreshold(_Frozen):
-    """An id gets a row with the push that brings its occurrences to `count`, by a count-min sketch: never later, and
-    now and then too early where ids share cells."""
+    """An id gets a row with the push that brings its occurrences to `min_count`, by a count-min sketch: never later,
+    and now and then too early where ids share cells. Counts are halved once in the table's `half_life_pushes`, so that
+    rare ids do not get in by patience."""
 
     kind: Literal["count_threshold"] = "count_threshold"
-    count: Annotated[int, Field(ge=1, le=65_535)]
+    min_count: Annotated[int, Field(ge=1, le=65_535)]
     """Occurrences (`counts`) that it takes."""
-    cells: Annotated[int, Field(ge=64, le=1 << 28)] = 1 << 20
-    """Of each of the four rows of the sketch, two bytes a cell: about as many as ids wait for admission at once."""
-    half_life_pushes: Annotated[int, Field(ge=1)] = 100_000
-    """After so many pushes of the table all counts are halved, so that rare ids do not get in by patience."""
+    cells: Annotated[int, Field(ge=1 << 12, le=1 << 26)] = 1 << 20
+    """Of the sketch on each shard, rounded up to a power of two; 8 bytes of RAM each. About as many as ids come in a
+    half-life without being admitted: with fewer, some are admitted too early."""
 
 
 class Probability(_Frozen):

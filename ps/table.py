@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from ps.kernels.attribution import attribute
 from ps.kernels.rows import scatter
 from ps.optim import update_rule
 from ps.policy import placement
+from ps.policy.admission import gate_of
 from ps.policy.importance import Signals
 from ps.policy.ranking import Ranking
 from ps.storage.arena import Arena, Slots
@@ -24,6 +26,7 @@ from ps.storage.store import Demotion, Store
 from ps.storage.tier import Flags, Ids, RowLayout
 
 Rows = npt.NDArray[np.float32]
+Counts = npt.NDArray[np.uint32]
 Share = Callable[[Sequence[Callable[[], None]]], None]
 """Runs tasks that touch disjoint rows; returns when all are done."""
 
@@ -58,10 +61,13 @@ class Table:
         self.store = Store(self._ram, disk.table(config.name, [self._layout.row_bytes]) if disk else None)
         self._ranking = Ranking(config.half_life_pushes)
         self._signals = Signals(config.importance)
+        self._gate = gate_of(config, int(self._initializer.seed))
         self.pushes = 0
         self.rows_read = 0
         self.rows_updated = 0
         self.rows_created = 0
+        self.rows_refused = 0
+        """Gradients dropped because their id was not admitted."""
 
     def __len__(self) -> int:
         return self._ranking.total
@@ -116,18 +122,15 @@ class Table:
         None of them may be on disk. Returns the positions created. Raises ResourceExhausted, and then nothing has
         changed.
         """
+        return self._create(ids_N, slots_N, np.flatnonzero(slots_N < 0))
+
+    def create_admitted(self, ids_N: Ids, slots_N: Slots, counts_N: Counts | None) -> Slots:
+        """As `create_missing`, for a push: only those that the table's `admission` lets in. Counts as in `apply`."""
         missing_N = np.flatnonzero(slots_N < 0)
-        if not len(missing_N):
-            return missing_N
-        new_ids_N = ids_N[missing_N]
-        row_NW = np.full((len(new_ids_N), self._layout.width), self._rule.initial_state, dtype=np.float32)
-        self._initializer.fill(new_ids_N, row_NW[:, : self.config.dim])
-        new_slots_N = self._ram.insert(new_ids_N, self._ranking.now)  # the last step that can fail
-        self._ranking.count(self._ram.statistics_S2[new_slots_N], 1)
-        scatter(self._ram.rows_SW, new_slots_N, row_NW)
-        slots_N[missing_N] = new_slots_N
-        self.rows_created += len(new_ids_N)
-        return missing_N
+        if self._gate is not None and len(missing_N):
+            counts_M = _counts(counts_N, missing_N)
+            missing_N = missing_N[self._gate.admits(ids_N[missing_N], counts_M, self.pushes + 1)]
+        return self._create(ids_N, slots_N, missing_N)
 
     def undo_create(self, slots_N: Slots, created_N: Slots) -> None:
         """Takes back what `create_missing` has just done."""
@@ -137,26 +140,39 @@ class Table:
         slots_N[created_N] = -1
         self.rows_created -= len(created_N)
 
-    def apply(
-        self,
-        slots_N: Slots,
-        counts_N: npt.NDArray[np.uint32],
-        blocks: Sequence[Rows],
-        positives_N: npt.NDArray[np.uint32] | None = None,
-    ) -> None:
-        """Updates rows with gradients and adds to their importance. Slots are unique and have rows.
+    def refuse(self, ids_N: Ids, slots_N: Slots, counts_N: Counts | None) -> None:
+        """Counts the ids of a push that have no row after `create_admitted`."""
+        refused_N = np.flatnonzero(slots_N < 0)
+        if self._gate is not None and len(refused_N):
+            self._gate.refuse(ids_N[refused_N], _counts(counts_N, refused_N))
+            self.rows_refused += len(refused_N)
 
-        `blocks` are the gradients of consecutive slots.
+    def apply(
+        self, slots_N: Slots, counts_N: Counts | None, blocks: Sequence[Rows], positives_N: Counts | None = None
+    ) -> None:
+        """Updates rows with gradients and adds to their importance. Slots are unique; what has none is left out.
+
+        `blocks` are the gradients of consecutive slots; `counts_N` how often each id occurs, once by default;
+        `positives_N` how often in positive samples, never by default.
         """
         self.pushes += 1
+        if self._gate is not None and (slots_N < 0).any():
+            has_row_N = slots_N >= 0
+            blocks = [block_ND[part_N] for part_N, block_ND in _parts(has_row_N, blocks)]
+            counts_N = None if counts_N is None else counts_N[has_row_N]
+            positives_N = None if positives_N is None else positives_N[has_row_N]
+            slots_N = slots_N[has_row_N]
         attribution_N = self._attribution(slots_N, blocks) if self._signals.wants_attribution else None
-        tasks = [partial(self._touch, slots_N, self._signals.added(counts_N, positives_N, attribution_N))]
+        added_N = self._signals.added(len(slots_N), counts_N, positives_N, attribution_N)
+        tasks = [partial(self._touch, slots_N, added_N, self._signals.floor)]
         for part_N, block_ND in _parts(slots_N, blocks):
             tasks.append(partial(self._rule.update, self._ram.rows_SW, part_N, block_ND, self.pushes))
         share = self._share if len(slots_N) >= SHARE_FROM_ROWS else one_by_one
         share(tasks)
         self.rows_updated += len(slots_N)
         self._ranking.pushed()
+        if self._gate is not None:
+            self._gate.tick(self._ranking.now)
 
     def upsert(self, ids_N: Ids, blocks: Sequence[Rows]) -> Flags:
         """Sets values, creating rows where there are none. State of rows that exist stays. True where a row existed."""
@@ -184,7 +200,7 @@ class Table:
         """Adds weighted scores to rows that exist and leaves the others out. True where a row existed."""
         slots_N = self.find(ids_N)
         existed_N = slots_N >= 0
-        self._touch(slots_N[existed_N], self._signals.reported(scores_N[existed_N]))
+        self._touch(slots_N[existed_N], self._signals.reported(scores_N[existed_N]), np.float32(0))
         return existed_N
 
     def maintain(self) -> Demotion | None:
@@ -204,7 +220,8 @@ class Table:
 
     def memory_usage(self) -> dict[str, dict[str, int]]:
         """Bytes by tier and purpose."""
-        return {"hot": self.store.memory_usage()}
+        admission = {} if self._gate is None else {"admission": self._gate.nbytes}
+        return {"hot": {**self.store.memory_usage(), **admission}}
 
     def stats(self) -> dict[str, object]:
         """Rows, bytes and counters."""
@@ -217,6 +234,7 @@ class Table:
             "rows_read": self.rows_read,
             "rows_updated": self.rows_updated,
             "rows_created": self.rows_created,
+            "rows_refused": self.rows_refused,
             "rows_raised": self.store.rows_raised,
             "rows_demoted": self.store.rows_demoted,
         }
@@ -224,6 +242,19 @@ class Table:
     def close(self) -> None:
         """Gives the memory back."""
         self.store.close()
+
+    def _create(self, ids_N: Ids, slots_N: Slots, missing_N: Slots) -> Slots:
+        if not len(missing_N):
+            return missing_N
+        new_ids_N = ids_N[missing_N]
+        row_NW = np.full((len(new_ids_N), self._layout.width), self._rule.initial_state, dtype=np.float32)
+        self._initializer.fill(new_ids_N, row_NW[:, : self.config.dim])
+        new_slots_N = self._ram.insert(new_ids_N, self._ranking.now)  # the last step that can fail
+        self._ranking.count(self._ram.statistics_S2[new_slots_N], 1)
+        scatter(self._ram.rows_SW, new_slots_N, row_NW)
+        slots_N[missing_N] = new_slots_N
+        self.rows_created += len(new_ids_N)
+        return missing_N
 
     def _attribution(self, slots_N: Slots, blocks: Sequence[Rows]) -> npt.NDArray[np.float32]:
         """|gradient x value| by slot, before the values change."""
@@ -234,7 +265,7 @@ class Table:
             start += len(part_N)
         return out_N
 
-    def _touch(self, slots_N: Slots, added_N: npt.NDArray[np.float32]) -> None:
+    def _touch(self, slots_N: Slots, added_N: npt.NDArray[np.float32], floor: np.float32) -> None:
         ranking, ram = self._ranking, self._ram
         score.touch(
             ram.statistics_S2,
@@ -244,6 +275,7 @@ class Table:
             added_N,
             np.uint32(ranking.now),
             ranking.decay_T,
+            floor,
             ranking.counts_R,
             ranking.first,
         )
@@ -254,9 +286,14 @@ class Table:
         score.mark(self._ram.marks_S, slots_N, score.DIRTY, 0)
 
 
-def _parts(slots_N: Slots, blocks: Sequence[Rows]) -> Iterator[tuple[Slots, Rows]]:
-    """The blocks, each with its slots."""
+def _counts(counts_N: Counts | None, positions_M: Slots) -> Counts:
+    """Of these positions."""
+    return np.ones(len(positions_M), np.uint32) if counts_N is None else counts_N[positions_M]
+
+
+def _parts(by_slot_N: npt.NDArray[Any], blocks: Sequence[Rows]) -> Iterator[tuple[npt.NDArray[Any], Rows]]:
+    """The blocks, each with what belongs to its slots."""
     start = 0
     for block_ND in blocks:
-        yield slots_N[start : start + len(block_ND)], block_ND
+        yield by_slot_N[start : start + len(block_ND)], block_ND
         start += len(block_ND)

@@ -99,10 +99,13 @@ class TableBatch:
     def scores(self, scores: ArrayLike) -> Rows:
         """Reported scores in the order of unique_U, those of duplicates summed."""
         scores_N = as_scores(scores, self.shape)
-        return scores_N if self.inverse_N is None else self._summed(scores_N).astype(np.float32)
+        if self.inverse_N is None:
+            return scores_N
+        return np.minimum(self._summed(scores_N), np.finfo(np.float32).max).astype(np.float32)
 
     def _summed(self, values_N: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        return np.bincount(self.inverse_N, weights=values_N, minlength=len(self.unique_U))  # type: ignore[arg-type]
+        sums_U = np.bincount(self.inverse_N, weights=values_N, minlength=len(self.unique_U))  # type: ignore[arg-type]
+        return sums_U.astype(np.float64, copy=False)  # of no ids at all, bincount makes integers
 
     def values(self, rows: ArrayLike) -> Rows:
         """Values of rows, one for each id; raises NonFiniteGradient."""

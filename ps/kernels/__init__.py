@@ -48,7 +48,7 @@ def warm_up() -> None:
         records.encode_keys(some_ids, keys)
     index.close()
     _warm_up_records(keys)
-    _warm_up_policy(frozen_ids, frozen_grads)
+    _warm_up_policy(frozen_grads)
     _warm_up_score()
     slots = np.arange(4)
     rows.pop_free(slots.copy(), rows.push_free(slots.copy(), -1, slots), slots[:0])
@@ -81,12 +81,17 @@ def _warm_up_records(keys: npt.NDArray[np.uint8]) -> None:
     records.decode_keys(np.frombuffer(keys.tobytes(), np.uint8).reshape(keys.shape), ids)
 
 
-def _warm_up_policy(frozen_ids: npt.NDArray[np.int64], frozen_grads: npt.NDArray[np.float32]) -> None:
-    """Those of importance, of ids and gradients off the wire."""
+def _warm_up_policy(frozen_grads: npt.NDArray[np.float32]) -> None:
+    """Those of admission and importance; gradients come off the wire."""
     import numpy as np
 
-    from ps.kernels import attribution
+    from ps.kernels import admission, attribution
 
+    sketch, counts, numbers = np.zeros((2, 4, 2), np.uint16), np.zeros(4, np.uint32), np.zeros(4, np.uint64)
+    ids = np.arange(4)
+    admission.estimate(sketch, ids, counts)
+    admission.add(sketch, ids, counts)
+    admission.draw(np.uint64(0), ids, numbers)
     arena, slots = np.zeros((8, 6), np.float32), np.arange(4)
     for grads in (frozen_grads, frozen_grads.copy()):
         attribution.attribute(arena, slots, grads, np.zeros(4, np.float32))
@@ -102,7 +107,8 @@ def _warm_up_score() -> None:
     counts, one = np.zeros(score.RANKS, np.int64), np.ones(4, np.float32)
     score.count(statistics, 1, counts, 0)
     score.touch(
-        statistics, statistics.view(np.float32), marks, slots, one, np.uint32(0), score.decay_table(), counts, 0
+        *(statistics, statistics.view(np.float32), marks, slots, one, np.uint32(0)),
+        *(score.decay_table(), np.float32(0), counts, 0),
     )
     score.ranks(statistics, np.zeros(8, np.int64))
     score.select(statistics, marks, 0, 8, 0, slots.copy())

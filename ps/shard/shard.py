@@ -185,12 +185,13 @@ class Shard:
         def apply() -> PushResult:
             tables = ahead.tables(self.tables) or self._resolve(target)
             _check_gradients(tables, gradients)
-            counts = [_counts(resolved.ids) for resolved in tables]
             self._raise_late(tables)
             _create_rows(tables)  # the last step that can fail
             self.version += 1
-            for resolved, counts_N, part in zip(tables, counts, gradients, strict=True):
-                resolved.table.apply(resolved.slots(), counts_N, part.blocks, part.positives_N)
+            for resolved, part in zip(tables, gradients, strict=True):
+                table, ids, slots_N = resolved.table, resolved.ids, resolved.slots()
+                table.refuse(ids.ids_N, slots_N, ids.counts_N)
+                table.apply(slots_N, ids.counts_N, part.blocks, part.positives_N)
             ahead.let_go()
             if isinstance(target, StepRef):
                 self._steps.finish(target)
@@ -388,18 +389,14 @@ class Shard:
 
 
 def _create_rows(tables: Sequence[Resolved]) -> None:
-    """A row for every id of every table; after an error, none that was not there before."""
+    """A row for every id of every table that may have one; after an error, none that was not there before."""
     created: list[tuple[Resolved, Slots]] = []
     try:
-        created.extend((resolved, resolved.create_missing()) for resolved in tables)
+        created.extend((resolved, resolved.create_admitted()) for resolved in tables)
     except BaseException:
         for resolved, positions_N in created:
             resolved.table.undo_create(resolved.slots(), positions_N)
         raise
-
-
-def _counts(ids: TableIds) -> npt.NDArray[np.uint32]:
-    return np.ones(len(ids.ids_N), np.uint32) if ids.counts_N is None else ids.counts_N
 
 
 def _check_unique(ids: Sequence[TableIds]) -> None:

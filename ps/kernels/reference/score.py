@@ -32,15 +32,17 @@ def touch(
     added_N: Scores,
     now: int,
     decay_T: Scores,
+    floor: np.float32,
     counts_R: Ranks,
     first: int,
 ) -> None:
-    """Adds to the scores of unique slots, counts their rows under the new rank, and marks them dirty."""
+    """Adds to the scores of unique slots, which are `floor` then or more, counts their rows under the new rank, and
+    marks them dirty."""
     count(statistics_S2[slots_N], -1, counts_R, first)
     ages_N = np.int64(now) - statistics_S2[slots_N, 1].astype(np.int64)
     alive_N = ages_N < len(decay_T)
     factors_N = np.where(alive_N, decay_T[np.where(alive_N, ages_N, 0)], np.float32(0))
-    scores_S2[slots_N, 0] = scores_S2[slots_N, 0] * factors_N + added_N
+    scores_S2[slots_N, 0] = np.maximum(scores_S2[slots_N, 0] * factors_N + added_N, floor)
     statistics_S2[slots_N, 1] = now
     count(statistics_S2[slots_N], 1, counts_R, first)
     marks_S[slots_N] |= np.uint16(4)

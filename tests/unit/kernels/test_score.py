@@ -31,14 +31,15 @@ def test_touch_count_and_ranks_are_those_of_the_reference(slots, n, now, seed):
     rng, statistics_S2, marks_S = rows(slots, now, seed)
     slots_N = rng.permutation(slots)[:n]
     added_N = rng.exponential(size=len(slots_N)).astype(F32)
-    first = int(rng.integers(0, 9000))
+    first, floor = int(rng.integers(0, 9000)), F32(rng.choice([0, 0.5]))
     results = []
     for module, given_N, given_added_N in ((kernels, slots_N, added_N), (reference, frozen(slots_N), frozen(added_N))):
         statistics, marks, counts_R = statistics_S2.copy(), marks_S.copy(), np.zeros(kernels.RANKS, np.int64)
         module.count(statistics, 1, counts_R, first)
         assert counts_R.sum() == slots
         module.touch(
-            statistics, statistics.view(F32), marks, given_N, given_added_N, now, kernels.decay_table(), counts_R, first
+            *(statistics, statistics.view(F32), marks, given_N, given_added_N, now),
+            *(kernels.decay_table(), floor, counts_R, first),
         )
         again_R = np.zeros(kernels.RANKS, np.int64)
         module.count(statistics, 1, again_R, first)
@@ -116,6 +117,7 @@ def test_a_score_halves_in_a_half_life_and_is_gone_after_thirty_two():
             np.ones(1, F32),
             now,
             kernels.decay_table(),
+            F32(0),
             counts_R,
             0,
         )

@@ -46,7 +46,8 @@ def test_forward_pools_bags_and_an_empty_bag_is_zero(client: ps.Client, pooling:
 
 
 def test_backward_sends_the_summed_gradient_of_each_id_once(client: ps.Client) -> None:
-    layer = EmbeddingBagCollection(client, [USERS], [Feature("a", "users"), Feature("b", "users")])
+    users = USERS.model_copy(update={"importance": ps.Importance(frequency=0, occurrences=1)})
+    layer = EmbeddingBagCollection(client, [users], [Feature("a", "users"), Feature("b", "users")])
     before = pulled(client, "users", [1, 2, 3])
     out = layer({"a": bags([1, 1], [2]), "b": bags([1], [3], weights=[0.5, 2.0])})
     out.sum().backward()
