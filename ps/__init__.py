@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ps.client.client import Client, connect
+    from ps.client.evict import Evicted
     from ps.client.step import Step
     from ps.cluster.launch import Service, launch
     from ps.config import (
@@ -74,6 +75,7 @@ __all__ = [
     "DiskFull",
     "DtypeMismatch",
     "DuplicateIds",
+    "Evicted",
     "Importance",
     "InternalError",
     "InvalidArgument",
@@ -103,6 +105,7 @@ __all__ = [
 
 _HOMES = {
     "ps.client.client": ("Client", "connect"),
+    "ps.client.evict": ("Evicted",),
     "ps.client.step": ("Step",),
     "ps.cluster.launch": ("Service", "launch"),
     "ps.config": (

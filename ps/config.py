@@ -218,6 +218,11 @@ class TableConfig(_Frozen):
     """Which rows stay: decides what goes to disk and what is evicted."""
     admission: Admission = Always()
     """Which ids get a row. One that has none reads its initial value; its gradients are dropped and counted."""
+    max_rows_per_shard: Annotated[int, Field(ge=1)] | None = None
+    """Above so many rows on a shard the least important ones are evicted, to nine tenths of it. None: as many as the
+    budgets of the shard allow."""
+    expire_after_pushes: Annotated[int, Field(ge=16)] | None = None
+    """Rows that this many pushes of the table have left alone are dropped (to a sixteenth more). None: never."""
 
 
 class ServiceConfig(_Frozen):
@@ -246,9 +251,13 @@ class ServiceConfig(_Frozen):
     max_ledger_bytes: Annotated[int, Field(ge=1 << 20)] = 256 << 20
     """Bytes of remembered writes over all workers; beyond it those of the workers silent longest are forgotten."""
     disk_path: Path | None = None
-    """Directory for rows on disk, emptied at the start; each shard has one below it. None: all rows stay in RAM."""
+    """Directory for rows on disk; None: all rows stay in RAM. Each shard has a folder of its own below it, which it
+    empties at the start: scratch space. A relative path, and ~, are those of the host that the shard runs on."""
     disk_cache_bytes: Annotated[int, Field(ge=1 << 20)] = 64 << 20
     """RAM for RocksDB's blocks, indexes and filters."""
+    disk_bytes: Annotated[int, Field(ge=1 << 20)] | None = None
+    """Room for all rows together, as they lie on disk; above it the least important ones are evicted, to nine tenths of
+    it. None: no bound."""
     drain_timeout_s: Positive = 10.0
     """How long a shard that is told to stop waits for calls in progress."""
     metrics: bool = True

@@ -14,16 +14,17 @@ from ps.errors import DimensionMismatch, InvalidArgument, LengthMismatch
 from ps.initializer import RowInitializer
 from ps.kernels import score
 from ps.kernels.attribution import attribute
+from ps.kernels.records import HEADER_BYTES, KEY_BYTES
 from ps.kernels.rows import scatter
 from ps.optim import update_rule
-from ps.policy import placement
+from ps.policy import eviction, placement
 from ps.policy.admission import gate_of
 from ps.policy.importance import Signals
-from ps.policy.ranking import Ranking
+from ps.policy.ranking import EVERY_RANK, Ranking
 from ps.storage.arena import Arena, Slots
 from ps.storage.disk import Disk
 from ps.storage.store import Demotion, Store
-from ps.storage.tier import Flags, Ids, RowLayout
+from ps.storage.tier import Flags, Ids, Records, RowLayout, joined, where
 
 Rows = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.uint32]
@@ -49,8 +50,10 @@ class Table:
         share: Share = one_by_one,
         disk: Disk | None = None,
         resident_rows: Callable[[int], int] | None = None,
+        bounded: bool = False,
     ) -> None:
-        """`resident_rows`: how many of so many rows belong in RAM; by default what `swap_fraction` leaves."""
+        """`resident_rows`: how many of so many rows belong in RAM; by default what `swap_fraction` leaves. `bounded`:
+        rows may be evicted, by `max_rows_per_shard` or by `evict`."""
         self.config = config
         self._resident_rows = resident_rows or partial(placement.resident_rows, swap_fraction=config.swap_fraction)
         self._share = share
@@ -59,15 +62,19 @@ class Table:
         self._layout = RowLayout(config.dim, self._rule.state_width)
         self._ram = Arena(self._layout.width, np.float32)
         self.store = Store(self._ram, disk.table(config.name, [self._layout.row_bytes]) if disk else None)
-        self._ranking = Ranking(config.half_life_pushes)
+        self._ranking = Ranking(config.half_life_pushes, config.expire_after_pushes)
         self._signals = Signals(config.importance)
         self._gate = gate_of(config, int(self._initializer.seed))
+        self._bounded = bounded or config.max_rows_per_shard is not None
         self.pushes = 0
         self.rows_read = 0
         self.rows_updated = 0
         self.rows_created = 0
         self.rows_refused = 0
         """Gradients dropped because their id was not admitted."""
+        self.rows_evicted = 0
+        self.rows_expired = 0
+        self.rows_late = 0
 
     def __len__(self) -> int:
         return self._ranking.total
@@ -76,13 +83,18 @@ class Table:
         return True  # an empty table is a table
 
     @property
+    def record_bytes(self) -> int:
+        """Bytes of a row with its key and header, as it lies on disk."""
+        return self._layout.row_bytes + KEY_BYTES + HEADER_BYTES
+
+    @property
     def layout_epoch(self) -> int:
         """Rises whenever slots found earlier may have become wrong."""
         return self._ram.layout_epoch
 
     def find(self, ids_N: Ids) -> Slots:
         """The slot of each id, -1 where there is no row in RAM."""
-        return self._ram.find(ids_N)
+        return self.store.find(ids_N)
 
     def pin(self, slots_N: Slots, change: int) -> None:
         """One more (1) or one less (-1) holds these slots; what is held stays where it is."""
@@ -163,7 +175,7 @@ class Table:
             positives_N = None if positives_N is None else positives_N[has_row_N]
             slots_N = slots_N[has_row_N]
         attribution_N = self._attribution(slots_N, blocks) if self._signals.wants_attribution else None
-        added_N = self._signals.added(len(slots_N), counts_N, positives_N, attribution_N)
+        added_N = self._spread(slots_N, self._signals.added(len(slots_N), counts_N, positives_N, attribution_N))
         tasks = [partial(self._touch, slots_N, added_N, self._signals.floor)]
         for part_N, block_ND in _parts(slots_N, blocks):
             tasks.append(partial(self._rule.update, self._ram.rows_SW, part_N, block_ND, self.pushes))
@@ -171,6 +183,8 @@ class Table:
         share(tasks)
         self.rows_updated += len(slots_N)
         self._ranking.pushed()
+        self._expire()
+        self._limit()
         if self._gate is not None:
             self._gate.tick(self._ranking.now)
 
@@ -178,8 +192,12 @@ class Table:
         """Sets values, creating rows where there are none. State of rows that exist stays. True where a row existed."""
         slots_N = self.find(ids_N)
         existed_N = slots_N >= 0
-        self.create_missing(ids_N, slots_N)
+        created_N = self.create_missing(ids_N, slots_N)
         self._set(slots_N, blocks)
+        new_slots_N = slots_N[created_N]
+        added_N = self._signals.added(len(new_slots_N), None, None, None)
+        self._touch(new_slots_N, self._spread(new_slots_N, added_N), self._signals.floor)
+        self._limit()
         return existed_N
 
     def assign(self, ids_N: Ids, blocks: Sequence[Rows]) -> Flags:
@@ -187,6 +205,12 @@ class Table:
         slots_N = self.find(ids_N)
         self._set(slots_N, blocks)
         return slots_N >= 0
+
+    def unchanged(self, ids_N: Ids, statistics_N2: npt.NDArray[np.uint32]) -> Flags:
+        """True where there is a row in RAM and its statistics are these."""
+        slots_N = self.find(ids_N)
+        same_N: Flags = (self._ram.statistics_S2[slots_N] == statistics_N2).all(axis=1)
+        return same_N & (slots_N >= 0)
 
     def remove(self, ids_N: Ids) -> Flags:
         """Drops rows; they read as initial values again. True where a row existed."""
@@ -203,6 +227,25 @@ class Table:
         self._touch(slots_N[existed_N], self._signals.reported(scores_N[existed_N]), np.float32(0))
         return existed_N
 
+    def _limit(self) -> None:
+        if self.config.max_rows_per_shard is not None:
+            self.evict(self.config.max_rows_per_shard)
+
+    def evict(self, most: int) -> None:
+        """Drops the least important rows if there are more than `most`; all of them at once, on whatever tier."""
+        if len(self) > most:
+            keep = eviction.rows_kept(len(self), most)
+            highest = self._ranking.highest_of_others(keep, most)
+            self._ranking.tick()
+            self.rows_evicted += self._ranking.drop(highest)
+            self.store.drop(self._ranking.now, highest)
+
+    def forget(self, ids_N: Ids) -> Ids:
+        """Drops those of the rows that the disk cannot give back; their ids."""
+        lost_N = self.store.forget(ids_N)
+        self._ranking.forget(len(lost_N))
+        return lost_N
+
     def maintain(self) -> Demotion | None:
         """Begins to move some of the least important rows down, if more are in RAM than should be."""
         target = self._resident_rows(self._ranking.total)
@@ -210,13 +253,28 @@ class Table:
         most = placement.slice_rows(excess, len(self._ram), self._layout.row_bytes)
         return self.store.demote(self._ranking.quantile(target), most) if most else None
 
-    def page(self, cursor: int, n: int) -> tuple[Ids, Rows, npt.NDArray[np.float32], int]:
-        """Ids, values, scores and the next cursor (0 at the end) of about n rows: those of the next partitions."""
+    def rank_of_least(self, n: int) -> int:
+        """The rank at which, and below which, the n least important rows are, and perhaps some more."""
+        return self._ranking.quantile(max(len(self) - n, 0)) if n < len(self) else EVERY_RANK
+
+    def page(self, cursor: int, n: int, highest: int = EVERY_RANK) -> tuple[Records, int]:
+        """About n rows, those of the next partitions, and the next cursor, 0 at the end. Of them, the rows of rank
+        `highest` and lower. Their bytes are those of a hot row."""
         found, end = self.store.page(min(cursor, PARTITIONS), n)
-        ids_N = np.concatenate([records.ids_N for records in found])
-        values_ND = np.concatenate([records.rows_NB.view(np.float32)[:, : self.config.dim] for records in found])
-        scores_N = np.concatenate([self._ranking.decayed(records.scores_N, records.stamps_N) for records in found])
-        return ids_N, np.ascontiguousarray(values_ND), scores_N, end if end < PARTITIONS else 0
+        records = joined(found)
+        if highest < EVERY_RANK:
+            ranks_N = np.empty(len(records), np.int64)
+            score.ranks(records.statistics_N2, ranks_N)
+            records = where(records, ranks_N <= highest)
+        return records, end if end < PARTITIONS else 0
+
+    def values(self, records: Records) -> Rows:
+        """float32 [n, dim]"""
+        return np.ascontiguousarray(records.rows_NB.view(np.float32)[:, : self.config.dim])
+
+    def scores(self, records: Records) -> npt.NDArray[np.float32]:
+        """Importance as of now."""
+        return self._ranking.decayed(records.scores_N, records.stamps_N)
 
     def memory_usage(self) -> dict[str, dict[str, int]]:
         """Bytes by tier and purpose."""
@@ -227,7 +285,7 @@ class Table:
         """Rows, bytes and counters."""
         return {
             "dim": self.config.dim,
-            "rows": {"hot": len(self._ram), "disk": len(self) - len(self._ram)},
+            "rows": {"hot": min(len(self._ram), len(self)), "disk": max(len(self) - len(self._ram), 0)},
             "row_bytes": self._layout.row_bytes,
             "bytes": self.memory_usage(),
             "pushes": self.pushes,
@@ -237,6 +295,10 @@ class Table:
             "rows_refused": self.rows_refused,
             "rows_raised": self.store.rows_raised,
             "rows_demoted": self.store.rows_demoted,
+            "rows_evicted": self.rows_evicted,
+            "rows_expired": self.rows_expired,
+            "rows_late": self.rows_late,
+            "disk": self.store.below(),
         }
 
     def close(self) -> None:
@@ -249,6 +311,7 @@ class Table:
         new_ids_N = ids_N[missing_N]
         row_NW = np.full((len(new_ids_N), self._layout.width), self._rule.initial_state, dtype=np.float32)
         self._initializer.fill(new_ids_N, row_NW[:, : self.config.dim])
+        self.store.make_room(len(new_ids_N))
         new_slots_N = self._ram.insert(new_ids_N, self._ranking.now)  # the last step that can fail
         self._ranking.count(self._ram.statistics_S2[new_slots_N], 1)
         scatter(self._ram.rows_SW, new_slots_N, row_NW)
@@ -277,8 +340,21 @@ class Table:
             ranking.decay_T,
             floor,
             ranking.counts_R,
+            ranking.counts_ER,
+            ranking.epochs_E,
             ranking.first,
         )
+
+    def _spread(self, slots_N: Slots, added_N: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Additions that differ a little by id, where rows are dropped by rank."""
+        return added_N * eviction.spread(self._ram.ids_S[slots_N]) if self._bounded else added_N
+
+    def _expire(self) -> None:
+        """Drops rows that were left alone for `expire_after_pushes`."""
+        kept_from, expired = self._ranking.expire()
+        if expired:
+            self.rows_expired += expired
+            self.store.drop(kept_from, EVERY_RANK)
 
     def _set(self, slots_N: Slots, blocks: Sequence[Rows]) -> None:
         for part_N, block_ND in _parts(slots_N, blocks):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING
@@ -29,10 +30,19 @@ class Step:
         self._number = number
         self._batch = batch
         self._preparing = prepared
+        self._begun_s = self._answered_s = time.monotonic()
+        for future in prepared.values():
+            future.add_done_callback(self._note_answer)
         self._waited = False
         self._versions: Versions = UNKNOWN_VERSIONS
         self._write: Write | None = None
         self._pushing = threading.Lock()
+
+    @property
+    def prepare_s(self) -> float:
+        """Seconds until the last shard answered the prepare, or until now if one has not."""
+        answered = all(future.done() for future in self._preparing.values())
+        return (self._answered_s if answered else time.monotonic()) - self._begun_s
 
     def pull(self, *, timeout_s: float | None = None) -> dict[str, ArrayLike]:
         """Rows of each table: float32 [*ids.shape, dim], in the order of the ids, duplicates included."""
@@ -73,6 +83,9 @@ class Step:
             self._client.writes.push(self._write, summed, deadline, dtype, handle, self._versions, counted)
         finally:
             self._pushing.release()
+
+    def _note_answer(self, _: Future[bool]) -> None:
+        self._answered_s = time.monotonic()
 
     def _handle(self, deadline: Deadline) -> Handle:
         """The shards known to hold the step. Waits for the others once and for a part of the time: a prepare is a hint,

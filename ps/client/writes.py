@@ -91,8 +91,9 @@ class Writes:
 
         return self._routed(write, run, deadline)
 
-    def remove(self, write: Write, deadline: Deadline) -> Flags:
-        """Drops rows of the batch's one table; True where a row existed."""
+    def remove(self, write: Write, deadline: Deadline, statistics_U2: npt.NDArray[np.uint32] | None = None) -> Flags:
+        """Drops rows of the batch's one table; True where a row existed. With statistics, as exported: and still had
+        them; the others stay."""
 
         def run(batch: Batch) -> Flags:
             (table,) = batch.tables
@@ -100,6 +101,8 @@ class Writes:
             def part(shard: int, address: str) -> bytes:
                 ids = table.part(shard)
                 request = pb.RemoveRequest(header=self._header(batch), sequence=write.sequence, ids=ids)
+                if statistics_U2 is not None:
+                    request.statistics = codec.encode_statistics(statistics_U2[table.positions(shard)])
                 return self.connection.unary(address, methods.REMOVE, request.SerializeToString(), deadline)
 
             return self._flags(write, batch, part, pb.RemoveResponse, deadline)

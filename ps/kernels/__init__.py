@@ -105,13 +105,16 @@ def _warm_up_score() -> None:
 
     statistics, marks, slots = np.zeros((8, 2), np.uint32), np.zeros(8, np.uint16), np.arange(4)
     counts, one = np.zeros(score.RANKS, np.int64), np.ones(4, np.float32)
-    score.count(statistics, 1, counts, 0)
+    ages, epochs, cuts = counts.reshape(1, -1), np.zeros(0, np.int64), np.zeros(1, np.int64)
+    scores, decay = statistics.view(np.float32), score.decay_table()
+    score.count(statistics, 1, counts, ages, epochs, 0)
     score.touch(
-        *(statistics, statistics.view(np.float32), marks, slots, one, np.uint32(0)),
-        *(score.decay_table(), np.float32(0), counts, 0),
+        *(statistics, scores, marks, slots, one, np.uint32(0)),
+        *(decay, np.float32(0), counts, ages, epochs, 0),
     )
     score.ranks(statistics, np.zeros(8, np.int64))
     score.select(statistics, marks, 0, 8, 0, slots.copy())
-    score.met(statistics, np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(8, np.bool_))
+    score.met(statistics, cuts, cuts, np.zeros(8, np.bool_))
+    score.select_met(statistics, marks, 0, 8, cuts, cuts, slots.copy())
     score.mark(marks, slots, score.COPIED, score.DIRTY)
     score.pin(marks, slots, 1)

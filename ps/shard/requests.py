@@ -63,6 +63,21 @@ class PullHead:
 
 
 @dataclass(frozen=True)
+class Page:
+    """Some rows of an export."""
+
+    ids_N: npt.NDArray[np.int64]
+    values_ND: Rows
+    scores_N: npt.NDArray[np.float32]
+    statistics_N2: npt.NDArray[np.uint32]
+    """As in `ps.kernels.score`."""
+    next_cursor: int
+    """0: there are no more."""
+    highest_rank: int
+    """The most important rows that this export is about, and all below them."""
+
+
+@dataclass(frozen=True)
 class PushResult:
     """What a push answers."""
 

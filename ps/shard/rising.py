@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from ps.shard.steps import Resolved
 from ps.storage.store import Fetch
+from ps.table import Table
 
 
 class Rising:
@@ -47,10 +48,11 @@ class Rising:
         for _, fetch in self._fetches:
             fetch.read()
 
-    def finish(self) -> int:
-        """Puts what was read into RAM, where it is held with the rest; returns how many rows. An error lets all go."""
+    def finish(self) -> list[tuple[Table, int]]:
+        """Puts what was read into RAM, where it is held with the rest; how many rows of which table. An error lets all
+        go."""
         try:
-            raised = sum(resolved.table.store.install(fetch) for resolved, fetch in self._fetches)
+            raised = [(resolved.table, resolved.table.store.install(fetch)) for resolved, fetch in self._fetches]
             for resolved in self.tables:
                 resolved.slots()
         except BaseException:
@@ -59,20 +61,24 @@ class Rising:
         self._end()
         return raised
 
-    def beside(self) -> int:
-        """For a pull, instead of `finish`: what was read is given to it and stays below; returns how many rows."""
-        read = 0
+    def beside(self) -> list[tuple[Table, int]]:
+        """For a pull, instead of `finish`: what was read is given to it and stays below; how many rows of which
+        table."""
+        read = []
+        for resolved in self.tables:
+            resolved.beside = None  # an earlier pull of the same step has read its own
         try:
             for resolved, fetch in self._fetches:
                 found = resolved.table.store.found(fetch)
+                resolved.slots()  # what another step has brought up meanwhile is in RAM, and not in `found`
                 resolved.read_beside(found)
-                read += sum(map(len, found))
+                read.append((resolved.table, sum(map(len, found))))
         finally:
             self._end()
         return read
 
     def abandon(self) -> None:
-        """Nothing comes up, and nothing is held."""
+        """Nothing more comes up, and nothing is held. May be called again."""
         self._end()
         self.let_go()
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar, cast
@@ -18,19 +19,34 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.config import ServiceConfig, TableConfig
-from ps.errors import DuplicateIds, InvalidArgument, LengthMismatch, ResourceExhausted, TableExists, TableNotFound
+from ps.errors import (
+    CorruptRow,
+    DiskError,
+    DiskFull,
+    DuplicateIds,
+    InvalidArgument,
+    LengthMismatch,
+    ResourceExhausted,
+    TableExists,
+    TableNotFound,
+)
 from ps.kernels.unique import has_duplicates
+from ps.policy import eviction
+from ps.policy.ranking import EVERY_RANK
 from ps.shard.assistant import Assistant
+from ps.shard.disk_health import DiskHealth
 from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger, WriteId
 from ps.shard.look_ahead import LookAhead
-from ps.shard.requests import Gradients, PushResult, Rows, StepRef, TableIds, Target, WriteResult
+from ps.shard.requests import Gradients, Page, PushResult, Rows, StepRef, TableIds, Target, WriteResult
 from ps.shard.rising import Rising
 from ps.shard.staleness import Staleness
 from ps.shard.steps import Resolved, Steps
 from ps.shard.stream import Allocate, RowStream, plain
 from ps.storage.arena import Slots
 from ps.storage.disk import Disk
+from ps.storage.purge import Slice
+from ps.storage.store import Demotion
 from ps.storage.tier import Flags
 from ps.table import Table
 
@@ -50,21 +66,22 @@ class Shard:
         self, shard_id: int, config: ServiceConfig | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         config = config or ServiceConfig()
+        self._disk = _open_disk(config, shard_id)  # the first thing that can fail, before there are threads
+        self._disk_health = DiskHealth(clock)
         self.shard_id = shard_id
         self.version = 0
         self.repeats = 0
         self.rows_late = 0
         """Rows read from disk while a pull or a push waited for them: their prepare was lost, late, or never sent."""
-        self.disk_errors = 0
         self.staleness = Staleness()
         self.tables: dict[str, Table] = {}
         self.engine = Engine(str(shard_id), max_queue=config.max_requests)
         self._assistant = Assistant(str(shard_id))
-        self._disk = _open_disk(config, shard_id)
         self._io = ThreadPoolExecutor(IO_THREADS, thread_name_prefix=f"io-{shard_id}")
         self._closing = False
         self._clock = clock
         self._max_body_bytes = config.max_body_bytes
+        self._room_bytes = None if config.disk_bytes is None else int(config.disk_bytes * eviction.DISK_SHARE)
         self._ledger: Ledger[PushResult | WriteResult] = Ledger(config.ledger_window, config.max_ledger_bytes)
         self._steps = Steps(config.prepare_ttl_s, config.max_steps, config.max_steps_bytes)
 
@@ -76,7 +93,8 @@ class Shard:
         def run() -> bool:
             existing = self.tables.get(config.name)
             if existing is None:
-                self.tables[config.name] = Table(config, self._assistant.share, self._disk)
+                bounded = self._room_bytes is not None
+                self.tables[config.name] = Table(config, self._assistant.share, self._disk, bounded=bounded)
                 return True
             if not exist_ok:
                 raise TableExists(f"table {config.name!r} exists; pass exist_ok=True to use it as it is")
@@ -95,9 +113,11 @@ class Shard:
             table = self._table(name)
             self._steps.forget_table(name)
             del self.tables[name]
-            table.close()
+            with _letting_go(f"of table {name}"):
+                table.close()
             if self._disk is not None:
-                self._disk.drop(name)
+                with _letting_go(f"of table {name}"):
+                    self._disk.drop(name)
             return True
 
         return self.engine.run(run)
@@ -145,17 +165,14 @@ class Shard:
 
         def read(rising: Rising) -> None:
             with stream.failing():
-                try:
-                    rising.read()
-                except BaseException:
-                    self.engine.post(rising.abandon)
-                    raise
+                self._read(rising)
                 self.engine.post(lambda: fill(rising))
 
         def fill(rising: Rising) -> None:
             with stream.failing():
                 try:
-                    self.rows_late += rising.beside()
+                    with self._disk_health.reading():
+                        self._count_late(rising.beside())
                     stream.fill(self.version, rising.tables, return_exists)
                 finally:
                     rising.let_go()
@@ -195,6 +212,7 @@ class Shard:
             ahead.let_go()
             if isinstance(target, StepRef):
                 self._steps.finish(target)
+            self._evict()
             self._maintain()
             staleness = self.staleness.observe(self.version, pulled_version)
             return PushResult(self.version, staleness)
@@ -222,9 +240,23 @@ class Shard:
 
         return self._write(write, ids, apply)
 
-    def remove(self, write: WriteId, ids: TableIds) -> WriteResult:
-        """Drops rows. Ids unique."""
-        return self._write(write, ids, lambda table: table.remove(ids.ids_N))
+    def remove(self, write: WriteId, ids: TableIds, statistics_N2: npt.NDArray[np.uint32] | None = None) -> WriteResult:
+        """Drops rows, also those that cannot be read any more. Ids unique. With statistics, as exported: only rows that
+        still have them, which are those that nobody has pushed since."""
+        lost: set[int] = set()
+
+        def apply(table: Table) -> Flags:
+            if statistics_N2 is None:
+                return table.remove(ids.ids_N) | np.isin(ids.ids_N, list(lost))
+            same_N = table.unchanged(ids.ids_N, statistics_N2)
+            table.remove(ids.ids_N[same_N])
+            return same_N
+
+        while True:
+            try:
+                return self._write(write, ids, apply)
+            except CorruptRow as error:  # those rows cannot be brought up to be removed
+                lost |= set(self._forget(ids.table, np.array(error.ids, np.int64)).tolist())
 
     def report_importance(self, write: WriteId, ids: TableIds, scores_N: npt.NDArray[np.float32]) -> WriteResult:
         """Adds to the importance of rows that exist, which counts as a use of them. Ids unique."""
@@ -237,14 +269,26 @@ class Shard:
 
     # reading
 
-    def export_page(
-        self, name: str, cursor: int, n: int
-    ) -> tuple[npt.NDArray[np.int64], Rows, npt.NDArray[np.float32], int]:
-        """Ids, values, scores and next cursor of up to n rows. A row that lives through all pages is in just one."""
-        return self.engine.run(lambda: self._table(name).page(cursor, n))
+    def export_page(self, name: str, cursor: int, n: int, least: int = 0, highest_rank: int = EVERY_RANK) -> Page:
+        """Up to n rows. A row that lives through all pages is in just one.
+
+        With `least` on the first page, and what that says in `highest_rank` on the others, there are so many of the
+        least important rows, or some more.
+        """
+
+        def run() -> Page:
+            table = self._table(name)
+            highest = table.rank_of_least(least) if least and not cursor else highest_rank
+            with self._disk_health.reading():
+                records, next_cursor = table.page(cursor, n, highest)
+            values_ND, scores_N = table.values(records), table.scores(records)
+            return Page(records.ids_N, values_ND, scores_N, records.statistics_N2, next_cursor, highest)
+
+        return self.engine.run(run)
 
     def stats(self) -> dict[str, object]:
-        """Rows, bytes and counters, all of one moment."""
+        """Rows, bytes and counters, all of one moment. `degraded` says what is wrong with the disk, if anything is."""
+        disk_bytes = self._disk.bytes_on_disk() if self._disk is not None else None  # not on the engine thread's time
 
         def run() -> dict[str, object]:
             return {
@@ -255,7 +299,9 @@ class Shard:
                 "steps_expired": self._steps.expired,
                 "steps_held": len(self._steps),
                 "rows_late": self.rows_late,
-                "disk_errors": self.disk_errors,
+                "disk_errors": dict(self._disk_health.errors),
+                "degraded": self._disk_health.degraded,
+                "disk_bytes": disk_bytes,
                 "tables": {name: table.stats() for name, table in self.tables.items()},
                 "bytes": self.memory_usage(),
             }
@@ -267,6 +313,7 @@ class Shard:
         return {
             "ledger": self._ledger.nbytes,
             "steps": self._steps.nbytes,
+            **(self._disk.memory_usage() if self._disk is not None else {}),
         }
 
     def close(self) -> None:
@@ -275,11 +322,13 @@ class Shard:
         self._io.shutdown()
         self.engine.close()
         self._assistant.close()
-        for table in self.tables.values():
-            table.close()
+        for name, table in self.tables.items():
+            with _letting_go(f"of table {name}"):
+                table.close()
         self.tables.clear()
         if self._disk is not None:
-            self._disk.close()
+            with _letting_go("of the shard"):
+                self._disk.close()
 
     # on the engine thread
 
@@ -308,34 +357,73 @@ class Shard:
         since. Rarely any."""
         rising = Rising(tables)
         rising.begin()
-        if rising.waits:
-            rising.read()
-            self.rows_late += rising.finish()
-        rising.let_go()
+        try:
+            if rising.waits:
+                with self._disk_health.reading():
+                    rising.read()
+                    self._count_late(rising.finish())
+        finally:
+            rising.abandon()
+
+    def _count_late(self, read: Sequence[tuple[Table, int]]) -> None:
+        for table, rows in read:
+            table.rows_late += rows
+            self.rows_late += rows
+
+    def _forget(self, name: str, ids_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Drops those of the rows that the disk cannot give back; their ids."""
+
+        def run() -> npt.NDArray[np.int64]:
+            with self._disk_health.reading():
+                return self._table(name).forget(ids_N)
+
+        return self.engine.run(run)
+
+    def _evict(self) -> None:
+        """Drops rows if there are more than there is room for. Part of the write that it ends: it goes by the log."""
+        if self._room_bytes is not None:
+            tables = list(self.tables.values())
+            rows, sizes = [len(table) for table in tables], [table.record_bytes for table in tables]
+            for table, most in zip(tables, eviction.rows_allowed(rows, sizes, self._room_bytes), strict=True):
+                table.evict(most)
 
     def _maintain(self) -> None:
-        """Begins to move rows down that are too many in RAM."""
+        """Begins to move rows down that are too many in RAM, and dropped ones out of the way."""
         for table in self.tables.values():
-            self._move_down(table)
+            table.store.sweep()
+            if not self._move_down(table) and self._disk_takes_rows():
+                self._work(table, table.store.purge(), lambda: None)
 
-    def _move_down(self, table: Table) -> None:
-        demotion = None if self._closing else table.maintain()
-        if demotion is None:
-            return
+    def _move_down(self, table: Table) -> bool:
+        """One slice, and the next when it is done; whether there is any."""
+        if not self._disk_takes_rows():
+            return False
+        return self._work(table, table.maintain(), lambda: self._move_down(table))
+
+    def _disk_takes_rows(self) -> bool:
+        return not self._closing and self._disk_health.takes_rows()
+
+    def _work(self, table: Table, work: Demotion | Slice | None, then: Callable[[], object]) -> bool:
+        """Writes below on another thread; whether there is anything to write."""
+        if work is None:
+            return False
 
         def write() -> None:
-            demotion.write()
+            work.write()
             self.engine.post(finish)
 
         def finish() -> None:
-            error = table.store.finish(demotion)
-            if error is None:
-                self._move_down(table)
-            else:
-                self.disk_errors += 1
-                log.error("table %s: rows cannot go down: %s", table.config.name, error)
+            error = table.store.finish(work)
+            if error is not None:
+                pause_s = self._disk_health.refused(error)
+                log.error("table %s, next try in %g s: rows cannot go down: %s", table.config.name, pause_s, error)
+                return
+            if work.wrote:
+                self._disk_health.accepted()
+            then()
 
         self._io.submit(write)
+        return True
 
     # on any other thread
 
@@ -350,8 +438,10 @@ class Shard:
         return self.engine.run(run)
 
     def _read(self, rising: Rising) -> None:
+        """On a thread that may wait."""
         try:
-            rising.read()
+            with self._disk_health.reading():
+                rising.read()
         except BaseException:
             self.engine.post(rising.abandon)
             raise
@@ -367,7 +457,9 @@ class Shard:
                 rising.finish()
                 table = self._table(ids.table)
                 self._raise_late([Resolved(table, ids)])
-                return WriteResult.of(self.version, apply(table))
+                result = WriteResult.of(self.version, apply(table))
+                self._evict()
+                return result
             finally:
                 rising.let_go()
 
@@ -422,7 +514,17 @@ def _check_gradients(tables: Sequence[Resolved], gradients: Sequence[Gradients])
             )
 
 
+@contextmanager
+def _letting_go(whose: str) -> Iterator[None]:
+    """Around the end of rows on disk: they are to go, so a disk that is sick by then is worth a line and no error."""
+    try:
+        yield
+    except (DiskError, DiskFull) as error:
+        log.warning("rows on disk %s were not let go of in order: %s", whose, error)
+
+
 def _open_disk(config: ServiceConfig, shard_id: int) -> Disk | None:
     if config.disk_path is None:
         return None
-    return Disk(Path(config.disk_path) / f"shard-{shard_id}", config.disk_cache_bytes)
+    folder = Path(config.disk_path).expanduser().absolute()  # of this host, whoever wrote the configuration
+    return Disk(folder / f"shard-{shard_id}", config.disk_cache_bytes)

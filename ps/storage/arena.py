@@ -53,6 +53,11 @@ class Arena:
         return self._used
 
     @property
+    def n_free(self) -> int:
+        """Slots that can be given out without more memory."""
+        return self._n_free
+
+    @property
     def rows_SW(self) -> npt.NDArray[Any]:  # noqa: N802  an array, so its name carries its shape
         """[slots, width]: rows of slots that are in use."""
         return self._rows.array
@@ -108,12 +113,16 @@ class Arena:
         """Drops rows; True where there was one. Takes no memory: it must work where memory is at its end."""
         slots_N = self._erase(ids_N)
         if (slots_N >= 0).any():
-            self.layout_epoch += 1
-            self._marks.array[: self._used] &= np.uint16(score.PIN - 1)
+            self.end_layout()
         return slots_N >= 0
 
+    def end_layout(self) -> None:
+        """Whoever holds slots must look them up again; nobody pins any."""
+        self.layout_epoch += 1
+        self._marks.array[: self._used] &= np.uint16(score.PIN - 1)
+
     def release(self, slots_N: Slots) -> None:
-        """Frees slots that no step holds, whose rows are on another tier."""
+        """Frees slots that no step holds: their rows are on another tier, or dropped."""
         self._erase(self._ids.array[slots_N])
 
     def read(self, ids_N: Ids) -> list[Records]:

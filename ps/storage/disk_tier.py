@@ -263,7 +263,8 @@ class DiskTier:
         others = f" (and those of {len(ids_N) - 1:,} others of this batch)" if len(ids_N) > 1 else ""
         return CorruptRow(
             f"table {self.name!r}: {which}{others} on disk is not what was written there: {reasons[0]}. The disk below "
-            f"{self._path} may be failing; those rows are lost, the others are well",
+            f"{self._path} may be failing; those rows are lost, the others are well; "
+            "`client.remove` drops them, and they start anew",
             ids_N.tolist(),
             sound,
         )

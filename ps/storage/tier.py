@@ -6,6 +6,7 @@ gives and takes them in batches; ids are unique in a batch. It knows nothing of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,6 +49,30 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.ids_N)
+
+    @property
+    def statistics_N2(self) -> npt.NDArray[np.uint32]:  # noqa: N802  an array, so its name carries its shape
+        """(score's bits, stamp), as `ps.kernels.score` has them."""
+        return np.stack([np.ascontiguousarray(self.scores_N).view(np.uint32), self.stamps_N], axis=1)
+
+
+def where(records: Records, chosen_N: Flags) -> Records:
+    """Some of the records."""
+    if chosen_N.all():
+        return records
+    return Records(
+        records.ids_N[chosen_N], records.rows_NB[chosen_N], records.scores_N[chosen_N], records.stamps_N[chosen_N]
+    )
+
+
+def joined(parts: Sequence[Records]) -> Records:
+    """One after the other; rows of one length, and at least one part."""
+    return Records(
+        np.concatenate([part.ids_N for part in parts]),
+        np.concatenate([part.rows_NB for part in parts]),
+        np.concatenate([part.scores_N for part in parts]),
+        np.concatenate([part.stamps_N for part in parts]),
+    )
 
 
 class Tier(Protocol):

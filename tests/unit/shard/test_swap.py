@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from hypothesis import HealthCheck, settings
@@ -23,6 +23,9 @@ seeds = st.integers(0, 2**32)
 class Swapping(RuleBasedStateMachine):
     """One history for two shards; only the first one swaps and prepares."""
 
+    bounds: ClassVar[dict[str, int]] = {}
+    """What rows are dropped by."""
+
     @initialize(admission=st.sampled_from([ps.Always(), ps.CountThreshold(min_count=2), ps.Probability(p=0.5)]))
     def start(self, admission: Any) -> None:
         self.folder = tempfile.TemporaryDirectory()
@@ -31,7 +34,7 @@ class Swapping(RuleBasedStateMachine):
         for shard in (self.swapping, self.plain):
             new_table(
                 **{"shard": shard, "optimizer": ps.Adam(lr=0.1), "initializer": ps.Normal()},
-                **{"half_life_pushes": 64, "swap_fraction": 0.7, "admission": admission},
+                **{"half_life_pushes": 64, "swap_fraction": 0.7, "admission": admission, **self.bounds},
                 importance=ps.Importance(attribution=0.5, recency=0.1, external=2),
             )
         self.steps: dict[int, list[int]] = {}
@@ -76,7 +79,10 @@ class Swapping(RuleBasedStateMachine):
     @invariant()
     def same_size(self) -> None:
         if hasattr(self, "plain"):
-            assert len(self.swapping.tables["t"]) == len(self.plain.tables["t"])
+            tables = [shard.tables["t"] for shard in (self.swapping, self.plain)]
+            assert len(tables[0]) == len(tables[1]) <= self.bounds.get("max_rows_per_shard", 2 * IDS)
+            assert [table.rows_evicted for table in tables] == [tables[0].rows_evicted] * 2
+            assert [table.rows_expired for table in tables] == [tables[0].rows_expired] * 2
 
     def teardown(self) -> None:
         if hasattr(self, "plain"):
@@ -107,7 +113,8 @@ class Swapping(RuleBasedStateMachine):
         found: dict[int, tuple[bytes, float]] = {}
         cursor = 0
         while True:
-            ids_N, rows_ND, scores_N, cursor = shard.export_page("t", cursor, 7)
+            page = shard.export_page("t", cursor, 7)
+            ids_N, rows_ND, scores_N, cursor = page.ids_N, page.values_ND, page.scores_N, page.next_cursor
             for id_, row_D, score in zip(ids_N.tolist(), rows_ND, scores_N.tolist(), strict=True):
                 assert id_ not in found, "exported twice"
                 found[id_] = row_D.tobytes(), score
@@ -126,7 +133,14 @@ class Swapping(RuleBasedStateMachine):
         }
 
 
+class Evicting(Swapping):
+    """The same, where rows are evicted for want of room and by age."""
+
+    bounds: ClassVar[dict[str, int]] = {"max_rows_per_shard": 16, "expire_after_pushes": 16}
+
+
 TestSwapping = Swapping.TestCase
-TestSwapping.settings = settings(
+TestEvicting = Evicting.TestCase
+TestSwapping.settings = TestEvicting.settings = settings(
     max_examples=40, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
 )
