@@ -79,7 +79,7 @@ def test_labels_say_which_ids_are_positive_and_change_no_value(client: ps.Client
     for told, untold in zip(*seen, strict=True):
         assert torch.equal(told, untold)
     scores = {name: dict(zip(*map(list, next(client.export(name))[::2]), strict=True)) for name in ("told", "untold")}
-    assert scores == {"told": {1: 31.0, 2: 11.0, 3: 11.0}, "untold": {1: 1.0, 2: 1.0, 3: 1.0}}
+    assert scores == {"told": {1: 32.0, 2: 12.0, 3: 12.0}, "untold": {1: 2.0, 2: 2.0, 3: 2.0}}
     with pytest.raises(LengthMismatch, match="2 labels for a batch of 3"):
         layer({"a": bags([1], [1], [1]), "b": bags([1], [1], [1]), "c": bags([1], [1], [1])}, torch.ones(2))
 
