@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ps.config import PARTITIONS, TableConfig
-from ps.errors import DimensionMismatch, LengthMismatch, TableNotFound
+from ps.errors import DimensionMismatch, InvalidArgument, LengthMismatch, TableNotFound
 from ps.initializer import RowInitializer
 from ps.kernels import score
+from ps.kernels.attribution import attribute
 from ps.kernels.records import HEADER_BYTES, KEY_BYTES
 from ps.kernels.rows import scatter
 from ps.optim import update_rule
 from ps.policy import eviction, placement
+from ps.policy.admission import gate_of
+from ps.policy.importance import Signals
 from ps.policy.ranking import EVERY_RANK, Ranking
 from ps.storage.arena import Arena, Slots
 from ps.storage.disk import Disk
@@ -23,6 +27,7 @@ from ps.storage.store import Demotion, Store
 from ps.storage.tier import Flags, Ids, Records, RowLayout, joined, where
 
 Rows = npt.NDArray[np.float32]
+Counts = npt.NDArray[np.uint32]
 Share = Callable[[Sequence[Callable[[], None]]], None]
 """Runs tasks that touch disjoint rows; returns when all are done."""
 
@@ -58,12 +63,16 @@ class Table:
         self._ram = Arena(self._layout.width, np.float32)
         self.store = Store(self._ram, disk.table(config.name, [self._layout.row_bytes]) if disk else None)
         self._ranking = Ranking(config.half_life_pushes, config.expire_after_pushes)
+        self._signals = Signals(config.importance)
+        self._gate = gate_of(config, int(self._initializer.seed))
         self._bounded = bounded or config.max_rows_per_shard is not None
         self.closed = False
         self.pushes = 0
         self.rows_read = 0
         self.rows_updated = 0
         self.rows_created = 0
+        self.rows_refused = 0
+        """Gradients dropped because their id was not admitted."""
         self.rows_evicted = 0
         self.rows_expired = 0
         self.rows_late = 0
@@ -102,6 +111,18 @@ class Table:
         self._initializer.gather(self._ram.rows_SW, slots_N, ids_N, out_ND)
         self.rows_read += len(ids_N)
 
+    def check_reports(self, n: int, scores_N: npt.NDArray[np.float32]) -> None:
+        """Raises unless these are scores for n ids of a table that takes them."""
+        if not self.config.importance.external:
+            raise InvalidArgument(
+                f"table {self.config.name!r} gives reported scores no weight: create it with "
+                "importance=Importance(external=...)"
+            )
+        if len(scores_N) != n:
+            raise LengthMismatch(f"table {self.config.name!r}: {len(scores_N)} scores sent for {n} ids")
+        if not (np.isfinite(scores_N) & (scores_N >= 0)).all():
+            raise InvalidArgument(f"table {self.config.name!r}: scores must be finite and not negative")
+
     def check(self, n: int, blocks: Sequence[Rows]) -> None:
         """Raises unless the blocks are gradients or values for n ids of this table."""
         for block_ND in blocks:
@@ -119,19 +140,15 @@ class Table:
         None of them may be on disk. Returns the positions created. Raises ResourceExhausted, and then nothing has
         changed.
         """
+        return self._create(ids_N, slots_N, np.flatnonzero(slots_N < 0))
+
+    def create_admitted(self, ids_N: Ids, slots_N: Slots, counts_N: Counts | None) -> Slots:
+        """As `create_missing`, for a push: only those that the table's `admission` lets in. Counts as in `apply`."""
         missing_N = np.flatnonzero(slots_N < 0)
-        if not len(missing_N):
-            return missing_N
-        new_ids_N = ids_N[missing_N]
-        row_NW = np.full((len(new_ids_N), self._layout.width), self._rule.initial_state, dtype=np.float32)
-        self._initializer.fill(new_ids_N, row_NW[:, : self.config.dim])
-        self.store.make_room(len(new_ids_N))
-        new_slots_N = self._ram.insert(new_ids_N, self._ranking.now)  # the last step that can fail
-        self._ranking.count(self._ram.statistics_S2[new_slots_N], 1)
-        scatter(self._ram.rows_SW, new_slots_N, row_NW)
-        slots_N[missing_N] = new_slots_N
-        self.rows_created += len(new_ids_N)
-        return missing_N
+        if self._gate is not None and len(missing_N):
+            counts_M = _counts(counts_N, missing_N)
+            missing_N = missing_N[self._gate.admits(ids_N[missing_N], counts_M, self.pushes + 1)]
+        return self._create(ids_N, slots_N, missing_N)
 
     def undo_create(self, slots_N: Slots, created_N: Slots) -> None:
         """Takes back what `create_missing` has just done."""
@@ -141,18 +158,31 @@ class Table:
         slots_N[created_N] = -1
         self.rows_created -= len(created_N)
 
-    def apply(
-        self,
-        slots_N: Slots,
-        counts_N: npt.NDArray[np.uint32],
-        blocks: Sequence[Rows],
-    ) -> None:
-        """Updates rows with gradients and counts how often they occur. Slots are unique and have rows.
+    def refuse(self, ids_N: Ids, slots_N: Slots, counts_N: Counts | None) -> None:
+        """Counts the ids of a push that have no row after `create_admitted`."""
+        refused_N = np.flatnonzero(slots_N < 0)
+        if self._gate is not None and len(refused_N):
+            self._gate.refuse(ids_N[refused_N], _counts(counts_N, refused_N))
+            self.rows_refused += len(refused_N)
 
-        `blocks` are the gradients of consecutive slots.
+    def apply(
+        self, slots_N: Slots, counts_N: Counts | None, blocks: Sequence[Rows], positives_N: Counts | None = None
+    ) -> None:
+        """Updates rows with gradients and adds to their importance. Slots are unique; what has none is left out.
+
+        `blocks` are the gradients of consecutive slots; `counts_N` how often each id occurs, once by default;
+        `positives_N` how often in positive samples, never by default.
         """
         self.pushes += 1
-        tasks = [partial(self._touch, slots_N, self._added(slots_N, counts_N))]
+        if self._gate is not None and (slots_N < 0).any():
+            has_row_N = slots_N >= 0
+            blocks = [block_ND[part_N] for part_N, block_ND in _parts(has_row_N, blocks)]
+            counts_N = None if counts_N is None else counts_N[has_row_N]
+            positives_N = None if positives_N is None else positives_N[has_row_N]
+            slots_N = slots_N[has_row_N]
+        attribution_N = self._attribution(slots_N, blocks) if self._signals.wants_attribution else None
+        added_N = self._spread(slots_N, self._signals.added(len(slots_N), counts_N, positives_N, attribution_N))
+        tasks = [partial(self._touch, slots_N, added_N, self._signals.floor)]
         for part_N, block_ND in _parts(slots_N, blocks):
             tasks.append(partial(self._rule.update, self._ram.rows_SW, part_N, block_ND, self.pushes))
         share = self._share if len(slots_N) >= SHARE_FROM_ROWS else one_by_one
@@ -161,6 +191,8 @@ class Table:
         self._ranking.pushed()
         self._expire()
         self._limit()
+        if self._gate is not None:
+            self._gate.tick(self._ranking.now)
 
     def upsert(self, ids_N: Ids, blocks: Sequence[Rows]) -> Flags:
         """Sets values, creating rows where there are none. State of rows that exist stays. True where a row existed."""
@@ -168,7 +200,9 @@ class Table:
         existed_N = slots_N >= 0
         created_N = self.create_missing(ids_N, slots_N)
         self._set(slots_N, blocks)
-        self._touch(slots_N[created_N], self._added(slots_N[created_N], np.ones(len(created_N), np.uint32)))
+        new_slots_N = slots_N[created_N]
+        added_N = self._signals.added(len(new_slots_N), None, None, None)
+        self._touch(new_slots_N, self._spread(new_slots_N, added_N), self._signals.floor)
         self._limit()
         return existed_N
 
@@ -190,6 +224,13 @@ class Table:
         statistics_N2 = self._ram.statistics_S2[slots_N[slots_N >= 0]]
         existed_N = self.store.remove(ids_N)
         self._ranking.count(statistics_N2, -1)
+        return existed_N
+
+    def report_importance(self, ids_N: Ids, scores_N: npt.NDArray[np.float32]) -> Flags:
+        """Adds weighted scores to rows that exist and leaves the others out. True where a row existed."""
+        slots_N = self.find(ids_N)
+        existed_N = slots_N >= 0
+        self._touch(slots_N[existed_N], self._signals.reported(scores_N[existed_N]), np.float32(0))
         return existed_N
 
     def _limit(self) -> None:
@@ -243,7 +284,8 @@ class Table:
 
     def memory_usage(self) -> dict[str, dict[str, int]]:
         """Bytes by tier and purpose."""
-        return {"hot": self.store.memory_usage()}
+        admission = {} if self._gate is None else {"admission": self._gate.nbytes}
+        return {"hot": {**self.store.memory_usage(), **admission}}
 
     def stats(self) -> dict[str, object]:
         """Rows, bytes and counters."""
@@ -256,6 +298,7 @@ class Table:
             "rows_read": self.rows_read,
             "rows_updated": self.rows_updated,
             "rows_created": self.rows_created,
+            "rows_refused": self.rows_refused,
             "rows_raised": self.store.rows_raised,
             "rows_demoted": self.store.rows_demoted,
             "rows_evicted": self.rows_evicted,
@@ -269,7 +312,30 @@ class Table:
         self.closed = True
         self.store.close()
 
-    def _touch(self, slots_N: Slots, added_N: npt.NDArray[np.float32]) -> None:
+    def _create(self, ids_N: Ids, slots_N: Slots, missing_N: Slots) -> Slots:
+        if not len(missing_N):
+            return missing_N
+        new_ids_N = ids_N[missing_N]
+        row_NW = np.full((len(new_ids_N), self._layout.width), self._rule.initial_state, dtype=np.float32)
+        self._initializer.fill(new_ids_N, row_NW[:, : self.config.dim])
+        self.store.make_room(len(new_ids_N))
+        new_slots_N = self._ram.insert(new_ids_N, self._ranking.now)  # the last step that can fail
+        self._ranking.count(self._ram.statistics_S2[new_slots_N], 1)
+        scatter(self._ram.rows_SW, new_slots_N, row_NW)
+        slots_N[missing_N] = new_slots_N
+        self.rows_created += len(new_ids_N)
+        return missing_N
+
+    def _attribution(self, slots_N: Slots, blocks: Sequence[Rows]) -> npt.NDArray[np.float32]:
+        """|gradient x value| by slot, before the values change."""
+        out_N = np.empty(len(slots_N), np.float32)
+        start = 0
+        for part_N, block_ND in _parts(slots_N, blocks):
+            attribute(self._ram.rows_SW, part_N, block_ND, out_N[start : start + len(part_N)])
+            start += len(part_N)
+        return out_N
+
+    def _touch(self, slots_N: Slots, added_N: npt.NDArray[np.float32], floor: np.float32) -> None:
         ranking, ram = self._ranking, self._ram
         score.touch(
             ram.statistics_S2,
@@ -279,15 +345,15 @@ class Table:
             added_N,
             np.uint32(ranking.now),
             ranking.decay_T,
+            floor,
             ranking.counts_R,
             ranking.counts_ER,
             ranking.epochs_E,
             ranking.first,
         )
 
-    def _added(self, slots_N: Slots, counts_N: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
-        """What a push adds to the scores of its rows."""
-        added_N = counts_N.astype(np.float32)
+    def _spread(self, slots_N: Slots, added_N: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Additions that differ a little by id, where rows are dropped by rank."""
         return added_N * eviction.spread(self._ram.ids_S[slots_N]) if self._bounded else added_N
 
     def _expire(self) -> None:
@@ -303,9 +369,14 @@ class Table:
         score.mark(self._ram.marks_S, slots_N, score.DIRTY, 0)
 
 
-def _parts(slots_N: Slots, blocks: Sequence[Rows]) -> Iterator[tuple[Slots, Rows]]:
-    """The blocks, each with its slots."""
+def _counts(counts_N: Counts | None, positions_M: Slots) -> Counts:
+    """Of these positions."""
+    return np.ones(len(positions_M), np.uint32) if counts_N is None else counts_N[positions_M]
+
+
+def _parts(by_slot_N: npt.NDArray[Any], blocks: Sequence[Rows]) -> Iterator[tuple[npt.NDArray[Any], Rows]]:
+    """The blocks, each with what belongs to its slots."""
     start = 0
     for block_ND in blocks:
-        yield slots_N[start : start + len(block_ND)], block_ND
+        yield by_slot_N[start : start + len(block_ND)], block_ND
         start += len(block_ND)

@@ -100,7 +100,7 @@ class Trainer:
 
     def step(self, batch: PreparedBatch) -> float:
         """Predicts, then trains; the loss."""
-        logits = self.model(batch.dense, self.embeddings(batch.sparse))
+        logits = self.model(batch.dense, self.embeddings(batch.sparse, batch.labels))
         self.metrics.add(torch.sigmoid(logits.detach()).numpy(), batch.labels.numpy())
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, batch.labels)
         self.optimizer.zero_grad()

@@ -132,12 +132,25 @@ class Client:
         rows = batch.tables[0].expand(pulled.rows[0])
         return (rows, batch.tables[0].expand_flags(pulled.exists[0])) if return_exists else rows
 
-    def push(self, table: str, ids: ArrayLike, grads: ArrayLike, *, timeout_s: float | None = None) -> None:
-        """Applies gradients, float [*ids.shape, dim]; duplicates are summed. Creates the rows that do not exist."""
+    def push(
+        self,
+        table: str,
+        ids: ArrayLike,
+        grads: ArrayLike,
+        *,
+        positives: ArrayLike | None = None,
+        timeout_s: float | None = None,
+    ) -> None:
+        """Applies gradients, float [*ids.shape, dim]; duplicates are summed. Creates the rows that do not exist, as far
+        as the table's `admission` lets them in.
+
+        positives: how often each id occurs in positive samples, for `importance`; duplicates are summed.
+        """
         deadline = self.deadline(timeout_s)
         batch = self._batch({table: ids}, deadline)
         summed = [batch.tables[0].gradients(grads, self.wire_dtype)]
-        self.writes.push(self.new_write(batch), summed, deadline, self.wire_dtype)
+        counted = batch.positives({} if positives is None else {table: positives})
+        self.writes.push(self.new_write(batch), summed, deadline, self.wire_dtype, positives=counted)
 
     prefetch = prepare
     """The name of `prepare` in HugeCTR and dynamicemb."""
@@ -165,6 +178,18 @@ class Client:
         deadline = self.deadline(timeout_s)
         batch = self._batch({table: ids}, deadline)
         flags_U = self.writes.remove(self.new_write(batch), deadline)
+        return cast("npt.NDArray[np.bool_]", batch.tables[0].expand_flags(flags_U))
+
+    def report_importance(
+        self, table: str, ids: ArrayLike, scores: ArrayLike, *, timeout_s: float | None = None
+    ) -> npt.NDArray[np.bool_]:
+        """Adds scores, float [*ids.shape], finite and not negative, to the importance of rows that exist; those of
+        duplicates are summed. It counts as a use of the rows. True where a row existed. InvalidArgument unless the
+        table has a weight for it (`Importance.external`)."""
+        deadline = self.deadline(timeout_s)
+        batch = self._batch({table: ids}, deadline)
+        scores_U = batch.tables[0].scores(scores)
+        flags_U = self.writes.report_importance(self.new_write(batch), scores_U, deadline)
         return cast("npt.NDArray[np.bool_]", batch.tables[0].expand_flags(flags_U))
 
     # reading everything

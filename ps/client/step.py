@@ -51,8 +51,17 @@ class Step:
         self._versions = Versions(pulled.batch.routing, pulled.versions)
         return {t.config.name: t.expand(rows) for t, rows in zip(self._batch.tables, pulled.rows, strict=True)}
 
-    def push(self, grads: Mapping[str, ArrayLike], *, timeout_s: float | None = None) -> None:
+    def push(
+        self,
+        grads: Mapping[str, ArrayLike],
+        *,
+        positives: Mapping[str, ArrayLike] | None = None,
+        timeout_s: float | None = None,
+    ) -> None:
         """Applies the gradient of each row pulled; duplicates of an id are summed.
+
+        positives: for tables whose importance has a weight for it, how often each id, in the order and the shape of the
+        ids, occurs in positive samples; duplicates are summed.
 
         All tables of the step, all or nothing on each shard. Calling it again after an error repeats the same push:
         shards that have applied it answer from their ledger.
@@ -63,6 +72,7 @@ class Step:
             raise LengthMismatch(f"the step has tables {sorted(names)}, gradients were given for {sorted(grads)}")
         dtype = self._client.wire_dtype
         summed = [table.gradients(grads[table.config.name], dtype) for table in self._batch.tables]
+        counted = self._batch.positives(positives or {})
         handle = self._handle(deadline)
         # One at a time: what one attempt learns of the write's fate decides what the next may do.
         if not self._pushing.acquire(timeout=deadline.remaining_s()):
@@ -70,7 +80,7 @@ class Step:
         try:
             # Not at prepare: by the first push a step may have waited for longer than the ledgers look back.
             self._write = self._write or self._client.new_write(self._batch)
-            self._client.writes.push(self._write, summed, deadline, dtype, handle, self._versions)
+            self._client.writes.push(self._write, summed, deadline, dtype, handle, self._versions, counted)
         finally:
             self._pushing.release()
 

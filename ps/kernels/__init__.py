@@ -48,6 +48,7 @@ def warm_up() -> None:
         records.encode_keys(some_ids, keys)
     index.close()
     _warm_up_records(keys)
+    _warm_up_policy(frozen_grads)
     _warm_up_score()
     slots = np.arange(4)
     rows.pop_free(slots.copy(), rows.push_free(slots.copy(), -1, slots), slots[:0])
@@ -80,6 +81,22 @@ def _warm_up_records(keys: npt.NDArray[np.uint8]) -> None:
     records.decode_keys(np.frombuffer(keys.tobytes(), np.uint8).reshape(keys.shape), ids)
 
 
+def _warm_up_policy(frozen_grads: npt.NDArray[np.float32]) -> None:
+    """Those of admission and importance; gradients come off the wire."""
+    import numpy as np
+
+    from ps.kernels import admission, attribution
+
+    sketch, counts, numbers = np.zeros((2, 4, 2), np.uint16), np.zeros(4, np.uint32), np.zeros(4, np.uint64)
+    ids = np.arange(4)
+    admission.estimate(sketch, ids, counts)
+    admission.add(sketch, ids, counts)
+    admission.draw(np.uint64(0), ids, numbers)
+    arena, slots = np.zeros((8, 6), np.float32), np.arange(4)
+    for grads in (frozen_grads, frozen_grads.copy()):
+        attribution.attribute(arena, slots, grads, np.zeros(4, np.float32))
+
+
 def _warm_up_score() -> None:
     """All arrays are a table's own."""
     import numpy as np
@@ -91,7 +108,10 @@ def _warm_up_score() -> None:
     ages, epochs, cuts = counts.reshape(1, -1), np.zeros(0, np.int64), np.zeros(1, np.int64)
     scores, decay = statistics.view(np.float32), score.decay_table()
     score.count(statistics, 1, counts, ages, epochs, 0)
-    score.touch(statistics, scores, marks, slots, one, np.uint32(0), decay, counts, ages, epochs, 0)
+    score.touch(
+        *(statistics, scores, marks, slots, one, np.uint32(0)),
+        *(decay, np.float32(0), counts, ages, epochs, 0),
+    )
     score.ranks(statistics, np.zeros(8, np.int64))
     score.select(statistics, marks, 0, 8, 0, slots.copy())
     score.met(statistics, cuts, cuts, np.zeros(8, np.bool_))

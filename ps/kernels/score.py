@@ -1,6 +1,6 @@
 """One score a row: a sum of signals that decays by half every HALF_LIFE ticks, and the order that it puts rows in.
 
-    at a push     score = score * 2 ** -((now - stamp) / HALF_LIFE) + added;  stamp = now
+    at a push     score = score * 2 ** -((now - stamp) / HALF_LIFE) + added, or the floor if that is more;  stamp = now
     rank          (bits of score >> 17) + stamp
 
 A row costs nothing while it is not pushed: score and stamp stay, and so does the rank. Of two rows the one of higher
@@ -84,12 +84,14 @@ def touch(
     added_N: Scores,
     now: np.uint32,
     decay_T: Scores,
+    floor: np.float32,
     counts_R: Ranks,
     counts_ER: Counts,
     epochs_E: Ranks,
     first: np.int64,
 ) -> None:
-    """Adds to the scores of unique slots, counts their rows under the new rank, and marks them dirty."""
+    """Adds to the scores of unique slots, which are `floor` then or more, counts their rows under the new rank, and
+    marks them dirty."""
     for i in range(len(slots_N)):
         if i + AHEAD < len(slots_N):
             prefetch(statistics_S2, slots_N[i + AHEAD] * 2)
@@ -100,7 +102,7 @@ def touch(
         _tally(before, stamp, -1, counts_R, counts_ER, epochs_E, first)
         age = np.int64(now) - np.int64(stamp)
         decayed = scores_S2[s, 0] * decay_T[age] if age < len(decay_T) else np.float32(0.0)
-        scores_S2[s, 0] = decayed + added_N[i]
+        scores_S2[s, 0] = max(decayed + added_N[i], floor)
         after = _rank(statistics_S2[s, 0], now)
         if after < before:
             statistics_S2[s, 0] = np.uint32((before - np.int64(now)) << _SHIFT)

@@ -120,6 +120,17 @@ class ShardService:
             version=result.version, existed=codec.encode_flags(result.existed_N)
         ).SerializeToString()
 
+    def report_importance(self, data: bytes) -> bytes:
+        """Embedding.ReportImportance."""
+        request = codec.parse(pb.ReportImportanceRequest, data)
+        self._check(request.header)
+        digest = _digest(pb.ReportImportanceRequest(ids=request.ids, scores=request.scores))
+        write = WriteId(request.header.worker_id, request.sequence, digest.intdigest())
+        ids = inbound.table_ids(request.ids, self.config.max_ids)
+        result = self.shard.report_importance(write, ids, codec.decode_scores(request.scores))
+        existed = codec.encode_flags(result.existed_N)
+        return pb.ReportImportanceResponse(version=result.version, existed=existed).SerializeToString()
+
     def export(self, data: bytes) -> Iterator[bytes]:
         """Embedding.Export."""
         request = codec.parse(pb.ExportRequest, data)

@@ -41,6 +41,8 @@ class Gradients:
 
     table: str
     blocks: Sequence[Rows]
+    positives_N: npt.NDArray[np.uint32] | None = None
+    """Occurrences of each id in positive samples; None: none."""
 
 
 @dataclass(frozen=True)

@@ -208,12 +208,13 @@ class Shard:
         def apply() -> PushResult:
             tables = ahead.tables(self.tables) or self._resolve(target)
             _check_gradients(tables, gradients)
-            counts = [_counts(resolved.ids) for resolved in tables]
             self._raise_late(tables)
             _create_rows(tables)  # the last step that can fail
             self.version += 1
-            for resolved, counts_N, part in zip(tables, counts, gradients, strict=True):
-                resolved.table.apply(resolved.slots(), counts_N, part.blocks)
+            for resolved, part in zip(tables, gradients, strict=True):
+                table, ids, slots_N = resolved.table, resolved.ids, resolved.slots()
+                table.refuse(ids.ids_N, slots_N, ids.counts_N)
+                table.apply(slots_N, ids.counts_N, part.blocks, part.positives_N)
             ahead.let_go()
             if isinstance(target, StepRef):
                 self._steps.finish(target)
@@ -262,6 +263,15 @@ class Shard:
                 return self._write(write, ids, apply)
             except CorruptRow as error:  # those rows cannot be brought up to be removed
                 lost |= set(self._forget(ids.table, np.array(error.ids, np.int64)).tolist())
+
+    def report_importance(self, write: WriteId, ids: TableIds, scores_N: npt.NDArray[np.float32]) -> WriteResult:
+        """Adds to the importance of rows that exist, which counts as a use of them. Ids unique."""
+
+        def apply(table: Table) -> Flags:
+            table.check_reports(len(ids.ids_N), scores_N)
+            return table.report_importance(ids.ids_N, scores_N)
+
+        return self._write(write, ids, apply)
 
     # reading
 
@@ -503,18 +513,14 @@ class Shard:
 
 
 def _create_rows(tables: Sequence[Resolved]) -> None:
-    """A row for every id of every table; after an error, none that was not there before."""
+    """A row for every id of every table that may have one; after an error, none that was not there before."""
     created: list[tuple[Resolved, Slots]] = []
     try:
-        created.extend((resolved, resolved.create_missing()) for resolved in tables)
+        created.extend((resolved, resolved.create_admitted()) for resolved in tables)
     except BaseException:
         for resolved, positions_N in created:
             resolved.table.undo_create(resolved.slots(), positions_N)
         raise
-
-
-def _counts(ids: TableIds) -> npt.NDArray[np.uint32]:
-    return np.ones(len(ids.ids_N), np.uint32) if ids.counts_N is None else ids.counts_N
 
 
 def _check_unique(ids: Sequence[TableIds]) -> None:
@@ -534,6 +540,10 @@ def _check_gradients(tables: Sequence[Resolved], gradients: Sequence[Gradients])
         raise LengthMismatch(f"the step has tables {asked}, the gradients are for {sent}")
     for resolved, part in zip(tables, gradients, strict=True):
         resolved.table.check(len(resolved.ids.ids_N), part.blocks)
+        if part.positives_N is not None and len(part.positives_N) != len(resolved.ids.ids_N):
+            raise LengthMismatch(
+                f"table {part.table!r}: {len(part.positives_N)} positives for {len(resolved.ids.ids_N)} ids"
+            )
 
 
 @contextmanager

@@ -71,9 +71,9 @@ class Resolved:
             self._pinned = []
             self._slots_N = None
 
-    def create_missing(self) -> Slots:
-        """A row for every id; returns the positions that had none."""
-        return self.table.create_missing(self.ids.ids_N, self.slots())
+    def create_admitted(self) -> Slots:
+        """A row for every id that may have one; returns the positions that had none."""
+        return self.table.create_admitted(self.ids.ids_N, self.slots(), self.ids.counts_N)
 
     def fetch(self) -> Fetch | None:
         """Begins to read the rows that are on disk; None if there are none."""

@@ -140,14 +140,16 @@ class PushHead(_message.Message):
     def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., sequence: _Optional[int] = ..., step: _Optional[_Union[StepRef, _Mapping]] = ..., ids: _Optional[_Union[IdSet, _Mapping]] = ..., tables: _Optional[_Iterable[_Union[PushedTable, _Mapping]]] = ..., dtype: _Optional[_Union[DType, str]] = ..., pulled_version: _Optional[int] = ..., ids_digest: _Optional[int] = ...) -> None: ...
 
 class PushedTable(_message.Message):
-    __slots__ = ("table", "rows", "dim")
+    __slots__ = ("table", "rows", "dim", "positives")
     TABLE_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     DIM_FIELD_NUMBER: _ClassVar[int]
+    POSITIVES_FIELD_NUMBER: _ClassVar[int]
     table: str
     rows: int
     dim: int
-    def __init__(self, table: _Optional[str] = ..., rows: _Optional[int] = ..., dim: _Optional[int] = ...) -> None: ...
+    positives: bytes
+    def __init__(self, table: _Optional[str] = ..., rows: _Optional[int] = ..., dim: _Optional[int] = ..., positives: _Optional[bytes] = ...) -> None: ...
 
 class PushResponse(_message.Message):
     __slots__ = ("version", "staleness", "repeated")
@@ -202,6 +204,26 @@ class RemoveRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., sequence: _Optional[int] = ..., ids: _Optional[_Union[TableIds, _Mapping]] = ..., statistics: _Optional[bytes] = ...) -> None: ...
 
 class RemoveResponse(_message.Message):
+    __slots__ = ("version", "existed")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    EXISTED_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    existed: bytes
+    def __init__(self, version: _Optional[int] = ..., existed: _Optional[bytes] = ...) -> None: ...
+
+class ReportImportanceRequest(_message.Message):
+    __slots__ = ("header", "sequence", "ids", "scores")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    header: Header
+    sequence: int
+    ids: TableIds
+    scores: bytes
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., sequence: _Optional[int] = ..., ids: _Optional[_Union[TableIds, _Mapping]] = ..., scores: _Optional[bytes] = ...) -> None: ...
+
+class ReportImportanceResponse(_message.Message):
     __slots__ = ("version", "existed")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     EXISTED_FIELD_NUMBER: _ClassVar[int]

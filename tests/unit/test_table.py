@@ -126,7 +126,9 @@ class TableMachine(RuleBasedStateMachine):
     def start(self, seed: int) -> None:
         optimizer = OPTIMIZERS[self.kind][0]
         self.config = ps.TableConfig(
-            name="t", dim=DIM, optimizer=optimizer, initializer=ps.Uniform(low=-1, high=2), seed=seed
+            **{"name": "t", "dim": DIM, "optimizer": optimizer, "seed": seed},
+            initializer=ps.Uniform(low=-1, high=2),
+            importance=ps.Importance(frequency=0, occurrences=1),
         )
         self.shard = Shard(0)
         self.shard.create_table(self.config)
@@ -255,7 +257,8 @@ def test_the_initial_value_depends_on_seed_name_and_id_and_on_nothing_else() -> 
 
 
 def test_a_row_removed_and_made_again_starts_anew_in_state_and_frequency() -> None:
-    made = table(optimizer=ps.Adagrad(lr=1.0), initializer=ps.Constant())
+    occurrences = ps.Importance(frequency=0, occurrences=1)
+    made = table(optimizer=ps.Adagrad(lr=1.0), initializer=ps.Constant(), importance=occurrences)
     ids_N, grads = np.array([1]), np.ones((1, 4), np.float32)
     seen = []
     for _ in range(2):
@@ -271,7 +274,7 @@ def test_a_row_removed_and_made_again_starts_anew_in_state_and_frequency() -> No
 
 
 def test_scores_add_up_beyond_uint32() -> None:
-    made = table()
+    made = table(importance=ps.Importance(frequency=0, occurrences=1))
     ids_N, most = np.array([1]), np.array([2**32 - 1], np.uint32)
     for _ in range(2):
         slots_N = made.find(ids_N)

@@ -39,19 +39,21 @@ def touch(
     added_N: Scores,
     now: int,
     decay_T: Scores,
+    floor: np.float32,
     counts_R: Ranks,
     counts_ER: Counts,
     epochs_E: Ranks,
     first: int,
 ) -> None:
-    """Adds to the scores of unique slots, counts their rows under the new rank, and marks them dirty."""
+    """Adds to the scores of unique slots, which are `floor` then or more, counts their rows under the new rank, and
+    marks them dirty."""
     count(statistics_S2[slots_N], -1, counts_R, counts_ER, epochs_E, first)
     before_N, after_N = np.empty(len(slots_N), np.int64), np.empty(len(slots_N), np.int64)
     ranks(statistics_S2[slots_N], before_N)
     ages_N = np.int64(now) - statistics_S2[slots_N, 1].astype(np.int64)
     alive_N = ages_N < len(decay_T)
     factors_N = np.where(alive_N, decay_T[np.where(alive_N, ages_N, 0)], np.float32(0))
-    scores_S2[slots_N, 0] = scores_S2[slots_N, 0] * factors_N + added_N
+    scores_S2[slots_N, 0] = np.maximum(scores_S2[slots_N, 0] * factors_N + added_N, floor)
     statistics_S2[slots_N, 1] = now
     ranks(statistics_S2[slots_N], after_N)
     kept_N = (before_N - np.int64(now)) << 17

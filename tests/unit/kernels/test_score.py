@@ -36,6 +36,7 @@ def touch(statistics_S2, slots_N, added_N, now):
         added_N,
         now,
         kernels.decay_table(),
+        F32(0),
         np.zeros(kernels.RANKS, np.int64),
         np.zeros((1, kernels.RANKS), np.int64),
         np.zeros(0, np.int64),
@@ -48,7 +49,7 @@ def test_touch_count_and_ranks_are_those_of_the_reference(slots, n, now, seed):
     rng, statistics_S2, marks_S = rows(slots, now, seed)
     slots_N = rng.permutation(slots)[:n]
     added_N = rng.exponential(size=len(slots_N)).astype(F32)
-    first = int(rng.integers(0, 9000))
+    first, floor = int(rng.integers(0, 9000)), F32(rng.choice([0, 0.5]))
     epochs_E = np.sort(rng.choice(now + 10, int(rng.integers(0, 4)), replace=False))
     results = []
     for module, given_N, given_added_N in ((kernels, slots_N, added_N), (reference, frozen(slots_N), frozen(added_N))):
@@ -67,6 +68,7 @@ def test_touch_count_and_ranks_are_those_of_the_reference(slots, n, now, seed):
             given_added_N,
             now,
             kernels.decay_table(),
+            floor,
             *counted,
             epochs_E,
             first,

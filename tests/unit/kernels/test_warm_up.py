@@ -9,12 +9,12 @@ from numba.core.dispatcher import Dispatcher
 
 import ps.kernels
 from ps.config import TableConfig
-from ps.kernels import bloom, hashing, init, optim, records, rows, score, segments, unique
+from ps.kernels import admission, attribution, bloom, hashing, init, optim, records, rows, score, segments, unique
 from ps.table import Table
 
 from .strategies import frozen
 
-MODULES = [bloom, hashing, init, optim, records, rows, score, segments, unique]
+MODULES = [admission, attribution, bloom, hashing, init, optim, records, rows, score, segments, unique]
 F32 = np.float32
 
 

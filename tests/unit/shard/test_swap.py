@@ -26,19 +26,16 @@ class Swapping(RuleBasedStateMachine):
     bounds: ClassVar[dict[str, int]] = {}
     """What rows are dropped by."""
 
-    @initialize()
-    def start(self) -> None:
+    @initialize(admission=st.sampled_from([ps.Always(), ps.CountThreshold(min_count=2), ps.Probability(p=0.5)]))
+    def start(self, admission: Any) -> None:
         self.folder = tempfile.TemporaryDirectory()
         config = ps.ServiceConfig(disk_path=Path(self.folder.name), disk_cache_bytes=1 << 20)
         self.swapping, self.plain = Shard(0, config), Shard(0)
         for shard in (self.swapping, self.plain):
             new_table(
-                shard,
-                optimizer=ps.Adam(lr=0.1),
-                initializer=ps.Normal(),
-                half_life_pushes=64,
-                swap_fraction=0.7,
-                **self.bounds,
+                **{"shard": shard, "optimizer": ps.Adam(lr=0.1), "initializer": ps.Normal()},
+                **{"half_life_pushes": 64, "swap_fraction": 0.7, "admission": admission, **self.bounds},
+                importance=ps.Importance(attribution=0.5, recency=0.1, external=2),
             )
         self.steps: dict[int, list[int]] = {}
         self.next_step = 1
@@ -71,10 +68,10 @@ class Swapping(RuleBasedStateMachine):
         heads = [shard.pull(self._named(ids), return_exists=True).head() for shard in (self.swapping, self.plain)]
         assert heads[0].tables[0].exists_N.tolist() == heads[1].tables[0].exists_N.tolist()
 
-    @rule(ids=some_ids, seed=seeds, how=st.sampled_from(["upsert", "assign", "remove"]))
+    @rule(ids=some_ids, seed=seeds, how=st.sampled_from(["upsert", "assign", "remove", "report_importance"]))
     def write(self, ids: list[int], seed: int, how: str) -> None:
         values = np.random.default_rng(seed).standard_normal((len(ids), DIM), np.float32)
-        arguments = [] if how == "remove" else [[values]]
+        arguments = {"remove": [], "report_importance": [np.abs(values[:, 0])]}.get(how, [[values]])
         named = self._named(ids)[0]
         results = [getattr(shard, how)(a_write(), named, *arguments) for shard in (self.swapping, self.plain)]
         assert results[0].existed_N.tolist() == results[1].existed_N.tolist()
