@@ -19,11 +19,17 @@ from worker.train import batches_ahead, disk_folder, service_client, table_confi
 
 
 def test_a_temporary_disk_is_gone_however_the_block_is_left() -> None:
-    with pytest.raises(KeyboardInterrupt), disk_folder(None, no_disk=False) as folder:
-        assert folder is not None
-        (folder / "shard-0" / "rocksdb").mkdir(parents=True)
-        raise KeyboardInterrupt
-    assert not folder.exists()
+    def interrupted() -> None:
+        with disk_folder(None, no_disk=False) as folder:
+            assert folder is not None
+            (folder / "shard-0" / "rocksdb").mkdir(parents=True)
+            seen.append(folder)
+            raise KeyboardInterrupt
+
+    seen: list[Path] = []
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not seen[0].exists()
 
 
 def test_a_disk_that_was_asked_for_stays_and_is_the_same_from_everywhere(
