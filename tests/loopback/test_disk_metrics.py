@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.loopback.tables import DIM, block
 from tests.loopback.test_server import DOCUMENTED
 from tests.waiting import until
 
+README = Path(__file__).parents[2] / "README.md"
 IDS = np.arange(200)
 ROW = DIM * 4
 VALUE = 13 + ROW
@@ -44,6 +46,11 @@ def client(server: ShardServer) -> Iterator[ps.Client]:
         connected.push("t", IDS, block(IDS))
         until(lambda: value(scrape(server), "ps_rows_demoted_total", table="t") == 100)
         yield connected
+
+
+def test_metrics_of_the_readme_exist() -> None:
+    named = set(re.findall(r"`(ps_[a-z_]+)`", README.read_text()))
+    assert {"ps_rows", "ps_degraded"} <= named <= set(DOCUMENTED_WITH_DISK)
 
 
 def errors(found: Scrape, operation: str) -> float:
