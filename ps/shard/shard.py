@@ -396,6 +396,8 @@ class Shard:
     def _maintain(self) -> None:
         """Begins to move rows down that are too many in RAM, and dropped ones out of the way."""
         self._steps.expire(self._clock())  # who waits for no other step would hold rows for good
+        if self._disk is not None:
+            self._steps.look_again()
         for table in self.tables.values():
             try:
                 table.store.sweep()

@@ -180,6 +180,12 @@ class Steps:
             for resolved in step.tables:
                 resolved.let_go()
 
+    def look_again(self) -> None:
+        """Holds rows that have come into RAM since their step was prepared: created by the push of another, say."""
+        for step in self._steps.values():
+            for resolved in step.tables:
+                resolved.slots()
+
     def forget_table(self, name: str) -> None:
         """The table was dropped: steps that name it are gone."""
         stale = [ref for ref, step in self._steps.items() if any(r.ids.table == name for r in step.tables)]
