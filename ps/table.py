@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from ps.config import PARTITIONS, TableConfig
+from ps.config import PARTITIONS, ServiceConfig, TableConfig
 from ps.errors import DimensionMismatch, LengthMismatch
 from ps.initializer import RowInitializer
 from ps.kernels import score
@@ -17,6 +17,7 @@ from ps.optim import update_rule
 from ps.policy import placement
 from ps.policy.ranking import Ranking
 from ps.storage.arena import Arena, Slots
+from ps.storage.budget import RamBudget
 from ps.storage.disk import Disk
 from ps.storage.store import Demotion, Store
 from ps.storage.tier import Flags, Ids, RowLayout
@@ -44,16 +45,21 @@ class Table:
         share: Share = one_by_one,
         disk: Disk | None = None,
         resident_rows: Callable[[int], int] | None = None,
+        budget: RamBudget | None = None,
     ) -> None:
-        """`resident_rows`: how many of so many rows belong in RAM; by default what `swap_fraction` leaves."""
+        """`resident_rows`: how many of so many rows belong in RAM; by default what `swap_fraction` leaves. `budget`:
+        what there is room for; None: for all that the host has."""
+        budget = budget or RamBudget(ServiceConfig())
         self.config = config
         self._resident_rows = resident_rows or partial(placement.resident_rows, swap_fraction=config.swap_fraction)
         self._share = share
         self._initializer = RowInitializer.of(config)
         self._rule = update_rule(config)
         self._layout = RowLayout(config.dim, self._rule.state_width)
-        self._ram = Arena(self._layout.width, np.float32)
-        self.store = Store(self._ram, disk.table(config.name, [self._layout.row_bytes]) if disk else None)
+        self._ram = Arena(self._layout.width, np.float32, budget)
+        self._slice_bytes = budget.slice_bytes
+        below = disk.table(config.name, [self._layout.row_bytes]) if disk else None
+        self.store = Store(self._ram, below, budget)
         self._ranking = Ranking(config.half_life_pushes)
         self.pushes = 0
         self.rows_read = 0
@@ -70,6 +76,20 @@ class Table:
     def layout_epoch(self) -> int:
         """Rises whenever slots found earlier may have become wrong."""
         return self._ram.layout_epoch
+
+    @property
+    def has_disk(self) -> bool:
+        """Whether rows can go down."""
+        return self.store.has_disk
+
+    @property
+    def most_in_ram(self) -> int:
+        """Rows of it that RAM may have."""
+        return self._ram.room.most()
+
+    def ask_room(self, rows: int) -> None:
+        """A request was refused that needs so many rows in RAM: `maintain` makes room for the next."""
+        self._ram.room.ask(rows)
 
     def find(self, ids_N: Ids) -> Slots:
         """The slot of each id, -1 where there is no row in RAM."""
@@ -165,9 +185,9 @@ class Table:
 
     def maintain(self) -> Demotion | None:
         """Begins to move some of the least important rows down, if more are in RAM than should be."""
-        target = self._resident_rows(self._ranking.total)
+        target = self._ram.room.resident(self._resident_rows(self._ranking.total))
         excess = len(self._ram) - self.store.going - target
-        most = placement.slice_rows(excess, len(self._ram), self._layout.row_bytes)
+        most = placement.slice_rows(excess, len(self._ram), self._layout.row_bytes, self._slice_bytes)
         return self.store.demote(self._ranking.quantile(target), most) if most else None
 
     def page(self, cursor: int, n: int) -> tuple[Ids, Rows, npt.NDArray[np.float32], int]:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 
+from ps.errors import ResourceExhausted
 from ps.shard.engine import Engine
 from ps.shard.requests import Target
 from ps.shard.rising import Rising
@@ -21,6 +22,7 @@ class LookAhead:
         self._engine = engine
         self._io = io
         self._rising: Rising | None = None
+        self._refused: ResourceExhausted | None = None
         self._ended = threading.Event()
 
     def begin(self, resolve: Callable[[], list[Resolved]]) -> None:
@@ -28,7 +30,8 @@ class LookAhead:
         try:
             rising = Rising(resolve())
             rising.begin()
-        except BaseException:
+        except BaseException as error:
+            self._note(error)
             self._ended.set()
             raise
         self._rising = rising
@@ -45,6 +48,11 @@ class LookAhead:
     def wait(self) -> None:
         """Until the rows are in RAM, or cannot be brought there."""
         self._ended.wait()
+
+    def check(self) -> None:
+        """Raises ResourceExhausted if there was no room: reading once more, with the engine waiting, would not help."""
+        if self._refused is not None:
+            raise self._refused
 
     def let_go(self) -> None:
         """Engine thread: the push is done with its rows."""
@@ -71,8 +79,15 @@ class LookAhead:
             raise
         self._engine.post(lambda: self._end(rising.finish))
 
+    def _note(self, error: BaseException) -> None:
+        if isinstance(error, ResourceExhausted):
+            self._refused = error
+
     def _end(self, how: Callable[[], object]) -> None:
         try:
             how()
+        except BaseException as error:
+            self._note(error)
+            raise
         finally:
             self._ended.set()

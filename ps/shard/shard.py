@@ -20,16 +20,19 @@ import numpy.typing as npt
 from ps.config import ServiceConfig, TableConfig
 from ps.errors import DuplicateIds, InvalidArgument, LengthMismatch, ResourceExhausted, TableExists, TableNotFound
 from ps.kernels.unique import has_duplicates
+from ps.shard.account import Account
 from ps.shard.assistant import Assistant
 from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger, WriteId
 from ps.shard.look_ahead import LookAhead
+from ps.shard.pressure import Pressure
 from ps.shard.requests import Gradients, PushResult, Rows, StepRef, TableIds, Target, WriteResult
 from ps.shard.rising import Rising
 from ps.shard.staleness import Staleness
 from ps.shard.steps import Resolved, Steps
 from ps.shard.stream import Allocate, RowStream, plain
 from ps.storage.arena import Slots
+from ps.storage.budget import RamBudget, fitted
 from ps.storage.disk import Disk
 from ps.storage.tier import Flags
 from ps.table import Table
@@ -49,7 +52,8 @@ class Shard:
     def __init__(
         self, shard_id: int, config: ServiceConfig | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        config = config or ServiceConfig()
+        self.budget = RamBudget(config or ServiceConfig())
+        config = fitted(config or ServiceConfig())
         self.shard_id = shard_id
         self.version = 0
         self.repeats = 0
@@ -60,13 +64,15 @@ class Shard:
         self.tables: dict[str, Table] = {}
         self.engine = Engine(str(shard_id), max_queue=config.max_requests)
         self._assistant = Assistant(str(shard_id))
-        self._disk = _open_disk(config, shard_id)
+        self._disk = _open_disk(config, shard_id, self.budget)
         self._io = ThreadPoolExecutor(IO_THREADS, thread_name_prefix=f"io-{shard_id}")
         self._closing = False
         self._clock = clock
         self._max_body_bytes = config.max_body_bytes
         self._ledger: Ledger[PushResult | WriteResult] = Ledger(config.ledger_window, config.max_ledger_bytes)
         self._steps = Steps(config.prepare_ttl_s, config.max_steps, config.max_steps_bytes)
+        self._pressure = Pressure(self._steps, self._maintain)
+        self._account = Account()
 
     # tables
 
@@ -76,7 +82,7 @@ class Shard:
         def run() -> bool:
             existing = self.tables.get(config.name)
             if existing is None:
-                self.tables[config.name] = Table(config, self._assistant.share, self._disk)
+                self.tables[config.name] = Table(config, self._assistant.share, self._disk, budget=self.budget)
                 return True
             if not exist_ok:
                 raise TableExists(f"table {config.name!r} exists; pass exist_ok=True to use it as it is")
@@ -107,15 +113,16 @@ class Shard:
     def prepare(self, ref: StepRef, ids: Sequence[TableIds]) -> int:
         """Resolves the ids of a step ahead of its pull, and brings their rows into RAM. Ids unique in each table.
 
-        Returns the version.
+        Returns the version. Raises ResourceExhausted when prepared steps hold all that they may.
         """
         _check_unique(ids)
-        rising = self._begin(ids)
+        rising = self._begin(ids, self._pressure.check_steps)
         if rising.waits:
             self._read(rising)
 
         def add() -> int:
-            rising.finish()
+            with self._pressure.relieved(rising.tables, rising.let_go):
+                rising.finish()
             self._steps.add(ref, rising.tables, self._clock())
             return self.version
 
@@ -126,12 +133,12 @@ class Shard:
 
         `allocate` gives the memory of each chunk.
         """
-        stream = RowStream(allocate)
+        stream = RowStream(allocate, self.budget.bodies)
 
         def begin() -> None:
             with stream.failing():
                 tables = self._resolve(target)
-                self._check_body(tables)
+                stream.hold(self._body_bytes(tables))
                 if isinstance(target, StepRef):
                     for resolved in tables:
                         resolved.slots()
@@ -186,8 +193,10 @@ class Shard:
             tables = ahead.tables(self.tables) or self._resolve(target)
             _check_gradients(tables, gradients)
             counts = [_counts(resolved.ids) for resolved in tables]
-            self._raise_late(tables)
-            _create_rows(tables)  # the last step that can fail
+            with self._pressure.relieved(tables, ahead.let_go):
+                ahead.check()
+                self._raise_late(tables)
+                _create_rows(tables)  # the last step that can fail
             self.version += 1
             for resolved, counts_N, part in zip(tables, counts, gradients, strict=True):
                 resolved.table.apply(resolved.slots(), counts_N, part.blocks)
@@ -253,11 +262,16 @@ class Shard:
         return self.engine.run(run)
 
     def memory_usage(self) -> dict[str, int]:
-        """Bytes outside the tables, by purpose."""
-        return {
-            "ledger": self._ledger.nbytes,
-            "steps": self._steps.nbytes,
-        }
+        """Bytes outside the tables, by purpose; with those of the tables, all that the process has taken since its
+        start."""
+        disk = self._disk.memory_usage() if self._disk is not None else {}
+        return self._account.explain(
+            self._ledger.nbytes, {"steps": self._steps.nbytes, "bodies": self.budget.bodies.used, **disk}
+        )
+
+    def started(self) -> None:
+        """From here on its memory is counted: what came before is the process."""
+        self._account = Account()
 
     def close(self) -> None:
         """Finishes queued work, ends the engine and gives the tables' memory back."""
@@ -285,13 +299,14 @@ class Shard:
             return self._steps.get(target, self._clock())
         return [Resolved(self._table(part.table), part) for part in target]
 
-    def _check_body(self, tables: Sequence[Resolved]) -> None:
+    def _body_bytes(self, tables: Sequence[Resolved]) -> int:
         total = sum(len(r.ids.ids_N) * r.table.config.dim * 4 for r in tables)
         if total > self._max_body_bytes:
             raise ResourceExhausted(
                 f"{total:,} bytes of rows in one pull, the limit is {self._max_body_bytes:,} (max_body_bytes): "
                 "ask for fewer ids at once"
             )
+        return total
 
     def _raise_late(self, tables: Sequence[Resolved]) -> None:
         """Reads what is on disk still, while the engine waits: rows whose prepare was lost, or that have gone down
@@ -329,11 +344,14 @@ class Shard:
 
     # on any other thread
 
-    def _begin(self, ids: Sequence[TableIds]) -> Rising:
+    def _begin(
+        self, ids: Sequence[TableIds], check: Callable[[Sequence[Resolved]], None] = lambda tables: None
+    ) -> Rising:
         """Holds the rows of these ids that are in RAM."""
 
         def run() -> Rising:
             rising = Rising(self._resolve(ids))
+            check(rising.tables)
             rising.begin()
             return rising
 
@@ -354,12 +372,14 @@ class Shard:
 
         def run() -> WriteResult:
             try:
-                rising.finish()
-                table = self._table(ids.table)
-                self._raise_late([Resolved(table, ids)])
-                return WriteResult.of(self.version, apply(table))
+                with self._pressure.relieved(rising.tables, rising.let_go):
+                    rising.finish()
+                    table = self._table(ids.table)
+                    self._raise_late([Resolved(table, ids)])
+                    return WriteResult.of(self.version, apply(table))
             finally:
                 rising.let_go()
+                self._maintain()
 
         return self._once(write, run)[0]
 
@@ -412,7 +432,8 @@ def _check_gradients(tables: Sequence[Resolved], gradients: Sequence[Gradients])
         resolved.table.check(len(resolved.ids.ids_N), part.blocks)
 
 
-def _open_disk(config: ServiceConfig, shard_id: int) -> Disk | None:
+def _open_disk(config: ServiceConfig, shard_id: int, budget: RamBudget) -> Disk | None:
     if config.disk_path is None:
         return None
-    return Disk(Path(config.disk_path) / f"shard-{shard_id}", config.disk_cache_bytes)
+    path = Path(config.disk_path) / f"shard-{shard_id}"
+    return Disk(path, budget.aside.cache, write_buffer_bytes=budget.aside.write_buffers)

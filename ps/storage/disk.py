@@ -26,13 +26,13 @@ from pathlib import Path
 from rocksdict import Cache, Options, Rdict
 
 from ps.errors import ConfigError
+from ps.storage.budget import DEFAULT_WRITE_BUFFER_BYTES
 from ps.storage.disk_errors import translated
 from ps.storage.disk_options import database_options
 from ps.storage.disk_tier import DiskTier
 
 MARK = "EMBEDDING_PS"
 FORMAT = b"embedding-ps disk, format 1\n"
-DEFAULT_WRITE_BUFFER_BYTES = 64 << 20
 _DEFAULT_FAMILY = "default"
 _TABLE = "table "
 """Before a table's name in that of its column family: "default" is RocksDB's own."""
