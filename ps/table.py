@@ -188,7 +188,13 @@ class Table:
         target = self._ram.room.resident(self._resident_rows(self._ranking.total))
         excess = len(self._ram) - self.store.going - target
         most = placement.slice_rows(excess, len(self._ram), self._layout.row_bytes, self._slice_bytes)
-        return self.store.demote(self._ranking.quantile(target), most) if most else None
+        if not most:
+            return None
+        demotion = self.store.demote(self._ranking.quantile(target), most)
+        if demotion is None and self._ram.room.bounded:
+            # Rows that steps hold take the place of better ones: those must go then, or nobody would find room.
+            demotion = self.store.demote(self._ranking.quantile(target - self.store.held), most)
+        return demotion
 
     def page(self, cursor: int, n: int) -> tuple[Ids, Rows, npt.NDArray[np.float32], int]:
         """Ids, values, scores and the next cursor (0 at the end) of about n rows: those of the next partitions."""

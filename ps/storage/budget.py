@@ -62,7 +62,7 @@ def set_aside(config: ServiceConfig) -> SetAside:
     on_disk = config.disk_path is not None
     if ram is None:
         ram = 1 << 62
-    bodies = max(ram // 8, 16 << 20)
+    bodies = max(ram // 8, min(ram // 4, 32 << 20))
     return SetAside(
         cache=min(config.disk_cache_bytes, ram // 16) if on_disk else 0,
         write_buffers=min(DEFAULT_WRITE_BUFFER_BYTES, ram // 16) if on_disk else 0,
@@ -151,6 +151,11 @@ class Slots:
         """How many the table may have, as things are now."""
         return self._room.most(self)
 
+    @property
+    def bounded(self) -> bool:
+        """Whether there is a bound but the host's memory."""
+        return self._room.bounded
+
     def open(self, slots: int) -> None:
         """Before slots [0, slots) are used; raises ResourceExhausted."""
         if slots <= self.used:
@@ -185,6 +190,11 @@ class Room:
         self._nbytes = nbytes
         self._has_disk = has_disk
         self._tables: list[Slots] = []
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is a bound but the host's memory."""
+        return self._nbytes is not None
 
     def join(self, row_bytes: int) -> Slots:
         """For a new table."""

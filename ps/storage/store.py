@@ -112,6 +112,11 @@ class Store:
         return self._disk is not None and len(self._disk) > 0
 
     @property
+    def held(self) -> int:
+        """Rows in RAM that steps hold. Looks at every slot."""
+        return int(np.count_nonzero(self.ram.marks_S[: self.ram.slots_end] >= score.PIN))
+
+    @property
     def going(self) -> int:
         """Rows in RAM that are on their way down."""
         return sum(len(demotion.ids_N) for demotion in (*self._condemned, *filter(None, [self._writing])))
