@@ -90,7 +90,7 @@ class IdIndex:
                 if reached == len(ids_N):
                     return int(self._state[CREATED])
                 if refused is not None:
-                    raise refused
+                    raise ResourceExhausted(str(refused), refused.retry_after_s)
                 if self._state[SEGMENTS] < self._ensured:
                     raise ResourceExhausted(
                         f"no room for id {ids_N[reached]}: its hash agrees with those of {MAX_FILL:,} other ids, which "

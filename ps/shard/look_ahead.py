@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from functools import partial
 
 from ps.errors import ResourceExhausted
 from ps.shard.engine import Engine
@@ -22,7 +23,7 @@ class LookAhead:
         self._engine = engine
         self._io = io
         self._rising: Rising | None = None
-        self._refused: ResourceExhausted | None = None
+        self._refused: Callable[[], ResourceExhausted] | None = None
         self._ended = threading.Event()
 
     def begin(self, resolve: Callable[[], list[Resolved]]) -> None:
@@ -52,7 +53,7 @@ class LookAhead:
     def check(self) -> None:
         """Raises ResourceExhausted if there was no room: reading once more, with the engine waiting, would not help."""
         if self._refused is not None:
-            raise self._refused
+            raise self._refused()
 
     def let_go(self) -> None:
         """Engine thread: the push is done with its rows."""
@@ -80,8 +81,8 @@ class LookAhead:
         self._engine.post(lambda: self._end(rising.finish))
 
     def _note(self, error: BaseException) -> None:
-        if isinstance(error, ResourceExhausted):
-            self._refused = error
+        if isinstance(error, ResourceExhausted):  # not itself: its traceback has this object, and so the gradients
+            self._refused = partial(type(error), str(error), error.retry_after_s)
 
     def _end(self, how: Callable[[], object]) -> None:
         try:

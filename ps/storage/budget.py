@@ -26,13 +26,13 @@ HUGE_PAGES_FROM = 4 << 30
 RETRY_S = 0.05
 """After which a request may find room: a slice of rows goes down in a few milliseconds."""
 DEFAULT_WRITE_BUFFER_BYTES = 64 << 20
-PROCESS_BYTES = 8 << 20
+PROCESS_BYTES = 12 << 20
 """What a process takes when it is first used, whatever the budget: stacks, interpreter, connections."""
 INDEX_BYTES = 28
 """Of the id index for a slot when all its segments are half full, which is as empty as they get."""
 SLOT_BYTES = 18 + INDEX_BYTES
 """For a slot beside the row."""
-READ_COPIES = 3
+READ_COPIES = 4
 """Of a row that is read from disk: RocksDB's answer, the joined values, the rows checked."""
 TABLE_BYTES = (1 + SPARE_SEGMENTS) * LINES * LINE_BYTES + 8 * memory.PAGE
 """By which a table's arrays are larger than its slots."""
