@@ -13,8 +13,7 @@ import threading
 
 KEEP_BYTES = 256 << 20
 ARENAS = 1
-"""Of a process with a budget: each keeps freed memory of its own, and by default there are 8 for each core. With two the
-peak was an eighth higher (docs/decisions/0009-budget.md), and none of our threads spends its time allocating."""
+"""Of a process with a budget: each keeps freed memory of its own, and by default there are 8 for each core."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 _LARGEST_MMAP_THRESHOLD = 32 << 20
 _SMALLEST_MMAP_THRESHOLD = 128 << 10
