@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +93,22 @@ def test_a_push_that_needs_what_steps_hold_takes_it(tight: Shard) -> None:
     assert (read(tight, "t", list(range(20))) == -1).all()
 
 
+def test_rows_that_steps_hold_do_not_keep_better_ones_in_ram(tight: Shard) -> None:
+    """Held rows of the lowest rank, and all others of the highest: those must go, or nothing could."""
+
+    def train(ids: range) -> None:
+        for start in range(ids.start, ids.stop, 8):  # small: nothing larger is expected again
+            retried_push(tight, [ids_of("t", range(start, start + 8))], 8)
+
+    train(range(400))
+    for number, start in enumerate(range(0, 32, 8)):
+        tight.prepare(StepRef(1, number), [ids_of("t", range(start, start + 8))])
+    for _ in range(30):
+        train(range(1000, 1032))
+    train(range(2000, 2200))
+    tight.pull(StepRef(1, 0)).head()  # is still there
+
+
 def test_a_push_that_can_never_fit_gets_no_hint(tight: Shard) -> None:
     with pytest.raises(ResourceExhausted, match="ram_bytes") as refused:
         push(tight, [ids_of("t", range(ROOM + 2))], grads_of("t", ones(ROOM + 2)))
@@ -114,11 +132,10 @@ def test_upserts_make_room_as_well(tight: Shard) -> None:
 
 def test_a_refused_push_leaves_no_gradients_behind(tight: Shard) -> None:
     """Not even in a cycle with the error's traceback, which would wait for the collector."""
-    import gc
-    import weakref
-
-    tight.prepare(StepRef(1, 1), [ids_of("t", range(ROOM // 2))])
-    retried_push(tight, [ids_of("t", range(100, 100 + ROOM // 2 - 3))], ROOM // 2 - 3)
+    for start in range(0, 2000, 40):
+        retried_push(tight, [ids_of("t", range(start, start + 40))], 40)
+    tight.prepare(StepRef(1, 1), [ids_of("t", range(5000, 5000 + ROOM // 2))])
+    retried_push(tight, [ids_of("t", range(5000, 5000 + ROOM // 2 - 3))], ROOM // 2 - 3)
     gc.disable()
     try:
         held, refused = [], 0
