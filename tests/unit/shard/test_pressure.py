@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,21 +38,29 @@ def ones(n: int) -> np.ndarray:
     return np.ones((n, DIM), np.float32)
 
 
-def retried_push(shard: Shard, target: Target, n: int) -> int:
+def retried(call: Callable[[], object]) -> int:
     """As a client does; how many attempts it took."""
-    write, end = a_write(), time.monotonic() + DEADLINE_S
+    end = time.monotonic() + DEADLINE_S
     for attempt in range(1, 10**6):
         try:
-            push(shard, target, grads_of("t", ones(n)), write=write)
+            call()
         except ResourceExhausted as error:
             assert error.retry_after_s is not None
             assert time.monotonic() < end, "no progress"
             time.sleep(0.001)
-        except StepNotFound:
-            raise
         else:
             return attempt
     raise AssertionError("unreachable")
+
+
+def retried_push(shard: Shard, target: Target, n: int) -> int:
+    write = a_write()
+    return retried(lambda: push(shard, target, grads_of("t", ones(n)), write=write))
+
+
+def retried_prepare(shard: Shard, step: int, ids: range) -> None:
+    """A client would go on without; these tests are about steps that hold rows."""
+    retried(lambda: shard.prepare(StepRef(1, step), [ids_of("t", ids)]))
 
 
 def test_any_push_that_fits_alone_gets_through_whatever_was_there(tight: Shard) -> None:
@@ -75,7 +84,7 @@ def test_any_push_that_fits_alone_gets_through_whatever_was_there(tight: Shard) 
 
 def test_prepared_steps_hold_half_of_the_room_at_most_and_a_push_gets_the_rest(tight: Shard) -> None:
     retried_push(tight, [ids_of("t", range(ROOM))], ROOM)
-    tight.prepare(StepRef(1, 1), [ids_of("t", range(ROOM // 2))])
+    retried_prepare(tight, 1, range(ROOM // 2))
     with pytest.raises(ResourceExhausted, match="prepared steps hold"):
         tight.prepare(StepRef(1, 2), [ids_of("t", [1000])])
     retried_push(tight, [ids_of("t", range(100, 100 + ROOM // 2))], ROOM // 2)
@@ -84,8 +93,8 @@ def test_prepared_steps_hold_half_of_the_room_at_most_and_a_push_gets_the_rest(t
 
 def test_a_push_that_needs_what_steps_hold_takes_it(tight: Shard) -> None:
     """They are hints: their pushes go by ids then."""
-    tight.prepare(StepRef(1, 1), [ids_of("t", range(10))])
-    tight.prepare(StepRef(1, 2), [ids_of("t", range(10, 20))])
+    retried_prepare(tight, 1, range(10))
+    retried_prepare(tight, 2, range(10, 20))
     retried_push(tight, [ids_of("t", range(20))], 20)
     retried_push(tight, [ids_of("t", range(100, 100 + ROOM - 5))], ROOM - 5)
     with pytest.raises(StepNotFound):
@@ -102,7 +111,7 @@ def test_rows_that_steps_hold_do_not_keep_better_ones_in_ram(tight: Shard) -> No
 
     train(range(400))
     for number, start in enumerate(range(0, 32, 8)):
-        tight.prepare(StepRef(1, number), [ids_of("t", range(start, start + 8))])
+        retried_prepare(tight, number, range(start, start + 8))
     for _ in range(30):
         train(range(1000, 1032))
     train(range(2000, 2200))
@@ -119,13 +128,7 @@ def test_a_push_that_can_never_fit_gets_no_hint(tight: Shard) -> None:
 def test_upserts_make_room_as_well(tight: Shard) -> None:
     for start in range(0, 5 * ROOM, 16):
         ids = ids_of("t", range(start, start + 16))
-        write, end = a_write(), time.monotonic() + DEADLINE_S
-        while True:
-            try:
-                tight.upsert(write, ids, [ones(16) * start])
-                break
-            except ResourceExhausted:
-                assert time.monotonic() < end, "no progress"
+        retried(partial(tight.upsert, a_write(), ids, [ones(16) * start]))
     assert len(tight.tables["t"]) == 5 * ROOM
     assert (read(tight, "t", [3, 4 * ROOM + 5]) == np.array([[0], [4 * ROOM]])).all()
 
@@ -134,7 +137,7 @@ def test_a_refused_push_leaves_no_gradients_behind(tight: Shard) -> None:
     """Not even in a cycle with the error's traceback, which would wait for the collector."""
     for start in range(0, 2000, 40):
         retried_push(tight, [ids_of("t", range(start, start + 40))], 40)
-    tight.prepare(StepRef(1, 1), [ids_of("t", range(5000, 5000 + ROOM // 2))])
+    retried_prepare(tight, 1, range(5000, 5000 + ROOM // 2))
     retried_push(tight, [ids_of("t", range(5000, 5000 + ROOM // 2 - 3))], ROOM // 2 - 3)
     gc.disable()
     try:
