@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ps.errors import ConfigError
 
 PARTITIONS = 4096
 """Hash partitions of the id space: the unit that moves between shards."""
+
+MIN_RAM_BYTES = 64 << 20
+"""The least that a shard can be given."""
 
 MAX_DIM = 65_536
 """A row's value must fit a wire chunk."""
@@ -250,6 +253,10 @@ class ServiceConfig(_Frozen):
     """Pushes remembered per worker. A retry that comes later than that many pushes is refused, not guessed at."""
     max_ledger_bytes: Annotated[int, Field(ge=1 << 20)] = 256 << 20
     """Bytes of remembered writes over all workers; beyond it those of the workers silent longest are forgotten."""
+    ram_bytes: int | None = None
+    """RAM that a shard's process may use above what it takes at its start, all counted; at least MIN_RAM_BYTES. Caches
+    and limits below get at most a share of it (`ps.storage.budget`), rows what is left. With a disk the others go
+    there; without one a shard that is full refuses new rows. None: no bound but the host's memory."""
     disk_path: Path | None = None
     """Directory for rows on disk; None: all rows stay in RAM. Each shard has a folder of its own below it, which it
     empties at the start: scratch space. A relative path, and ~, are those of the host that the shard runs on."""
@@ -262,6 +269,16 @@ class ServiceConfig(_Frozen):
     """How long a shard that is told to stop waits for calls in progress."""
     metrics: bool = True
     """Serve Prometheus metrics on a port of its own."""
+
+    @field_validator("ram_bytes")
+    @classmethod
+    def _workable(cls, ram_bytes: int | None) -> int | None:
+        if ram_bytes is not None and ram_bytes < MIN_RAM_BYTES:
+            raise ValueError(
+                f"the smallest that works is {MIN_RAM_BYTES:,} bytes: what a process takes when it is used, messages, "
+                "caches and write buffers need two thirds of that"
+            )
+        return ram_bytes
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:

@@ -8,13 +8,14 @@ error from the system, it gets its processes killed.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ HUGE_FROM_BYTES = 8 << 20
 
 PAGE = mmap.PAGESIZE
 HUGE_PAGE = 2 << 20
+_MADV_NOHUGEPAGE = 15  # Linux's value; the mmap module does not name it everywhere
 _MAP_NORESERVE = 0x4000  # Linux's value; the mmap module names it from Python 3.13 on
 
 FREE_SHARE = 0.05
@@ -61,6 +63,46 @@ def _control_groups() -> list[tuple[int, int]]:
     return found
 
 
+class Heap(NamedTuple):
+    """What glibc's allocator holds: numpy's arrays, messages, RocksDB's blocks and memtables; not our mapped arrays."""
+
+    held: int
+    """Bytes that it has from the system."""
+    free: int
+    """Bytes of them that nobody uses."""
+
+
+def heap() -> Heap:
+    """As of now; nothing where libc has no mallinfo2 (glibc before 2.33, musl). About 20 microseconds."""
+    if _mallinfo2 is None:
+        return Heap(0, 0)
+    found = _mallinfo2()
+    return Heap(found.arena + found.hblkhd, found.fordblks)
+
+
+def file_pages_bytes() -> int:
+    """Of this process's memory, what lies in files: code that has been run, mostly."""
+    return int(Path("/proc/self/statm").read_text().split()[2]) * PAGE
+
+
+class _Mallinfo2(ctypes.Structure):
+    """malloc.h's `struct mallinfo2`: ten numbers."""
+
+    _fields_ = [
+        ("arena", ctypes.c_size_t),
+        ("_blocks", ctypes.c_size_t * 3),
+        ("hblkhd", ctypes.c_size_t),
+        ("_fast", ctypes.c_size_t * 3),
+        ("fordblks", ctypes.c_size_t),
+        ("_top", ctypes.c_size_t),
+    ]
+
+
+_mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None)
+if _mallinfo2 is not None:
+    _mallinfo2.restype = _Mallinfo2
+
+
 class _ControlGroupFiles(NamedTuple):
     """Where one version of control groups says what."""
 
@@ -81,8 +123,23 @@ _VERSION_1 = _ControlGroupFiles(
 _VERSION_2 = _ControlGroupFiles("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file")
 
 
+class Memory(Protocol):
+    """Who is asked before memory is committed."""
+
+    huge_pages: bool
+    """Whether large arrays grow by huge pages."""
+
+    def take(self, n: int) -> None:
+        """Called before n bytes more are committed; raises ResourceExhausted, and then they are not."""
+
+    def give(self, n: int) -> None:
+        """n bytes have been given back."""
+
+
 class HostMemory:
     """Says no before the host runs full. Threads: any."""
+
+    huge_pages = True
 
     def __init__(self, available: Callable[[], int] = available_bytes, keep_free: int | None = None) -> None:
         self._available = available
@@ -104,6 +161,9 @@ class HostMemory:
                 self._granted = min(free, max(n, LOOK_AGAIN_BYTES))
             self._granted -= n
 
+    def give(self, n: int) -> None:
+        """Nothing to note: what is available is looked up."""
+
 
 HOST = HostMemory()
 """The one that everything in this process asks."""
@@ -112,7 +172,11 @@ HOST = HostMemory()
 class ReservedArray:
     """A zero-filled array [max_rows, *tail] of which the first `rows` given to `ensure` are in use."""
 
-    def __init__(self, tail: tuple[int, ...], dtype: npt.DTypeLike, max_rows: int | None = None) -> None:
+    def __init__(
+        self, tail: tuple[int, ...], dtype: npt.DTypeLike, max_rows: int | None = None, memory: Memory | None = None
+    ) -> None:
+        """`memory` is asked before any is committed: by default what the host has."""
+        self._memory = memory or HOST
         self.dtype = np.dtype(dtype)
         self._row_bytes = self.dtype.itemsize * int(np.prod(tail, dtype=np.int64))
         self.max_rows = max_rows or host_ram_bytes() // self._row_bytes
@@ -126,6 +190,9 @@ class ReservedArray:
                 "has memory, so have fewer tables on a shard, raise the process's limit (ulimit -v), or allow "
                 "overcommit (vm.overcommit_memory=0 or 1)"
             ) from error
+        if not self._memory.huge_pages:
+            with suppress(OSError):  # a kernel without them
+                self._map.madvise(_MADV_NOHUGEPAGE)
         n_items = self.max_rows * self._row_bytes // self.dtype.itemsize
         self.array: npt.NDArray[Any] = np.frombuffer(self._map, self.dtype, n_items).reshape(self.max_rows, *tail)
         self._committed = 0
@@ -144,17 +211,19 @@ class ReservedArray:
         needed = rows * self._row_bytes
         if needed <= self._committed:
             return
-        step = PAGE if needed <= HUGE_FROM_BYTES else HUGE_PAGE
+        huge = self._memory.huge_pages and needed > HUGE_FROM_BYTES
+        step = HUGE_PAGE if huge else PAGE
         grown = min(-(-needed // step) * step, len(self._map))
-        HOST.take(grown - self._committed)
+        self._memory.take(grown - self._committed)
         start = max(HUGE_FROM_BYTES, self._committed)
-        if grown > start:
+        if huge and grown > start:
             with suppress(OSError):  # a kernel without huge pages: slower, no more
                 self._map.madvise(mmap.MADV_HUGEPAGE, start, grown - start)
         self._committed = grown
 
     def close(self) -> None:
         """Gives the memory back. Views that callers still hold keep it mapped until they are gone."""
+        self._memory.give(self._committed)
         self._committed = 0
         self.array = np.empty(0, self.dtype)
         try:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ps.config import PARTITIONS, TableConfig
+from ps.config import PARTITIONS, ServiceConfig, TableConfig
 from ps.errors import DimensionMismatch, InvalidArgument, LengthMismatch, TableNotFound
 from ps.initializer import RowInitializer
 from ps.kernels import score
@@ -22,6 +22,7 @@ from ps.policy.admission import gate_of
 from ps.policy.importance import Signals
 from ps.policy.ranking import EVERY_RANK, Ranking
 from ps.storage.arena import Arena, Slots
+from ps.storage.budget import SLOT_BYTES, RamBudget
 from ps.storage.disk import Disk
 from ps.storage.store import Demotion, Store
 from ps.storage.tier import Flags, Ids, Records, RowLayout, joined, where
@@ -51,17 +52,22 @@ class Table:
         disk: Disk | None = None,
         resident_rows: Callable[[int], int] | None = None,
         bounded: bool = False,
+        budget: RamBudget | None = None,
     ) -> None:
         """`resident_rows`: how many of so many rows belong in RAM; by default what `swap_fraction` leaves. `bounded`:
-        rows may be evicted, by `max_rows_per_shard` or by `evict`."""
+        rows may be evicted, by `max_rows_per_shard` or by `evict`. `budget`: what there is room for; None: for all that
+        the host has."""
+        budget = budget or RamBudget(ServiceConfig())
         self.config = config
         self._resident_rows = resident_rows or partial(placement.resident_rows, swap_fraction=config.swap_fraction)
         self._share = share
         self._initializer = RowInitializer.of(config)
         self._rule = update_rule(config)
         self._layout = RowLayout(config.dim, self._rule.state_width)
-        self._ram = Arena(self._layout.width, np.float32)
-        self.store = Store(self._ram, disk.table(config.name, [self._layout.row_bytes]) if disk else None)
+        self._ram = Arena(self._layout.width, np.float32, budget)
+        self._slice_bytes = budget.slice_bytes
+        below = disk.table(config.name, [self._layout.row_bytes]) if disk else None
+        self.store = Store(self._ram, below, budget)
         self._ranking = Ranking(config.half_life_pushes, config.expire_after_pushes)
         self._signals = Signals(config.importance)
         self._gate = gate_of(config, int(self._initializer.seed))
@@ -84,9 +90,9 @@ class Table:
         return True  # an empty table is a table
 
     @property
-    def record_bytes(self) -> int:
-        """Bytes of a row with its key and header, as it lies on disk."""
-        return self._layout.row_bytes + KEY_BYTES + HEADER_BYTES
+    def bytes_each(self) -> int:
+        """Bytes that a row takes: on disk with its key and header, in RAM with all that belongs to its slot."""
+        return self._layout.row_bytes + (KEY_BYTES + HEADER_BYTES if self.has_disk else SLOT_BYTES)
 
     @property
     def layout_epoch(self) -> int:
@@ -97,6 +103,20 @@ class Table:
         """Raises TableNotFound if the table was dropped since it was looked up: its memory is gone."""
         if self.closed:
             raise TableNotFound(f"table {self.config.name!r} was dropped while this request waited for the disk")
+
+    @property
+    def has_disk(self) -> bool:
+        """Whether rows can go down."""
+        return self.store.has_disk
+
+    @property
+    def most_in_ram(self) -> int:
+        """Rows of it that RAM may have."""
+        return self._ram.room.most()
+
+    def ask_room(self, rows: int) -> None:
+        """A request was refused that needs so many rows in RAM: `maintain` makes room for the next."""
+        self._ram.room.ask(rows)
 
     def find(self, ids_N: Ids) -> Slots:
         """The slot of each id, -1 where there is no row in RAM."""
@@ -254,10 +274,16 @@ class Table:
 
     def maintain(self) -> Demotion | None:
         """Begins to move some of the least important rows down, if more are in RAM than should be."""
-        target = self._resident_rows(self._ranking.total)
+        target = self._ram.room.resident(self._resident_rows(self._ranking.total))
         excess = len(self._ram) - self.store.going - target
-        most = placement.slice_rows(excess, len(self._ram), self._layout.row_bytes)
-        return self.store.demote(self._ranking.quantile(target), most) if most else None
+        most = placement.slice_rows(excess, len(self._ram), self._layout.row_bytes, self._slice_bytes)
+        if not most:
+            return None
+        demotion = self.store.demote(self._ranking.quantile(target), most)
+        if demotion is None and self._ram.room.bounded:
+            # Rows that steps hold take the place of better ones: those must go then, or nobody would find room.
+            demotion = self.store.demote(self._ranking.quantile(target - self.store.held), most)
+        return demotion
 
     def rank_of_least(self, n: int) -> int:
         """The rank at which, and below which, the n least important rows are, and perhaps some more."""

@@ -26,22 +26,24 @@ from ps.kernels.segments import (
     Segments,
     Slots,
 )
-from ps.memory import ReservedArray, host_ram_bytes
+from ps.memory import Memory, ReservedArray, host_ram_bytes
 
 MAX_SLOT = 2**32 - 2
 """A slot is stored as slot + 1 in 32 bits."""
+SPARE_SEGMENTS = 2
+"""Asked for ahead of need."""
 
 
 class IdIndex:
     """int64 -> slot in [0, MAX_SLOT]. One thread. Arrays given are int64 [n] and contiguous."""
 
-    def __init__(self, max_ids: int = MAX_SLOT + 1) -> None:
-        self._directory = ReservedArray((), np.int32, 1 << MAX_DEPTH)
+    def __init__(self, max_ids: int = MAX_SLOT + 1, memory: Memory | None = None) -> None:
+        self._directory = ReservedArray((), np.int32, 1 << MAX_DEPTH, memory)
         # Segments are half full or more; a few of an index that has shrunk may be emptier.
         max_segments = min(4 * max_ids // MAX_FILL + 64, host_ram_bytes() // (LINES * LINE_BYTES))
-        self._lines = ReservedArray((LINES * 8,), np.int64, max_segments)
-        self._depths = ReservedArray((), np.uint8, self._lines.max_rows)
-        self._fills = ReservedArray((), np.int32, self._lines.max_rows)
+        self._lines = ReservedArray((LINES * 8,), np.int64, max_segments, memory)
+        self._depths = ReservedArray((), np.uint8, self._lines.max_rows, memory)
+        self._fills = ReservedArray((), np.int32, self._lines.max_rows, memory)
         self._state = np.array([0, 1, 0, 0, 0], np.int64)
         self._ensured = 0
         self._ensure(1)
@@ -56,9 +58,14 @@ class IdIndex:
         return int(self._state[SPLITS])
 
     @property
+    def committed_bytes(self) -> int:
+        """Bytes of the pages that segments and directory lie on, those asked for ahead too."""
+        return sum(part.committed_bytes for part in (self._lines, self._depths, self._fills)) + self._directory_bytes
+
+    @property
     def nbytes(self) -> int:
         """Bytes of segments and directory in use."""
-        return int(self._state[SEGMENTS]) * (LINES * LINE_BYTES + 5) + (4 << int(self._state[DEPTH]))
+        return int(self._state[SEGMENTS]) * (LINES * LINE_BYTES + 5) + self._directory_bytes
 
     def find(self, ids_N: Ids, slots_N: Slots) -> None:
         """slots[i] = the slot of ids[i], or -1."""
@@ -78,10 +85,12 @@ class IdIndex:
         reached = 0
         try:
             while True:
-                self._ensure(int(self._state[SEGMENTS]) + len(ids_N) // MAX_FILL + 8)
+                refused = self._try_ensure(int(self._state[SEGMENTS]) + len(ids_N) // MAX_FILL + SPARE_SEGMENTS)
                 reached = kernels.find_or_insert(self._segments, self._ensured, ids_N, new_slots_N, slots_N, reached)
                 if reached == len(ids_N):
                     return int(self._state[CREATED])
+                if refused is not None:
+                    raise ResourceExhausted(str(refused), refused.retry_after_s)
                 if self._state[SEGMENTS] < self._ensured:
                     raise ResourceExhausted(
                         f"no room for id {ids_N[reached]}: its hash agrees with those of {MAX_FILL:,} other ids, which "
@@ -111,11 +120,23 @@ class IdIndex:
         for part in (self._directory, self._lines, self._depths, self._fills):
             part.close()
 
+    @property
+    def _directory_bytes(self) -> int:
+        return 4 << int(self._state[DEPTH])
+
     def _views(self) -> Segments:
         ids = self._lines.array.reshape(-1)
         return Segments(
             self._directory.array, ids, ids.view(np.uint32), self._depths.array, self._fills.array, self._state
         )
+
+    def _try_ensure(self, segments: int) -> ResourceExhausted | None:
+        """The error if memory is at its end: what is there may do."""
+        try:
+            self._ensure(segments)
+        except ResourceExhausted as error:
+            return error
+        return None
 
     def _ensure(self, segments: int) -> None:
         if segments > self._ensured:

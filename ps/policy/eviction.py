@@ -22,6 +22,9 @@ SPREAD = 0.125
 DISK_SHARE = 0.8
 """Of the disk's room that rows may take. The rest is for what RocksDB keeps until it compacts: rows in older forms."""
 
+RAM_SHARE = 0.85
+"""Of the room in RAM, without a disk. The rest is for the rows that a push creates before others go."""
+
 
 def rows_allowed(rows: Sequence[int], row_bytes: Sequence[int], room_bytes: int) -> list[int]:
     """How many rows each of the tables may have, from how many it has: all of them if they fit together, or else each

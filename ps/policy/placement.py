@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 SLICE_BYTES = 1 << 20
 """Copied on the engine thread in one go: half a millisecond."""
 SLACK = 64
@@ -13,7 +15,24 @@ def resident_rows(total: int, swap_fraction: float) -> int:
     return total - int(total * swap_fraction)
 
 
-def slice_rows(excess: int, resident: int, row_bytes: int) -> int:
+def slice_rows(excess: int, resident: int, row_bytes: int, slice_bytes: int = SLICE_BYTES) -> int:
     """How many rows to move down now; 0 for none."""
-    most = max(SLICE_BYTES // row_bytes, 1)
+    most = max(slice_bytes // row_bytes, 1)
     return min(excess, most) if excess > min(resident // SLACK, most) else 0
+
+
+def shares(room: int, wanted: Sequence[int], held: Sequence[int]) -> list[int]:
+    """Divides `room` bytes in proportion to what each wants; who holds more than that keeps it, and the others share
+    what is left. All of it is given out if anything is wanted."""
+    given = list(held)
+    open_ = [i for i in range(len(wanted)) if wanted[i] > 0]
+    while open_:
+        rest = max(room - sum(given[i] for i in range(len(given)) if i not in open_), 0)
+        total = sum(wanted[i] for i in open_)
+        over = [i for i in open_ if rest * wanted[i] // total < held[i]]
+        if not over:
+            for i in open_:
+                given[i] = rest * wanted[i] // total
+            break
+        open_ = [i for i in open_ if i not in over]
+    return given

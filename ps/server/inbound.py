@@ -24,10 +24,12 @@ class BodyReader:
     def __init__(
         self, shapes: Sequence[pb.PushedTable], dtype: np.dtype[np.generic], max_bytes: int, digest: xxhash.xxh3_128
     ) -> None:
-        total = sum(shape.rows * shape.dim for shape in shapes) * 4
-        if total > max_bytes:
+        self.nbytes = sum(shape.rows * shape.dim for shape in shapes) * 4
+        """Of the whole body, as float32."""
+        if self.nbytes > max_bytes:
             raise ResourceExhausted(
-                f"a body of {total:,} bytes is over the limit of {max_bytes:,} (max_body_bytes): send smaller batches"
+                f"a body of {self.nbytes:,} bytes is over the limit of {max_bytes:,} (max_body_bytes, and a share of "
+                "ram_bytes): send smaller batches"
             )
         for shape in shapes:
             if shape.rows and not shape.dim:

@@ -11,6 +11,7 @@ from ps.server.metrics import RpcMetrics
 from ps.server.service import ShardService
 from ps.server.shard_server import dispatcher
 from ps.shard import Shard
+from ps.storage.budget import fitted
 from ps.wire import inproc
 from ps.wire.routing import Routing, ShardInfo, new_epoch
 
@@ -19,7 +20,7 @@ _numbers = itertools.count(1)
 
 def start(config: ServiceConfig | None = None) -> str:
     """Starts a shard, registers it and returns its address. It lives as long as the process."""
-    config = config or ServiceConfig()
+    config = fitted(config or ServiceConfig())
     address = f"{inproc.PREFIX}{next(_numbers)}"
     shard = Shard(0, config)
     routing = Routing.even(new_epoch(), [ShardInfo(0, address)], coordinator=address)

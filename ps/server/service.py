@@ -68,8 +68,11 @@ class ShardService:
             ],
         )
         yield pb.PullChunk(head=message).SerializeToString()
-        for chunk in stream:
-            yield chunk if fp32 else codec.payload_message(codec.encode_rows(chunk, dtype))
+        try:
+            for chunk in stream:
+                yield chunk if fp32 else codec.payload_message(codec.encode_rows(chunk, dtype))
+        finally:
+            stream.close()  # also when the client has gone
 
     def push(self, chunks: Iterator[bytes]) -> bytes:
         """Embedding.Push."""
@@ -81,9 +84,10 @@ class ShardService:
             reader = inbound.BodyReader(
                 head.tables, codec.numpy_dtype(head.dtype or pb.DTYPE_FP32), self.config.max_body_bytes, digest
             )
-            gradients = inbound.read_body(chunks, payload, reader)
-            write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
-            result = self.shard.push(write, ahead, gradients, head.pulled_version)
+            with self.shard.budget.bodies.holding(reader.nbytes):
+                gradients = inbound.read_body(chunks, payload, reader)
+                write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
+                result = self.shard.push(write, ahead, gradients, head.pulled_version)
         return pb.PushResponse(
             version=result.version, staleness=result.staleness, repeated=result.repeated
         ).SerializeToString()
@@ -101,9 +105,10 @@ class ShardService:
         digest = _digest(pb.WriteHead(mode=head.mode, ids=head.ids, shape=head.shape))
         dtype = codec.numpy_dtype(pb.DTYPE_FP32)
         reader = inbound.BodyReader([head.shape], dtype, self.config.max_body_bytes, digest)
-        (values,) = inbound.read_body(chunks, payload, reader)
-        write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
-        result = operations[head.mode](write, inbound.table_ids(head.ids, self.config.max_ids), values.blocks)
+        with self.shard.budget.bodies.holding(reader.nbytes):
+            (values,) = inbound.read_body(chunks, payload, reader)
+            write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
+            result = operations[head.mode](write, inbound.table_ids(head.ids, self.config.max_ids), values.blocks)
         answer = pb.WriteResponse(version=result.version, existed=codec.encode_flags(result.existed_N))
         return answer.SerializeToString()
 
@@ -181,7 +186,8 @@ class ShardService:
     def _page_rows(self, request: pb.ExportRequest) -> int:
         n = min(request.max_rows or EXPORT_PAGE_ROWS, EXPORT_PAGE_ROWS)
         table = self.shard.tables.get(request.table)  # if there is none, the shard will say it
-        return n if table is None else min(n, max(1, EXPORT_PAGE_BYTES // (4 * table.config.dim)))
+        most = min(EXPORT_PAGE_BYTES, self.config.max_body_bytes)
+        return n if table is None else min(n, max(1, most // (4 * table.config.dim)))
 
     def _target(self, request: pb.PullRequest | pb.PushHead) -> Target:
         what = request.WhichOneof("what")

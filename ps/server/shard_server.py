@@ -13,7 +13,9 @@ from ps.server.metrics import MetricsServer, RpcMetrics
 from ps.server.server import GrpcServer
 from ps.server.service import ShardService
 from ps.shard import Shard
+from ps.storage.budget import RamBudget, fitted
 from ps.wire import methods
+from ps.wire.allocator import KEEP_BYTES, keep_freed_memory
 from ps.wire.methods import Method
 from ps.wire.routing import UNKNOWN, Routing, ShardInfo, new_epoch
 
@@ -40,11 +42,13 @@ class ShardServer:
         alone: bool = True,
         state_lost: str | None = None,
     ) -> None:
+        budget = RamBudget(config or ServiceConfig())
+        keep_freed_memory(min(budget.aside.allocator, KEEP_BYTES))  # before there are threads
         config = config or ServiceConfig()
         warm_up()  # the first request must not wait for a compiler
         registry = CollectorRegistry()
         self.shard = Shard(shard_id, config)
-        self.service = ShardService(self.shard, UNKNOWN, config, state_lost)
+        self.service = ShardService(self.shard, UNKNOWN, fitted(config), state_lost)
         self.dispatcher = dispatcher(self.service, RpcMetrics(registry), config)
         self._grpc = GrpcServer(self.dispatcher, config)
         self._metrics = MetricsServer(self.shard, registry, config.host) if config.metrics else None
@@ -52,6 +56,7 @@ class ShardServer:
         self.metrics_address = self._metrics.address if self._metrics else ""
         if state_lost is not None:
             self._grpc.set_serving(False)
+        self.shard.started()
         if alone:
             self.set_routing(Routing.even(new_epoch(), [self.info], coordinator=self.address))
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from functools import partial
 
+from ps.errors import ResourceExhausted
 from ps.shard.engine import Engine
 from ps.shard.requests import Target
 from ps.shard.rising import Rising
@@ -21,6 +23,7 @@ class LookAhead:
         self._engine = engine
         self._io = io
         self._rising: Rising | None = None
+        self._refused: Callable[[], ResourceExhausted] | None = None
         self._ended = threading.Event()
 
     def begin(self, resolve: Callable[[], list[Resolved]]) -> None:
@@ -33,9 +36,10 @@ class LookAhead:
                 self._io.submit(self._read, rising)
             else:
                 self._ended.set()
-        except BaseException:  # also where the shard is stopping and takes no more reads
+        except BaseException as error:  # also where the shard is stopping and takes no more reads
             if self._rising is not None:
                 self._rising.abandon()
+            self._note(error)
             self._ended.set()
             raise
 
@@ -47,6 +51,11 @@ class LookAhead:
     def wait(self) -> None:
         """Until the rows are in RAM, or cannot be brought there."""
         self._ended.wait()
+
+    def check(self) -> None:
+        """Raises ResourceExhausted if there was no room: reading once more, with the engine waiting, would not help."""
+        if self._refused is not None:
+            raise self._refused()
 
     def let_go(self) -> None:
         """Engine thread: the push is done with its rows."""
@@ -73,8 +82,15 @@ class LookAhead:
             raise
         self._engine.post(lambda: self._end(rising.finish))
 
+    def _note(self, error: BaseException) -> None:
+        if isinstance(error, ResourceExhausted):  # not itself: its traceback has this object, and so the gradients
+            self._refused = partial(type(error), str(error), error.retry_after_s)
+
     def _end(self, how: Callable[[], object]) -> None:
         try:
             how()
+        except BaseException as error:
+            self._note(error)
+            raise
         finally:
             self._ended.set()

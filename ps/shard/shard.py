@@ -35,17 +35,20 @@ from ps.errors import (
 from ps.kernels.unique import has_duplicates
 from ps.policy import eviction
 from ps.policy.ranking import EVERY_RANK
+from ps.shard.account import Account
 from ps.shard.assistant import Assistant
 from ps.shard.disk_health import DiskHealth
 from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger, WriteId
 from ps.shard.look_ahead import LookAhead
+from ps.shard.pressure import Pressure
 from ps.shard.requests import Gradients, Page, PushResult, Rows, StepRef, TableIds, Target, WriteResult
 from ps.shard.rising import Rising
 from ps.shard.staleness import Staleness
 from ps.shard.steps import Resolved, Steps
 from ps.shard.stream import Allocate, RowStream, plain
 from ps.storage.arena import Slots
+from ps.storage.budget import RamBudget, fitted
 from ps.storage.disk import Disk
 from ps.storage.purge import Slice
 from ps.storage.store import Demotion
@@ -67,8 +70,9 @@ class Shard:
     def __init__(
         self, shard_id: int, config: ServiceConfig | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        config = config or ServiceConfig()
-        self._disk = _open_disk(config, shard_id)  # the first thing that can fail, before there are threads
+        self.budget = RamBudget(config or ServiceConfig())
+        config = fitted(config or ServiceConfig())
+        self._disk = _open_disk(config, shard_id, self.budget)  # before there are threads: it can fail
         self._disk_health = DiskHealth(clock)
         self.shard_id = shard_id
         self.version = 0
@@ -83,9 +87,11 @@ class Shard:
         self._closing = False
         self._clock = clock
         self._max_body_bytes = config.max_body_bytes
-        self._room_bytes = None if config.disk_bytes is None else int(config.disk_bytes * eviction.DISK_SHARE)
+        self._disk_bytes = config.disk_bytes
         self._ledger: Ledger[PushResult | WriteResult] = Ledger(config.ledger_window, config.max_ledger_bytes)
         self._steps = Steps(config.prepare_ttl_s, config.max_steps, config.max_steps_bytes)
+        self._pressure = Pressure(self._steps, self._maintain)
+        self._account = Account()
 
     # tables
 
@@ -95,8 +101,10 @@ class Shard:
         def run() -> bool:
             existing = self.tables.get(config.name)
             if existing is None:
-                bounded = self._room_bytes is not None
-                self.tables[config.name] = Table(config, self._assistant.share, self._disk, bounded=bounded)
+                bounded = self._room_bytes() is not None
+                self.tables[config.name] = Table(
+                    config, self._assistant.share, self._disk, bounded=bounded, budget=self.budget
+                )
                 return True
             if not exist_ok:
                 raise TableExists(f"table {config.name!r} exists; pass exist_ok=True to use it as it is")
@@ -129,15 +137,16 @@ class Shard:
     def prepare(self, ref: StepRef, ids: Sequence[TableIds]) -> int:
         """Resolves the ids of a step ahead of its pull, and brings their rows into RAM. Ids unique in each table.
 
-        Returns the version.
+        Returns the version. Raises ResourceExhausted when prepared steps hold all that they may.
         """
         _check_unique(ids)
-        rising = self._begin(ids)
+        rising = self._begin(ids, self._pressure.check_steps)
         if rising.waits:
             self._read(rising)
 
         def add() -> int:
-            rising.finish()
+            with self._pressure.relieved(rising.tables, rising.let_go):
+                rising.finish()
             self._steps.add(ref, rising.tables, self._clock())
             return self.version
 
@@ -148,12 +157,12 @@ class Shard:
 
         `allocate` gives the memory of each chunk.
         """
-        stream = RowStream(allocate)
+        stream = RowStream(allocate, self.budget.bodies)
 
         def begin() -> None:
             with stream.failing():
                 tables = self._resolve(target)
-                self._check_body(tables)
+                stream.hold(self._body_bytes(tables))
                 if isinstance(target, StepRef):
                     for resolved in tables:
                         resolved.slots()
@@ -208,8 +217,10 @@ class Shard:
         def apply() -> PushResult:
             tables = ahead.tables(self.tables) or self._resolve(target)
             _check_gradients(tables, gradients)
-            self._raise_late(tables)
-            _create_rows(tables)  # the last step that can fail
+            with self._pressure.relieved(tables, ahead.let_go):
+                ahead.check()
+                self._raise_late(tables)
+                _create_rows(tables)  # the last step that can fail
             self.version += 1
             for resolved, part in zip(tables, gradients, strict=True):
                 table, ids, slots_N = resolved.table, resolved.ids, resolved.slots()
@@ -315,12 +326,16 @@ class Shard:
         return self.engine.run(run)
 
     def memory_usage(self) -> dict[str, int]:
-        """Bytes outside the tables, by purpose."""
-        return {
-            "ledger": self._ledger.nbytes,
-            "steps": self._steps.nbytes,
-            **(self._disk.memory_usage() if self._disk is not None else {}),
-        }
+        """Bytes outside the tables, by purpose; with those of the tables, all that the process has taken since its
+        start."""
+        disk = self._disk.memory_usage() if self._disk is not None else {}
+        return self._account.explain(
+            self._ledger.nbytes, {"steps": self._steps.nbytes, "bodies": self.budget.bodies.used, **disk}
+        )
+
+    def started(self) -> None:
+        """From here on its memory is counted: what came before is the process."""
+        self._account = Account()
 
     def close(self) -> None:
         """Finishes queued work, ends the engine and gives the tables' memory back."""
@@ -350,13 +365,14 @@ class Shard:
             return self._steps.get(target, self._clock())
         return [Resolved(self._table(part.table), part) for part in target]
 
-    def _check_body(self, tables: Sequence[Resolved]) -> None:
+    def _body_bytes(self, tables: Sequence[Resolved]) -> int:
         total = sum(len(r.ids.ids_N) * r.table.config.dim * 4 for r in tables)
         if total > self._max_body_bytes:
             raise ResourceExhausted(
                 f"{total:,} bytes of rows in one pull, the limit is {self._max_body_bytes:,} (max_body_bytes): "
                 "ask for fewer ids at once"
             )
+        return total
 
     def _raise_late(self, tables: Sequence[Resolved]) -> None:
         """Reads what is on disk still, while the engine waits: rows whose prepare was lost, or that have gone down
@@ -387,11 +403,19 @@ class Shard:
 
     def _evict(self) -> None:
         """Drops rows if there are more than there is room for. Part of the write that it ends: it goes by the log."""
-        if self._room_bytes is not None:
+        room = self._room_bytes()
+        if room is not None:
             tables = list(self.tables.values())
-            rows, sizes = [len(table) for table in tables], [table.record_bytes for table in tables]
-            for table, most in zip(tables, eviction.rows_allowed(rows, sizes, self._room_bytes), strict=True):
+            rows, sizes = [len(table) for table in tables], [table.bytes_each for table in tables]
+            for table, most in zip(tables, eviction.rows_allowed(rows, sizes, room), strict=True):
                 table.evict(most)
+
+    def _room_bytes(self) -> int | None:
+        """For all rows, wherever they are: on disk if there is one, else in RAM. None: no bound."""
+        if self._disk is not None:
+            return None if self._disk_bytes is None else int(self._disk_bytes * eviction.DISK_SHARE)
+        in_ram = self.budget.for_slots(len(self.tables))
+        return None if in_ram is None else int(in_ram * eviction.RAM_SHARE)
 
     def _maintain(self) -> None:
         """Begins to move rows down that are too many in RAM, and dropped ones out of the way."""
@@ -456,11 +480,14 @@ class Shard:
 
     # on any other thread
 
-    def _begin(self, ids: Sequence[TableIds]) -> Rising:
+    def _begin(
+        self, ids: Sequence[TableIds], check: Callable[[Sequence[Resolved]], None] = lambda tables: None
+    ) -> Rising:
         """Holds the rows of these ids that are in RAM."""
 
         def run() -> Rising:
             rising = Rising(self._resolve(ids))
+            check(rising.tables)
             rising.begin()
             return rising
 
@@ -483,14 +510,16 @@ class Shard:
 
         def run() -> WriteResult:
             try:
-                rising.finish()
-                table = self._table(ids.table)
-                self._raise_late([Resolved(table, ids)])
-                result = WriteResult.of(self.version, apply(table))
+                with self._pressure.relieved(rising.tables, rising.let_go):
+                    rising.finish()
+                    table = self._table(ids.table)
+                    self._raise_late([Resolved(table, ids)])
+                    result = WriteResult.of(self.version, apply(table))
                 self._evict()
                 return result
             finally:
                 rising.let_go()
+                self._maintain()
 
         try:
             return self._once(write, run)[0]
@@ -557,8 +586,8 @@ def _letting_go(whose: str) -> Iterator[None]:
         log.warning("rows on disk %s were not let go of in order: %s", whose, error)
 
 
-def _open_disk(config: ServiceConfig, shard_id: int) -> Disk | None:
+def _open_disk(config: ServiceConfig, shard_id: int, budget: RamBudget) -> Disk | None:
     if config.disk_path is None:
         return None
     folder = Path(config.disk_path).expanduser().absolute()  # of this host, whoever wrote the configuration
-    return Disk(folder / f"shard-{shard_id}", config.disk_cache_bytes)
+    return Disk(folder / f"shard-{shard_id}", budget.aside.cache, write_buffer_bytes=budget.aside.write_buffers)

@@ -7,6 +7,7 @@ in RAM.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -147,6 +148,7 @@ class Steps:
         self.expired = 0
         self.nbytes = 0
         """Bytes of ids, counts and slots held."""
+        self._rows: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -156,7 +158,7 @@ class Steps:
         self.finish(ref)
         step = _Step(tables, now + self._ttl_s, sum(resolved.nbytes for resolved in tables))
         self._steps[ref] = step
-        self.nbytes += step.nbytes
+        self._count(step, 1)
         self.prepared += 1
         self.expire(now)
 
@@ -176,7 +178,7 @@ class Steps:
         """The step was pushed: forget it."""
         step = self._steps.pop(ref, None)
         if step is not None:
-            self.nbytes -= step.nbytes
+            self._count(step, -1)
             for resolved in step.tables:
                 resolved.let_go()
 
@@ -186,11 +188,29 @@ class Steps:
             for resolved in step.tables:
                 resolved.slots()
 
+    def rows(self, table: str) -> int:
+        """Rows of a table that steps name: as many may be held in RAM."""
+        return self._rows[table]
+
+    def shed(self, table: str, most: int) -> None:
+        """Forgets the oldest steps that name a table until they name no more rows of it than that."""
+        for ref in list(self._steps):
+            if self._rows[table] <= most:
+                return
+            if any(resolved.ids.table == table for resolved in self._steps[ref].tables):
+                self.finish(ref)
+                self.expired += 1
+
     def forget_table(self, name: str) -> None:
         """The table was dropped: steps that name it are gone."""
         stale = [ref for ref, step in self._steps.items() if any(r.ids.table == name for r in step.tables)]
         for ref in stale:
             self.finish(ref)
+
+    def _count(self, step: _Step, change: int) -> None:
+        self.nbytes += change * step.nbytes
+        for resolved in step.tables:
+            self._rows[resolved.ids.table] += change * len(resolved.ids.ids_N)
 
     def expire(self, now: float) -> None:
         """Forgets steps whose lease has ended, and the oldest where there are too many."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from ps.shard.requests import PulledTable, PullHead, Rows
 from ps.shard.steps import Resolved
+from ps.storage.budget import Part
 
 CHUNK_FLOATS = 1 << 18
 """1 MiB: a transfer's good size (docs/architecture.md), and at least one row of the largest dim."""
@@ -32,9 +33,22 @@ def plain(n_floats: int) -> tuple[Rows, Rows]:
 class RowStream:
     """One pull's rows. `fill` on the engine thread; `head` and iteration on the reader's."""
 
-    def __init__(self, allocate: Allocate) -> None:
+    def __init__(self, allocate: Allocate, bodies: Part) -> None:
+        """`bodies`: where the rows count until they have been read."""
         self._allocate = allocate
+        self._bodies = bodies
+        self._held = 0
         self._filled: SimpleQueue[Any] = SimpleQueue()  # PullHead, then chunks, then None; or an exception
+
+    def hold(self, nbytes: int) -> None:
+        """Before it is filled with so many bytes; raises ResourceExhausted."""
+        self._bodies.hold(nbytes)
+        self._held = nbytes
+
+    def close(self) -> None:
+        """Its reader is done with it. May be called again."""
+        held, self._held = self._held, 0
+        self._bodies.give(held)
 
     def fill(self, version: int, tables: Sequence[Resolved], return_exists: bool) -> None:
         """Reads everything, a chunk at a time. Ids that are not resolved yet are looked up with their chunk."""
@@ -78,7 +92,10 @@ class RowStream:
 
     def _next(self) -> Any:
         item = self._filled.get()
+        if item is None:
+            self.close()
         if isinstance(item, BaseException):
+            self.close()
             raise item
         return item
 

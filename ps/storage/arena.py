@@ -20,6 +20,7 @@ from ps.kernels import score
 from ps.kernels.index import MAX_SLOT, IdIndex
 from ps.kernels.rows import pop_free, push_free
 from ps.memory import ReservedArray, host_ram_bytes
+from ps.storage.budget import RamBudget
 from ps.storage.tier import Flags, Ids, Records
 
 ROW_OVERHEAD_BYTES = 38
@@ -31,15 +32,17 @@ Slots = npt.NDArray[np.int64]
 class Arena:
     """Rows of `width` items of one dtype."""
 
-    def __init__(self, width: int, dtype: npt.DTypeLike) -> None:
+    def __init__(self, width: int, dtype: npt.DTypeLike, budget: RamBudget) -> None:
         self.layout_epoch = 0
         self.row_bytes = width * np.dtype(dtype).itemsize
         max_rows = min(host_ram_bytes() // (self.row_bytes + ROW_OVERHEAD_BYTES), MAX_SLOT + 1)
-        self._index = IdIndex(max_rows)
-        self._rows = ReservedArray((width,), dtype, max_rows)
-        self._ids = ReservedArray((), np.int64, max_rows)
-        self._statistics = ReservedArray((2,), np.uint32, max_rows)
-        self._marks = ReservedArray((), np.uint16, max_rows)
+        memory = budget.arrays
+        self._index = IdIndex(max_rows, memory)
+        self._rows = ReservedArray((width,), dtype, max_rows, memory)
+        self._ids = ReservedArray((), np.int64, max_rows, memory)
+        self._statistics = ReservedArray((2,), np.uint32, max_rows, memory)
+        self._marks = ReservedArray((), np.uint16, max_rows, memory)
+        self.room = budget.slots.join(self.row_bytes)
         self._free = -1  # the slot given back last; in place of its id is the one given back before it, and so on
         self._n_free = 0
         self._used = 0  # slots below it have been given out at least once
@@ -96,6 +99,8 @@ class Arena:
         n = len(ids_N)
         reused = min(n, self._n_free)
         used = self._used + n - reused
+        self.room.ask(n)
+        self.room.open(used)
         for array in (self._rows, self._ids, self._statistics, self._marks):
             array.ensure(used)
         candidates_N = np.arange(self._used - reused, used)
@@ -151,13 +156,14 @@ class Arena:
         """Bytes by purpose, committed whether in use or not."""
         return {
             "rows": self._rows.committed_bytes,
-            "index": self._index.nbytes,
+            "index": self._index.committed_bytes,
             "metadata": sum(part.committed_bytes for part in (self._ids, self._statistics, self._marks)),
         }
 
     def close(self) -> None:
         """Gives the memory back. All pins end."""
         self.layout_epoch += 1
+        self.room.close()
         for part in (self._index, self._rows, self._ids, self._statistics, self._marks):
             part.close()
 

@@ -27,13 +27,13 @@ from pathlib import Path
 from rocksdict import Cache, Options, Rdict
 
 from ps.errors import ConfigError, PsError
+from ps.storage.budget import DEFAULT_WRITE_BUFFER_BYTES
 from ps.storage.disk_errors import translated
-from ps.storage.disk_options import database_options
-from ps.storage.disk_tier import DiskTier
+from ps.storage.disk_options import BLOCK_BYTES, database_options
+from ps.storage.disk_tier import PIECE_ROWS, DiskTier
 
 MARK = "EMBEDDING_PS"
 FORMAT = b"embedding-ps disk, format 1\n"
-DEFAULT_WRITE_BUFFER_BYTES = 64 << 20
 _DEFAULT_FAMILY = "default"
 _TABLE = "table "
 """Before a table's name in that of its column family: "default" is RocksDB's own."""
@@ -59,6 +59,9 @@ class Disk:
         self.path = path
         self._cache = Cache(cache_bytes)
         self._options = database_options(self._cache, write_buffer_bytes, min(threads, 4), direct_reads)
+        # RocksDB holds every block that a batch get has looked at until it is done: all threads' together should fit
+        # into the cache, or memory beyond it would be needed.
+        self._piece_rows = max(min(PIECE_ROWS, cache_bytes // (threads * BLOCK_BYTES)), 64)
         self._tables: dict[str, DiskTier] = {}
         with ExitStack() as undo:
             undo.callback(os.close, _claim(path, fresh))
@@ -81,7 +84,7 @@ class Disk:
                 rows = self._database.create_column_family(family, self._options)
                 self._families.add(family)
             handle = self._database.get_column_family_handle(family)
-        self._tables[name] = DiskTier(name, row_bytes, self.path, rows, handle, self._pool)
+        self._tables[name] = DiskTier(name, row_bytes, self.path, rows, handle, self._pool, self._piece_rows)
         return self._tables[name]
 
     def drop(self, name: str) -> None:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ps.errors import ResourceExhausted
 from ps.kernels.bloom import BLOCK_WORDS, add, may_contain
-from ps.memory import ReservedArray
+from ps.memory import Memory, ReservedArray
 from ps.storage.tier import Flags, Ids
 
 BITS_PER_ID = 12
@@ -26,8 +27,9 @@ _BLOCK_BITS = BLOCK_WORDS * 64
 class IdFilter:
     """A set of ids that sometimes claims to have one that it has not."""
 
-    def __init__(self, expected_ids: int = FIRST_IDS) -> None:
+    def __init__(self, expected_ids: int = FIRST_IDS, memory: Memory | None = None) -> None:
         """Room for that many ids in the first layer: one layer is faster than several. Raises ResourceExhausted."""
+        self._memory = memory
         self._layers: list[ReservedArray] = []
         self._room = 0
         self._open_layer(max(expected_ids, 1))
@@ -45,12 +47,12 @@ class IdFilter:
     def add(self, ids_N: Ids) -> None:
         """Puts ids in; those that it claims to have already take no room.
 
-        Raises ResourceExhausted when memory is at its end; then some may be in and some not.
+        Never fails: when memory is at its end the newest layer takes more than it is made for, and mistakes grow.
         """
         new_N = ids_N[~self.may_contain(ids_N)]
         while len(new_N):
             if not self._room:
-                self._open_layer(2 * self._capacity)
+                self._extend()
             now_N, new_N = new_N[: self._room], new_N[self._room :]
             add(self._layers[-1].array.reshape(-1), now_N)
             self._room -= len(now_N)
@@ -68,9 +70,19 @@ class IdFilter:
             layer.close()
         self._layers = []
 
+    def _extend(self) -> None:
+        try:
+            self._open_layer(2 * self._capacity)
+        except ResourceExhausted:
+            self._room = self._capacity
+
     def _open_layer(self, capacity: int) -> None:
         blocks = -(-capacity * BITS_PER_ID // _BLOCK_BITS)
-        layer = ReservedArray((BLOCK_WORDS,), np.uint64, blocks)
-        layer.ensure(blocks)
+        layer = ReservedArray((BLOCK_WORDS,), np.uint64, blocks, self._memory)
+        try:
+            layer.ensure(blocks)
+        except ResourceExhausted:
+            layer.close()
+            raise
         self._layers.append(layer)
         self._capacity = self._room = capacity

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ps.config import PARTITIONS
-from ps.errors import CorruptRow, InternalError, PsError
+from ps.errors import CorruptRow, InternalError, PsError, ResourceExhausted
+from ps.memory import Memory
 from ps.storage.cuts import Cuts
 from ps.storage.disk_tier import DiskTier
 from ps.storage.filter import IdFilter
@@ -71,8 +73,9 @@ class Slice:
 class Purge:
     """The walks over one table on disk."""
 
-    def __init__(self, disk: DiskTier) -> None:
+    def __init__(self, disk: DiskTier, memory: Memory) -> None:
         self._disk = disk
+        self._memory = memory
         self._next = PARTITIONS
         self._again = False
         self.filter: IdFilter | None = None
@@ -93,7 +96,8 @@ class Purge:
             if not self._again or not len(self._disk):
                 return None
             self._again, self._next = False, 0
-            self.filter = IdFilter(len(self._disk))
+            with suppress(ResourceExhausted):  # the old one goes on then
+                self.filter = IdFilter(len(self._disk), self._memory)
         end = min(self._next + SLICE_PARTITIONS, PARTITIONS)
         return Slice(self._disk, cuts.copy(), self._next, end)
 

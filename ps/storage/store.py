@@ -29,6 +29,7 @@ from ps.kernels import score
 from ps.kernels.hashing import partitions
 from ps.kernels.records import HEADER_BYTES, KEY_BYTES
 from ps.storage.arena import Arena, Slots
+from ps.storage.budget import READ_COPIES, RamBudget
 from ps.storage.disk_tier import DiskTier
 from ps.storage.dropped import Dropped
 from ps.storage.filter import IdFilter
@@ -37,6 +38,8 @@ from ps.storage.tier import Flags, Ids, Records, where
 
 SEARCH_SLOTS = 1 << 16
 """Slots that one search for rows to demote looks at: 0.1 ms."""
+SEARCHES = 8
+"""Made until one finds any: it may be that what is held is all there is for a while."""
 
 
 @dataclass
@@ -48,6 +51,8 @@ class Fetch:
     """Not in RAM, and perhaps on disk."""
     number: int
     removals: int
+    nbytes: int
+    """That reading them takes."""
     found: list[Records] = field(default_factory=list)
 
     def read(self) -> None:
@@ -100,15 +105,16 @@ class Demotion:
 class Store:
     """RAM over disk for one table."""
 
-    def __init__(self, ram: Arena, disk: DiskTier | None) -> None:
+    def __init__(self, ram: Arena, disk: DiskTier | None, budget: RamBudget) -> None:
         self.ram = ram
         self._disk = disk
-        self._below = IdFilter()
+        self._below = IdFilter(memory=budget.filters) if disk is not None else None
+        self._bodies = budget.bodies
         self._next_fetch = 0
         self._open: set[int] = set()
         self._removals = 0
         self._dropped = Dropped(ram)
-        self._purge = Purge(disk) if disk is not None else None
+        self._purge = Purge(disk, budget.filters) if disk is not None else None
         self._writing: Demotion | Slice | None = None
         self._condemned: deque[Demotion] = deque()
         self._hand = 0  # where the next search for rows to demote begins
@@ -116,9 +122,19 @@ class Store:
         self.rows_demoted = 0
 
     @property
+    def has_disk(self) -> bool:
+        """Whether rows can go down."""
+        return self._disk is not None
+
+    @property
     def has_below(self) -> bool:
         """Whether there is any row that is not in RAM."""
         return self._disk is not None and len(self._disk) > 0
+
+    @property
+    def held(self) -> int:
+        """Rows in RAM that steps hold. Looks at every slot."""
+        return int(np.count_nonzero(self.ram.marks_S[: self.ram.slots_end] >= score.PIN))
 
     @property
     def going(self) -> int:
@@ -137,13 +153,18 @@ class Store:
     # up
 
     def fetch(self, ids_N: Ids) -> Fetch | None:
-        """Begins to bring up rows that are not in RAM; None if none of them can be on disk. `end` it, come what may."""
-        if self._disk is None or not len(self._disk) or not len(ids_N):
+        """Begins to bring up rows that are not in RAM; None if none of them can be on disk. `end` it, come what may.
+
+        Raises ResourceExhausted when too much is on its way already.
+        """
+        if self._disk is None or self._below is None or not len(self._disk) or not len(ids_N):
             return None
         wanted_N = ids_N[self._below.may_contain(ids_N)]
         if not len(wanted_N):
             return None
-        fetch = Fetch(self._disk, wanted_N, self._next_fetch, self._removals)
+        nbytes = len(wanted_N) * READ_COPIES * (self.ram.row_bytes + HEADER_BYTES)
+        self._bodies.hold(nbytes)
+        fetch = Fetch(self._disk, wanted_N, self._next_fetch, self._removals, nbytes)
         self._next_fetch += 1
         self._open.add(fetch.number)
         return fetch
@@ -167,6 +188,7 @@ class Store:
 
     def end(self, fetch: Fetch) -> None:
         """Slots that waited for this fetch may be freed now."""
+        self._bodies.give(fetch.nbytes)
         self._open.discard(fetch.number)
         self.settle()
 
@@ -174,7 +196,7 @@ class Store:
 
     def demote(self, highest: int, most: int) -> Demotion | None:
         """Begins to move rows of rank `highest` or lower down, at most so many. One at a time; `finish` it."""
-        if self._disk is None or self._writing is not None or self._dropped.pending:
+        if self._disk is None or self._below is None or self._writing is not None or self._dropped.pending:
             return None
         slots_N = self._search(highest, most)
         if not len(slots_N):
@@ -281,12 +303,13 @@ class Store:
         score.mark(self.ram.marks_S, slots_N, 0, score.COPIED)  # touched since: what went was an older copy
         assert self._purge is not None
         made = self._purge.done(slice_)
-        if made is not None:
+        if made is not None and self._below is not None:
             self._below.close()
             self._below = made
 
     def _filters(self) -> Iterator[IdFilter]:
-        yield self._below
+        if self._below is not None:
+            yield self._below
         if self._purge is not None and self._purge.filter is not None:
             yield self._purge.filter
 
@@ -339,15 +362,17 @@ class Store:
             self._writing = None
         self._condemned.clear()
         self.ram.close()
-        self._below.close()
-        if self._purge is not None:
-            self._purge.close()
+        for filter_ in self._filters():
+            filter_.close()
 
     def _search(self, highest: int, most: int) -> Slots:
-        """Slots that no step holds, from where the last search ended, once around at most."""
+        """Slots that no step holds, from where the last search ended."""
         out_N = np.empty(most, np.int64)
-        if self._hand >= self.ram.slots_end:
-            self._hand = 0
-        end = min(self._hand + SEARCH_SLOTS, self.ram.slots_end)
-        found, self._hand = score.select(self.ram.statistics_S2, self.ram.marks_S, self._hand, end, highest, out_N)
+        for _ in range(SEARCHES):
+            if self._hand >= self.ram.slots_end:
+                self._hand = 0
+            end = min(self._hand + SEARCH_SLOTS, self.ram.slots_end)
+            found, self._hand = score.select(self.ram.statistics_S2, self.ram.marks_S, self._hand, end, highest, out_N)
+            if found:
+                break
         return out_N[:found]

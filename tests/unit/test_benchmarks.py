@@ -58,6 +58,9 @@ PROMISED = {
         *((case, "speed_vs_ram") for case in ("half_on_disk", "half_unprepared", "ram_1_37")),
         ("half_on_disk", "critical_path_misses"),
     },
+    "budget": {
+        *(("growing", metric) for metric in ("peak_rss_vs_ram_bytes", "memory_usage_vs_rss", "speed_vs_unlimited")),
+    },
     "trace": {("room_0.1", "hit_rate_vs_lru"), ("half_on_disk", "late_share")},
     "evict": {(case, "auc") for case in ("unlimited", "importance", "lru", "lfu")},
     "startup": {("import_ps", "seconds"), ("to_first_pull", "seconds")},
@@ -144,7 +147,7 @@ def test_kernel_benchmarks_run_and_keep_their_promises() -> None:
 
 @pytest.mark.slow
 def test_all_other_benchmarks_run_and_keep_their_promises() -> None:
-    names = ["echo", "pull", "push", "step", "scale", "swap", "startup"]
+    names = ["echo", "pull", "push", "step", "scale", "swap", "budget", "startup"]
     found = figures(*names)
     for name in names:
         check(found, name)

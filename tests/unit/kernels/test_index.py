@@ -195,7 +195,7 @@ def test_ids_chosen_to_collide_end_in_an_error_that_changes_nothing():
 def test_the_end_of_memory_is_an_error_that_changes_nothing(monkeypatch):
     """Also when it is asked again: the kernel must not write where nothing was reserved."""
 
-    def scarce(tail, dtype, max_rows=None):
+    def scarce(tail, dtype, max_rows=None, memory=None):
         return ReservedArray(tail, dtype, max_rows if max_rows == 1 << MAX_DEPTH else 20)
 
     monkeypatch.setattr(index_module, "ReservedArray", scarce)

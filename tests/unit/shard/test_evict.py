@@ -159,6 +159,6 @@ def test_a_full_disk_budget_is_shared_over_tables(tmp_path: Path) -> None:
             push_ones(shard, range(start, start + 500), "small")
             push_ids(shard, "large", range(start, start + 500), np.ones((500, 64)))
         tables = list(shard.tables.values())
-        assert sum(len(table) * table.record_bytes for table in tables) <= 0.8 * (1 << 20)
+        assert sum(len(table) * table.bytes_each for table in tables) <= 0.8 * (1 << 20)
         assert all(table.rows_evicted for table in tables)
         assert len(tables[0]) == pytest.approx(len(tables[1]), rel=0.3)

@@ -139,6 +139,14 @@ def bad_pushes() -> dict[str, tuple[type[PsError], Callable[[Shard], object]]]:
     }
 
 
+def counted(shard: Shard) -> dict[str, object]:
+    """What a shard counts outside its tables, but for the allocator's figures: those move with every array."""
+    stats = shard.stats()
+    held = stats.pop("bytes")
+    assert isinstance(held, dict)
+    return {"ledger": held["ledger"], "steps": held["steps"]} | {k: v for k, v in stats.items() if k != "tables"}
+
+
 @pytest.mark.parametrize("case", bad_pushes())
 def test_a_push_that_fails_changes_nothing(shard: Shard, case: str) -> None:
     for name in ("a", "b"):
@@ -146,14 +154,14 @@ def test_a_push_that_fails_changes_nothing(shard: Shard, case: str) -> None:
     push(shard, [ids_of("a", [1])], grads_of("a", ones(1)), write=WriteId(55, 1, 1))
     push_ids(shard, "b", [1], ones(1))
     before = [everything(shard, name) for name in ("a", "b")]
-    stats = {key: value for key, value in shard.stats().items() if key != "tables"}
+    stats = counted(shard)
     error, run = bad_pushes()[case]
     with pytest.raises(error):
         run(shard)
     for name, old in zip(("a", "b"), before, strict=True):
         for was, now in zip(old, everything(shard, name), strict=True):
             assert was.tobytes() == now.tobytes()
-    assert {key: value for key, value in shard.stats().items() if key != "tables"} == stats
+    assert counted(shard) == stats
     assert push_ids(shard, "a", [1], ones(1)).version == 3, "and the shard goes on"
 
 
@@ -198,8 +206,8 @@ def test_a_push_that_does_not_fit_changes_nothing_and_its_repeat_is_not_doubled(
             for was, now in zip(before, everything(shard, "a"), strict=True):
                 assert was.tobytes() == now.tobytes()
             after = shard.stats()
-            for table in (*stats["tables"].values(), *after["tables"].values()):
-                table.pop("bytes", None)  # what was committed stays so
+            for part in (stats, after, *stats["tables"].values(), *after["tables"].values()):
+                part.pop("bytes", None)  # what was committed stays so
             assert after == stats
     some = [ids_of("a", [1, 2]), ids_of("b", range(10))]
     push(shard, some, grads_of("a", ones(2)), grads_of("b", ones(10)), write=write)

@@ -87,6 +87,7 @@ def churn_tables(shard: Shard, ended: threading.Event) -> None:
 
 @pytest.mark.parametrize("rounds", [40, pytest.param(1000, marks=pytest.mark.slow)])
 def test_sums_are_right_and_nothing_is_held(tmp_path: Path, rounds: int) -> None:
+    before = set(threading.enumerate())
     shard = Shard(0, ps.ServiceConfig(disk_path=tmp_path, disk_cache_bytes=1 << 20))
     new_table(shard, swap_fraction=0.8)
     disk = SlowDisk(shard, seed=rounds)
@@ -108,5 +109,7 @@ def test_sums_are_right_and_nothing_is_held(tmp_path: Path, rounds: int) -> None
     assert (store.ram.marks_S[: store.ram.slots_end] < score.GOING).all()
     shard.close()
     assert not [
-        thread.name for thread in threading.enumerate() if thread.name.startswith(("io-", "engine-", "ps-disk"))
+        thread.name
+        for thread in set(threading.enumerate()) - before
+        if thread.name.startswith(("io-", "engine-", "ps-disk"))
     ]

@@ -1,0 +1,248 @@
+"""The bytes of RAM that a shard's process may use above what it takes at its start, and who may have how many.
+
+Part of them is set aside by configured sizes: RocksDB's cache and write buffers, ledger, prepared steps, the filter of
+ids, messages under way, what the allocator keeps. The rest is for slots, shared by the tables (docs/architecture.md).
+Arrays never shrink, so the budget bounds how many slots a table may ever open, not how many rows it has now.
+
+Threads: a `Part` may be used by any; slots belong to the engine thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ps import memory
+from ps.config import ServiceConfig
+from ps.errors import ResourceExhausted
+from ps.kernels.index import SPARE_SEGMENTS
+from ps.kernels.segments import LINE_BYTES, LINES
+from ps.policy import placement
+
+HUGE_PAGES_FROM = 4 << 30
+"""A smaller budget does without: arrays grow by pages then, not by 2 MiB each."""
+RETRY_S = 0.05
+"""After which a request may find room: a slice of rows goes down in a few milliseconds."""
+DEFAULT_WRITE_BUFFER_BYTES = 64 << 20
+PROCESS_BYTES = 12 << 20
+"""What a process takes when it is first used, whatever the budget: stacks, interpreter, connections."""
+INDEX_BYTES = 28
+"""Of the id index for a slot when all its segments are half full, which is as empty as they get."""
+SLOT_BYTES = 18 + INDEX_BYTES
+"""For a slot beside the row."""
+READ_COPIES = 4
+"""Of a row that is read from disk: RocksDB's answer, the joined values, the rows checked."""
+TABLE_BYTES = (1 + SPARE_SEGMENTS) * LINES * LINE_BYTES + 8 * memory.PAGE
+"""By which a table's arrays are larger than its slots."""
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """Bytes that are not for slots, by purpose."""
+
+    cache: int
+    write_buffers: int
+    filters: int
+    ledger: int
+    steps: int
+    bodies: int
+    allocator: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return int(sum(vars(self).values())) + PROCESS_BYTES
+
+
+def set_aside(config: ServiceConfig) -> SetAside:
+    """What is configured, but at most a share of `ram_bytes` each: constants of the configuration alone."""
+    ram = config.ram_bytes
+    on_disk = config.disk_path is not None
+    if ram is None:
+        ram = 1 << 62
+    bodies = max(ram // 8, min(ram // 4, 32 << 20))
+    return SetAside(
+        cache=min(config.disk_cache_bytes, ram // 16) if on_disk else 0,
+        write_buffers=min(DEFAULT_WRITE_BUFFER_BYTES, ram // 16) if on_disk else 0,
+        filters=ram // 16 if on_disk else 0,
+        ledger=min(config.max_ledger_bytes, ram // 32),
+        steps=min(config.max_steps_bytes, ram // 32),
+        bodies=bodies,
+        allocator=ram // 32,
+    )
+
+
+def fitted(config: ServiceConfig) -> ServiceConfig:
+    """The configuration with the limits that `ram_bytes` leaves room for."""
+    if config.ram_bytes is None:
+        return config
+    aside = set_aside(config)
+    copies = 2 + READ_COPIES if config.disk_path is not None else 1
+    return config.model_copy(
+        update={
+            "disk_cache_bytes": aside.cache or config.disk_cache_bytes,
+            "max_ledger_bytes": aside.ledger,
+            "max_steps_bytes": aside.steps,
+            "max_body_bytes": min(config.max_body_bytes, aside.bodies // copies),
+        }
+    )
+
+
+class Part:
+    """So many bytes for one purpose. `limit` None: no bound but the host's memory, which arrays ask for in any case."""
+
+    def __init__(self, limit: int | None, purpose: str, huge_pages: bool = True) -> None:
+        self.huge_pages = huge_pages
+        self.used = 0
+        self._limit = limit
+        self._purpose = purpose
+        self._lock = threading.Lock()
+
+    def take(self, n: int) -> None:
+        """Before n bytes of an array are committed; raises ResourceExhausted, and then nothing is taken."""
+        memory.HOST.take(n)
+        self._add(n)
+
+    def give(self, n: int) -> None:
+        """n bytes have been given back."""
+        with self._lock:
+            self.used -= n
+
+    @contextmanager
+    def holding(self, n: int) -> Iterator[None]:
+        """n bytes that come and go with a request. Raises ResourceExhausted as `hold` does."""
+        self.hold(n)
+        try:
+            yield
+        finally:
+            self.give(n)
+
+    def hold(self, n: int) -> None:
+        """n bytes until they are given back. Raises ResourceExhausted, with a hint if they would fit alone."""
+        self._add(n)
+
+    def _add(self, n: int) -> None:
+        with self._lock:
+            if self._limit is not None and self.used + n > self._limit:
+                raise ResourceExhausted(
+                    f"{n:,} bytes more for {self._purpose}: {self.used:,} are in use of the {self._limit:,} that "
+                    "ram_bytes leaves them"
+                    + ("" if n <= self._limit else ": ask for less at once, or raise ram_bytes"),
+                    RETRY_S if n <= self._limit else None,
+                )
+            self.used += n
+
+
+class Slots:
+    """One table's slots, of those that all share."""
+
+    def __init__(self, room: Room, row_bytes: int) -> None:
+        self.bytes_each = row_bytes + SLOT_BYTES
+        self.used = 0
+        """Opened so far: their memory is not given back."""
+        self.wanted = 0
+        """It would have, were there room."""
+        self._room = room
+        self._usual = 0
+
+    def most(self) -> int:
+        """How many the table may have, as things are now."""
+        return self._room.most(self)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is a bound but the host's memory."""
+        return self._room.bounded
+
+    def open(self, slots: int) -> None:
+        """Before slots [0, slots) are used; raises ResourceExhausted."""
+        if slots <= self.used:
+            return
+        self.wanted = max(self.wanted, slots)
+        most = self.most()
+        if slots > most:
+            raise self._room.refusal(slots, most)
+        self.used = slots
+
+    def ask(self, rows: int) -> None:
+        """A request wants so many at once: as many should be free when the next one comes."""
+        self._usual = max(rows, self._usual - self._usual // 64)
+
+    def resident(self, wanted: int) -> int:
+        """How many rows the table should have in RAM, if it would like to have `wanted`: enough slots are free then for
+        a request of usual size, and for that of the next step."""
+        self.wanted = wanted
+        most = self.most()
+        spare = max(self._usual, min(2 * self._usual, most // 4)) + most // placement.SLACK + 1
+        return min(wanted, max(most - spare, 0))
+
+    def close(self) -> None:
+        """The memory was given back."""
+        self._room.leave(self)
+
+
+class Room:
+    """What is for slots, and the tables that share it. `nbytes` None: no bound."""
+
+    def __init__(self, nbytes: int | None, has_disk: bool) -> None:
+        self._nbytes = nbytes
+        self._has_disk = has_disk
+        self._tables: list[Slots] = []
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is a bound but the host's memory."""
+        return self._nbytes is not None
+
+    def join(self, row_bytes: int) -> Slots:
+        """For a new table."""
+        slots = Slots(self, row_bytes)
+        self._tables.append(slots)
+        return slots
+
+    def leave(self, slots: Slots) -> None:
+        """A table is gone."""
+        if slots in self._tables:
+            self._tables.remove(slots)
+
+    def most(self, slots: Slots) -> int:
+        """How many slots a table may have: shares go by what the tables want, but what has been opened stays."""
+        if self._nbytes is None:
+            return 1 << 62
+        room = max(self._nbytes - TABLE_BYTES * len(self._tables), 0)
+        least = room // (16 * len(self._tables))
+        wants = [max(table.wanted * table.bytes_each, least) for table in self._tables]
+        held = [table.used * table.bytes_each for table in self._tables]
+        share = placement.shares(room, wants, held)[self._tables.index(slots)]
+        return share // slots.bytes_each
+
+    def refusal(self, slots: int, most: int) -> ResourceExhausted:
+        """What to say when a table cannot have so many."""
+        what = f"{slots:,} rows of this table in RAM, and ram_bytes leaves room for {most:,}"
+        if self._has_disk:
+            return ResourceExhausted(f"{what}: come again when others have gone to disk", RETRY_S)
+        return ResourceExhausted(f"{what}: raise ram_bytes, give the shard a disk (disk_path) or add shards")
+
+
+class RamBudget:
+    """A shard's."""
+
+    def __init__(self, config: ServiceConfig) -> None:
+        """`config` as it was given."""
+        aside = set_aside(config)
+        limit = config.ram_bytes
+        huge = limit is None or limit >= HUGE_PAGES_FROM
+        rows = None if limit is None else limit - aside.total
+        self.aside = aside
+        self._rows_bytes = rows
+        self.slots = Room(rows, config.disk_path is not None)
+        self.arrays = Part(rows, "rows and their index", huge)
+        self.filters = Part(None if limit is None else aside.filters, "the filters of ids on disk", huge)
+        self.bodies = Part(None if limit is None else aside.bodies, "messages under way")
+        self.slice_bytes = placement.SLICE_BYTES if limit is None else min(placement.SLICE_BYTES, limit // 256)
+
+    def for_slots(self, tables: int) -> int | None:
+        """Bytes that so many tables have for their slots: a function of configured constants. None: no bound."""
+        return None if self._rows_bytes is None else max(self._rows_bytes - TABLE_BYTES * tables, 0)

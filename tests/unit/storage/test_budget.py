@@ -1,0 +1,148 @@
+"""The arithmetic of a budget: what is set aside, who gets which share, what is refused and how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ps
+from ps.config import MIN_RAM_BYTES
+from ps.errors import ConfigError, ResourceExhausted
+from ps.policy import placement
+from ps.storage.arena import Arena
+from ps.storage.budget import Part, RamBudget, Room, fitted, set_aside
+from ps.storage.filter import IdFilter
+
+sizes = st.integers(MIN_RAM_BYTES, 1 << 40)
+disks = st.sampled_from([None, Path("/somewhere")])
+
+
+@given(sizes, disks)
+def test_every_part_has_room_and_they_never_add_up_to_more(ram_bytes, disk_path):
+    config = ps.ServiceConfig(ram_bytes=ram_bytes, disk_path=disk_path)
+    aside = set_aside(config)
+    assert aside.total < ram_bytes * 3 // 4
+    assert set_aside(fitted(config)) == aside
+    small = fitted(config)
+    assert fitted(small) == small
+    assert small.max_body_bytes <= aside.bodies
+    assert (aside.cache >= 1 << 20) == (disk_path is not None)
+
+
+def test_without_a_budget_nothing_is_cut():
+    config = ps.ServiceConfig(disk_path="/somewhere")
+    assert fitted(config) == config
+    assert set_aside(config).cache == config.disk_cache_bytes
+    assert not RamBudget(config).slots.bounded
+
+
+def test_too_small_a_budget_says_what_the_smallest_is():
+    with pytest.raises(ConfigError, match=f"ram_bytes.*{MIN_RAM_BYTES:,}"):
+        ps.ServiceConfig(ram_bytes=MIN_RAM_BYTES - 1)
+
+
+@given(
+    st.integers(0, 10**9),
+    st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 10**8)), min_size=1, max_size=8),
+)
+def test_shares_keep_what_is_held_and_fit(room, tables):
+    wanted, held = map(list, zip(*tables, strict=True))
+    given_ = placement.shares(room, wanted, held)
+    assert all(share >= own for share, own in zip(given_, held, strict=True))
+    if sum(held) <= room:
+        assert sum(given_) <= room
+
+
+def test_shares_go_by_need():
+    assert placement.shares(900, [100, 200], [0, 0]) == [300, 600]
+    assert placement.shares(900, [100, 200], [500, 0]) == [500, 400]
+    assert placement.shares(900, [0, 200], [100, 0]) == [100, 800]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 700)), max_size=40))
+def test_a_part_never_gives_more_than_it_has(steps):
+    part, held = Part(1000, "tests"), []
+    for more, n in steps:
+        if more:
+            try:
+                part.hold(n)
+                held.append(n)
+            except ResourceExhausted as error:
+                assert sum(held) + n > 1000
+                assert error.retry_after_s is not None
+        elif held:
+            part.give(held.pop())
+        assert part.used == sum(held) <= 1000
+
+
+def test_what_can_never_fit_gets_no_hint_and_names_the_setting():
+    with pytest.raises(ResourceExhausted, match="raise ram_bytes") as refused:
+        Part(1000, "tests").hold(1001)
+    assert refused.value.retry_after_s is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 400)), max_size=60), st.integers(10_000, 400_000))
+def test_tables_never_open_more_slots_than_there_is_room_for(steps, room_bytes):
+    room = Room(room_bytes, has_disk=True)
+    tables = [room.join(row_bytes) for row_bytes in (4, 260, 1000)]
+    for which, more in steps:
+        table = tables[which]
+        before = table.used
+        try:
+            table.open(table.used + more)
+        except ResourceExhausted as error:
+            assert "ram_bytes" in str(error)
+            assert error.retry_after_s
+            assert table.used == before
+        assert sum(one.used * one.bytes_each for one in tables) <= room_bytes
+
+
+@given(st.integers(1, 10**6), st.integers(0, 10**6), st.integers(1, 10**6))
+def test_enough_slots_are_free_for_the_usual_request(room_rows, wanted, usual):
+    room = Room(room_rows * 306 + 10**6, has_disk=True)
+    table = room.join(260)
+    table.ask(usual)
+    target = table.resident(wanted)
+    assert 0 <= target <= wanted
+    # Down there, the slack that `slice_rows` leaves included, the request fits if it can at all.
+    left = target + target // placement.SLACK
+    assert left + min(usual, table.most()) <= table.most() or target == 0
+
+
+@pytest.mark.parametrize("row_floats", [65, 2])
+def test_an_arena_commits_no_more_than_its_budget(row_floats):
+    """Index and all, over thousands of ids that come and go."""
+    budget = RamBudget(ps.ServiceConfig(ram_bytes=MIN_RAM_BYTES, disk_path="/somewhere"))
+    limit = MIN_RAM_BYTES - budget.aside.total
+    arena, rng = Arena(row_floats, np.float32, budget), np.random.default_rng(0)
+
+    def fill() -> None:
+        for start in range(0, 10**7, 5000):
+            arena.insert(np.arange(start, start + 5000), 0)
+
+    with pytest.raises(ResourceExhausted):
+        fill()
+    full = len(arena)
+    assert full > 0.9 * limit / (4 * row_floats + 46) - 5000
+    for start in range(10**7, 10**7 + 100 * 5000, 5000):  # turned over: the index must never hit a wall of its own
+        arena.release(rng.choice(np.flatnonzero(arena.marks_S[: arena.slots_end]), 5000, replace=False))
+        arena.insert(np.arange(start, start + 5000), 0)
+    assert len(arena) == full
+    assert sum(arena.memory_usage().values()) <= limit
+    assert budget.arrays.used <= limit
+    arena.close()
+    assert budget.arrays.used == 0
+
+
+def test_a_filter_without_room_takes_ids_all_the_same():
+    part = Part(600 << 10, "tests", huge_pages=False)
+    some, ids_N = IdFilter(memory=part), np.arange(1_000_000)
+    some.add(ids_N)
+    assert some.may_contain(ids_N).all()
+    assert some.nbytes == part.used <= 600 << 10
+    some.close()
+    assert part.used == 0
