@@ -107,23 +107,21 @@ def test_a_request_that_can_never_fit_is_told_so_at_once(bounded: Bounded) -> No
     assert client.size("t") == 10
 
 
-def test_without_a_disk_a_full_shard_refuses_new_rows_names_the_setting_and_trains_on() -> None:
+def test_without_a_disk_the_least_important_rows_make_room() -> None:
     with one_shard(ps.ServiceConfig(ram_bytes=RAM, metrics=False)) as (client, server), watched(server.pid) as memory:
         client.create_table(table(optimizer=ps.SGD(lr=1.0), initializer=ps.Constant()))
-        ones_ND, start = np.ones((BATCH, DIM), np.float32), 0
-
-        def push_until_refused() -> None:
-            nonlocal start
-            for start in range(0, 10**6, BATCH):
-                client.push("t", np.arange(start, start + BATCH), ones_ND)
-
+        ones_ND, often = np.ones((BATCH, DIM), np.float32), np.arange(BATCH)
+        for start in range(BATCH, 200 * BATCH, BATCH):
+            client.push("t", often, ones_ND)
+            client.push("t", np.arange(start, start + BATCH), ones_ND)
+        counted = client.stats()["shards"][0]["tables"]["t"]
+        assert counted["rows_evicted"] == 200 * BATCH - client.size("t") > 100 * BATCH
+        assert (client.pull("t", often) == -199).all()
+        too_many = np.arange(10**9, 10**9 + 100 * BATCH)
         with pytest.raises(ps.errors.ResourceExhausted, match="ram_bytes") as refused:
-            push_until_refused()
+            client.push("t", too_many, np.ones((len(too_many), DIM), np.float32))
         assert refused.value.retry_after_s is None
-        assert client.size("t") == start > 10 * BATCH
-        client.push("t", np.arange(BATCH), ones_ND)
-        assert (client.pull("t", np.arange(BATCH)) == -2).all()
-        assert (client.pull("t", np.arange(start, start + BATCH)) == 0).all()
+        assert not client.pull("t", too_many[:BATCH]).any()
         used = client.memory_usage()
         assert memory.now() == pytest.approx(used["total"], rel=0.05)
         assert set(used["tables"]["t"]["hot"]) == {"rows", "index", "metadata", "filter"}

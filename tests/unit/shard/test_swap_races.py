@@ -236,16 +236,3 @@ def test_a_step_whose_lease_has_ended_holds_nothing_after_the_next_push(tmp_path
     assert shard.stats()["steps_held"] == 0
     quiet(shard)
     shard.close()
-
-
-def test_what_one_pull_of_a_step_read_is_not_for_the_next(disk_shard):
-    new_table(disk_shard, swap_fraction=0.7)
-    disk_shard.prepare(StepRef(1, 1), [ids_of("t", range(20))])  # before there are rows: it holds none
-    push_ids(disk_shard, "t", range(20), np.ones((20, DIM)))
-    below = on_disk(disk_shard)
-    for expected in (-1, 0):
-        stream = disk_shard.pull(StepRef(1, 1))
-        stream.head()
-        rows_ND = np.concatenate(list(stream)).reshape(-1, DIM)
-        assert (rows_ND[below] == expected).all()
-        disk_shard.remove(a_write(), ids_of("t", range(20)))
