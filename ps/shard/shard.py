@@ -23,24 +23,21 @@ from ps.errors import (
     CorruptRow,
     DiskError,
     DiskFull,
-    DuplicateIds,
-    InvalidArgument,
-    LengthMismatch,
-    PsError,
     ResourceExhausted,
     TableExists,
     TableNotFound,
     Unavailable,
 )
-from ps.kernels.unique import has_duplicates
-from ps.policy import eviction
 from ps.policy.ranking import EVERY_RANK
 from ps.shard.account import Account
 from ps.shard.assistant import Assistant
+from ps.shard.capacity import Capacity
+from ps.shard.checks import check_gradients, check_unique
 from ps.shard.disk_health import DiskHealth
 from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger, WriteId
 from ps.shard.look_ahead import LookAhead
+from ps.shard.maintenance import Maintenance
 from ps.shard.pressure import Pressure
 from ps.shard.requests import Gradients, Page, PushResult, Rows, StepRef, TableIds, Target, WriteResult
 from ps.shard.rising import Rising
@@ -50,8 +47,6 @@ from ps.shard.stream import Allocate, RowStream, plain
 from ps.storage.arena import Slots
 from ps.storage.budget import RamBudget, fitted
 from ps.storage.disk import Disk
-from ps.storage.purge import Slice
-from ps.storage.store import Demotion
 from ps.storage.tier import Flags
 from ps.table import Table
 
@@ -84,13 +79,13 @@ class Shard:
         self.engine = Engine(str(shard_id), max_queue=config.max_requests)
         self._assistant = Assistant(str(shard_id))
         self._io = ThreadPoolExecutor(IO_THREADS, thread_name_prefix=f"io-{shard_id}")
-        self._closing = False
         self._clock = clock
         self._max_body_bytes = config.max_body_bytes
-        self._disk_bytes = config.disk_bytes
+        self._capacity = Capacity(config, self.budget)
         self._ledger: Ledger[PushResult | WriteResult] = Ledger(config.ledger_window, config.max_ledger_bytes)
         self._steps = Steps(config.prepare_ttl_s, config.max_steps, config.max_steps_bytes)
-        self._pressure = Pressure(self._steps, self._maintain)
+        self._maintenance = Maintenance(self.tables, self._steps, self.engine, self._io, self._disk_health, clock)
+        self._pressure = Pressure(self._steps, self._maintenance.run)
         self._account = Account()
 
     # tables
@@ -101,9 +96,8 @@ class Shard:
         def run() -> bool:
             existing = self.tables.get(config.name)
             if existing is None:
-                bounded = self._room_bytes() is not None
                 self.tables[config.name] = Table(
-                    config, self._assistant.share, self._disk, bounded=bounded, budget=self.budget
+                    config, self._assistant.share, self._disk, bounded=self._capacity.bounded, budget=self.budget
                 )
                 return True
             if not exist_ok:
@@ -139,7 +133,7 @@ class Shard:
 
         Returns the version. Raises ResourceExhausted when prepared steps hold all that they may.
         """
-        _check_unique(ids)
+        check_unique(ids)
         rising = self._begin(ids, self._pressure.check_steps)
         if rising.waits:
             self._read(rising)
@@ -171,7 +165,7 @@ class Shard:
                     rising.begin()
                 if rising.waits:
                     try:
-                        self._submit(lambda: read(rising))
+                        self._maintenance.submit(lambda: read(rising))
                     except BaseException:
                         rising.abandon()
                         raise
@@ -201,7 +195,7 @@ class Shard:
         self.engine.submit(lambda: ahead.begin(lambda: self._resolve(target)))
         if not isinstance(target, StepRef):
             try:
-                _check_unique(target)  # beside the engine's work, not before it
+                check_unique(target)  # beside the engine's work, not before it
             except BaseException:
                 ahead.close()
                 raise
@@ -216,7 +210,7 @@ class Shard:
 
         def apply() -> PushResult:
             tables = ahead.tables(self.tables) or self._resolve(target)
-            _check_gradients(tables, gradients)
+            check_gradients(tables, gradients)
             with self._pressure.relieved(tables, ahead.let_go):
                 ahead.check()
                 self._raise_late(tables)
@@ -229,8 +223,8 @@ class Shard:
             ahead.let_go()
             if isinstance(target, StepRef):
                 self._steps.finish(target)
-            self._evict()
-            self._maintain()
+            self._capacity.evict(self.tables)
+            self._maintenance.run()
             staleness = self.staleness.observe(self.version, pulled_version)
             return PushResult(self.version, staleness)
 
@@ -339,7 +333,7 @@ class Shard:
 
     def close(self) -> None:
         """Finishes queued work, ends the engine and gives the tables' memory back."""
-        self._closing = True
+        self._maintenance.close()
         self._io.shutdown()
         self.engine.close()
         self._assistant.close()
@@ -401,83 +395,6 @@ class Shard:
 
         return self.engine.run(run)
 
-    def _evict(self) -> None:
-        """Drops rows if there are more than there is room for. Part of the write that it ends: it goes by the log."""
-        room = self._room_bytes()
-        if room is not None:
-            tables = list(self.tables.values())
-            rows, sizes = [len(table) for table in tables], [table.bytes_each for table in tables]
-            for table, most in zip(tables, eviction.rows_allowed(rows, sizes, room), strict=True):
-                table.evict(most)
-
-    def _room_bytes(self) -> int | None:
-        """For all rows, wherever they are: on disk if there is one, else in RAM. None: no bound."""
-        if self._disk is not None:
-            return None if self._disk_bytes is None else int(self._disk_bytes * eviction.DISK_SHARE)
-        in_ram = self.budget.for_slots(len(self.tables))
-        return None if in_ram is None else int(in_ram * eviction.RAM_SHARE)
-
-    def _maintain(self) -> None:
-        """Begins to move rows down that are too many in RAM, and dropped ones out of the way."""
-        self._steps.expire(self._clock())  # who waits for no other step would hold rows for good
-        if self._disk is not None:
-            self._steps.look_again()
-        for table in self.tables.values():
-            try:
-                table.store.sweep()
-                if not self._move_down(table) and self._disk_takes_rows():
-                    self._work(table, table.store.purge(), lambda: None)
-            except (PsError, MemoryError) as error:  # the push before it is applied, and must be answered so
-                self._refused(table, error)
-
-    def _move_down(self, table: Table) -> bool:
-        """One slice, and the next when it is done; whether there is any."""
-        if not self._disk_takes_rows():
-            return False
-        return self._work(table, table.maintain(), lambda: self._move_down(table))
-
-    def _disk_takes_rows(self) -> bool:
-        return not self._closing and self._disk_health.takes_rows()
-
-    def _work(self, table: Table, work: Demotion | Slice | None, then: Callable[[], object]) -> bool:
-        """Writes below on another thread; whether there is anything to write."""
-        if work is None:
-            return False
-
-        def write() -> None:
-            work.write()
-            self.engine.post(finish)
-
-        def finish() -> None:
-            error = table.store.finish(work)
-            if table.closed:
-                return
-            if error is not None:
-                self._refused(table, error)
-                return
-            if work.wrote:
-                self._disk_health.accepted()
-            then()
-
-        try:
-            self._submit(write)
-        except Unavailable as error:
-            work.error = error
-            work.written.set()
-            table.store.finish(work)
-        return True
-
-    def _refused(self, table: Table, error: PsError | MemoryError) -> None:
-        pause_s = self._disk_health.refused(error)
-        log.error("table %s, next try in %g s: rows cannot go down: %r", table.config.name, pause_s, error)
-
-    def _submit(self, task: Callable[[], None]) -> None:
-        """Has it done on a thread that may wait for the disk."""
-        try:
-            self._io.submit(task)
-        except RuntimeError:
-            raise Unavailable("the shard is stopping") from None
-
     # on any other thread
 
     def _begin(
@@ -503,7 +420,7 @@ class Shard:
             raise
 
     def _write(self, write: WriteId, ids: TableIds, apply: Callable[[Table], Flags]) -> WriteResult:
-        _check_unique([ids])
+        check_unique([ids])
         rising = self._begin([ids])
         if rising.waits:
             self._read(rising)
@@ -515,11 +432,11 @@ class Shard:
                     table = self._table(ids.table)
                     self._raise_late([Resolved(table, ids)])
                     result = WriteResult.of(self.version, apply(table))
-                self._evict()
+                self._capacity.evict(self.tables)
                 return result
             finally:
                 rising.let_go()
-                self._maintain()
+                self._maintenance.run()
 
         try:
             return self._once(write, run)[0]
@@ -552,29 +469,6 @@ def _create_rows(tables: Sequence[Resolved]) -> None:
         for resolved, positions_N in created:
             resolved.table.undo_create(resolved.slots(), positions_N)
         raise
-
-
-def _check_unique(ids: Sequence[TableIds]) -> None:
-    names = [part.table for part in ids]
-    if len(set(names)) != len(names):
-        raise InvalidArgument(f"a table is named twice in one request: {names}")
-    for part in ids:
-        if part.counts_N is not None and len(part.counts_N) != len(part.ids_N):
-            raise LengthMismatch(f"table {part.table!r}: {len(part.counts_N)} counts for {len(part.ids_N)} ids")
-        if has_duplicates(part.ids_N):
-            raise DuplicateIds(f"table {part.table!r}: an id occurs twice; sum its gradients and send it once")
-
-
-def _check_gradients(tables: Sequence[Resolved], gradients: Sequence[Gradients]) -> None:
-    asked, sent = [r.ids.table for r in tables], [part.table for part in gradients]
-    if asked != sent:
-        raise LengthMismatch(f"the step has tables {asked}, the gradients are for {sent}")
-    for resolved, part in zip(tables, gradients, strict=True):
-        resolved.table.check(len(resolved.ids.ids_N), part.blocks)
-        if part.positives_N is not None and len(part.positives_N) != len(resolved.ids.ids_N):
-            raise LengthMismatch(
-                f"table {part.table!r}: {len(part.positives_N)} positives for {len(resolved.ids.ids_N)} ids"
-            )
 
 
 @contextmanager

@@ -1,0 +1,35 @@
+"""Whether a request makes sense, before anything is done for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ps.errors import DuplicateIds, InvalidArgument, LengthMismatch
+from ps.kernels.unique import has_duplicates
+from ps.shard.requests import Gradients, TableIds
+from ps.shard.steps import Resolved
+
+
+def check_unique(ids: Sequence[TableIds]) -> None:
+    """Raises InvalidArgument, LengthMismatch or DuplicateIds unless each table is named once, and each id in it."""
+    names = [part.table for part in ids]
+    if len(set(names)) != len(names):
+        raise InvalidArgument(f"a table is named twice in one request: {names}")
+    for part in ids:
+        if part.counts_N is not None and len(part.counts_N) != len(part.ids_N):
+            raise LengthMismatch(f"table {part.table!r}: {len(part.counts_N)} counts for {len(part.ids_N)} ids")
+        if has_duplicates(part.ids_N):
+            raise DuplicateIds(f"table {part.table!r}: an id occurs twice; sum its gradients and send it once")
+
+
+def check_gradients(tables: Sequence[Resolved], gradients: Sequence[Gradients]) -> None:
+    """Raises LengthMismatch or DimensionMismatch unless there is a gradient for every id."""
+    asked, sent = [r.ids.table for r in tables], [part.table for part in gradients]
+    if asked != sent:
+        raise LengthMismatch(f"the step has tables {asked}, the gradients are for {sent}")
+    for resolved, part in zip(tables, gradients, strict=True):
+        resolved.table.check(len(resolved.ids.ids_N), part.blocks)
+        if part.positives_N is not None and len(part.positives_N) != len(resolved.ids.ids_N):
+            raise LengthMismatch(
+                f"table {part.table!r}: {len(part.positives_N)} positives for {len(resolved.ids.ids_N)} ids"
+            )

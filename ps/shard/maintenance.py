@@ -1,0 +1,107 @@
+"""What a shard does for itself after a write: rows go down to disk, dropped ones out of the way.
+
+Begun on the engine thread, in slices; what waits for the disk is done by other threads. It changes where rows are and
+nothing else, so it may fail, or be late, or not happen at all.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+
+from ps.errors import PsError, Unavailable
+from ps.shard.disk_health import DiskHealth
+from ps.shard.engine import Engine
+from ps.shard.steps import Steps
+from ps.storage.purge import Slice
+from ps.storage.store import Demotion
+from ps.table import Table
+
+log = logging.getLogger(__name__)
+
+
+class Maintenance:
+    """One shard's."""
+
+    def __init__(
+        self,
+        tables: Mapping[str, Table],
+        steps: Steps,
+        engine: Engine,
+        io: Executor,
+        health: DiskHealth,
+        clock: Callable[[], float],
+    ) -> None:
+        self._tables = tables
+        self._steps = steps
+        self._engine = engine
+        self._io = io
+        self._health = health
+        self._clock = clock
+        self._closing = False
+
+    def close(self) -> None:
+        """Nothing is begun from now on. Any thread."""
+        self._closing = True
+
+    def run(self) -> None:
+        """Begins what is due. Never fails: the write before it is applied, and must be answered so."""
+        self._steps.expire(self._clock())  # who waits for no other step would hold rows for good
+        if any(table.has_disk for table in self._tables.values()):
+            self._steps.look_again()
+        for table in self._tables.values():
+            try:
+                table.store.sweep()
+                if not self._move_down(table) and self._disk_takes_rows():
+                    self._begin(table, table.store.purge(), lambda: None)
+            except (PsError, MemoryError) as error:
+                self._refused(table, error)
+
+    def submit(self, task: Callable[[], None]) -> None:
+        """Has it done on a thread that may wait for the disk. Raises Unavailable when the shard is stopping."""
+        try:
+            self._io.submit(task)
+        except RuntimeError:
+            raise Unavailable("the shard is stopping") from None
+
+    def _move_down(self, table: Table) -> bool:
+        """One slice, and the next when it is done; whether there is any."""
+        if not self._disk_takes_rows():
+            return False
+        return self._begin(table, table.maintain(), lambda: self._move_down(table))
+
+    def _disk_takes_rows(self) -> bool:
+        return not self._closing and self._health.takes_rows()
+
+    def _begin(self, table: Table, work: Demotion | Slice | None, then: Callable[[], object]) -> bool:
+        """Writes below on another thread; whether there is anything to write."""
+        if work is None:
+            return False
+
+        def write() -> None:
+            work.write()
+            self._engine.post(finish)
+
+        def finish() -> None:
+            error = table.store.finish(work)
+            if table.closed:
+                return
+            if error is not None:
+                self._refused(table, error)
+                return
+            if work.wrote:
+                self._health.accepted()
+            then()
+
+        try:
+            self.submit(write)
+        except Unavailable as error:
+            work.error = error
+            work.written.set()
+            table.store.finish(work)
+        return True
+
+    def _refused(self, table: Table, error: PsError | MemoryError) -> None:
+        pause_s = self._health.refused(error)
+        log.error("table %s, next try in %g s: rows cannot go down: %r", table.config.name, pause_s, error)
