@@ -67,8 +67,8 @@ class Table:
         self._ram = Arena(self._layout.width, np.float32, budget)
         self._slice_bytes = budget.slice_bytes
         below = disk.table(config.name, [self._layout.row_bytes]) if disk else None
-        self.store = Store(self._ram, below, budget)
         self._ranking = Ranking(config.half_life_pushes, config.expire_after_pushes)
+        self.store = Store(self._ram, below, budget, self._ranking.per_tick)
         self._signals = Signals(config.importance)
         self._gate = gate_of(config, int(self._initializer.seed))
         self._bounded = bounded or config.max_rows_per_shard is not None
@@ -201,18 +201,18 @@ class Table:
             positives_N = None if positives_N is None else positives_N[has_row_N]
             slots_N = slots_N[has_row_N]
         attribution_N = self._attribution(slots_N, blocks) if self._signals.wants_attribution else None
-        added_N = self._spread(slots_N, self._signals.added(len(slots_N), counts_N, positives_N, attribution_N))
+        added_N = self._signals.added(len(slots_N), counts_N, positives_N, attribution_N)
         tasks = [partial(self._touch, slots_N, added_N, self._signals.floor)]
         for part_N, block_ND in _parts(slots_N, blocks):
             tasks.append(partial(self._rule.update, self._ram.rows_SW, part_N, block_ND, self.pushes))
         share = self._share if len(slots_N) >= SHARE_FROM_ROWS else one_by_one
         share(tasks)
         self.rows_updated += len(slots_N)
-        self._ranking.pushed()
+        self._ranking.advance()
         self._expire()
         self._limit()
         if self._gate is not None:
-            self._gate.tick(self._ranking.now)
+            self._gate.tick(self._ranking.tick)
 
     def upsert(self, ids_N: Ids, blocks: Sequence[Rows]) -> Flags:
         """Sets values, creating rows where there are none. State of rows that exist stays. True where a row existed."""
@@ -222,7 +222,7 @@ class Table:
         self._set(slots_N, blocks)
         new_slots_N = slots_N[created_N]
         added_N = self._signals.added(len(new_slots_N), None, None, None)
-        self._touch(new_slots_N, self._spread(new_slots_N, added_N), self._signals.floor)
+        self._touch(new_slots_N, added_N, self._signals.floor)
         self._limit()
         return existed_N
 
@@ -262,7 +262,7 @@ class Table:
         if len(self) > most:
             keep = eviction.rows_kept(len(self), most)
             highest = self._ranking.highest_of_others(keep, most)
-            self._ranking.tick()
+            self._ranking.advance()
             self.rows_evicted += self._ranking.drop(highest)
             self.store.drop(self._ranking.now, highest)
 
@@ -296,7 +296,7 @@ class Table:
         records = joined(found)
         if highest < EVERY_RANK:
             ranks_N = np.empty(len(records), np.int64)
-            score.ranks(records.statistics_N2, ranks_N)
+            score.ranks(records.statistics_N2, self._ranking.per_tick, ranks_N)
             records = where(records, ranks_N <= highest)
         return records, end if end < PARTITIONS else 0
 
@@ -362,7 +362,10 @@ class Table:
         return out_N
 
     def _touch(self, slots_N: Slots, added_N: npt.NDArray[np.float32], floor: np.float32) -> None:
-        ranking, ram = self._ranking, self._ram
+        ranking, ram, floor_N = self._ranking, self._ram, np.array([floor])
+        if self._bounded:  # rows are dropped by rank: those alike should differ a little
+            spread_N = eviction.spread(ram.ids_S[slots_N])
+            added_N, floor_N = added_N * spread_N, floor_N * spread_N
         score.touch(
             ram.statistics_S2,
             ram.scores_S2,
@@ -370,17 +373,14 @@ class Table:
             slots_N,
             added_N,
             np.uint32(ranking.now),
+            ranking.per_tick,
             ranking.decay_T,
-            floor,
+            floor_N,
             ranking.counts_R,
             ranking.counts_ER,
             ranking.epochs_E,
             ranking.first,
         )
-
-    def _spread(self, slots_N: Slots, added_N: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Additions that differ a little by id, where rows are dropped by rank."""
-        return added_N * eviction.spread(self._ram.ids_S[slots_N]) if self._bounded else added_N
 
     def _expire(self) -> None:
         """Drops rows that were left alone for `expire_after_pushes`."""

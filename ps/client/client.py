@@ -231,7 +231,7 @@ class Client:
         sizes = reports.sizes(table, reports.shard_stats(self.connection, deadline))
         least = evict.shares(sizes, fraction, rows)
         export = Export(self.connection, self.worker_id, table, EXPORT_PAGE_ROWS, least)
-        found = evict.least_of_shards(export.pages(lambda: self.deadline(timeout_s)), least, config.dim, return_rows)
+        found = evict.least_of_shards(export.pages(lambda: self.deadline(timeout_s)), least, config, return_rows)
         gone_N = np.zeros(len(found.ids_N), np.bool_)
         for start in range(0, len(found.ids_N), evict.REMOVE_ROWS):
             part = slice(start, start + evict.REMOVE_ROWS)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.client.export import Page
+from ps.config import TableConfig
 from ps.errors import InvalidArgument
 from ps.kernels import score
 from ps.kernels.hashing import hash_ids
@@ -50,10 +51,10 @@ class Candidates:
         rows_ND = None if self.rows_ND is None else self.rows_ND[which_N]
         return Candidates(self.ids_N[which_N], rows_ND, self.scores_N[which_N], self.statistics_N2[which_N])
 
-    def least(self, n: int) -> Candidates:
+    def least(self, n: int, per_tick: np.uint32) -> Candidates:
         """The n of the lowest ranks; of rows of one rank, those that a hash of the id puts first."""
         ranks_N, hashes_N = np.empty(len(self.ids_N), np.int64), np.empty(len(self.ids_N), np.uint64)
-        score.ranks(self.statistics_N2, ranks_N)
+        score.ranks(self.statistics_N2, per_tick, ranks_N)
         hash_ids(self.ids_N, hashes_N)
         return self.chosen(np.lexsort((hashes_N, ranks_N))[:n])
 
@@ -76,16 +77,17 @@ def shares(sizes: Sequence[int], fraction: float | None, rows: int | None) -> li
     return [end - start for start, end in itertools.pairwise([0, *upto])]
 
 
-def least_of_shards(pages: Iterator[Page], least: Sequence[int], dim: int, with_rows: bool) -> Candidates:
+def least_of_shards(pages: Iterator[Page], least: Sequence[int], config: TableConfig, with_rows: bool) -> Candidates:
     """Of each shard as many as it is to give."""
+    per_tick = score.pushes_per_tick(config.half_life_pushes)
     nothing = Candidates(
         np.empty(0, np.int64),
-        np.empty((0, dim), np.float32) if with_rows else None,
+        np.empty((0, config.dim), np.float32) if with_rows else None,
         np.empty(0, np.float32),
         np.empty((0, 2), np.uint32),
     )
     of_shards = (
-        _joined([_candidates(page, with_rows) for page in of_shard]).least(least[shard])
+        _joined([_candidates(page, with_rows) for page in of_shard]).least(least[shard], per_tick)
         for shard, of_shard in itertools.groupby(pages, lambda page: page.shard)
     )
     return _joined([nothing, *of_shards])

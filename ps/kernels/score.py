@@ -11,7 +11,7 @@ quantile is found without looking at them. A push never lowers a row's rank, wha
 would (by less than those 9 %), the score is the one that keeps it. So an older copy of a row never outranks it.
 
 Rows are counted by rank, and where rows expire also by age: counts_ER[e] has those whose stamps lie in epoch e, which
-is the number of `epochs_E` (ticks, rising) that are not later than the stamp. No epochs: nothing is counted by age.
+is the number of `epochs_E` (times, rising) that are not later than the stamp. No epochs: nothing is counted by age.
 
 statistics_S2 uint32 [S, 2] holds (score, stamp); `scores_S2` is the same memory seen as float32.
 marks_S uint16 [S]: flags in the low bits, and how many steps hold the slot (pins) above them.
@@ -46,14 +46,19 @@ _FLAGS = np.uint16(PIN - 1)
 _SHIFT = np.int64(17)
 
 
+def pushes_per_tick(half_life_pushes: int) -> np.uint32:
+    """HALF_LIFE ticks are about a half-life."""
+    return np.uint32(min(max(1, half_life_pushes // HALF_LIFE), 0xFFFFFFFF))
+
+
 def decay_table() -> npt.NDArray[np.float32]:
     """2 ** -(ticks / HALF_LIFE), until it is nothing."""
     return np.exp2(-np.arange(32 * HALF_LIFE) / HALF_LIFE).astype(np.float32)
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _rank(score_bits: np.uint32, stamp: np.uint32) -> np.int64:
-    return (np.int64(score_bits) >> _SHIFT) + np.int64(stamp)
+def _rank(score_bits: np.uint32, stamp: np.uint32, per_tick: np.uint32) -> np.int64:
+    return (np.int64(score_bits) >> _SHIFT) + np.int64(np.uint32(stamp) // np.uint32(per_tick))
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -83,29 +88,31 @@ def touch(
     slots_N: Slots,
     added_N: Scores,
     now: np.uint32,
+    per_tick: np.uint32,
     decay_T: Scores,
-    floor: np.float32,
+    floor_N: Scores,
     counts_R: Ranks,
     counts_ER: Counts,
     epochs_E: Ranks,
     first: np.int64,
 ) -> None:
     """Adds to the scores of unique slots, which are `floor` then or more, counts their rows under the new rank, and
-    marks them dirty."""
+    marks them dirty. floor float32 [n], or [1] for one that is the same for all."""
+    tick = np.int64(np.uint32(now) // np.uint32(per_tick))
     for i in range(len(slots_N)):
         if i + AHEAD < len(slots_N):
             prefetch(statistics_S2, slots_N[i + AHEAD] * 2)
             prefetch(marks_S, slots_N[i + AHEAD])
         s = slots_N[i]
         stamp = statistics_S2[s, 1]
-        before = _rank(statistics_S2[s, 0], stamp)
+        before = _rank(statistics_S2[s, 0], stamp, per_tick)
         _tally(before, stamp, -1, counts_R, counts_ER, epochs_E, first)
-        age = np.int64(now) - np.int64(stamp)
+        age = tick - np.int64(np.uint32(stamp) // np.uint32(per_tick))
         decayed = scores_S2[s, 0] * decay_T[age] if age < len(decay_T) else np.float32(0.0)
-        scores_S2[s, 0] = max(decayed + added_N[i], floor)
-        after = _rank(statistics_S2[s, 0], now)
+        scores_S2[s, 0] = max(decayed + added_N[i], floor_N[min(i, len(floor_N) - 1)])
+        after = _rank(statistics_S2[s, 0], now, per_tick)
         if after < before:
-            statistics_S2[s, 0] = np.uint32((before - np.int64(now)) << _SHIFT)
+            statistics_S2[s, 0] = np.uint32((before - tick) << _SHIFT)
             after = before
         statistics_S2[s, 1] = now
         _tally(after, now, 1, counts_R, counts_ER, epochs_E, first)
@@ -113,25 +120,37 @@ def touch(
 
 
 @njit(cache=True, nogil=True)
-def ranks(statistics_N2: Statistics, out_N: Ranks) -> None:
+def ranks(statistics_N2: Statistics, per_tick: np.uint32, out_N: Ranks) -> None:
     """out[i] = the rank of row i."""
     for i in range(len(out_N)):
-        out_N[i] = _rank(statistics_N2[i, 0], statistics_N2[i, 1])
+        out_N[i] = _rank(statistics_N2[i, 0], statistics_N2[i, 1], per_tick)
 
 
 @njit(cache=True, nogil=True)
 def count(
-    statistics_N2: Statistics, change: int, counts_R: Ranks, counts_ER: Counts, epochs_E: Ranks, first: np.int64
+    statistics_N2: Statistics,
+    change: int,
+    per_tick: np.uint32,
+    counts_R: Ranks,
+    counts_ER: Counts,
+    epochs_E: Ranks,
+    first: np.int64,
 ) -> None:
     """Counts rows in (change 1) or out (change -1)."""
     for i in range(len(statistics_N2)):
-        rank, stamp = _rank(statistics_N2[i, 0], statistics_N2[i, 1]), statistics_N2[i, 1]
+        rank, stamp = _rank(statistics_N2[i, 0], statistics_N2[i, 1], per_tick), statistics_N2[i, 1]
         _tally(rank, stamp, change, counts_R, counts_ER, epochs_E, first)
 
 
 @njit(cache=True, nogil=True)
 def select(
-    statistics_S2: Statistics, marks_S: Marks, start: int, end: int, highest: np.int64, out_N: Slots
+    statistics_S2: Statistics,
+    marks_S: Marks,
+    start: int,
+    end: int,
+    highest: np.int64,
+    per_tick: np.uint32,
+    out_N: Slots,
 ) -> tuple[int, int]:
     """Slots in [start, end) that are used, not going yet, held by no step and of rank `highest` or lower.
 
@@ -142,30 +161,40 @@ def select(
         if found == len(out_N):
             return found, s
         free_to_go = marks_S[s] & np.uint16(USED | GOING) == np.uint16(USED) and marks_S[s] < np.uint16(PIN)
-        if free_to_go and _rank(statistics_S2[s, 0], statistics_S2[s, 1]) <= highest:
+        if free_to_go and _rank(statistics_S2[s, 0], statistics_S2[s, 1], per_tick) <= highest:
             out_N[found] = s
             found += 1
     return found, end
 
 
 @njit(cache=True, nogil=True)
-def met(statistics_N2: Statistics, ticks_C: Ranks, ranks_C: Ranks, out_N: npt.NDArray[np.bool_]) -> None:
-    """out[i] = whether row i is of rank ranks[c] or lower and its stamp is below ticks[c], for any c.
+def met(
+    statistics_N2: Statistics, per_tick: np.uint32, stamps_C: Ranks, ranks_C: Ranks, out_N: npt.NDArray[np.bool_]
+) -> None:
+    """out[i] = whether row i is of rank ranks[c] or lower and its stamp is below stamps[c], for any c.
 
-    Ticks rise, ranks fall: the first cut later than the stamp is the highest of those that count.
+    Stamps rise, ranks fall: the first cut later than the stamp is the highest of those that count.
     """
-    last = len(ticks_C) - 1
+    last = len(stamps_C) - 1
     for i in range(len(out_N)):
         stamp = np.int64(statistics_N2[i, 1])
         cut = last
-        while cut > 0 and ticks_C[cut - 1] > stamp:
+        while cut > 0 and stamps_C[cut - 1] > stamp:
             cut -= 1
-        out_N[i] = stamp < ticks_C[cut] and _rank(statistics_N2[i, 0], statistics_N2[i, 1]) <= ranks_C[cut]
+        rank = _rank(statistics_N2[i, 0], statistics_N2[i, 1], per_tick)
+        out_N[i] = stamp < stamps_C[cut] and rank <= ranks_C[cut]
 
 
 @njit(cache=True, nogil=True)
 def select_met(
-    statistics_S2: Statistics, marks_S: Marks, start: int, end: int, ticks_C: Ranks, ranks_C: Ranks, out_N: Slots
+    statistics_S2: Statistics,
+    marks_S: Marks,
+    start: int,
+    end: int,
+    per_tick: np.uint32,
+    stamps_C: Ranks,
+    ranks_C: Ranks,
+    out_N: Slots,
 ) -> tuple[int, int]:
     """Slots in [start, end) that are used and whose rows a cut has met; returned as by `select`."""
     met_1 = np.zeros(1, np.bool_)
@@ -174,7 +203,7 @@ def select_met(
         if found == len(out_N):
             return found, s
         if marks_S[s] & np.uint16(USED):
-            met(statistics_S2[s : s + 1], ticks_C, ranks_C, met_1)
+            met(statistics_S2[s : s + 1], per_tick, stamps_C, ranks_C, met_1)
             if met_1[0]:
                 out_N[found] = s
                 found += 1

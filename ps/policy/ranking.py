@@ -1,8 +1,8 @@
 """How many rows of a table have which rank, on whatever tier: quantiles without looking at a row.
 
-`ps.kernels.score` has the arithmetic of scores and ranks. Time is counted in ticks, and only what is in the log makes
-one pass: so many of the table's own pushes, or a decision that parts the rows touched before it from those touched
-later. So the same pushes give the same ranking on every shard and after every restart.
+`ps.kernels.score` has the arithmetic of scores and ranks. Time is counted in the table's own pushes, and in decisions
+that part the rows touched before from those touched later. All of that is in the log, so the same pushes give the same
+ranking on every shard and after every restart.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ class Ranking:
     """Counts by rank, and the clock that scores decay by."""
 
     def __init__(self, half_life_pushes: int, expire_after_pushes: int | None = None) -> None:
-        self._pushes_per_tick = max(1, half_life_pushes // score.HALF_LIFE)
+        self.per_tick = score.pushes_per_tick(half_life_pushes)
         self._pushes_per_epoch = None if expire_after_pushes is None else max(1, expire_after_pushes // EPOCHS)
-        self._pushes = 0  # since the last tick
         self._epoch_pushes = 0  # since the last epoch began
         self.decay_T = score.decay_table()
         self.counts_R = np.zeros(score.RANKS, np.int64)
@@ -40,12 +39,13 @@ class Ranking:
         self.first = 0
         """The rank counted in counts_R[0], with all below it."""
         self.now = 0
+        """What a row that is touched is stamped with."""
         self.total = 0
         """Rows counted."""
 
     def count(self, statistics_N2: npt.NDArray[np.uint32], change: int) -> None:
         """Counts rows in (1) or out (-1)."""
-        score.count(statistics_N2, change, self.counts_R, self.counts_ER, self.epochs_E, self.first)
+        score.count(statistics_N2, change, self.per_tick, self.counts_R, self.counts_ER, self.epochs_E, self.first)
         self.total += change * len(statistics_N2)
 
     def forget(self, n: int) -> None:
@@ -56,32 +56,29 @@ class Ranking:
         self.counts_R = left_R
         self.total = int(left_R.sum())
 
-    def pushed(self) -> bool:
-        """A push has ended; whether a tick has passed with it."""
-        self._pushes += 1
-        if self._pushes < self._pushes_per_tick:
-            return False
-        self.tick()
-        return True
+    @property
+    def tick(self) -> int:
+        """The clock that scores decay by."""
+        return self.now // int(self.per_tick)
 
-    def tick(self) -> None:
-        """Time passes: every row counted so far was touched before now. Ranks rise with time: every so often the lowest
-        are counted as one."""
-        self._pushes = 0
+    def advance(self) -> bool:
+        """A push has ended, or rows are about to be dropped: whoever is touched from now on is stamped otherwise than
+        all before. Whether a tick has passed. Ranks rise with ticks: every so often the lowest are counted as one."""
+        before = self.tick
         self.now += 1
-        if self.now - BEHIND - self.first >= score.HALF_LIFE:
+        if self.tick - BEHIND - self.first >= score.HALF_LIFE:
             self._slide(score.HALF_LIFE)
+        return self.tick > before
 
     def expire(self) -> tuple[int, int]:
         """A push has ended; if an epoch has with it, counts out the rows last touched before the oldest one that is
-        kept. Returns the tick that the others were touched at or after, and how many rows there were."""
+        kept. Returns the stamp that the others have, or a higher one, and how many rows there were."""
         if self._pushes_per_epoch is None:
             return 0, 0
         self._epoch_pushes += 1
         if self._epoch_pushes < self._pushes_per_epoch:
             return 0, 0
         self._epoch_pushes = 0
-        self.tick()
         kept_from = int(self.epochs_E[0])
         expired = int(self.counts_ER[0].sum())
         self.counts_R -= self.counts_ER[0]
@@ -110,7 +107,7 @@ class Ranking:
 
     def decayed(self, scores_N: npt.NDArray[np.float32], stamps_N: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
         """Scores as of now."""
-        ages_N = self.now - stamps_N.astype(np.int64)
+        ages_N = self.tick - stamps_N.astype(np.int64) // int(self.per_tick)
         factors_N = np.where(ages_N < len(self.decay_T), self.decay_T[np.minimum(ages_N, len(self.decay_T) - 1)], 0)
         return (scores_N * factors_N).astype(np.float32)
 

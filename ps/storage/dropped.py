@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ps.kernels import score
 from ps.storage.arena import Arena, Slots
 from ps.storage.cuts import Cuts
 from ps.storage.tier import Ids, Records, where
@@ -16,8 +15,8 @@ SWEEP_SLOTS = 1 << 15
 class Dropped:
     """Those of one arena, and the cuts that tell them, wherever they are. The engine thread's."""
 
-    def __init__(self, ram: Arena) -> None:
-        self.cuts = Cuts()
+    def __init__(self, ram: Arena, per_tick: np.uint32) -> None:
+        self.cuts = Cuts(per_tick)
         self._ram = ram
         self._hand = self._end = 0
 
@@ -26,9 +25,9 @@ class Dropped:
         """Whether rows may be in RAM still that are dropped."""
         return self._hand < self._end
 
-    def cut(self, tick: int, highest: int) -> None:
-        """Drops rows of rank `highest` or lower last touched before the tick. Slots found earlier may be wrong now."""
-        self.cuts.add(tick, highest)
+    def cut(self, stamp: int, highest: int) -> None:
+        """Drops rows of rank `highest` or lower with stamps below `stamp`. Slots found earlier may be wrong now."""
+        self.cuts.add(stamp, highest)
         self._ram.end_layout()
         self._hand, self._end = 0, self._ram.slots_end
 
@@ -57,12 +56,8 @@ class Dropped:
         """Frees the slots of some dropped rows."""
         if self.pending:
             end = min(self._hand + SWEEP_SLOTS, self._end)
-            out_N = np.empty(end - self._hand, np.int64)
-            cuts, ram = self.cuts, self._ram
-            found, self._hand = score.select_met(
-                ram.statistics_S2, ram.marks_S, self._hand, end, cuts.ticks_C, cuts.ranks_C, out_N
-            )
-            ram.release(out_N[:found])
+            self._ram.release(self.cuts.select(self._ram.statistics_S2, self._ram.marks_S, self._hand, end))
+            self._hand = end
 
     def alive(self, records: Records) -> Records:
         """Those that no cut has met."""

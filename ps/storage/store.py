@@ -105,7 +105,8 @@ class Demotion:
 class Store:
     """RAM over disk for one table."""
 
-    def __init__(self, ram: Arena, disk: DiskTier | None, budget: RamBudget) -> None:
+    def __init__(self, ram: Arena, disk: DiskTier | None, budget: RamBudget, per_tick: np.uint32) -> None:
+        """`per_tick`: of the table's ranking."""
         self.ram = ram
         self._disk = disk
         self._below = IdFilter(memory=budget.filters) if disk is not None else None
@@ -113,7 +114,8 @@ class Store:
         self._next_fetch = 0
         self._open: set[int] = set()
         self._removals = 0
-        self._dropped = Dropped(ram)
+        self._per_tick = per_tick
+        self._dropped = Dropped(ram, per_tick)
         self._purge = Purge(disk, budget.filters) if disk is not None else None
         self._writing: Demotion | Slice | None = None
         self._condemned: deque[Demotion] = deque()
@@ -275,9 +277,9 @@ class Store:
 
     # dropping
 
-    def drop(self, tick: int, highest: int) -> None:
-        """Drops all rows of rank `highest` or lower that were last touched before the tick, on every tier, at once."""
-        self._dropped.cut(tick, highest)
+    def drop(self, stamp: int, highest: int) -> None:
+        """Drops all rows of rank `highest` or lower with stamps below `stamp`, on every tier, at once."""
+        self._dropped.cut(stamp, highest)
         writing = [self._writing] if isinstance(self._writing, Demotion) else []
         for demotion in (
             *self._condemned,
@@ -372,7 +374,9 @@ class Store:
             if self._hand >= self.ram.slots_end:
                 self._hand = 0
             end = min(self._hand + SEARCH_SLOTS, self.ram.slots_end)
-            found, self._hand = score.select(self.ram.statistics_S2, self.ram.marks_S, self._hand, end, highest, out_N)
+            found, self._hand = score.select(
+                self.ram.statistics_S2, self.ram.marks_S, self._hand, end, highest, self._per_tick, out_N
+            )
             if found:
                 break
         return out_N[:found]

@@ -13,17 +13,23 @@ Ranks = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.int64]
 
 
-def ranks(statistics_N2: Statistics, out_N: Ranks) -> None:
+def ranks(statistics_N2: Statistics, per_tick: int, out_N: Ranks) -> None:
     """out[i] = the rank of row i."""
-    out_N[:] = (statistics_N2[:, 0] >> 17).astype(np.int64) + statistics_N2[:, 1]
+    out_N[:] = (statistics_N2[:, 0] >> 17).astype(np.int64) + statistics_N2[:, 1].astype(np.int64) // int(per_tick)
 
 
 def count(
-    statistics_N2: Statistics, change: int, counts_R: Ranks, counts_ER: Counts, epochs_E: Ranks, first: int
+    statistics_N2: Statistics,
+    change: int,
+    per_tick: int,
+    counts_R: Ranks,
+    counts_ER: Counts,
+    epochs_E: Ranks,
+    first: int,
 ) -> None:
     """Counts rows in (change 1) or out (change -1), by rank and, where there are epochs, by epoch and rank."""
     places_N = np.empty(len(statistics_N2), np.int64)
-    ranks(statistics_N2, places_N)
+    ranks(statistics_N2, per_tick, places_N)
     places_N = np.clip(places_N - first, 0, len(counts_R) - 1)
     np.add.at(counts_R, places_N, change)
     if len(epochs_E):
@@ -38,8 +44,9 @@ def touch(
     slots_N: Slots,
     added_N: Scores,
     now: int,
+    per_tick: int,
     decay_T: Scores,
-    floor: np.float32,
+    floor_N: Scores,
     counts_R: Ranks,
     counts_ER: Counts,
     epochs_E: Ranks,
@@ -47,46 +54,56 @@ def touch(
 ) -> None:
     """Adds to the scores of unique slots, which are `floor` then or more, counts their rows under the new rank, and
     marks them dirty."""
-    count(statistics_S2[slots_N], -1, counts_R, counts_ER, epochs_E, first)
+    count(statistics_S2[slots_N], -1, per_tick, counts_R, counts_ER, epochs_E, first)
     before_N, after_N = np.empty(len(slots_N), np.int64), np.empty(len(slots_N), np.int64)
-    ranks(statistics_S2[slots_N], before_N)
-    ages_N = np.int64(now) - statistics_S2[slots_N, 1].astype(np.int64)
+    ranks(statistics_S2[slots_N], per_tick, before_N)
+    tick = int(now) // int(per_tick)
+    ages_N = tick - statistics_S2[slots_N, 1].astype(np.int64) // int(per_tick)
     alive_N = ages_N < len(decay_T)
     factors_N = np.where(alive_N, decay_T[np.where(alive_N, ages_N, 0)], np.float32(0))
-    scores_S2[slots_N, 0] = np.maximum(scores_S2[slots_N, 0] * factors_N + added_N, floor)
+    scores_S2[slots_N, 0] = np.maximum(scores_S2[slots_N, 0] * factors_N + added_N, floor_N)
     statistics_S2[slots_N, 1] = now
-    ranks(statistics_S2[slots_N], after_N)
-    kept_N = (before_N - np.int64(now)) << 17
+    ranks(statistics_S2[slots_N], per_tick, after_N)
+    kept_N = (before_N - tick) << 17
     fell_N = after_N < before_N
     statistics_S2[slots_N[fell_N], 0] = kept_N[fell_N]
-    count(statistics_S2[slots_N], 1, counts_R, counts_ER, epochs_E, first)
+    count(statistics_S2[slots_N], 1, per_tick, counts_R, counts_ER, epochs_E, first)
     marks_S[slots_N] |= np.uint16(4)
 
 
 def select(
-    statistics_S2: Statistics, marks_S: Marks, start: int, end: int, highest: int, out_N: Slots
+    statistics_S2: Statistics, marks_S: Marks, start: int, end: int, highest: int, per_tick: int, out_N: Slots
 ) -> tuple[int, int]:
     """Slots in [start, end) that are used, not going, unpinned and of rank `highest` or lower, as the kernel does."""
     ranks_S = np.empty(len(marks_S), np.int64)
-    ranks(statistics_S2, ranks_S)
+    ranks(statistics_S2, per_tick, ranks_S)
     wanted_S = (marks_S & 9 == 1) & (marks_S < 16) & (ranks_S <= highest)
     return _first_of(start + np.flatnonzero(wanted_S[start:end]), start, end, out_N)
 
 
-def met(statistics_N2: Statistics, ticks_C: Ranks, ranks_C: Ranks, out_N: npt.NDArray[np.bool_]) -> None:
+def met(
+    statistics_N2: Statistics, per_tick: int, stamps_C: Ranks, ranks_C: Ranks, out_N: npt.NDArray[np.bool_]
+) -> None:
     """out[i] = whether any cut is later than the row and as high as its rank or higher."""
     ranks_N = np.empty(len(statistics_N2), np.int64)
-    ranks(statistics_N2, ranks_N)
+    ranks(statistics_N2, per_tick, ranks_N)
     stamps_N = statistics_N2[:, 1].astype(np.int64)
-    out_N[:] = ((stamps_N[:, None] < ticks_C) & (ranks_N[:, None] <= ranks_C)).any(axis=1)
+    out_N[:] = ((stamps_N[:, None] < stamps_C) & (ranks_N[:, None] <= ranks_C)).any(axis=1)
 
 
 def select_met(
-    statistics_S2: Statistics, marks_S: Marks, start: int, end: int, ticks_C: Ranks, ranks_C: Ranks, out_N: Slots
+    statistics_S2: Statistics,
+    marks_S: Marks,
+    start: int,
+    end: int,
+    per_tick: int,
+    stamps_C: Ranks,
+    ranks_C: Ranks,
+    out_N: Slots,
 ) -> tuple[int, int]:
     """Slots in [start, end) that are used and met by a cut; how many, and where it stopped."""
     met_S = np.zeros(len(marks_S), np.bool_)
-    met(statistics_S2, ticks_C, ranks_C, met_S)
+    met(statistics_S2, per_tick, stamps_C, ranks_C, met_S)
     return _first_of(start + np.flatnonzero((met_S & (marks_S & 1 != 0))[start:end]), start, end, out_N)
 
 

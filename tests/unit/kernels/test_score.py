@@ -26,7 +26,10 @@ def rows(slots, now, seed):
     return rng, statistics_S2, marks_S
 
 
-def touch(statistics_S2, slots_N, added_N, now):
+ONE = np.uint32(1)
+
+
+def touch(statistics_S2, slots_N, added_N, now, per_tick=ONE):
     """Without counting by age."""
     kernels.touch(
         statistics_S2,
@@ -34,9 +37,10 @@ def touch(statistics_S2, slots_N, added_N, now):
         np.zeros(len(statistics_S2), np.uint16),
         slots_N,
         added_N,
-        now,
+        np.uint32(now),
+        per_tick,
         kernels.decay_table(),
-        F32(0),
+        np.zeros(1, F32),
         np.zeros(kernels.RANKS, np.int64),
         np.zeros((1, kernels.RANKS), np.int64),
         np.zeros(0, np.int64),
@@ -49,7 +53,8 @@ def test_touch_count_and_ranks_are_those_of_the_reference(slots, n, now, seed):
     rng, statistics_S2, marks_S = rows(slots, now, seed)
     slots_N = rng.permutation(slots)[:n]
     added_N = rng.exponential(size=len(slots_N)).astype(F32)
-    first, floor = int(rng.integers(0, 9000)), F32(rng.choice([0, 0.5]))
+    first, per_tick = int(rng.integers(0, 9000)), np.uint32(rng.integers(1, 4))
+    floor_N = rng.choice([0, 0.5], size=int(rng.choice([1, len(slots_N)])) or 1).astype(F32)
     epochs_E = np.sort(rng.choice(now + 10, int(rng.integers(0, 4)), replace=False))
     results = []
     for module, given_N, given_added_N in ((kernels, slots_N, added_N), (reference, frozen(slots_N), frozen(added_N))):
@@ -58,7 +63,7 @@ def test_touch_count_and_ranks_are_those_of_the_reference(slots, n, now, seed):
             (np.zeros(kernels.RANKS, np.int64), np.zeros((len(epochs_E) + 1, kernels.RANKS), np.int64))
             for _ in range(2)
         )
-        module.count(statistics, 1, *counted, epochs_E, first)
+        module.count(statistics, 1, per_tick, *counted, epochs_E, first)
         assert counted[0].sum() == slots
         module.touch(
             statistics,
@@ -66,20 +71,21 @@ def test_touch_count_and_ranks_are_those_of_the_reference(slots, n, now, seed):
             marks,
             given_N,
             given_added_N,
-            now,
+            np.uint32(now),
+            per_tick,
             kernels.decay_table(),
-            floor,
+            floor_N,
             *counted,
             epochs_E,
             first,
         )
-        module.count(statistics, 1, *again, epochs_E, first)
+        module.count(statistics, 1, per_tick, *again, epochs_E, first)
         for left, right in zip(counted, again, strict=True):
             assert same_bytes(left, right), "the counts moved along with the rows"
         if len(epochs_E):
             assert same_bytes(counted[1].sum(axis=0), counted[0])
         ranks_N = np.empty(slots, np.int64)
-        module.ranks(statistics, ranks_N)
+        module.ranks(statistics, per_tick, ranks_N)
         results.append((statistics, marks, *counted, ranks_N))
     for left, right in zip(*results, strict=True):
         assert same_bytes(left, right)
@@ -91,8 +97,9 @@ def test_select_mark_and_pin_are_those_of_the_reference(slots, n, now, seed):
     start = int(rng.integers(0, slots))
     highest = int(rng.integers(0, 9000))
     found_N, expected_N = (np.full(n, -7) for _ in range(2))
-    found = kernels.select(statistics_S2, marks_S, start, slots, highest, found_N)
-    assert found == reference.select(statistics_S2, marks_S, start, slots, highest, expected_N)
+    where = (start, slots, highest, np.uint32(rng.integers(1, 4)))
+    found = kernels.select(statistics_S2, marks_S, *where, found_N)
+    assert found == reference.select(statistics_S2, marks_S, *where, expected_N)
     assert same_bytes(found_N, expected_N)
     slots_N = np.where(rng.random(slots) < 0.2, -1, rng.permutation(slots))
     for name, arguments in (("mark", (3, 4)), ("mark", (0, 0xFFFF)), ("pin", (1,)), ("pin", (-1,))):
@@ -106,22 +113,22 @@ def test_select_mark_and_pin_are_those_of_the_reference(slots, n, now, seed):
 def test_met_is_that_of_the_reference(slots, n, now, seed):
     rng, statistics_S2, _ = rows(slots, now, seed)
     cuts = int(rng.integers(1, 5))
-    ticks_C = np.sort(rng.choice(now + 10, cuts, replace=False))
+    stamps_C, per_tick = np.sort(rng.choice(now + 10, cuts, replace=False)), np.uint32(rng.integers(1, 4))
     ranks_C = np.sort(rng.choice(20_000, cuts, replace=False))[::-1].copy()
     out_N, expected_N = np.zeros(slots, np.bool_), np.zeros(slots, np.bool_)
-    kernels.met(statistics_S2, ticks_C, ranks_C, out_N)
-    reference.met(statistics_S2, ticks_C, ranks_C, expected_N)
+    kernels.met(statistics_S2, per_tick, stamps_C, ranks_C, out_N)
+    reference.met(statistics_S2, per_tick, stamps_C, ranks_C, expected_N)
     assert same_bytes(out_N, expected_N)
 
 
 @cases
 def test_select_met_is_that_of_the_reference(slots, n, now, seed):
     rng, statistics_S2, marks_S = rows(slots, now, seed)
-    ticks_C, ranks_C = np.array([now // 2, now + 1]), np.array([20_000, 6_000])
-    start = int(rng.integers(0, slots))
+    cuts = np.array([now // 2, now + 1]), np.array([20_000, 6_000])
+    where = (int(rng.integers(0, slots)), slots, np.uint32(rng.integers(1, 4)))
     found_N, expected_N = (np.full(n, -7) for _ in range(2))
-    found = kernels.select_met(statistics_S2, marks_S, start, slots, ticks_C, ranks_C, found_N)
-    assert found == reference.select_met(statistics_S2, marks_S, start, slots, ticks_C, ranks_C, expected_N)
+    found = kernels.select_met(statistics_S2, marks_S, *where, *cuts, found_N)
+    assert found == reference.select_met(statistics_S2, marks_S, *where, *cuts, expected_N)
     assert same_bytes(found_N, expected_N)
 
 
@@ -129,10 +136,11 @@ def test_select_met_is_that_of_the_reference(slots, n, now, seed):
 def test_a_touch_never_lowers_a_rank(slots, n, now, seed):
     rng, statistics_S2, _ = rows(slots, now, seed)
     before_N, after_N = np.empty(slots, np.int64), np.empty(slots, np.int64)
-    kernels.ranks(statistics_S2, before_N)
+    per_tick = np.uint32(rng.integers(1, 4))
+    kernels.ranks(statistics_S2, per_tick, before_N)
     added_N = np.where(rng.random(slots) < 0.5, 0, rng.exponential(size=slots)).astype(F32)
-    touch(statistics_S2, np.arange(slots), added_N, now)
-    kernels.ranks(statistics_S2, after_N)
+    touch(statistics_S2, np.arange(slots), added_N, now, per_tick)
+    kernels.ranks(statistics_S2, per_tick, after_N)
     assert (after_N >= before_N).all()
     assert (statistics_S2[:, 1] == now).all()
 
@@ -152,7 +160,7 @@ def test_rank_orders_rows_as_their_decayed_scores_do_at_any_time(left, right, le
     statistics = np.array([[0, left_stamp], [0, right_stamp]], np.uint32)
     statistics.view(F32)[:, 0] = left, right
     ranks_N = np.empty(2, np.int64)
-    kernels.ranks(statistics, ranks_N)
+    kernels.ranks(statistics, ONE, ranks_N)
     decayed = [
         float(score) * 2.0 ** ((stamp - 500) / 64) for score, stamp in ((left, left_stamp), (right, right_stamp))
     ]

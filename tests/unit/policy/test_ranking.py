@@ -30,13 +30,13 @@ def after(ticks: int) -> Ranking:
 def wait(ranking: Ranking, until: int) -> None:
     """Lets the clock go on."""
     while ranking.now < until:
-        ranking.tick()
+        ranking.advance()
 
 
 def ranks_of(rows_N2: np.ndarray) -> np.ndarray:
     """int64 [n]"""
     out_N = np.empty(len(rows_N2), np.int64)
-    score.ranks(rows_N2, out_N)
+    score.ranks(rows_N2, np.uint32(1), out_N)
     return out_N
 
 
@@ -78,10 +78,10 @@ def test_rows_left_alone_for_long_count_as_the_lowest_and_can_still_be_counted_o
 
 def test_the_clock_ticks_sixty_four_times_a_half_life() -> None:
     ranking = Ranking(half_life_pushes=6400)
-    assert [ranking.pushed() for _ in range(200)] == ([False] * 99 + [True]) * 2
+    assert [ranking.advance() for _ in range(200)] == ([False] * 99 + [True]) * 2
     for _ in range(6200):
-        ranking.pushed()
-    assert ranking.now == score.HALF_LIFE
+        ranking.advance()
+    assert ranking.tick == score.HALF_LIFE
 
 
 def test_rows_whose_statistics_are_lost_are_counted_out_of_the_lowest_ranks() -> None:

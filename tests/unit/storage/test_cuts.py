@@ -19,14 +19,14 @@ def test_a_row_is_met_if_any_cut_was_later_and_as_high(
     rows: list[tuple[float, int]], made: list[tuple[int, int]]
 ) -> None:
     rows_N2 = statistics([row[0] for row in rows], [row[1] for row in rows])
-    cuts = Cuts()
-    for tick, rank in made:
-        cuts.add(tick, rank)
+    cuts = Cuts(np.uint32(1))
+    for stamp, rank in made:
+        cuts.add(stamp, rank)
     assert bool(cuts) == bool(made)
     expected = [
         any(stamp < tick and rank <= highest for tick, highest in made)
         for rank, (_, stamp) in zip(ranks_of(rows_N2).tolist(), rows, strict=True)
     ]
     assert cuts.met(rows_N2).tolist() == expected
-    assert (np.diff(cuts.ticks_C) > 0).all()
+    assert (np.diff(cuts.stamps_C) > 0).all()
     assert (np.diff(cuts.ranks_C) < 0).all(), "what says nothing any more is forgotten"
