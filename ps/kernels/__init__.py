@@ -15,7 +15,7 @@ def warm_up() -> None:
     """
     import numpy as np
 
-    from ps.kernels import hashing, init, optim, rows, unique
+    from ps.kernels import half, hashing, init, optim, rows, unique
     from ps.kernels.index import IdIndex
 
     f32 = np.float32
@@ -55,3 +55,10 @@ def warm_up() -> None:
         optim.update_rowwise_adagrad(arena, slots, some_grads, f32(0), f32(1))
         optim.update_adam(arena, slots, some_grads, 0.0, 0.9, 0.9, 1.0, 1)
         optim.update_ftrl(arena, slots, some_grads, f32(1), f32(1), f32(0), f32(0))
+    cold, wide = np.zeros((8, 6), np.uint16), np.zeros((4, 6), f32)
+    half.widen(cold, slots, wide, 2, 4)
+    half.gather_half(cold, slots, grads)
+    half.narrow(wide, slots, cold, 2, 4)
+    half.narrow(frozen_grads, slots, cold, 2, 0)
+    for some_ids in (ids, frozen_ids):
+        half.narrow_stochastic(wide, slots, cold, 2, 4, np.uint64(0), np.uint64(0), some_ids)

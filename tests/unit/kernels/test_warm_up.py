@@ -8,11 +8,11 @@ import pytest
 from numba.core.dispatcher import Dispatcher
 
 import ps.kernels
-from ps.kernels import hashing, init, optim, rows, segments, unique
+from ps.kernels import half, hashing, init, optim, rows, segments, unique
 
 from .strategies import frozen
 
-MODULES = [hashing, init, optim, rows, segments, unique]
+MODULES = [half, hashing, init, optim, rows, segments, unique]
 F32 = np.float32
 
 
@@ -68,5 +68,10 @@ def push_and_pull():
         optim.update_rowwise_adagrad(arena, slots_N, grads_ND, F32(1), F32(1))
         rows.add_counts(np.zeros(10, np.uint32), slots_N, counts_N)
         rows.gather_or_init(arena, slots_N, ids_N, np.uint64(1), init.NORMAL, F32(0), F32(1), np.empty((5, 4), F32))
+        cold, wide_NW = np.zeros((10, 6), np.uint16), np.zeros((5, 5), F32)
+        half.gather_half(cold, slots_N, np.empty((5, 4), F32))
+        half.widen(cold, slots_N, wide_NW, 4, 0)
+        half.narrow_stochastic(wide_NW, slots_N, cold, 4, 0, np.uint64(1), np.uint64(2), ids_N)
+        half.narrow(grads_ND, slots_N, cold, 4, 0)
         index.erase(ids_N, slots_N)
         index.close()
