@@ -122,9 +122,9 @@ class ReservedArray:
             self._map = mmap.mmap(-1, size, flags=flags)
         except (OSError, ValueError) as error:
             raise ResourceExhausted(
-                f"cannot reserve {size:,} bytes of address space ({error}): a table reserves about as much as the host has "
-                "memory, so have fewer tables on a shard, raise the process's limit (ulimit -v), or allow overcommit "
-                "(vm.overcommit_memory=0 or 1)"
+                f"cannot reserve {size:,} bytes of address space ({error}): a table reserves about as much as the host "
+                "has memory, so have fewer tables on a shard, raise the process's limit (ulimit -v), or allow "
+                "overcommit (vm.overcommit_memory=0 or 1)"
             ) from error
         n_items = self.max_rows * self._row_bytes // self.dtype.itemsize
         self.array: npt.NDArray[Any] = np.frombuffer(self._map, self.dtype, n_items).reshape(self.max_rows, *tail)
