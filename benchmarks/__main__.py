@@ -6,7 +6,7 @@ import argparse
 import importlib
 from collections.abc import Callable, Sequence
 
-from benchmarks.measure import QUICK, Report, Sizes, print_header
+from benchmarks.measure import FULL, QUICK, Report, Sizes, print_header
 
 BENCHMARKS = {
     "index": ("benchmarks.index:run", "id index: find, insert, erase, bytes an id, the longest stall while it grows"),
@@ -22,6 +22,12 @@ BENCHMARKS = {
     "push": ("benchmarks.exchange:push", "push over gRPC to one shard, against the echo and TCP; memory of a row"),
     "step": ("benchmarks.step:run", "prepare + pull + push of two tables with duplicates, in process and over gRPC"),
     "scale": ("benchmarks.scale:run", "cost of a row from 10^5 to 10^7 rows, and from 1 to 4 shards"),
+    "disk": ("benchmarks.disk:run", "rows on disk: batch reads against the binding alone, writes, the filter of ids"),
+    "swap": (
+        "benchmarks.swap:run",
+        "training with half of the rows on disk, and with 36/37, against all of them in RAM",
+    ),
+    "trace": ("benchmarks.trace:run", "a real trace of accesses: what is in RAM when it is asked for, against LRU"),
     "startup": ("benchmarks.startup:run", "import ps, and from nothing to the first pull"),
 }
 """Name -> (module:function, what it shows)."""
@@ -44,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to run; none: list them")
     parser.add_argument("--json", action="store_true", help="one JSON object a figure on stdout, the header on stderr")
     parser.add_argument("--quick", action="store_true", help="small sizes: shows that it runs, not how fast it is")
+    parser.add_argument("--full", action="store_true", help="tables of 10 million rows: for the disk, 3 GB of it")
     given = parser.parse_args(arguments)
     unknown = [name for name in given.names if name not in BENCHMARKS]
     if unknown:
@@ -51,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not given.names:
         print(listing())
         return
-    sizes = QUICK if given.quick else Sizes()
+    sizes = QUICK if given.quick else FULL if given.full else Sizes()
     print_header(sizes, given.json)
     for name in given.names:
         module, _, function = BENCHMARKS[name][0].partition(":")

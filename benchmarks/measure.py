@@ -36,12 +36,28 @@ class Sizes:
     rounds: int = 25
     scale_rows: tuple[int, ...] = (100_000, 1_000_000, 10_000_000)
     """Table sizes that `scale` compares."""
+    swap_rows: int = 4_000_000
+    """Rows of the table that `swap` trains."""
+    trace_accesses: int = 5_000_000
+    """Accesses of the trace that `trace` replays."""
     starts: int = 5
     """Processes that `startup` starts."""
 
 
-QUICK = Sizes(rows=20_000, batch=2_000, dim=64, rounds=3, scale_rows=(2_000, 20_000), starts=1)
+QUICK = Sizes(
+    rows=20_000,
+    batch=2_000,
+    dim=64,
+    rounds=3,
+    scale_rows=(2_000, 20_000),
+    swap_rows=20_000,
+    trace_accesses=20_000,
+    starts=1,
+)
 """For tests: every path, no meaning in the figures."""
+
+FULL = Sizes(rows=10_000_000)
+"""Tables that do not fit into any cache."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One shard in a process of its own: python -m benchmarks.server SHARD_ID
+"""One shard in a process of its own: python -m benchmarks.server SHARD_ID [ServiceConfig as JSON]
 
 Prints its address. On stdin: a line with a routing table (hex of the message) is adopted; the end of the file ends it.
 """
@@ -13,9 +13,9 @@ from ps.v1 import control_pb2
 from ps.wire.routing import Routing
 
 
-def main(shard_id: int) -> None:
+def main(shard_id: int, settings: str = "{}") -> None:
     """Serves until stdin ends."""
-    with ShardServer(shard_id, ServiceConfig()) as server:
+    with ShardServer(shard_id, ServiceConfig.from_json(settings)) as server:
         print(server.address, flush=True)
         for line in sys.stdin:
             server.set_routing(Routing.from_proto(control_pb2.Routing.FromString(bytes.fromhex(line))))
@@ -23,4 +23,4 @@ def main(shard_id: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), *sys.argv[2:])

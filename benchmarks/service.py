@@ -16,9 +16,10 @@ PREPARE_TIMEOUT_S = 30.0
 
 
 @contextmanager
-def one_shard() -> Iterator[tuple[ps.Client, Child]]:
+def one_shard(config: ps.ServiceConfig | None = None) -> Iterator[tuple[ps.Client, Child]]:
     """A shard that is the whole service, and a client."""
-    with child("benchmarks.server", "0") as server, ps.connect(server.address) as client:
+    settings = (config or ps.ServiceConfig()).to_json()
+    with child("benchmarks.server", "0", settings) as server, ps.connect(server.address) as client:
         yield client, server
 
 

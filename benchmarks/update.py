@@ -54,7 +54,7 @@ def _optimizer(report: Report, sizes: Sizes, name: str, optimizer: Optimizer) ->
         sizes.rounds,
         {
             "table": Contender(
-                lambda known: table.apply(known, ones_N, [grads_ND], 1),
+                lambda known: table.apply(known, ones_N, [grads_ND]),
                 lambda turn: table.find(ids(turn)),
             ),
             "kernel": Contender(lambda slots_N: rule.update(rows_SW, slots_N, grads_ND, 1), slots),

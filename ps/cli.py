@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ps.errors import NotFound, PsError
 
@@ -21,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 out = Console()
-err = Console(stderr=True)
+err = Console(stderr=True, markup=False)  # what it prints quotes others: [host:port] is no style
 
 Name = Annotated[str, typer.Option("--name", help="The service's name; several can run side by side.")]
 RayAddress = Annotated[
@@ -146,7 +147,7 @@ def main() -> None:
     try:
         app()
     except PsError as error:
-        err.print(f"[red]{type(error).__name__}[/red]: {error}", highlight=False)
+        err.print(Text.assemble((type(error).__name__, "red"), f": {error}"))
         sys.exit(1)
 
 

@@ -157,6 +157,10 @@ class TableConfig(_Frozen):
     """What an id reads as before its first push."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """With the name and the id, decides the initial value: the same on every shard and after every restart."""
+    half_life_pushes: Annotated[int, Field(ge=64)] = 10_000
+    """Pushes of the table after which a use counts half: shorter follows what is new, longer what is regular."""
+    swap_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share of the rows, the least used, that live on disk only, where the shard has a disk (`disk_path`)."""
 
 
 class ServiceConfig(_Frozen):
@@ -184,6 +188,10 @@ class ServiceConfig(_Frozen):
     """Pushes remembered per worker. A retry that comes later than that many pushes is refused, not guessed at."""
     max_ledger_bytes: Annotated[int, Field(ge=1 << 20)] = 256 << 20
     """Bytes of remembered writes over all workers; beyond it those of the workers silent longest are forgotten."""
+    disk_path: Path | None = None
+    """Directory for rows on disk, emptied at the start; each shard has one below it. None: all rows stay in RAM."""
+    disk_cache_bytes: Annotated[int, Field(ge=1 << 20)] = 64 << 20
+    """RAM for RocksDB's blocks, indexes and filters."""
     drain_timeout_s: Positive = 10.0
     """How long a shard that is told to stop waits for calls in progress."""
     metrics: bool = True

@@ -27,6 +27,9 @@ PsError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class PsError(Exception):
     """The root of every error that embedding-ps raises on purpose."""
@@ -57,7 +60,8 @@ class DuplicateIds(InvalidArgument):
 
 
 class NonFiniteGradient(InvalidArgument):
-    """A gradient or a row holds NaN or infinity; the shard that got it applied nothing of the request."""
+    """A gradient or a row holds NaN, infinity, or what the wire's fp16 cannot; the client sent nothing of the request.
+    A shard that meets one nevertheless (a foreign client's) applies nothing of its part."""
 
 
 class NotFound(PsError, LookupError):
@@ -81,7 +85,8 @@ class SequenceConflict(PsError):
 
 
 class StaleRouting(PsError):
-    """The request was routed by another routing table than the shard's."""
+    """The request was routed by another routing table than the shard's. The client follows the table by itself; its
+    callers see this when a write or an export was under way and can neither be split anew nor go on."""
 
 
 class DataLoss(PsError):
@@ -93,7 +98,14 @@ class StateLost(DataLoss):
 
 
 class CorruptRow(DataLoss):
-    """A row on disk is not what was written there."""
+    """Rows on disk are not what was written there. Within the shard it says which, and has the others of the batch."""
+
+    def __init__(self, message: str, ids: Sequence[int] = (), sound: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.ids = ids
+        """Those whose rows are lost."""
+        self.sound = sound
+        """What the read would have returned without them: a list of `ps.storage.tier.Records`."""
 
 
 class DiskError(PsError):

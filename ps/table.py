@@ -1,4 +1,4 @@
-"""A table: layout, tier, initializer and optimizer put together. Called by the engine thread only."""
+"""A table: layout, tiers, initializer, optimizer and ranking put together. Called by the engine thread only."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from ps.config import TableConfig
+from ps.config import PARTITIONS, TableConfig
 from ps.errors import DimensionMismatch, LengthMismatch
 from ps.initializer import RowInitializer
+from ps.kernels import score
 from ps.kernels.rows import scatter
 from ps.optim import update_rule
-from ps.storage.hot import HotTier, Ids, Slots
-from ps.storage.tier import RowLayout
+from ps.policy import placement
+from ps.policy.ranking import Ranking
+from ps.storage.arena import Arena, Slots
+from ps.storage.disk import Disk
+from ps.storage.store import Demotion, Store
+from ps.storage.tier import Flags, Ids, RowLayout
 
 Rows = npt.NDArray[np.float32]
 Share = Callable[[Sequence[Callable[[], None]]], None]
@@ -33,19 +38,30 @@ def one_by_one(tasks: Sequence[Callable[[], None]]) -> None:
 class Table:
     """Rows of one embedding table on one shard."""
 
-    def __init__(self, config: TableConfig, share: Share = one_by_one) -> None:
+    def __init__(
+        self,
+        config: TableConfig,
+        share: Share = one_by_one,
+        disk: Disk | None = None,
+        resident_rows: Callable[[int], int] | None = None,
+    ) -> None:
+        """`resident_rows`: how many of so many rows belong in RAM; by default what `swap_fraction` leaves."""
         self.config = config
+        self._resident_rows = resident_rows or partial(placement.resident_rows, swap_fraction=config.swap_fraction)
         self._share = share
         self._initializer = RowInitializer.of(config)
         self._rule = update_rule(config)
-        self._tier = HotTier(RowLayout(config.dim, self._rule.state_width))
+        self._layout = RowLayout(config.dim, self._rule.state_width)
+        self._ram = Arena(self._layout.width, np.float32)
+        self.store = Store(self._ram, disk.table(config.name, [self._layout.row_bytes]) if disk else None)
+        self._ranking = Ranking(config.half_life_pushes)
         self.pushes = 0
         self.rows_read = 0
         self.rows_updated = 0
         self.rows_created = 0
 
     def __len__(self) -> int:
-        return len(self._tier)
+        return self._ranking.total
 
     def __bool__(self) -> bool:
         return True  # an empty table is a table
@@ -53,15 +69,19 @@ class Table:
     @property
     def layout_epoch(self) -> int:
         """Rises whenever slots found earlier may have become wrong."""
-        return self._tier.layout_epoch
+        return self._ram.layout_epoch
 
     def find(self, ids_N: Ids) -> Slots:
-        """The slot of each id, -1 where there is no row."""
-        return self._tier.find(ids_N)
+        """The slot of each id, -1 where there is no row in RAM."""
+        return self._ram.find(ids_N)
+
+    def pin(self, slots_N: Slots, change: int) -> None:
+        """One more (1) or one less (-1) holds these slots; what is held stays where it is."""
+        score.pin(self._ram.marks_S, slots_N, change)
 
     def lookup(self, ids_N: Ids, slots_N: Slots, out_ND: Rows) -> None:
-        """Reads values; an id without a row reads as its initial value. Changes nothing but a counter."""
-        self._initializer.gather(self._tier.rows_SW, slots_N, ids_N, out_ND)
+        """Reads values; an id without a slot reads as its initial value. Changes nothing but a counter."""
+        self._initializer.gather(self._ram.rows_SW, slots_N, ids_N, out_ND)
         self.rows_read += len(ids_N)
 
     def check(self, n: int, blocks: Sequence[Rows]) -> None:
@@ -75,48 +95,53 @@ class Table:
         if rows != n:
             raise LengthMismatch(f"table {self.config.name!r}: {rows} rows sent for {n} ids")
 
-    def create_missing(self, ids_N: Ids, slots_N: Slots) -> Ids:
+    def create_missing(self, ids_N: Ids, slots_N: Slots) -> Slots:
         """Creates rows with initial values where `slots_N` (as `find` gave it) is -1, and writes their slots there.
 
-        Returns the ids created. Raises ResourceExhausted, and then nothing has changed.
+        None of them may be on disk. Returns the positions created. Raises ResourceExhausted, and then nothing has
+        changed.
         """
         missing_N = np.flatnonzero(slots_N < 0)
-        new_ids_N = ids_N[missing_N]
         if not len(missing_N):
-            return new_ids_N
-        row_NW = np.full((len(new_ids_N), self._tier.layout.width), self._rule.initial_state, dtype=np.float32)
+            return missing_N
+        new_ids_N = ids_N[missing_N]
+        row_NW = np.full((len(new_ids_N), self._layout.width), self._rule.initial_state, dtype=np.float32)
         self._initializer.fill(new_ids_N, row_NW[:, : self.config.dim])
-        new_slots_N = self._tier.insert(new_ids_N)  # the last step that can fail
-        scatter(self._tier.rows_SW, new_slots_N, row_NW)
+        new_slots_N = self._ram.insert(new_ids_N, self._ranking.now)  # the last step that can fail
+        self._ranking.count(self._ram.statistics_S2[new_slots_N], 1)
+        scatter(self._ram.rows_SW, new_slots_N, row_NW)
         slots_N[missing_N] = new_slots_N
         self.rows_created += len(new_ids_N)
-        return new_ids_N
+        return missing_N
 
-    def undo_create(self, ids_N: Ids) -> None:
+    def undo_create(self, slots_N: Slots, created_N: Slots) -> None:
         """Takes back what `create_missing` has just done."""
-        self._tier.discard(ids_N)
-        self.rows_created -= len(ids_N)
+        new_slots_N = slots_N[created_N]
+        self._ranking.count(self._ram.statistics_S2[new_slots_N], -1)
+        self._ram.release(new_slots_N)
+        slots_N[created_N] = -1
+        self.rows_created -= len(created_N)
 
     def apply(
         self,
         slots_N: Slots,
         counts_N: npt.NDArray[np.uint32],
         blocks: Sequence[Rows],
-        push: int,
     ) -> None:
-        """Updates rows with gradients and counts their frequency. Slots are unique and have rows.
+        """Updates rows with gradients and counts how often they occur. Slots are unique and have rows.
 
         `blocks` are the gradients of consecutive slots.
         """
         self.pushes += 1
-        tasks = [partial(self._tier.count, slots_N, counts_N, push)]
+        tasks = [partial(self._touch, slots_N, counts_N.astype(np.float32))]
         for part_N, block_ND in _parts(slots_N, blocks):
-            tasks.append(partial(self._rule.update, self._tier.rows_SW, part_N, block_ND, self.pushes))
+            tasks.append(partial(self._rule.update, self._ram.rows_SW, part_N, block_ND, self.pushes))
         share = self._share if len(slots_N) >= SHARE_FROM_ROWS else one_by_one
         share(tasks)
         self.rows_updated += len(slots_N)
+        self._ranking.pushed()
 
-    def upsert(self, ids_N: Ids, blocks: Sequence[Rows]) -> npt.NDArray[np.bool_]:
+    def upsert(self, ids_N: Ids, blocks: Sequence[Rows]) -> Flags:
         """Sets values, creating rows where there are none. State of rows that exist stays. True where a row existed."""
         slots_N = self.find(ids_N)
         existed_N = slots_N >= 0
@@ -124,47 +149,76 @@ class Table:
         self._set(slots_N, blocks)
         return existed_N
 
-    def assign(self, ids_N: Ids, blocks: Sequence[Rows]) -> npt.NDArray[np.bool_]:
+    def assign(self, ids_N: Ids, blocks: Sequence[Rows]) -> Flags:
         """Sets the values of rows that exist and leaves the others out. True where a row existed."""
         slots_N = self.find(ids_N)
         self._set(slots_N, blocks)
         return slots_N >= 0
 
-    def remove(self, ids_N: Ids) -> npt.NDArray[np.bool_]:
+    def remove(self, ids_N: Ids) -> Flags:
         """Drops rows; they read as initial values again. True where a row existed."""
-        return self._tier.discard(ids_N)
+        slots_N = self.find(ids_N)
+        statistics_N2 = self._ram.statistics_S2[slots_N[slots_N >= 0]]
+        existed_N = self.store.remove(ids_N)
+        self._ranking.count(statistics_N2, -1)
+        return existed_N
+
+    def maintain(self) -> Demotion | None:
+        """Begins to move some of the least important rows down, if more are in RAM than should be."""
+        target = self._resident_rows(self._ranking.total)
+        excess = len(self._ram) - self.store.going - target
+        most = placement.slice_rows(excess, len(self._ram), self._layout.row_bytes)
+        return self.store.demote(self._ranking.quantile(target), most) if most else None
 
     def page(self, cursor: int, n: int) -> tuple[Ids, Rows, npt.NDArray[np.float32], int]:
-        """Ids, values, scores and the next cursor (0 at the end) of the rows in the next n slots."""
-        ids_N, slots_N, next_cursor = self._tier.page(cursor, n)
-        values_ND = np.empty((len(ids_N), self.config.dim), dtype=np.float32)
-        self._initializer.gather(self._tier.rows_SW, slots_N, ids_N, values_ND)
-        return ids_N, values_ND, self._tier.frequency(slots_N).astype(np.float32), next_cursor
+        """Ids, values, scores and the next cursor (0 at the end) of about n rows: those of the next partitions."""
+        found, end = self.store.page(min(cursor, PARTITIONS), n)
+        ids_N = np.concatenate([records.ids_N for records in found])
+        values_ND = np.concatenate([records.rows_NB.view(np.float32)[:, : self.config.dim] for records in found])
+        scores_N = np.concatenate([self._ranking.decayed(records.scores_N, records.stamps_N) for records in found])
+        return ids_N, np.ascontiguousarray(values_ND), scores_N, end if end < PARTITIONS else 0
 
     def memory_usage(self) -> dict[str, dict[str, int]]:
         """Bytes by tier and purpose."""
-        return {"hot": self._tier.memory_usage()}
+        return {"hot": self.store.memory_usage()}
 
     def stats(self) -> dict[str, object]:
         """Rows, bytes and counters."""
         return {
             "dim": self.config.dim,
-            "rows": {"hot": len(self._tier)},
-            "row_bytes": self._tier.layout.row_bytes,
+            "rows": {"hot": len(self._ram), "disk": len(self) - len(self._ram)},
+            "row_bytes": self._layout.row_bytes,
             "bytes": self.memory_usage(),
             "pushes": self.pushes,
             "rows_read": self.rows_read,
             "rows_updated": self.rows_updated,
             "rows_created": self.rows_created,
+            "rows_raised": self.store.rows_raised,
+            "rows_demoted": self.store.rows_demoted,
         }
 
     def close(self) -> None:
         """Gives the memory back."""
-        self._tier.close()
+        self.store.close()
+
+    def _touch(self, slots_N: Slots, added_N: npt.NDArray[np.float32]) -> None:
+        ranking, ram = self._ranking, self._ram
+        score.touch(
+            ram.statistics_S2,
+            ram.scores_S2,
+            ram.marks_S,
+            slots_N,
+            added_N,
+            np.uint32(ranking.now),
+            ranking.decay_T,
+            ranking.counts_R,
+            ranking.first,
+        )
 
     def _set(self, slots_N: Slots, blocks: Sequence[Rows]) -> None:
         for part_N, block_ND in _parts(slots_N, blocks):
-            scatter(self._tier.rows_SW, part_N, block_ND)
+            scatter(self._ram.rows_SW, part_N, block_ND)
+        score.mark(self._ram.marks_S, slots_N, score.DIRTY, 0)
 
 
 def _parts(slots_N: Slots, blocks: Sequence[Rows]) -> Iterator[tuple[Slots, Rows]]:

@@ -7,19 +7,23 @@ from typing import Self
 import ps
 from ps.cluster.coordinator import Coordinator
 from ps.server.shard_server import ShardServer
+from ps.wire.routing import Routing
 
 
 class LoopbackCluster:
-    """`shards` gRPC servers and a coordinator; `address` is the coordinator's."""
+    """`shards` gRPC servers and a coordinator; `address` is the coordinator's, on `port` if one is given."""
 
-    def __init__(self, shards: int, config: ps.ServiceConfig | None = None) -> None:
+    def __init__(self, shards: int, config: ps.ServiceConfig | None = None, port: int = 0) -> None:
         config = config or ps.ServiceConfig()
-        self.servers = [ShardServer(number, config) for number in range(shards)]
-        self.coordinator = Coordinator(config)
-        routing = self.coordinator.assemble([server.info for server in self.servers])
+        self.servers = [ShardServer(number, config, alone=False) for number in range(shards)]
+        self.coordinator = Coordinator(config, port)
+        self.coordinator.assemble([server.info for server in self.servers], self.tell)
+        self.address = self.coordinator.address
+
+    def tell(self, routing: Routing) -> None:
+        """What the actors do: every shard is handed the table."""
         for server in self.servers:
             server.set_routing(routing)
-        self.address = self.coordinator.address
 
     def stop(self) -> None:
         """Drains everything."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
 from ps.client.transport import GrpcTransport, Transport
 from ps.errors import PsError
+from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec, methods
 from ps.wire.methods import Method, Shape
@@ -33,7 +35,14 @@ class RawCalls:
 
     def __init__(self, address: str, worker_id: int = 7, transport: Transport | None = None) -> None:
         self.transport = transport or GrpcTransport(address)
-        self.header = pb.Header(routing_epoch=1, worker_id=worker_id)
+        self.worker_id = worker_id
+
+    @cached_property
+    def header(self) -> pb.Header:
+        """As of the routing table that the service has at the first request."""
+        answer = self.call(methods.DESCRIBE, control.DescribeRequest().SerializeToString())[0]
+        epoch = control.DescribeResponse.FromString(answer).routing.epoch
+        return pb.Header(routing_epoch=epoch, worker_id=self.worker_id)
 
     def __enter__(self) -> RawCalls:
         return self

@@ -19,8 +19,11 @@ def is_torch(value: ArrayLike) -> bool:
 
 
 def to_numpy(value: ArrayLike) -> npt.NDArray[Any]:
-    """As a numpy array, without a copy where it is one already."""
-    return value.detach().cpu().numpy() if is_torch(value) else np.asarray(value)
+    """As a numpy array, without a copy where it is one already. A ragged list is none: DtypeMismatch."""
+    try:
+        return value.detach().cpu().numpy() if is_torch(value) else np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise DtypeMismatch(f"no array of numbers: {error}") from None
 
 
 def as_ids(value: ArrayLike) -> npt.NDArray[np.int64]:
@@ -48,7 +51,7 @@ def as_rows(value: ArrayLike, ids_shape: tuple[int, ...], dim: int, what: str) -
         raise DimensionMismatch(f"{what} of shape {rows.shape}: the last dimension must be {dim}")
     if rows.shape not in ((*ids_shape, dim), (n, dim)) and not (n == 1 and rows.shape == (dim,)):
         raise LengthMismatch(f"{what} of shape {rows.shape} for ids of shape {ids_shape}: expected {(*ids_shape, dim)}")
-    with np.errstate(over="ignore"):  # too large a double becomes infinite, which the shard refuses by name
+    with np.errstate(over="ignore"):  # too large a double becomes infinite, which is refused by name
         return np.ascontiguousarray(rows, dtype=np.float32).reshape(n, dim)
 
 

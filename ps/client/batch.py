@@ -1,22 +1,25 @@
-"""A batch: the ids of one step, deduplicated and split by shard, and the way back to the caller's order.
+"""A batch: the ids of one call, deduplicated and split by shard, and the way back to the caller's order.
 
 caller's ids [any shape]  --unique-->  unique_U  --split by shard-->  one run of ids per shard
 caller's rows             <--take(inverse)--  rows_UD  <--place(order)--  rows of each shard
 caller's gradients        --segment_sum-->  grads_UD  --take(order)-->  gradients of each shard
+
+A batch is a value: it knows the routing table that it was split by, and by another one it is another batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from ps.client.arrays import ArrayLike, as_counts, as_ids, as_rows, like
+from ps.client.bound import same_split
 from ps.config import TableConfig
-from ps.errors import DuplicateIds
-from ps.kernels.rows import take
+from ps.errors import DuplicateIds, NonFiniteGradient
+from ps.kernels.rows import all_finite, take
 from ps.kernels.unique import has_duplicates, segment_sum, unique
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec
@@ -24,8 +27,11 @@ from ps.wire.routing import Routing, Split, split_by_shard
 
 Rows = npt.NDArray[np.float32]
 
+FP16_OVERFLOW = 65_520.0
+"""The smallest number that float16 rounds to infinity."""
 
-@dataclass
+
+@dataclass(frozen=True, eq=False)
 class TableBatch:
     """The ids of one table."""
 
@@ -48,6 +54,16 @@ class TableBatch:
         ids = codec.encode_ids(self.split.ids_N[where])
         return pb.TableIds(table=self.config.name, ids=ids, counts=codec.encode_counts(counts))
 
+    def shape_of(self, shard: int) -> pb.PushedTable:
+        """What a body says of one shard's rows."""
+        where = self.split.of(shard)
+        return pb.PushedTable(table=self.config.name, rows=where.stop - where.start, dim=self.config.dim)
+
+    def positions(self, shard: int) -> slice | npt.NDArray[np.int64]:
+        """Where a shard's ids are among the unique ids."""
+        where = self.split.of(shard)
+        return where if self.split.order_N is None else self.split.order_N[where]
+
     def expand(self, rows_UD: Rows) -> ArrayLike:
         """Rows in the caller's order, shape and kind."""
         rows_ND = rows_UD
@@ -61,14 +77,22 @@ class TableBatch:
         flags_N = flags_U if self.inverse_N is None else flags_U[self.inverse_N]
         return like(flags_N.reshape(self.shape), self.given)
 
-    def sum(self, grads: ArrayLike) -> Rows:
-        """Gradients in the order of unique_U, duplicates summed in the caller's order."""
-        grads_ND = as_rows(grads, self.shape, self.config.dim, f"gradients for table {self.config.name!r}")
-        if self.inverse_N is None:
-            return grads_ND
-        grads_UD = np.empty((len(self.unique_U), self.config.dim), dtype=np.float32)
-        segment_sum(grads_ND, self.inverse_N, grads_UD)
+    def gradients(self, grads: ArrayLike, dtype: str) -> Rows:
+        """Gradients in the order of unique_U, duplicates summed in the caller's order; raises NonFiniteGradient."""
+        what = f"gradients for table {self.config.name!r}"
+        grads_UD = as_rows(grads, self.shape, self.config.dim, what)
+        if self.inverse_N is not None:
+            grads_ND, grads_UD = grads_UD, np.empty((len(self.unique_U), self.config.dim), dtype=np.float32)
+            segment_sum(grads_ND, self.inverse_N, grads_UD)
+        self._check_finite(grads_UD, dtype, what)
         return grads_UD
+
+    def values(self, rows: ArrayLike) -> Rows:
+        """Values of rows, one for each id; raises NonFiniteGradient."""
+        what = f"rows for table {self.config.name!r}"
+        values_UD = as_rows(rows, self.shape, self.config.dim, what)
+        self._check_finite(values_UD, "fp32", what)
+        return values_UD
 
     def by_shard(self, rows_UD: Rows) -> Rows:
         """Rows in the order of `split.ids_N`."""
@@ -78,9 +102,47 @@ class TableBatch:
         take(rows_UD, self.split.order_N, grouped_UD)
         return grouped_UD
 
-    def reroute(self, routing: Routing) -> None:
-        """Splits the ids again."""
-        self.split = split_by_shard(self.unique_U, routing)
+    def _check_finite(self, rows_UD: Rows, dtype: str, what: str) -> None:
+        """Before anything is sent: a shard that refuses its part cannot call back what the others have applied."""
+        if _fits(rows_UD, dtype):
+            return
+        limit = FP16_OVERFLOW if dtype == "fp16" else np.inf
+        at = int(np.flatnonzero(~(np.abs(rows_UD.reshape(-1)) < limit))[0])  # "not below" is true of NaN
+        id_, value = self.unique_U[at // self.config.dim], rows_UD.reshape(-1)[at]
+        mend = "fp16 cannot hold it: send fp32" if np.isfinite(value) else "check the loss, clip the gradients"
+        raise NonFiniteGradient(f"{what}: {value} in the row of id {id_}; nothing was sent ({mend})")
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The tables of one call, all split by the same routing table."""
+
+    tables: tuple[TableBatch, ...]
+    routing: Routing
+
+    @property
+    def epoch(self) -> int:
+        """What a request made of this batch says in its header."""
+        return self.routing.epoch
+
+    @property
+    def shards(self) -> list[int]:
+        """The shards that have any id of the batch."""
+        return [shard for shard in range(len(self.routing.shards)) if self._has_ids(shard)]
+
+    def ids(self, shard: int) -> pb.IdSet:
+        """The ids that are one shard's."""
+        return pb.IdSet(tables=[table.part(shard) for table in self.tables])
+
+    def split_by(self, routing: Routing) -> Batch:
+        """The same ids by another routing table; this very batch if it is the same one."""
+        if same_split(self.routing, routing):
+            return self
+        tables = [replace(table, split=split_by_shard(table.unique_U, routing)) for table in self.tables]
+        return Batch(tuple(tables), routing)
+
+    def _has_ids(self, shard: int) -> bool:
+        return any(table.split.starts[shard + 1] > table.split.starts[shard] for table in self.tables)
 
 
 def make_batch(
@@ -88,12 +150,13 @@ def make_batch(
     configs: Mapping[str, TableConfig],
     routing: Routing,
     counts: Mapping[str, ArrayLike] | None = None,
-) -> list[TableBatch]:
+) -> Batch:
     """Deduplicates and splits. With `counts`, the ids are unique already (DuplicateIds if not) and stay as they are."""
-    return [
+    tables = [
         _table_batch(configs[name], given, routing, None if counts is None else counts[name])
         for name, given in ids.items()
     ]
+    return Batch(tuple(tables), routing)
 
 
 def _table_batch(config: TableConfig, given: ArrayLike, routing: Routing, counts: ArrayLike | None) -> TableBatch:
@@ -111,11 +174,9 @@ def _table_batch(config: TableConfig, given: ArrayLike, routing: Routing, counts
     return TableBatch(config, given, ids.shape, unique_U, inverse_N, counts_U, split_by_shard(unique_U, routing))
 
 
-def id_set(batch: list[TableBatch], shard: int) -> pb.IdSet:
-    """The ids of a batch that are one shard's."""
-    return pb.IdSet(tables=[table.part(shard) for table in batch])
-
-
-def has_ids(batch: list[TableBatch], shard: int) -> bool:
-    """Whether the shard has any id of the batch."""
-    return any(table.split.starts[shard + 1] > table.split.starts[shard] for table in batch)
+def _fits(rows_UD: Rows, dtype: str) -> bool:
+    """Whether every number is finite on the wire, at the speed of memory."""
+    if dtype == "fp32":
+        return bool(all_finite(rows_UD.reshape(-1)))
+    # NaN is the smallest and the largest of any array that holds it, and below nothing
+    return not rows_UD.size or bool(rows_UD.max() < FP16_OVERFLOW and rows_UD.min() > -FP16_OVERFLOW)

@@ -15,19 +15,24 @@ from __future__ import annotations
 import importlib
 import itertools
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from ps.client import reports
-from ps.client.arrays import ArrayLike, as_rows
-from ps.client.batch import TableBatch, has_ids, make_batch
+from ps.client.arrays import ArrayLike
+from ps.client.batch import Batch, make_batch
 from ps.client.connection import Connection
 from ps.client.exchange import Exchange, PullOptions
+from ps.client.export import Export
 from ps.client.retry import Deadline, retry
 from ps.client.step import Step
+from ps.client.transport import MAX_MESSAGE_BYTES, open_transport
+from ps.client.write import Write
+from ps.client.writes import Writes
 from ps.config import TableConfig
 from ps.errors import InvalidArgument
 from ps.v1 import control_pb2 as control
@@ -51,6 +56,7 @@ class Client:
         self.timeout_s = timeout_s
         self.worker_id = secrets.randbits(63)
         self.exchange = Exchange(connection, self.worker_id)
+        self.writes = Writes(connection, self.worker_id)
         self._steps = itertools.count(1)
         self._sequences = itertools.count(1)
 
@@ -67,7 +73,7 @@ class Client:
             return self._coordinator(methods.CREATE_TABLE, request.SerializeToString(), deadline)
 
         deadline = self.deadline(timeout_s)
-        answer = codec.parse(control.CreateTableResponse, retry(attempt, deadline, self.connection.refresh))
+        answer = codec.parse(control.CreateTableResponse, self._retry(attempt, deadline))
         self.connection.tables[config.name] = TableConfig.from_json(answer.config_json)
         return self.connection.tables[config.name]
 
@@ -79,13 +85,13 @@ class Client:
             return self._coordinator(methods.DROP_TABLE, request.SerializeToString(), deadline)
 
         deadline = self.deadline(timeout_s)
-        answer = codec.parse(control.DropTableResponse, retry(attempt, deadline, self.connection.refresh))
+        answer = codec.parse(control.DropTableResponse, self._retry(attempt, deadline))
         self.connection.tables.pop(name, None)
         return answer.dropped
 
-    def tables(self) -> dict[str, TableConfig]:
+    def tables(self, *, timeout_s: float | None = None) -> dict[str, TableConfig]:
         """The service's tables."""
-        self.connection.refresh()
+        self.connection.refresh(self.deadline(timeout_s))
         return dict(self.connection.tables)
 
     # the step protocol
@@ -96,16 +102,12 @@ class Client:
         ids: per table, int64 of any shape, duplicates allowed. counts: per table, occurrences of each id, when the ids
         are unique already. Call it for the next batches while this one trains.
         """
-        batch = self._batch(ids, counts)
-        number = next(self._steps)
         deadline = self.deadline(None)
-        shards = range(len(self.connection.routing.shards))
+        batch = self._batch(ids, deadline, counts)
+        number = next(self._steps)
         prepared = {
-            shard: self.connection.submit(
-                lambda shard=shard: self.exchange.prepare(batch, number, shard, deadline)  # type: ignore[misc]
-            )
-            for shard in shards
-            if has_ids(batch, shard)
+            shard: self.connection.submit(partial(self.exchange.prepare, batch, number, shard, deadline))
+            for shard in batch.shards
         }
         return Step(self, number, batch, prepared)
 
@@ -123,18 +125,18 @@ class Client:
         An id without a row reads as its initial value; a pull creates nothing. With `return_exists` also bool
         [*ids.shape]. `train=False` says that no gradient will follow; as pulls count nothing either, it reads the same.
         """
-        batch = self._batch({table: ids})
-        options = PullOptions(self.wire_dtype, return_exists)
-        pulled = self.exchange.pull(batch, options, self.deadline(timeout_s), step=0, prepared=set())
-        rows = batch[0].expand(pulled.rows[0])
-        return (rows, batch[0].expand_flags(pulled.exists[0])) if return_exists else rows
+        deadline = self.deadline(timeout_s)
+        batch = self._batch({table: ids}, deadline)
+        pulled = self.exchange.pull(batch, PullOptions(self.wire_dtype, return_exists), deadline)
+        rows = batch.tables[0].expand(pulled.rows[0])
+        return (rows, batch.tables[0].expand_flags(pulled.exists[0])) if return_exists else rows
 
     def push(self, table: str, ids: ArrayLike, grads: ArrayLike, *, timeout_s: float | None = None) -> None:
         """Applies gradients, float [*ids.shape, dim]; duplicates are summed. Creates the rows that do not exist."""
-        batch = self._batch({table: ids})
-        self.exchange.push(
-            batch, [batch[0].sum(grads)], self.next_sequence(), self.deadline(timeout_s), self.wire_dtype
-        )
+        deadline = self.deadline(timeout_s)
+        batch = self._batch({table: ids}, deadline)
+        summed = [batch.tables[0].gradients(grads, self.wire_dtype)]
+        self.writes.push(self.new_write(batch), summed, deadline, self.wire_dtype)
 
     prefetch = prepare
     """The name of `prepare` in HugeCTR and dynamicemb."""
@@ -159,9 +161,10 @@ class Client:
 
     def remove(self, table: str, ids: ArrayLike, *, timeout_s: float | None = None) -> npt.NDArray[np.bool_]:
         """Drops rows: they read as initial values again. True where a row existed."""
-        batch = self._batch({table: ids})
-        flags_U = self.exchange.remove(batch[0], self.next_sequence(), self.deadline(timeout_s))
-        return cast("npt.NDArray[np.bool_]", batch[0].expand_flags(flags_U))
+        deadline = self.deadline(timeout_s)
+        batch = self._batch({table: ids}, deadline)
+        flags_U = self.writes.remove(self.new_write(batch), deadline)
+        return cast("npt.NDArray[np.bool_]", batch.tables[0].expand_flags(flags_U))
 
     # reading everything
 
@@ -169,35 +172,34 @@ class Client:
         self, table: str, *, page_rows: int = EXPORT_PAGE_ROWS, timeout_s: float | None = None
     ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
         """Pages of (ids [n], rows [n, dim], scores [n]): every row once that exists from start to end. Scores are
-        importance: today the frequency. `timeout_s` is per page."""
-        self.connection.table(table)
-        for shard in range(len(self.connection.routing.shards)):
-            cursor = 0
-            while True:
-                ids_N, rows_ND, scores_N, cursor = self._export_page(table, shard, cursor, page_rows, timeout_s)
-                if len(ids_N):
-                    yield ids_N, rows_ND, scores_N
-                if not cursor:
-                    break
+        importance: today the frequency. `page_rows` is the most of a page, of wide rows there are fewer. `timeout_s` is
+        per page."""
+        self.connection.table(table, self.deadline(timeout_s))
+        export = Export(self.connection, self.worker_id, table, page_rows)
+        for page in export.pages(lambda: self.deadline(timeout_s)):
+            yield page.ids_N, page.rows_ND, page.scores_N
 
     def size(self, table: str, *, timeout_s: float | None = None) -> int:
-        """Rows that exist."""
-        self.connection.table(table)
-        return reports.size(table, reports.shard_stats(self.connection, self.deadline(timeout_s)))
+        """Rows that exist. Raises StateLost when a shard has lost some."""
+        deadline = self.deadline(timeout_s)
+        self.connection.table(table, deadline)
+        return reports.size(table, reports.shard_stats(self.connection, deadline))
 
     def memory_usage(self, *, timeout_s: float | None = None) -> dict[str, Any]:
-        """Bytes by table, tier and purpose over all shards, and what the shards hold beside the tables."""
+        """Bytes by table, tier and purpose over all shards, and what the shards hold beside the tables. Raises
+        StateLost when a shard has lost its rows."""
         return reports.memory_usage(reports.shard_stats(self.connection, self.deadline(timeout_s)))
 
     def stats(self, *, timeout_s: float | None = None) -> dict[str, Any]:
-        """What every shard counts, and this client's own traffic in bytes by method."""
+        """What every shard counts, and this client's own traffic in bytes by method. A shard that has lost its rows
+        says why in `state_lost`; elsewhere that is None."""
         return {
             "shards": reports.shard_stats(self.connection, self.deadline(timeout_s)),
             "client": self.connection.traffic.report(),
         }
 
     def close(self) -> None:
-        """Waits for background calls and ends the connections; the service lives on."""
+        """Waits for background calls, ends the connections; the service lives on. Later calls raise InvalidArgument."""
         self.connection.close()
 
     def __enter__(self) -> Client:
@@ -213,61 +215,62 @@ class Client:
         """How a training step pulls."""
         return PullOptions(self.wire_dtype)
 
-    def next_sequence(self) -> int:
-        """A number that no other write of this worker has."""
-        return next(self._sequences)
+    def new_write(self, batch: Batch) -> Write:
+        """A write with a sequence that no other of this worker has. Make it when it is about to be sent: the shards'
+        ledgers look back only so far."""
+        return Write(next(self._sequences), batch)
 
     def deadline(self, timeout_s: float | None) -> Deadline:
         """From now on."""
         return Deadline(self.timeout_s if timeout_s is None else timeout_s)
 
-    def _batch(self, ids: Mapping[str, ArrayLike], counts: Mapping[str, ArrayLike] | None = None) -> list[TableBatch]:
+    def _batch(
+        self, ids: Mapping[str, ArrayLike], deadline: Deadline, counts: Mapping[str, ArrayLike] | None = None
+    ) -> Batch:
         if not ids:
             raise InvalidArgument("no tables given: pass {table: ids}")
         if counts is not None and set(counts) != set(ids):
             raise InvalidArgument(f"counts for tables {sorted(counts)}, ids for {sorted(ids)}")
-        configs = {name: self.connection.table(name) for name in ids}
+        configs = {name: self.connection.table(name, deadline) for name in ids}
         return make_batch(ids, configs, self.connection.routing, counts)
 
     def _write(
         self, mode: pb.WriteMode, table: str, ids: ArrayLike, rows: ArrayLike, timeout_s: float | None
     ) -> npt.NDArray[np.bool_]:
-        batch = self._batch({table: ids})[0]
-        if batch.inverse_N is not None:
+        deadline = self.deadline(timeout_s)
+        batch = self._batch({table: ids}, deadline)
+        if batch.tables[0].inverse_N is not None:
             raise InvalidArgument(f"table {table!r}: an id is given twice; which of its rows should stay?")
-        values_ND = as_rows(rows, batch.shape, batch.config.dim, f"rows for table {table!r}")
-        flags_U = self.exchange.write(mode, batch, values_ND, self.next_sequence(), self.deadline(timeout_s))
-        return cast("npt.NDArray[np.bool_]", batch.expand_flags(flags_U))
+        values_UD = batch.tables[0].values(rows)
+        flags_U = self.writes.set_rows(mode, self.new_write(batch), values_UD, deadline)
+        return cast("npt.NDArray[np.bool_]", batch.tables[0].expand_flags(flags_U))
+
+    def _retry(self, attempt: Callable[[int], bytes], deadline: Deadline) -> bytes:
+        return retry(attempt, deadline, lambda: self.connection.refresh(deadline))
 
     def _coordinator(self, method: Method, data: bytes, deadline: Deadline) -> bytes:
         routing = self.connection.routing
         return self.connection.unary(routing.coordinator or routing.shards[0].address, method, data, deadline)
 
-    def _export_page(
-        self, table: str, shard: int, cursor: int, n: int, timeout_s: float | None
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32], int]:
-        deadline = self.deadline(timeout_s)
 
-        def call(address: str, _: int) -> list[bytes]:
-            request = pb.ExportRequest(header=self.exchange.header(), table=table, cursor=cursor, max_rows=n)
-            return list(self.connection.stream_out(address, methods.EXPORT, request.SerializeToString(), deadline))
-
-        chunks = self.exchange.rerouted(lambda: self.connection.on_shard(shard, call, deadline), [], set())
-        head = codec.split(pb.ExportChunk, chunks[0])[0].head
-        blocks = [codec.decode_rows(codec.payload_of(chunk), codec.wire_dtype("fp32")[1]) for chunk in chunks[1:]]
-        rows = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
-        ids_N = codec.decode_ids(head.ids)
-        return ids_N, rows.reshape(len(ids_N), head.dim), codec.decode_scores(head.scores), head.next_cursor
-
-
-def connect(address: str, *, wire_dtype: str = "fp32", timeout_s: float = DEFAULT_TIMEOUT_S) -> Client:
+def connect(
+    address: str,
+    *,
+    wire_dtype: str = "fp32",
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
+) -> Client:
     """Connects to a service.
 
     address: "host:port" of the coordinator or of any shard; "inproc:" starts a private one-shard service in this
     process, for tests and notebooks. wire_dtype: "fp32", or "fp16" for half the bytes at half the precision.
-    timeout_s: the deadline of calls that are not given their own. Raises Unavailable.
+    timeout_s: the deadline of calls that are not given their own. max_message_bytes: the largest single message, both
+    ways; as the service's own setting of that name. Raises Unavailable.
     """
+    if max_message_bytes < 1:
+        raise InvalidArgument(f"max_message_bytes={max_message_bytes!r}: give a positive number of bytes")
     if address == inproc.PREFIX:
         # Loaded by name: a trainer that connects over the network never loads the service.
         address = importlib.import_module("ps.server.local").start()
-    return Client(Connection(address), wire_dtype=wire_dtype, timeout_s=timeout_s)
+    connection = Connection(address, partial(open_transport, max_message_bytes=max_message_bytes))
+    return Client(connection, wire_dtype=wire_dtype, timeout_s=timeout_s)

@@ -6,45 +6,26 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from ps.client.bound import same_split
 from ps.client.retry import Deadline, retry
+from ps.client.traffic import Traffic
 from ps.client.transport import Transport, open_transport
 from ps.config import TableConfig
-from ps.errors import DeadlineExceeded, InvalidArgument, PsError, TableNotFound, Unavailable
+from ps.errors import DeadlineExceeded, InvalidArgument, PsError, StaleRouting, TableNotFound, Unavailable
 from ps.v1 import control_pb2 as pb
 from ps.wire import codec, methods
 from ps.wire.methods import Method
 from ps.wire.routing import Routing
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 DESCRIBE_TIMEOUT_S = 5.0
-
-
-class Traffic:
-    """Bytes of messages by method, as this client sent and received them."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.sent: dict[str, int] = {}
-        self.received: dict[str, int] = {}
-        self.retries = 0
-
-    def add(self, method: Method, sent: int = 0, received: int = 0) -> None:
-        """Counts messages of one call."""
-        with self._lock:
-            self.sent[method.name] = self.sent.get(method.name, 0) + sent
-            self.received[method.name] = self.received.get(method.name, 0) + received
-
-    def report(self) -> dict[str, Any]:
-        """A copy of the counters."""
-        with self._lock:
-            return {
-                "sent_bytes": dict(self.sent),
-                "received_bytes": dict(self.received),
-                "retries": self.retries,
-            }
+REROUTES = 3
+"""How often one call follows the routing table before it gives up."""
+CLOSED = "this client is closed; ps.connect makes another"
 
 
 class Connection:
@@ -57,6 +38,7 @@ class Connection:
         self._transports: dict[str, Transport] = {}
         self._lock = threading.Lock()
         self._pid = os.getpid()
+        self._closed = False
         # Two pools: a background task (a push) waits for its calls to the shards, which must never queue behind it.
         self._background = ThreadPoolExecutor(max_workers=16, thread_name_prefix="ps-background")
         self._calls = ThreadPoolExecutor(max_workers=64, thread_name_prefix="ps-call")
@@ -71,15 +53,16 @@ class Connection:
                 raise Unavailable(f"{address} did not say within {DESCRIBE_TIMEOUT_S:g} s what it serves") from error
             raise
 
-    def refresh(self) -> None:
+    def refresh(self, deadline: Deadline) -> None:
         """Asks for routing and tables again: the coordinator first, then any shard that answers."""
         known = [self.routing.coordinator, self.address, *(shard.address for shard in self.routing.shards)]
-        self._describe_from(dict.fromkeys(filter(None, known)), Deadline(DESCRIBE_TIMEOUT_S))
+        self._describe_from(dict.fromkeys(filter(None, known)), deadline.at_most(DESCRIBE_TIMEOUT_S))
 
-    def table(self, name: str) -> TableConfig:
+    def table(self, name: str, deadline: Deadline) -> TableConfig:
         """A table's configuration; asks the service when it is not known yet. Raises TableNotFound."""
+        self.check_usable()
         if name not in self.tables:
-            self.refresh()
+            self.refresh(deadline)
         try:
             return self.tables[name]
         except KeyError:
@@ -116,27 +99,49 @@ class Connection:
         finally:
             self.traffic.add(method, len(data), received)
 
-    def on_shard(self, shard: int, attempt: Callable[[str, int], T], deadline: Deadline) -> T:
-        """attempt(address, number) with retries; the address is looked up again before each repeat."""
+    def routed(self, split: Callable[[Routing], S], run: Callable[[S], T], deadline: Deadline) -> T:
+        """run(split(routing)), and again by the new table when the routing has changed meanwhile."""
+        for number in range(REROUTES + 1):
+            routing = self.routing
+            parts = split(routing)
+            try:
+                return run(parts)
+            except StaleRouting:
+                if number == REROUTES:
+                    raise
+                if same_split(self.routing, routing):
+                    self.refresh(deadline)
+        raise AssertionError("unreachable: the last attempt raises")
+
+    def on_shard(self, routing: Routing, shard: int, attempt: Callable[[str], T], deadline: Deadline) -> T:
+        """attempt(address) with retries; the address is looked up again before each repeat."""
 
         def once(number: int) -> T:
             if number:
                 self.traffic.retries += 1
-            return attempt(self.routing.shards[shard].address, number)
+            return attempt(self.address_of(routing, shard))
 
-        return retry(once, deadline, before_next=self.refresh)
+        return retry(once, deadline, before_next=lambda: self.refresh(deadline))
+
+    def address_of(self, routing: Routing, shard: int) -> str:
+        """Where a shard of the routing that the caller goes by is now: it may have restarted elsewhere. Raises
+        StaleRouting when that is no longer the table: the number would name another shard, or none."""
+        now = self.routing
+        if not same_split(now, routing):
+            raise StaleRouting(f"routing table {routing.epoch} has been replaced by {now.epoch}")
+        return now.shards[shard].address
 
     def submit(self, task: Callable[[], T]) -> Future[T]:
         """Runs a task in the background."""
-        self.check_process()
-        return self._background.submit(task)
+        self.check_usable()
+        return self._start(self._background, task)
 
     def each(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
         """Runs tasks concurrently, the last one on this thread; waits for all, then raises the first error."""
+        self.check_usable()
         if not tasks:
             return []
-        self.check_process()
-        futures = [self._calls.submit(task) for task in tasks[:-1]]
+        futures = [self._start(self._calls, task) for task in tasks[:-1]]
         last: Future[T] = Future()
         try:
             last.set_result(tasks[-1]())
@@ -147,28 +152,38 @@ class Connection:
             future.exception()  # waits
         return [future.result() for future in futures]
 
-    def check_process(self) -> None:
-        """gRPC channels do not survive fork: a DataLoader worker that touches the client would hang."""
+    def check_usable(self) -> None:
+        """Raises InvalidArgument in a forked child, where gRPC channels hang (a DataLoader worker), and after close."""
         if os.getpid() != self._pid:
             raise InvalidArgument(
                 "this client was made in another process (before a fork): use it in the main process only, "
                 "or call ps.connect in each process"
             )
+        if self._closed:
+            raise InvalidArgument(CLOSED)
 
     def close(self) -> None:
         """Waits for background calls, then ends all connections."""
         if os.getpid() != self._pid:
             return
-        self._background.shutdown(wait=True)
+        self._background.shutdown(wait=True)  # its tasks make calls: only then is the rest closed
+        self._closed = True
         self._calls.shutdown(wait=True)
         with self._lock:
             for transport in self._transports.values():
                 transport.close()
             self._transports.clear()
 
+    def _start(self, pool: ThreadPoolExecutor, task: Callable[[], T]) -> Future[T]:
+        try:
+            return pool.submit(task)
+        except RuntimeError as error:  # the pool was shut down: another thread is closing the client
+            raise InvalidArgument(CLOSED) from error
+
     def _transport(self, address: str) -> Transport:
-        self.check_process()
+        self.check_usable()  # before the lock: in a forked child it may be held for ever
         with self._lock:
+            self.check_usable()
             if address not in self._transports:
                 self._transports[address] = self._open_transport(address)
             return self._transports[address]

@@ -28,6 +28,10 @@ class Deadline:
         self.timeout_s = timeout_s
         self._end = time.monotonic() + timeout_s
 
+    def at_most(self, timeout_s: float) -> Deadline:
+        """This one, or `timeout_s` from now if that is sooner."""
+        return self if self.remaining_s() <= timeout_s else Deadline(timeout_s)
+
     def remaining_s(self) -> float:
         """Seconds left; raises DeadlineExceeded when there are none."""
         left = self._end - time.monotonic()

@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING
 
 from ps.client.arrays import ArrayLike
-from ps.client.batch import TableBatch
+from ps.client.batch import Batch
+from ps.client.bound import UNKNOWN_VERSIONS, Handle, Versions
 from ps.client.retry import Deadline
+from ps.client.write import Write
 from ps.errors import DeadlineExceeded, LengthMismatch
 
 if TYPE_CHECKING:
     from ps.client.client import Client
 
+MAX_PREPARE_WAIT_S = 1.0
+"""A prepare that takes longer has failed its purpose: the ids go along with the pull."""
+
 
 class Step:
     """What `client.prepare` returns. One pull (or several), then one push; a step that is not pushed just expires."""
 
-    def __init__(self, client: Client, number: int, batch: list[TableBatch], prepared: dict[int, Future[bool]]) -> None:
+    def __init__(self, client: Client, number: int, batch: Batch, prepared: dict[int, Future[bool]]) -> None:
         self._client = client
         self._number = number
         self._batch = batch
         self._preparing = prepared
-        self._sequence = client.next_sequence()  # one push a step: push() again is a retry of the same push
-        self._versions: dict[int, int] = {}
+        self._waited = False
+        self._versions: Versions = UNKNOWN_VERSIONS
+        self._write: Write | None = None
+        self._pushing = threading.Lock()
 
     def pull(self, *, timeout_s: float | None = None) -> dict[str, ArrayLike]:
         """Rows of each table: float32 [*ids.shape, dim], in the order of the ids, duplicates included."""
         deadline = self._client.deadline(timeout_s)
-        pulled = self._client.exchange.pull(
-            self._batch, self._client.pull_options, deadline, self._number, self._prepared(deadline)
-        )
-        self._versions = pulled.versions
-        return {t.config.name: t.expand(rows) for t, rows in zip(self._batch, pulled.rows, strict=True)}
+        pulled = self._client.exchange.pull(self._batch, self._client.pull_options, deadline, self._handle(deadline))
+        self._versions = Versions(pulled.batch.routing, pulled.versions)
+        return {t.config.name: t.expand(rows) for t, rows in zip(self._batch.tables, pulled.rows, strict=True)}
 
     def push(self, grads: Mapping[str, ArrayLike], *, timeout_s: float | None = None) -> None:
         """Applies the gradient of each row pulled; duplicates of an id are summed.
@@ -41,25 +47,30 @@ class Step:
         All tables of the step, all or nothing on each shard. Calling it again after an error repeats the same push:
         shards that have applied it answer from their ledger.
         """
-        names = [table.config.name for table in self._batch]
+        deadline = self._client.deadline(timeout_s)
+        names = [table.config.name for table in self._batch.tables]
         if sorted(grads) != sorted(names):
             raise LengthMismatch(f"the step has tables {sorted(names)}, gradients were given for {sorted(grads)}")
-        summed = [table.sum(grads[table.config.name]) for table in self._batch]
-        deadline = self._client.deadline(timeout_s)
-        self._client.exchange.push(
-            self._batch,
-            summed,
-            self._sequence,
-            deadline,
-            self._client.wire_dtype,
-            self._number,
-            self._prepared(deadline),
-            self._versions,
-        )
-
-    def _prepared(self, deadline: Deadline) -> set[int]:
-        """The shards that hold the step."""
+        dtype = self._client.wire_dtype
+        summed = [table.gradients(grads[table.config.name], dtype) for table in self._batch.tables]
+        handle = self._handle(deadline)
+        # One at a time: what one attempt learns of the write's fate decides what the next may do.
+        if not self._pushing.acquire(timeout=deadline.remaining_s()):
+            raise DeadlineExceeded(f"another push of this step has not ended within {deadline.timeout_s:g} s")
         try:
-            return {shard for shard, future in self._preparing.items() if future.result(deadline.remaining_s())}
-        except TimeoutError:
-            raise DeadlineExceeded(f"prepare was not answered within {deadline.timeout_s:g} s") from None
+            # Not at prepare: by the first push a step may have waited for longer than the ledgers look back.
+            self._write = self._write or self._client.new_write(self._batch)
+            self._client.writes.push(self._write, summed, deadline, dtype, handle, self._versions)
+        finally:
+            self._pushing.release()
+
+    def _handle(self, deadline: Deadline) -> Handle:
+        """The shards known to hold the step. Waits for the others once and for a part of the time: a prepare is a hint,
+        and a pull that has to go by ids needs time as well."""
+        if not self._waited:
+            wait(self._preparing.values(), timeout=min(MAX_PREPARE_WAIT_S, deadline.remaining_s() / 4))
+            self._waited = True
+            for future in self._preparing.values():
+                future.cancel()  # what has not been sent by now need not be
+        done = {shard: future for shard, future in self._preparing.items() if future.done() and not future.cancelled()}
+        return Handle(self._number, self._batch.routing, frozenset(shard for shard in done if done[shard].result()))

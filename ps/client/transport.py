@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import grpc
 
-from ps.errors import PsError
+from ps.errors import PsError, Unavailable
 from ps.wire import inproc, status
 from ps.wire.allocator import keep_freed_memory
 from ps.wire.channel import open_channel
 from ps.wire.methods import METHODS, Method, Shape
+
+MAX_MESSAGE_BYTES = 64 << 20
+"""As the service's own default."""
 
 
 class Transport(Protocol):
@@ -33,9 +37,10 @@ class Transport(Protocol):
 class GrpcTransport:
     """One channel to one address."""
 
-    def __init__(self, address: str, max_message_bytes: int = 64 << 20) -> None:
+    def __init__(self, address: str, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
         keep_freed_memory()
         self.address = address
+        self._closed = False
         self._channel = open_channel(address, max_message_bytes)
         kinds: dict[Shape, Callable[[str], Any]] = {
             Shape.UNARY: self._channel.unary_unary,
@@ -46,37 +51,44 @@ class GrpcTransport:
 
     def unary(self, method: Method, data: bytes, timeout_s: float) -> bytes:
         """One message in, one out."""
-        try:
+        with self._typed():
             answer: bytes = self._calls[method](data, timeout=timeout_s)
             return answer
-        except grpc.RpcError as error:
-            raise self._translated(error) from None
 
     def stream_in(self, method: Method, chunks: Iterable[bytes], timeout_s: float) -> bytes:
         """A stream in, one message out."""
-        try:
+        with self._typed():
             answer: bytes = self._calls[method](iter(chunks), timeout=timeout_s)
             return answer
-        except grpc.RpcError as error:
-            raise self._translated(error) from None
 
     def stream_out(self, method: Method, data: bytes, timeout_s: float) -> Iterator[bytes]:
         """One message in, a stream out."""
-        call = self._calls[method](data, timeout=timeout_s)
-        try:
-            yield from call
-        except grpc.RpcError as error:
-            raise self._translated(error) from None
-        finally:
-            call.cancel()  # does nothing after the end; before it, the shard stops sending
+        with self._typed():
+            call = self._calls[method](data, timeout=timeout_s)
+            try:
+                yield from call
+            finally:
+                call.cancel()  # does nothing after the end; before it, the shard stops sending
 
     def close(self) -> None:
         """Ends the connection."""
+        self._closed = True
         self._channel.close()
 
-    def _translated(self, error: grpc.RpcError) -> PsError:
-        call: Any = error  # grpc raises its calls: every RpcError of a call is a grpc.Call, which the type does not say
-        return status.from_status(call.code(), f"{call.details()} [{self.address}]", call.trailing_metadata() or ())
+    @contextmanager
+    def _typed(self) -> Iterator[None]:
+        """Raises what grpc raises as an error of ours."""
+        try:
+            yield
+        except grpc.RpcError as error:
+            # grpc raises its calls: every RpcError of a call is a grpc.Call, which the type does not say
+            call: Any = error
+            details = f"{call.details()} [{self.address}]"
+            raise status.from_status(call.code(), details, call.trailing_metadata() or ()) from None
+        except ValueError as error:  # all that grpc says of a call on a closed channel
+            if not self._closed:
+                raise
+            raise Unavailable(f"the connection was closed [{self.address}]") from error
 
 
 class InProcessTransport:
@@ -114,6 +126,8 @@ class InProcessTransport:
         return status.from_status(status.code_of(error), details, status.to_metadata(error))
 
 
-def open_transport(address: str) -> Transport:
+def open_transport(address: str, max_message_bytes: int = MAX_MESSAGE_BYTES) -> Transport:
     """The transport for an address: "host:port" or "inproc:NAME"."""
-    return InProcessTransport(address) if address.startswith(inproc.PREFIX) else GrpcTransport(address)
+    if address.startswith(inproc.PREFIX):
+        return InProcessTransport(address)
+    return GrpcTransport(address, max_message_bytes)

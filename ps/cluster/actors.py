@@ -2,23 +2,42 @@
 
 Ray restarts an actor whose process dies. A coordinator rebuilds itself from the shards. A shard has lost its rows: it
 comes back refusing pulls and pushes with StateLost, so that nobody trains on against rows that silently start anew.
+
+Any of them may die at the same moment, so none waits for another before it listens: one that comes back listens at
+once, and finds the others from a thread of its own.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from ps.cluster.coordinator import Coordinator
+from ps.cluster.handshake import keep_trying
 from ps.config import ServiceConfig
-from ps.server.shard_server import ShardServer
+from ps.server.shard_server import ShardReport, ShardServer
 from ps.wire.routing import Routing, ShardInfo
 
 NAMESPACE = "embedding-ps"
 AUTO_HOST = "auto"
+
+CALL_TIMEOUT_S = 5.0
+"""For an actor to answer another before it is asked again; about what Ray takes to restart one."""
+TELL_TIMEOUT_S = 30.0
+BIND_PATIENCE_S = 15.0
+BIND_PAUSE_S = 0.2
+
+STATE_LOST = (
+    "shard {} was restarted and its rows are gone: stop training, restart the service (psctl down, psctl up) "
+    "and load your last export"
+)
 
 log = logging.getLogger(__name__)
 
@@ -45,26 +64,26 @@ class CoordinatorActor:
 
     def __init__(self, service: str, shards: int, config: ServiceConfig, port: int) -> None:
         self._service = service
-        self._coordinator = Coordinator(_resolve_host(config), port)
-        if ray.get_runtime_context().was_current_actor_reconstructed:
-            handles = [ray.get_actor(shard_name(service, i), namespace=NAMESPACE) for i in range(shards)]
-            self.assemble(ray.get([handle.info.remote() for handle in handles]))
+        self._shards = shards
+        self._stopped = threading.Event()
+        self._telling = threading.Lock()
+        restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        self._coordinator = _listen(_resolve_host(config), port, patience_s=BIND_PATIENCE_S if restarted else 0.0)
+        if restarted:
+            keep_trying(f"{coordinator_name(service)} asks the shards who they are", self._adopt, self._stopped)
 
     def address(self) -> str:
         """Where clients connect."""
         return self._coordinator.address
 
     def assemble(self, shards: Sequence[ShardInfo]) -> Routing:
-        """All shards are up; they are told the routing table."""
-        routing = self._coordinator.assemble(shards)
-        self._tell(routing)
-        return routing
+        """All shards are up; they are told the routing table, then clients are."""
+        return self._coordinator.assemble(shards, self._tell_and_wait)
 
-    def restarted(self, shard: ShardInfo) -> Routing:
-        """Called by a shard that came back."""
-        routing = self._coordinator.replace_shard(shard)
-        self._tell(routing, but=shard.shard_id)
-        return routing
+    def restarted(self, shard: ShardInfo) -> None:
+        """Called by a shard that came back; all are told, the caller too. Raises Unavailable: come again."""
+        self._coordinator.replace_shard(shard)
+        self._tell()
 
     def routing(self) -> Routing:
         """As clients see it."""
@@ -72,34 +91,54 @@ class CoordinatorActor:
 
     def stop(self) -> None:
         """Drains."""
+        self._stopped.set()
         self._coordinator.stop()
 
-    def _tell(self, routing: Routing, but: int = -1) -> None:
-        for shard in routing.shards:
-            if shard.shard_id != but:
-                handle = ray.get_actor(shard_name(self._service, shard.shard_id), namespace=NAMESPACE)
+    def _adopt(self) -> None:
+        asked = [handle.report.remote() for handle in self._handles()]
+        ray.wait(asked, num_returns=len(asked), timeout=CALL_TIMEOUT_S)
+        reports: list[ShardReport] = []
+        for answer in asked:
+            with suppress(RayError):  # it has died, or has not answered in time
+                reports.append(ray.get(answer, timeout=0))
+        self._coordinator.adopt(reports, self._shards, self._tell_and_wait)
+        self._tell()
+
+    def _tell(self) -> None:
+        """The newest last, whoever tells. Nobody waits: epoch and partitions are those that the shards have, or have
+        lost with their rows; addresses and states are for clients that ask a shard instead of us."""
+        with self._telling:
+            routing = self._coordinator.routing
+            for handle in self._handles():
                 handle.set_routing.remote(routing)
+
+    def _tell_and_wait(self, routing: Routing) -> None:
+        with self._telling:
+            ray.get([handle.set_routing.remote(routing) for handle in self._handles()], timeout=TELL_TIMEOUT_S)
+
+    def _handles(self) -> list[Any]:
+        return [ray.get_actor(shard_name(self._service, i), namespace=NAMESPACE) for i in range(self._shards)]
 
 
 class ShardActor:
     """Runs one shard's server."""
 
     def __init__(self, service: str, shard_id: int, config: ServiceConfig) -> None:
-        self._server = ShardServer(shard_id, _resolve_host(config))
-        self._state = "SERVING"
-        if ray.get_runtime_context().was_current_actor_reconstructed:
-            self._state = "STATE_LOST"
-            self._server.mark_state_lost(
-                f"shard {shard_id} was restarted and its rows are gone: stop training, restart the service "
-                "(psctl down, psctl up) and load your last export"
-            )
-            coordinator = ray.get_actor(coordinator_name(service), namespace=NAMESPACE)
-            self.set_routing(ray.get(coordinator.restarted.remote(self.info())))
+        self._service = service
+        self._stopped = threading.Event()
+        restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        reason = STATE_LOST.format(shard_id) if restarted else None
+        self._server = ShardServer(shard_id, _resolve_host(config), alone=False, state_lost=reason)
+        if restarted:
+            keep_trying(f"{shard_name(service, shard_id)} tells that it is back", self._announce, self._stopped)
 
     def info(self) -> ShardInfo:
         """Where it listens and how it fares."""
-        info = self._server.info
-        return ShardInfo(info.shard_id, info.address, info.metrics_address, self._state)
+        return self._server.info
+
+    def report(self) -> ShardReport:
+        """For a coordinator that starts anew."""
+        return self._server.report
 
     def set_routing(self, routing: Routing) -> None:
         """From the coordinator."""
@@ -107,7 +146,28 @@ class ShardActor:
 
     def stop(self) -> None:
         """Drains."""
+        self._stopped.set()
         self._server.stop()
+
+    def _announce(self) -> None:
+        coordinator = ray.get_actor(coordinator_name(self._service), namespace=NAMESPACE)
+        ray.get(coordinator.restarted.remote(self._server.info), timeout=CALL_TIMEOUT_S)
+
+
+def _listen(config: ServiceConfig, port: int, patience_s: float) -> Coordinator:
+    """On its port, where clients look for it. One that comes back waits a while for a port that is taken, then listens
+    on any other: clients that know a shard learn of it there."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return Coordinator(config, port)
+        except RuntimeError as error:  # gRPC's, when it cannot bind
+            if not patience_s:
+                raise
+            if time.monotonic() > deadline:
+                log.error("port %d is taken (%s): the coordinator listens on another one", port, error)
+                return Coordinator(config)
+            time.sleep(BIND_PAUSE_S)
 
 
 def start_coordinator(service: str, shards: int, config: ServiceConfig, port: int, lifetime: str | None) -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 import ray
@@ -69,9 +69,9 @@ def launch(
     """Starts a coordinator and `shards` shard actors.
 
     Uses the Ray that this process is connected to; else the cluster at `ray_address` or RAY_ADDRESS; else it starts a
-    local one, which ends with the service. `port` is the coordinator's, 0 for any. `detached` actors outlive this
-    process. On a cluster of several hosts set `config.host="auto"`. Raises Unavailable when the cluster has no room for
-    the actors within `timeout_s`.
+    local one, which ends with the service. `port` is the coordinator's, 0 for any; when Ray restarts the coordinator it
+    comes back on the same one. `detached` actors outlive this process. On a cluster of several hosts set
+    `config.host="auto"`. Raises Unavailable when the cluster has no room for the actors within `timeout_s`.
     """
     if shards < 1:
         raise InvalidArgument(f"shards={shards}: a service needs at least one")
@@ -156,10 +156,11 @@ def _start(
         raise InvalidArgument(f"a service named {name!r} runs in this Ray cluster already; psctl down ends it")
     lifetime = "detached" if detached else None
     try:
-        coordinator = actors.start_coordinator(name, shards, config, port, lifetime)
-        handles = [actors.start_shard(name, i, config, cpus, lifetime) for i in range(shards)]
-        infos = ray.get([handle.info.remote() for handle in handles], timeout=timeout_s)
-        address = ray.get(coordinator.address.remote(), timeout=timeout_s)
+        with _chosen(port) as chosen:
+            coordinator = actors.start_coordinator(name, shards, config, chosen, lifetime)
+            handles = [actors.start_shard(name, i, config, cpus, lifetime) for i in range(shards)]
+            infos = ray.get([handle.info.remote() for handle in handles], timeout=timeout_s)
+            address = ray.get(coordinator.address.remote(), timeout=timeout_s)
         routing = ray.get(coordinator.assemble.remote(infos), timeout=timeout_s)
     except (RayError, GetTimeoutError) as error:
         stop_actors(name, timeout_s=1.0)
@@ -168,3 +169,20 @@ def _start(
             f"{ray.cluster_resources().get('CPU', 0):g} CPUs: {error}"
         ) from error
     return Service(name, address, routing, owns_ray, [coordinator, *handles])
+
+
+@contextmanager
+def _chosen(port: int) -> Iterator[int]:
+    """The number of "any" port: a coordinator that Ray restarts is given the arguments of the first one again, and must
+    come back where its clients look for it.
+
+    Until it listens we hold the port, bound without listening: the kernel offers it to nobody else, and lets the
+    coordinator bind it beside us, since both set SO_REUSEADDR.
+    """
+    if port:
+        yield port
+        return
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("", 0))
+        yield held.getsockname()[1]

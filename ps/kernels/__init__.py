@@ -6,6 +6,12 @@ it takes from another file does: after a change to `hashing` or `prefetch`, run 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
 
 def warm_up() -> None:
     """Loads (or, the first time on a machine, compiles) every kernel, so that no request waits for it.
@@ -15,7 +21,7 @@ def warm_up() -> None:
     """
     import numpy as np
 
-    from ps.kernels import half, hashing, init, optim, rows, unique
+    from ps.kernels import bloom, hashing, init, optim, records, rows, unique
     from ps.kernels.index import IdIndex
 
     f32 = np.float32
@@ -23,8 +29,6 @@ def warm_up() -> None:
     frozen_ids = np.frombuffer(ids.tobytes(), np.int64)
     grads = np.zeros((4, 2), f32)
     frozen_grads = np.frombuffer(grads.tobytes(), f32).reshape(4, 2)
-    counts = np.ones(4, np.uint32)
-    frozen_counts = np.frombuffer(counts.tobytes(), np.uint32)
     arena = np.zeros((8, 6), f32)
     slots = np.arange(4)
     index = IdIndex()
@@ -38,12 +42,18 @@ def warm_up() -> None:
         rows.gather_or_init(arena, slots, some_ids, np.uint64(0), init.UNIFORM, f32(0), f32(1), grads)
         init.init_rows(some_ids, np.uint64(0), init.UNIFORM, f32(0), f32(1), arena[:4, :2])
         index.erase(some_ids, slots)
+        bloom.add(np.zeros(8, np.uint64), some_ids)
+        bloom.may_contain(np.zeros(8, np.uint64), some_ids, np.zeros(4, np.bool_))
+        keys = np.zeros((4, records.KEY_BYTES), np.uint8)
+        records.encode_keys(some_ids, keys)
     index.close()
+    _warm_up_records(keys)
+    _warm_up_score()
+    _warm_up_half()
     slots = np.arange(4)
     rows.pop_free(slots.copy(), rows.push_free(slots.copy(), -1, slots), slots[:0])
     hashing.group(np.zeros(4, np.int32), 1)
-    for some_counts in (counts, frozen_counts):
-        rows.add_counts(np.zeros(8, np.uint32), slots, some_counts)
+    rows.gather(arena, slots, grads)
     for some_grads in (grads, frozen_grads):
         rows.all_finite(some_grads.reshape(-1))
         rows.scatter(arena, slots, some_grads)
@@ -55,10 +65,49 @@ def warm_up() -> None:
         optim.update_rowwise_adagrad(arena, slots, some_grads, f32(0), f32(1))
         optim.update_adam(arena, slots, some_grads, 0.0, 0.9, 0.9, 1.0, 1)
         optim.update_ftrl(arena, slots, some_grads, f32(1), f32(1), f32(0), f32(0))
-    cold, wide = np.zeros((8, 6), np.uint16), np.zeros((4, 6), f32)
+
+
+def _warm_up_records(keys: npt.NDArray[np.uint8]) -> None:
+    """Those of rows on disk: what is written is copied into order first, what is read comes read-only off the disk."""
+    import numpy as np
+
+    from ps.kernels import records
+
+    ids, scores, stamps = np.arange(4), np.zeros(4, np.float32), np.zeros(4, np.uint32)
+    rows, values = np.zeros((4, 8), np.uint8), np.zeros((4, 8 + records.HEADER_BYTES), np.uint8)
+    records.encode_values(ids, scores, stamps, rows, values)
+    frozen_values = np.frombuffer(values.tobytes(), np.uint8).reshape(values.shape)
+    records.decode_values(ids, frozen_values, scores, stamps, rows, np.zeros(4, np.bool_))
+    records.decode_keys(np.frombuffer(keys.tobytes(), np.uint8).reshape(keys.shape), ids)
+
+
+def _warm_up_score() -> None:
+    """All arrays are a table's own."""
+    import numpy as np
+
+    from ps.kernels import score
+
+    statistics, marks, slots = np.zeros((8, 2), np.uint32), np.zeros(8, np.uint16), np.arange(4)
+    counts, one = np.zeros(score.RANKS, np.int64), np.ones(4, np.float32)
+    score.count(statistics, 1, counts, 0)
+    score.touch(
+        statistics, statistics.view(np.float32), marks, slots, one, np.uint32(0), score.decay_table(), counts, 0
+    )
+    score.ranks(statistics, np.zeros(8, np.int64))
+    score.select(statistics, marks, 0, 8, 0, slots.copy())
+    score.met(statistics, np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(8, np.bool_))
+    score.mark(marks, slots, score.COPIED, score.DIRTY)
+    score.pin(marks, slots, 1)
+
+
+def _warm_up_half() -> None:
+    """Rows of half precision are a table's own, and so are copies of what is written into them."""
+    import numpy as np
+
+    from ps.kernels import half
+
+    cold, wide, slots, ids = np.zeros((8, 6), np.uint16), np.zeros((4, 6), np.float32), np.arange(4), np.arange(4)
     half.widen(cold, slots, wide, 2, 4)
-    half.gather_half(cold, slots, grads)
+    half.gather_half(cold, slots, wide[:, :2].copy())
     half.narrow(wide, slots, cold, 2, 4)
-    half.narrow(frozen_grads, slots, cold, 2, 0)
-    for some_ids in (ids, frozen_ids):
-        half.narrow_stochastic(wide, slots, cold, 2, 4, np.uint64(0), np.uint64(0), some_ids)
+    half.narrow_stochastic(wide, slots, cold, 2, 4, np.uint64(0), np.uint64(0), ids)

@@ -88,14 +88,6 @@ def all_finite(flat_N: Rows) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def add_counts(frequency_S: npt.NDArray[np.uint32], slots_N: Slots, counts_N: npt.NDArray[np.uint32]) -> None:
-    """frequency[slots[i]] += counts[i], stopping at the largest uint32."""
-    for i in range(len(slots_N)):
-        total = np.uint64(frequency_S[slots_N[i]]) + np.uint64(counts_N[i])
-        frequency_S[slots_N[i]] = np.uint32(min(total, np.uint64(0xFFFFFFFF)))
-
-
-@njit(cache=True, nogil=True)
 def push_free(links_S: Ids, head: int, slots_N: Slots) -> int:
     """Puts slots on a stack that lies in the free slots themselves: links[s] = the one below s. Negative slots are
     skipped. Returns the new head."""

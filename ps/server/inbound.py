@@ -110,5 +110,5 @@ def _table_ids(message: pb.TableIds) -> TableIds:
 
 
 def step_ref(header: pb.Header, ref: pb.StepRef) -> StepRef:
-    """The handle of a worker's step."""
-    return StepRef(header.worker_id, ref.step)
+    """The handle of a worker's step, under the routing table of the request."""
+    return StepRef(header.worker_id, ref.step, header.routing_epoch)

@@ -12,7 +12,7 @@ from ps.server.service import ShardService
 from ps.server.shard_server import dispatcher
 from ps.shard import Shard
 from ps.wire import inproc
-from ps.wire.routing import Routing, ShardInfo
+from ps.wire.routing import Routing, ShardInfo, new_epoch
 
 _numbers = itertools.count(1)
 
@@ -22,6 +22,7 @@ def start(config: ServiceConfig | None = None) -> str:
     config = config or ServiceConfig()
     address = f"{inproc.PREFIX}{next(_numbers)}"
     shard = Shard(0, config)
-    service = ShardService(shard, Routing.even(1, [ShardInfo(0, address)], coordinator=address), config)
+    routing = Routing.even(new_epoch(), [ShardInfo(0, address)], coordinator=address)
+    service = ShardService(shard, routing, config)
     inproc.register(address, dispatcher(service, RpcMetrics(CollectorRegistry()), config))
     return address

@@ -10,7 +10,7 @@ import xxhash
 from google.protobuf.message import Message
 
 from ps.config import ServiceConfig, TableConfig
-from ps.errors import InvalidArgument, StaleRouting, StateLost
+from ps.errors import InvalidArgument, StaleRouting, StateLost, Unavailable
 from ps.server import inbound
 from ps.shard import Shard
 from ps.shard.ledger import WriteId
@@ -22,16 +22,21 @@ from ps.wire import codec
 from ps.wire.routing import Routing
 
 EXPORT_PAGE_ROWS = 65_536
+EXPORT_PAGE_BYTES = 16 << 20
+"""Of values. A page is copied out between two pushes, and held until it is sent."""
 
 
 class ShardService:
-    """Stateless around the shard, but for the routing table that it checks requests against."""
+    """Stateless around the shard, but for the routing table that it checks requests against.
 
-    def __init__(self, shard: Shard, routing: Routing, config: ServiceConfig) -> None:
+    `state_lost` says why every call but Describe and Stats is refused; None while the rows are there.
+    """
+
+    def __init__(self, shard: Shard, routing: Routing, config: ServiceConfig, state_lost: str | None = None) -> None:
         self.shard = shard
         self.routing = routing
         self.config = config
-        self.state_lost: str | None = None
+        self.state_lost = state_lost
 
     # the step protocol
 
@@ -70,14 +75,14 @@ class ShardService:
         first, payload = codec.split(pb.PushChunk, _first(chunks))
         head = first.head
         self._check(head.header)
-        ahead = self.shard.look_ahead(self._target(head))
-        digest = _digest(pb.PushHead(tables=head.tables, dtype=head.dtype, ids_digest=_ids_digest(head)))
-        reader = inbound.BodyReader(
-            head.tables, codec.numpy_dtype(head.dtype or pb.DTYPE_FP32), self.config.max_body_bytes, digest
-        )
-        gradients = inbound.read_body(chunks, payload, reader)
-        write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
-        result = self.shard.push(write, ahead, gradients, head.pulled_version)
+        with self.shard.look_ahead(self._target(head)) as ahead:
+            digest = _digest(pb.PushHead(tables=head.tables, dtype=head.dtype, ids_digest=_ids_digest(head)))
+            reader = inbound.BodyReader(
+                head.tables, codec.numpy_dtype(head.dtype or pb.DTYPE_FP32), self.config.max_body_bytes, digest
+            )
+            gradients = inbound.read_body(chunks, payload, reader)
+            write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
+            result = self.shard.push(write, ahead, gradients, head.pulled_version)
         return pb.PushResponse(
             version=result.version, staleness=result.staleness, repeated=result.repeated
         ).SerializeToString()
@@ -116,7 +121,7 @@ class ShardService:
         """Embedding.Export."""
         request = codec.parse(pb.ExportRequest, data)
         self._check(request.header)
-        n = min(request.max_rows or EXPORT_PAGE_ROWS, EXPORT_PAGE_ROWS)
+        n = self._page_rows(request)
         ids_N, values_ND, scores_N, cursor = self.shard.export_page(request.table, request.cursor, n)
         head = pb.ExportHead(
             next_cursor=cursor,
@@ -132,6 +137,8 @@ class ShardService:
 
     def describe(self, data: bytes) -> bytes:
         """Control.Describe."""
+        if not self.routing.shards:
+            raise Unavailable("this shard has no routing table yet: the service is still starting")
         tables = [table.config.to_json() for table in list(self.shard.tables.values())]
         return control.DescribeResponse(routing=self.routing.to_proto(), table_configs_json=tables).SerializeToString()
 
@@ -152,7 +159,13 @@ class ShardService:
 
     def stats(self, data: bytes) -> bytes:
         """Control.Stats."""
-        return control.StatsResponse(stats_json=json.dumps(self.shard.stats())).SerializeToString()
+        stats = {**self.shard.stats(), "state_lost": self.state_lost}
+        return control.StatsResponse(stats_json=json.dumps(stats)).SerializeToString()
+
+    def _page_rows(self, request: pb.ExportRequest) -> int:
+        n = min(request.max_rows or EXPORT_PAGE_ROWS, EXPORT_PAGE_ROWS)
+        table = self.shard.tables.get(request.table)  # if there is none, the shard will say it
+        return n if table is None else min(n, max(1, EXPORT_PAGE_BYTES // (4 * table.config.dim)))
 
     def _target(self, request: pb.PullRequest | pb.PushHead) -> Target:
         what = request.WhichOneof("what")

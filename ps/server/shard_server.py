@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from prometheus_client import CollectorRegistry
 
-from ps.config import ServiceConfig
+from ps.config import ServiceConfig, TableConfig
 from ps.kernels import warm_up
 from ps.server.dispatch import Dispatcher, Handler
 from ps.server.metrics import MetricsServer, RpcMetrics
@@ -13,29 +15,57 @@ from ps.server.service import ShardService
 from ps.shard import Shard
 from ps.wire import methods
 from ps.wire.methods import Method
-from ps.wire.routing import Routing, ShardInfo
+from ps.wire.routing import UNKNOWN, Routing, ShardInfo, new_epoch
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What a shard tells a coordinator that starts anew."""
+
+    info: ShardInfo
+    routing: Routing
+    """As it was last told; UNKNOWN if it never was."""
+    tables: tuple[TableConfig, ...]
 
 
 class ShardServer:
-    """One shard on one port. Alone it is a whole service; in a cluster the coordinator hands it a routing table."""
+    """One shard on one port. `alone` it is a whole service; otherwise it answers Unavailable to whoever asks what it
+    serves until a coordinator hands it a routing table. `state_lost`: it never serves, and this is why."""
 
-    def __init__(self, shard_id: int = 0, config: ServiceConfig | None = None) -> None:
+    def __init__(
+        self,
+        shard_id: int = 0,
+        config: ServiceConfig | None = None,
+        *,
+        alone: bool = True,
+        state_lost: str | None = None,
+    ) -> None:
         config = config or ServiceConfig()
         warm_up()  # the first request must not wait for a compiler
         registry = CollectorRegistry()
         self.shard = Shard(shard_id, config)
-        self.service = ShardService(self.shard, Routing.even(0, [ShardInfo(shard_id, "")]), config)
+        self.service = ShardService(self.shard, UNKNOWN, config, state_lost)
         self.dispatcher = dispatcher(self.service, RpcMetrics(registry), config)
         self._grpc = GrpcServer(self.dispatcher, config)
         self._metrics = MetricsServer(self.shard, registry, config.host) if config.metrics else None
         self.address = self._grpc.address
         self.metrics_address = self._metrics.address if self._metrics else ""
-        self.set_routing(Routing.even(1, [self.info], coordinator=self.address))
+        if state_lost is not None:
+            self._grpc.set_serving(False)
+        if alone:
+            self.set_routing(Routing.even(new_epoch(), [self.info], coordinator=self.address))
 
     @property
     def info(self) -> ShardInfo:
-        """Where this shard is."""
-        return ShardInfo(self.shard.shard_id, self.address, self.metrics_address)
+        """Where this shard is and how it fares."""
+        state = "SERVING" if self.service.state_lost is None else "STATE_LOST"
+        return ShardInfo(self.shard.shard_id, self.address, self.metrics_address, state)
+
+    @property
+    def report(self) -> ShardReport:
+        """All that a coordinator needs to know of it."""
+        tables = tuple(table.config for table in list(self.shard.tables.values()))
+        return ShardReport(self.info, self.service.routing, tables)
 
     def set_routing(self, routing: Routing) -> None:
         """Requests routed by any other epoch are refused from now on."""

@@ -39,6 +39,10 @@ class Engine:
         """Queues a task; raises ResourceExhausted when too many wait."""
         if self._tasks.qsize() >= self._max_queue:
             raise ResourceExhausted(f"{self._max_queue} requests wait for the engine already", retry_after_s=0.05)
+        return self.post(task)
+
+    def post(self, task: Callable[[], T]) -> Future[T]:
+        """Queues a task that belongs to one accepted before: however many wait."""
         future: Future[T] = Future()
         with self._closing:  # nothing may queue behind the closing mark, where nobody would answer it
             if self._closed:

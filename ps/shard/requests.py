@@ -23,10 +23,12 @@ class TableIds:
 
 @dataclass(frozen=True)
 class StepRef:
-    """The handle of a prepared step."""
+    """The handle of a prepared step. Prepared under another routing table it is another one: the ids that a worker
+    meant for this shard have changed."""
 
     worker_id: int
     step: int
+    routing_epoch: int = 0
 
 
 Target = StepRef | Sequence[TableIds]

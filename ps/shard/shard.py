@@ -6,9 +6,12 @@ changed nothing, or is applied whole and is in the ledger.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar, cast
 
 import numpy as np
@@ -20,14 +23,24 @@ from ps.kernels.unique import has_duplicates
 from ps.shard.assistant import Assistant
 from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger, WriteId
+from ps.shard.look_ahead import LookAhead
 from ps.shard.requests import Gradients, PushResult, Rows, StepRef, TableIds, Target, WriteResult
+from ps.shard.rising import Rising
 from ps.shard.staleness import Staleness
-from ps.shard.steps import LookAhead, Resolved, Steps
+from ps.shard.steps import Resolved, Steps
 from ps.shard.stream import Allocate, RowStream, plain
-from ps.storage.hot import Ids
+from ps.storage.arena import Slots
+from ps.storage.disk import Disk
+from ps.storage.tier import Flags
 from ps.table import Table
 
 R = TypeVar("R", PushResult, WriteResult)
+
+
+log = logging.getLogger(__name__)
+
+IO_THREADS = 4
+"""They wait for the disk; RocksDB's own work is on threads of its own."""
 
 
 class Shard:
@@ -40,10 +53,16 @@ class Shard:
         self.shard_id = shard_id
         self.version = 0
         self.repeats = 0
+        self.rows_late = 0
+        """Rows read from disk while a pull or a push waited for them: their prepare was lost, late, or never sent."""
+        self.disk_errors = 0
         self.staleness = Staleness()
         self.tables: dict[str, Table] = {}
         self.engine = Engine(str(shard_id), max_queue=config.max_requests)
         self._assistant = Assistant(str(shard_id))
+        self._disk = _open_disk(config, shard_id)
+        self._io = ThreadPoolExecutor(IO_THREADS, thread_name_prefix=f"io-{shard_id}")
+        self._closing = False
         self._clock = clock
         self._max_body_bytes = config.max_body_bytes
         self._ledger: Ledger[PushResult | WriteResult] = Ledger(config.ledger_window, config.max_ledger_bytes)
@@ -57,7 +76,7 @@ class Shard:
         def run() -> bool:
             existing = self.tables.get(config.name)
             if existing is None:
-                self.tables[config.name] = Table(config, self._assistant.share)
+                self.tables[config.name] = Table(config, self._assistant.share, self._disk)
                 return True
             if not exist_ok:
                 raise TableExists(f"table {config.name!r} exists; pass exist_ok=True to use it as it is")
@@ -77,6 +96,8 @@ class Shard:
             self._steps.forget_table(name)
             del self.tables[name]
             table.close()
+            if self._disk is not None:
+                self._disk.drop(name)
             return True
 
         return self.engine.run(run)
@@ -84,17 +105,21 @@ class Shard:
     # the step protocol
 
     def prepare(self, ref: StepRef, ids: Sequence[TableIds]) -> int:
-        """Resolves the ids of a step ahead of its pull. Ids unique in each table. Returns the version."""
-        _check_unique(ids)
+        """Resolves the ids of a step ahead of its pull, and brings their rows into RAM. Ids unique in each table.
 
-        def run() -> int:
-            tables = self._resolve(ids)
-            for resolved in tables:
-                resolved.slots()
-            self._steps.add(ref, tables, self._clock())
+        Returns the version.
+        """
+        _check_unique(ids)
+        rising = self._begin(ids)
+        if rising.waits:
+            self._read(rising)
+
+        def add() -> int:
+            rising.finish()
+            self._steps.add(ref, rising.tables, self._clock())
             return self.version
 
-        return self.engine.run(run)
+        return self.engine.run(add)
 
     def pull(self, target: Target, return_exists: bool = False, allocate: Allocate = plain) -> RowStream:
         """Rows in the order of the ids; changes nothing. Errors are raised by the stream's `head()`.
@@ -103,35 +128,51 @@ class Shard:
         """
         stream = RowStream(allocate)
 
-        def run() -> None:
-            try:
+        def begin() -> None:
+            with stream.failing():
                 tables = self._resolve(target)
                 self._check_body(tables)
                 if isinstance(target, StepRef):
                     for resolved in tables:
                         resolved.slots()
-                stream.fill(self.version, tables, return_exists)
-            except BaseException as error:
-                stream.fail(error)
-                raise
+                rising = Rising(tables)
+                if self._disk is not None:
+                    rising.begin()
+                if rising.waits:
+                    self._io.submit(read, rising)
+                else:
+                    fill(rising)
 
-        self.engine.submit(run)
+        def read(rising: Rising) -> None:
+            with stream.failing():
+                try:
+                    rising.read()
+                except BaseException:
+                    self.engine.post(rising.abandon)
+                    raise
+                self.engine.post(lambda: fill(rising))
+
+        def fill(rising: Rising) -> None:
+            with stream.failing():
+                try:
+                    self.rows_late += rising.beside()
+                    stream.fill(self.version, rising.tables, return_exists)
+                finally:
+                    rising.let_go()
+
+        self.engine.submit(begin)
         return stream
 
     def look_ahead(self, target: Target) -> LookAhead:
-        """Checks a push's ids and has their rows looked up while its gradients are still arriving."""
-        ahead = LookAhead(target)
-        if isinstance(target, StepRef):
-            return ahead
-
-        def run() -> None:
-            tables = self._resolve(target)
-            for resolved in tables:
-                resolved.slots()
-            ahead.tables = tables
-
-        self.engine.submit(run)
-        _check_unique(target)
+        """Has a push's rows brought up while its gradients are still arriving. For a `with` statement."""
+        ahead = LookAhead(target, self.engine, self._io)
+        self.engine.submit(lambda: ahead.begin(lambda: self._resolve(target)))
+        if not isinstance(target, StepRef):
+            try:
+                _check_unique(target)  # beside the engine's work, not before it
+            except BaseException:
+                ahead.close()
+                raise
         return ahead
 
     def push(
@@ -139,17 +180,21 @@ class Shard:
     ) -> PushResult:
         """Applies finite gradients, all or nothing, once per (worker_id, sequence). Ids unique in each table."""
         target = ahead.target
+        ahead.wait()
 
         def apply() -> PushResult:
-            tables = ahead.tables if ahead.is_valid(self.tables) else self._resolve(target)
+            tables = ahead.tables(self.tables) or self._resolve(target)
             _check_gradients(tables, gradients)
             counts = [_counts(resolved.ids) for resolved in tables]
+            self._raise_late(tables)
             _create_rows(tables)  # the last step that can fail
             self.version += 1
             for resolved, counts_N, part in zip(tables, counts, gradients, strict=True):
-                resolved.table.apply(resolved.slots(), counts_N, part.blocks, self.version)
+                resolved.table.apply(resolved.slots(), counts_N, part.blocks)
+            ahead.let_go()
             if isinstance(target, StepRef):
                 self._steps.finish(target)
+            self._maintain()
             staleness = self.staleness.observe(self.version, pulled_version)
             return PushResult(self.version, staleness)
 
@@ -160,30 +205,25 @@ class Shard:
 
     def upsert(self, write: WriteId, ids: TableIds, blocks: Sequence[Rows]) -> WriteResult:
         """Sets values, creating rows. Ids unique, values finite."""
-        _check_unique([ids])
 
-        def apply() -> npt.NDArray[np.bool_]:
-            table = self._table(ids.table)
+        def apply(table: Table) -> Flags:
             table.check(len(ids.ids_N), blocks)
             return table.upsert(ids.ids_N, blocks)
 
-        return self._write(write, apply)
+        return self._write(write, ids, apply)
 
     def assign(self, write: WriteId, ids: TableIds, blocks: Sequence[Rows]) -> WriteResult:
         """Sets the values of rows that exist. Ids unique, values finite."""
-        _check_unique([ids])
 
-        def apply() -> npt.NDArray[np.bool_]:
-            table = self._table(ids.table)
+        def apply(table: Table) -> Flags:
             table.check(len(ids.ids_N), blocks)
             return table.assign(ids.ids_N, blocks)
 
-        return self._write(write, apply)
+        return self._write(write, ids, apply)
 
     def remove(self, write: WriteId, ids: TableIds) -> WriteResult:
         """Drops rows. Ids unique."""
-        _check_unique([ids])
-        return self._write(write, lambda: self._table(ids.table).remove(ids.ids_N))
+        return self._write(write, ids, lambda table: table.remove(ids.ids_N))
 
     # reading
 
@@ -204,6 +244,8 @@ class Shard:
                 "steps_prepared": self._steps.prepared,
                 "steps_expired": self._steps.expired,
                 "steps_held": len(self._steps),
+                "rows_late": self.rows_late,
+                "disk_errors": self.disk_errors,
                 "tables": {name: table.stats() for name, table in self.tables.items()},
                 "bytes": self.memory_usage(),
             }
@@ -219,11 +261,15 @@ class Shard:
 
     def close(self) -> None:
         """Finishes queued work, ends the engine and gives the tables' memory back."""
+        self._closing = True
+        self._io.shutdown()
         self.engine.close()
         self._assistant.close()
         for table in self.tables.values():
             table.close()
         self.tables.clear()
+        if self._disk is not None:
+            self._disk.close()
 
     # on the engine thread
 
@@ -247,8 +293,75 @@ class Shard:
                 "ask for fewer ids at once"
             )
 
-    def _write(self, write: WriteId, apply: Callable[[], npt.NDArray[np.bool_]]) -> WriteResult:
-        return self._once(write, lambda: WriteResult.of(self.version, apply()))[0]
+    def _raise_late(self, tables: Sequence[Resolved]) -> None:
+        """Reads what is on disk still, while the engine waits: rows whose prepare was lost, or that have gone down
+        since. Rarely any."""
+        rising = Rising(tables)
+        rising.begin()
+        if rising.waits:
+            rising.read()
+            self.rows_late += rising.finish()
+        rising.let_go()
+
+    def _maintain(self) -> None:
+        """Begins to move rows down that are too many in RAM."""
+        for table in self.tables.values():
+            self._move_down(table)
+
+    def _move_down(self, table: Table) -> None:
+        demotion = None if self._closing else table.maintain()
+        if demotion is None:
+            return
+
+        def write() -> None:
+            demotion.write()
+            self.engine.post(finish)
+
+        def finish() -> None:
+            error = table.store.finish(demotion)
+            if error is None:
+                self._move_down(table)
+            else:
+                self.disk_errors += 1
+                log.error("table %s: rows cannot go down: %s", table.config.name, error)
+
+        self._io.submit(write)
+
+    # on any other thread
+
+    def _begin(self, ids: Sequence[TableIds]) -> Rising:
+        """Holds the rows of these ids that are in RAM."""
+
+        def run() -> Rising:
+            rising = Rising(self._resolve(ids))
+            rising.begin()
+            return rising
+
+        return self.engine.run(run)
+
+    def _read(self, rising: Rising) -> None:
+        try:
+            rising.read()
+        except BaseException:
+            self.engine.post(rising.abandon)
+            raise
+
+    def _write(self, write: WriteId, ids: TableIds, apply: Callable[[Table], Flags]) -> WriteResult:
+        _check_unique([ids])
+        rising = self._begin([ids])
+        if rising.waits:
+            self._read(rising)
+
+        def run() -> WriteResult:
+            try:
+                rising.finish()
+                table = self._table(ids.table)
+                self._raise_late([Resolved(table, ids)])
+                return WriteResult.of(self.version, apply(table))
+            finally:
+                rising.let_go()
+
+        return self._once(write, run)[0]
 
     def _once(self, write: WriteId, apply: Callable[[], R]) -> tuple[R, bool]:
         """The result, and whether it came from the ledger."""
@@ -267,14 +380,12 @@ class Shard:
 
 def _create_rows(tables: Sequence[Resolved]) -> None:
     """A row for every id of every table; after an error, none that was not there before."""
-    created: list[tuple[Table, Ids]] = []
+    created: list[tuple[Resolved, Slots]] = []
     try:
-        for resolved in tables:
-            table = resolved.table
-            created.append((table, table.create_missing(resolved.ids.ids_N, resolved.slots())))
+        created.extend((resolved, resolved.create_missing()) for resolved in tables)
     except BaseException:
-        for table, ids_N in created:
-            table.undo_create(ids_N)
+        for resolved, positions_N in created:
+            resolved.table.undo_create(resolved.slots(), positions_N)
         raise
 
 
@@ -299,3 +410,9 @@ def _check_gradients(tables: Sequence[Resolved], gradients: Sequence[Gradients])
         raise LengthMismatch(f"the step has tables {asked}, the gradients are for {sent}")
     for resolved, part in zip(tables, gradients, strict=True):
         resolved.table.check(len(resolved.ids.ids_N), part.blocks)
+
+
+def _open_disk(config: ServiceConfig, shard_id: int) -> Disk | None:
+    if config.disk_path is None:
+        return None
+    return Disk(Path(config.disk_path) / f"shard-{shard_id}", config.disk_cache_bytes)

@@ -1,66 +1,131 @@
 """Prepared steps: ids resolved to slots ahead of the pull and the push that will use them.
 
-Slots never move, but a row may be removed between prepare and push and its slot given to another id. The table's
-`layout_epoch` tells: when it has changed, the ids are looked up again. Ids that had no row are looked up again anyway.
+Rows that a step holds do not move, but one may be removed between prepare and push and its slot given to another id.
+The table's `layout_epoch` tells: when it has changed, the ids are looked up again. So are, each time, ids without a row
+in RAM.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ps.errors import StepNotFound
-from ps.shard.requests import Rows, StepRef, TableIds, Target
-from ps.storage.hot import Slots
+from ps.shard.requests import Rows, StepRef, TableIds
+from ps.storage.arena import Slots
+from ps.storage.store import Fetch
+from ps.storage.tier import Flags, Ids, Records
 from ps.table import Table
 
 
 class Resolved:
-    """Ids of one table and, once looked up, their slots."""
+    """Ids of one table and, once looked up, their slots. While it is held, the rows found stay in RAM."""
 
     def __init__(self, table: Table, ids: TableIds) -> None:
         self.table = table
         self.ids = ids
+        self.beside: Beside | None = None
+        """Rows that are read from disk for this pull alone."""
         self._slots_N: Slots | None = None
         self._layout_epoch = 0
+        self._holds = 0
+        self._pinned: list[Slots] = []
 
     @property
     def nbytes(self) -> int:
         """Bytes of ids, counts and slots."""
-        held = (self.ids.ids_N, self.ids.counts_N, self._slots_N)
+        held = (self.ids.ids_N, self.ids.counts_N, self._slots_N, *self._pinned)
         return sum(array.nbytes for array in held if array is not None)
 
     def slots(self) -> Slots:
-        """The slot of each id as of now, -1 where there is no row."""
+        """The slot of each id as of now, -1 where there is no row in RAM."""
         if self._slots_N is None or self._layout_epoch != self.table.layout_epoch:
             self._slots_N = self.table.find(self.ids.ids_N)
             self._layout_epoch = self.table.layout_epoch
+            self._pinned = []  # pins end with the layout that they were made in
+            self._pin(self._slots_N[self._slots_N >= 0])
         else:
             missing_N = np.flatnonzero(self._slots_N < 0)
             if len(missing_N):
-                self._slots_N[missing_N] = self.table.find(self.ids.ids_N[missing_N])
+                found_N = self.table.find(self.ids.ids_N[missing_N])
+                self._slots_N[missing_N] = found_N
+                self._pin(found_N[found_N >= 0])
         return self._slots_N
+
+    def hold(self) -> None:
+        """Keeps in RAM what is there and what will be found there, until `let_go` has been called as often."""
+        self._holds += 1
+        if self._holds == 1:
+            self._slots_N = None
+            self.slots()
+
+    def let_go(self) -> None:
+        """The rows may move again: slots found so far mean nothing from now on."""
+        self._holds -= 1
+        if not self._holds:
+            if self._layout_epoch == self.table.layout_epoch:
+                for slots_N in self._pinned:
+                    self.table.pin(slots_N, -1)
+            self._pinned = []
+            self._slots_N = None
+
+    def create_missing(self) -> Slots:
+        """A row for every id; returns the positions that had none."""
+        return self.table.create_missing(self.ids.ids_N, self.slots())
+
+    def fetch(self) -> Fetch | None:
+        """Begins to read the rows that are on disk; None if there are none."""
+        if not self.table.store.has_below:
+            return None
+        return self.table.store.fetch(self.ids.ids_N[self.slots() < 0])
+
+    def read_beside(self, records: Sequence[Records]) -> None:
+        """Takes rows from disk that this pull reads and nobody else."""
+        if any(map(len, records)):
+            self.beside = Beside(records, self.table.config.dim)
 
     def read(self, start: int, end: int, out_ND: Rows) -> None:
         """Values of ids [start, end). Looks up just these if none was looked up before."""
         ids_N = self.ids.ids_N[start:end]
         slots_N = self.table.find(ids_N) if self._slots_N is None else self._slots_N[start:end]
         self.table.lookup(ids_N, slots_N, out_ND)
+        if self.beside is not None:
+            self.beside.read(ids_N, slots_N, out_ND)
+
+    def exists(self) -> Flags:
+        """Which ids have a row, in RAM or among those read beside."""
+        found_N = self.slots() >= 0
+        return found_N if self.beside is None else found_N | self.beside.has(self.ids.ids_N)
+
+    def _pin(self, slots_N: Slots) -> None:
+        if self._holds and len(slots_N):
+            self.table.pin(slots_N, 1)
+            self._pinned.append(slots_N)
 
 
-@dataclass
-class LookAhead:
-    """What a push is about, and what is known of it before its gradients are there."""
+class Beside:
+    """Rows of one table that were read from disk for one pull and stay there: a pull changes nothing."""
 
-    target: Target
-    tables: list[Resolved] = field(default_factory=list)
-    """Filled on the engine thread; empty if it has not run, or failed: then the push finds out itself."""
+    def __init__(self, records: Sequence[Records], dim: int) -> None:
+        ids_N = np.concatenate([part.ids_N for part in records])
+        values_ND = np.concatenate([part.rows_NB.view(np.float32)[:, :dim] for part in records])
+        order_N = np.argsort(ids_N)
+        self._ids_N, self._values_ND = ids_N[order_N], values_ND[order_N]
 
-    def is_valid(self, tables: Mapping[str, Table]) -> bool:
-        """Whether the tables looked up are there still."""
-        return bool(self.tables) and all(tables.get(r.ids.table) is r.table for r in self.tables)
+    def read(self, ids_N: Ids, slots_N: Slots, out_ND: Rows) -> None:
+        """Writes the values of those ids that have no slot and are here."""
+        missing_N = np.flatnonzero(slots_N < 0)
+        if not len(missing_N):
+            return
+        places_N = np.minimum(np.searchsorted(self._ids_N, ids_N[missing_N]), len(self._ids_N) - 1)
+        here_N = self._ids_N[places_N] == ids_N[missing_N]
+        out_ND[missing_N[here_N]] = self._values_ND[places_N[here_N]]
+
+    def has(self, ids_N: Ids) -> Flags:
+        """Which ids are here."""
+        return np.isin(ids_N, self._ids_N)
 
 
 @dataclass(frozen=True)
@@ -101,8 +166,9 @@ class Steps:
         step = self._steps.get(ref)
         if step is None:
             raise StepNotFound(
-                f"step {ref.step} of worker {ref.worker_id:#x} is not prepared here: it expired after "
-                f"{self._ttl_s:g} s, was pushed already, or its prepare was lost (send the ids instead)"
+                f"step {ref.step} of worker {ref.worker_id:#x} is not prepared here under routing table "
+                f"{ref.routing_epoch}: it expired after {self._ttl_s:g} s, was pushed already, or its prepare was lost "
+                "(send the ids instead)"
             )
         return step.tables
 
@@ -111,6 +177,8 @@ class Steps:
         step = self._steps.pop(ref, None)
         if step is not None:
             self.nbytes -= step.nbytes
+            for resolved in step.tables:
+                resolved.let_go()
 
     def forget_table(self, name: str) -> None:
         """The table was dropped: steps that name it are gone."""

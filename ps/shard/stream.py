@@ -7,6 +7,7 @@ chunk's floats lie is the caller's choice: the server gives the memory of the ve
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
 
@@ -38,7 +39,7 @@ class RowStream:
     def fill(self, version: int, tables: Sequence[Resolved], return_exists: bool) -> None:
         """Reads everything, a chunk at a time. Ids that are not resolved yet are looked up with their chunk."""
         shapes = [
-            PulledTable(r.table.config.dim, len(r.ids.ids_N), r.slots() >= 0 if return_exists else None) for r in tables
+            PulledTable(r.table.config.dim, len(r.ids.ids_N), r.exists() if return_exists else None) for r in tables
         ]
         self._filled.put(PullHead(version, shapes))
         for cuts in _chunks(tables):
@@ -54,6 +55,15 @@ class RowStream:
     def fail(self, error: BaseException) -> None:
         """The reader raises this."""
         self._filled.put(error)
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """An error inside is the reader's."""
+        try:
+            yield
+        except BaseException as error:
+            self.fail(error)
+            raise
 
     def head(self) -> PullHead:
         """Waits for the head; raises what the engine raised."""

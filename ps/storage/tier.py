@@ -57,10 +57,13 @@ class Tier(Protocol):
         """Rows held."""
 
     def read(self, ids_N: Ids) -> list[Records]:
-        """The rows of those ids that are here, in any order; one element for each length of row that occurs."""
+        """The rows of those ids that are here, in any order; one element for each length of row that occurs.
+
+        Raises CorruptRow, which has the sound rows, where what is here is not what was written.
+        """
 
     def write(self, records: Records) -> None:
-        """Takes rows in, also over older ones of the same id. All of them, or an error and none is lost below."""
+        """Takes rows in, also over older ones of the same id. All of them, or it raises and has changed nothing."""
 
     def discard(self, ids_N: Ids) -> None:
         """Drops rows; ids without one are left out."""

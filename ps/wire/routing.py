@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,7 +26,11 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class Routing:
-    """Which shard owns which partition. `epoch` rises with every change; a shard refuses any other than its own."""
+    """Which shard owns which partition; without shards, not known yet.
+
+    Every incarnation of a service has an `epoch` of its own, which rises when partitions move; a shard refuses any
+    other than its own. Addresses and states may change under one epoch.
+    """
 
     epoch: int
     shards: tuple[ShardInfo, ...]
@@ -63,6 +68,15 @@ class Routing:
             raise InvalidArgument(f"routing table gives a partition to shard {owners.max()} of {shards}")
         infos = tuple(ShardInfo(s.shard_id, s.address, s.metrics_address, s.state) for s in message.shards)
         return cls(message.epoch, infos, owners, message.coordinator)
+
+
+UNKNOWN = Routing.even(0, [])
+"""Before anybody has said."""
+
+
+def new_epoch() -> int:
+    """Milliseconds since 1970: what no service had that listened on the same ports before this one."""
+    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True)

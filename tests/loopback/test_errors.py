@@ -123,6 +123,12 @@ WIRE_ERRORS: dict[str, tuple[type[PsError], Push]] = {
             1, [("t", 1, DIM), ("u", 1, DIM)], one_row, rows_bytes([1, 1, 1, -INF]), ids=id_set(t=[1], u=[1])
         ),
     ),
+    "infinity in fp16": (
+        ps.NonFiniteGradient,
+        lambda c: c.push(
+            1, [("t", 1, DIM)], np.array([1, INF, 1, 1], "<f2").tobytes(), ids=id_set(t=[1]), dtype=pb.DTYPE_FP16
+        ),
+    ),
     "NaN in an upsert": (
         ps.NonFiniteGradient,
         lambda c: c.write(1, table_ids("t", [1]), DIM, rows_bytes([NAN] * DIM)),
@@ -217,14 +223,14 @@ def test_a_sequence_with_another_body_is_a_conflict_and_one_too_old_as_well(star
 
 def test_a_push_that_its_client_breaks_off_changes_nothing(server: ShardServer) -> None:
     """The head and half of the rows were there."""
-    head = REQUESTS[methods.PUSH][0].SerializeToString()
-
-    def body() -> Iterator[bytes]:
-        yield head
-        yield codec.payload_message(one_row)
-        raise ConnectionAbortedError
-
     with RawCalls(server.address) as calls:
+        head = requests(calls.header)[methods.PUSH][0].SerializeToString()
+
+        def body() -> Iterator[bytes]:
+            yield head
+            yield codec.payload_message(one_row)
+            raise ConnectionAbortedError
+
         assert isinstance(error_of(calls.transport.stream_in, methods.PUSH, body(), 5.0), PsError)
 
 
@@ -239,6 +245,8 @@ def test_a_push_that_its_client_breaks_off_changes_nothing(server: ShardServer) 
         (ps.TableNotFound, lambda c: next(c.export("absent"))),
         (ps.DtypeMismatch, lambda c: c.pull("t", [0.5])),
         (ps.DtypeMismatch, lambda c: c.push("t", [1], [[1, 2, 3, 4]])),
+        (ps.DtypeMismatch, lambda c: c.pull("t", [[1], [1, 2]])),
+        (ps.DtypeMismatch, lambda c: c.push("t", [1, 2], [[1.0] * DIM, [1.0]])),
         (ps.DimensionMismatch, lambda c: c.push("t", [1, 2], np.ones((2, 5)))),
         (ps.LengthMismatch, lambda c: c.push("t", [1, 2], np.ones((3, DIM)))),
         (ps.NonFiniteGradient, lambda c: c.push("t", [1, 2], block([1, NAN]))),
@@ -261,6 +269,32 @@ def test_what_a_user_does_wrong_has_a_class_of_its_own(
     with ps.connect(server.address) as client, pytest.raises(error) as raised:
         call(client)
     assert type(raised.value) is error
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+@pytest.mark.parametrize("wire_dtype", ["fp32", "fp16"])
+def test_one_shards_bad_part_is_found_before_any_shard_gets_its_own(
+    cluster: LoopbackCluster, wire_dtype: str, value: float
+) -> None:
+    """A shard that refuses its part cannot undo what the others have applied. The step may be mended and pushed."""
+    ids, grads = np.repeat(np.arange(-30, 30), 2), block(np.ones(120))
+    grads[2 * 37] = value
+    with ps.connect(cluster.address, wire_dtype=wire_dtype) as client:
+        client.create_table(summing())
+        step = client.prepare({"t": ids})
+        for call in (
+            lambda: step.push({"t": grads}),
+            lambda: client.push("t", ids, grads),
+            lambda: client.upsert("t", ids[::2], grads[::2]),
+            lambda: client.assign("t", ids[::2], grads[::2]),
+        ):
+            with pytest.raises(ps.NonFiniteGradient, match=rf"table 't': {value} in the row of id 7; nothing was sent"):
+                call()
+        assert client.stats()["client"]["sent_bytes"].keys().isdisjoint({"Push", "Write"})
+        assert client.size("t") == 0
+        grads[2 * 37] = 1
+        step.push({"t": grads})
+        np.testing.assert_array_equal(client.pull("t", ids), -2 * grads)
 
 
 def test_rows_too_large_to_hold_are_refused_in_pulls_too(start_server: StartServer) -> None:
@@ -297,8 +331,7 @@ def test_a_client_with_an_old_routing_table_fetches_the_new_one(
         client.push("t", range(50), block(range(50)))
         old = cluster.coordinator.routing
         cluster.coordinator.routing = Routing.even(old.epoch + 1, old.shards, old.coordinator)
-        for server in cluster.servers:
-            server.set_routing(cluster.coordinator.routing)
+        cluster.tell(cluster.coordinator.routing)
         call(client)
         assert client.connection.routing.epoch == old.epoch + 1
         np.testing.assert_array_equal(client.pull("t", range(50)), -block(range(50)))
@@ -346,41 +379,40 @@ def test_a_coordinator_without_shards_yet_is_unavailable_not_wrong(monkeypatch: 
 # bytes from anywhere
 
 
-REQUESTS: dict[Method, list[Message]] = {
-    methods.PREPARE: [pb.PrepareRequest(header=pb.Header(routing_epoch=1), step=1, ids=id_set(t=[1, 2]))],
-    methods.PULL: [
-        pb.PullRequest(header=pb.Header(routing_epoch=1), ids=id_set(t=[1, 2]), return_exists=True, dtype=pb.DTYPE_FP16)
-    ],
-    methods.PUSH: [
-        pb.PushChunk(
-            head=pb.PushHead(
-                header=pb.Header(routing_epoch=1, worker_id=1),
-                sequence=1,
-                ids=id_set(t=[1, 2]),
-                tables=[pb.PushedTable(table="t", rows=2, dim=DIM)],
-            )
-        ),
-        pb.PushChunk(payload=one_row * 2),
-    ],
-    methods.WRITE: [
-        pb.WriteChunk(
-            head=pb.WriteHead(
-                header=pb.Header(routing_epoch=1, worker_id=1),
-                sequence=1,
-                mode=pb.WRITE_MODE_UPSERT,
-                ids=table_ids("t", [1, 2]),
-                shape=pb.PushedTable(table="t", rows=2, dim=DIM),
-            )
-        ),
-        pb.WriteChunk(payload=one_row * 2),
-    ],
-    methods.REMOVE: [pb.RemoveRequest(header=pb.Header(routing_epoch=1), ids=table_ids("t", [1, 2]))],
-    methods.EXPORT: [pb.ExportRequest(header=pb.Header(routing_epoch=1), table="t", cursor=1, max_rows=10)],
-    methods.DESCRIBE: [control.DescribeRequest()],
-    methods.CREATE_TABLE: [control.CreateTableRequest(config_json=summing("n", dim=2).to_json(), exist_ok=True)],
-    methods.DROP_TABLE: [control.DropTableRequest(table="absent", missing_ok=True)],
-    methods.STATS: [control.StatsRequest()],
-}
+def requests(header: pb.Header) -> dict[Method, list[Message]]:
+    return {
+        methods.PREPARE: [pb.PrepareRequest(header=header, step=1, ids=id_set(t=[1, 2]))],
+        methods.PULL: [pb.PullRequest(header=header, ids=id_set(t=[1, 2]), return_exists=True, dtype=pb.DTYPE_FP16)],
+        methods.PUSH: [
+            pb.PushChunk(
+                head=pb.PushHead(
+                    header=header,
+                    sequence=1,
+                    ids=id_set(t=[1, 2]),
+                    tables=[pb.PushedTable(table="t", rows=2, dim=DIM)],
+                )
+            ),
+            pb.PushChunk(payload=one_row * 2),
+        ],
+        methods.WRITE: [
+            pb.WriteChunk(
+                head=pb.WriteHead(
+                    header=header,
+                    sequence=1,
+                    mode=pb.WRITE_MODE_UPSERT,
+                    ids=table_ids("t", [1, 2]),
+                    shape=pb.PushedTable(table="t", rows=2, dim=DIM),
+                )
+            ),
+            pb.WriteChunk(payload=one_row * 2),
+        ],
+        methods.REMOVE: [pb.RemoveRequest(header=header, ids=table_ids("t", [1, 2]))],
+        methods.EXPORT: [pb.ExportRequest(header=header, table="t", cursor=1, max_rows=10)],
+        methods.DESCRIBE: [control.DescribeRequest()],
+        methods.CREATE_TABLE: [control.CreateTableRequest(config_json=summing("n", dim=2).to_json(), exist_ok=True)],
+        methods.DROP_TABLE: [control.DropTableRequest(table="absent", missing_ok=True)],
+        methods.STATS: [control.StatsRequest()],
+    }
 
 
 @pytest.fixture(scope="module")
@@ -396,7 +428,8 @@ def fuzzed() -> str:
 @given(data=st.data())
 def test_no_bytes_whatever_are_an_internal_error(fuzzed: str, method: Method, data: st.DataObject) -> None:
     """A well-formed request with bytes changed, cut and inserted: answered, or refused by a class that says why."""
-    messages = [message.SerializeToString() for message in REQUESTS[method]]
+    with RawCalls(fuzzed, transport=InProcessTransport(fuzzed)) as calls:
+        messages = [message.SerializeToString() for message in requests(calls.header)[method]]
     for _ in range(data.draw(st.integers(0, 3))):
         at = data.draw(st.integers(0, len(messages) - 1))
         message = bytearray(messages[at])
@@ -405,7 +438,6 @@ def test_no_bytes_whatever_are_an_internal_error(fuzzed: str, method: Method, da
         message[where : where + cut] = data.draw(st.binary(max_size=4))
         messages[at] = bytes(message)
     with RawCalls(fuzzed, transport=InProcessTransport(fuzzed)) as calls:
-        calls.header = pb.Header(routing_epoch=1, worker_id=1)
         try:
             assert calls.call(method, *messages) or method.shape is Shape.STREAM_OUT
         except ps.InternalError as error:

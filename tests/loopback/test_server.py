@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -19,11 +20,14 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from prometheus_client.parser import text_string_to_metric_families
 
 import ps
+from ps.client.connection import Connection
+from ps.client.transport import Transport, open_transport
 from ps.errors import PsError
 from ps.server.shard_server import ShardServer
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec, methods
 from ps.wire.status import from_status
+from tests.clusters import LoopbackCluster
 from tests.conftest import StartServer
 from tests.loopback.tables import DIM, block, summing
 from tests.waiting import busy_engine, until
@@ -64,7 +68,7 @@ def test_a_stub_made_by_hand_from_the_proto_file_is_answered(shard_server: Shard
     """Any gRPC client can speak to a shard: plain protobuf, no framing of ours."""
     with ps.connect(shard_server.address) as client, channel_to(shard_server) as channel:
         client.create_table(summing())
-        header = pb.Header(routing_epoch=1, worker_id=1)
+        header = pb.Header(routing_epoch=client.connection.routing.epoch, worker_id=1)
         push = channel.stream_unary(methods.PUSH.path, pb.PushChunk.SerializeToString, pb.PushResponse.FromString)
         head = pb.PushHead(
             header=header, sequence=1, ids=id_set(t=[3, 4]), tables=[pb.PushedTable(table="t", rows=2, dim=DIM)]
@@ -132,6 +136,17 @@ def test_a_client_waits_out_a_full_server(start_server: StartServer) -> None:
         assert client.pull("t", [1]).tolist() == [[-24.0] * DIM]
 
 
+def test_the_largest_message_can_be_set_by_the_caller(shard_server: ShardServer) -> None:
+    """The service's own limit is a setting too: a trainer must be able to follow it."""
+    with ps.connect(shard_server.address, max_message_bytes=64 << 10) as client:
+        client.create_table(summing())
+        assert client.pull("t", range(1000)).shape == (1000, DIM)
+        with pytest.raises(ps.ResourceExhausted, match="larger than max"):
+            client.pull("t", range(10_000))
+    with pytest.raises(ps.InvalidArgument, match="max_message_bytes=0"):
+        ps.connect(shard_server.address, max_message_bytes=0)
+
+
 # deadlines
 
 
@@ -157,6 +172,49 @@ def test_the_clients_own_deadline_holds_where_none_is_given(shard_server: ShardS
             client.pull("t", [1])
 
 
+class Lost:
+    """A network on which pulls fail, and on which in the end nobody says where the shards are."""
+
+    def __init__(self, error: PsError) -> None:
+        self.error = error
+        self.silent = False
+
+    def open(self, address: str) -> Transport:
+        inner = open_transport(address)
+        asked = inner.unary
+
+        def unary(method: methods.Method, data: bytes, timeout_s: float) -> bytes:
+            if method is methods.DESCRIBE and self.silent:
+                threading.Event().wait(timeout_s)
+                raise ps.DeadlineExceeded("no answer")
+            return asked(method, data, timeout_s)
+
+        def stream_out(method: methods.Method, data: bytes, timeout_s: float) -> Iterator[bytes]:
+            raise self.error
+
+        inner.unary, inner.stream_out = unary, stream_out  # type: ignore[method-assign]
+        return inner
+
+
+@pytest.mark.parametrize("error", [ps.Unavailable("nobody"), ps.StaleRouting("another table")], ids=repr)
+def test_looking_up_the_shards_again_keeps_within_the_callers_deadline(
+    shard_server: ShardServer, error: PsError
+) -> None:
+    lost = Lost(error)
+    with ps.Client(Connection(shard_server.address, lost.open)) as client:
+        client.create_table(summing())
+        lost.silent = True
+        for call in (
+            lambda: client.pull("t", [1], timeout_s=0.5),
+            lambda: client.pull("unknown", [1], timeout_s=0.5),
+            lambda: client.tables(timeout_s=0.5),
+        ):
+            started = time.monotonic()
+            with pytest.raises((ps.Unavailable, ps.DeadlineExceeded)):
+                call()
+            assert time.monotonic() - started < 2.5
+
+
 # the end
 
 
@@ -166,7 +224,7 @@ def test_a_stop_lets_calls_in_progress_finish_and_refuses_new_ones() -> None:
         client.create_table(summing())
         with busy_engine(server.shard) as go:
             push = pool.submit(calls.push, 1, [("t", 1, DIM)], rows_bytes(block([1])), ids=id_set(t=[1]))
-            until(lambda: server.shard.engine.queue_length == 2)  # the look-ahead and the push itself
+            until(lambda: server.shard.engine.queue_length == 1)  # the look-ahead; the push waits for it
             stopping = pool.submit(server.stop)
             until(lambda: type(_error(RawCalls(server.address), methods.DESCRIBE)) is ps.Unavailable)
             assert not push.done()
@@ -224,13 +282,93 @@ def test_a_shard_whose_rows_are_lost_says_so_to_everyone(start_server: StartServ
             step.pull,
             lambda: step.push({"t": block([1])}),
             lambda: client.prepare({"t": [1]}).pull(),
+            lambda: client.size("t"),
+            lambda: client.memory_usage(),
         ):
             with pytest.raises(ps.StateLost, match="shard 0 was restarted"):
                 call()
+        assert [shard["state_lost"] for shard in client.stats()["shards"]] == ["shard 0 was restarted"]
         assert health(server) == NOT_SERVING
         assert client.tables(), "what it was can still be asked"
     with ps.connect(server.address) as late, pytest.raises(ps.StateLost):
         late.pull("t", [1])
+
+
+def test_counts_that_lack_one_shards_rows_are_not_given_for_the_whole(cluster: LoopbackCluster) -> None:
+    with ps.connect(cluster.address) as client:
+        client.create_table(summing())
+        client.push("t", range(100), block(range(100)))
+        assert client.size("t") == 100
+        assert [shard["state_lost"] for shard in client.stats()["shards"]] == [None, None, None]
+        cluster.servers[1].mark_state_lost("shard 1 was restarted")
+        for call in (lambda: client.size("t"), client.memory_usage):
+            with pytest.raises(ps.StateLost, match="shard 1 was restarted"):
+                call()
+        assert [shard["state_lost"] for shard in client.stats()["shards"]] == [None, "shard 1 was restarted", None]
+
+
+def test_every_call_of_a_closed_client_says_that_it_is_closed(client: ps.Client) -> None:
+    client.create_table(summing())
+    step, empty = client.prepare({"t": [1]}), client.prepare({"t": []})
+    step.pull()
+    client.close()
+    client.close()
+    retries = client.connection.traffic.retries
+    for call in (
+        lambda: client.pull("t", [1]),
+        lambda: client.pull("t", []),
+        lambda: client.push("t", [1], block([1])),
+        lambda: client.prepare({"t": [1]}),
+        lambda: client.prepare({"t": []}),
+        lambda: client.upsert("t", [1], block([1])),
+        lambda: client.assign("t", [1], block([1])),
+        lambda: client.remove("t", [1]),
+        lambda: next(client.export("t")),
+        lambda: client.size("t"),
+        client.memory_usage,
+        client.stats,
+        client.tables,
+        lambda: client.create_table(summing("u")),
+        lambda: client.drop_table("t"),
+        step.pull,
+        empty.pull,
+        lambda: step.push({"t": block([1])}),
+    ):
+        with pytest.raises(ps.InvalidArgument, match=r"this client is closed; ps\.connect makes another"):
+            call()
+    assert client.connection.traffic.retries == retries
+    assert not client.connection._transports
+
+
+def test_a_client_that_is_closed_while_others_use_it_gives_them_typed_errors(cluster: LoopbackCluster) -> None:
+    for _ in range(5):
+        client = ps.connect(cluster.address)
+        client.create_table(summing(), exist_ok=True)
+
+        def use(client: ps.Client = client) -> None:
+            while True:
+                client.pull("t", range(100))
+
+        with in_background(4) as pool:
+            users = [pool.submit(use) for _ in range(4)]
+            until(lambda client=client: client.connection.traffic.received.get("Pull", 0) > 0)
+            client.close()
+            assert set(outcomes(users)) == {"InvalidArgument"}
+
+
+def test_a_call_on_a_connection_closed_meanwhile_finds_nobody(shard_server: ShardServer) -> None:
+    """grpc raises a bare ValueError there."""
+    with RawCalls(shard_server.address) as calls:
+        calls.transport.close()
+        for call in (lambda: calls.prepare(1, id_set(t=[1])), lambda: calls.pull(), lambda: calls.push(1, [])):
+            assert type(error_of(call)) is ps.Unavailable
+
+
+def test_close_lets_background_pushes_end(cluster: LoopbackCluster) -> None:
+    with ps.connect(cluster.address) as client:
+        client.create_table(summing())
+        pushes = [client.connection.submit(lambda: client.push("t", range(30), block(np.ones(30)))) for _ in range(40)]
+    assert outcomes(pushes) == ["OK"] * 40
 
 
 FORKED = """

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import ps
 from ps.client.connection import Connection
+from ps.client.transport import Transport, open_transport
 from ps.server.shard_server import ShardServer
 from ps.wire import methods
 from tests.clusters import LoopbackCluster
+from tests.conftest import StartServer
 from tests.faults import Faults, Rates
 from tests.loopback.tables import DIM, block, contents, summing
-from tests.waiting import busy_engine
+from tests.waiting import busy_engine, until
 
 OPTIMIZERS = [ps.SGD(), ps.Adagrad(), ps.RowwiseAdagrad(), ps.Adam(), ps.FTRL()]
 
@@ -138,7 +143,91 @@ def test_the_callers_arrays_are_free_once_prepare_has_returned(shard_server: Sha
         np.testing.assert_array_equal(step.pull()["t"], -block(range(5)))
 
 
+def test_a_step_first_pushed_after_many_other_writes_is_no_conflict(start_server: StartServer) -> None:
+    """Its sequence is taken when it is sent: steps prepared long ahead are not too old to judge."""
+    server = start_server(ledger_window=16)
+    with ps.connect(server.address) as client:
+        client.create_table(summing())
+        step = client.prepare({"t": [1]})
+        for _ in range(20):
+            client.push("t", [2], block([1]))
+        step.push({"t": block([1])})
+        step.push({"t": block([1])})
+        assert contents(client, "t") == {1: [-1.0] * DIM, 2: [-20.0] * DIM}
+
+
+def test_a_step_pushed_by_many_threads_at_once_is_one_push(
+    cluster: LoopbackCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ps.connect(cluster.address) as client, ThreadPoolExecutor(8) as pool:
+        client.create_table(summing())
+        quick = client.new_write
+        monkeypatch.setattr(client, "new_write", lambda batch: (time.sleep(0.01), quick(batch))[1])
+        for number in range(3):
+            step = client.prepare({"t": range(20)})
+            pushes = [pool.submit(step.push, {"t": block(np.ones(20))}) for _ in range(8)]
+            for push in pushes:
+                push.result(30)
+            np.testing.assert_array_equal(client.pull("t", range(20)), -block(np.full(20, number + 1)))
+
+
+def test_a_push_that_waits_for_another_of_its_step_keeps_its_deadline(shard_server: ShardServer) -> None:
+    with ps.connect(shard_server.address) as client, ThreadPoolExecutor(1) as pool:
+        client.create_table(summing())
+        step = client.prepare({"t": [1]})
+        step.pull()
+        with busy_engine(shard_server.shard):
+            first = pool.submit(step.push, {"t": block([1])})
+            until(lambda: step._pushing.locked())
+            with pytest.raises(ps.DeadlineExceeded):
+                step.push({"t": block([1])}, timeout_s=0.2)
+        first.result(20)
+
+
 # hints that come to nothing
+
+
+class SlowPrepares:
+    """A network on which prepares hang until `release`, or until their deadline."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+
+    def open(self, address: str) -> Transport:
+        inner = open_transport(address)
+        passed = inner.unary
+
+        def unary(method: methods.Method, data: bytes, timeout_s: float) -> bytes:
+            if method is methods.PREPARE and not self.release.wait(timeout_s):
+                raise ps.DeadlineExceeded("no answer")
+            return passed(method, data, timeout_s)
+
+        inner.unary = unary  # type: ignore[method-assign]
+        return inner
+
+
+@pytest.mark.parametrize("timeout_s", [0.8, 30.0])
+def test_a_prepare_that_hangs_leaves_the_pull_and_the_push_their_time(
+    cluster: LoopbackCluster, timeout_s: float
+) -> None:
+    """It is a hint: the ids go along with the pull, and the push does not wait for it again."""
+    slow = SlowPrepares()
+    with ps.Client(Connection(cluster.address, slow.open)) as client:
+        client.create_table(summing())
+        steps = [client.prepare({"t": range(100)}) for _ in range(10)]  # more than the client sends at once
+        started = time.monotonic()
+        assert not steps[0].pull(timeout_s=timeout_s)["t"].any()
+        pulled = time.monotonic()
+        assert pulled - started < min(timeout_s / 2, 5.0)
+        steps[0].push({"t": block(np.ones(100))}, timeout_s=timeout_s)
+        assert time.monotonic() - pulled < min(timeout_s / 2, 0.9)
+        np.testing.assert_array_equal(client.pull("t", range(100)), -block(np.ones(100)))
+        steps[-1].pull(timeout_s=0.8)
+        assert all(future.cancelled() for future in steps[-1]._preparing.values()), "what is too late is not sent"
+        slow.release.set()
+        for step in steps[1:]:
+            step.push({"t": block(np.ones(100))})
+        np.testing.assert_array_equal(client.pull("t", range(100)), -block(np.full(100, 10)))
 
 
 def lose_prepares(cluster: LoopbackCluster) -> ps.Client:

@@ -112,7 +112,7 @@ def test_a_coordinator_that_is_new_learns_the_tables_from_the_shards(cluster: Lo
         client.create_table(summing())
     fresh = Coordinator(QUIET)
     try:
-        fresh.assemble([server.info for server in reversed(cluster.servers)])
+        fresh.adopt([server.report for server in reversed(cluster.servers)], 3)
         with ps.connect(fresh.address) as client:
             assert client.tables() == {"t": summing()}
             assert [shard.shard_id for shard in client.connection.routing.shards] == [0, 1, 2]
@@ -127,7 +127,7 @@ def test_a_shard_that_comes_back_at_another_address_is_found_again() -> None:
         client.push("t", range(100), block(range(100)))
         gone = cluster.servers[1]
         gone.stop()
-        with ShardServer(1, QUIET) as back:
+        with ShardServer(1, QUIET, alone=False) as back:
             back.shard.create_table(summing())
             back.set_routing(cluster.coordinator.replace_shard(back.info))
             rows, exists = client.pull("t", range(100), return_exists=True)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,6 +16,7 @@ import ray
 import ps
 from ps.cluster import actors
 from ps.cluster.launch import find_actors
+from ps.wire.routing import split_by_shard
 
 pytestmark = [
     pytest.mark.ray,
@@ -32,10 +34,11 @@ def service() -> Iterator[ps.Service]:
     assert not ray.is_initialized()
 
 
-def kill(actor_name: str) -> None:
-    """kill -9 of the actor's process, found by its own word."""
-    handle = ray.get_actor(actor_name, namespace=actors.NAMESPACE)
-    os.kill(ray.get(handle.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
+def kill(*actor_names: str) -> None:
+    """kill -9 of the actors' processes at the same moment; each says itself which it is."""
+    handles = [ray.get_actor(name, namespace=actors.NAMESPACE) for name in actor_names]
+    for pid in ray.get([handle.__ray_call__.remote(lambda _: os.getpid()) for handle in handles], timeout=20):
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_two_shards_train_and_a_killed_one_says_that_its_rows_are_gone(service: ps.Service) -> None:
@@ -57,17 +60,68 @@ def test_two_shards_train_and_a_killed_one_says_that_its_rows_are_gone(service: 
         assert [shard.state for shard in client.connection.routing.shards] == ["SERVING", "STATE_LOST"]
 
 
-def test_the_coordinator_is_rebuilt_from_the_shards(service: ps.Service) -> None:
+def test_the_coordinator_is_rebuilt_from_the_shards_where_it_was(service: ps.Service) -> None:
     with ps.connect(service.address) as client:
         client.create_table(ps.TableConfig(name="u", dim=4))
         client.push("u", IDS, np.ones((len(IDS), 4), np.float32))
         before = client.connection.routing
         kill(actors.coordinator_name("test"))
+        client.push("u", IDS, np.ones((len(IDS), 4), np.float32))  # the shards go on without it
         client.create_table(ps.TableConfig(name="v", dim=4), timeout_s=60)  # retries until the new one is there
-        assert client.connection.routing.coordinator != before.coordinator
-        assert client.connection.routing.shards == before.shards
+        after = client.connection.routing
+        assert (after.coordinator, after.epoch) == (service.address, before.epoch)
+        assert after.shards == before.shards
         assert set(client.tables()) == {"u", "v"}
         assert client.size("u") == len(IDS), "rows were not touched"
+    with ps.connect(service.address) as late:
+        assert set(late.tables()) == {"u", "v"}
+
+
+def connected(address: str) -> ps.Client:
+    """As a trainer's supervisor does: again and again, for a while."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            return ps.connect(address)
+        except ps.Unavailable:
+            if time.monotonic() > end:
+                raise
+
+
+def test_a_coordinator_and_a_shard_that_die_together_both_come_back(service: ps.Service) -> None:
+    with ps.connect(service.address) as client:
+        client.create_table(ps.TableConfig(name="u", dim=4, optimizer=ps.SGD(lr=1.0), initializer=ps.Constant()))
+        client.push("u", IDS, np.ones((len(IDS), 4), np.float32))
+        before = client.connection.routing
+        split = split_by_shard(IDS, before)
+        kill(actors.coordinator_name("test"), actors.shard_name("test", 1))
+
+        kept, lost = split.ids_N[split.of(0)], split.ids_N[split.of(1)]
+        np.testing.assert_array_equal(client.pull("u", kept), -np.ones((len(kept), 4)))
+        with pytest.raises(ps.StateLost, match="shard 1 was restarted"):
+            client.pull("u", lost, timeout_s=60)
+        with pytest.raises(ps.StateLost, match="shard 1 was restarted"):
+            client.create_table(ps.TableConfig(name="v", dim=4), timeout_s=60)
+
+    with connected(service.address) as late:  # at the address that was given out, and nothing is forgotten
+        routing = late.connection.routing
+        assert [shard.state for shard in routing.shards] == ["SERVING", "STATE_LOST"]
+        assert (routing.epoch, routing.coordinator) == (before.epoch, service.address)
+        assert set(late.tables()) == {"u"}
+        np.testing.assert_array_equal(late.pull("u", kept), -np.ones((len(kept), 4)))
+        with pytest.raises(ps.StateLost, match="shard 1 was restarted"):
+            late.push("u", lost, np.ones((len(lost), 4), np.float32))
+
+
+def test_when_all_die_together_all_come_back_and_say_so(service: ps.Service) -> None:
+    names = [actors.coordinator_name("test"), *(actors.shard_name("test", i) for i in range(2))]
+    with ps.connect(service.address) as client:
+        client.create_table(ps.TableConfig(name="u", dim=4))
+        kill(*names)
+        with pytest.raises(ps.StateLost, match="was restarted"):
+            client.pull("u", IDS, timeout_s=60)
+    with connected(service.address) as late:
+        assert [shard.state for shard in late.connection.routing.shards] == ["STATE_LOST", "STATE_LOST"]
 
 
 def test_a_name_belongs_to_one_service_and_shutdown_frees_it(service: ps.Service) -> None:

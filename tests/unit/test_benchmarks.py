@@ -47,6 +47,18 @@ PROMISED = {
         *((f"{call}_rows_20000", "nanoseconds_per_row") for call in ("pull", "push")),
         *((f"{call}_shards_4", "speed_vs_one_shard") for call in ("pull", "push")),
     },
+    "disk": {
+        *((f"{heat}_{who}", "rows_per_s") for heat in ("warm", "cold") for who in ("ours", "plain", "plain_4_threads")),
+        *((f"{heat}_ours", metric) for heat in ("warm", "cold") for metric in ("vs_plain", "vs_plain_threads")),
+        *((case, "rows_per_s") for case in ("write_new", "write_new_and_compact", "overwrite")),
+        *((f"filter_{kind}", f"{ids}_million_per_s") for kind in ("sized", "grown") for ids in ("present", "absent")),
+        ("full", "bytes_per_row_on_disk"),
+    },
+    "swap": {
+        *((case, "speed_vs_ram") for case in ("half_on_disk", "half_unprepared", "ram_1_37")),
+        ("half_on_disk", "critical_path_misses"),
+    },
+    "trace": {("room_0.1", "hit_rate_vs_lru"), ("half_on_disk", "late_share")},
     "startup": {("import_ps", "seconds"), ("to_first_pull", "seconds")},
 }
 PROMISED["push"] = PROMISED["pull"]
@@ -123,7 +135,7 @@ def test_every_benchmark_is_promised_something() -> None:
 
 
 def test_kernel_benchmarks_run_and_keep_their_promises() -> None:
-    names = ["index", "gather", "update", "unique", "codec"]
+    names = ["index", "gather", "update", "unique", "codec", "disk"]
     found = figures(*names)
     for name in names:
         check(found, name)
@@ -131,7 +143,7 @@ def test_kernel_benchmarks_run_and_keep_their_promises() -> None:
 
 @pytest.mark.slow
 def test_all_other_benchmarks_run_and_keep_their_promises() -> None:
-    names = ["echo", "pull", "push", "step", "scale", "startup"]
+    names = ["echo", "pull", "push", "step", "scale", "swap", "startup"]
     found = figures(*names)
     for name in names:
         check(found, name)

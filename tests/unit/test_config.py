@@ -66,7 +66,7 @@ def test_a_service_comes_back_from_yaml(tmp_path: Path) -> None:
 
 def test_every_default_is_written_out() -> None:
     written = json.loads(ps.TableConfig(name="t", dim=4).to_json())
-    assert set(written) == {"name", "dim", "optimizer", "initializer", "seed"}
+    assert set(written) == {"name", "dim", "optimizer", "initializer", "seed", "half_life_pushes", "swap_fraction"}
     assert written["optimizer"]["kind"] == "rowwise_adagrad"
     assert written["initializer"] == {"kind": "uniform", "low": -0.05, "high": 0.05}
 

@@ -48,12 +48,6 @@ def all_finite(flat_N: Rows) -> bool:
     return bool(np.isfinite(flat_N).all())
 
 
-def add_counts(frequency_S: npt.NDArray[np.uint32], slots_N: Slots, counts_N: npt.NDArray[np.uint32]) -> None:
-    """frequency[slots[i]] += counts[i], stopping at the largest uint32."""
-    for slot, count in zip(slots_N, counts_N, strict=True):
-        frequency_S[slot] = min(int(frequency_S[slot]) + int(count), 2**32 - 1)
-
-
 def push_free(links_S: Ids, head: int, slots_N: Slots) -> int:
     """Stacks the slots that are not negative: links[s] = the one below s. Returns the new head."""
     pushed_N = slots_N[slots_N >= 0]

@@ -61,6 +61,13 @@ def test_what_is_no_integer_is_refused(given: Any) -> None:
         as_ids(given)
 
 
+def test_a_ragged_list_is_refused() -> None:
+    with pytest.raises(DtypeMismatch, match=r"no array of numbers.*inhomogeneous"):
+        as_ids([[1], [1, 2]])
+    with pytest.raises(DtypeMismatch, match=r"no array of numbers.*inhomogeneous"):
+        as_rows([[1.0], [1.0, 2.0]], (2,), 2, "rows")
+
+
 @pytest.mark.parametrize("given", [5, np.int64(5), np.array(5), torch.tensor(5)])
 def test_one_id_without_a_dimension_stays_without(given: Any) -> None:
     assert as_ids(given).shape == ()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ps
-from ps.client.batch import has_ids, id_set, make_batch
+from ps.client.batch import make_batch
 from ps.wire import codec
 from ps.wire.routing import Routing, ShardInfo
 
@@ -37,7 +37,7 @@ def sent(table: ps.client.batch.TableBatch, shards: int) -> dict[int, int]:
 
 @given(id_lists, shard_counts)
 def test_each_distinct_id_is_sent_once_to_one_shard_with_its_count(ids: list[int], shards: int) -> None:
-    (table,) = make_batch({"a": ids}, CONFIGS, routing(shards))
+    (table,) = make_batch({"a": ids}, CONFIGS, routing(shards)).tables
     assert sent(table, shards) == {id_: ids.count(id_) for id_ in ids}
     if len(set(ids)) == len(ids):
         assert not table.part(0).counts, "one each is not spelt out"
@@ -45,7 +45,7 @@ def test_each_distinct_id_is_sent_once_to_one_shard_with_its_count(ids: list[int
 
 @given(id_lists, shard_counts)
 def test_rows_come_back_in_the_callers_order(ids: list[int], shards: int) -> None:
-    (table,) = make_batch({"a": np.array(ids, np.int64)}, CONFIGS, routing(shards))
+    (table,) = make_batch({"a": np.array(ids, np.int64)}, CONFIGS, routing(shards)).tables
     rows_UD = np.repeat((table.unique_U % 1009).astype(np.float32)[:, None], DIM, axis=1)
     assert table.expand(rows_UD)[:, 0].tolist() == [id_ % 1009 for id_ in ids]
     assert table.expand_flags(table.unique_U > 0).tolist() == [id_ > 0 for id_ in ids]
@@ -53,9 +53,9 @@ def test_rows_come_back_in_the_callers_order(ids: list[int], shards: int) -> Non
 
 @given(id_lists, shard_counts)
 def test_gradients_of_duplicates_are_summed_and_go_with_their_id(ids: list[int], shards: int) -> None:
-    (table,) = make_batch({"a": np.array(ids, np.int64)}, CONFIGS, routing(shards))
+    (table,) = make_batch({"a": np.array(ids, np.int64)}, CONFIGS, routing(shards)).tables
     grads = np.repeat(2.0 ** np.arange(len(ids), dtype=np.float32)[:, None] % 8191, DIM, axis=1)
-    grouped_UD = table.by_shard(table.sum(grads))
+    grouped_UD = table.by_shard(table.gradients(grads, "fp32"))
     expected: dict[int, float] = {}
     for id_, grad in zip(ids, grads[:, 0].tolist(), strict=True):
         expected[id_] = expected.get(id_, 0.0) + grad
@@ -65,15 +65,16 @@ def test_gradients_of_duplicates_are_summed_and_go_with_their_id(ids: list[int],
 @given(id_lists)
 def test_rerouting_sends_every_id_to_its_new_shard(ids: list[int]) -> None:
     batch = make_batch({"a": ids}, CONFIGS, routing(1))
-    batch[0].reroute(routing(3))
     fresh = make_batch({"a": ids}, CONFIGS, routing(3))
-    for shard in range(3):
-        assert id_set(batch, shard) == id_set(fresh, shard)
-        assert has_ids(batch, shard) == has_ids(fresh, shard)
+    moved = batch.split_by(fresh.routing)
+    assert moved.shards == fresh.shards
+    assert [moved.ids(shard) for shard in range(3)] == [fresh.ids(shard) for shard in range(3)]
+    assert batch.routing.shards == routing(1).shards, "the batch as it was is as it was"
+    assert fresh.split_by(routing(3)) is fresh
 
 
 def test_ids_with_counts_are_unique_already() -> None:
-    (table,) = make_batch({"a": [3, 1]}, CONFIGS, routing(2), {"a": [10, 20]})
+    (table,) = make_batch({"a": [3, 1]}, CONFIGS, routing(2), {"a": [10, 20]}).tables
     assert sent(table, 2) == {3: 10, 1: 20}
     with pytest.raises(ps.DuplicateIds, match="must be unique"):
         make_batch({"a": [3, 3]}, CONFIGS, routing(2), {"a": [10, 20]})
@@ -83,6 +84,5 @@ def test_ids_with_counts_are_unique_already() -> None:
 
 def test_a_shard_is_asked_if_any_table_has_ids_for_it() -> None:
     batch = make_batch({"a": [], "b": [1]}, CONFIGS, routing(2))
-    asked = [has_ids(batch, shard) for shard in range(2)]
-    assert sorted(asked) == [False, True]
-    assert [part.table for part in id_set(batch, asked.index(True)).tables] == ["a", "b"], "in the caller's order"
+    (asked,) = batch.shards
+    assert [part.table for part in batch.ids(asked).tables] == ["a", "b"], "in the caller's order"

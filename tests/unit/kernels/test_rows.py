@@ -101,18 +101,6 @@ def test_every_pattern_of_bits_is_judged_as_numpy_judges_it():
         assert kernels.all_finite(one) == np.isfinite(value)
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2**32 - 1)), max_size=20), st.integers(0, 2**32 - 1))
-def test_counts_stop_at_the_largest_uint32(additions, start):
-    slots_N = np.array([slot for slot, _ in additions], np.int64)
-    counts_N = np.array([count for _, count in additions], np.uint32)
-    expected_S, out_S, again_S = (np.full(6, start, np.uint32) for _ in range(3))
-    reference.add_counts(expected_S, slots_N, counts_N)
-    kernels.add_counts(out_S, slots_N, counts_N)
-    kernels.add_counts(again_S, slots_N, frozen(counts_N))
-    assert same_bytes(out_S, expected_S)
-    assert same_bytes(again_S, expected_S)
-
-
 @pytest.fixture
 def vast():
     """An arena of more than 2**31 floats, of which only the pages that are touched exist."""

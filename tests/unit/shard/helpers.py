@@ -11,7 +11,6 @@ import ps
 from ps.shard import Gradients, Shard, TableIds
 from ps.shard.ledger import WriteId
 from ps.shard.requests import PushResult, Target
-from ps.shard.steps import LookAhead
 
 DIM = 4
 _sequences = itertools.count(1)
@@ -31,7 +30,8 @@ def a_write(worker: int = 1, sequence: int | None = None, digest: int = 0) -> Wr
 
 
 def push(shard: Shard, target: Target, *grads: Gradients, write: WriteId | None = None) -> PushResult:
-    return shard.push(write or a_write(), LookAhead(target), grads)
+    with shard.look_ahead(target) as ahead:
+        return shard.push(write or a_write(), ahead, grads)
 
 
 def push_ids(shard: Shard, table: str, ids: Sequence[int], rows: object) -> PushResult:
@@ -67,7 +67,7 @@ def everything(shard: Shard, table: str) -> tuple[np.ndarray, np.ndarray, np.nda
             break
     ids_N, scores_N = np.concatenate(ids), np.concatenate(scores)
     order_N = np.argsort(ids_N)
-    rows_NW = shard.engine.run(lambda: held._tier.rows_SW[held.find(ids_N[order_N])])
+    rows_NW = shard.engine.run(lambda: held._ram.rows_SW[held.find(ids_N[order_N])])
     return ids_N[order_N], rows_NW, scores_N[order_N]
 
 

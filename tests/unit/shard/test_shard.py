@@ -25,7 +25,7 @@ from ps.errors import (
 from ps.kernels.segments import MAX_FILL
 from ps.shard import Shard, StepRef
 from ps.shard.ledger import WriteId
-from ps.shard.steps import LookAhead
+from ps.shard.look_ahead import LookAhead
 from tests.unit.kernels.strategies import ids_of_hash
 from tests.unit.shard.helpers import (
     DIM,
@@ -167,7 +167,7 @@ def no_room_in_the_index(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def no_room_for_rows(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard.tables["b"]._tier._rows, "max_rows", 10)
+    monkeypatch.setattr(shard.tables["b"]._ram._rows, "max_rows", 10)
 
 
 def no_memory_for_a_copy(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,7 +395,7 @@ def test_export_pages_give_every_row_that_lives_through_them_just_once(shard: Sh
     assert lived <= set(seen)
 
 
-@pytest.mark.parametrize("cursor", [99, 100, 2**31, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("cursor", [4096, 4097, 2**31, 2**63, 2**64 - 1])
 def test_an_export_cursor_beyond_the_end_is_an_empty_last_page(shard: Shard, cursor: int) -> None:
     new_table(shard)
     push_ids(shard, "t", range(99), ones(99))

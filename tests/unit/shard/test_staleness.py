@@ -7,7 +7,6 @@ import pytest
 
 from ps.shard import Shard
 from ps.shard.staleness import BOUNDS, Staleness
-from ps.shard.steps import LookAhead
 from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, new_table
 
 
@@ -38,8 +37,8 @@ def test_a_shard_tells_each_push_how_stale_it_is(shard: Shard) -> None:
     new_table(shard)
     target, grads = [ids_of("t", [1])], [grads_of("t", np.ones((1, DIM)))]
     for expected_version in (1, 2, 3):
-        assert shard.push(a_write(), LookAhead(target), grads).version == expected_version
+        assert shard.push(a_write(), shard.look_ahead(target), grads).version == expected_version
     pulled = shard.pull(target).head().version
     assert pulled == 3
-    assert [shard.push(a_write(), LookAhead(target), grads, pulled).staleness for _ in range(3)] == [0, 1, 2]
+    assert [shard.push(a_write(), shard.look_ahead(target), grads, pulled).staleness for _ in range(3)] == [0, 1, 2]
     assert shard.staleness.total == 3

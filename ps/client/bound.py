@@ -1,0 +1,55 @@
+"""What holds under one routing table only: step handles and versions go by shard number, and by another table the same
+number is another shard, or the same shard with other ids. So they are asked with the routing that the asker goes by,
+and under any other than their own they know nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ps.wire.routing import Routing
+
+
+def same_split(one: Routing, other: Routing) -> bool:
+    """Whether both send every id to the same shard. Addresses may differ: a restarted shard has a new one.
+
+    Between the tables of one service the epoch says it. Another service at the same address may count alike.
+    """
+    return one is other or (
+        one.epoch == other.epoch
+        and len(one.shards) == len(other.shards)
+        and np.array_equal(one.shard_of_partition, other.shard_of_partition)
+    )
+
+
+@dataclass(frozen=True)
+class Handle:
+    """A prepared step: its number, and the shards that hold it."""
+
+    step: int = 0
+    routing: Routing | None = None
+    shards: frozenset[int] = frozenset()
+
+    def on(self, shard: int, routing: Routing) -> int:
+        """The step's number where the shard holds just the ids that this routing gives it; 0 elsewhere: by ids."""
+        known = self.routing is not None and shard in self.shards and same_split(self.routing, routing)
+        return self.step if known else 0
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Each shard's version at a read."""
+
+    routing: Routing | None = None
+    by_shard: Mapping[int, int] = field(default_factory=dict)
+
+    def of(self, shard: int, routing: Routing) -> int:
+        """The version that a shard's gradients were computed from; 0: not known."""
+        known = self.routing is not None and same_split(self.routing, routing)
+        return self.by_shard.get(shard, 0) if known else 0
+
+
+NO_HANDLE = Handle()
+UNKNOWN_VERSIONS = Versions()

@@ -1,0 +1,79 @@
+"""Reading a whole table, page by page and shard by shard, all by the same routing table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ps.client.connection import Connection
+from ps.client.retry import Deadline
+from ps.errors import InternalError, StaleRouting
+from ps.v1 import embedding_pb2 as pb
+from ps.wire import codec, methods
+from ps.wire.routing import Routing
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some rows of one shard."""
+
+    ids_N: npt.NDArray[np.int64]
+    rows_ND: npt.NDArray[np.float32]
+    scores_N: npt.NDArray[np.float32]
+    next_cursor: int
+    """0: this was the shard's last."""
+
+
+class Export:
+    """One table's pages."""
+
+    def __init__(self, connection: Connection, worker_id: int, table: str, page_rows: int) -> None:
+        self._connection = connection
+        self._worker_id = worker_id
+        self._table = table
+        self._page_rows = page_rows
+
+    def pages(self, deadline: Callable[[], Deadline]) -> Iterator[Page]:
+        """Every shard's pages, none empty; `deadline` makes one for each. Raises StaleRouting when rows have moved in
+        the midst: some would come twice and some not at all."""
+        first = deadline()
+        routing, page = self._connection.routed(
+            lambda routing: routing, lambda routing: (routing, self._page(routing, 0, 0, first)), first
+        )
+        shard = 0
+        while True:
+            if len(page.ids_N):
+                yield page
+            if not page.next_cursor:
+                shard += 1
+            if shard == len(routing.shards):
+                return
+            try:
+                page = self._page(routing, shard, page.next_cursor, deadline())
+            except StaleRouting as stale:
+                raise StaleRouting(
+                    f"the routing changed while table {self._table!r} was exported: start again ({stale})"
+                ) from stale
+
+    def _page(self, routing: Routing, shard: int, cursor: int, deadline: Deadline) -> Page:
+        header = pb.Header(routing_epoch=routing.epoch, worker_id=self._worker_id)
+        request = pb.ExportRequest(header=header, table=self._table, cursor=cursor, max_rows=self._page_rows)
+        data = request.SerializeToString()
+        chunks = self._connection.on_shard(
+            routing,
+            shard,
+            lambda address: list(self._connection.stream_out(address, methods.EXPORT, data, deadline)),
+            deadline,
+        )
+        if not chunks:
+            raise InternalError("the shard's answer ended before its first message")
+        head = codec.split(pb.ExportChunk, chunks[0])[0].head
+        blocks = [codec.decode_rows(codec.payload_of(chunk), codec.wire_dtype("fp32")[1]) for chunk in chunks[1:]]
+        rows = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
+        ids_N = codec.decode_ids(head.ids)
+        if len(rows) != len(ids_N) * head.dim:
+            raise InternalError(f"the shard sent {len(rows)} floats for {len(ids_N)} rows of dim {head.dim}")
+        return Page(ids_N, rows.reshape(len(ids_N), head.dim), codec.decode_scores(head.scores), head.next_cursor)

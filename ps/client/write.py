@@ -1,0 +1,80 @@
+"""What a write may still do: it goes to every shard once, whatever the network and the routing do meanwhile.
+
+A shard knows a write again by its sequence and what it says. So a write goes on for as long as every shard is sent the
+same under the same sequence; to other shards, or with other ids, it may only go while none can have applied its part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
+from ps.client.batch import Batch
+from ps.client.bound import same_split
+from ps.errors import (
+    InvalidArgument,
+    NotFound,
+    PsError,
+    ResourceExhausted,
+    StaleRouting,
+    StateLost,
+    TableExists,
+)
+from ps.wire.routing import Routing
+
+T = TypeVar("T")
+
+
+class Write:
+    """One write: its sequence, the batch as it is split, and what became of it on each shard.
+
+    Threads: the parts of one attempt may run on many; attempts come one after the other.
+    """
+
+    def __init__(self, sequence: int, batch: Batch) -> None:
+        self.sequence = sequence
+        self._batch = batch
+        self._fate: dict[int, Literal["applied", "unknown"]] = {}
+
+    def split_by(self, routing: Routing) -> Batch:
+        """The batch by this routing table; raises StaleRouting when it is too late for another one."""
+        if not same_split(self._batch.routing, routing):
+            if self._fate:
+                raise StaleRouting(f"the routing table is {routing.epoch} now, and was {self._batch.epoch}")
+            self._batch = self._batch.split_by(routing)
+        return self._batch
+
+    def attempt(self, shard: int, call: Callable[[], T]) -> T:
+        """Sends a shard its part. From then on it may have been applied, unless the shard says that it refused."""
+        before = self._fate.get(shard)
+        self._fate.setdefault(shard, "unknown")
+        try:
+            answer = call()
+        except PsError as error:
+            if before is None and _changed_nothing(error):
+                del self._fate[shard]
+            raise
+        self._fate[shard] = "applied"
+        return answer
+
+    def unfinished(self, stale: StaleRouting) -> StaleRouting:
+        """What to tell a caller whose write the routing has overtaken."""
+        if not self._fate:
+            return StaleRouting(f"{stale}; no shard has applied any of this write")
+        applied = sorted(shard for shard, fate in self._fate.items() if fate == "applied")
+        unknown = sorted(self._fate.keys() - set(applied))
+        fates = (("applied", applied), ("perhaps applied", unknown))
+        what = " and ".join(f"{how} by shards {shards}" for how, shards in fates if shards)
+        return StaleRouting(
+            f"the routing changed while write {self.sequence} was under way: by routing table {self._batch.epoch} it "
+            f"was {what}, and by no other. It is not sent on, since ids that have moved might be applied twice; a new "
+            f"write of the same would apply those shards' part again ({stale})"
+        )
+
+
+def _changed_nothing(error: PsError) -> bool:
+    """Whether the shard has refused before it applied anything. Of a limit without a hint, of a conflict, and of all
+    that is no answer of the shard's, that is not sure."""
+    if isinstance(error, ResourceExhausted):
+        return error.retry_after_s is not None
+    return isinstance(error, (InvalidArgument, NotFound, StaleRouting, StateLost, TableExists))

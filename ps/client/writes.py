@@ -1,0 +1,162 @@
+"""What writes: pushes, upserts, assigns and removals, each shard's part of them, concurrently."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ps.client.batch import Batch, Rows
+from ps.client.bound import NO_HANDLE, UNKNOWN_VERSIONS, Handle, Versions
+from ps.client.connection import Connection
+from ps.client.exchange import by_step_or_ids
+from ps.client.pulled import put_flags
+from ps.client.retry import Deadline
+from ps.client.write import Write
+from ps.errors import StaleRouting
+from ps.v1 import embedding_pb2 as pb
+from ps.wire import codec, methods
+
+T = TypeVar("T")
+Flags = npt.NDArray[np.bool_]
+
+
+class Writes:
+    """One worker's writes. Threads: any, one at a time for the same Write."""
+
+    def __init__(self, connection: Connection, worker_id: int) -> None:
+        self.connection = connection
+        self.worker_id = worker_id
+
+    def push(
+        self,
+        write: Write,
+        grads: Sequence[Rows],
+        deadline: Deadline,
+        dtype: str = "fp32",
+        handle: Handle = NO_HANDLE,
+        versions: Versions = UNKNOWN_VERSIONS,
+    ) -> None:
+        """Gradients, in the order of the unique ids, to every shard."""
+
+        def run(batch: Batch) -> None:
+            grouped = [table.by_shard(part) for table, part in zip(batch.tables, grads, strict=True)]
+
+            def one(shard: int) -> Callable[[], bytes]:
+                blocks = [rows[table.split.of(shard)] for table, rows in zip(batch.tables, grouped, strict=True)]
+
+                def by(step: int) -> bytes:
+                    head = self._push_head(write, batch, shard, step, dtype)
+                    head.pulled_version = versions.of(shard, batch.routing)
+                    return self._send(
+                        write,
+                        batch,
+                        shard,
+                        lambda address: self.connection.stream_in(
+                            address, methods.PUSH, _body(pb.PushChunk(head=head), blocks, dtype), deadline
+                        ),
+                        deadline,
+                    )
+
+                return lambda: by_step_or_ids(handle.on(shard, batch.routing), by)
+
+            self.connection.each([one(shard) for shard in batch.shards])
+
+        self._routed(write, run, deadline)
+
+    def set_rows(self, mode: pb.WriteMode, write: Write, values_UD: Rows, deadline: Deadline) -> Flags:
+        """Sets values of the batch's one table; True where a row existed."""
+
+        def run(batch: Batch) -> Flags:
+            (table,) = batch.tables
+            grouped_UD = table.by_shard(values_UD)
+
+            def part(shard: int, address: str) -> bytes:
+                head = pb.WriteHead(
+                    header=self._header(batch),
+                    sequence=write.sequence,
+                    mode=mode,
+                    ids=table.part(shard),
+                    shape=table.shape_of(shard),
+                )
+                body = _body(pb.WriteChunk(head=head), [grouped_UD[table.split.of(shard)]], "fp32")
+                return self.connection.stream_in(address, methods.WRITE, body, deadline)
+
+            return self._flags(write, batch, part, pb.WriteResponse, deadline)
+
+        return self._routed(write, run, deadline)
+
+    def remove(self, write: Write, deadline: Deadline) -> Flags:
+        """Drops rows of the batch's one table; True where a row existed."""
+
+        def run(batch: Batch) -> Flags:
+            (table,) = batch.tables
+
+            def part(shard: int, address: str) -> bytes:
+                ids = table.part(shard)
+                request = pb.RemoveRequest(header=self._header(batch), sequence=write.sequence, ids=ids)
+                return self.connection.unary(address, methods.REMOVE, request.SerializeToString(), deadline)
+
+            return self._flags(write, batch, part, pb.RemoveResponse, deadline)
+
+        return self._routed(write, run, deadline)
+
+    def _routed(self, write: Write, run: Callable[[Batch], T], deadline: Deadline) -> T:
+        try:
+            return self.connection.routed(write.split_by, run, deadline)
+        except StaleRouting as stale:
+            raise write.unfinished(stale) from stale
+
+    def _send(self, write: Write, batch: Batch, shard: int, call: Callable[[str], bytes], deadline: Deadline) -> bytes:
+        def attempt(address: str) -> bytes:
+            return write.attempt(shard, lambda: call(address))
+
+        return self.connection.on_shard(batch.routing, shard, attempt, deadline)
+
+    def _flags(
+        self,
+        write: Write,
+        batch: Batch,
+        part: Callable[[int, str], bytes],
+        kind: type[pb.WriteResponse] | type[pb.RemoveResponse],
+        deadline: Deadline,
+    ) -> Flags:
+        """Every shard's answer to its part, in the order of the unique ids."""
+        (table,) = batch.tables
+        flags_U = np.zeros(len(table.unique_U), np.bool_)
+
+        def one(shard: int) -> Callable[[], None]:
+            def fill() -> None:
+                answer = self._send(write, batch, shard, lambda address: part(shard, address), deadline)
+                put_flags(flags_U, table.positions(shard), codec.parse(kind, answer).existed)
+
+            return fill
+
+        self.connection.each([one(shard) for shard in batch.shards])
+        return flags_U
+
+    def _push_head(self, write: Write, batch: Batch, shard: int, step: int, dtype: str) -> pb.PushHead:
+        head = pb.PushHead(
+            header=self._header(batch),
+            sequence=write.sequence,
+            dtype=codec.wire_dtype(dtype)[0],
+            tables=[table.shape_of(shard) for table in batch.tables],
+        )
+        ids = batch.ids(shard)
+        if step:
+            head.step.step = step
+            head.ids_digest = codec.digest_ids((part.table, part.ids, part.counts) for part in ids.tables)
+        else:
+            head.ids.CopyFrom(ids)
+        return head
+
+    def _header(self, batch: Batch) -> pb.Header:
+        return pb.Header(routing_epoch=batch.epoch, worker_id=self.worker_id)
+
+
+def _body(head: pb.PushChunk | pb.WriteChunk, blocks: list[Rows], dtype: str) -> Iterator[bytes]:
+    yield head.SerializeToString()
+    for payload in codec.pieces(blocks, codec.wire_dtype(dtype)[1]):
+        yield codec.payload_message(payload)

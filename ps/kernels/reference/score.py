@@ -1,0 +1,84 @@
+"""`ps.kernels.score`, in numpy. Integers and single float32 operations: exact."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Slots = npt.NDArray[np.int64]
+Statistics = npt.NDArray[np.uint32]
+Scores = npt.NDArray[np.float32]
+Marks = npt.NDArray[np.uint16]
+Ranks = npt.NDArray[np.int64]
+
+
+def ranks(statistics_N2: Statistics, out_N: Ranks) -> None:
+    """out[i] = the rank of row i."""
+    out_N[:] = (statistics_N2[:, 0] >> 17).astype(np.int64) + statistics_N2[:, 1]
+
+
+def count(statistics_N2: Statistics, change: int, counts_R: Ranks, first: int) -> None:
+    """Counts rows in (change 1) or out (change -1)."""
+    places_N = np.empty(len(statistics_N2), np.int64)
+    ranks(statistics_N2, places_N)
+    np.add.at(counts_R, np.clip(places_N - first, 0, len(counts_R) - 1), change)
+
+
+def touch(
+    statistics_S2: Statistics,
+    scores_S2: Scores,
+    marks_S: Marks,
+    slots_N: Slots,
+    added_N: Scores,
+    now: int,
+    decay_T: Scores,
+    counts_R: Ranks,
+    first: int,
+) -> None:
+    """Adds to the scores of unique slots, counts their rows under the new rank, and marks them dirty."""
+    count(statistics_S2[slots_N], -1, counts_R, first)
+    ages_N = np.int64(now) - statistics_S2[slots_N, 1].astype(np.int64)
+    alive_N = ages_N < len(decay_T)
+    factors_N = np.where(alive_N, decay_T[np.where(alive_N, ages_N, 0)], np.float32(0))
+    scores_S2[slots_N, 0] = scores_S2[slots_N, 0] * factors_N + added_N
+    statistics_S2[slots_N, 1] = now
+    count(statistics_S2[slots_N], 1, counts_R, first)
+    marks_S[slots_N] |= np.uint16(4)
+
+
+def select(
+    statistics_S2: Statistics, marks_S: Marks, start: int, end: int, highest: int, out_N: Slots
+) -> tuple[int, int]:
+    """Slots in [start, end) that are used, unpinned and of rank `highest` or lower; how many, and where it stopped."""
+    ranks_S = np.empty(len(marks_S), np.int64)
+    ranks(statistics_S2, ranks_S)
+    wanted_S = (marks_S & 1 != 0) & (marks_S < 16) & (ranks_S <= highest)
+    found_N = start + np.flatnonzero(wanted_S[start:end])
+    taken_N = found_N[: len(out_N)]
+    out_N[: len(taken_N)] = taken_N
+    if len(taken_N) < len(out_N):
+        return len(taken_N), end
+    full_at = int(taken_N[-1]) + 1 if len(taken_N) else start
+    return len(taken_N), full_at
+
+
+def met(statistics_N2: Statistics, ticks_C: Ranks, ranks_C: Ranks, out_N: npt.NDArray[np.bool_]) -> None:
+    """out[i] = whether any cut is later than the row and as high as its rank or higher."""
+    ranks_N = np.empty(len(statistics_N2), np.int64)
+    ranks(statistics_N2, ranks_N)
+    stamps_N = statistics_N2[:, 1].astype(np.int64)
+    out_N[:] = ((stamps_N[:, None] < ticks_C) & (ranks_N[:, None] <= ranks_C)).any(axis=1)
+
+
+def mark(marks_S: Marks, slots_N: Slots, set_: int, clear: int) -> None:
+    """Sets flags, then clears others; a negative slot is skipped."""
+    there_N = slots_N[slots_N >= 0]
+    marks_S[there_N] = (marks_S[there_N] | np.uint16(set_)) & ~np.uint16(clear)
+
+
+def pin(marks_S: Marks, slots_N: Slots, change: int) -> None:
+    """One more or one less step holds these slots; a negative slot is skipped; 4095 pins stay."""
+    for slot in slots_N[slots_N >= 0]:
+        pins, flags = divmod(int(marks_S[slot]), 16)
+        if pins < 4095:
+            marks_S[slot] = max(pins + change, 0) * 16 + flags

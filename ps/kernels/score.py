@@ -1,0 +1,155 @@
+"""One score a row: a sum of signals that decays by half every HALF_LIFE ticks, and the order that it puts rows in.
+
+    at a push     score = score * 2 ** -((now - stamp) / HALF_LIFE) + added;  stamp = now
+    rank          (bits of score >> 17) + stamp
+
+A row costs nothing while it is not pushed: score and stamp stay, and so does the rank. Of two rows the one of higher
+rank has the higher decayed score at any time, now or later: the bits of a positive float32, cut to 6 of the mantissa,
+are 64 steps an octave, which is what a tick takes off (the steps are even in the mantissa, not in its logarithm: two
+scores less than 9 % apart may change places). So the rows of a table can be counted by rank once and for all, and a
+quantile is found without looking at them.
+
+statistics_S2 uint32 [S, 2] holds (score, stamp); `scores_S2` is the same memory seen as float32.
+marks_S uint16 [S]: flags in the low bits, and how many steps hold the slot (pins) above them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from ps.kernels.prefetch import AHEAD, prefetch
+
+Slots = npt.NDArray[np.int64]
+Statistics = npt.NDArray[np.uint32]
+Scores = npt.NDArray[np.float32]
+Marks = npt.NDArray[np.uint16]
+Ranks = npt.NDArray[np.int64]
+
+HALF_LIFE = 64
+"""Ticks."""
+RANKS = 256 * HALF_LIFE
+"""Ranks that are told apart: 256 octaves; what is below them counts as the lowest."""
+
+USED, COPIED, DIRTY = 1, 2, 4
+"""USED: the slot has a row. COPIED: the disk has a row of that id. DIRTY: it differs from the one on disk."""
+PIN = 16
+MAX_PINS = 0xFFFF // PIN
+_FLAGS = np.uint16(PIN - 1)
+_SHIFT = np.int64(17)
+
+
+def decay_table() -> npt.NDArray[np.float32]:
+    """2 ** -(ticks / HALF_LIFE), until it is nothing."""
+    return np.exp2(-np.arange(32 * HALF_LIFE) / HALF_LIFE).astype(np.float32)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _rank(score_bits: np.uint32, stamp: np.uint32) -> np.int64:
+    return (np.int64(score_bits) >> _SHIFT) + np.int64(stamp)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _place(rank: np.int64, first: np.int64) -> np.int64:
+    """Where a rank is counted."""
+    return min(max(rank - first, np.int64(0)), np.int64(RANKS - 1))
+
+
+@njit(cache=True, nogil=True)
+def touch(
+    statistics_S2: Statistics,
+    scores_S2: Scores,
+    marks_S: Marks,
+    slots_N: Slots,
+    added_N: Scores,
+    now: np.uint32,
+    decay_T: Scores,
+    counts_R: Ranks,
+    first: np.int64,
+) -> None:
+    """Adds to the scores of unique slots, counts their rows under the new rank, and marks them dirty."""
+    for i in range(len(slots_N)):
+        if i + AHEAD < len(slots_N):
+            prefetch(statistics_S2, slots_N[i + AHEAD] * 2)
+            prefetch(marks_S, slots_N[i + AHEAD])
+        s = slots_N[i]
+        counts_R[_place(_rank(statistics_S2[s, 0], statistics_S2[s, 1]), first)] -= 1
+        age = np.int64(now) - np.int64(statistics_S2[s, 1])
+        decayed = scores_S2[s, 0] * decay_T[age] if age < len(decay_T) else np.float32(0.0)
+        scores_S2[s, 0] = decayed + added_N[i]
+        statistics_S2[s, 1] = now
+        counts_R[_place(_rank(statistics_S2[s, 0], now), first)] += 1
+        marks_S[s] |= np.uint16(DIRTY)
+
+
+@njit(cache=True, nogil=True)
+def ranks(statistics_N2: Statistics, out_N: Ranks) -> None:
+    """out[i] = the rank of row i."""
+    for i in range(len(out_N)):
+        out_N[i] = _rank(statistics_N2[i, 0], statistics_N2[i, 1])
+
+
+@njit(cache=True, nogil=True)
+def count(statistics_N2: Statistics, change: int, counts_R: Ranks, first: np.int64) -> None:
+    """Counts rows in (change 1) or out (change -1)."""
+    for i in range(len(statistics_N2)):
+        counts_R[_place(_rank(statistics_N2[i, 0], statistics_N2[i, 1]), first)] += change
+
+
+@njit(cache=True, nogil=True)
+def select(
+    statistics_S2: Statistics, marks_S: Marks, start: int, end: int, highest: np.int64, out_N: Slots
+) -> tuple[int, int]:
+    """Slots in [start, end) that are used, held by no step and of rank `highest` or lower.
+
+    Returns how many were found and where the search stopped: at the end, or earlier where `out_N` was full.
+    """
+    found = 0
+    for s in range(start, end):
+        if found == len(out_N):
+            return found, s
+        free_to_go = marks_S[s] & np.uint16(USED) and marks_S[s] < np.uint16(PIN)
+        if free_to_go and _rank(statistics_S2[s, 0], statistics_S2[s, 1]) <= highest:
+            out_N[found] = s
+            found += 1
+    return found, end
+
+
+@njit(cache=True, nogil=True)
+def met(statistics_N2: Statistics, ticks_C: Ranks, ranks_C: Ranks, out_N: npt.NDArray[np.bool_]) -> None:
+    """out[i] = whether row i is of rank ranks[c] or lower and its stamp is below ticks[c], for any c.
+
+    Ticks rise, ranks fall: the first cut later than the stamp is the highest of those that count.
+    """
+    last = len(ticks_C) - 1
+    for i in range(len(out_N)):
+        stamp = np.int64(statistics_N2[i, 1])
+        cut = last
+        while cut > 0 and ticks_C[cut - 1] > stamp:
+            cut -= 1
+        out_N[i] = stamp < ticks_C[cut] and _rank(statistics_N2[i, 0], statistics_N2[i, 1]) <= ranks_C[cut]
+
+
+@njit(cache=True, nogil=True)
+def mark(marks_S: Marks, slots_N: Slots, set_: int, clear: int) -> None:
+    """Sets flags, then clears others; a negative slot is skipped."""
+    for i in range(len(slots_N)):
+        if slots_N[i] >= 0:
+            marks_S[slots_N[i]] = (marks_S[slots_N[i]] | np.uint16(set_)) & ~np.uint16(clear)
+
+
+@njit(cache=True, nogil=True)
+def pin(marks_S: Marks, slots_N: Slots, change: int) -> None:
+    """One more (change 1) or one less (change -1) step holds these slots; a negative slot is skipped.
+
+    Stops at MAX_PINS, where the slot stays pinned for good: better than a row that moves under a step.
+    """
+    for i in range(len(slots_N)):
+        if i + AHEAD < len(slots_N) and slots_N[i + AHEAD] >= 0:
+            prefetch(marks_S, slots_N[i + AHEAD])
+        s = slots_N[i]
+        if s >= 0:
+            pins = np.int64(marks_S[s]) // PIN
+            if pins < MAX_PINS:
+                marks_S[s] = (marks_S[s] & _FLAGS) | np.uint16(PIN * max(pins + np.int64(change), np.int64(0)))

@@ -1,0 +1,85 @@
+"""How many rows of a table have which rank, on whatever tier: quantiles without looking at a row.
+
+`ps.kernels.score` has the arithmetic of scores and ranks. Time is counted in ticks, and only what is in the log makes
+one pass: so many of the table's own pushes, or a decision that parts the rows touched before it from those touched
+later. So the same pushes give the same ranking on every shard and after every restart.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ps.kernels import score
+
+BEHIND = score.RANKS // 4
+"""Ticks that `first` lags behind the clock. A score of 1 is 127 octaves above rank 0, so that rows are told apart until
+they have been left alone for 190 half-lives, and scores as large as 2**65."""
+
+
+class Ranking:
+    """Counts by rank, and the clock that scores decay by."""
+
+    def __init__(self, half_life_pushes: int) -> None:
+        self._pushes_per_tick = max(1, half_life_pushes // score.HALF_LIFE)
+        self._pushes = 0  # since the last tick
+        self.decay_T = score.decay_table()
+        self.counts_R = np.zeros(score.RANKS, np.int64)
+        self.first = 0
+        """The rank counted in counts_R[0], with all below it."""
+        self.now = 0
+        self.total = 0
+        """Rows counted."""
+
+    def count(self, statistics_N2: npt.NDArray[np.uint32], change: int) -> None:
+        """Counts rows in (1) or out (-1)."""
+        score.count(statistics_N2, change, self.counts_R, self.first)
+        self.total += change * len(statistics_N2)
+
+    def pushed(self) -> bool:
+        """A push has ended; whether a tick has passed with it."""
+        self._pushes += 1
+        if self._pushes < self._pushes_per_tick:
+            return False
+        self.tick()
+        return True
+
+    def tick(self) -> None:
+        """Time passes: every row counted so far was touched before now. Ranks rise with time: every so often the lowest
+        are counted as one."""
+        self._pushes = 0
+        self.now += 1
+        if self.now - BEHIND - self.first >= score.HALF_LIFE:
+            self._slide(score.HALF_LIFE)
+
+    def drop(self, highest: int) -> int:
+        """Counts out all rows of rank `highest` or lower; how many."""
+        upto = min(max(highest - self.first + 1, 0), score.RANKS)
+        dropped = int(self.counts_R[:upto].sum())
+        self.counts_R[:upto] = 0
+        self.total -= dropped
+        return dropped
+
+    def decayed(self, scores_N: npt.NDArray[np.float32], stamps_N: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
+        """Scores as of now."""
+        ages_N = self.now - stamps_N.astype(np.int64)
+        factors_N = np.where(ages_N < len(self.decay_T), self.decay_T[np.minimum(ages_N, len(self.decay_T) - 1)], 0)
+        return (scores_N * factors_N).astype(np.float32)
+
+    def quantile(self, keep: int) -> int:
+        """The rank R with: fewer than `keep` rows are above R, and at least `keep` are at R or above it.
+
+        So rows at R and below may go as long as more than `keep` are left. RANKS and more if keep <= 0.
+        """
+        if keep <= 0:
+            return self.first + score.RANKS
+        from_top_R = np.cumsum(self.counts_R[::-1])
+        position = int(np.searchsorted(from_top_R, keep))
+        return self.first + max(score.RANKS - 1 - position, 0)
+
+    def _slide(self, by: int) -> None:
+        moved_R = np.zeros_like(self.counts_R)
+        moved_R[: max(score.RANKS - by, 0)] = self.counts_R[by:]
+        moved_R[0] = self.counts_R[: by + 1].sum()
+        self.counts_R = moved_R
+        self.first += by

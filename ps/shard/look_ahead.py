@@ -1,0 +1,78 @@
+"""What a push is about, brought into RAM while its gradients are still arriving."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+
+from ps.shard.engine import Engine
+from ps.shard.requests import Target
+from ps.shard.rising import Rising
+from ps.shard.steps import Resolved
+from ps.table import Table
+
+
+class LookAhead:
+    """Begun on the engine thread, waited for on the caller's. As a context manager it holds nothing at the end."""
+
+    def __init__(self, target: Target, engine: Engine, io: Executor) -> None:
+        self.target = target
+        self._engine = engine
+        self._io = io
+        self._rising: Rising | None = None
+        self._ended = threading.Event()
+
+    def begin(self, resolve: Callable[[], list[Resolved]]) -> None:
+        """Engine thread. An error is not told: the push will meet it itself, unless it is a repeat."""
+        try:
+            rising = Rising(resolve())
+            rising.begin()
+        except BaseException:
+            self._ended.set()
+            raise
+        self._rising = rising
+        if rising.waits:
+            self._io.submit(self._read, rising)
+        else:
+            self._ended.set()
+
+    def tables(self, known: Mapping[str, Table]) -> list[Resolved]:
+        """Engine thread: the tables looked up, if they are there still; else []."""
+        found = self._rising.tables if self._rising is not None else []
+        return found if all(known.get(r.ids.table) is r.table for r in found) else []
+
+    def wait(self) -> None:
+        """Until the rows are in RAM, or cannot be brought there."""
+        self._ended.wait()
+
+    def let_go(self) -> None:
+        """Engine thread: the push is done with its rows."""
+        if self._rising is not None:
+            self._rising.let_go()
+
+    def __enter__(self) -> LookAhead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """A push that never came, or failed, holds nothing from now on."""
+        self.wait()
+        if self._rising is not None and self._rising.holds:
+            self._engine.post(self._rising.let_go)
+
+    def _read(self, rising: Rising) -> None:
+        try:
+            rising.read()
+        except BaseException:
+            self._engine.post(lambda: self._end(rising.abandon))
+            raise
+        self._engine.post(lambda: self._end(rising.finish))
+
+    def _end(self, how: Callable[[], object]) -> None:
+        try:
+            how()
+        finally:
+            self._ended.set()

@@ -1,0 +1,88 @@
+"""Rows on their way up from disk for a step or a write: held where they are in RAM, read where they are not.
+
+`begin`, `finish` and `let_go` are for the engine thread; `read`, which waits for the disk, is for any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ps.shard.steps import Resolved
+from ps.storage.store import Fetch
+
+
+class Rising:
+    """Tables of one request."""
+
+    def __init__(self, tables: Sequence[Resolved]) -> None:
+        self.tables = list(tables)
+        self._held = 0
+        self._fetches: list[tuple[Resolved, Fetch]] = []
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything must be read."""
+        return bool(self._fetches)
+
+    @property
+    def holds(self) -> bool:
+        """Whether any row is held."""
+        return self._held > 0
+
+    def begin(self) -> None:
+        """Holds what is in RAM, and begins to read what may be on disk."""
+        try:
+            for position, resolved in enumerate(self.tables):
+                resolved.hold()
+                self._held = position + 1
+                fetch = resolved.fetch()
+                if fetch is not None:
+                    self._fetches.append((resolved, fetch))
+        except BaseException:
+            self.abandon()
+            raise
+
+    def read(self) -> None:
+        """Reads the disk; raises CorruptRow and DiskError."""
+        for _, fetch in self._fetches:
+            fetch.read()
+
+    def finish(self) -> int:
+        """Puts what was read into RAM, where it is held with the rest; returns how many rows. An error lets all go."""
+        try:
+            raised = sum(resolved.table.store.install(fetch) for resolved, fetch in self._fetches)
+            for resolved in self.tables:
+                resolved.slots()
+        except BaseException:
+            self.abandon()
+            raise
+        self._end()
+        return raised
+
+    def beside(self) -> int:
+        """For a pull, instead of `finish`: what was read is given to it and stays below; returns how many rows."""
+        read = 0
+        try:
+            for resolved, fetch in self._fetches:
+                found = resolved.table.store.found(fetch)
+                resolved.read_beside(found)
+                read += sum(map(len, found))
+        finally:
+            self._end()
+        return read
+
+    def abandon(self) -> None:
+        """Nothing comes up, and nothing is held."""
+        self._end()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """The rows may move again. May be called again."""
+        held, self._held = self._held, 0
+        for resolved in self.tables[:held]:
+            resolved.let_go()
+
+    def _end(self) -> None:
+        for resolved, fetch in self._fetches:
+            resolved.table.store.end(fetch)
+        self._fetches = []

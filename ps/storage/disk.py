@@ -1,0 +1,169 @@
+"""The disk of a shard: one RocksDB, a column family for each table.
+
+Owns the directory, RocksDB's memory and the threads that read. Rows: `ps.storage.disk_tier`; settings with their
+reasons: `ps.storage.disk_options`.
+
+    <path>/EMBEDDING_PS     the mark of a directory that we made, locked while it is open; only such a one is emptied
+    <path>/rocksdb/         RocksDB's files
+
+It is scratch space: there is no log, so rows survive `close`, not the death of the process. A disk that is full refuses
+writes with DiskFull and goes on reading; RocksDB holds what it had accepted in memory, looks every few seconds for room
+and then takes writes again by itself.
+
+Threads: any may use its tables. Opening and dropping them, and closing, is for one thread, when no other uses them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from rocksdict import Cache, Options, Rdict
+
+from ps.errors import ConfigError
+from ps.storage.disk_errors import translated
+from ps.storage.disk_options import database_options
+from ps.storage.disk_tier import DiskTier
+
+MARK = "EMBEDDING_PS"
+FORMAT = b"embedding-ps disk, format 1\n"
+DEFAULT_WRITE_BUFFER_BYTES = 64 << 20
+_DEFAULT_FAMILY = "default"
+_TABLE = "table "
+"""Before a table's name in that of its column family: "default" is RocksDB's own."""
+
+
+class Disk:
+    """Tables on disk. It takes `cache_bytes` + `write_buffer_bytes` of RAM, and a little more while writing."""
+
+    def __init__(
+        self,
+        path: Path,
+        cache_bytes: int,
+        threads: int = 4,
+        *,
+        fresh: bool = True,
+        write_buffer_bytes: int = DEFAULT_WRITE_BUFFER_BYTES,
+        direct_reads: bool = False,
+    ) -> None:
+        """`fresh` empties the directory; else the tables of the last one that was closed in order can be opened again.
+
+        Raises ConfigError for a directory that is not ours, is of another format or is in use; DiskError and DiskFull.
+        """
+        self.path = path
+        self._cache = Cache(cache_bytes)
+        self._options = database_options(self._cache, write_buffer_bytes, min(threads, 4), direct_reads)
+        self._tables: dict[str, DiskTier] = {}
+        with ExitStack() as undo:
+            undo.callback(os.close, _claim(path, fresh))
+            self._database = self._open(fresh)
+            undo.callback(self._close_database)
+            self._undo = undo.pop_all()
+        self._pool = ThreadPoolExecutor(threads, "ps-disk")
+
+    def table(self, name: str, row_bytes: Sequence[int]) -> DiskTier:
+        """The table of that name, created if there is none. `row_bytes`: the lengths that a row may have.
+
+        Raises DiskError and DiskFull. Once for each name, until it is dropped.
+        """
+        assert name not in self._tables, "this table is open"
+        family = _TABLE + name
+        with translated(self.path):
+            if family in self._families:
+                rows = self._database.get_column_family(family)
+            else:
+                rows = self._database.create_column_family(family, self._options)
+                self._families.add(family)
+            handle = self._database.get_column_family_handle(family)
+        self._tables[name] = DiskTier(name, row_bytes, self.path, rows, handle, self._pool)
+        return self._tables[name]
+
+    def drop(self, name: str) -> None:
+        """Deletes a table and its files; one that is not there is left out. Raises DiskError and DiskFull."""
+        if name in self._tables:
+            self._tables.pop(name).close()
+        if _TABLE + name in self._families:
+            with translated(self.path):
+                self._database.drop_column_family(_TABLE + name)
+            self._families.remove(_TABLE + name)
+
+    def memory_usage(self) -> dict[str, int]:
+        """Bytes of RAM by purpose; index and filters of the files are part of the block cache."""
+        tables = [table.memory_usage() for table in self._tables.values()]
+        return {
+            "block_cache": self._cache.get_usage(),
+            **{purpose: sum(table[purpose] for table in tables) for purpose in ("memtables", "table_readers")},
+        }
+
+    def bytes_on_disk(self) -> int:
+        """Of RocksDB's files as they are now, also those that wait to be deleted."""
+        total = 0
+        with suppress(FileNotFoundError), os.scandir(self._folder) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # compacted away meanwhile
+                    total += entry.stat().st_size
+        return total
+
+    def close(self) -> None:
+        """Writes what is in the write buffers and gives everything back, also where it raises DiskFull or DiskError:
+        then rows are missing when the directory is opened again. May be called again."""
+        tables, self._tables = list(self._tables.values()), {}
+        with self._undo as finish:
+            for table in tables:
+                finish.callback(table.close)
+            self._pool.shutdown()
+
+    @property
+    def _folder(self) -> Path:
+        return self.path / "rocksdb"
+
+    def _close_database(self) -> None:
+        with translated(self.path):
+            self._database.close()
+
+    def _open(self, fresh: bool) -> Rdict:
+        """Opens RocksDB, with all the column families that there are: it asks for that."""
+        self._families = {_DEFAULT_FAMILY}
+        with translated(self.path):
+            if fresh and self._folder.exists():
+                shutil.rmtree(self._folder)
+            if (self._folder / "CURRENT").exists():
+                self._families |= set(Rdict.list_cf(str(self._folder), Options(raw_mode=True)))
+            return Rdict(str(self._folder), self._options, dict.fromkeys(self._families, self._options))
+
+
+def _claim(path: Path, fresh: bool) -> int:
+    """The mark of a directory that is ours, or is empty and so becomes ours; open, and locked against others."""
+    mark = path / MARK
+    with translated(path):
+        path.mkdir(parents=True, exist_ok=True)
+        if not mark.exists() and any(path.iterdir()):
+            raise ConfigError(
+                f"{path} is not empty and was not made by embedding-ps (it has no file {MARK}): rows on disk need a "
+                "directory of their own, which is emptied at the start; name another or an empty one"
+            )
+        descriptor = os.open(mark, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            _lock_and_check(descriptor, path, fresh)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    return descriptor
+
+
+def _lock_and_check(mark: int, path: Path, fresh: bool) -> None:
+    try:
+        fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ConfigError(f"{path} is in use by another shard: each needs a directory of its own") from error
+    form = os.read(mark, 200)
+    if not fresh and form not in (b"", FORMAT):
+        raise ConfigError(f"{path} was written in another format ({form!r}, not {FORMAT!r}): start with a fresh one")
+    if form != FORMAT:
+        os.ftruncate(mark, 0)
+        os.pwrite(mark, FORMAT, 0)

@@ -1,0 +1,248 @@
+"""A table's rows over its tiers: RAM above, disk below, and the way between.
+
+Reading order is RAM, then disk. A row goes down in three steps, and is never without a valid place: its bytes are
+copied (`demote`), written below by another thread, and its slot is freed (`settle`) if nobody has touched or pinned it
+meanwhile. A row that comes up leaves its copy below, so that going down again costs nothing while it is not written to.
+
+Two things could go wrong with threads that read the disk while the engine goes on, and do not:
+
+- A read that began before a row was written below must not bring its older bytes up after the row's slot was freed. So
+  a slot is freed only when every read that was open at the end of the write has ended (`Store.end`).
+- A row that was removed while a read of it was open must not come back: a read that spans a removal is done again.
+
+Owned by the engine thread; `Fetch.read` and `Demotion.write` are for other threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from ps.config import PARTITIONS
+from ps.errors import PsError
+from ps.kernels import score
+from ps.kernels.hashing import partitions
+from ps.storage.arena import Arena, Slots
+from ps.storage.disk_tier import DiskTier
+from ps.storage.filter import IdFilter
+from ps.storage.tier import Flags, Ids, Records
+
+SEARCH_SLOTS = 1 << 16
+"""Slots that one search for rows to demote looks at: 0.1 ms."""
+
+
+@dataclass
+class Fetch:
+    """Rows on their way up, for a step or for one pull."""
+
+    disk: DiskTier
+    ids_N: Ids
+    """Not in RAM, and perhaps on disk."""
+    number: int
+    removals: int
+    found: list[Records] = field(default_factory=list)
+
+    def read(self) -> None:
+        """Any thread: reads the disk."""
+        self.found = self.disk.read(self.ids_N)
+
+
+@dataclass
+class Demotion:
+    """Rows on their way down."""
+
+    disk: DiskTier
+    slots_N: Slots
+    ids_N: Ids
+    changed: Records
+    """Those that the disk does not have as they are."""
+    held: int
+    """How many of them it has, in an older form."""
+    written: threading.Event = field(default_factory=threading.Event)
+    error: PsError | None = None
+    not_before: int = 0
+    """The fetches below this number were open when the write had ended."""
+
+    def write(self) -> None:
+        """Any thread: writes below. An error is kept for `Store.finish`."""
+        try:
+            if len(self.changed):
+                self.disk.write(self.changed, self.held)
+        except PsError as error:
+            self.error = error
+        finally:
+            self.written.set()
+
+
+class Store:
+    """RAM over disk for one table."""
+
+    def __init__(self, ram: Arena, disk: DiskTier | None) -> None:
+        self.ram = ram
+        self._disk = disk
+        self._below = IdFilter()
+        self._next_fetch = 0
+        self._open: set[int] = set()
+        self._removals = 0
+        self._writing: Demotion | None = None
+        self._condemned: deque[Demotion] = deque()
+        self._hand = 0  # where the next search for rows to demote begins
+        self.rows_raised = 0
+        self.rows_demoted = 0
+
+    @property
+    def has_below(self) -> bool:
+        """Whether there is any row that is not in RAM."""
+        return self._disk is not None and len(self._disk) > 0
+
+    @property
+    def going(self) -> int:
+        """Rows in RAM that are on their way down."""
+        return sum(len(demotion.ids_N) for demotion in (*self._condemned, *filter(None, [self._writing])))
+
+    # up
+
+    def fetch(self, ids_N: Ids) -> Fetch | None:
+        """Begins to bring up rows that are not in RAM; None if none of them can be on disk. `end` it, come what may."""
+        if self._disk is None or not len(self._disk) or not len(ids_N):
+            return None
+        wanted_N = ids_N[self._below.may_contain(ids_N)]
+        if not len(wanted_N):
+            return None
+        fetch = Fetch(self._disk, wanted_N, self._next_fetch, self._removals)
+        self._next_fetch += 1
+        self._open.add(fetch.number)
+        return fetch
+
+    def found(self, fetch: Fetch) -> list[Records]:
+        """What the fetch has read of rows that are still not in RAM."""
+        if fetch.removals != self._removals:
+            fetch.read()
+        return [_where(records, self.ram.find(records.ids_N) < 0) for records in fetch.found]
+
+    def install(self, fetch: Fetch) -> int:
+        """Puts what was read into RAM; how many rows. Raises ResourceExhausted, and then nothing has changed."""
+        installed = 0
+        for records in self.found(fetch):
+            slots_N = self.ram.write(records)
+            score.mark(self.ram.marks_S, slots_N, score.COPIED, score.DIRTY)
+            installed += len(records)
+        self.rows_raised += installed
+        return installed
+
+    def end(self, fetch: Fetch) -> None:
+        """Slots that waited for this fetch may be freed now."""
+        self._open.discard(fetch.number)
+        self.settle()
+
+    # down
+
+    def demote(self, highest: int, most: int) -> Demotion | None:
+        """Begins to move rows of rank `highest` or lower down, at most so many. One at a time; `finish` it."""
+        if self._disk is None or self._writing is not None:
+            return None
+        slots_N = self._search(highest, most)
+        if not len(slots_N):
+            return None
+        marks_N = self.ram.marks_S[slots_N]
+        changed_N = slots_N[(marks_N & score.DIRTY != 0) | (marks_N & score.COPIED == 0)]
+        new_N = slots_N[marks_N & score.COPIED == 0]
+        self._below.add(self.ram.ids_S[new_N])  # before the first of them can be missed in RAM
+        score.mark(self.ram.marks_S, slots_N, 0, score.DIRTY)
+        changed = self.ram.records(changed_N)
+        self._writing = Demotion(self._disk, slots_N, self.ram.ids_S[slots_N], changed, len(changed) - len(new_N))
+        return self._writing
+
+    def finish(self, demotion: Demotion) -> PsError | None:
+        """After its write: the rows have a copy below, and their slots are freed as soon as no open read can mind.
+
+        The error of the write, if there was one; the rows stay where they are then.
+        """
+        if self._writing is demotion:  # or else a removal has waited for it and finished it
+            self._writing = None
+            slots_N = demotion.slots_N[self.ram.ids_S[demotion.slots_N] == demotion.ids_N]
+            if demotion.error is None:
+                score.mark(self.ram.marks_S, slots_N, score.COPIED, 0)
+                demotion.not_before = self._next_fetch
+                self._condemned.append(demotion)
+                self.settle()
+            else:
+                score.mark(self.ram.marks_S, slots_N, score.DIRTY, 0)
+        return demotion.error
+
+    def settle(self) -> None:
+        """Frees the slots of rows that are below, unless they were touched or pinned since."""
+        while self._condemned and self._condemned[0].not_before <= min(self._open, default=self._next_fetch):
+            demotion = self._condemned.popleft()
+            slots_N = demotion.slots_N[self.ram.ids_S[demotion.slots_N] == demotion.ids_N]
+            marks_N = self.ram.marks_S[slots_N]
+            freed_N = slots_N[marks_N == score.USED | score.COPIED]
+            self.ram.release(freed_N)
+            self.rows_demoted += len(freed_N)
+
+    def remove(self, ids_N: Ids) -> Flags:
+        """Drops rows on every tier; True where there was one in RAM. Bring those below up before."""
+        if self._writing is not None:
+            self._writing.written.wait()
+            self.finish(self._writing)
+        slots_N = self.ram.find(ids_N)
+        copied_N = (slots_N >= 0) & (self.ram.marks_S[slots_N] & score.COPIED != 0)
+        if self._disk is not None and copied_N.any():
+            self._disk.discard(ids_N[copied_N], int(copied_N.sum()))
+        self._removals += 1
+        return self.ram.discard(ids_N)
+
+    def page(self, first: int, n: int) -> tuple[list[Records], int]:
+        """All rows of the next partitions from `first` on, about n of them, and the partition after those.
+
+        By partition, because a row stays in its own wherever else it moves. The caller waits for the disk.
+        """
+        partition_S = np.empty(self.ram.slots_end, np.int32)
+        partitions(self.ram.ids_S[: len(partition_S)], partition_S)
+        partition_S[self.ram.marks_S[: len(partition_S)] & score.USED == 0] = -1
+        end = self._end_of_page(partition_S, first, n)
+        found = [self.ram.records(np.flatnonzero((partition_S >= first) & (partition_S < end)))]
+        if self.has_below and self._disk is not None:
+            below = self._disk.partitions(first, end)
+            found += [_where(records, self.ram.find(records.ids_N) < 0) for records in below]
+        return found, end
+
+    def _end_of_page(self, partition_S: npt.NDArray[np.int32], first: int, n: int) -> int:
+        """Judged by the rows in RAM, of which every partition has about the same share."""
+        rows = len(self.ram) + (len(self._disk) if self._disk is not None else 0)
+        upto_P = np.cumsum(np.bincount(partition_S[partition_S >= first], minlength=PARTITIONS)[first:])
+        fits = int(np.searchsorted(upto_P, n * len(self.ram) / max(rows, 1), side="right"))
+        return min(first + max(fits, 1), PARTITIONS)
+
+    def memory_usage(self) -> dict[str, int]:
+        """Bytes of RAM by purpose."""
+        return {**self.ram.memory_usage(), "filter": self._below.nbytes}
+
+    def close(self) -> None:
+        """Gives RAM and disk back."""
+        if self._writing is not None:
+            self._writing.written.wait()
+        self.ram.close()
+        if self._disk is not None:
+            self._disk.close()
+
+    def _search(self, highest: int, most: int) -> Slots:
+        """Slots that no step holds, from where the last search ended, once around at most."""
+        out_N = np.empty(most, np.int64)
+        if self._hand >= self.ram.slots_end:
+            self._hand = 0
+        end = min(self._hand + SEARCH_SLOTS, self.ram.slots_end)
+        found, self._hand = score.select(self.ram.statistics_S2, self.ram.marks_S, self._hand, end, highest, out_N)
+        return out_N[:found]
+
+
+def _where(records: Records, chosen_N: Flags) -> Records:
+    if chosen_N.all():
+        return records
+    return Records(
+        records.ids_N[chosen_N], records.rows_NB[chosen_N], records.scores_N[chosen_N], records.stamps_N[chosen_N]
+    )

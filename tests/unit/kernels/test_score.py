@@ -1,0 +1,122 @@
+"""Scores and ranks: equal to the numpy specification, and what they promise about order and time."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+
+from ps.kernels import score as kernels
+from ps.kernels.reference import score as reference
+
+from .strategies import frozen, given, same_bytes
+
+F32 = np.float32
+cases = given(st.integers(1, 60), st.integers(0, 60), st.integers(0, 5000), st.integers(0, 2**32))
+
+
+def rows(slots, now, seed):
+    """Statistics of rows last pushed at different times, and marks of all kinds."""
+    rng = np.random.default_rng(seed)
+    statistics_S2 = np.empty((slots, 2), np.uint32)
+    statistics_S2.view(F32)[:, 0] = np.where(
+        rng.random(slots) < 0.2, 0, rng.exponential(size=slots) * 10.0 ** rng.integers(-9, 9)
+    )
+    statistics_S2[:, 1] = rng.integers(0, now + 1, slots)
+    marks_S = (rng.integers(0, 8, slots) | (16 * rng.integers(0, 3, slots))).astype(np.uint16)
+    return rng, statistics_S2, marks_S
+
+
+@cases
+def test_touch_count_and_ranks_are_those_of_the_reference(slots, n, now, seed):
+    rng, statistics_S2, marks_S = rows(slots, now, seed)
+    slots_N = rng.permutation(slots)[:n]
+    added_N = rng.exponential(size=len(slots_N)).astype(F32)
+    first = int(rng.integers(0, 9000))
+    results = []
+    for module, given_N, given_added_N in ((kernels, slots_N, added_N), (reference, frozen(slots_N), frozen(added_N))):
+        statistics, marks, counts_R = statistics_S2.copy(), marks_S.copy(), np.zeros(kernels.RANKS, np.int64)
+        module.count(statistics, 1, counts_R, first)
+        assert counts_R.sum() == slots
+        module.touch(
+            statistics, statistics.view(F32), marks, given_N, given_added_N, now, kernels.decay_table(), counts_R, first
+        )
+        again_R = np.zeros(kernels.RANKS, np.int64)
+        module.count(statistics, 1, again_R, first)
+        assert same_bytes(again_R, counts_R), "the counts moved along with the rows"
+        ranks_N = np.empty(slots, np.int64)
+        module.ranks(statistics, ranks_N)
+        results.append((statistics, marks, counts_R, ranks_N))
+    for left, right in zip(*results, strict=True):
+        assert same_bytes(left, right)
+
+
+@cases
+def test_select_mark_and_pin_are_those_of_the_reference(slots, n, now, seed):
+    rng, statistics_S2, marks_S = rows(slots, now, seed)
+    start = int(rng.integers(0, slots))
+    highest = int(rng.integers(0, 9000))
+    found_N, expected_N = (np.full(n, -7) for _ in range(2))
+    found = kernels.select(statistics_S2, marks_S, start, slots, highest, found_N)
+    assert found == reference.select(statistics_S2, marks_S, start, slots, highest, expected_N)
+    assert same_bytes(found_N, expected_N)
+    slots_N = np.where(rng.random(slots) < 0.2, -1, rng.permutation(slots))
+    for name, arguments in (("mark", (3, 4)), ("mark", (0, 0xFFFF)), ("pin", (1,)), ("pin", (-1,))):
+        out_S, expected_S = marks_S.copy(), marks_S.copy()
+        getattr(kernels, name)(out_S, frozen(slots_N), *arguments)
+        getattr(reference, name)(expected_S, slots_N, *arguments)
+        assert same_bytes(out_S, expected_S)
+
+
+@cases
+def test_met_is_that_of_the_reference(slots, n, now, seed):
+    rng, statistics_S2, _ = rows(slots, now, seed)
+    cuts = int(rng.integers(1, 5))
+    ticks_C = np.sort(rng.choice(now + 10, cuts, replace=False))
+    ranks_C = np.sort(rng.choice(20_000, cuts, replace=False))[::-1].copy()
+    out_N, expected_N = np.zeros(slots, np.bool_), np.zeros(slots, np.bool_)
+    kernels.met(statistics_S2, ticks_C, ranks_C, out_N)
+    reference.met(statistics_S2, ticks_C, ranks_C, expected_N)
+    assert same_bytes(out_N, expected_N)
+
+
+def test_a_slot_pinned_too_often_stays_pinned():
+    marks_S, slot_N = np.array([kernels.USED], np.uint16), np.array([0])
+    for _ in range(5000):
+        kernels.pin(marks_S, slot_N, 1)
+    for _ in range(5000):
+        kernels.pin(marks_S, slot_N, -1)
+    assert marks_S[0] == kernels.MAX_PINS * kernels.PIN + kernels.USED
+
+
+@given(st.floats(2**-20, 2**20, width=32), st.floats(2**-20, 2**20, width=32), st.integers(0, 500), st.integers(0, 500))
+def test_rank_orders_rows_as_their_decayed_scores_do_at_any_time(left, right, left_stamp, right_stamp):
+    """Within the step of the cut mantissa: 1/64 for the bits, and 9 % for taking the mantissa for its logarithm."""
+    statistics = np.array([[0, left_stamp], [0, right_stamp]], np.uint32)
+    statistics.view(F32)[:, 0] = left, right
+    ranks_N = np.empty(2, np.int64)
+    kernels.ranks(statistics, ranks_N)
+    decayed = [
+        float(score) * 2.0 ** ((stamp - 500) / 64) for score, stamp in ((left, left_stamp), (right, right_stamp))
+    ]
+    if decayed[0] > 1.13 * decayed[1]:
+        assert ranks_N[0] >= ranks_N[1]
+
+
+def test_a_score_halves_in_a_half_life_and_is_gone_after_thirty_two():
+    statistics = np.array([[0, 100]] * 3, np.uint32)
+    statistics.view(F32)[:, 0] = 8
+    counts_R = np.zeros(kernels.RANKS, np.int64)
+    kernels.count(statistics, 1, counts_R, 0)
+    for slot, now in enumerate((100 + 64, 100 + 32, 100 + 64 * 32)):
+        kernels.touch(
+            statistics,
+            statistics.view(F32),
+            np.zeros(3, np.uint16),
+            np.array([slot]),
+            np.ones(1, F32),
+            now,
+            kernels.decay_table(),
+            counts_R,
+            0,
+        )
+    np.testing.assert_allclose(statistics.view(F32)[:, 0], [5, 1 + 8 / 2**0.5, 1], rtol=1e-6)

@@ -1,0 +1,128 @@
+"""Rows that go to disk and come back: a shard with a disk holds the same bytes as one without, whatever the timing."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+import ps
+from ps.shard import Shard, StepRef, TableIds
+from tests.unit.shard.helpers import DIM, a_write, grads_of, new_table, push, read_target
+
+IDS = 40
+some_ids = st.lists(st.integers(-IDS // 2, IDS // 2), min_size=1, max_size=12, unique=True)
+seeds = st.integers(0, 2**32)
+
+
+class Swapping(RuleBasedStateMachine):
+    """One history for two shards; only the first one swaps and prepares."""
+
+    @initialize()
+    def start(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        config = ps.ServiceConfig(disk_path=Path(self.folder.name), disk_cache_bytes=1 << 20)
+        self.swapping, self.plain = Shard(0, config), Shard(0)
+        for shard in (self.swapping, self.plain):
+            new_table(shard, optimizer=ps.Adam(lr=0.1), initializer=ps.Normal(), half_life_pushes=64, swap_fraction=0.7)
+        self.steps: dict[int, list[int]] = {}
+        self.next_step = 1
+
+    @rule(ids=some_ids)
+    def prepare(self, ids: list[int]) -> None:
+        self.swapping.prepare(StepRef(1, self.next_step), self._named(ids))
+        self.steps[self.next_step] = ids
+        self.next_step += 1
+
+    @rule(ids=some_ids, seed=seeds)
+    def push(self, ids: list[int], seed: int) -> None:
+        self._push(self._named(ids), self._named(ids), seed)
+
+    @rule(seed=seeds, which=st.randoms(use_true_random=False))
+    def push_a_prepared_step(self, seed: int, which: Any) -> None:
+        if self.steps:
+            step = which.choice(sorted(self.steps))
+            self._push(StepRef(1, step), self._named(self.steps.pop(step)), seed)
+
+    @rule(which=st.randoms(use_true_random=False))
+    def pull_a_prepared_step(self, which: Any) -> None:
+        if self.steps:
+            step = which.choice(sorted(self.steps))
+            self._same_rows(StepRef(1, step), self._named(self.steps[step]))
+
+    @rule(ids=st.lists(st.integers(-IDS, IDS), min_size=1, max_size=20))
+    def pull(self, ids: list[int]) -> None:
+        self._same_rows(self._named(ids), self._named(ids))
+        heads = [shard.pull(self._named(ids), return_exists=True).head() for shard in (self.swapping, self.plain)]
+        assert heads[0].tables[0].exists_N.tolist() == heads[1].tables[0].exists_N.tolist()
+
+    @rule(ids=some_ids, seed=seeds, how=st.sampled_from(["upsert", "assign", "remove"]))
+    def write(self, ids: list[int], seed: int, how: str) -> None:
+        values = np.random.default_rng(seed).standard_normal((len(ids), DIM), np.float32)
+        arguments = [] if how == "remove" else [[values]]
+        named = self._named(ids)[0]
+        results = [getattr(shard, how)(a_write(), named, *arguments) for shard in (self.swapping, self.plain)]
+        assert results[0].existed_N.tolist() == results[1].existed_N.tolist()
+
+    @invariant()
+    def same_size(self) -> None:
+        if hasattr(self, "plain"):
+            assert len(self.swapping.tables["t"]) == len(self.plain.tables["t"])
+
+    def teardown(self) -> None:
+        if hasattr(self, "plain"):
+            exported = [self._exported(shard) for shard in (self.swapping, self.plain)]
+            assert exported[0] == exported[1]
+            everything = self._named(range(-IDS, IDS))
+            self.swapping.prepare(StepRef(1, 10**6), everything)
+            held = [self._whole_rows(shard, everything[0].ids_N) for shard in (self.swapping, self.plain)]
+            assert held[0] == held[1]
+            for shard in (self.swapping, self.plain):
+                shard.close()
+            self.folder.cleanup()
+
+    def _named(self, ids: Any) -> list[TableIds]:
+        return [TableIds("t", np.array(ids, np.int64))]
+
+    def _push(self, swapping: Any, plain: Any, seed: int) -> None:
+        (named,) = plain
+        grads = grads_of("t", np.random.default_rng(seed).standard_normal((len(named.ids_N), DIM), np.float32))
+        push(self.swapping, swapping, grads)
+        push(self.plain, plain, grads)
+
+    def _same_rows(self, swapping: Any, plain: Any) -> None:
+        left, right = read_target(self.swapping, swapping)[0], read_target(self.plain, plain)[0]
+        assert left.tobytes() == right.tobytes()
+
+    def _exported(self, shard: Shard) -> dict[int, tuple[bytes, float]]:
+        found: dict[int, tuple[bytes, float]] = {}
+        cursor = 0
+        while True:
+            ids_N, rows_ND, scores_N, cursor = shard.export_page("t", cursor, 7)
+            for id_, row_D, score in zip(ids_N.tolist(), rows_ND, scores_N.tolist(), strict=True):
+                assert id_ not in found, "exported twice"
+                found[id_] = row_D.tobytes(), score
+            if not cursor:
+                return found
+
+    def _whole_rows(self, shard: Shard, ids_N: np.ndarray) -> dict[int, tuple[bytes, bytes]]:
+        """Value, state and statistics of every row, all of them in RAM by now."""
+        table = shard.tables["t"]
+        slots_N = shard.engine.run(lambda: table.find(ids_N))
+        ram = table._ram
+        return {
+            int(id_): (ram.rows_SW[slot].tobytes(), ram.statistics_S2[slot].tobytes())
+            for id_, slot in zip(ids_N, slots_N, strict=True)
+            if slot >= 0
+        }
+
+
+TestSwapping = Swapping.TestCase
+TestSwapping.settings = settings(
+    max_examples=40, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+)
