@@ -12,14 +12,16 @@ from ps.config import PARTITIONS, TableConfig
 from ps.errors import DimensionMismatch, LengthMismatch
 from ps.initializer import RowInitializer
 from ps.kernels import score
-from ps.kernels.rows import scatter
 from ps.optim import update_rule
 from ps.policy import placement
 from ps.policy.ranking import Ranking
-from ps.storage.arena import Arena, Slots
+from ps.precision import Precision
+from ps.storage.arena import Arena
 from ps.storage.disk import Disk
+from ps.storage.mixed_rows import MixedRows
+from ps.storage.rows import PlainRows, Slots
 from ps.storage.store import Demotion, Store
-from ps.storage.tier import Flags, Ids, RowLayout
+from ps.storage.tier import Flags, Ids, Records, RowLayout
 
 Rows = npt.NDArray[np.float32]
 Share = Callable[[Sequence[Callable[[], None]]], None]
@@ -52,9 +54,20 @@ class Table:
         self._initializer = RowInitializer.of(config)
         self._rule = update_rule(config)
         self._layout = RowLayout(config.dim, self._rule.state_width)
-        self._ram = Arena(self._layout.width, np.float32)
-        self.store = Store(self._ram, disk.table(config.name, [self._layout.row_bytes]) if disk else None)
         self._ranking = Ranking(config.half_life_pushes)
+        if config.cold == "none":
+            self._rows: PlainRows | MixedRows = PlainRows(config, self._rule)
+            self._ram = Arena(self._rows)
+            self._precision = None
+        else:
+            self._rows = MixedRows(config, self._rule)
+            self._ram = Arena(self._rows)
+            self._precision = Precision(config.hot_fraction, self._ram, self._rows, self._ranking)
+        self.store = Store(
+            self._ram,
+            disk.table(config.name, self._rows.lengths) if disk else None,
+            self._precision.as_seen if self._precision else list,
+        )
         self.pushes = 0
         self.rows_read = 0
         self.rows_updated = 0
@@ -81,8 +94,14 @@ class Table:
 
     def lookup(self, ids_N: Ids, slots_N: Slots, out_ND: Rows) -> None:
         """Reads values; an id without a slot reads as its initial value. Changes nothing but a counter."""
-        self._initializer.gather(self._ram.rows_SW, slots_N, ids_N, out_ND)
+        self._rows.gather(slots_N, ids_N, out_ND)
+        if self._precision is not None:
+            self._precision.round(slots_N, out_ND)
         self.rows_read += len(ids_N)
+
+    def values(self, records: Records) -> Rows:
+        """Values of rows that are not in RAM."""
+        return self._rows.values(records.rows_NB)
 
     def check(self, n: int, blocks: Sequence[Rows]) -> None:
         """Raises unless the blocks are gradients or values for n ids of this table."""
@@ -98,10 +117,12 @@ class Table:
     def create_missing(self, ids_N: Ids, slots_N: Slots) -> Slots:
         """Creates rows with initial values where `slots_N` (as `find` gave it) is -1, and writes their slots there.
 
-        None of them may be on disk. Returns the positions created. Raises ResourceExhausted, and then nothing has
-        changed.
+        Those that have a row are made ready for `apply`. None of them may be on disk. Returns the positions created.
+        Raises ResourceExhausted, and then nothing has changed.
         """
         missing_N = np.flatnonzero(slots_N < 0)
+        if self._precision is not None:
+            self._precision.before_update(slots_N, len(missing_N))
         if not len(missing_N):
             return missing_N
         new_ids_N = ids_N[missing_N]
@@ -109,7 +130,7 @@ class Table:
         self._initializer.fill(new_ids_N, row_NW[:, : self.config.dim])
         new_slots_N = self._ram.insert(new_ids_N, self._ranking.now)  # the last step that can fail
         self._ranking.count(self._ram.statistics_S2[new_slots_N], 1)
-        scatter(self._ram.rows_SW, new_slots_N, row_NW)
+        self._rows.set(new_slots_N, row_NW)
         slots_N[missing_N] = new_slots_N
         self.rows_created += len(new_ids_N)
         return missing_N
@@ -135,11 +156,14 @@ class Table:
         self.pushes += 1
         tasks = [partial(self._touch, slots_N, counts_N.astype(np.float32))]
         for part_N, block_ND in _parts(slots_N, blocks):
-            tasks.append(partial(self._rule.update, self._ram.rows_SW, part_N, block_ND, self.pushes))
+            tasks.append(partial(self._rows.update, part_N, self._ram.ids_S, block_ND, self.pushes))
         share = self._share if len(slots_N) >= SHARE_FROM_ROWS else one_by_one
         share(tasks)
         self.rows_updated += len(slots_N)
-        self._ranking.pushed()
+        if self._precision is not None:
+            self._precision.touched(slots_N)
+        if self._ranking.pushed() and self._precision is not None:
+            self._precision.tick()
 
     def upsert(self, ids_N: Ids, blocks: Sequence[Rows]) -> Flags:
         """Sets values, creating rows where there are none. State of rows that exist stays. True where a row existed."""
@@ -163,6 +187,10 @@ class Table:
         self._ranking.count(statistics_N2, -1)
         return existed_N
 
+    def sweep(self) -> bool:
+        """Carries out a little of what was decided about the precision of rows; whether there was anything to do."""
+        return self._precision is not None and self._precision.sweep()
+
     def maintain(self) -> Demotion | None:
         """Begins to move some of the least important rows down, if more are in RAM than should be."""
         target = self._resident_rows(self._ranking.total)
@@ -173,20 +201,24 @@ class Table:
     def page(self, cursor: int, n: int) -> tuple[Ids, Rows, npt.NDArray[np.float32], int]:
         """Ids, values, scores and the next cursor (0 at the end) of about n rows: those of the next partitions."""
         found, end = self.store.page(min(cursor, PARTITIONS), n)
-        ids_N = np.concatenate([records.ids_N for records in found])
-        values_ND = np.concatenate([records.rows_NB.view(np.float32)[:, : self.config.dim] for records in found])
-        scores_N = np.concatenate([self._ranking.decayed(records.scores_N, records.stamps_N) for records in found])
-        return ids_N, np.ascontiguousarray(values_ND), scores_N, end if end < PARTITIONS else 0
+        nothing_ND = np.empty((0, self.config.dim), np.float32)
+        ids_N = np.concatenate([np.empty(0, np.int64), *(records.ids_N for records in found)])
+        values_ND = np.concatenate([nothing_ND, *map(self.values, found)])
+        decayed = [self._ranking.decayed(records.scores_N, records.stamps_N) for records in found]
+        return ids_N, values_ND, np.concatenate([nothing_ND[:, 0], *decayed]), end if end < PARTITIONS else 0
 
     def memory_usage(self) -> dict[str, dict[str, int]]:
-        """Bytes by tier and purpose."""
-        return {"hot": self.store.memory_usage()}
+        """Bytes by tier and purpose. What cold rows have in common with hot ones, their index too, counts as hot."""
+        usage = {"hot": self.store.memory_usage()}
+        if isinstance(self._rows, MixedRows):
+            usage["cold"] = {"rows": self._rows.half_bytes}
+        return usage
 
     def stats(self) -> dict[str, object]:
-        """Rows, bytes and counters."""
+        """Rows, bytes and counters. Only a table with a cold tier says how many rows are there."""
         return {
             "dim": self.config.dim,
-            "rows": {"hot": len(self._ram), "disk": len(self) - len(self._ram)},
+            "rows": self._rows_by_tier(),
             "row_bytes": self._layout.row_bytes,
             "bytes": self.memory_usage(),
             "pushes": self.pushes,
@@ -195,11 +227,17 @@ class Table:
             "rows_created": self.rows_created,
             "rows_raised": self.store.rows_raised,
             "rows_demoted": self.store.rows_demoted,
+            "rows_narrowed": self._precision.rows_narrowed if self._precision else 0,
+            "rows_widened": self._precision.rows_widened if self._precision else 0,
         }
 
     def close(self) -> None:
         """Gives the memory back."""
         self.store.close()
+
+    def _rows_by_tier(self) -> dict[str, int]:
+        cold = {"cold": self._rows.half_rows} if isinstance(self._rows, MixedRows) else {}
+        return {"hot": len(self._ram) - sum(cold.values()), **cold, "disk": len(self) - len(self._ram)}
 
     def _touch(self, slots_N: Slots, added_N: npt.NDArray[np.float32]) -> None:
         ranking, ram = self._ranking, self._ram
@@ -217,7 +255,7 @@ class Table:
 
     def _set(self, slots_N: Slots, blocks: Sequence[Rows]) -> None:
         for part_N, block_ND in _parts(slots_N, blocks):
-            scatter(self._ram.rows_SW, part_N, block_ND)
+            self._rows.set(part_N, block_ND)
         score.mark(self._ram.marks_S, slots_N, score.DIRTY, 0)
 
 

@@ -29,8 +29,8 @@ from ps.shard.rising import Rising
 from ps.shard.staleness import Staleness
 from ps.shard.steps import Resolved, Steps
 from ps.shard.stream import Allocate, RowStream, plain
-from ps.storage.arena import Slots
 from ps.storage.disk import Disk
+from ps.storage.rows import Slots
 from ps.storage.tier import Flags
 from ps.table import Table
 
@@ -304,7 +304,10 @@ class Shard:
         rising.let_go()
 
     def _maintain(self) -> None:
-        """Begins to move rows down that are too many in RAM."""
+        """A slice of a sweep, of one table at a time, and begins to move rows down that are too many in RAM."""
+        tables = list(self.tables.values())
+        first = self.version % max(len(tables), 1)
+        next((table for table in tables[first:] + tables[:first] if table.sweep()), None)
         for table in self.tables.values():
             self._move_down(table)
 

@@ -33,14 +33,13 @@ from ps.storage.disk_codec import (
     decode,
     encode,
     ids_of,
-    joined,
     key_order,
     keys_of,
     present,
 )
 from ps.storage.disk_errors import disk_error, is_corruption, translated
 from ps.storage.disk_options import write_options
-from ps.storage.tier import Ids, Records
+from ps.storage.tier import Ids, Records, joined
 
 PIECE_ROWS = 2048
 """Rows that a thread reads at once: many enough to fill a batch get, few enough that threads take turns at RocksDB and

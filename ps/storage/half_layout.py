@@ -23,19 +23,16 @@ row-wise Adagrad. Promoted, every element has the row's h.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ps.config import FTRL, SGD, Adagrad, Adam, RowwiseAdagrad, TableConfig
-from ps.errors import ConfigError
 from ps.kernels.half import narrow, widen
-from ps.storage.tier import Records
 
-State = Literal["fp16", "rowwise"]
-"""State element by element in 16 bits, or one number a row."""
+Bytes = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.float32]
 
 
@@ -73,21 +70,21 @@ class HalfLayout:
         """Bytes of a cold row."""
         return 2 * self.items
 
-    def to_half(self, hot: Records) -> Records:
+    def to_half(self, rows_NB: Bytes) -> Bytes:
         """Hot rows as cold ones, rounded to nearest: no push does it, so no push could tell how to round."""
-        row_NW = self._reduced(_items(hot.rows_NB, np.float32))
-        item_NI = np.empty((len(hot), self.items), np.uint16)
-        narrow(row_NW, np.arange(len(hot)), item_NI, self.half, self.brain)
-        return replace(hot, rows_NB=item_NI.view(np.uint8))
+        row_NW = self._reduced(_items(rows_NB, np.float32))
+        item_NI = np.empty((len(row_NW), self.items), np.uint16)
+        narrow(row_NW, np.arange(len(row_NW)), item_NI, self.half, self.brain)
+        return item_NI.view(np.uint8)
 
-    def to_full(self, cold: Records) -> Records:
+    def to_full(self, rows_NB: Bytes) -> Bytes:
         """Cold rows as hot ones. Nothing is rounded."""
-        row_NW = np.empty((len(cold), self.width), np.float32)
-        widen(_items(cold.rows_NB, np.uint16), np.arange(len(cold)), row_NW, self.half, self.brain)
+        row_NW = np.empty((len(rows_NB), self.width), np.float32)
+        widen(_items(rows_NB, np.uint16), np.arange(len(rows_NB)), row_NW, self.half, self.brain)
         kept = self.half + self.brain
         spread_NS = np.repeat(row_NW[:, kept:], self.spread, axis=1)
         full_NW = np.ascontiguousarray(np.hstack([row_NW[:, :kept], spread_NS]))
-        return replace(cold, rows_NB=full_NW.view(np.uint8))
+        return full_NW.view(np.uint8)
 
     def _reduced(self, hot_NW: Rows) -> Rows:
         """One number in place of `spread`: the mean, summed in order in float64, so that every machine agrees."""
@@ -101,10 +98,10 @@ class HalfLayout:
         return np.hstack([hot_NW[:, :kept], mean_N1])
 
 
-def half_layout(config: TableConfig, state: State = "fp16") -> HalfLayout:
-    """The layout of a table's cold rows; raises ConfigError where the state cannot be one number a row."""
+def half_layout(config: TableConfig) -> HalfLayout:
+    """The layout of a table's cold rows."""
     dim = config.dim
-    match config.optimizer, state:
+    match config.optimizer, config.cold_state:
         case SGD(), _:
             return HalfLayout(dim, half=dim, brain=0, full=0)
         case RowwiseAdagrad(), _:
@@ -113,26 +110,22 @@ def half_layout(config: TableConfig, state: State = "fp16") -> HalfLayout:
             return HalfLayout(dim, half=dim, brain=0, full=1, spread=dim)
         case Adagrad(), _:
             return HalfLayout(dim, half=dim, brain=dim, full=0)
-        case Adam(), "fp16":
+        case Adam(), _:
             return HalfLayout(dim, half=dim, brain=2 * dim, full=0)
-        case FTRL(), "fp16":
+        case FTRL(), _:
             return HalfLayout(dim, half=2 * dim, brain=dim, full=0)
-    raise ConfigError(
-        f"table {config.name!r}: the state of {config.optimizer.kind} is not one number a row, so cold rows cannot "
-        "keep it as 'rowwise'; take 'fp16', or an Adagrad"
-    )
 
 
-def cold_config(config: TableConfig, state: State = "fp16") -> TableConfig:
-    """The table as its cold rows are trained: `ps.optim.update_rule` of it is the rule for `ColdTier.update`."""
+def cold_config(config: TableConfig) -> TableConfig:
+    """The table as its cold rows are trained: `ps.optim.update_rule` of it is their rule."""
     optimizer = config.optimizer
-    if isinstance(optimizer, Adagrad) and state == "rowwise":
+    if isinstance(optimizer, Adagrad) and config.cold_state == "rowwise":
         values = optimizer.model_dump(exclude={"kind"})
         return config.model_copy(update={"optimizer": RowwiseAdagrad(**values)})
     return config
 
 
-def _items(rows_NB: npt.NDArray[np.uint8], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+def _items(rows_NB: Bytes, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """Bytes as numbers: a copy only where they do not lie side by side, or not at an even address."""
     items = np.ascontiguousarray(rows_NB).view(dtype)
     return np.require(items, requirements=["A"])

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,13 +27,17 @@ from ps.config import PARTITIONS
 from ps.errors import PsError
 from ps.kernels import score
 from ps.kernels.hashing import partitions
-from ps.storage.arena import Arena, Slots
+from ps.storage.arena import Arena
 from ps.storage.disk_tier import DiskTier
 from ps.storage.filter import IdFilter
-from ps.storage.tier import Flags, Ids, Records
+from ps.storage.rows import Slots
+from ps.storage.tier import Flags, Ids, Records, where
 
 SEARCH_SLOTS = 1 << 16
 """Slots that one search for rows to demote looks at: 0.1 ms."""
+
+
+AsSeen = Callable[[Iterable[Records]], list[Records]]
 
 
 @dataclass
@@ -58,8 +63,8 @@ class Demotion:
     disk: DiskTier
     slots_N: Slots
     ids_N: Ids
-    changed: Records
-    """Those that the disk does not have as they are."""
+    changed: list[Records]
+    """Those that the disk does not have as they are: of one length, so that they are written whole or not at all."""
     held: int
     """How many of them it has, in an older form."""
     written: threading.Event = field(default_factory=threading.Event)
@@ -70,8 +75,8 @@ class Demotion:
     def write(self) -> None:
         """Any thread: writes below. An error is kept for `Store.finish`."""
         try:
-            if len(self.changed):
-                self.disk.write(self.changed, self.held)
+            for records in self.changed:
+                self.disk.write(records, self.held)
         except PsError as error:
             self.error = error
         finally:
@@ -81,8 +86,10 @@ class Demotion:
 class Store:
     """RAM over disk for one table."""
 
-    def __init__(self, ram: Arena, disk: DiskTier | None) -> None:
+    def __init__(self, ram: Arena, disk: DiskTier | None, as_seen: AsSeen = list) -> None:
+        """`as_seen`: what rows are where somebody looks at them, whatever their bytes are by now."""
         self.ram = ram
+        self._as_seen = as_seen
         self._disk = disk
         self._below = IdFilter()
         self._next_fetch = 0
@@ -122,7 +129,7 @@ class Store:
         """What the fetch has read of rows that are still not in RAM."""
         if fetch.removals != self._removals:
             fetch.read()
-        return [_where(records, self.ram.find(records.ids_N) < 0) for records in fetch.found]
+        return self._as_seen(where(records, self.ram.find(records.ids_N) < 0) for records in fetch.found)
 
     def install(self, fetch: Fetch) -> int:
         """Puts what was read into RAM; how many rows. Raises ResourceExhausted, and then nothing has changed."""
@@ -145,16 +152,20 @@ class Store:
         """Begins to move rows of rank `highest` or lower down, at most so many. One at a time; `finish` it."""
         if self._disk is None or self._writing is not None:
             return None
-        slots_N = self._search(highest, most)
-        if not len(slots_N):
+        found_N = self._search(highest, most)
+        if not len(found_N):
             return None
-        marks_N = self.ram.marks_S[slots_N]
-        changed_N = slots_N[(marks_N & score.DIRTY != 0) | (marks_N & score.COPIED == 0)]
-        new_N = slots_N[marks_N & score.COPIED == 0]
+        as_below_N = self.ram.marks_S[found_N] & (score.DIRTY | score.COPIED) == score.COPIED
+        changed_N = found_N[~as_below_N]
+        changed = self._as_seen(self.ram.records(changed_N))
+        if len(changed) > 1:  # the others stay for another search
+            changed = [max(changed, key=len)]
+            changed_N = self.ram.find(changed[0].ids_N)
+        slots_N = np.concatenate([found_N[as_below_N], changed_N])
+        new_N = changed_N[self.ram.marks_S[changed_N] & score.COPIED == 0]
         self._below.add(self.ram.ids_S[new_N])  # before the first of them can be missed in RAM
         score.mark(self.ram.marks_S, slots_N, 0, score.DIRTY)
-        changed = self.ram.records(changed_N)
-        self._writing = Demotion(self._disk, slots_N, self.ram.ids_S[slots_N], changed, len(changed) - len(new_N))
+        self._writing = Demotion(self._disk, slots_N, self.ram.ids_S[slots_N], changed, len(changed_N) - len(new_N))
         return self._writing
 
     def finish(self, demotion: Demotion) -> PsError | None:
@@ -205,11 +216,11 @@ class Store:
         partitions(self.ram.ids_S[: len(partition_S)], partition_S)
         partition_S[self.ram.marks_S[: len(partition_S)] & score.USED == 0] = -1
         end = self._end_of_page(partition_S, first, n)
-        found = [self.ram.records(np.flatnonzero((partition_S >= first) & (partition_S < end)))]
+        found = self.ram.records(np.flatnonzero((partition_S >= first) & (partition_S < end)))
         if self.has_below and self._disk is not None:
             below = self._disk.partitions(first, end)
-            found += [_where(records, self.ram.find(records.ids_N) < 0) for records in below]
-        return found, end
+            found += [where(records, self.ram.find(records.ids_N) < 0) for records in below]
+        return self._as_seen(found), end
 
     def _end_of_page(self, partition_S: npt.NDArray[np.int32], first: int, n: int) -> int:
         """Judged by the rows in RAM, of which every partition has about the same share."""
@@ -238,11 +249,3 @@ class Store:
         end = min(self._hand + SEARCH_SLOTS, self.ram.slots_end)
         found, self._hand = score.select(self.ram.statistics_S2, self.ram.marks_S, self._hand, end, highest, out_N)
         return out_N[:found]
-
-
-def _where(records: Records, chosen_N: Flags) -> Records:
-    if chosen_N.all():
-        return records
-    return Records(
-        records.ids_N[chosen_N], records.rows_NB[chosen_N], records.scores_N[chosen_N], records.stamps_N[chosen_N]
-    )

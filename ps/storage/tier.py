@@ -6,6 +6,7 @@ gives and takes them in batches; ids are unique in a batch. It knows nothing of 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,6 +49,32 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.ids_N)
+
+
+def where(records: Records, chosen_N: Flags) -> Records:
+    """The rows chosen."""
+    if chosen_N.all():
+        return records
+    return Records(
+        records.ids_N[chosen_N], records.rows_NB[chosen_N], records.scores_N[chosen_N], records.stamps_N[chosen_N]
+    )
+
+
+def joined(parts: Iterable[Records]) -> list[Records]:
+    """One element for each length of row."""
+    by_length: dict[int, list[Records]] = {}
+    for records in parts:
+        by_length.setdefault(records.rows_NB.shape[1], []).append(records)
+    return [some[0] if len(some) == 1 else _concatenated(some) for some in by_length.values()]
+
+
+def _concatenated(some: Sequence[Records]) -> Records:
+    return Records(
+        np.concatenate([records.ids_N for records in some]),
+        np.concatenate([records.rows_NB for records in some]),
+        np.concatenate([records.scores_N for records in some]),
+        np.concatenate([records.stamps_N for records in some]),
+    )
 
 
 class Tier(Protocol):

@@ -116,7 +116,7 @@ class Swapping(RuleBasedStateMachine):
         slots_N = shard.engine.run(lambda: table.find(ids_N))
         ram = table._ram
         return {
-            int(id_): (ram.rows_SW[slot].tobytes(), ram.statistics_S2[slot].tobytes())
+            int(id_): (table._rows.array_SW[slot].tobytes(), ram.statistics_S2[slot].tobytes())
             for id_, slot in zip(ids_N, slots_N, strict=True)
             if slot >= 0
         }

@@ -1,8 +1,9 @@
-"""Cold rows against a dict of numpy float16 rows, to the bit; and what they learn against float32."""
+"""Cold rows in an arena against a dict of numpy float16 rows, to the bit; and what they learn against float32."""
 
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,17 +12,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 import ps
+from ps.initializer import RowInitializer
 from ps.kernels import half
 from ps.kernels.reference import half as half_reference
 from ps.kernels.reference import optim as reference
 from ps.optim import update_rule
-from ps.storage.cold import BLOCK_BYTES, ColdTier
+from ps.storage.arena import Arena
 from ps.storage.half_layout import cold_config, half_layout
+from ps.storage.mixed_rows import BLOCK_BYTES, MixedRows
 from ps.storage.tier import Records
 
 F32 = np.float32
 DIM = 9
-SEED = np.uint64(77)
 IDS = [-(2**63), -5, -1, 0, 1, 2, 3, 2**32 + 5, 2**63 - 1]
 
 
@@ -60,8 +62,27 @@ some_ids = st.lists(st.sampled_from(IDS), min_size=1, max_size=len(IDS), unique=
 seeds = st.integers(0, 2**32 - 1)
 
 
-def table(optimizer, dim=DIM):
-    return ps.TableConfig(name="t", dim=dim, optimizer=optimizer)
+def table(optimizer, dim=DIM, state="fp16"):
+    return ps.TableConfig(name="t", dim=dim, optimizer=optimizer, cold="fp16", cold_state=state)
+
+
+SEED = RowInitializer.of(table(ps.SGD())).seed
+
+
+def new_arena(config):
+    """An arena and its rows."""
+    made = MixedRows(config, update_rule(config))
+    return Arena(made), made
+
+
+def halved(layout, records):
+    """float32 records as half ones."""
+    return replace(records, rows_NB=layout.to_half(records.rows_NB))
+
+
+def bytes_in(arena, slot):
+    ((records),) = arena.records(np.array([slot]))
+    return records.rows_NB.tobytes()
 
 
 def records_of(ids_N, rows_NW):
@@ -76,8 +97,9 @@ class ColdMachine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         optimizer, state, self.expected_update, self.parts = KINDS[self.kind]
-        self.cold = ColdTier(half_layout(table(optimizer), state))
-        self.rule = update_rule(cold_config(table(optimizer), state))
+        self.cold, self.bytes = new_arena(table(optimizer, state=state))
+        self.layout = self.bytes.layout
+        self.initializer = RowInitializer.of(table(optimizer))
         self.rows: dict[int, np.ndarray] = {}
         self.push = 0
 
@@ -85,11 +107,10 @@ class ColdMachine(RuleBasedStateMachine):
     def demote(self, ids, seed):
         """Rows as they come from the hot tier: any value, a state that is not negative."""
         rng = np.random.default_rng(seed)
-        rows_NW = np.abs(rng.standard_normal((len(ids), self.cold.layout.hot_width))).astype(F32)
+        rows_NW = np.abs(rng.standard_normal((len(ids), self.layout.hot_width))).astype(F32)
         rows_NW *= 10.0 ** rng.integers(-8, 3)
         rows_NW[:, :DIM] *= rng.choice([-1, 1], (len(ids), DIM))
-        records = self.cold.layout.to_half(records_of(np.array(ids), rows_NW))
-        self.cold.write(records)
+        self.cold.write(halved(self.layout, records_of(np.array(ids), rows_NW)))
         for id_, row_W in zip(ids, rows_NW, strict=True):
             self.rows[id_] = self.halved(row_W)
 
@@ -112,7 +133,7 @@ class ColdMachine(RuleBasedStateMachine):
         order_N = np.random.default_rng(shuffle).permutation(len(ids_N))
         for part_N in (order_N[:cut], order_N[cut:]):
             part = ids_N[part_N]
-            self.cold.update(self.cold.find(part), part, grads_ND[part_N], self.push, self.push + 5, self.rule, SEED)
+            self.bytes.update(self.cold.find(part), self.cold.ids_S, grads_ND[part_N], self.push)
         for id_, grad_D in zip(ids_N, grads_ND, strict=True):
             self.rows[int(id_)] = self.updated(id_, grad_D)
 
@@ -121,14 +142,14 @@ class ColdMachine(RuleBasedStateMachine):
         wide, out = np.empty((1, half_ + brain + full), F32), self.rows[int(id_)].copy()[None]
         half_reference.widen(out, zero, wide, half_, brain)
         self.expected_update(wide, zero, grad_D[None], self.push)
-        push = np.uint64(self.push + 5)
+        push = np.uint64(self.push)
         half_reference.narrow_stochastic(wide, zero, out, half_, brain, SEED, push, np.array([id_]))
         return out[0]
 
     @rule(ids=some_ids, seed=seeds)
     def assign(self, ids, seed):
         values_ND = np.random.default_rng(seed).standard_normal((len(ids), DIM)).astype(F32)
-        self.cold.assign(self.cold.find(np.array(ids)), values_ND)
+        self.bytes.set(self.cold.find(np.array(ids)), values_ND)
         for id_, value_D in zip(ids, values_ND, strict=True):
             if id_ in self.rows:
                 self.rows[id_][:DIM] = value_D.astype(np.float16).view(np.uint16)
@@ -144,14 +165,16 @@ class ColdMachine(RuleBasedStateMachine):
         assert len(self.cold) == len(self.rows)
         slots_N = self.cold.find(np.array(IDS))
         out_ND = np.full((len(IDS), DIM), 7, F32)
-        self.cold.gather(slots_N, out_ND)
+        self.bytes.gather(slots_N, np.array(IDS), out_ND)
         for id_, slot, out_D in zip(IDS, slots_N, out_ND, strict=True):
             if id_ in self.rows:
-                assert self.cold.rows_SW[slot].tobytes() == self.rows[id_].tobytes()
+                assert bytes_in(self.cold, slot) == self.rows[id_].tobytes()
                 assert out_D.tobytes() == self.rows[id_][:DIM].view(np.float16).astype(F32).tobytes()
             else:
                 assert slot == -1
-                assert (out_D == 7).all()
+                initial_1D = np.empty((1, DIM), F32)
+                self.initializer.fill(np.array([id_]), initial_1D)
+                assert out_D.tobytes() == initial_1D.tobytes()
 
     def teardown(self):
         self.cold.close()
@@ -166,16 +189,16 @@ def test_a_cold_tier_is_a_dict_of_halves(kind):
 def trained(order_N, spare=0, pieces=1, threads=False, pushes=3):
     """Bytes by id after some pushes: slots by `order_N` and `spare`, each push in so many pieces."""
     config = table(ps.Adam(lr=0.1))
-    cold, update = ColdTier(half_layout(config)), update_rule(config)
-    cold.insert(np.arange(-spare, 0))
+    cold, made = new_arena(config)
+    cold.insert(np.arange(-spare, 0), 0, made.lengths[1])
     rng = np.random.default_rng(1)
     ids_N, rows_NW = np.arange(len(order_N)), rng.random((len(order_N), 3 * DIM)).astype(F32)
-    cold.write(cold.layout.to_half(records_of(ids_N[order_N], rows_NW[order_N])))
+    cold.write(halved(made.layout, records_of(ids_N[order_N], rows_NW[order_N])))
     for push in range(1, pushes + 1):
         grads_ND = rng.standard_normal((len(ids_N), DIM)).astype(F32)
 
         def apply(part_N, push=push, grads_ND=grads_ND):
-            cold.update(cold.find(ids_N[part_N]), ids_N[part_N], grads_ND[part_N], push, push, update, SEED)
+            made.update(cold.find(ids_N[part_N]), cold.ids_S, grads_ND[part_N], push)
 
         parts = np.array_split(order_N, pieces)
         if threads:
@@ -187,7 +210,7 @@ def trained(order_N, spare=0, pieces=1, threads=False, pushes=3):
         else:
             for part_N in parts:
                 apply(part_N)
-    found = cold.rows_SW[cold.find(ids_N)].tobytes()
+    found = cold.records(cold.find(ids_N))[0].rows_NB.tobytes()
     cold.close()
     return found
 
@@ -205,55 +228,53 @@ def test_order_pieces_slots_and_threads_change_no_byte():
 def test_promoted_and_demoted_again_a_row_is_the_same(kind):
     """And its value as a hot row is that of the cold one. A mean of equal numbers is rounded once more at most."""
     optimizer, state, _, _ = KINDS[kind]
-    layout = half_layout(table(optimizer), state)
+    layout = half_layout(table(optimizer, state=state))
     rng = np.random.default_rng(3)
     rows_NW = np.abs(rng.standard_normal((50, layout.hot_width))).astype(F32) * F32(1e-3)
-    hot = records_of(np.arange(50), rows_NW)
-    cold = layout.to_half(hot)
-    assert cold.rows_NB.shape == (50, layout.row_bytes)
-    back = layout.to_full(cold)
-    assert back.rows_NB.shape == hot.rows_NB.shape
-    assert layout.to_half(back).rows_NB.tobytes() == cold.rows_NB.tobytes()
-    assert back.scores_N is hot.scores_N
-    value_ND = back.rows_NB.view(F32)[:, :DIM]
-    assert value_ND.tobytes() == cold.rows_NB[:, : 2 * DIM].copy().view(np.float16).astype(F32).tobytes()
+    hot_NB = rows_NW.view(np.uint8)
+    cold_NB = layout.to_half(hot_NB)
+    assert cold_NB.shape == (50, layout.row_bytes)
+    back_NB = layout.to_full(cold_NB)
+    assert back_NB.shape == hot_NB.shape
+    assert layout.to_half(back_NB).tobytes() == cold_NB.tobytes()
+    value_ND = back_NB.view(F32)[:, :DIM]
+    assert value_ND.tobytes() == cold_NB[:, : 2 * DIM].copy().view(np.float16).astype(F32).tobytes()
     np.testing.assert_allclose(value_ND, rows_NW[:, :DIM], rtol=2**-11, atol=2**-25)
 
 
 def test_the_state_of_adagrad_becomes_its_mean_and_the_mean_everybodys():
-    layout = half_layout(table(ADAGRAD, dim=4), "rowwise")
-    hot = records_of(np.array([1]), np.array([[1, 2, 3, 4, 1e-9, 2e-9, 3e-9, 6e-9]], F32))
+    layout = half_layout(table(ADAGRAD, dim=4, state="rowwise"))
+    hot = np.array([[1, 2, 3, 4, 1e-9, 2e-9, 3e-9, 6e-9]], F32)
     assert layout.row_bytes == 4 * 2 + 4
-    back = layout.to_full(layout.to_half(hot)).rows_NB.view(F32)
+    back = layout.to_full(layout.to_half(hot.view(np.uint8))).view(F32)
     assert back.tolist() == [[1, 2, 3, 4, *[float(F32(3e-9))] * 4]]
 
 
 def test_no_rows_are_converted_to_no_rows():
-    layout = half_layout(table(ADAGRAD), "rowwise")
-    nobody = np.empty(0, np.int64), np.empty((0, 8 * DIM), np.uint8)
-    nothing = Records(*nobody, np.empty(0, F32), np.empty(0, np.uint32))
-    cold = layout.to_half(nothing)
-    assert cold.rows_NB.shape == (0, layout.row_bytes)
-    assert layout.to_full(cold).rows_NB.shape == (0, 8 * DIM)
+    layout = half_layout(table(ADAGRAD, state="rowwise"))
+    cold_NB = layout.to_half(np.empty((0, 8 * DIM), np.uint8))
+    assert cold_NB.shape == (0, layout.row_bytes)
+    assert layout.to_full(cold_NB).shape == (0, 8 * DIM)
 
 
 @pytest.mark.parametrize("optimizer", [ps.Adam(), ps.FTRL()])
 def test_state_that_is_not_one_number_a_row_is_refused(optimizer):
     with pytest.raises(ps.ConfigError, match=f"{optimizer.kind} is not one number a row"):
-        half_layout(table(optimizer), "rowwise")
+        table(optimizer, state="rowwise")
+    assert ps.TableConfig(name="t", dim=1, optimizer=optimizer, cold_state="rowwise").cold == "none"
 
 
 def test_cold_rows_of_adagrad_kept_by_row_are_trained_by_row():
-    config = cold_config(table(ps.Adagrad(lr=0.7, eps=0.5, initial_accumulator=0.25)), "rowwise")
+    config = cold_config(table(ps.Adagrad(lr=0.7, eps=0.5, initial_accumulator=0.25), state="rowwise"))
     assert config.optimizer == ps.RowwiseAdagrad(lr=0.7, eps=0.5, initial_accumulator=0.25)
     for optimizer, state in ((ADAGRAD, "fp16"), (ps.SGD(), "rowwise"), (ps.Adam(), "fp16")):
-        assert cold_config(table(optimizer), state) == table(optimizer)
+        assert cold_config(table(optimizer, state=state)) == table(optimizer, state=state)
 
 
 def test_an_update_of_nothing_is_nothing():
-    cold, nothing = ColdTier(half_layout(table(ps.SGD()))), np.empty(0, np.int64)
-    cold.update(nothing, nothing, np.empty((0, DIM), F32), 1, 1, update_rule(table(ps.SGD())), SEED)
-    cold.close()
+    arena, made = new_arena(table(ps.SGD()))
+    made.update(np.empty(0, np.int64), arena.ids_S, np.empty((0, DIM), F32), 1)
+    arena.close()
 
 
 # What is learned: logistic regression on bags of ids. The weight of an id is the sum of its row.
@@ -297,14 +318,13 @@ class Bags:
 
 def learned(optimizer, state, rounding):
     """The loss in the end. `rounding`: None for float32, or what brings rows back to 16 bits."""
-    bags, config = Bags(), table(optimizer, WIDTH)
+    bags, config = Bags(), table(optimizer, WIDTH, state)
     update = update_rule(config)
     rows_SW = np.zeros((N_IDS, WIDTH + update.state_width), F32)
     rows_SW[:, :WIDTH] = START
-    layout, values = half_layout(config, state), rows_SW[:, :WIDTH].copy()
-    cold_update = update_rule(cold_config(config, state))
-    cold = ColdTier(layout)
-    cold.write(layout.to_half(records_of(np.arange(N_IDS), rows_SW)))
+    cold, made = new_arena(config)
+    cold.write(halved(made.layout, records_of(np.arange(N_IDS), rows_SW)))
+    values, everybody = rows_SW[:, :WIDTH].copy(), np.arange(N_IDS)
     for push in range(1, PUSHES + 1):
         examples = bags.draw(BATCH)
         if rounding is None:
@@ -313,29 +333,29 @@ def learned(optimizer, state, rounding):
             values = rows_SW[:, :WIDTH]
         else:
             ids_N, grads_ND = bags.gradients(values, *examples)
-            slots_N = cold.find(ids_N)
-            rounding(cold, slots_N, ids_N, grads_ND, push, cold_update)
-            cold.gather(cold.find(np.arange(N_IDS)), values)
+            rounding(cold, cold.find(ids_N), grads_ND, push, config)
+            made.gather(cold.find(everybody), everybody, values)
     cold.close()
     return bags.loss(values)
 
 
-def stochastic(cold, slots_N, ids_N, grads_ND, push, update):
-    cold.update(slots_N, ids_N, grads_ND, push, push, update, SEED)
+def stochastic(cold, slots_N, grads_ND, push, config):
+    cold.rows.update(slots_N, cold.ids_S, grads_ND, push)
 
 
-def to_nearest(cold, slots_N, ids_N, grads_ND, push, update):
-    layout = cold.layout
-    wide_NW = np.empty((len(ids_N), layout.width), F32)
-    half.widen(cold.rows_SW, slots_N, wide_NW, layout.half, layout.brain)
-    update.update(wide_NW, np.arange(len(ids_N)), grads_ND, push)
-    half.narrow(wide_NW, slots_N, cold.rows_SW, layout.half, layout.brain)
+def to_nearest(cold, slots_N, grads_ND, push, config):
+    (records,), layout = cold.records(slots_N), half_layout(config)
+    wide_NW, order_N = np.empty((len(slots_N), layout.width), F32), np.arange(len(slots_N))
+    item_NI = records.rows_NB.view(np.uint16)
+    half.widen(item_NI, order_N, wide_NW, layout.half, layout.brain)
+    update_rule(cold_config(config)).update(wide_NW, order_N, grads_ND, push)
+    half.narrow(wide_NW, order_N, item_NI, layout.half, layout.brain)
+    cold.rows.put(slots_N, item_NI.view(np.uint8))
 
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_cold_rows_learn_what_float32_learns_because_they_are_rounded_at_random(name):
     optimizer, state = LEARNERS[name]
     full, cold, nearest = (learned(optimizer, state, rounding) for rounding in (None, stochastic, to_nearest))
-    print(name, full, cold, nearest)
     assert abs(cold / full - 1) < 0.01
     assert nearest > 1.01 * full
