@@ -1,8 +1,8 @@
 """Which rows of a table are of half precision: decided at ticks for all rows at once, carried out when there is time.
 
 A tick of the table's clock parts rows by rank: the share `hot_fraction` of all of them, wherever they are, lies above
-`_above`, and rows a little below it that were not touched since the last tick are cut: from now on they are cold. From
-that moment whoever reads one sees it rounded, though its bytes may be float32 still: in RAM until the sweep comes by,
+`_above`, and those some way below it that were not touched since the last tick are cut: they are cold now. From that
+moment whoever reads one sees it rounded, though its bytes may be float32 still: in RAM until the sweep comes by,
 on disk until it comes up. Rounding to nearest is idempotent: it does not matter when it is done, or how often. A push
 first narrows what it will update. Afterwards cold rows of it that have risen above `_above` become float32.
 
@@ -27,8 +27,9 @@ from ps.storage.mixed_rows import MixedRows
 from ps.storage.rows import Slots, Values
 from ps.storage.tier import Flags, Records, joined, where
 
-HYSTERESIS = score.HALF_LIFE // 2
-"""Ranks between rising and falling: a row that has just become float32 stays so for half a half-life at least."""
+LEEWAY = 1.25
+"""A row becomes float32 among the first `hot_fraction` of all, and stays so among the first 1.25 times as many: it does
+not flutter, and memory is bounded still."""
 SWEEP_SLOTS = 1 << 16
 """Looked at in one go: 0.2 ms."""
 SWEEP_BYTES = 1 << 20
@@ -46,6 +47,7 @@ class Precision:
         self._hand = 0  # where the sweep goes on
         self._slots_end = 0  # slots that were not in use at the last cut hold no row that was cut and is float32
         self._unswept = 0  # slots below it, from the hand on and around, that may
+        self.sweep_slots = SWEEP_SLOTS
         self.rows_narrowed = 0
         """In RAM; those that come up from disk are narrowed on their way."""
         self.rows_widened = 0
@@ -65,9 +67,11 @@ class Precision:
     def tick(self) -> None:
         """Decides anew."""
         ranking = self._ranking
-        self._above = ranking.quantile(int(self._hot_fraction * ranking.total))
-        self._cuts.add(ranking.now, self._above - HYSTERESIS)
-        self._unswept = self._slots_end = self._ram.slots_end
+        keep = self._hot_fraction * ranking.total
+        self._above = ranking.quantile(int(keep))
+        if int(keep * LEEWAY) < ranking.total:
+            self._cuts.add(ranking.now, ranking.quantile(int(keep * LEEWAY)))
+            self._unswept = self._slots_end = self._ram.slots_end
 
     # where rows are looked at
 
@@ -96,7 +100,7 @@ class Precision:
         if self._hand >= self._slots_end:
             self._hand = 0
         most = max(SWEEP_BYTES // self._rows.lengths[0], 1)
-        end = min(self._hand + min(self._unswept, SWEEP_SLOTS), self._slots_end)
+        end = min(self._hand + min(self._unswept, self.sweep_slots), self._slots_end)
         window = slice(self._hand, end)
         full_N = ~self._rows.is_half(window) & (self._ram.marks_S[window] & np.uint16(score.USED) != 0)
         slots_N = self._hand + np.flatnonzero(full_N)
