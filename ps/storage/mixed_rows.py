@@ -44,7 +44,7 @@ class MixedRows:
         self._initializer = RowInitializer.of(config)
         self._rule, self._cold_rule = rule, update_rule(cold_config(config))
         self.lengths = [full.row_bytes, self.layout.row_bytes]
-        self.max_rows = max_rows(self.layout.row_bytes + 8)
+        self.max_rows = min(max_rows(self.layout.row_bytes + 8), int(HALF))
         self._places = ReservedArray((), np.uint32, self.max_rows)
         self._full = Pool(full.width, np.float32, max_rows(full.row_bytes + 8))
         self._half = Pool(self.layout.items, np.uint16, self.max_rows)
