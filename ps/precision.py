@@ -80,6 +80,9 @@ class Precision:
     def before_update(self, slots_N: Slots, new: int) -> None:
         """Rows that are about to be updated get the precision that they should have, and room to rise beside so many
         new ones. A slot of -1 has no row. Raises ResourceExhausted; then no row reads otherwise than before."""
+        self.sweep(
+            new
+        )  # float32 rows never come to be faster than others cease to be: memory is for two ticks' new rows
         self._narrow(slots_N[self._overdue(slots_N)])
         self._rows.make_room_to_widen(int((self._rows.is_half(slots_N) & (slots_N >= 0)).sum()) + new)
 
@@ -95,18 +98,19 @@ class Precision:
         """Rows that were copied from RAM or read from disk, as they are to be seen."""
         return joined(part for records in found for part in self._parts(records))
 
-    def sweep(self) -> bool:
-        """Narrows some of the rows that were cut; whether there was anything to do."""
-        if not self._unswept:
+    def sweep(self, most: int | None = None) -> bool:
+        """Narrows some rows that were cut, by default for half a millisecond; whether there was anything to do."""
+        most = max(SWEEP_BYTES // self._rows.lengths[0], 1) if most is None else most
+        if not self._unswept or not most:
             return False
         if self._hand >= self._slots_end:
             self._hand = 0
         end = min(self._hand + min(self._unswept, self.sweep_slots), self._slots_end)
         window = slice(self._hand, end)
         full_N = ~self._rows.is_half(window) & (self._ram.marks_S[window] & np.uint16(score.USED) != 0)
-        slots_N, end = _first(self._hand + np.flatnonzero(full_N), SWEEP_STATISTICS, end)
+        slots_N, end = _first(self._hand + np.flatnonzero(full_N), max(SWEEP_STATISTICS, most), end)
         cut_N = slots_N[self._cuts.met(self._ram.statistics_S2[slots_N])]
-        cut_N, end = _first(cut_N, max(SWEEP_BYTES // self._rows.lengths[0], 1), end)
+        cut_N, end = _first(cut_N, most, end)
         try:
             self._narrow(cut_N)
         except ResourceExhausted:

@@ -213,10 +213,9 @@ class ColdTable(RuleBasedStateMachine):
     @invariant()
     def same_export(self):
         if hasattr(self, "table"):
-            ids_N, values_ND, _, cursor = self.table.page(0, 100_000)
-            assert cursor == 0
-            found = {int(id_): value_D.tobytes() for id_, value_D in zip(ids_N, values_ND, strict=True)}
-            assert found == {id_: row.row_1W[0, :DIM].tobytes() for id_, row in self.model.rows.items()}
+            assert values_by_id(self.table) == {
+                id_: row.row_1W[0, :DIM].tobytes() for id_, row in self.model.rows.items()
+            }
 
     def teardown(self):
         if hasattr(self, "table"):
@@ -262,6 +261,11 @@ def pushed(table, ids, grad=1.0, counts=1):
     slots_N = table.find(ids_N)
     table.create_missing(ids_N, slots_N)
     table.apply(slots_N, np.full(len(ids), counts, np.uint32), [np.full((len(ids), DIM), grad, F32)])
+
+
+def values_by_id(table):
+    ids_N, values_ND, _, _ = table.page(0, 100_000)
+    return {int(id_): value_D.tobytes() for id_, value_D in zip(ids_N, values_ND, strict=True)}
 
 
 def test_what_is_used_most_becomes_float32_and_what_is_forgotten_half():
@@ -329,12 +333,12 @@ def test_memory_at_its_end_fails_a_push_before_it_has_changed_anything(monkeypat
     table = cold_table(hot_fraction=0.0)
     pushed(table, range(50))
     pushed(table, [99])
-    before = table.page(0, 1000)[1].tobytes()
+    before = values_by_id(table)
     monkeypatch.setattr(table._rows._half._rows, "max_rows", 10)
     with pytest.raises(ResourceExhausted):
         pushed(table, range(50))
     assert table.sweep(), "it goes on trying"
-    assert table.page(0, 1000)[1].tobytes() == before
+    assert values_by_id(table) == before
     monkeypatch.undo()
     while table.sweep():
         pass
@@ -342,8 +346,18 @@ def test_memory_at_its_end_fails_a_push_before_it_has_changed_anything(monkeypat
     monkeypatch.setattr(table._rows._full._rows, "max_rows", 10)
     with pytest.raises(ResourceExhausted):
         pushed(table, range(200, 260))
-    assert table.page(0, 1000)[1].tobytes() == before
+    assert values_by_id(table) == before
     monkeypatch.undo()
+    table.close()
+
+
+def test_while_rows_are_created_as_many_are_narrowed():
+    """No matter how seldom the sweep comes."""
+    table = cold_table(hot_fraction=0.0, half_life_pushes=640)
+    for push in range(100):
+        pushed(table, range(1000 * push, 1000 * (push + 1)))
+    assert table.stats()["rows_narrowed"] >= 80_000
+    assert len(table._rows._full) <= 20_000
     table.close()
 
 
