@@ -28,6 +28,7 @@ BENCHMARKS = {
         "training with half of the rows on disk, and with 36/37, against all of them in RAM",
     ),
     "trace": ("benchmarks.trace:run", "a real trace of accesses: what is in RAM when it is asked for, against LRU"),
+    "evict": ("benchmarks.evict:run", "AUC with room for a twentieth of the rows: importance against LRU and LFU"),
     "startup": ("benchmarks.startup:run", "import ps, and from nothing to the first pull"),
 }
 """Name -> (module:function, what it shows)."""

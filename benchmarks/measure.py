@@ -40,6 +40,10 @@ class Sizes:
     """Rows of the table that `swap` trains."""
     trace_accesses: int = 5_000_000
     """Accesses of the trace that `trace` replays."""
+    evict_samples: int = 1_000_000
+    """Samples that `evict` learns from, in each of its runs."""
+    evict_ids: int = 5_000_000
+    """Ids that they are drawn from."""
     starts: int = 5
     """Processes that `startup` starts."""
 
@@ -52,6 +56,8 @@ QUICK = Sizes(
     scale_rows=(2_000, 20_000),
     swap_rows=20_000,
     trace_accesses=20_000,
+    evict_samples=20_000,
+    evict_ids=20_000,
     starts=1,
 )
 """For tests: every path, no meaning in the figures."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ps.client.client import Client, connect
+    from ps.client.evict import Evicted
     from ps.client.step import Step
     from ps.cluster.launch import Service, launch
     from ps.config import (
@@ -17,8 +18,12 @@ if TYPE_CHECKING:
         SGD,
         Adagrad,
         Adam,
+        Always,
         Constant,
+        CountThreshold,
+        Importance,
         Normal,
+        Probability,
         RowwiseAdagrad,
         ServiceConfig,
         TableConfig,
@@ -57,10 +62,12 @@ __all__ = [
     "SGD",
     "Adagrad",
     "Adam",
+    "Always",
     "Client",
     "ConfigError",
     "Constant",
     "CorruptRow",
+    "CountThreshold",
     "DataLoss",
     "DeadlineExceeded",
     "DimensionMismatch",
@@ -68,12 +75,15 @@ __all__ = [
     "DiskFull",
     "DtypeMismatch",
     "DuplicateIds",
+    "Evicted",
+    "Importance",
     "InternalError",
     "InvalidArgument",
     "LengthMismatch",
     "NonFiniteGradient",
     "Normal",
     "NotFound",
+    "Probability",
     "PsError",
     "ResourceExhausted",
     "RowwiseAdagrad",
@@ -95,10 +105,12 @@ __all__ = [
 
 _HOMES = {
     "ps.client.client": ("Client", "connect"),
+    "ps.client.evict": ("Evicted",),
     "ps.client.step": ("Step",),
     "ps.cluster.launch": ("Service", "launch"),
     "ps.config": (
         *("FTRL", "SGD", "Adagrad", "Adam", "RowwiseAdagrad", "Constant", "Normal", "Uniform"),
+        *("Importance", "Always", "CountThreshold", "Probability"),
         *("ServiceConfig", "TableConfig"),
     ),
 }

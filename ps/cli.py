@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -97,19 +98,22 @@ def status(
         stats = client.stats()
     shards = Table("shard", "address", "metrics", "state", "pushes", title="shards")
     for info, shard in zip(routing.shards, stats["shards"], strict=True):
-        shards.add_row(str(info.shard_id), info.address, info.metrics_address, info.state, f"{shard['version']:,}")
+        state = "DEGRADED" if info.state == "SERVING" and shard["degraded"] else info.state
+        shards.add_row(str(info.shard_id), info.address, info.metrics_address, state, f"{shard['version']:,}")
     out.print(shards)
+    for info, shard in zip(routing.shards, stats["shards"], strict=True):
+        if shard["degraded"]:
+            out.print(Text(f"shard {info.shard_id} is degraded: {shard['degraded']}", "yellow"))
     out.print(_tables(stats["shards"]))
 
 
-def _tables(shards: list[dict[str, Any]]) -> Table:
+def _tables(shards: Sequence[dict[str, Any]]) -> Table:
+    from ps.client.reports import tiers
+
     table = Table("table", "tier", "rows", "bytes", "bytes a row", title="tables")
-    for name in sorted({name for shard in shards for name in shard["tables"]}):
-        parts = [shard["tables"][name] for shard in shards if name in shard["tables"]]
-        for tier in parts[0]["rows"]:
-            rows = sum(part["rows"][tier] for part in parts)
-            held = sum(sum(part["bytes"][tier].values()) for part in parts)
-            table.add_row(name, tier, f"{rows:,}", f"{held:,}", f"{held / rows:,.0f}" if rows else "-")
+    for share in tiers(shards):
+        a_row = f"{share.nbytes / share.rows:,.0f}" if share.rows else "-"
+        table.add_row(share.table, share.tier, f"{share.rows:,}", f"{share.nbytes:,}", a_row)
     return table
 
 

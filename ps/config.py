@@ -144,6 +144,59 @@ class Constant(_Frozen):
 Initializer = Annotated[Uniform | Normal | Constant, Field(discriminator="kind")]
 
 
+class Importance(_Frozen):
+    """What makes a row important: the weights of the signals whose decaying sum is the row's score."""
+
+    frequency: NonNegative = 1.0
+    """Of every push that has the id, however often the id occurs in it."""
+    occurrences: NonNegative = 0.0
+    """Of every occurrence in a batch (`counts`): an id that comes many times at once, and then no more, weighs much."""
+    positives: NonNegative = 0.0
+    """Of every occurrence in a positive sample (`positives` of a push)."""
+    attribution: NonNegative = 0.0
+    """Of |gradient x value|, the value before the update: how much the loss leans on the row (first-order Taylor)."""
+    recency: NonNegative = 0.0
+    """Not added: what a row scores at least just after a push, so that new rows are not the first to go. With a
+    frequency of 0, or a recency far above what the other signals come to, the order is that of the last push (LRU)."""
+    external: NonNegative = 0.0
+    """Of the scores that `client.report_importance` sends."""
+
+    @model_validator(mode="after")
+    def _any(self) -> Self:
+        if not any(self.model_dump().values()):
+            raise ValueError("every weight is 0, no row would be more important than another: set one, frequency=1 say")
+        return self
+
+
+class Always(_Frozen):
+    """An id gets a row with its first push."""
+
+    kind: Literal["always"] = "always"
+
+
+class CountThreshold(_Frozen):
+    """An id gets a row with the push that brings its occurrences to `min_count`, by a count-min sketch: never later,
+    and now and then too early where ids share cells. Counts are halved once in the table's `half_life_pushes`, so that
+    rare ids do not get in by patience."""
+
+    kind: Literal["count_threshold"] = "count_threshold"
+    min_count: Annotated[int, Field(ge=1, le=65_535)]
+    """Occurrences (`counts`) that it takes."""
+    cells: Annotated[int, Field(ge=1 << 12, le=1 << 26)] = 1 << 20
+    """Of the sketch on each shard, rounded up to a power of two; 8 bytes of RAM each. About as many as ids come in a
+    half-life without being admitted: with fewer, some are admitted too early."""
+
+
+class Probability(_Frozen):
+    """An id without a row gets one with probability p at each push: frequent ids soon, rare ones seldom."""
+
+    kind: Literal["probability"] = "probability"
+    p: Annotated[float, Field(gt=0, le=1)]
+
+
+Admission = Annotated[Always | CountThreshold | Probability, Field(discriminator="kind")]
+
+
 class TableConfig(_Frozen):
     """One embedding table."""
 
@@ -169,6 +222,15 @@ class TableConfig(_Frozen):
     hot_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of all rows, the most important ones, that are float32 in a table with `cold`. Raise it where rounding
     costs accuracy. New rows are float32 until about half_life_pushes / 64 pushes later."""
+    importance: Importance = Importance()
+    """Which rows stay: decides what goes to disk and what is evicted."""
+    admission: Admission = Always()
+    """Which ids get a row. One that has none reads its initial value; its gradients are dropped and counted."""
+    max_rows_per_shard: Annotated[int, Field(ge=1)] | None = None
+    """Above so many rows on a shard the least important ones are evicted, to nine tenths of it. None: as many as the
+    budgets of the shard allow."""
+    expire_after_pushes: Annotated[int, Field(ge=16)] | None = None
+    """Rows that this many pushes of the table have left alone are dropped (to a sixteenth more). None: never."""
 
     @model_validator(mode="after")
     def _cold_state_fits_the_optimizer(self) -> Self:
@@ -206,9 +268,13 @@ class ServiceConfig(_Frozen):
     max_ledger_bytes: Annotated[int, Field(ge=1 << 20)] = 256 << 20
     """Bytes of remembered writes over all workers; beyond it those of the workers silent longest are forgotten."""
     disk_path: Path | None = None
-    """Directory for rows on disk, emptied at the start; each shard has one below it. None: all rows stay in RAM."""
+    """Directory for rows on disk; None: all rows stay in RAM. Each shard has a folder of its own below it, which it
+    empties at the start: scratch space. A relative path, and ~, are those of the host that the shard runs on."""
     disk_cache_bytes: Annotated[int, Field(ge=1 << 20)] = 64 << 20
     """RAM for RocksDB's blocks, indexes and filters."""
+    disk_bytes: Annotated[int, Field(ge=1 << 20)] | None = None
+    """Room for all rows together, as they lie on disk; above it the least important ones are evicted, to nine tenths of
+    it. None: no bound."""
     drain_timeout_s: Positive = 10.0
     """How long a shard that is told to stop waits for calls in progress."""
     metrics: bool = True

@@ -16,16 +16,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from ps.errors import ResourceExhausted
 from ps.kernels import score
-from ps.policy.cuts import Cuts
 from ps.policy.ranking import Ranking
 from ps.storage.arena import Arena
+from ps.storage.cuts import Cuts
 from ps.storage.mixed_rows import MixedRows
 from ps.storage.rows import Slots, Values
-from ps.storage.tier import Flags, Records, joined, where
+from ps.storage.tier import Flags, Records, by_length, where
 
 LEEWAY = 1.25
 """A row becomes float32 among the first `hot_fraction` of all, and stays so among the first 1.25 times as many: it does
@@ -96,7 +95,7 @@ class Precision:
 
     def as_seen(self, found: Iterable[Records]) -> list[Records]:
         """Rows that were copied from RAM or read from disk, as they are to be seen."""
-        return joined(part for records in found for part in self._parts(records))
+        return by_length(part for records in found for part in self._parts(records))
 
     def sweep(self, most: int | None = None) -> bool:
         """Narrows some rows that were cut, by default for half a millisecond; whether there was anything to do."""
@@ -135,7 +134,7 @@ class Precision:
     def _parts(self, records: Records) -> list[Records]:
         if records.rows_NB.shape[1] == self._rows.lengths[1] or not len(records):
             return [records]
-        met_N = self._cuts.met(_statistics(records))
+        met_N = self._cuts.met(records.statistics_N2)
         cut = where(records, met_N)
         rounded = replace(cut, rows_NB=self._rows.layout.to_half(cut.rows_NB))
         return [part for part in (where(records, ~met_N), rounded) if len(part)]
@@ -144,10 +143,3 @@ class Precision:
 def _first(slots_N: Slots, most: int, end: int) -> tuple[Slots, int]:
     """So many of the slots, and where the others begin; `end` if there are none."""
     return (slots_N, end) if len(slots_N) <= most else (slots_N[:most], int(slots_N[most]))
-
-
-def _statistics(records: Records) -> npt.NDArray[np.uint32]:
-    statistics_N2 = np.empty((len(records), 2), np.uint32)
-    statistics_N2[:, 0] = records.scores_N.view(np.uint32)
-    statistics_N2[:, 1] = records.stamps_N
-    return statistics_N2

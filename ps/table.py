@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ps.config import PARTITIONS, TableConfig
-from ps.errors import DimensionMismatch, LengthMismatch
+from ps.errors import DimensionMismatch, InvalidArgument, LengthMismatch, TableNotFound
 from ps.initializer import RowInitializer
 from ps.kernels import score
+from ps.kernels.records import HEADER_BYTES, KEY_BYTES
 from ps.optim import update_rule
-from ps.policy import placement
-from ps.policy.ranking import Ranking
+from ps.policy import eviction, placement
+from ps.policy.admission import gate_of
+from ps.policy.importance import Signals
+from ps.policy.ranking import EVERY_RANK, Ranking
 from ps.precision import Precision
 from ps.storage.arena import Arena
 from ps.storage.disk import Disk
 from ps.storage.mixed_rows import MixedRows
 from ps.storage.rows import PlainRows, Slots
 from ps.storage.store import Demotion, Store
-from ps.storage.tier import Flags, Ids, Records, RowLayout
+from ps.storage.tier import Flags, Ids, Records, RowLayout, joined, where
 
 Rows = npt.NDArray[np.float32]
+Counts = npt.NDArray[np.uint32]
 Share = Callable[[Sequence[Callable[[], None]]], None]
 """Runs tasks that touch disjoint rows; returns when all are done."""
 
@@ -46,15 +52,17 @@ class Table:
         share: Share = one_by_one,
         disk: Disk | None = None,
         resident_rows: Callable[[int], int] | None = None,
+        bounded: bool = False,
     ) -> None:
-        """`resident_rows`: how many of so many rows belong in RAM; by default what `swap_fraction` leaves."""
+        """`resident_rows`: how many of so many rows belong in RAM; by default what `swap_fraction` leaves. `bounded`:
+        rows may be evicted, by `max_rows_per_shard` or by `evict`."""
         self.config = config
         self._resident_rows = resident_rows or partial(placement.resident_rows, swap_fraction=config.swap_fraction)
         self._share = share
         self._initializer = RowInitializer.of(config)
         self._rule = update_rule(config)
         self._layout = RowLayout(config.dim, self._rule.state_width)
-        self._ranking = Ranking(config.half_life_pushes)
+        self._ranking = Ranking(config.half_life_pushes, config.expire_after_pushes)
         if config.cold == "none":
             self._rows: PlainRows | MixedRows = PlainRows(config, self._rule)
             self._ram = Arena(self._rows)
@@ -68,10 +76,19 @@ class Table:
             disk.table(config.name, self._rows.lengths) if disk else None,
             self._precision.as_seen if self._precision else list,
         )
+        self._signals = Signals(config.importance)
+        self._gate = gate_of(config, int(self._initializer.seed))
+        self._bounded = bounded or config.max_rows_per_shard is not None
+        self.closed = False
         self.pushes = 0
         self.rows_read = 0
         self.rows_updated = 0
         self.rows_created = 0
+        self.rows_refused = 0
+        """Gradients dropped because their id was not admitted."""
+        self.rows_evicted = 0
+        self.rows_expired = 0
+        self.rows_late = 0
 
     def __len__(self) -> int:
         return self._ranking.total
@@ -80,13 +97,23 @@ class Table:
         return True  # an empty table is a table
 
     @property
+    def record_bytes(self) -> int:
+        """Bytes of a row with its key and header, as it lies on disk."""
+        return self._layout.row_bytes + KEY_BYTES + HEADER_BYTES
+
+    @property
     def layout_epoch(self) -> int:
         """Rises whenever slots found earlier may have become wrong."""
         return self._ram.layout_epoch
 
+    def check_open(self) -> None:
+        """Raises TableNotFound if the table was dropped since it was looked up: its memory is gone."""
+        if self.closed:
+            raise TableNotFound(f"table {self.config.name!r} was dropped while this request waited for the disk")
+
     def find(self, ids_N: Ids) -> Slots:
         """The slot of each id, -1 where there is no row in RAM."""
-        return self._ram.find(ids_N)
+        return self.store.find(ids_N)
 
     def pin(self, slots_N: Slots, change: int) -> None:
         """One more (1) or one less (-1) holds these slots; what is held stays where it is."""
@@ -99,9 +126,17 @@ class Table:
             self._precision.round(slots_N, out_ND)
         self.rows_read += len(ids_N)
 
-    def values(self, records: Records) -> Rows:
-        """Values of rows that are not in RAM."""
-        return self._rows.values(records.rows_NB)
+    def check_reports(self, n: int, scores_N: npt.NDArray[np.float32]) -> None:
+        """Raises unless these are scores for n ids of a table that takes them."""
+        if not self.config.importance.external:
+            raise InvalidArgument(
+                f"table {self.config.name!r} gives reported scores no weight: create it with "
+                "importance=Importance(external=...)"
+            )
+        if len(scores_N) != n:
+            raise LengthMismatch(f"table {self.config.name!r}: {len(scores_N)} scores sent for {n} ids")
+        if not (np.isfinite(scores_N) & (scores_N >= 0)).all():
+            raise InvalidArgument(f"table {self.config.name!r}: scores must be finite and not negative")
 
     def check(self, n: int, blocks: Sequence[Rows]) -> None:
         """Raises unless the blocks are gradients or values for n ids of this table."""
@@ -120,20 +155,15 @@ class Table:
         Those that have a row are made ready for `apply`. None of them may be on disk. Returns the positions created.
         Raises ResourceExhausted, and then nothing has changed.
         """
+        return self._create(ids_N, slots_N, np.flatnonzero(slots_N < 0))
+
+    def create_admitted(self, ids_N: Ids, slots_N: Slots, counts_N: Counts | None) -> Slots:
+        """As `create_missing`, for a push: only those that the table's `admission` lets in. Counts as in `apply`."""
         missing_N = np.flatnonzero(slots_N < 0)
-        if self._precision is not None:
-            self._precision.before_update(slots_N, len(missing_N))
-        if not len(missing_N):
-            return missing_N
-        new_ids_N = ids_N[missing_N]
-        row_NW = np.full((len(new_ids_N), self._layout.width), self._rule.initial_state, dtype=np.float32)
-        self._initializer.fill(new_ids_N, row_NW[:, : self.config.dim])
-        new_slots_N = self._ram.insert(new_ids_N, self._ranking.now)  # the last step that can fail
-        self._ranking.count(self._ram.statistics_S2[new_slots_N], 1)
-        self._rows.set(new_slots_N, row_NW)
-        slots_N[missing_N] = new_slots_N
-        self.rows_created += len(new_ids_N)
-        return missing_N
+        if self._gate is not None and len(missing_N):
+            counts_M = _counts(counts_N, missing_N)
+            missing_N = missing_N[self._gate.admits(ids_N[missing_N], counts_M, self.pushes + 1)]
+        return self._create(ids_N, slots_N, missing_N)
 
     def undo_create(self, slots_N: Slots, created_N: Slots) -> None:
         """Takes back what `create_missing` has just done."""
@@ -143,18 +173,31 @@ class Table:
         slots_N[created_N] = -1
         self.rows_created -= len(created_N)
 
-    def apply(
-        self,
-        slots_N: Slots,
-        counts_N: npt.NDArray[np.uint32],
-        blocks: Sequence[Rows],
-    ) -> None:
-        """Updates rows with gradients and counts how often they occur. Slots are unique and have rows.
+    def refuse(self, ids_N: Ids, slots_N: Slots, counts_N: Counts | None) -> None:
+        """Counts the ids of a push that have no row after `create_admitted`."""
+        refused_N = np.flatnonzero(slots_N < 0)
+        if self._gate is not None and len(refused_N):
+            self._gate.refuse(ids_N[refused_N], _counts(counts_N, refused_N))
+            self.rows_refused += len(refused_N)
 
-        `blocks` are the gradients of consecutive slots.
+    def apply(
+        self, slots_N: Slots, counts_N: Counts | None, blocks: Sequence[Rows], positives_N: Counts | None = None
+    ) -> None:
+        """Updates rows with gradients and adds to their importance. Slots are unique; what has none is left out.
+
+        `blocks` are the gradients of consecutive slots; `counts_N` how often each id occurs, once by default;
+        `positives_N` how often in positive samples, never by default.
         """
         self.pushes += 1
-        tasks = [partial(self._touch, slots_N, counts_N.astype(np.float32))]
+        if self._gate is not None and (slots_N < 0).any():
+            has_row_N = slots_N >= 0
+            blocks = [block_ND[part_N] for part_N, block_ND in _parts(has_row_N, blocks)]
+            counts_N = None if counts_N is None else counts_N[has_row_N]
+            positives_N = None if positives_N is None else positives_N[has_row_N]
+            slots_N = slots_N[has_row_N]
+        attribution_N = self._attribution(slots_N, blocks) if self._signals.wants_attribution else None
+        added_N = self._spread(slots_N, self._signals.added(len(slots_N), counts_N, positives_N, attribution_N))
+        tasks = [partial(self._touch, slots_N, added_N, self._signals.floor)]
         for part_N, block_ND in _parts(slots_N, blocks):
             tasks.append(partial(self._rows.update, part_N, self._ram.ids_S, block_ND, self.pushes))
         share = self._share if len(slots_N) >= SHARE_FROM_ROWS else one_by_one
@@ -164,13 +207,21 @@ class Table:
             self._precision.touched(slots_N)
         if self._ranking.pushed() and self._precision is not None:
             self._precision.tick()
+        self._expire()
+        self._limit()
+        if self._gate is not None:
+            self._gate.tick(self._ranking.now)
 
     def upsert(self, ids_N: Ids, blocks: Sequence[Rows]) -> Flags:
         """Sets values, creating rows where there are none. State of rows that exist stays. True where a row existed."""
         slots_N = self.find(ids_N)
         existed_N = slots_N >= 0
-        self.create_missing(ids_N, slots_N)
+        created_N = self.create_missing(ids_N, slots_N)
         self._set(slots_N, blocks)
+        new_slots_N = slots_N[created_N]
+        added_N = self._signals.added(len(new_slots_N), None, None, None)
+        self._touch(new_slots_N, self._spread(new_slots_N, added_N), self._signals.floor)
+        self._limit()
         return existed_N
 
     def assign(self, ids_N: Ids, blocks: Sequence[Rows]) -> Flags:
@@ -178,6 +229,12 @@ class Table:
         slots_N = self.find(ids_N)
         self._set(slots_N, blocks)
         return slots_N >= 0
+
+    def unchanged(self, ids_N: Ids, statistics_N2: npt.NDArray[np.uint32]) -> Flags:
+        """True where there is a row in RAM and its statistics are these."""
+        slots_N = self.find(ids_N)
+        same_N: Flags = (self._ram.statistics_S2[slots_N] == statistics_N2).all(axis=1)
+        return same_N & (slots_N >= 0)
 
     def remove(self, ids_N: Ids) -> Flags:
         """Drops rows; they read as initial values again. True where a row existed."""
@@ -191,6 +248,34 @@ class Table:
         """Carries out a little of what was decided about the precision of rows; whether there was anything to do."""
         return self._precision is not None and self._precision.sweep()
 
+    def report_importance(self, ids_N: Ids, scores_N: npt.NDArray[np.float32]) -> Flags:
+        """Adds weighted scores to rows that exist and leaves the others out. True where a row existed."""
+        slots_N = self.find(ids_N)
+        existed_N = slots_N >= 0
+        if self._precision is not None:
+            self._precision.before_update(slots_N, 0)  # by its new statistics a row would not be cut any more
+        self._touch(slots_N[existed_N], self._signals.reported(scores_N[existed_N]), np.float32(0))
+        return existed_N
+
+    def _limit(self) -> None:
+        if self.config.max_rows_per_shard is not None:
+            self.evict(self.config.max_rows_per_shard)
+
+    def evict(self, most: int) -> None:
+        """Drops the least important rows if there are more than `most`; all of them at once, on whatever tier."""
+        if len(self) > most:
+            keep = eviction.rows_kept(len(self), most)
+            highest = self._ranking.highest_of_others(keep, most)
+            self._ranking.tick()
+            self.rows_evicted += self._ranking.drop(highest)
+            self.store.drop(self._ranking.now, highest)
+
+    def forget(self, ids_N: Ids) -> Ids:
+        """Drops those of the rows that the disk cannot give back; their ids."""
+        lost_N = self.store.forget(ids_N)
+        self._ranking.forget(len(lost_N))
+        return lost_N
+
     def maintain(self) -> Demotion | None:
         """Begins to move some of the least important rows down, if more are in RAM than should be."""
         target = self._resident_rows(self._ranking.total)
@@ -198,21 +283,36 @@ class Table:
         most = placement.slice_rows(excess, len(self._ram), self._layout.row_bytes)
         return self.store.demote(self._ranking.quantile(target), most) if most else None
 
-    def page(self, cursor: int, n: int) -> tuple[Ids, Rows, npt.NDArray[np.float32], int]:
-        """Ids, values, scores and the next cursor (0 at the end) of about n rows: those of the next partitions."""
+    def rank_of_least(self, n: int) -> int:
+        """The rank at which, and below which, the n least important rows are, and perhaps some more."""
+        return self._ranking.quantile(max(len(self) - n, 0)) if n < len(self) else EVERY_RANK
+
+    def page(self, cursor: int, n: int, highest: int = EVERY_RANK) -> tuple[Records, int]:
+        """About n rows, those of the next partitions, and the next cursor, 0 at the end. Of them, the rows of rank
+        `highest` and lower. Their bytes are those of a hot row."""
         found, end = self.store.page(min(cursor, PARTITIONS), n)
-        nothing_ND = np.empty((0, self.config.dim), np.float32)
-        ids_N = np.concatenate([np.empty(0, np.int64), *(records.ids_N for records in found)])
-        values_ND = np.concatenate([nothing_ND, *map(self.values, found)])
-        decayed = [self._ranking.decayed(records.scores_N, records.stamps_N) for records in found]
-        return ids_N, values_ND, np.concatenate([nothing_ND[:, 0], *decayed]), end if end < PARTITIONS else 0
+        nothing_NB = np.empty((0, self._layout.row_bytes), np.uint8)
+        nothing = Records(np.empty(0, np.int64), nothing_NB, np.empty(0, np.float32), np.empty(0, np.uint32))
+        records = joined([nothing, *(replace(part, rows_NB=self._rows.as_full(part.rows_NB)) for part in found)])
+        if highest < EVERY_RANK:
+            ranks_N = np.empty(len(records), np.int64)
+            score.ranks(records.statistics_N2, ranks_N)
+            records = where(records, ranks_N <= highest)
+        return records, end if end < PARTITIONS else 0
+
+    def values(self, records: Records) -> Rows:
+        """float32 [n, dim]"""
+        return np.ascontiguousarray(self._rows.values(records.rows_NB))
+
+    def scores(self, records: Records) -> npt.NDArray[np.float32]:
+        """Importance as of now."""
+        return self._ranking.decayed(records.scores_N, records.stamps_N)
 
     def memory_usage(self) -> dict[str, dict[str, int]]:
         """Bytes by tier and purpose. What cold rows have in common with hot ones, their index too, counts as hot."""
-        usage = {"hot": self.store.memory_usage()}
-        if isinstance(self._rows, MixedRows):
-            usage["cold"] = {"rows": self._rows.half_bytes}
-        return usage
+        admission = {} if self._gate is None else {"admission": self._gate.nbytes}
+        cold = {"cold": {"rows": self._rows.half_bytes}} if isinstance(self._rows, MixedRows) else {}
+        return {"hot": {**self.store.memory_usage(), **admission}, **cold}
 
     def stats(self) -> dict[str, object]:
         """Rows, bytes and counters. Only a table with a cold tier says how many rows are there."""
@@ -225,21 +325,53 @@ class Table:
             "rows_read": self.rows_read,
             "rows_updated": self.rows_updated,
             "rows_created": self.rows_created,
+            "rows_refused": self.rows_refused,
             "rows_raised": self.store.rows_raised,
             "rows_demoted": self.store.rows_demoted,
             "rows_narrowed": self._precision.rows_narrowed if self._precision else 0,
             "rows_widened": self._precision.rows_widened if self._precision else 0,
+            "rows_evicted": self.rows_evicted,
+            "rows_expired": self.rows_expired,
+            "rows_late": self.rows_late,
+            "disk": self.store.below(),
         }
 
     def close(self) -> None:
-        """Gives the memory back."""
+        """Gives the memory back; the disk is for `Disk` to close or drop."""
+        self.closed = True
         self.store.close()
 
     def _rows_by_tier(self) -> dict[str, int]:
-        cold = {"cold": self._rows.half_rows} if isinstance(self._rows, MixedRows) else {}
-        return {"hot": len(self._ram) - sum(cold.values()), **cold, "disk": len(self) - len(self._ram)}
+        resident = min(len(self._ram), len(self))
+        cold = {"cold": min(self._rows.half_rows, resident)} if isinstance(self._rows, MixedRows) else {}
+        return {"hot": resident - sum(cold.values()), **cold, "disk": len(self) - resident}
 
-    def _touch(self, slots_N: Slots, added_N: npt.NDArray[np.float32]) -> None:
+    def _create(self, ids_N: Ids, slots_N: Slots, missing_N: Slots) -> Slots:
+        if self._precision is not None:
+            self._precision.before_update(slots_N, len(missing_N))
+        if not len(missing_N):
+            return missing_N
+        new_ids_N = ids_N[missing_N]
+        row_NW = np.full((len(new_ids_N), self._layout.width), self._rule.initial_state, dtype=np.float32)
+        self._initializer.fill(new_ids_N, row_NW[:, : self.config.dim])
+        self.store.make_room(len(new_ids_N))
+        new_slots_N = self._ram.insert(new_ids_N, self._ranking.now)  # the last step that can fail
+        self._ranking.count(self._ram.statistics_S2[new_slots_N], 1)
+        self._rows.set(new_slots_N, row_NW)
+        slots_N[missing_N] = new_slots_N
+        self.rows_created += len(new_ids_N)
+        return missing_N
+
+    def _attribution(self, slots_N: Slots, blocks: Sequence[Rows]) -> npt.NDArray[np.float32]:
+        """|gradient x value| by slot, before the values change."""
+        out_N = np.empty(len(slots_N), np.float32)
+        start = 0
+        for part_N, block_ND in _parts(slots_N, blocks):
+            self._rows.attribute(part_N, block_ND, out_N[start : start + len(part_N)])
+            start += len(part_N)
+        return out_N
+
+    def _touch(self, slots_N: Slots, added_N: npt.NDArray[np.float32], floor: np.float32) -> None:
         ranking, ram = self._ranking, self._ram
         score.touch(
             ram.statistics_S2,
@@ -249,9 +381,23 @@ class Table:
             added_N,
             np.uint32(ranking.now),
             ranking.decay_T,
+            floor,
             ranking.counts_R,
+            ranking.counts_ER,
+            ranking.epochs_E,
             ranking.first,
         )
+
+    def _spread(self, slots_N: Slots, added_N: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Additions that differ a little by id, where rows are dropped by rank."""
+        return added_N * eviction.spread(self._ram.ids_S[slots_N]) if self._bounded else added_N
+
+    def _expire(self) -> None:
+        """Drops rows that were left alone for `expire_after_pushes`."""
+        kept_from, expired = self._ranking.expire()
+        if expired:
+            self.rows_expired += expired
+            self.store.drop(kept_from, EVERY_RANK)
 
     def _set(self, slots_N: Slots, blocks: Sequence[Rows]) -> None:
         for part_N, block_ND in _parts(slots_N, blocks):
@@ -259,9 +405,14 @@ class Table:
         score.mark(self._ram.marks_S, slots_N, score.DIRTY, 0)
 
 
-def _parts(slots_N: Slots, blocks: Sequence[Rows]) -> Iterator[tuple[Slots, Rows]]:
-    """The blocks, each with its slots."""
+def _counts(counts_N: Counts | None, positions_M: Slots) -> Counts:
+    """Of these positions."""
+    return np.ones(len(positions_M), np.uint32) if counts_N is None else counts_N[positions_M]
+
+
+def _parts(by_slot_N: npt.NDArray[Any], blocks: Sequence[Rows]) -> Iterator[tuple[npt.NDArray[Any], Rows]]:
+    """The blocks, each with what belongs to its slots."""
     start = 0
     for block_ND in blocks:
-        yield slots_N[start : start + len(block_ND)], block_ND
+        yield by_slot_N[start : start + len(block_ND)], block_ND
         start += len(block_ND)

@@ -24,7 +24,7 @@ from torch import nn
 from ps.client.client import Client
 from ps.client.step import Step
 from ps.config import TableConfig
-from ps.errors import InvalidArgument
+from ps.errors import InvalidArgument, LengthMismatch
 from ps.kernels.unique import unique
 from worker.data.batch import Bags
 from worker.kjt import bags_of
@@ -51,6 +51,8 @@ class PreparedBags:
     """Per feature, where each of its ids is among the table's unique ids."""
     batch_size: int
     rows: dict[str, torch.Tensor] = field(default_factory=dict)
+    positives: dict[str, npt.NDArray[np.uint32]] = field(default_factory=dict)
+    """Per table that weighs it, how often each unique id occurs in a positive sample."""
 
 
 class EmbeddingBagCollection(nn.Module):
@@ -60,6 +62,7 @@ class EmbeddingBagCollection(nn.Module):
     Bags and result are CPU tensors: move the result to the model's device, the gradient finds its way back.
     In training mode, `backward` sends the rows' gradients to the shards; the optimizer runs there. `step()` waits until
     they are applied and raises what went wrong; without it the next `forward` does. In eval mode nothing is sent.
+    `forward(sparse, labels)` lets tables whose importance has a weight for `positives` learn which ids those are.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class EmbeddingBagCollection(nn.Module):
             raise InvalidArgument(f"features use tables {sorted(missing)} that are not among `tables`")
         for table in tables:
             client.create_table(table, exist_ok=True)
+        self._weigh_positives = {table.name for table in tables if table.importance.positives}
         self._in_flight: deque[Future[None]] = deque()
 
     def prepare(self, sparse: Mapping[str, Bags] | Any) -> PreparedBags:
@@ -92,11 +96,17 @@ class EmbeddingBagCollection(nn.Module):
         ids, counts, inverse = self._dedupe(bags)
         return PreparedBags(self.client.prepare(ids, counts=counts), bags, inverse, sizes.pop())
 
-    def forward(self, sparse: PreparedBags | Mapping[str, Bags] | Any) -> torch.Tensor:
-        """Float32 [B, F, D]."""
+    def forward(
+        self, sparse: PreparedBags | Mapping[str, Bags] | Any, labels: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Float32 [B, F, D]. labels: [B], positive where above 0; they change no value, only what is important."""
         self._raise_failed()
         prepared = sparse if isinstance(sparse, PreparedBags) else self.prepare(sparse)
+        if labels is not None and len(labels) != prepared.batch_size:
+            raise LengthMismatch(f"{len(labels)} labels for a batch of {prepared.batch_size}: give one a sample")
         prepared.rows = {name: torch.as_tensor(rows) for name, rows in prepared.step.pull().items()}
+        if labels is not None and self.training:
+            prepared.positives = self._count_positives(prepared, labels)
         if self.training and torch.is_grad_enabled():
             leaves = [rows.requires_grad_() for rows in prepared.rows.values()]
             send: Any = _SendGradients.apply  # torch leaves it untyped
@@ -124,6 +134,20 @@ class EmbeddingBagCollection(nn.Module):
                 inverse[name] = torch.from_numpy(part)
         return ids, counts, inverse
 
+    def _count_positives(self, prepared: PreparedBags, labels: torch.Tensor) -> dict[str, npt.NDArray[np.uint32]]:
+        """By table, in the order of its unique ids; of those tables that have a use for it."""
+        positive_B = (labels.detach().cpu().reshape(-1) > 0).numpy()
+        found: dict[str, npt.NDArray[np.uint32]] = {}
+        for feature in self.features:
+            if feature.table in self._weigh_positives:
+                bags, inverse_N = prepared.bags[feature.name], prepared.inverse[feature.name].numpy()
+                lengths_B = np.diff(bags.offsets.numpy(), append=len(bags.ids))
+                counts_U = np.bincount(
+                    inverse_N[np.repeat(positive_B, lengths_B)], minlength=len(prepared.rows[feature.table])
+                )
+                found[feature.table] = found.get(feature.table, 0) + counts_U.astype(np.uint32)
+        return found
+
     def _pool(self, feature: Feature, prepared: PreparedBags) -> torch.Tensor:
         bags, rows_UD = prepared.bags[feature.name], prepared.rows[feature.table]
         if feature.pooling == "mean" and bags.weights is not None:
@@ -140,7 +164,9 @@ class EmbeddingBagCollection(nn.Module):
 
     def _send(self, prepared: PreparedBags, grads: Sequence[torch.Tensor]) -> None:
         by_table = dict(zip(prepared.rows, grads, strict=True))
-        self._in_flight.append(self.client.connection.submit(lambda: prepared.step.push(by_table)))
+        self._in_flight.append(
+            self.client.connection.submit(lambda: prepared.step.push(by_table, positives=prepared.positives))
+        )
 
     def _raise_failed(self) -> None:
         while self._in_flight and self._in_flight[0].done():

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from ps.errors import InvalidArgument
 from worker.data.batch import Batch
+from worker.depth import Depth
 from worker.embedding import EmbeddingBagCollection, PreparedBags
 
 
@@ -25,17 +28,37 @@ class PreparedBatch:
 class Prefetcher:
     """Iterates over a loader's batches, `depth` of them prepared ahead. Preparing is a hint: it changes no value."""
 
-    def __init__(self, loader: Iterable[Batch], embeddings: EmbeddingBagCollection, depth: int = 2) -> None:
-        if depth < 0:
-            raise InvalidArgument(f"depth={depth}: how many batches to prepare ahead, 0 or more")
+    def __init__(
+        self,
+        loader: Iterable[Batch],
+        embeddings: EmbeddingBagCollection,
+        depth: int | Literal["auto"] = "auto",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`depth`: "auto" finds it by what a prepare and a step take (`worker.depth`); a number stays as it is, 0 for
+        no prepare ahead of its pull."""
+        if depth != "auto" and (not isinstance(depth, int) or depth < 0):
+            raise InvalidArgument(f'depth={depth!r}: how many batches to prepare ahead, 0 or more, or "auto"')
         self._loader = loader
         self._embeddings = embeddings
-        self._depth = depth
+        self._fixed = None if depth == "auto" else depth
+        self._auto = Depth()
+        self._clock = clock
+
+    @property
+    def depth(self) -> int:
+        """Batches prepared ahead, now."""
+        return self._auto.now if self._fixed is None else self._fixed
 
     def __iter__(self) -> Iterator[PreparedBatch]:
         ahead: deque[PreparedBatch] = deque()
+        last_s = self._clock()
         for batch in self._loader:
             ahead.append(PreparedBatch(batch.dense, self._embeddings.prepare(batch.sparse), batch.labels))
-            if len(ahead) > self._depth:
-                yield ahead.popleft()
+            while len(ahead) > self.depth:
+                ready = ahead.popleft()
+                yield ready
+                now_s = self._clock()
+                self._auto.observe(ready.sparse.step.prepare_s, now_s - last_s)
+                last_s = now_s
         yield from ahead

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from ps.client.client import Client
+from ps.client.reports import ShardStats, tiers
 from worker.data.source import Source
 from worker.metrics import Progressive
 
@@ -57,19 +59,34 @@ def summary(console: Console, source: Source, metrics: Progressive, seconds: flo
 
 
 def where_rows_live(console: Console, client: Client) -> None:
-    """Rows and bytes per table and tier, then the bytes on the wire."""
+    """Rows and bytes per table and tier, what moved between the tiers, then the bytes on the wire."""
     stats = client.stats()
     shards = stats["shards"]
-    table = Table("table", "tier", "rows", "bytes", "read", "updated", title="where the rows live")
-    for name in shards[0]["tables"]:
-        parts = [shard["tables"][name] for shard in shards]
-        for tier in parts[0]["rows"]:
-            rows = sum(part["rows"][tier] for part in parts)
-            held = sum(sum(part["bytes"][tier].values()) for part in parts)
-            read, updated = (sum(part[key] for part in parts) for key in ("rows_read", "rows_updated"))
-            table.add_row(name, tier, f"{rows:,}", f"{held:,}", f"{read:,}", f"{updated:,}")
+    table = Table("table", "tier", "rows", "bytes", title="where the rows live")
+    for share in tiers(shards):
+        table.add_row(share.table, share.tier, f"{share.rows:,}", f"{share.nbytes:,}")
     console.print(table)
+    console.print(_moves(shards))
+    prepared, expired = (sum(shard[key] for shard in shards) for key in ("steps_prepared", "steps_expired"))
+    console.print(f"steps prepared on a shard: {prepared:,}   of them expired unused: {expired:,}", highlight=False)
+    if any(shard["disk_bytes"] is not None for shard in shards):
+        files = sum(shard["disk_bytes"] or 0 for shard in shards)
+        console.print(f"files on disk: {files:,} bytes; the newest rows are still in write buffers", highlight=False)
+    for shard in shards:
+        if shard["degraded"]:
+            console.print(Text(f"shard {shard['shard_id']} is degraded: {shard['degraded']}", "yellow"))
     wire = Table("call", "sent", "received", title="bytes on the wire, this worker")
     for method, sent in stats["client"]["sent_bytes"].items():
         wire.add_row(method, f"{sent:,}", f"{stats['client']['received_bytes'][method]:,}")
     console.print(wire)
+
+
+def _moves(shards: ShardStats) -> Table:
+    """Rows that were used, and those that moved for it. Late: read from disk while a pull or a push waited."""
+    keys = {"read": "rows_read", "updated": "rows_updated", "created": "rows_created"}
+    keys |= {"raised": "rows_raised", "demoted": "rows_demoted", "late": "rows_late"}
+    moves = Table("table", *keys, title="rows that were used, and that moved for it")
+    for name in sorted({name for shard in shards for name in shard["tables"]}):
+        parts = [shard["tables"][name] for shard in shards if name in shard["tables"]]
+        moves.add_row(name, *(f"{sum(part[key] for part in parts):,}" for key in keys.values()))
+    return moves

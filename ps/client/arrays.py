@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ps.errors import DimensionMismatch, DtypeMismatch, LengthMismatch
+from ps.errors import DimensionMismatch, DtypeMismatch, InvalidArgument, LengthMismatch
 
 ArrayLike = Any
 """numpy array, torch tensor (any device), or a sequence of numbers."""
@@ -64,6 +64,20 @@ def as_counts(value: ArrayLike, ids_shape: tuple[int, ...]) -> npt.NDArray[np.ui
         raise LengthMismatch(f"counts of shape {counts.shape} for ids of shape {ids_shape}")
     counts_N: npt.NDArray[np.uint32] = np.minimum(counts, np.iinfo(np.uint32).max).astype(np.uint32).reshape(-1)
     return counts_N
+
+
+def as_scores(value: ArrayLike, ids_shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Contiguous float32 [n], finite and not negative; raises DtypeMismatch, LengthMismatch or InvalidArgument."""
+    scores = to_numpy(value.detach().float() if is_torch(value) else value)
+    if scores.dtype.kind not in "iuf":
+        raise DtypeMismatch(f"scores of dtype {scores.dtype}: expected numbers")
+    if scores.shape != ids_shape:
+        raise LengthMismatch(f"scores of shape {scores.shape} for ids of shape {ids_shape}")
+    with np.errstate(over="ignore"):
+        scores_N = np.ascontiguousarray(scores, dtype=np.float32).reshape(-1)
+    if not (np.isfinite(scores_N) & (scores_N >= 0)).all():
+        raise InvalidArgument("scores must be finite and not negative")
+    return scores_N
 
 
 def like(result: npt.NDArray[Any], given: ArrayLike) -> Any:

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ps.client.arrays import ArrayLike, as_counts, as_ids, as_rows, like
+from ps.client.arrays import ArrayLike, as_counts, as_ids, as_rows, as_scores, like
 from ps.client.bound import same_split
 from ps.config import TableConfig
-from ps.errors import DuplicateIds, NonFiniteGradient
+from ps.errors import DuplicateIds, LengthMismatch, NonFiniteGradient
 from ps.kernels.rows import all_finite, take
 from ps.kernels.unique import has_duplicates, segment_sum, unique
 from ps.v1 import embedding_pb2 as pb
@@ -26,6 +27,7 @@ from ps.wire import codec
 from ps.wire.routing import Routing, Split, split_by_shard
 
 Rows = npt.NDArray[np.float32]
+Counts = npt.NDArray[np.uint32]
 
 FP16_OVERFLOW = 65_520.0
 """The smallest number that float16 rounds to infinity."""
@@ -47,17 +49,17 @@ class TableBatch:
 
     def part(self, shard: int) -> pb.TableIds:
         """The ids of one shard, as a message."""
-        where = self.split.of(shard)
-        counts = self.counts_U
-        if counts is not None:
-            counts = counts[where] if self.split.order_N is None else counts[self.split.order_N[where]]
-        ids = codec.encode_ids(self.split.ids_N[where])
+        counts = None if self.counts_U is None else self.counts_U[self.positions(shard)]
+        ids = codec.encode_ids(self.split.ids_N[self.split.of(shard)])
         return pb.TableIds(table=self.config.name, ids=ids, counts=codec.encode_counts(counts))
 
-    def shape_of(self, shard: int) -> pb.PushedTable:
+    def shape_of(self, shard: int, positives_U: Counts | None = None) -> pb.PushedTable:
         """What a body says of one shard's rows."""
         where = self.split.of(shard)
-        return pb.PushedTable(table=self.config.name, rows=where.stop - where.start, dim=self.config.dim)
+        positives = codec.encode_counts(None if positives_U is None else positives_U[self.positions(shard)])
+        return pb.PushedTable(
+            table=self.config.name, rows=where.stop - where.start, dim=self.config.dim, positives=positives
+        )
 
     def positions(self, shard: int) -> slice | npt.NDArray[np.int64]:
         """Where a shard's ids are among the unique ids."""
@@ -86,6 +88,24 @@ class TableBatch:
             segment_sum(grads_ND, self.inverse_N, grads_UD)
         self._check_finite(grads_UD, dtype, what)
         return grads_UD
+
+    def positives(self, counts: ArrayLike) -> Counts:
+        """Counts of the given ids in the order of unique_U, those of duplicates summed."""
+        counts_N = as_counts(counts, self.shape)
+        if self.inverse_N is None:
+            return counts_N
+        return np.minimum(self._summed(counts_N), np.iinfo(np.uint32).max).astype(np.uint32)
+
+    def scores(self, scores: ArrayLike) -> Rows:
+        """Reported scores in the order of unique_U, those of duplicates summed."""
+        scores_N = as_scores(scores, self.shape)
+        if self.inverse_N is None:
+            return scores_N
+        return np.minimum(self._summed(scores_N), np.finfo(np.float32).max).astype(np.float32)
+
+    def _summed(self, values_N: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        sums_U = np.bincount(self.inverse_N, weights=values_N, minlength=len(self.unique_U))  # type: ignore[arg-type]
+        return sums_U.astype(np.float64, copy=False)  # of no ids at all, bincount makes integers
 
     def values(self, rows: ArrayLike) -> Rows:
         """Values of rows, one for each id; raises NonFiniteGradient."""
@@ -133,6 +153,13 @@ class Batch:
     def ids(self, shard: int) -> pb.IdSet:
         """The ids that are one shard's."""
         return pb.IdSet(tables=[table.part(shard) for table in self.tables])
+
+    def positives(self, positives: Mapping[str, ArrayLike]) -> dict[str, Counts]:
+        """Of the tables given, by unique id; raises LengthMismatch."""
+        by_name = {table.config.name: table for table in self.tables}
+        if not positives.keys() <= by_name.keys():
+            raise LengthMismatch(f"positives for tables {sorted(positives)}, ids for {sorted(by_name)}")
+        return {name: by_name[name].positives(counts) for name, counts in positives.items()}
 
     def split_by(self, routing: Routing) -> Batch:
         """The same ids by another routing table; this very batch if it is the same one."""

@@ -22,10 +22,11 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from ps.client import reports
+from ps.client import evict, reports
 from ps.client.arrays import ArrayLike
 from ps.client.batch import Batch, make_batch
 from ps.client.connection import Connection
+from ps.client.evict import Evicted
 from ps.client.exchange import Exchange, PullOptions
 from ps.client.export import Export
 from ps.client.retry import Deadline, retry
@@ -131,12 +132,25 @@ class Client:
         rows = batch.tables[0].expand(pulled.rows[0])
         return (rows, batch.tables[0].expand_flags(pulled.exists[0])) if return_exists else rows
 
-    def push(self, table: str, ids: ArrayLike, grads: ArrayLike, *, timeout_s: float | None = None) -> None:
-        """Applies gradients, float [*ids.shape, dim]; duplicates are summed. Creates the rows that do not exist."""
+    def push(
+        self,
+        table: str,
+        ids: ArrayLike,
+        grads: ArrayLike,
+        *,
+        positives: ArrayLike | None = None,
+        timeout_s: float | None = None,
+    ) -> None:
+        """Applies gradients, float [*ids.shape, dim]; duplicates are summed. Creates the rows that do not exist, as far
+        as the table's `admission` lets them in.
+
+        positives: how often each id occurs in positive samples, for `importance`; duplicates are summed.
+        """
         deadline = self.deadline(timeout_s)
         batch = self._batch({table: ids}, deadline)
         summed = [batch.tables[0].gradients(grads, self.wire_dtype)]
-        self.writes.push(self.new_write(batch), summed, deadline, self.wire_dtype)
+        counted = batch.positives({} if positives is None else {table: positives})
+        self.writes.push(self.new_write(batch), summed, deadline, self.wire_dtype, positives=counted)
 
     prefetch = prepare
     """The name of `prepare` in HugeCTR and dynamicemb."""
@@ -166,6 +180,18 @@ class Client:
         flags_U = self.writes.remove(self.new_write(batch), deadline)
         return cast("npt.NDArray[np.bool_]", batch.tables[0].expand_flags(flags_U))
 
+    def report_importance(
+        self, table: str, ids: ArrayLike, scores: ArrayLike, *, timeout_s: float | None = None
+    ) -> npt.NDArray[np.bool_]:
+        """Adds scores, float [*ids.shape], finite and not negative, to the importance of rows that exist; those of
+        duplicates are summed. It counts as a use of the rows. True where a row existed. InvalidArgument unless the
+        table has a weight for it (`Importance.external`)."""
+        deadline = self.deadline(timeout_s)
+        batch = self._batch({table: ids}, deadline)
+        scores_U = batch.tables[0].scores(scores)
+        flags_U = self.writes.report_importance(self.new_write(batch), scores_U, deadline)
+        return cast("npt.NDArray[np.bool_]", batch.tables[0].expand_flags(flags_U))
+
     # reading everything
 
     def export(
@@ -179,11 +205,47 @@ class Client:
         for page in export.pages(lambda: self.deadline(timeout_s)):
             yield page.ids_N, page.rows_ND, page.scores_N
 
+    def evict(
+        self,
+        table: str,
+        *,
+        fraction: float | None = None,
+        rows: int | None = None,
+        return_rows: bool = False,
+        timeout_s: float | None = None,
+    ) -> Evicted:
+        """Drops the least important rows of a table, on whatever tier: a `fraction` of them, or so many `rows`, of each
+        shard its share. A row that is pushed while they are being chosen stays, so there may be fewer.
+
+        `return_rows`: hands back the values too. All that is handed back is held in memory here; `timeout_s` is per
+        page and per removal. Raises InvalidArgument unless just one of `fraction`, in [0, 1], and `rows` is given.
+        """
+        if (fraction is None) == (rows is None):
+            raise InvalidArgument("pass either fraction or rows: how much of the table is to go")
+        if (fraction is not None and not 0 <= fraction <= 1) or (rows is not None and rows < 0):
+            raise InvalidArgument(
+                f"fraction {fraction}, rows {rows}: expected a fraction in [0, 1], or rows of 0 or more"
+            )
+        deadline = self.deadline(timeout_s)
+        config = self.connection.table(table, deadline)
+        sizes = reports.sizes(table, reports.shard_stats(self.connection, deadline))
+        least = evict.shares(sizes, fraction, rows)
+        export = Export(self.connection, self.worker_id, table, EXPORT_PAGE_ROWS, least)
+        found = evict.least_of_shards(export.pages(lambda: self.deadline(timeout_s)), least, config.dim, return_rows)
+        gone_N = np.zeros(len(found.ids_N), np.bool_)
+        for start in range(0, len(found.ids_N), evict.REMOVE_ROWS):
+            part = slice(start, start + evict.REMOVE_ROWS)
+            one = self.deadline(timeout_s)
+            batch = self._batch({table: found.ids_N[part]}, one)
+            gone_N[part] = self.writes.remove(self.new_write(batch), one, found.statistics_N2[part])
+        gone = found.chosen(gone_N)
+        return Evicted(gone.ids_N, gone.rows_ND, gone.scores_N)
+
     def size(self, table: str, *, timeout_s: float | None = None) -> int:
         """Rows that exist. Raises StateLost when a shard has lost some."""
         deadline = self.deadline(timeout_s)
         self.connection.table(table, deadline)
-        return reports.size(table, reports.shard_stats(self.connection, deadline))
+        return sum(reports.sizes(table, reports.shard_stats(self.connection, deadline)))
 
     def memory_usage(self, *, timeout_s: float | None = None) -> dict[str, Any]:
         """Bytes by table, tier and purpose over all shards, and what the shards hold beside the tables. Raises

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,44 +23,62 @@ class Page:
     ids_N: npt.NDArray[np.int64]
     rows_ND: npt.NDArray[np.float32]
     scores_N: npt.NDArray[np.float32]
+    statistics_N2: npt.NDArray[np.uint32]
+    """What ranks are made of, see `ps.kernels.score`."""
+    shard: int
     next_cursor: int
     """0: this was the shard's last."""
+    highest_rank: int
+    """What the shard's first page settled, for the others."""
 
 
 class Export:
-    """One table's pages."""
+    """One table's pages. `least`: of each shard just so many of the least important rows, or some more."""
 
-    def __init__(self, connection: Connection, worker_id: int, table: str, page_rows: int) -> None:
+    def __init__(
+        self, connection: Connection, worker_id: int, table: str, page_rows: int, least: Sequence[int] | None = None
+    ) -> None:
         self._connection = connection
         self._worker_id = worker_id
         self._table = table
         self._page_rows = page_rows
+        self._least = least
 
     def pages(self, deadline: Callable[[], Deadline]) -> Iterator[Page]:
         """Every shard's pages, none empty; `deadline` makes one for each. Raises StaleRouting when rows have moved in
         the midst: some would come twice and some not at all."""
         first = deadline()
         routing, page = self._connection.routed(
-            lambda routing: routing, lambda routing: (routing, self._page(routing, 0, 0, first)), first
+            lambda routing: routing, lambda routing: (routing, self._first_page(routing, 0, first)), first
         )
-        shard = 0
-        while True:
+        while page is not None:
             if len(page.ids_N):
                 yield page
-            if not page.next_cursor:
-                shard += 1
-            if shard == len(routing.shards):
-                return
             try:
-                page = self._page(routing, shard, page.next_cursor, deadline())
+                if page.next_cursor:
+                    page = self._page(routing, page.shard, page.next_cursor, page.highest_rank, deadline())
+                else:
+                    page = self._first_page(routing, page.shard + 1, deadline())
             except StaleRouting as stale:
                 raise StaleRouting(
                     f"the routing changed while table {self._table!r} was exported: start again ({stale})"
                 ) from stale
 
-    def _page(self, routing: Routing, shard: int, cursor: int, deadline: Deadline) -> Page:
-        header = pb.Header(routing_epoch=routing.epoch, worker_id=self._worker_id)
-        request = pb.ExportRequest(header=header, table=self._table, cursor=cursor, max_rows=self._page_rows)
+    def _first_page(self, routing: Routing, shard: int, deadline: Deadline) -> Page | None:
+        """Of this shard or, if nothing is wanted of it, of the next that is asked; None if there is none."""
+        while shard < len(routing.shards) and self._least is not None and not self._least[shard]:
+            shard += 1
+        return self._page(routing, shard, 0, 0, deadline) if shard < len(routing.shards) else None
+
+    def _page(self, routing: Routing, shard: int, cursor: int, highest_rank: int, deadline: Deadline) -> Page:
+        request = pb.ExportRequest(
+            header=pb.Header(routing_epoch=routing.epoch, worker_id=self._worker_id),
+            table=self._table,
+            cursor=cursor,
+            max_rows=self._page_rows,
+            least=self._least[shard] if self._least else 0,
+            highest_rank=highest_rank,
+        )
         data = request.SerializeToString()
         chunks = self._connection.on_shard(
             routing,
@@ -76,4 +94,12 @@ class Export:
         ids_N = codec.decode_ids(head.ids)
         if len(rows) != len(ids_N) * head.dim:
             raise InternalError(f"the shard sent {len(rows)} floats for {len(ids_N)} rows of dim {head.dim}")
-        return Page(ids_N, rows.reshape(len(ids_N), head.dim), codec.decode_scores(head.scores), head.next_cursor)
+        return Page(
+            ids_N,
+            rows.reshape(len(ids_N), head.dim),
+            codec.decode_scores(head.scores),
+            codec.decode_statistics(head.statistics, len(ids_N)),
+            shard,
+            head.next_cursor,
+            head.highest_rank,
+        )

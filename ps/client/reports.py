@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -34,10 +35,10 @@ def shard_stats(connection: Connection, deadline: Deadline) -> list[dict[str, An
     return connection.routed(lambda routing: routing, ask_all, deadline)
 
 
-def size(table: str, shards: ShardStats) -> int:
-    """Rows of a table over all shards and tiers. Raises StateLost: without a shard's rows it would be too small."""
+def sizes(table: str, shards: ShardStats) -> list[int]:
+    """Rows of a table on each shard, over all tiers. Raises StateLost: without a shard's rows it would be too small."""
     _check_state(shards)
-    return sum(sum(shard["tables"].get(table, {"rows": {}})["rows"].values()) for shard in shards)
+    return [sum(shard["tables"].get(table, {"rows": {}})["rows"].values()) for shard in shards]
 
 
 def memory_usage(shards: ShardStats) -> dict[str, Any]:
@@ -53,6 +54,34 @@ def memory_usage(shards: ShardStats) -> dict[str, Any]:
         _add(outside, shard["bytes"])
     in_tables = sum(sum(purposes.values()) for tiers in tables.values() for purposes in tiers.values())
     return {"tables": tables, "outside_tables": outside, "total": in_tables + sum(outside.values())}
+
+
+@dataclass(frozen=True)
+class TierShare:
+    """What a table has on one tier, over all shards."""
+
+    table: str
+    tier: str
+    rows: int
+    nbytes: int
+    """Of RAM with all that belongs to the rows; of disk, of keys and values."""
+
+
+def tiers(shards: ShardStats) -> list[TierShare]:
+    """By table, then tier, from the fastest down. A shard that has lost its rows counts as one without any."""
+    shares = []
+    for name in sorted({name for shard in shards for name in shard["tables"]}):
+        parts = [shard["tables"][name] for shard in shards if name in shard["tables"]]
+        for tier in parts[0]["rows"]:
+            rows = sum(part["rows"][tier] for part in parts)
+            shares.append(TierShare(name, tier, rows, sum(_tier_bytes(part, tier) for part in parts)))
+    return shares
+
+
+def _tier_bytes(table: Mapping[str, Any], tier: str) -> int:
+    if tier == "disk":
+        return int(table["disk"].get("bytes", 0))
+    return int(sum(table["bytes"][tier].values()))
 
 
 def _check_state(shards: ShardStats) -> None:

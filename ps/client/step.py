@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING
@@ -29,10 +30,19 @@ class Step:
         self._number = number
         self._batch = batch
         self._preparing = prepared
+        self._begun_s = self._answered_s = time.monotonic()
+        for future in prepared.values():
+            future.add_done_callback(self._note_answer)
         self._waited = False
         self._versions: Versions = UNKNOWN_VERSIONS
         self._write: Write | None = None
         self._pushing = threading.Lock()
+
+    @property
+    def prepare_s(self) -> float:
+        """Seconds until the last shard answered the prepare, or until now if one has not."""
+        answered = all(future.done() for future in self._preparing.values())
+        return (self._answered_s if answered else time.monotonic()) - self._begun_s
 
     def pull(self, *, timeout_s: float | None = None) -> dict[str, ArrayLike]:
         """Rows of each table: float32 [*ids.shape, dim], in the order of the ids, duplicates included."""
@@ -41,8 +51,17 @@ class Step:
         self._versions = Versions(pulled.batch.routing, pulled.versions)
         return {t.config.name: t.expand(rows) for t, rows in zip(self._batch.tables, pulled.rows, strict=True)}
 
-    def push(self, grads: Mapping[str, ArrayLike], *, timeout_s: float | None = None) -> None:
+    def push(
+        self,
+        grads: Mapping[str, ArrayLike],
+        *,
+        positives: Mapping[str, ArrayLike] | None = None,
+        timeout_s: float | None = None,
+    ) -> None:
         """Applies the gradient of each row pulled; duplicates of an id are summed.
+
+        positives: for tables whose importance has a weight for it, how often each id, in the order and the shape of the
+        ids, occurs in positive samples; duplicates are summed.
 
         All tables of the step, all or nothing on each shard. Calling it again after an error repeats the same push:
         shards that have applied it answer from their ledger.
@@ -53,6 +72,7 @@ class Step:
             raise LengthMismatch(f"the step has tables {sorted(names)}, gradients were given for {sorted(grads)}")
         dtype = self._client.wire_dtype
         summed = [table.gradients(grads[table.config.name], dtype) for table in self._batch.tables]
+        counted = self._batch.positives(positives or {})
         handle = self._handle(deadline)
         # One at a time: what one attempt learns of the write's fate decides what the next may do.
         if not self._pushing.acquire(timeout=deadline.remaining_s()):
@@ -60,9 +80,12 @@ class Step:
         try:
             # Not at prepare: by the first push a step may have waited for longer than the ledgers look back.
             self._write = self._write or self._client.new_write(self._batch)
-            self._client.writes.push(self._write, summed, deadline, dtype, handle, self._versions)
+            self._client.writes.push(self._write, summed, deadline, dtype, handle, self._versions, counted)
         finally:
             self._pushing.release()
+
+    def _note_answer(self, _: Future[bool]) -> None:
+        self._answered_s = time.monotonic()
 
     def _handle(self, deadline: Deadline) -> Handle:
         """The shards known to hold the step. Waits for the others once and for a part of the time: a prepare is a hint,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ps.client.batch import Batch, Rows
+from ps.client.batch import Batch, Counts, Rows
 from ps.client.bound import NO_HANDLE, UNKNOWN_VERSIONS, Handle, Versions
 from ps.client.connection import Connection
 from ps.client.exchange import by_step_or_ids
@@ -21,6 +21,8 @@ from ps.wire import codec, methods
 
 T = TypeVar("T")
 Flags = npt.NDArray[np.bool_]
+
+NO_POSITIVES: Mapping[str, Counts] = {}
 
 
 class Writes:
@@ -38,8 +40,9 @@ class Writes:
         dtype: str = "fp32",
         handle: Handle = NO_HANDLE,
         versions: Versions = UNKNOWN_VERSIONS,
+        positives: Mapping[str, Counts] = NO_POSITIVES,
     ) -> None:
-        """Gradients, in the order of the unique ids, to every shard."""
+        """Gradients, and occurrences in positive samples, in the order of the unique ids, to every shard."""
 
         def run(batch: Batch) -> None:
             grouped = [table.by_shard(part) for table, part in zip(batch.tables, grads, strict=True)]
@@ -48,7 +51,7 @@ class Writes:
                 blocks = [rows[table.split.of(shard)] for table, rows in zip(batch.tables, grouped, strict=True)]
 
                 def by(step: int) -> bytes:
-                    head = self._push_head(write, batch, shard, step, dtype)
+                    head = self._push_head(write, batch, shard, step, dtype, positives)
                     head.pulled_version = versions.of(shard, batch.routing)
                     return self._send(
                         write,
@@ -88,8 +91,9 @@ class Writes:
 
         return self._routed(write, run, deadline)
 
-    def remove(self, write: Write, deadline: Deadline) -> Flags:
-        """Drops rows of the batch's one table; True where a row existed."""
+    def remove(self, write: Write, deadline: Deadline, statistics_U2: npt.NDArray[np.uint32] | None = None) -> Flags:
+        """Drops rows of the batch's one table; True where a row existed. With statistics, as exported: and still had
+        them; the others stay."""
 
         def run(batch: Batch) -> Flags:
             (table,) = batch.tables
@@ -97,9 +101,30 @@ class Writes:
             def part(shard: int, address: str) -> bytes:
                 ids = table.part(shard)
                 request = pb.RemoveRequest(header=self._header(batch), sequence=write.sequence, ids=ids)
+                if statistics_U2 is not None:
+                    request.statistics = codec.encode_statistics(statistics_U2[table.positions(shard)])
                 return self.connection.unary(address, methods.REMOVE, request.SerializeToString(), deadline)
 
             return self._flags(write, batch, part, pb.RemoveResponse, deadline)
+
+        return self._routed(write, run, deadline)
+
+    def report_importance(self, write: Write, scores_U: Rows, deadline: Deadline) -> Flags:
+        """Adds to the scores of the batch's one table; True where a row existed."""
+
+        def run(batch: Batch) -> Flags:
+            (table,) = batch.tables
+
+            def part(shard: int, address: str) -> bytes:
+                request = pb.ReportImportanceRequest(
+                    header=self._header(batch),
+                    sequence=write.sequence,
+                    ids=table.part(shard),
+                    scores=scores_U[table.positions(shard)].astype("<f4", copy=False).tobytes(),
+                )
+                return self.connection.unary(address, methods.REPORT_IMPORTANCE, request.SerializeToString(), deadline)
+
+            return self._flags(write, batch, part, pb.ReportImportanceResponse, deadline)
 
         return self._routed(write, run, deadline)
 
@@ -120,7 +145,7 @@ class Writes:
         write: Write,
         batch: Batch,
         part: Callable[[int, str], bytes],
-        kind: type[pb.WriteResponse] | type[pb.RemoveResponse],
+        kind: type[pb.WriteResponse] | type[pb.RemoveResponse] | type[pb.ReportImportanceResponse],
         deadline: Deadline,
     ) -> Flags:
         """Every shard's answer to its part, in the order of the unique ids."""
@@ -137,12 +162,14 @@ class Writes:
         self.connection.each([one(shard) for shard in batch.shards])
         return flags_U
 
-    def _push_head(self, write: Write, batch: Batch, shard: int, step: int, dtype: str) -> pb.PushHead:
+    def _push_head(
+        self, write: Write, batch: Batch, shard: int, step: int, dtype: str, positives: Mapping[str, Counts]
+    ) -> pb.PushHead:
         head = pb.PushHead(
             header=self._header(batch),
             sequence=write.sequence,
             dtype=codec.wire_dtype(dtype)[0],
-            tables=[table.shape_of(shard) for table in batch.tables],
+            tables=[table.shape_of(shard, positives.get(table.config.name)) for table in batch.tables],
         )
         ids = batch.ids(shard)
         if step:

@@ -48,6 +48,7 @@ def warm_up() -> None:
         records.encode_keys(some_ids, keys)
     index.close()
     _warm_up_records(keys)
+    _warm_up_policy(frozen_grads)
     _warm_up_score()
     _warm_up_half()
     slots = np.arange(4)
@@ -81,6 +82,22 @@ def _warm_up_records(keys: npt.NDArray[np.uint8]) -> None:
     records.decode_keys(np.frombuffer(keys.tobytes(), np.uint8).reshape(keys.shape), ids)
 
 
+def _warm_up_policy(frozen_grads: npt.NDArray[np.float32]) -> None:
+    """Those of admission and importance; gradients come off the wire."""
+    import numpy as np
+
+    from ps.kernels import admission, attribution
+
+    sketch, counts, numbers = np.zeros((2, 4, 2), np.uint16), np.zeros(4, np.uint32), np.zeros(4, np.uint64)
+    ids = np.arange(4)
+    admission.estimate(sketch, ids, counts)
+    admission.add(sketch, ids, counts)
+    admission.draw(np.uint64(0), ids, numbers)
+    arena, slots = np.zeros((8, 6), np.float32), np.arange(4)
+    for grads in (frozen_grads, frozen_grads.copy()):
+        attribution.attribute(arena, slots, grads, np.zeros(4, np.float32))
+
+
 def _warm_up_score() -> None:
     """All arrays are a table's own."""
     import numpy as np
@@ -89,13 +106,17 @@ def _warm_up_score() -> None:
 
     statistics, marks, slots = np.zeros((8, 2), np.uint32), np.zeros(8, np.uint16), np.arange(4)
     counts, one = np.zeros(score.RANKS, np.int64), np.ones(4, np.float32)
-    score.count(statistics, 1, counts, 0)
+    ages, epochs, cuts = counts.reshape(1, -1), np.zeros(0, np.int64), np.zeros(1, np.int64)
+    scores, decay = statistics.view(np.float32), score.decay_table()
+    score.count(statistics, 1, counts, ages, epochs, 0)
     score.touch(
-        statistics, statistics.view(np.float32), marks, slots, one, np.uint32(0), score.decay_table(), counts, 0
+        *(statistics, scores, marks, slots, one, np.uint32(0)),
+        *(decay, np.float32(0), counts, ages, epochs, 0),
     )
     score.ranks(statistics, np.zeros(8, np.int64))
     score.select(statistics, marks, 0, 8, 0, slots.copy())
-    score.met(statistics, np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(8, np.bool_))
+    score.met(statistics, cuts, cuts, np.zeros(8, np.bool_))
+    score.select_met(statistics, marks, 0, 8, cuts, cuts, slots.copy())
     score.mark(marks, slots, score.COPIED, score.DIRTY)
     score.pin(marks, slots, 1)
 

@@ -1,13 +1,17 @@
 """One score a row: a sum of signals that decays by half every HALF_LIFE ticks, and the order that it puts rows in.
 
-    at a push     score = score * 2 ** -((now - stamp) / HALF_LIFE) + added;  stamp = now
+    at a push     score = score * 2 ** -((now - stamp) / HALF_LIFE) + added, or the floor if that is more;  stamp = now
     rank          (bits of score >> 17) + stamp
 
 A row costs nothing while it is not pushed: score and stamp stay, and so does the rank. Of two rows the one of higher
 rank has the higher decayed score at any time, now or later: the bits of a positive float32, cut to 6 of the mantissa,
 are 64 steps an octave, which is what a tick takes off (the steps are even in the mantissa, not in its logarithm: two
 scores less than 9 % apart may change places). So the rows of a table can be counted by rank once and for all, and a
-quantile is found without looking at them.
+quantile is found without looking at them. A push never lowers a row's rank, whatever it adds: where adding and rounding
+would (by less than those 9 %), the score is the one that keeps it. So an older copy of a row never outranks it.
+
+Rows are counted by rank, and where rows expire also by age: counts_ER[e] has those whose stamps lie in epoch e, which
+is the number of `epochs_E` (ticks, rising) that are not later than the stamp. No epochs: nothing is counted by age.
 
 statistics_S2 uint32 [S, 2] holds (score, stamp); `scores_S2` is the same memory seen as float32.
 marks_S uint16 [S]: flags in the low bits, and how many steps hold the slot (pins) above them.
@@ -26,14 +30,16 @@ Statistics = npt.NDArray[np.uint32]
 Scores = npt.NDArray[np.float32]
 Marks = npt.NDArray[np.uint16]
 Ranks = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.int64]
 
 HALF_LIFE = 64
 """Ticks."""
 RANKS = 256 * HALF_LIFE
 """Ranks that are told apart: 256 octaves; what is below them counts as the lowest."""
 
-USED, COPIED, DIRTY = 1, 2, 4
-"""USED: the slot has a row. COPIED: the disk has a row of that id. DIRTY: it differs from the one on disk."""
+USED, COPIED, DIRTY, GOING = 1, 2, 4, 8
+"""USED: the slot has a row. COPIED: the disk has a row of that id. DIRTY: it differs from the one on disk. GOING: it is
+on its way down, and in no second demotion meanwhile."""
 PIN = 16
 MAX_PINS = 0xFFFF // PIN
 _FLAGS = np.uint16(PIN - 1)
@@ -56,6 +62,19 @@ def _place(rank: np.int64, first: np.int64) -> np.int64:
     return min(max(rank - first, np.int64(0)), np.int64(RANKS - 1))
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _tally(
+    rank: np.int64, stamp: np.uint32, change: int, counts_R: Ranks, counts_ER: Counts, epochs_E: Ranks, first: np.int64
+) -> None:
+    place = _place(rank, first)
+    counts_R[place] += change
+    if len(epochs_E):
+        epoch = len(epochs_E)
+        while epoch > 0 and epochs_E[epoch - 1] > np.int64(stamp):
+            epoch -= 1
+        counts_ER[epoch, place] += change
+
+
 @njit(cache=True, nogil=True)
 def touch(
     statistics_S2: Statistics,
@@ -65,21 +84,31 @@ def touch(
     added_N: Scores,
     now: np.uint32,
     decay_T: Scores,
+    floor: np.float32,
     counts_R: Ranks,
+    counts_ER: Counts,
+    epochs_E: Ranks,
     first: np.int64,
 ) -> None:
-    """Adds to the scores of unique slots, counts their rows under the new rank, and marks them dirty."""
+    """Adds to the scores of unique slots, which are `floor` then or more, counts their rows under the new rank, and
+    marks them dirty."""
     for i in range(len(slots_N)):
         if i + AHEAD < len(slots_N):
             prefetch(statistics_S2, slots_N[i + AHEAD] * 2)
             prefetch(marks_S, slots_N[i + AHEAD])
         s = slots_N[i]
-        counts_R[_place(_rank(statistics_S2[s, 0], statistics_S2[s, 1]), first)] -= 1
-        age = np.int64(now) - np.int64(statistics_S2[s, 1])
+        stamp = statistics_S2[s, 1]
+        before = _rank(statistics_S2[s, 0], stamp)
+        _tally(before, stamp, -1, counts_R, counts_ER, epochs_E, first)
+        age = np.int64(now) - np.int64(stamp)
         decayed = scores_S2[s, 0] * decay_T[age] if age < len(decay_T) else np.float32(0.0)
-        scores_S2[s, 0] = decayed + added_N[i]
+        scores_S2[s, 0] = max(decayed + added_N[i], floor)
+        after = _rank(statistics_S2[s, 0], now)
+        if after < before:
+            statistics_S2[s, 0] = np.uint32((before - np.int64(now)) << _SHIFT)
+            after = before
         statistics_S2[s, 1] = now
-        counts_R[_place(_rank(statistics_S2[s, 0], now), first)] += 1
+        _tally(after, now, 1, counts_R, counts_ER, epochs_E, first)
         marks_S[s] |= np.uint16(DIRTY)
 
 
@@ -91,17 +120,20 @@ def ranks(statistics_N2: Statistics, out_N: Ranks) -> None:
 
 
 @njit(cache=True, nogil=True)
-def count(statistics_N2: Statistics, change: int, counts_R: Ranks, first: np.int64) -> None:
+def count(
+    statistics_N2: Statistics, change: int, counts_R: Ranks, counts_ER: Counts, epochs_E: Ranks, first: np.int64
+) -> None:
     """Counts rows in (change 1) or out (change -1)."""
     for i in range(len(statistics_N2)):
-        counts_R[_place(_rank(statistics_N2[i, 0], statistics_N2[i, 1]), first)] += change
+        rank, stamp = _rank(statistics_N2[i, 0], statistics_N2[i, 1]), statistics_N2[i, 1]
+        _tally(rank, stamp, change, counts_R, counts_ER, epochs_E, first)
 
 
 @njit(cache=True, nogil=True)
 def select(
     statistics_S2: Statistics, marks_S: Marks, start: int, end: int, highest: np.int64, out_N: Slots
 ) -> tuple[int, int]:
-    """Slots in [start, end) that are used, held by no step and of rank `highest` or lower.
+    """Slots in [start, end) that are used, not going yet, held by no step and of rank `highest` or lower.
 
     Returns how many were found and where the search stopped: at the end, or earlier where `out_N` was full.
     """
@@ -109,7 +141,7 @@ def select(
     for s in range(start, end):
         if found == len(out_N):
             return found, s
-        free_to_go = marks_S[s] & np.uint16(USED) and marks_S[s] < np.uint16(PIN)
+        free_to_go = marks_S[s] & np.uint16(USED | GOING) == np.uint16(USED) and marks_S[s] < np.uint16(PIN)
         if free_to_go and _rank(statistics_S2[s, 0], statistics_S2[s, 1]) <= highest:
             out_N[found] = s
             found += 1
@@ -129,6 +161,24 @@ def met(statistics_N2: Statistics, ticks_C: Ranks, ranks_C: Ranks, out_N: npt.ND
         while cut > 0 and ticks_C[cut - 1] > stamp:
             cut -= 1
         out_N[i] = stamp < ticks_C[cut] and _rank(statistics_N2[i, 0], statistics_N2[i, 1]) <= ranks_C[cut]
+
+
+@njit(cache=True, nogil=True)
+def select_met(
+    statistics_S2: Statistics, marks_S: Marks, start: int, end: int, ticks_C: Ranks, ranks_C: Ranks, out_N: Slots
+) -> tuple[int, int]:
+    """Slots in [start, end) that are used and whose rows a cut has met; returned as by `select`."""
+    met_1 = np.zeros(1, np.bool_)
+    found = 0
+    for s in range(start, end):
+        if found == len(out_N):
+            return found, s
+        if marks_S[s] & np.uint16(USED):
+            met(statistics_S2[s : s + 1], ticks_C, ranks_C, met_1)
+            if met_1[0]:
+                out_N[found] = s
+                found += 1
+    return found, end
 
 
 @njit(cache=True, nogil=True)

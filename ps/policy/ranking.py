@@ -17,14 +17,26 @@ BEHIND = score.RANKS // 4
 they have been left alone for 190 half-lives, and scores as large as 2**65."""
 
 
+EVERY_RANK = 1 << 62
+"""No row has a higher one."""
+EPOCHS = 16
+"""Rows expire with the others of their epoch: to a sixteenth of the time that they have."""
+
+
 class Ranking:
     """Counts by rank, and the clock that scores decay by."""
 
-    def __init__(self, half_life_pushes: int) -> None:
+    def __init__(self, half_life_pushes: int, expire_after_pushes: int | None = None) -> None:
         self._pushes_per_tick = max(1, half_life_pushes // score.HALF_LIFE)
+        self._pushes_per_epoch = None if expire_after_pushes is None else max(1, expire_after_pushes // EPOCHS)
         self._pushes = 0  # since the last tick
+        self._epoch_pushes = 0  # since the last epoch began
         self.decay_T = score.decay_table()
         self.counts_R = np.zeros(score.RANKS, np.int64)
+        epochs = 0 if expire_after_pushes is None else EPOCHS
+        self.counts_ER = np.zeros((epochs + 1, score.RANKS), np.int64)
+        """The same by age, where rows expire; see `ps.kernels.score`."""
+        self.epochs_E = np.zeros(epochs, np.int64)
         self.first = 0
         """The rank counted in counts_R[0], with all below it."""
         self.now = 0
@@ -33,8 +45,16 @@ class Ranking:
 
     def count(self, statistics_N2: npt.NDArray[np.uint32], change: int) -> None:
         """Counts rows in (1) or out (-1)."""
-        score.count(statistics_N2, change, self.counts_R, self.first)
+        score.count(statistics_N2, change, self.counts_R, self.counts_ER, self.epochs_E, self.first)
         self.total += change * len(statistics_N2)
+
+    def forget(self, n: int) -> None:
+        """Counts out rows whose statistics are lost: of the lowest ranks, where rows on disk are, the oldest first."""
+        left_R = np.diff(np.maximum(np.cumsum(self.counts_R) - n, 0), prepend=0)
+        aged_ER = np.maximum(np.cumsum(self.counts_ER, axis=0) - (self.counts_R - left_R), 0)
+        self.counts_ER[:] = np.diff(aged_ER, axis=0, prepend=0)
+        self.counts_R = left_R
+        self.total = int(left_R.sum())
 
     def pushed(self) -> bool:
         """A push has ended; whether a tick has passed with it."""
@@ -52,11 +72,39 @@ class Ranking:
         if self.now - BEHIND - self.first >= score.HALF_LIFE:
             self._slide(score.HALF_LIFE)
 
+    def expire(self) -> tuple[int, int]:
+        """A push has ended; if an epoch has with it, counts out the rows last touched before the oldest one that is
+        kept. Returns the tick that the others were touched at or after, and how many rows there were."""
+        if self._pushes_per_epoch is None:
+            return 0, 0
+        self._epoch_pushes += 1
+        if self._epoch_pushes < self._pushes_per_epoch:
+            return 0, 0
+        self._epoch_pushes = 0
+        self.tick()
+        kept_from = int(self.epochs_E[0])
+        expired = int(self.counts_ER[0].sum())
+        self.counts_R -= self.counts_ER[0]
+        self.total -= expired
+        self.counts_ER[:-1] = self.counts_ER[1:]
+        self.counts_ER[-1] = 0
+        self.epochs_E[:-1] = self.epochs_E[1:]
+        self.epochs_E[-1] = self.now
+        return kept_from, expired
+
+    def highest_of_others(self, keep: int, most: int) -> int:
+        """The rank up to which rows go so that at least `keep` stay; fewer, if `most` would not hold otherwise."""
+        at = self.quantile(keep)
+        left = int(self.counts_R[max(at - self.first, 0) :].sum())
+        highest = at - 1 if left <= most else at
+        return highest if highest < self.first + score.RANKS - 1 else EVERY_RANK
+
     def drop(self, highest: int) -> int:
         """Counts out all rows of rank `highest` or lower; how many."""
         upto = min(max(highest - self.first + 1, 0), score.RANKS)
         dropped = int(self.counts_R[:upto].sum())
         self.counts_R[:upto] = 0
+        self.counts_ER[:, :upto] = 0
         self.total -= dropped
         return dropped
 
@@ -78,8 +126,14 @@ class Ranking:
         return self.first + max(score.RANKS - 1 - position, 0)
 
     def _slide(self, by: int) -> None:
-        moved_R = np.zeros_like(self.counts_R)
-        moved_R[: max(score.RANKS - by, 0)] = self.counts_R[by:]
-        moved_R[0] = self.counts_R[: by + 1].sum()
-        self.counts_R = moved_R
+        self.counts_R = _slid(self.counts_R, by)
+        for counts_R in self.counts_ER:
+            counts_R[:] = _slid(counts_R, by)
         self.first += by
+
+
+def _slid(counts_R: npt.NDArray[np.int64], by: int) -> npt.NDArray[np.int64]:
+    moved_R = np.zeros_like(counts_R)
+    moved_R[:-by] = counts_R[by:]
+    moved_R[0] = counts_R[: by + 1].sum()
+    return moved_R

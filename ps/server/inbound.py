@@ -55,7 +55,10 @@ class BodyReader:
                 raise LengthMismatch(
                     f"table {shape.table!r}: the body ended {missing} rows short of the {shape.rows} announced"
                 )
-        return [Gradients(shape.table, blocks) for shape, blocks in zip(self._shapes, self._blocks, strict=True)]
+        return [
+            Gradients(shape.table, blocks, codec.decode_counts(shape.positives, shape.rows))
+            for shape, blocks in zip(self._shapes, self._blocks, strict=True)
+        ]
 
     def _take(self, flat: Rows) -> Rows:
         """Cuts the current table's rows off the front."""

@@ -52,6 +52,7 @@ class ShardCollector(Collector):
         yield _counter("ps_pushes_repeated", "Writes answered from the ledger.", stats["repeated_pushes"])
         yield _counter("ps_steps_prepared", "Steps prepared.", stats["steps_prepared"])
         yield _counter("ps_steps_expired", "Steps that expired unused.", stats["steps_expired"])
+        yield from _disk(stats)
         yield _gauge("ps_steps_held", "Steps prepared and not yet pushed.", stats["steps_held"])
         memory = GaugeMetricFamily("ps_process_bytes", "Bytes held outside the tables.", labels=["purpose"])
         for purpose, n in _mapping(stats["bytes"]).items():
@@ -65,6 +66,9 @@ class ShardCollector(Collector):
         read = CounterMetricFamily("ps_rows_read", "Rows read by pulls.", labels=["table"])
         updated = CounterMetricFamily("ps_rows_updated", "Rows updated by pushes.", labels=["table"])
         created = CounterMetricFamily("ps_rows_created", "Rows created.", labels=["table"])
+        raised = CounterMetricFamily("ps_rows_raised", "Rows that came up from disk.", labels=["table"])
+        demoted = CounterMetricFamily("ps_rows_demoted", "Rows that went down to disk.", labels=["table"])
+        late = CounterMetricFamily("ps_rows_late", "Rows read from disk while a call waited.", labels=["table"])
         for name, table in stats["tables"].items():
             for tier, n in table["rows"].items():
                 rows.add_metric([name, tier], n)
@@ -74,7 +78,10 @@ class ShardCollector(Collector):
             read.add_metric([name], table["rows_read"])
             updated.add_metric([name], table["rows_updated"])
             created.add_metric([name], table["rows_created"])
-        yield from (rows, held, read, updated, created)
+            raised.add_metric([name], table["rows_raised"])
+            demoted.add_metric([name], table["rows_demoted"])
+            late.add_metric([name], table["rows_late"])
+        yield from (rows, held, read, updated, created, raised, demoted, late)
 
     def _engine(self) -> Iterator[Metric]:
         engine = self._shard.engine
@@ -107,6 +114,32 @@ class MetricsServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def _disk(stats: dict[str, Any]) -> Iterator[Metric]:
+    """The disk as a whole, then what each table moved; without a disk just that nothing is wrong with it."""
+    yield _gauge("ps_degraded", "1 while rows cannot go down to disk or could not be read from it.", _flag(stats))
+    errors = CounterMetricFamily("ps_disk_errors", "Reads that failed, writes refused.", labels=["operation"])
+    for operation, n in _mapping(stats["disk_errors"]).items():
+        errors.add_metric([operation], n)
+    yield errors
+    if stats["disk_bytes"] is None:
+        return
+    yield _gauge("ps_disk_bytes", "Bytes of files on disk.", stats["disk_bytes"])
+    for key, name, text in (
+        ("rows_read", "ps_disk_rows_read", "Rows read from disk."),
+        ("rows_written", "ps_disk_rows_written", "Rows written to disk."),
+        ("bytes_read", "ps_disk_read_bytes", "Bytes of rows read from disk, headers included."),
+        ("bytes_written", "ps_disk_written_bytes", "Bytes of rows written to disk, headers included."),
+    ):
+        family = CounterMetricFamily(name, text, labels=["table"])
+        for table, figures in stats["tables"].items():
+            family.add_metric([table], figures["disk"][key])
+        yield family
+
+
+def _flag(stats: dict[str, Any]) -> int:
+    return int(stats["degraded"] is not None)
 
 
 def _mapping(value: object) -> dict[str, int]:

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from ps.config import ServiceConfig, TableConfig
 from ps.errors import InvalidArgument, StaleRouting, StateLost, Unavailable
+from ps.policy.ranking import EVERY_RANK
 from ps.server import inbound
 from ps.shard import Shard
 from ps.shard.ledger import WriteId
@@ -110,27 +111,42 @@ class ShardService:
         """Embedding.Remove."""
         request = codec.parse(pb.RemoveRequest, data)
         self._check(request.header)
-        digest = _digest(pb.RemoveRequest(ids=request.ids))
+        digest = _digest(pb.RemoveRequest(ids=request.ids, statistics=request.statistics))
         write = WriteId(request.header.worker_id, request.sequence, digest.intdigest())
-        result = self.shard.remove(write, inbound.table_ids(request.ids, self.config.max_ids))
+        ids = inbound.table_ids(request.ids, self.config.max_ids)
+        statistics_N2 = codec.decode_statistics(request.statistics, len(ids.ids_N)) if request.statistics else None
+        result = self.shard.remove(write, ids, statistics_N2)
         return pb.RemoveResponse(
             version=result.version, existed=codec.encode_flags(result.existed_N)
         ).SerializeToString()
+
+    def report_importance(self, data: bytes) -> bytes:
+        """Embedding.ReportImportance."""
+        request = codec.parse(pb.ReportImportanceRequest, data)
+        self._check(request.header)
+        digest = _digest(pb.ReportImportanceRequest(ids=request.ids, scores=request.scores))
+        write = WriteId(request.header.worker_id, request.sequence, digest.intdigest())
+        ids = inbound.table_ids(request.ids, self.config.max_ids)
+        result = self.shard.report_importance(write, ids, codec.decode_scores(request.scores))
+        existed = codec.encode_flags(result.existed_N)
+        return pb.ReportImportanceResponse(version=result.version, existed=existed).SerializeToString()
 
     def export(self, data: bytes) -> Iterator[bytes]:
         """Embedding.Export."""
         request = codec.parse(pb.ExportRequest, data)
         self._check(request.header)
-        n = self._page_rows(request)
-        ids_N, values_ND, scores_N, cursor = self.shard.export_page(request.table, request.cursor, n)
+        n, highest = self._page_rows(request), request.highest_rank if request.cursor else EVERY_RANK
+        page = self.shard.export_page(request.table, request.cursor, n, request.least, highest or EVERY_RANK)
         head = pb.ExportHead(
-            next_cursor=cursor,
-            ids=codec.encode_ids(ids_N),
-            scores=scores_N.astype("<f4", copy=False).tobytes(),
-            dim=values_ND.shape[1],
+            next_cursor=page.next_cursor,
+            ids=codec.encode_ids(page.ids_N),
+            scores=page.scores_N.astype("<f4", copy=False).tobytes(),
+            dim=page.values_ND.shape[1],
+            statistics=codec.encode_statistics(page.statistics_N2),
+            highest_rank=page.highest_rank,
         )
         yield pb.ExportChunk(head=head).SerializeToString()
-        for payload in codec.pieces([values_ND], codec.numpy_dtype(pb.DTYPE_FP32)):
+        for payload in codec.pieces([page.values_ND], codec.numpy_dtype(pb.DTYPE_FP32)):
             yield codec.payload_message(payload)
 
     # the control plane

@@ -98,6 +98,7 @@ def dispatcher(service: ShardService, metrics: RpcMetrics, config: ServiceConfig
         methods.PUSH: service.push,
         methods.WRITE: service.write,
         methods.REMOVE: service.remove,
+        methods.REPORT_IMPORTANCE: service.report_importance,
         methods.EXPORT: service.export,
         methods.DESCRIBE: service.describe,
         methods.CREATE_TABLE: service.create_table,

@@ -28,14 +28,16 @@ class LookAhead:
         try:
             rising = Rising(resolve())
             rising.begin()
-        except BaseException:
+            self._rising = rising
+            if rising.waits:
+                self._io.submit(self._read, rising)
+            else:
+                self._ended.set()
+        except BaseException:  # also where the shard is stopping and takes no more reads
+            if self._rising is not None:
+                self._rising.abandon()
             self._ended.set()
             raise
-        self._rising = rising
-        if rising.waits:
-            self._io.submit(self._read, rising)
-        else:
-            self._ended.set()
 
     def tables(self, known: Mapping[str, Table]) -> list[Resolved]:
         """Engine thread: the tables looked up, if they are there still; else []."""

@@ -41,6 +41,8 @@ class Gradients:
 
     table: str
     blocks: Sequence[Rows]
+    positives_N: npt.NDArray[np.uint32] | None = None
+    """Occurrences of each id in positive samples; None: none."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,21 @@ class PullHead:
 
     version: int
     tables: Sequence[PulledTable]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some rows of an export."""
+
+    ids_N: npt.NDArray[np.int64]
+    values_ND: Rows
+    scores_N: npt.NDArray[np.float32]
+    statistics_N2: npt.NDArray[np.uint32]
+    """As in `ps.kernels.score`."""
+    next_cursor: int
+    """0: there are no more."""
+    highest_rank: int
+    """The most important rows that this export is about, and all below them."""
 
 
 @dataclass(frozen=True)

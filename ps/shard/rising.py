@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from ps.shard.steps import Resolved
 from ps.storage.store import Fetch
+from ps.table import Table
 
 
 class Rising:
@@ -17,6 +18,7 @@ class Rising:
     def __init__(self, tables: Sequence[Resolved]) -> None:
         self.tables = list(tables)
         self._held = 0
+        self._layout_epochs: list[int] = []
         self._fetches: list[tuple[Resolved, Fetch]] = []
 
     @property
@@ -32,6 +34,7 @@ class Rising:
     def begin(self) -> None:
         """Holds what is in RAM, and begins to read what may be on disk."""
         try:
+            self._layout_epochs = [resolved.table.layout_epoch for resolved in self.tables]
             for position, resolved in enumerate(self.tables):
                 resolved.hold()
                 self._held = position + 1
@@ -47,10 +50,12 @@ class Rising:
         for _, fetch in self._fetches:
             fetch.read()
 
-    def finish(self) -> int:
-        """Puts what was read into RAM, where it is held with the rest; returns how many rows. An error lets all go."""
+    def finish(self) -> list[tuple[Table, int]]:
+        """Puts what was read into RAM, where it is held with the rest; how many rows of which table. An error lets all
+        go."""
         try:
-            raised = sum(resolved.table.store.install(fetch) for resolved, fetch in self._fetches)
+            self._check_open()
+            raised = [(resolved.table, resolved.table.store.install(fetch)) for resolved, fetch in self._fetches]
             for resolved in self.tables:
                 resolved.slots()
         except BaseException:
@@ -59,20 +64,32 @@ class Rising:
         self._end()
         return raised
 
-    def beside(self) -> int:
-        """For a pull, instead of `finish`: what was read is given to it and stays below; returns how many rows."""
-        read = 0
+    def beside(self) -> list[tuple[Table, int]]:
+        """For a pull, instead of `finish`: what was read is given to it and stays below; how many rows of which table.
+
+        Rows that were dropped or removed meanwhile have ended all pins, and rows that were in RAM may have gone down:
+        then all is read again.
+        """
+        read = []
         try:
+            self._check_open()
+            if self._fetches and self._layout_epochs != [resolved.table.layout_epoch for resolved in self.tables]:
+                self.abandon()
+                self.begin()
+                self.read()
+            for resolved in self.tables:
+                resolved.beside = None
+                resolved.slots()  # rows may have come up since
             for resolved, fetch in self._fetches:
                 found = resolved.table.store.found(fetch)
                 resolved.read_beside(found)
-                read += sum(map(len, found))
+                read.append((resolved.table, sum(map(len, found))))
         finally:
             self._end()
         return read
 
     def abandon(self) -> None:
-        """Nothing comes up, and nothing is held."""
+        """Nothing more comes up, and nothing is held. May be called again."""
         self._end()
         self.let_go()
 
@@ -81,6 +98,10 @@ class Rising:
         held, self._held = self._held, 0
         for resolved in self.tables[:held]:
             resolved.let_go()
+
+    def _check_open(self) -> None:
+        for resolved in self.tables:
+            resolved.table.check_open()
 
     def _end(self) -> None:
         for resolved, fetch in self._fetches:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar, cast
@@ -18,19 +19,36 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.config import ServiceConfig, TableConfig
-from ps.errors import DuplicateIds, InvalidArgument, LengthMismatch, ResourceExhausted, TableExists, TableNotFound
+from ps.errors import (
+    CorruptRow,
+    DiskError,
+    DiskFull,
+    DuplicateIds,
+    InvalidArgument,
+    LengthMismatch,
+    PsError,
+    ResourceExhausted,
+    TableExists,
+    TableNotFound,
+    Unavailable,
+)
 from ps.kernels.unique import has_duplicates
+from ps.policy import eviction
+from ps.policy.ranking import EVERY_RANK
 from ps.shard.assistant import Assistant
+from ps.shard.disk_health import DiskHealth
 from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger, WriteId
 from ps.shard.look_ahead import LookAhead
-from ps.shard.requests import Gradients, PushResult, Rows, StepRef, TableIds, Target, WriteResult
+from ps.shard.requests import Gradients, Page, PushResult, Rows, StepRef, TableIds, Target, WriteResult
 from ps.shard.rising import Rising
 from ps.shard.staleness import Staleness
 from ps.shard.steps import Resolved, Steps
 from ps.shard.stream import Allocate, RowStream, plain
 from ps.storage.disk import Disk
+from ps.storage.purge import Slice
 from ps.storage.rows import Slots
+from ps.storage.store import Demotion
 from ps.storage.tier import Flags
 from ps.table import Table
 
@@ -50,21 +68,22 @@ class Shard:
         self, shard_id: int, config: ServiceConfig | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         config = config or ServiceConfig()
+        self._disk = _open_disk(config, shard_id)  # the first thing that can fail, before there are threads
+        self._disk_health = DiskHealth(clock)
         self.shard_id = shard_id
         self.version = 0
         self.repeats = 0
         self.rows_late = 0
         """Rows read from disk while a pull or a push waited for them: their prepare was lost, late, or never sent."""
-        self.disk_errors = 0
         self.staleness = Staleness()
         self.tables: dict[str, Table] = {}
         self.engine = Engine(str(shard_id), max_queue=config.max_requests)
         self._assistant = Assistant(str(shard_id))
-        self._disk = _open_disk(config, shard_id)
         self._io = ThreadPoolExecutor(IO_THREADS, thread_name_prefix=f"io-{shard_id}")
         self._closing = False
         self._clock = clock
         self._max_body_bytes = config.max_body_bytes
+        self._room_bytes = None if config.disk_bytes is None else int(config.disk_bytes * eviction.DISK_SHARE)
         self._ledger: Ledger[PushResult | WriteResult] = Ledger(config.ledger_window, config.max_ledger_bytes)
         self._steps = Steps(config.prepare_ttl_s, config.max_steps, config.max_steps_bytes)
 
@@ -76,7 +95,8 @@ class Shard:
         def run() -> bool:
             existing = self.tables.get(config.name)
             if existing is None:
-                self.tables[config.name] = Table(config, self._assistant.share, self._disk)
+                bounded = self._room_bytes is not None
+                self.tables[config.name] = Table(config, self._assistant.share, self._disk, bounded=bounded)
                 return True
             if not exist_ok:
                 raise TableExists(f"table {config.name!r} exists; pass exist_ok=True to use it as it is")
@@ -95,9 +115,11 @@ class Shard:
             table = self._table(name)
             self._steps.forget_table(name)
             del self.tables[name]
-            table.close()
+            with _letting_go(f"of table {name}"):
+                table.close()
             if self._disk is not None:
-                self._disk.drop(name)
+                with _letting_go(f"of table {name}"):
+                    self._disk.drop(name)
             return True
 
         return self.engine.run(run)
@@ -119,7 +141,7 @@ class Shard:
             self._steps.add(ref, rising.tables, self._clock())
             return self.version
 
-        return self.engine.run(add)
+        return self.engine.post(add).result()  # accepted before: refused now, its rows would stay held
 
     def pull(self, target: Target, return_exists: bool = False, allocate: Allocate = plain) -> RowStream:
         """Rows in the order of the ids; changes nothing. Errors are raised by the stream's `head()`.
@@ -139,23 +161,24 @@ class Shard:
                 if self._disk is not None:
                     rising.begin()
                 if rising.waits:
-                    self._io.submit(read, rising)
+                    try:
+                        self._submit(lambda: read(rising))
+                    except BaseException:
+                        rising.abandon()
+                        raise
                 else:
                     fill(rising)
 
         def read(rising: Rising) -> None:
             with stream.failing():
-                try:
-                    rising.read()
-                except BaseException:
-                    self.engine.post(rising.abandon)
-                    raise
+                self._read(rising)
                 self.engine.post(lambda: fill(rising))
 
         def fill(rising: Rising) -> None:
             with stream.failing():
                 try:
-                    self.rows_late += rising.beside()
+                    with self._disk_health.reading():
+                        self._count_late(rising.beside())
                     stream.fill(self.version, rising.tables, return_exists)
                 finally:
                     rising.let_go()
@@ -185,15 +208,17 @@ class Shard:
         def apply() -> PushResult:
             tables = ahead.tables(self.tables) or self._resolve(target)
             _check_gradients(tables, gradients)
-            counts = [_counts(resolved.ids) for resolved in tables]
             self._raise_late(tables)
             _create_rows(tables)  # the last step that can fail
             self.version += 1
-            for resolved, counts_N, part in zip(tables, counts, gradients, strict=True):
-                resolved.table.apply(resolved.slots(), counts_N, part.blocks)
+            for resolved, part in zip(tables, gradients, strict=True):
+                table, ids, slots_N = resolved.table, resolved.ids, resolved.slots()
+                table.refuse(ids.ids_N, slots_N, ids.counts_N)
+                table.apply(slots_N, ids.counts_N, part.blocks, part.positives_N)
             ahead.let_go()
             if isinstance(target, StepRef):
                 self._steps.finish(target)
+            self._evict()
             self._maintain()
             staleness = self.staleness.observe(self.version, pulled_version)
             return PushResult(self.version, staleness)
@@ -221,20 +246,55 @@ class Shard:
 
         return self._write(write, ids, apply)
 
-    def remove(self, write: WriteId, ids: TableIds) -> WriteResult:
-        """Drops rows. Ids unique."""
-        return self._write(write, ids, lambda table: table.remove(ids.ids_N))
+    def remove(self, write: WriteId, ids: TableIds, statistics_N2: npt.NDArray[np.uint32] | None = None) -> WriteResult:
+        """Drops rows, also those that cannot be read any more. Ids unique. With statistics, as exported: only rows that
+        still have them, which are those that nobody has pushed since."""
+        lost: set[int] = set()
+
+        def apply(table: Table) -> Flags:
+            if statistics_N2 is None:
+                return table.remove(ids.ids_N) | np.isin(ids.ids_N, list(lost))
+            same_N = table.unchanged(ids.ids_N, statistics_N2)
+            table.remove(ids.ids_N[same_N])
+            return same_N
+
+        while True:
+            try:
+                return self._write(write, ids, apply)
+            except CorruptRow as error:  # those rows cannot be brought up to be removed
+                lost |= set(self._forget(ids.table, np.array(error.ids, np.int64)).tolist())
+
+    def report_importance(self, write: WriteId, ids: TableIds, scores_N: npt.NDArray[np.float32]) -> WriteResult:
+        """Adds to the importance of rows that exist, which counts as a use of them. Ids unique."""
+
+        def apply(table: Table) -> Flags:
+            table.check_reports(len(ids.ids_N), scores_N)
+            return table.report_importance(ids.ids_N, scores_N)
+
+        return self._write(write, ids, apply)
 
     # reading
 
-    def export_page(
-        self, name: str, cursor: int, n: int
-    ) -> tuple[npt.NDArray[np.int64], Rows, npt.NDArray[np.float32], int]:
-        """Ids, values, scores and next cursor of up to n rows. A row that lives through all pages is in just one."""
-        return self.engine.run(lambda: self._table(name).page(cursor, n))
+    def export_page(self, name: str, cursor: int, n: int, least: int = 0, highest_rank: int = EVERY_RANK) -> Page:
+        """Up to n rows. A row that lives through all pages is in just one.
+
+        With `least` on the first page, and what that says in `highest_rank` on the others, there are so many of the
+        least important rows, or some more.
+        """
+
+        def run() -> Page:
+            table = self._table(name)
+            highest = table.rank_of_least(least) if least and not cursor else highest_rank
+            with self._disk_health.reading():
+                records, next_cursor = table.page(cursor, n, highest)
+            values_ND, scores_N = table.values(records), table.scores(records)
+            return Page(records.ids_N, values_ND, scores_N, records.statistics_N2, next_cursor, highest)
+
+        return self.engine.run(run)
 
     def stats(self) -> dict[str, object]:
-        """Rows, bytes and counters, all of one moment."""
+        """Rows, bytes and counters, all of one moment. `degraded` says what is wrong with the disk, if anything is."""
+        disk_bytes = self._disk.bytes_on_disk() if self._disk is not None else None  # not on the engine thread's time
 
         def run() -> dict[str, object]:
             return {
@@ -245,7 +305,9 @@ class Shard:
                 "steps_expired": self._steps.expired,
                 "steps_held": len(self._steps),
                 "rows_late": self.rows_late,
-                "disk_errors": self.disk_errors,
+                "disk_errors": dict(self._disk_health.errors),
+                "degraded": self._disk_health.degraded,
+                "disk_bytes": disk_bytes,
                 "tables": {name: table.stats() for name, table in self.tables.items()},
                 "bytes": self.memory_usage(),
             }
@@ -257,6 +319,7 @@ class Shard:
         return {
             "ledger": self._ledger.nbytes,
             "steps": self._steps.nbytes,
+            **(self._disk.memory_usage() if self._disk is not None else {}),
         }
 
     def close(self) -> None:
@@ -265,11 +328,13 @@ class Shard:
         self._io.shutdown()
         self.engine.close()
         self._assistant.close()
-        for table in self.tables.values():
-            table.close()
+        for name, table in self.tables.items():
+            with _letting_go(f"of table {name}"):
+                table.close()
         self.tables.clear()
         if self._disk is not None:
-            self._disk.close()
+            with _letting_go("of the shard"):
+                self._disk.close()
 
     # on the engine thread
 
@@ -298,37 +363,100 @@ class Shard:
         since. Rarely any."""
         rising = Rising(tables)
         rising.begin()
-        if rising.waits:
-            rising.read()
-            self.rows_late += rising.finish()
-        rising.let_go()
+        try:
+            if rising.waits:
+                with self._disk_health.reading():
+                    rising.read()
+                    self._count_late(rising.finish())
+        finally:
+            rising.abandon()
+
+    def _count_late(self, read: Sequence[tuple[Table, int]]) -> None:
+        for table, rows in read:
+            table.rows_late += rows
+            self.rows_late += rows
+
+    def _forget(self, name: str, ids_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Drops those of the rows that the disk cannot give back; their ids."""
+
+        def run() -> npt.NDArray[np.int64]:
+            with self._disk_health.reading():
+                return self._table(name).forget(ids_N)
+
+        return self.engine.run(run)
+
+    def _evict(self) -> None:
+        """Drops rows if there are more than there is room for. Part of the write that it ends: it goes by the log."""
+        if self._room_bytes is not None:
+            tables = list(self.tables.values())
+            rows, sizes = [len(table) for table in tables], [table.record_bytes for table in tables]
+            for table, most in zip(tables, eviction.rows_allowed(rows, sizes, self._room_bytes), strict=True):
+                table.evict(most)
 
     def _maintain(self) -> None:
-        """A slice of a sweep, of one table at a time, and begins to move rows down that are too many in RAM."""
+        """A slice of a sweep, of one table at a time; begins to move rows down that are too many in RAM, and dropped
+        ones out of the way."""
+        self._steps.expire(self._clock())  # who waits for no other step would hold rows for good
+        if self._disk is not None:
+            self._steps.look_again()
         tables = list(self.tables.values())
         first = self.version % max(len(tables), 1)
         next((table for table in tables[first:] + tables[:first] if table.sweep()), None)
         for table in self.tables.values():
-            self._move_down(table)
+            try:
+                table.store.sweep()
+                if not self._move_down(table) and self._disk_takes_rows():
+                    self._work(table, table.store.purge(), lambda: None)
+            except (PsError, MemoryError) as error:  # the push before it is applied, and must be answered so
+                self._refused(table, error)
 
-    def _move_down(self, table: Table) -> None:
-        demotion = None if self._closing else table.maintain()
-        if demotion is None:
-            return
+    def _move_down(self, table: Table) -> bool:
+        """One slice, and the next when it is done; whether there is any."""
+        if not self._disk_takes_rows():
+            return False
+        return self._work(table, table.maintain(), lambda: self._move_down(table))
+
+    def _disk_takes_rows(self) -> bool:
+        return not self._closing and self._disk_health.takes_rows()
+
+    def _work(self, table: Table, work: Demotion | Slice | None, then: Callable[[], object]) -> bool:
+        """Writes below on another thread; whether there is anything to write."""
+        if work is None:
+            return False
 
         def write() -> None:
-            demotion.write()
+            work.write()
             self.engine.post(finish)
 
         def finish() -> None:
-            error = table.store.finish(demotion)
-            if error is None:
-                self._move_down(table)
-            else:
-                self.disk_errors += 1
-                log.error("table %s: rows cannot go down: %s", table.config.name, error)
+            error = table.store.finish(work)
+            if table.closed:
+                return
+            if error is not None:
+                self._refused(table, error)
+                return
+            if work.wrote:
+                self._disk_health.accepted()
+            then()
 
-        self._io.submit(write)
+        try:
+            self._submit(write)
+        except Unavailable as error:
+            work.error = error
+            work.written.set()
+            table.store.finish(work)
+        return True
+
+    def _refused(self, table: Table, error: PsError | MemoryError) -> None:
+        pause_s = self._disk_health.refused(error)
+        log.error("table %s, next try in %g s: rows cannot go down: %r", table.config.name, pause_s, error)
+
+    def _submit(self, task: Callable[[], None]) -> None:
+        """Has it done on a thread that may wait for the disk."""
+        try:
+            self._io.submit(task)
+        except RuntimeError:
+            raise Unavailable("the shard is stopping") from None
 
     # on any other thread
 
@@ -343,8 +471,10 @@ class Shard:
         return self.engine.run(run)
 
     def _read(self, rising: Rising) -> None:
+        """On a thread that may wait."""
         try:
-            rising.read()
+            with self._disk_health.reading():
+                rising.read()
         except BaseException:
             self.engine.post(rising.abandon)
             raise
@@ -360,11 +490,18 @@ class Shard:
                 rising.finish()
                 table = self._table(ids.table)
                 self._raise_late([Resolved(table, ids)])
-                return WriteResult.of(self.version, apply(table))
+                result = WriteResult.of(self.version, apply(table))
+                self._evict()
+                return result
             finally:
                 rising.let_go()
 
-        return self._once(write, run)[0]
+        try:
+            return self._once(write, run)[0]
+        finally:
+            if rising.holds:  # a repeat, or refused: it was not run
+                with suppress(Unavailable):
+                    self.engine.post(rising.abandon)
 
     def _once(self, write: WriteId, apply: Callable[[], R]) -> tuple[R, bool]:
         """The result, and whether it came from the ledger."""
@@ -382,18 +519,14 @@ class Shard:
 
 
 def _create_rows(tables: Sequence[Resolved]) -> None:
-    """A row for every id of every table; after an error, none that was not there before."""
+    """A row for every id of every table that may have one; after an error, none that was not there before."""
     created: list[tuple[Resolved, Slots]] = []
     try:
-        created.extend((resolved, resolved.create_missing()) for resolved in tables)
+        created.extend((resolved, resolved.create_admitted()) for resolved in tables)
     except BaseException:
         for resolved, positions_N in created:
             resolved.table.undo_create(resolved.slots(), positions_N)
         raise
-
-
-def _counts(ids: TableIds) -> npt.NDArray[np.uint32]:
-    return np.ones(len(ids.ids_N), np.uint32) if ids.counts_N is None else ids.counts_N
 
 
 def _check_unique(ids: Sequence[TableIds]) -> None:
@@ -413,9 +546,23 @@ def _check_gradients(tables: Sequence[Resolved], gradients: Sequence[Gradients])
         raise LengthMismatch(f"the step has tables {asked}, the gradients are for {sent}")
     for resolved, part in zip(tables, gradients, strict=True):
         resolved.table.check(len(resolved.ids.ids_N), part.blocks)
+        if part.positives_N is not None and len(part.positives_N) != len(resolved.ids.ids_N):
+            raise LengthMismatch(
+                f"table {part.table!r}: {len(part.positives_N)} positives for {len(resolved.ids.ids_N)} ids"
+            )
+
+
+@contextmanager
+def _letting_go(whose: str) -> Iterator[None]:
+    """Around the end of rows on disk: they are to go, so a disk that is sick by then is worth a line and no error."""
+    try:
+        yield
+    except (DiskError, DiskFull) as error:
+        log.warning("rows on disk %s were not let go of in order: %s", whose, error)
 
 
 def _open_disk(config: ServiceConfig, shard_id: int) -> Disk | None:
     if config.disk_path is None:
         return None
-    return Disk(Path(config.disk_path) / f"shard-{shard_id}", config.disk_cache_bytes)
+    folder = Path(config.disk_path).expanduser().absolute()  # of this host, whoever wrote the configuration
+    return Disk(folder / f"shard-{shard_id}", config.disk_cache_bytes)

@@ -71,9 +71,9 @@ class Resolved:
             self._pinned = []
             self._slots_N = None
 
-    def create_missing(self) -> Slots:
-        """A row for every id; returns the positions that had none."""
-        return self.table.create_missing(self.ids.ids_N, self.slots())
+    def create_admitted(self) -> Slots:
+        """A row for every id that may have one; returns the positions that had none."""
+        return self.table.create_admitted(self.ids.ids_N, self.slots(), self.ids.counts_N)
 
     def fetch(self) -> Fetch | None:
         """Begins to read the rows that are on disk; None if there are none."""
@@ -158,11 +158,11 @@ class Steps:
         self._steps[ref] = step
         self.nbytes += step.nbytes
         self.prepared += 1
-        self._expire(now)
+        self.expire(now)
 
     def get(self, ref: StepRef, now: float) -> list[Resolved]:
         """The step's ids; raises StepNotFound."""
-        self._expire(now)
+        self.expire(now)
         step = self._steps.get(ref)
         if step is None:
             raise StepNotFound(
@@ -180,13 +180,20 @@ class Steps:
             for resolved in step.tables:
                 resolved.let_go()
 
+    def look_again(self) -> None:
+        """Holds rows that have come into RAM since their step was prepared: created by the push of another, say."""
+        for step in self._steps.values():
+            for resolved in step.tables:
+                resolved.slots()
+
     def forget_table(self, name: str) -> None:
         """The table was dropped: steps that name it are gone."""
         stale = [ref for ref, step in self._steps.items() if any(r.ids.table == name for r in step.tables)]
         for ref in stale:
             self.finish(ref)
 
-    def _expire(self, now: float) -> None:
+    def expire(self, now: float) -> None:
+        """Forgets steps whose lease has ended, and the oldest where there are too many."""
         while self._steps:
             ref = next(iter(self._steps))
             fits = len(self._steps) <= self._max_steps and self.nbytes <= self._max_bytes

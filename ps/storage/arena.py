@@ -45,6 +45,11 @@ class Arena:
         return self._used
 
     @property
+    def n_free(self) -> int:
+        """Slots that can be given out without more memory."""
+        return self._n_free
+
+    @property
     def statistics_S2(self) -> npt.NDArray[np.uint32]:  # noqa: N802  an array, so its name carries its shape
         """(score's bits, stamp) by slot."""
         return self._statistics.array
@@ -99,12 +104,16 @@ class Arena:
         """Drops rows; True where there was one. Takes no memory: it must work where memory is at its end."""
         slots_N = self._erase(ids_N)
         if (slots_N >= 0).any():
-            self.layout_epoch += 1
-            self._marks.array[: self._used] &= np.uint16(score.PIN - 1)
+            self.end_layout()
         return slots_N >= 0
 
+    def end_layout(self) -> None:
+        """Whoever holds slots must look them up again; nobody pins any."""
+        self.layout_epoch += 1
+        self._marks.array[: self._used] &= np.uint16(score.PIN - 1)
+
     def release(self, slots_N: Slots) -> None:
-        """Frees slots that no step holds, whose rows are on another tier."""
+        """Frees slots that no step holds: their rows are on another tier, or dropped."""
         self._erase(self._ids.array[slots_N])
 
     def read(self, ids_N: Ids) -> list[Records]:
@@ -141,7 +150,8 @@ class Arena:
         }
 
     def close(self) -> None:
-        """Gives the memory back."""
+        """Gives the memory back. All pins end."""
+        self.layout_epoch += 1
         for part in (self._index, self.rows, self._ids, self._statistics, self._marks):
             part.close()
 

@@ -10,7 +10,8 @@ It is scratch space: there is no log, so rows survive `close`, not the death of 
 writes with DiskFull and goes on reading; RocksDB holds what it had accepted in memory, looks every few seconds for room
 and then takes writes again by itself.
 
-Threads: any may use its tables. Opening and dropping them, and closing, is for one thread, when no other uses them.
+Threads: any may use its tables. Opening and dropping them, and closing, is for one thread; it waits for
+calls that others are in, and those that come later raise TableNotFound.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 
 from rocksdict import Cache, Options, Rdict
 
-from ps.errors import ConfigError
+from ps.errors import ConfigError, PsError
 from ps.storage.disk_errors import translated
 from ps.storage.disk_options import database_options
 from ps.storage.disk_tier import DiskTier
@@ -84,13 +85,16 @@ class Disk:
         return self._tables[name]
 
     def drop(self, name: str) -> None:
-        """Deletes a table and its files; one that is not there is left out. Raises DiskError and DiskFull."""
+        """Deletes a table and its files; one that is not there is left out. Raises DiskError and DiskFull; its rows do
+        not come back after that either: the binding has forgotten the family, and `table` makes it anew or raises."""
         if name in self._tables:
-            self._tables.pop(name).close()
-        if _TABLE + name in self._families:
+            with suppress(PsError):  # of write buffers that nobody will need
+                self._tables.pop(name).close()
+        family = _TABLE + name
+        if family in self._families:
+            self._families.remove(family)
             with translated(self.path):
-                self._database.drop_column_family(_TABLE + name)
-            self._families.remove(_TABLE + name)
+                self._database.drop_column_family(family)
 
     def memory_usage(self) -> dict[str, int]:
         """Bytes of RAM by purpose; index and filters of the files are part of the block cache."""

@@ -17,6 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +25,7 @@ from typing import TypeVar
 import numpy as np
 from rocksdict import ColumnFamily, Rdict, RdictIter, ReadOptions, WriteBatch
 
-from ps.errors import CorruptRow
+from ps.errors import CorruptRow, TableNotFound
 from ps.kernels.records import HEADER_BYTES
 from ps.storage.disk_codec import (
     PARTITIONS,
@@ -39,7 +40,7 @@ from ps.storage.disk_codec import (
 )
 from ps.storage.disk_errors import disk_error, is_corruption, translated
 from ps.storage.disk_options import write_options
-from ps.storage.tier import Ids, Records, joined
+from ps.storage.tier import Ids, Records, by_length
 
 PIECE_ROWS = 2048
 """Rows that a thread reads at once: many enough to fill a batch get, few enough that threads take turns at RocksDB and
@@ -72,6 +73,8 @@ class DiskTier:
         self._pool = pool
         self._write_options = write_options()
         self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._calls = 0  # that are in RocksDB now
         self._len = sum(1 for _ in self._walk(_no_value, []))  # those that can be reached
 
     def __len__(self) -> int:
@@ -83,7 +86,7 @@ class DiskTier:
         Raises CorruptRow, which has the sound rows and the ids of the others, and DiskError.
         """
         pieces = self._by_piece(self._read_piece, ids_N)
-        found = joined(records for piece in pieces for records in piece.found)
+        found = by_length(records for piece in pieces for records in piece.found)
         corrupt_N = np.concatenate([piece.corrupt_N for piece in pieces]) if pieces else ids_N
         with self._lock:
             self.rows_read += sum(map(len, found))
@@ -177,7 +180,9 @@ class DiskTier:
         Raises DiskFull and DiskError; it is closed then too, and the rows that were in the buffers are gone.
         """
         if self._family is not None:
-            self._family = None  # who holds one holds the database open
+            with self._lock:
+                self._family = None  # who holds one holds the database open
+                self._idle.wait_for(lambda: not self._calls)
             with translated(self._path):
                 self._rows.close()
 
@@ -198,8 +203,11 @@ class DiskTier:
     def _get(self, keys: list[bytes], reasons: list[str]) -> list[bytes | None]:
         """The values of keys. A block that cannot be read fails the whole call: then half by half, down to the row."""
         try:
-            values: list[bytes | None] = self._rows.get(keys)  # type: ignore[arg-type,assignment]  # of the stub
+            with self._in_use():
+                values: list[bytes | None] = self._rows.get(keys)  # type: ignore[arg-type,assignment]  # of the stub
             return values
+        except TableNotFound:
+            raise
         except Exception as error:
             if not is_corruption(error):
                 raise disk_error(self._path, error) from error
@@ -217,13 +225,27 @@ class DiskTier:
 
         return sum(self._by_piece(count, ids_N))
 
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Around calls of RocksDB: the table is not closed before they have ended. Raises TableNotFound afterwards."""
+        with self._lock:
+            if self._family is None:
+                raise TableNotFound(f"table {self.name!r} is closed: it was dropped, or its shard has stopped")
+            self._calls += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._calls -= 1
+                self._idle.notify_all()
+
     def _batch(self) -> WriteBatch:
         batch = WriteBatch(raw_mode=True)
         batch.set_default_column_family(self._family)  # else it goes to the database's default one, whoever writes it
         return batch
 
     def _apply(self, batch: WriteBatch) -> None:
-        with translated(self._path):
+        with translated(self._path), self._in_use():
             self._rows.write(batch, self._write_options)
 
     def _walk(
@@ -234,7 +256,7 @@ class DiskTier:
         options = ReadOptions()
         options.set_readahead_size(READAHEAD_BYTES)
         options.fill_cache(False)  # type: ignore[call-arg]  # of the stub. What is read once must not drive the others out
-        with translated(self._path):
+        with translated(self._path), self._in_use():
             walk = self._rows.iter(options)
         partition, beyond = first, end.to_bytes(2, "big")
         while partition < end:
@@ -262,7 +284,8 @@ class DiskTier:
         others = f" (and those of {len(ids_N) - 1:,} others of this batch)" if len(ids_N) > 1 else ""
         return CorruptRow(
             f"table {self.name!r}: {which}{others} on disk is not what was written there: {reasons[0]}. The disk below "
-            f"{self._path} may be failing; those rows are lost, the others are well",
+            f"{self._path} may be failing; those rows are lost, the others are well; "
+            "`client.remove` drops them, and they start anew",
             ids_N.tolist(),
             sound,
         )

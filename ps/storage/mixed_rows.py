@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from ps.config import TableConfig
 from ps.initializer import RowInitializer
+from ps.kernels.attribution import attribute
 from ps.kernels.half import gather_half, narrow, narrow_stochastic, widen
 from ps.kernels.places import HALF, split
 from ps.kernels.rows import gather, scatter, take
@@ -143,6 +144,16 @@ class MixedRows:
         values_ND = np.empty((len(rows_NB), self._dim), np.float32)
         gather_half(rows_NB.view(np.uint16), np.arange(len(rows_NB)), values_ND)
         return values_ND
+
+    def as_full(self, rows_NB: Bytes) -> Bytes:
+        """See `ArenaRows`."""
+        return rows_NB if rows_NB.shape[1] == self.lengths[0] else self.layout.to_full(rows_NB)
+
+    def attribute(self, slots_N: Slots, grads_ND: Values, out_N: Values) -> None:
+        """See `ArenaRows`."""
+        value_ND = np.empty(grads_ND.shape, np.float32)
+        self.gather(slots_N, slots_N, value_ND)  # all have a row: no id is asked for
+        attribute(value_ND, np.arange(len(slots_N)), grads_ND, out_N)
 
     # from one precision to the other
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ps.config import TableConfig
 from ps.initializer import RowInitializer
+from ps.kernels.attribution import attribute
 from ps.kernels.index import MAX_SLOT
 from ps.kernels.rows import scatter
 from ps.memory import ReservedArray, host_ram_bytes
@@ -60,6 +61,12 @@ class ArenaRows(Protocol):
 
     def values(self, rows_NB: Bytes) -> Values:
         """[n, dim]: the values of rows of any length."""
+
+    def as_full(self, rows_NB: Bytes) -> Bytes:
+        """Rows of any length as float32 ones."""
+
+    def attribute(self, slots_N: Slots, grads_ND: Values, out_N: Values) -> None:
+        """|gradient . value| of each slot."""
 
     @property
     def committed_bytes(self) -> int:
@@ -124,6 +131,14 @@ class PlainRows:
     def values(self, rows_NB: Bytes) -> Values:
         """See `ArenaRows`."""
         return rows_NB.view(np.float32)[:, : self._layout.dim]
+
+    def as_full(self, rows_NB: Bytes) -> Bytes:
+        """See `ArenaRows`."""
+        return rows_NB
+
+    def attribute(self, slots_N: Slots, grads_ND: Values, out_N: Values) -> None:
+        """See `ArenaRows`."""
+        attribute(self._rows.array, slots_N, grads_ND, out_N)
 
     @property
     def committed_bytes(self) -> int:

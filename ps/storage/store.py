@@ -17,19 +17,22 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from ps.config import PARTITIONS
-from ps.errors import PsError
+from ps.errors import CorruptRow, InternalError, PsError
 from ps.kernels import score
 from ps.kernels.hashing import partitions
+from ps.kernels.records import HEADER_BYTES, KEY_BYTES
 from ps.storage.arena import Arena
 from ps.storage.disk_tier import DiskTier
+from ps.storage.dropped import Dropped
 from ps.storage.filter import IdFilter
+from ps.storage.purge import Purge, Slice
 from ps.storage.rows import Slots
 from ps.storage.tier import Flags, Ids, Records, where
 
@@ -63,6 +66,9 @@ class Demotion:
     disk: DiskTier
     slots_N: Slots
     ids_N: Ids
+    """Those whose slots are to be freed; some may be called off."""
+    below_N: Ids
+    """Those that have a row on disk afterwards."""
     changed: list[Records]
     """Those that the disk does not have as they are: of one length, so that they are written whole or not at all."""
     held: int
@@ -72,6 +78,11 @@ class Demotion:
     not_before: int = 0
     """The fetches below this number were open when the write had ended."""
 
+    @property
+    def wrote(self) -> bool:
+        """Whether there was anything to write."""
+        return len(self.changed) > 0
+
     def write(self) -> None:
         """Any thread: writes below. An error is kept for `Store.finish`."""
         try:
@@ -79,8 +90,15 @@ class Demotion:
                 self.disk.write(records, self.held)
         except PsError as error:
             self.error = error
+        except Exception as error:  # noqa: BLE001  no memory, say: whatever it is, the rows are not below
+            self.error = InternalError(f"rows could not be written to disk: {error!r}")
         finally:
             self.written.set()
+
+    def call_off(self, ids_N: Ids) -> None:
+        """Those rows do not go down: they are not what they were."""
+        kept_N = np.isin(self.ids_N, ids_N, invert=True)
+        self.slots_N, self.ids_N = self.slots_N[kept_N], self.ids_N[kept_N]
 
 
 class Store:
@@ -95,7 +113,9 @@ class Store:
         self._next_fetch = 0
         self._open: set[int] = set()
         self._removals = 0
-        self._writing: Demotion | None = None
+        self._dropped = Dropped(ram)
+        self._purge = Purge(disk) if disk is not None else None
+        self._writing: Demotion | Slice | None = None
         self._condemned: deque[Demotion] = deque()
         self._hand = 0  # where the next search for rows to demote begins
         self.rows_raised = 0
@@ -109,7 +129,16 @@ class Store:
     @property
     def going(self) -> int:
         """Rows in RAM that are on their way down."""
-        return sum(len(demotion.ids_N) for demotion in (*self._condemned, *filter(None, [self._writing])))
+        writing = [self._writing] if isinstance(self._writing, Demotion) else []
+        return sum(len(demotion.ids_N) for demotion in (*self._condemned, *writing))
+
+    def find(self, ids_N: Ids) -> Slots:
+        """The slot of each id, -1 where there is no row in RAM."""
+        return self._dropped.find(ids_N)
+
+    def make_room(self, n: int) -> None:
+        """Before n rows come into RAM: the slots of dropped ones go first."""
+        self._dropped.make_room(n)
 
     # up
 
@@ -129,12 +158,14 @@ class Store:
         """What the fetch has read of rows that are still not in RAM."""
         if fetch.removals != self._removals:
             fetch.read()
-        return self._as_seen(where(records, self.ram.find(records.ids_N) < 0) for records in fetch.found)
+        alive = map(self._dropped.alive, fetch.found)
+        return self._as_seen(where(records, self.find(records.ids_N) < 0) for records in alive)
 
     def install(self, fetch: Fetch) -> int:
         """Puts what was read into RAM; how many rows. Raises ResourceExhausted, and then nothing has changed."""
         installed = 0
         for records in self.found(fetch):
+            self.make_room(len(records))
             slots_N = self.ram.write(records)
             score.mark(self.ram.marks_S, slots_N, score.COPIED, score.DIRTY)
             installed += len(records)
@@ -150,7 +181,7 @@ class Store:
 
     def demote(self, highest: int, most: int) -> Demotion | None:
         """Begins to move rows of rank `highest` or lower down, at most so many. One at a time; `finish` it."""
-        if self._disk is None or self._writing is not None:
+        if self._disk is None or self._writing is not None or self._dropped.pending:
             return None
         found_N = self._search(highest, most)
         if not len(found_N):
@@ -163,27 +194,35 @@ class Store:
             changed_N = self.ram.find(changed[0].ids_N)
         slots_N = np.concatenate([found_N[as_below_N], changed_N])
         new_N = changed_N[self.ram.marks_S[changed_N] & score.COPIED == 0]
-        self._below.add(self.ram.ids_S[new_N])  # before the first of them can be missed in RAM
-        score.mark(self.ram.marks_S, slots_N, 0, score.DIRTY)
-        self._writing = Demotion(self._disk, slots_N, self.ram.ids_S[slots_N], changed, len(changed_N) - len(new_N))
+        for filter_ in self._filters():
+            filter_.add(self.ram.ids_S[new_N])  # before the first of them can be missed in RAM
+        score.mark(self.ram.marks_S, slots_N, score.GOING, score.DIRTY)  # after all that can fail
+        ids_N = self.ram.ids_S[slots_N]
+        self._writing = Demotion(self._disk, slots_N, ids_N, ids_N, changed, len(changed_N) - len(new_N))
         return self._writing
 
-    def finish(self, demotion: Demotion) -> PsError | None:
+    def finish(self, written: Demotion | Slice) -> PsError | None:
         """After its write: the rows have a copy below, and their slots are freed as soon as no open read can mind.
 
         The error of the write, if there was one; the rows stay where they are then.
         """
-        if self._writing is demotion:  # or else a removal has waited for it and finished it
+        if self._writing is written:  # or else a removal has waited for it and finished it
             self._writing = None
-            slots_N = demotion.slots_N[self.ram.ids_S[demotion.slots_N] == demotion.ids_N]
-            if demotion.error is None:
-                score.mark(self.ram.marks_S, slots_N, score.COPIED, 0)
-                demotion.not_before = self._next_fetch
-                self._condemned.append(demotion)
-                self.settle()
+            if isinstance(written, Demotion):
+                self._demoted(written)
             else:
-                score.mark(self.ram.marks_S, slots_N, score.DIRTY, 0)
-        return demotion.error
+                self._purged(written)
+        return written.error
+
+    def _demoted(self, demotion: Demotion) -> None:
+        slots_N = self.ram.find(demotion.below_N)  # some may be dropped by now, and there again in other slots
+        if demotion.error is None:
+            score.mark(self.ram.marks_S, slots_N, score.COPIED, 0)
+            demotion.not_before = self._next_fetch
+            self._condemned.append(demotion)
+            self.settle()
+        else:
+            score.mark(self.ram.marks_S, slots_N, score.DIRTY, score.GOING)
 
     def settle(self) -> None:
         """Frees the slots of rows that are below, unless they were touched or pinned since."""
@@ -191,21 +230,78 @@ class Store:
             demotion = self._condemned.popleft()
             slots_N = demotion.slots_N[self.ram.ids_S[demotion.slots_N] == demotion.ids_N]
             marks_N = self.ram.marks_S[slots_N]
-            freed_N = slots_N[marks_N == score.USED | score.COPIED]
+            freed_N = slots_N[marks_N == score.USED | score.COPIED | score.GOING]
+            score.mark(self.ram.marks_S, slots_N, 0, score.GOING)
             self.ram.release(freed_N)
             self.rows_demoted += len(freed_N)
 
     def remove(self, ids_N: Ids) -> Flags:
         """Drops rows on every tier; True where there was one in RAM. Bring those below up before."""
-        if self._writing is not None:
+        if self._writing is not None:  # it may be about one of them
             self._writing.written.wait()
             self.finish(self._writing)
-        slots_N = self.ram.find(ids_N)
+        for demotion in self._condemned:
+            demotion.call_off(ids_N)
+        slots_N = self.find(ids_N)
         copied_N = (slots_N >= 0) & (self.ram.marks_S[slots_N] & score.COPIED != 0)
         if self._disk is not None and copied_N.any():
             self._disk.discard(ids_N[copied_N], int(copied_N.sum()))
         self._removals += 1
         return self.ram.discard(ids_N)
+
+    def forget(self, ids_N: Ids) -> Ids:
+        """Drops rows on disk that cannot be read any more, by their ids alone; returns those. The others stay."""
+        if self._disk is None:
+            return ids_N[:0]
+        try:
+            self._disk.read(ids_N[self.ram.find(ids_N) < 0])
+        except CorruptRow as error:
+            lost_N = np.array(error.ids, np.int64)
+            self._disk.discard(lost_N, len(lost_N))
+            self._removals += 1
+            return lost_N
+        return ids_N[:0]
+
+    # dropping
+
+    def drop(self, tick: int, highest: int) -> None:
+        """Drops all rows of rank `highest` or lower that were last touched before the tick, on every tier, at once."""
+        self._dropped.cut(tick, highest)
+        writing = [self._writing] if isinstance(self._writing, Demotion) else []
+        for demotion in (
+            *self._condemned,
+            *writing,
+        ):  # the same ids may be there again, with other rows, before it ends
+            demotion.call_off(self._dropped.among(demotion.slots_N, demotion.ids_N))
+        if self._purge is not None:
+            self._purge.start()
+
+    def sweep(self) -> None:
+        """Frees some slots of dropped rows."""
+        self._dropped.sweep()
+
+    def purge(self) -> Slice | None:
+        """Begins to take some dropped rows off the disk. One at a time, and not beside a demotion; `finish` it."""
+        if self._purge is None or self._writing is not None:
+            return None
+        self._writing = self._purge.slice(self._dropped.cuts)
+        return self._writing
+
+    def _purged(self, slice_: Slice) -> None:
+        slots_N = self.ram.find(slice_.gone_N)
+        score.mark(self.ram.marks_S, slots_N, 0, score.COPIED)  # touched since: what went was an older copy
+        assert self._purge is not None
+        made = self._purge.done(slice_)
+        if made is not None:
+            self._below.close()
+            self._below = made
+
+    def _filters(self) -> Iterator[IdFilter]:
+        yield self._below
+        if self._purge is not None and self._purge.filter is not None:
+            yield self._purge.filter
+
+    # all of it
 
     def page(self, first: int, n: int) -> tuple[list[Records], int]:
         """All rows of the next partitions from `first` on, about n of them, and the partition after those.
@@ -216,10 +312,11 @@ class Store:
         partitions(self.ram.ids_S[: len(partition_S)], partition_S)
         partition_S[self.ram.marks_S[: len(partition_S)] & score.USED == 0] = -1
         end = self._end_of_page(partition_S, first, n)
-        found = self.ram.records(np.flatnonzero((partition_S >= first) & (partition_S < end)))
+        here = self.ram.records(np.flatnonzero((partition_S >= first) & (partition_S < end)))
+        found = [self._dropped.alive(records) for records in here]
         if self.has_below and self._disk is not None:
             below = self._disk.partitions(first, end)
-            found += [where(records, self.ram.find(records.ids_N) < 0) for records in below]
+            found += [where(alive, self.find(alive.ids_N) < 0) for alive in map(self._dropped.alive, below)]
         return self._as_seen(found), end
 
     def _end_of_page(self, partition_S: npt.NDArray[np.int32], first: int, n: int) -> int:
@@ -229,17 +326,33 @@ class Store:
         fits = int(np.searchsorted(upto_P, n * len(self.ram) / max(rows, 1), side="right"))
         return min(first + max(fits, 1), PARTITIONS)
 
+    def below(self) -> dict[str, int]:
+        """What lies on disk, and how much of it has come and gone; empty without a disk."""
+        if self._disk is None:
+            return {}
+        return {
+            "rows": len(self._disk),
+            "bytes": len(self._disk) * (HEADER_BYTES + KEY_BYTES + self.ram.rows.lengths[0]),
+            "rows_read": self._disk.rows_read,
+            "rows_written": self._disk.rows_written,
+            "bytes_read": self._disk.bytes_read,
+            "bytes_written": self._disk.bytes_written,
+        }
+
     def memory_usage(self) -> dict[str, int]:
         """Bytes of RAM by purpose."""
-        return {**self.ram.memory_usage(), "filter": self._below.nbytes}
+        return {**self.ram.memory_usage(), "filter": sum(filter_.nbytes for filter_ in self._filters())}
 
     def close(self) -> None:
-        """Gives RAM and disk back."""
+        """Gives RAM back. What is under way may still end; the disk is for `Disk` to close or drop."""
         if self._writing is not None:
             self._writing.written.wait()
+            self._writing = None
+        self._condemned.clear()
         self.ram.close()
-        if self._disk is not None:
-            self._disk.close()
+        self._below.close()
+        if self._purge is not None:
+            self._purge.close()
 
     def _search(self, highest: int, most: int) -> Slots:
         """Slots that no step holds, from where the last search ended, once around at most."""

@@ -50,9 +50,14 @@ class Records:
     def __len__(self) -> int:
         return len(self.ids_N)
 
+    @property
+    def statistics_N2(self) -> npt.NDArray[np.uint32]:  # noqa: N802  an array, so its name carries its shape
+        """(score's bits, stamp), as `ps.kernels.score` has them."""
+        return np.stack([np.ascontiguousarray(self.scores_N).view(np.uint32), self.stamps_N], axis=1)
+
 
 def where(records: Records, chosen_N: Flags) -> Records:
-    """The rows chosen."""
+    """Some of the records."""
     if chosen_N.all():
         return records
     return Records(
@@ -60,21 +65,22 @@ def where(records: Records, chosen_N: Flags) -> Records:
     )
 
 
-def joined(parts: Iterable[Records]) -> list[Records]:
-    """One element for each length of row."""
-    by_length: dict[int, list[Records]] = {}
-    for records in parts:
-        by_length.setdefault(records.rows_NB.shape[1], []).append(records)
-    return [some[0] if len(some) == 1 else _concatenated(some) for some in by_length.values()]
-
-
-def _concatenated(some: Sequence[Records]) -> Records:
+def joined(parts: Sequence[Records]) -> Records:
+    """One after the other; rows of one length, and at least one part."""
     return Records(
-        np.concatenate([records.ids_N for records in some]),
-        np.concatenate([records.rows_NB for records in some]),
-        np.concatenate([records.scores_N for records in some]),
-        np.concatenate([records.stamps_N for records in some]),
+        np.concatenate([part.ids_N for part in parts]),
+        np.concatenate([part.rows_NB for part in parts]),
+        np.concatenate([part.scores_N for part in parts]),
+        np.concatenate([part.stamps_N for part in parts]),
     )
+
+
+def by_length(parts: Iterable[Records]) -> list[Records]:
+    """One element for each length of row."""
+    found: dict[int, list[Records]] = {}
+    for records in parts:
+        found.setdefault(records.rows_NB.shape[1], []).append(records)
+    return [some[0] if len(some) == 1 else joined(some) for some in found.values()]
 
 
 class Tier(Protocol):

@@ -140,14 +140,16 @@ class PushHead(_message.Message):
     def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., sequence: _Optional[int] = ..., step: _Optional[_Union[StepRef, _Mapping]] = ..., ids: _Optional[_Union[IdSet, _Mapping]] = ..., tables: _Optional[_Iterable[_Union[PushedTable, _Mapping]]] = ..., dtype: _Optional[_Union[DType, str]] = ..., pulled_version: _Optional[int] = ..., ids_digest: _Optional[int] = ...) -> None: ...
 
 class PushedTable(_message.Message):
-    __slots__ = ("table", "rows", "dim")
+    __slots__ = ("table", "rows", "dim", "positives")
     TABLE_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     DIM_FIELD_NUMBER: _ClassVar[int]
+    POSITIVES_FIELD_NUMBER: _ClassVar[int]
     table: str
     rows: int
     dim: int
-    def __init__(self, table: _Optional[str] = ..., rows: _Optional[int] = ..., dim: _Optional[int] = ...) -> None: ...
+    positives: bytes
+    def __init__(self, table: _Optional[str] = ..., rows: _Optional[int] = ..., dim: _Optional[int] = ..., positives: _Optional[bytes] = ...) -> None: ...
 
 class PushResponse(_message.Message):
     __slots__ = ("version", "staleness", "repeated")
@@ -190,14 +192,16 @@ class WriteResponse(_message.Message):
     def __init__(self, version: _Optional[int] = ..., existed: _Optional[bytes] = ...) -> None: ...
 
 class RemoveRequest(_message.Message):
-    __slots__ = ("header", "sequence", "ids")
+    __slots__ = ("header", "sequence", "ids", "statistics")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
+    STATISTICS_FIELD_NUMBER: _ClassVar[int]
     header: Header
     sequence: int
     ids: TableIds
-    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., sequence: _Optional[int] = ..., ids: _Optional[_Union[TableIds, _Mapping]] = ...) -> None: ...
+    statistics: bytes
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., sequence: _Optional[int] = ..., ids: _Optional[_Union[TableIds, _Mapping]] = ..., statistics: _Optional[bytes] = ...) -> None: ...
 
 class RemoveResponse(_message.Message):
     __slots__ = ("version", "existed")
@@ -207,17 +211,41 @@ class RemoveResponse(_message.Message):
     existed: bytes
     def __init__(self, version: _Optional[int] = ..., existed: _Optional[bytes] = ...) -> None: ...
 
+class ReportImportanceRequest(_message.Message):
+    __slots__ = ("header", "sequence", "ids", "scores")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    header: Header
+    sequence: int
+    ids: TableIds
+    scores: bytes
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., sequence: _Optional[int] = ..., ids: _Optional[_Union[TableIds, _Mapping]] = ..., scores: _Optional[bytes] = ...) -> None: ...
+
+class ReportImportanceResponse(_message.Message):
+    __slots__ = ("version", "existed")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    EXISTED_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    existed: bytes
+    def __init__(self, version: _Optional[int] = ..., existed: _Optional[bytes] = ...) -> None: ...
+
 class ExportRequest(_message.Message):
-    __slots__ = ("header", "table", "cursor", "max_rows")
+    __slots__ = ("header", "table", "cursor", "max_rows", "least", "highest_rank")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     TABLE_FIELD_NUMBER: _ClassVar[int]
     CURSOR_FIELD_NUMBER: _ClassVar[int]
     MAX_ROWS_FIELD_NUMBER: _ClassVar[int]
+    LEAST_FIELD_NUMBER: _ClassVar[int]
+    HIGHEST_RANK_FIELD_NUMBER: _ClassVar[int]
     header: Header
     table: str
     cursor: int
     max_rows: int
-    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., table: _Optional[str] = ..., cursor: _Optional[int] = ..., max_rows: _Optional[int] = ...) -> None: ...
+    least: int
+    highest_rank: int
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., table: _Optional[str] = ..., cursor: _Optional[int] = ..., max_rows: _Optional[int] = ..., least: _Optional[int] = ..., highest_rank: _Optional[int] = ...) -> None: ...
 
 class ExportChunk(_message.Message):
     __slots__ = ("head", "payload")
@@ -228,13 +256,17 @@ class ExportChunk(_message.Message):
     def __init__(self, head: _Optional[_Union[ExportHead, _Mapping]] = ..., payload: _Optional[bytes] = ...) -> None: ...
 
 class ExportHead(_message.Message):
-    __slots__ = ("next_cursor", "ids", "scores", "dim")
+    __slots__ = ("next_cursor", "ids", "scores", "dim", "statistics", "highest_rank")
     NEXT_CURSOR_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     DIM_FIELD_NUMBER: _ClassVar[int]
+    STATISTICS_FIELD_NUMBER: _ClassVar[int]
+    HIGHEST_RANK_FIELD_NUMBER: _ClassVar[int]
     next_cursor: int
     ids: bytes
     scores: bytes
     dim: int
-    def __init__(self, next_cursor: _Optional[int] = ..., ids: _Optional[bytes] = ..., scores: _Optional[bytes] = ..., dim: _Optional[int] = ...) -> None: ...
+    statistics: bytes
+    highest_rank: int
+    def __init__(self, next_cursor: _Optional[int] = ..., ids: _Optional[bytes] = ..., scores: _Optional[bytes] = ..., dim: _Optional[int] = ..., statistics: _Optional[bytes] = ..., highest_rank: _Optional[int] = ...) -> None: ...

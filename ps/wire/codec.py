@@ -161,6 +161,19 @@ def decode_scores(data: bytes) -> npt.NDArray[np.float32]:
     return _vector(data, np.dtype("<f4"), "scores")
 
 
+def encode_statistics(statistics_N2: npt.NDArray[np.uint32]) -> bytes:
+    """uint32 [n, 2] -> bytes."""
+    return statistics_N2.astype("<u4", copy=False).tobytes()
+
+
+def decode_statistics(data: bytes, n: int) -> npt.NDArray[np.uint32]:
+    """Bytes -> read-only uint32 [n, 2]; raises LengthMismatch."""
+    flat = _vector(data, np.dtype("<u4"), "statistics")
+    if len(flat) != 2 * n:
+        raise LengthMismatch(f"{len(flat)} numbers of statistics for {n} rows; 2 are needed for each")
+    return flat.reshape(n, 2)
+
+
 def encode_flags(flags_N: npt.NDArray[np.bool_]) -> bytes:
     """bool [n] -> one byte each."""
     return flags_N.tobytes()

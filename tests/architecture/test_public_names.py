@@ -28,6 +28,7 @@ PS = [
     "DiskFull",
     "DtypeMismatch",
     "DuplicateIds",
+    "Evicted",
     "InternalError",
     "InvalidArgument",
     "LengthMismatch",

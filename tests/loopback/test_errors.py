@@ -407,6 +407,9 @@ def requests(header: pb.Header) -> dict[Method, list[Message]]:
             pb.WriteChunk(payload=one_row * 2),
         ],
         methods.REMOVE: [pb.RemoveRequest(header=header, ids=table_ids("t", [1, 2]))],
+        methods.REPORT_IMPORTANCE: [
+            pb.ReportImportanceRequest(scores=bytes(4), header=header, ids=table_ids("t", [1, 2]))
+        ],
         methods.EXPORT: [pb.ExportRequest(header=header, table="t", cursor=1, max_rows=10)],
         methods.DESCRIBE: [control.DescribeRequest()],
         methods.CREATE_TABLE: [control.CreateTableRequest(config_json=summing("n", dim=2).to_json(), exist_ok=True)],

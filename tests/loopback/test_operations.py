@@ -12,7 +12,7 @@ import ps
 from ps.server.shard_server import ShardServer
 from tests.clusters import LoopbackCluster
 from tests.conftest import QUIET
-from tests.loopback.tables import DIM, block, contents, summing
+from tests.loopback.tables import DIM, block, contents, scores, summing, weighing
 
 BIG_IDS = [-(2**63), -(2**32) - 5, -1, 0, 5, 2**31, 2**32 + 5, 2**53 + 1, 2**63 - 1]
 
@@ -131,21 +131,17 @@ def test_export_gives_every_row_once_with_its_frequency(client: ps.Client) -> No
     order_N = np.argsort(ids_N)
     np.testing.assert_array_equal(ids_N[order_N], ids)
     np.testing.assert_array_equal(rows_ND[order_N], -block(ids))
-    assert scores_N[order_N].tolist() == [4.0] * 10 + [1.0] * 990
+    assert scores_N[order_N].tolist() == [2.0] * 10 + [1.0] * 990, "pushes that had the id"
     client.create_table(summing("empty"))
     assert list(client.export("empty")) == []
 
 
-def test_counts_given_with_unique_ids_are_the_frequency(client: ps.Client) -> None:
-    step = client.prepare({"t": [5, 6]}, counts={"t": [100, 1]})
+def test_counts_given_with_unique_ids_are_the_occurrences(client: ps.Client) -> None:
+    client.create_table(weighing(frequency=0.5, occurrences=1))
+    step = client.prepare({"w": [5, 6]}, counts={"w": [100, 1]})
     step.pull()
-    step.push({"t": block([1, 1])})
-    scores = {
-        int(id_): float(score)
-        for ids_N, _, scores_N in client.export("t")
-        for id_, score in zip(ids_N, scores_N, strict=True)
-    }
-    assert scores == {5: 100.0, 6: 1.0}
+    step.push({"w": block([1, 1])})
+    assert scores(client, "w") == {5: 100.5, 6: 1.5}
 
 
 def test_rows_of_many_chunks_arrive_whole_and_in_order(client: ps.Client) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ps
-from tests.loopback.tables import DIM, block, summing
+from tests.loopback.tables import DIM, block, weighing
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +24,13 @@ def trace_N(shared_data: Path) -> np.ndarray:  # noqa: N802  an array, so its na
 def test_frequencies_and_sums_are_those_of_the_trace(client: ps.Client, trace_N: np.ndarray) -> None:
     """Batches of 4096 in step form; each access has the gradient 1."""
     ids_N = trace_N * np.int64(0x1E3779B97F4A7C15)  # wraps: spread over all of int64, distinct as before
-    client.create_table(summing())
-    steps = [client.prepare({"t": batch}) for batch in np.array_split(ids_N, len(ids_N) // 4096 + 1)]
+    client.create_table(weighing(frequency=0, occurrences=1))
+    steps = [client.prepare({"w": batch}) for batch in np.array_split(ids_N, len(ids_N) // 4096 + 1)]
     for step, batch in zip(steps, np.array_split(ids_N, len(steps)), strict=True):
-        assert step.pull()["t"].shape == (len(batch), DIM)
-        step.push({"t": block(np.ones(len(batch)))})
+        assert step.pull()["w"].shape == (len(batch), DIM)
+        step.push({"w": block(np.ones(len(batch)))})
     distinct, counts = np.unique(ids_N, return_counts=True)
-    pages = list(client.export("t"))
+    pages = list(client.export("w"))
     found_N, rows_ND, scores_N = (np.concatenate(parts) for parts in zip(*pages, strict=True))
     order_N = np.argsort(found_N)
     np.testing.assert_array_equal(found_N[order_N], distinct)

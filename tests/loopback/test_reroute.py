@@ -77,7 +77,8 @@ def stored(cluster: LoopbackCluster) -> dict[int, float]:
     """The first float of each row that is not zero, over all shards."""
     found: dict[int, float] = {}
     for server in cluster.servers:
-        ids_N, rows_ND, _, cursor = server.shard.export_page("t", 0, 10_000)
+        page = server.shard.export_page("t", 0, 10_000)
+        ids_N, rows_ND, cursor = page.ids_N, page.values_ND, page.next_cursor
         assert not cursor
         for id_, row in zip(ids_N.tolist(), rows_ND[:, 0].tolist(), strict=True):
             found[id_] = found.get(id_, 0.0) + row
@@ -87,7 +88,7 @@ def stored(cluster: LoopbackCluster) -> dict[int, float]:
 def assert_at_home(cluster: LoopbackCluster) -> None:
     """Each row is on the shard that the routing table says."""
     for shard, server in enumerate(cluster.servers):
-        ids_N = server.shard.export_page("t", 0, 10_000)[0]
+        ids_N = server.shard.export_page("t", 0, 10_000).ids_N
         split = split_by_shard(ids_N, cluster.coordinator.routing)
         elsewhere = [n for n in range(len(split.starts) - 1) if n != shard and len(split.ids_N[split.of(n)])]
         assert not elsewhere, f"shard {shard} has rows of shards {elsewhere}"

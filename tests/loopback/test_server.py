@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from prometheus_client.parser import text_string_to_metric_families
 
 import ps
 from ps.client.connection import Connection
@@ -29,6 +27,7 @@ from ps.wire import codec, methods
 from ps.wire.status import from_status
 from tests.clusters import LoopbackCluster
 from tests.conftest import StartServer
+from tests.loopback.scrape import Scrape, labels_by_name, scrape, value
 from tests.loopback.tables import DIM, block, summing
 from tests.waiting import busy_engine, until
 from tests.wire_calls import RawCalls, error_of, id_set, rows_bytes
@@ -448,6 +447,11 @@ DOCUMENTED = {
     "ps_rows_read_total": {"table"},
     "ps_rows_updated_total": {"table"},
     "ps_rows_created_total": {"table"},
+    "ps_rows_raised_total": {"table"},
+    "ps_rows_demoted_total": {"table"},
+    "ps_rows_late_total": {"table"},
+    "ps_degraded": set(),
+    "ps_disk_errors_total": {"operation"},
     "ps_pushes_total": set(),
     "ps_pushes_repeated_total": set(),
     "ps_steps_prepared_total": set(),
@@ -462,22 +466,6 @@ DOCUMENTED = {
 }
 """Name -> labels. Few labels, and never an id or a worker: each value is a time series."""
 
-Scrape = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-def scrape(server: ShardServer) -> Scrape:
-    with urllib.request.urlopen(f"http://{server.metrics_address}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
-def value(found: Scrape, name: str, **labels: str) -> float:
-    return found.get((name, frozenset(labels.items())), 0.0)
-
 
 @pytest.fixture(scope="module")
 def metered() -> Iterator[ShardServer]:
@@ -488,11 +476,7 @@ def metered() -> Iterator[ShardServer]:
 
 
 def test_the_metrics_are_those_documented_with_those_labels(metered: ShardServer) -> None:
-    found: dict[str, set[str]] = {}
-    for name, labels in scrape(metered):
-        if not name.endswith(("_created", "_sum", "_count")) or name in DOCUMENTED:
-            found.setdefault(name, set()).update(label for label, _ in labels)
-    assert found == DOCUMENTED
+    assert labels_by_name(scrape(metered)) == DOCUMENTED
 
 
 def test_the_metrics_move_with_what_was_done(metered: ShardServer) -> None:

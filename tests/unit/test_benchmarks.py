@@ -59,6 +59,7 @@ PROMISED = {
         ("half_on_disk", "critical_path_misses"),
     },
     "trace": {("room_0.1", "hit_rate_vs_lru"), ("half_on_disk", "late_share")},
+    "evict": {(case, "auc") for case in ("unlimited", "importance", "lru", "lfu")},
     "startup": {("import_ps", "seconds"), ("to_first_pull", "seconds")},
 }
 PROMISED["push"] = PROMISED["pull"]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 import ps
 from ps import cli
+from tests.conftest import StartServer
+from tests.waiting import until
 
 MESSAGE = "no route [127.0.0.1:5000] [localhost:5000] [red]x[/red] [/] [/home]"
 
@@ -24,3 +30,25 @@ def test_an_error_is_one_line_with_its_class_and_every_bracket(
     printed = capsys.readouterr()
     assert printed.err == f"{kind.__name__}: {MESSAGE}\n"
     assert printed.out == ""
+
+
+def test_status_shows_tiers_and_what_is_wrong_with_a_disk(
+    start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli.out, "_width", 160)
+    server = start_server(disk_path=tmp_path)
+    ids = np.arange(200)
+    with ps.connect(server.address) as client:
+        client.create_table(ps.TableConfig(name="clicks", dim=4))
+        client.push("clicks", ids, np.ones((200, 4), np.float32))
+        until(lambda: client.stats()["shards"][0]["tables"]["clicks"]["rows"]["disk"] == 100)
+    cli.status(address=server.address)
+    well = capsys.readouterr().out
+    assert re.search(r"clicks +│ hot +│ 100 ", well)
+    assert re.search(r"clicks +│ disk +│ 100 +│ [1-9]", well)
+    assert "SERVING" in well
+    server.shard._disk_health.refused(ps.DiskFull("no room"))
+    cli.status(address=server.address)
+    ill = capsys.readouterr().out
+    assert "DEGRADED" in ill
+    assert "shard 0 is degraded: rows cannot go down to disk: no room" in ill

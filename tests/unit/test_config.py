@@ -39,6 +39,12 @@ tables = st.builds(
     optimizer=optimizers,
     initializer=initializers,
     seed=st.integers(0, 2**63 - 1),
+    importance=st.builds(ps.Importance, frequency=positive, occurrences=positive, recency=positive, external=positive),
+    admission=st.one_of(
+        st.builds(ps.Always),
+        st.builds(ps.CountThreshold, min_count=st.integers(1, 65_535), cells=st.integers(1 << 12, 1 << 26)),
+        st.builds(ps.Probability, p=st.floats(1e-6, 1)),
+    ),
 )
 
 
@@ -66,7 +72,9 @@ def test_a_service_comes_back_from_yaml(tmp_path: Path) -> None:
 
 def test_every_default_is_written_out() -> None:
     written = json.loads(ps.TableConfig(name="t", dim=4).to_json())
-    assert set(written) == {"name", "dim", "optimizer", "initializer", "seed", "half_life_pushes", "swap_fraction"}
+    assert set(written) == {"name", "dim", "optimizer", "initializer", "seed", "half_life_pushes", "swap_fraction"} | {
+        *("importance", "admission", "max_rows_per_shard", "expire_after_pushes"),
+    }
     assert written["optimizer"]["kind"] == "rowwise_adagrad"
     assert written["initializer"] == {"kind": "uniform", "low": -0.05, "high": 0.05}
 
@@ -101,6 +109,16 @@ BAD: list[tuple[Any, dict[str, Any], str]] = [
     (ps.Normal, {"std": -1}, "std"),
     (ps.Constant, {"value": float("nan")}, "value"),
     (ps.Uniform, {"low": 1, "high": 0}, "low 1.0 is above high 0.0"),
+    (ps.Importance, {"frequency": 0}, "every weight is 0, no row would be more important than another: set one"),
+    (ps.Importance, {"positives": -1}, "positives: Input should be greater than or equal to 0 (got -1)"),
+    (ps.Importance, {"attribution": float("inf")}, "attribution"),
+    (ps.CountThreshold, {}, "min_count"),
+    (ps.CountThreshold, {"min_count": 0}, "min_count: Input should be greater than or equal to 1 (got 0)"),
+    (ps.CountThreshold, {"min_count": 65_536}, "min_count"),
+    (ps.CountThreshold, {"min_count": 2, "cells": 4095}, "cells"),
+    (ps.Probability, {"p": 0}, "p: Input should be greater than 0 (got 0)"),
+    (ps.Probability, {"p": 1.1}, "p"),
+    (ps.TableConfig, {"name": "t", "dim": 4, "admission": {"kind": "never"}}, "admission"),
     (ps.ServiceConfig, {"max_request": 3}, "max_request"),
     (ps.ServiceConfig, {"max_requests": 0}, "max_requests"),
     (ps.ServiceConfig, {"grpc_threads": 1}, "grpc_threads"),

@@ -264,8 +264,8 @@ def pushed(table, ids, grad=1.0, counts=1):
 
 
 def values_by_id(table):
-    ids_N, values_ND, _, _ = table.page(0, 100_000)
-    return {int(id_): value_D.tobytes() for id_, value_D in zip(ids_N, values_ND, strict=True)}
+    records, _ = table.page(0, 100_000)
+    return {int(id_): row.tobytes() for id_, row in zip(records.ids_N, table.values(records), strict=True)}
 
 
 def test_what_is_used_most_becomes_float32_and_what_is_forgotten_half():

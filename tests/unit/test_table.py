@@ -102,7 +102,9 @@ class DictTable:
     def upsert(self, ids: list[int], values: Rows) -> list[bool]:
         existed = [id_ in self.rows for id_ in ids]
         for id_, value in zip(ids, values, strict=True):
-            self.create(id_)
+            if id_ not in self.rows:
+                self.create(id_)
+                self.frequency[id_] = 1
             self.rows[id_][:DIM] = value
         return existed
 
@@ -124,7 +126,9 @@ class TableMachine(RuleBasedStateMachine):
     def start(self, seed: int) -> None:
         optimizer = OPTIMIZERS[self.kind][0]
         self.config = ps.TableConfig(
-            name="t", dim=DIM, optimizer=optimizer, initializer=ps.Uniform(low=-1, high=2), seed=seed
+            **{"name": "t", "dim": DIM, "optimizer": optimizer, "seed": seed},
+            initializer=ps.Uniform(low=-1, high=2),
+            importance=ps.Importance(frequency=0, occurrences=1),
         )
         self.shard = Shard(0)
         self.shard.create_table(self.config)
@@ -193,7 +197,9 @@ class TableMachine(RuleBasedStateMachine):
         found: dict[int, tuple[Rows, float]] = {}
         cursor = 0
         while True:
-            ids_N, rows_ND, scores_N, cursor = self.shard.export_page("t", cursor, page)
+            found_page = self.shard.export_page("t", cursor, page)
+            ids_N, rows_ND, scores_N = found_page.ids_N, found_page.values_ND, found_page.scores_N
+            cursor = found_page.next_cursor
             for id_, row, score in zip(ids_N.tolist(), rows_ND, scores_N, strict=True):
                 assert id_ not in found
                 found[id_] = (row, float(score))
@@ -251,14 +257,16 @@ def test_the_initial_value_depends_on_seed_name_and_id_and_on_nothing_else() -> 
 
 
 def test_a_row_removed_and_made_again_starts_anew_in_state_and_frequency() -> None:
-    made = table(optimizer=ps.Adagrad(lr=1.0), initializer=ps.Constant())
+    occurrences = ps.Importance(frequency=0, occurrences=1)
+    made = table(optimizer=ps.Adagrad(lr=1.0), initializer=ps.Constant(), importance=occurrences)
     ids_N, grads = np.array([1]), np.ones((1, 4), np.float32)
     seen = []
     for _ in range(2):
         slots_N = made.find(ids_N)
         made.create_missing(ids_N, slots_N)
         made.apply(slots_N, np.array([5], np.uint32), [grads])
-        seen.append([array.tolist() for array in made.page(0, 100_000)[:3]])
+        records, _ = made.page(0, 100_000)
+        seen.append([records.ids_N.tolist(), records.rows_NB.tolist(), made.scores(records).tolist()])
         made.remove(ids_N)
     assert seen[0] == seen[1]
     assert seen[0][2] == [5.0]
@@ -266,13 +274,13 @@ def test_a_row_removed_and_made_again_starts_anew_in_state_and_frequency() -> No
 
 
 def test_scores_add_up_beyond_uint32() -> None:
-    made = table()
+    made = table(importance=ps.Importance(frequency=0, occurrences=1))
     ids_N, most = np.array([1]), np.array([2**32 - 1], np.uint32)
     for _ in range(2):
         slots_N = made.find(ids_N)
         made.create_missing(ids_N, slots_N)
         made.apply(slots_N, most, [np.ones((1, 4), np.float32)])
-    assert made.page(0, 100_000)[2].tolist() == [2.0**33]
+    assert made.scores(made.page(0, 100_000)[0]).tolist() == [2.0**33]
     made.close()
 
 

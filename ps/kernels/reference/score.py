@@ -10,6 +10,7 @@ Statistics = npt.NDArray[np.uint32]
 Scores = npt.NDArray[np.float32]
 Marks = npt.NDArray[np.uint16]
 Ranks = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.int64]
 
 
 def ranks(statistics_N2: Statistics, out_N: Ranks) -> None:
@@ -17,11 +18,17 @@ def ranks(statistics_N2: Statistics, out_N: Ranks) -> None:
     out_N[:] = (statistics_N2[:, 0] >> 17).astype(np.int64) + statistics_N2[:, 1]
 
 
-def count(statistics_N2: Statistics, change: int, counts_R: Ranks, first: int) -> None:
-    """Counts rows in (change 1) or out (change -1)."""
+def count(
+    statistics_N2: Statistics, change: int, counts_R: Ranks, counts_ER: Counts, epochs_E: Ranks, first: int
+) -> None:
+    """Counts rows in (change 1) or out (change -1), by rank and, where there are epochs, by epoch and rank."""
     places_N = np.empty(len(statistics_N2), np.int64)
     ranks(statistics_N2, places_N)
-    np.add.at(counts_R, np.clip(places_N - first, 0, len(counts_R) - 1), change)
+    places_N = np.clip(places_N - first, 0, len(counts_R) - 1)
+    np.add.at(counts_R, places_N, change)
+    if len(epochs_E):
+        stamps_N = statistics_N2[:, 1].astype(np.int64)
+        np.add.at(counts_ER, (np.searchsorted(epochs_E, stamps_N, side="right"), places_N), change)
 
 
 def touch(
@@ -32,34 +39,38 @@ def touch(
     added_N: Scores,
     now: int,
     decay_T: Scores,
+    floor: np.float32,
     counts_R: Ranks,
+    counts_ER: Counts,
+    epochs_E: Ranks,
     first: int,
 ) -> None:
-    """Adds to the scores of unique slots, counts their rows under the new rank, and marks them dirty."""
-    count(statistics_S2[slots_N], -1, counts_R, first)
+    """Adds to the scores of unique slots, which are `floor` then or more, counts their rows under the new rank, and
+    marks them dirty."""
+    count(statistics_S2[slots_N], -1, counts_R, counts_ER, epochs_E, first)
+    before_N, after_N = np.empty(len(slots_N), np.int64), np.empty(len(slots_N), np.int64)
+    ranks(statistics_S2[slots_N], before_N)
     ages_N = np.int64(now) - statistics_S2[slots_N, 1].astype(np.int64)
     alive_N = ages_N < len(decay_T)
     factors_N = np.where(alive_N, decay_T[np.where(alive_N, ages_N, 0)], np.float32(0))
-    scores_S2[slots_N, 0] = scores_S2[slots_N, 0] * factors_N + added_N
+    scores_S2[slots_N, 0] = np.maximum(scores_S2[slots_N, 0] * factors_N + added_N, floor)
     statistics_S2[slots_N, 1] = now
-    count(statistics_S2[slots_N], 1, counts_R, first)
+    ranks(statistics_S2[slots_N], after_N)
+    kept_N = (before_N - np.int64(now)) << 17
+    fell_N = after_N < before_N
+    statistics_S2[slots_N[fell_N], 0] = kept_N[fell_N]
+    count(statistics_S2[slots_N], 1, counts_R, counts_ER, epochs_E, first)
     marks_S[slots_N] |= np.uint16(4)
 
 
 def select(
     statistics_S2: Statistics, marks_S: Marks, start: int, end: int, highest: int, out_N: Slots
 ) -> tuple[int, int]:
-    """Slots in [start, end) that are used, unpinned and of rank `highest` or lower; how many, and where it stopped."""
+    """Slots in [start, end) that are used, not going, unpinned and of rank `highest` or lower, as the kernel does."""
     ranks_S = np.empty(len(marks_S), np.int64)
     ranks(statistics_S2, ranks_S)
-    wanted_S = (marks_S & 1 != 0) & (marks_S < 16) & (ranks_S <= highest)
-    found_N = start + np.flatnonzero(wanted_S[start:end])
-    taken_N = found_N[: len(out_N)]
-    out_N[: len(taken_N)] = taken_N
-    if len(taken_N) < len(out_N):
-        return len(taken_N), end
-    full_at = int(taken_N[-1]) + 1 if len(taken_N) else start
-    return len(taken_N), full_at
+    wanted_S = (marks_S & 9 == 1) & (marks_S < 16) & (ranks_S <= highest)
+    return _first_of(start + np.flatnonzero(wanted_S[start:end]), start, end, out_N)
 
 
 def met(statistics_N2: Statistics, ticks_C: Ranks, ranks_C: Ranks, out_N: npt.NDArray[np.bool_]) -> None:
@@ -68,6 +79,24 @@ def met(statistics_N2: Statistics, ticks_C: Ranks, ranks_C: Ranks, out_N: npt.ND
     ranks(statistics_N2, ranks_N)
     stamps_N = statistics_N2[:, 1].astype(np.int64)
     out_N[:] = ((stamps_N[:, None] < ticks_C) & (ranks_N[:, None] <= ranks_C)).any(axis=1)
+
+
+def select_met(
+    statistics_S2: Statistics, marks_S: Marks, start: int, end: int, ticks_C: Ranks, ranks_C: Ranks, out_N: Slots
+) -> tuple[int, int]:
+    """Slots in [start, end) that are used and met by a cut; how many, and where it stopped."""
+    met_S = np.zeros(len(marks_S), np.bool_)
+    met(statistics_S2, ticks_C, ranks_C, met_S)
+    return _first_of(start + np.flatnonzero((met_S & (marks_S & 1 != 0))[start:end]), start, end, out_N)
+
+
+def _first_of(found_N: Slots, start: int, end: int, out_N: Slots) -> tuple[int, int]:
+    taken_N = found_N[: len(out_N)]
+    out_N[: len(taken_N)] = taken_N
+    if len(taken_N) < len(out_N):
+        return len(taken_N), end
+    full_at = int(taken_N[-1]) + 1 if len(taken_N) else start
+    return len(taken_N), full_at
 
 
 def mark(marks_S: Marks, slots_N: Slots, set_: int, clear: int) -> None:

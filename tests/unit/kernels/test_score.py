@@ -26,26 +26,61 @@ def rows(slots, now, seed):
     return rng, statistics_S2, marks_S
 
 
+def touch(statistics_S2, slots_N, added_N, now):
+    """Without counting by age."""
+    kernels.touch(
+        statistics_S2,
+        statistics_S2.view(F32),
+        np.zeros(len(statistics_S2), np.uint16),
+        slots_N,
+        added_N,
+        now,
+        kernels.decay_table(),
+        F32(0),
+        np.zeros(kernels.RANKS, np.int64),
+        np.zeros((1, kernels.RANKS), np.int64),
+        np.zeros(0, np.int64),
+        0,
+    )
+
+
 @cases
 def test_touch_count_and_ranks_are_those_of_the_reference(slots, n, now, seed):
     rng, statistics_S2, marks_S = rows(slots, now, seed)
     slots_N = rng.permutation(slots)[:n]
     added_N = rng.exponential(size=len(slots_N)).astype(F32)
-    first = int(rng.integers(0, 9000))
+    first, floor = int(rng.integers(0, 9000)), F32(rng.choice([0, 0.5]))
+    epochs_E = np.sort(rng.choice(now + 10, int(rng.integers(0, 4)), replace=False))
     results = []
     for module, given_N, given_added_N in ((kernels, slots_N, added_N), (reference, frozen(slots_N), frozen(added_N))):
-        statistics, marks, counts_R = statistics_S2.copy(), marks_S.copy(), np.zeros(kernels.RANKS, np.int64)
-        module.count(statistics, 1, counts_R, first)
-        assert counts_R.sum() == slots
-        module.touch(
-            statistics, statistics.view(F32), marks, given_N, given_added_N, now, kernels.decay_table(), counts_R, first
+        statistics, marks = statistics_S2.copy(), marks_S.copy()
+        counted, again = (
+            (np.zeros(kernels.RANKS, np.int64), np.zeros((len(epochs_E) + 1, kernels.RANKS), np.int64))
+            for _ in range(2)
         )
-        again_R = np.zeros(kernels.RANKS, np.int64)
-        module.count(statistics, 1, again_R, first)
-        assert same_bytes(again_R, counts_R), "the counts moved along with the rows"
+        module.count(statistics, 1, *counted, epochs_E, first)
+        assert counted[0].sum() == slots
+        module.touch(
+            statistics,
+            statistics.view(F32),
+            marks,
+            given_N,
+            given_added_N,
+            now,
+            kernels.decay_table(),
+            floor,
+            *counted,
+            epochs_E,
+            first,
+        )
+        module.count(statistics, 1, *again, epochs_E, first)
+        for left, right in zip(counted, again, strict=True):
+            assert same_bytes(left, right), "the counts moved along with the rows"
+        if len(epochs_E):
+            assert same_bytes(counted[1].sum(axis=0), counted[0])
         ranks_N = np.empty(slots, np.int64)
         module.ranks(statistics, ranks_N)
-        results.append((statistics, marks, counts_R, ranks_N))
+        results.append((statistics, marks, *counted, ranks_N))
     for left, right in zip(*results, strict=True):
         assert same_bytes(left, right)
 
@@ -79,6 +114,29 @@ def test_met_is_that_of_the_reference(slots, n, now, seed):
     assert same_bytes(out_N, expected_N)
 
 
+@cases
+def test_select_met_is_that_of_the_reference(slots, n, now, seed):
+    rng, statistics_S2, marks_S = rows(slots, now, seed)
+    ticks_C, ranks_C = np.array([now // 2, now + 1]), np.array([20_000, 6_000])
+    start = int(rng.integers(0, slots))
+    found_N, expected_N = (np.full(n, -7) for _ in range(2))
+    found = kernels.select_met(statistics_S2, marks_S, start, slots, ticks_C, ranks_C, found_N)
+    assert found == reference.select_met(statistics_S2, marks_S, start, slots, ticks_C, ranks_C, expected_N)
+    assert same_bytes(found_N, expected_N)
+
+
+@cases
+def test_a_touch_never_lowers_a_rank(slots, n, now, seed):
+    rng, statistics_S2, _ = rows(slots, now, seed)
+    before_N, after_N = np.empty(slots, np.int64), np.empty(slots, np.int64)
+    kernels.ranks(statistics_S2, before_N)
+    added_N = np.where(rng.random(slots) < 0.5, 0, rng.exponential(size=slots)).astype(F32)
+    touch(statistics_S2, np.arange(slots), added_N, now)
+    kernels.ranks(statistics_S2, after_N)
+    assert (after_N >= before_N).all()
+    assert (statistics_S2[:, 1] == now).all()
+
+
 def test_a_slot_pinned_too_often_stays_pinned():
     marks_S, slot_N = np.array([kernels.USED], np.uint16), np.array([0])
     for _ in range(5000):
@@ -105,18 +163,6 @@ def test_rank_orders_rows_as_their_decayed_scores_do_at_any_time(left, right, le
 def test_a_score_halves_in_a_half_life_and_is_gone_after_thirty_two():
     statistics = np.array([[0, 100]] * 3, np.uint32)
     statistics.view(F32)[:, 0] = 8
-    counts_R = np.zeros(kernels.RANKS, np.int64)
-    kernels.count(statistics, 1, counts_R, 0)
     for slot, now in enumerate((100 + 64, 100 + 32, 100 + 64 * 32)):
-        kernels.touch(
-            statistics,
-            statistics.view(F32),
-            np.zeros(3, np.uint16),
-            np.array([slot]),
-            np.ones(1, F32),
-            now,
-            kernels.decay_table(),
-            counts_R,
-            0,
-        )
+        touch(statistics, np.array([slot]), np.ones(1, F32), now)
     np.testing.assert_allclose(statistics.view(F32)[:, 0], [5, 1 + 8 / 2**0.5, 1], rtol=1e-6)

@@ -9,12 +9,26 @@ from numba.core.dispatcher import Dispatcher
 
 import ps.kernels
 from ps.config import TableConfig
-from ps.kernels import bloom, half, hashing, init, optim, places, records, rows, score, segments, unique
+from ps.kernels import (
+    admission,
+    attribution,
+    bloom,
+    half,
+    hashing,
+    init,
+    optim,
+    places,
+    records,
+    rows,
+    score,
+    segments,
+    unique,
+)
 from ps.table import Table
 
 from .strategies import frozen
 
-MODULES = [bloom, half, hashing, init, optim, places, records, rows, score, segments, unique]
+MODULES = [admission, attribution, bloom, half, hashing, init, optim, places, records, rows, score, segments, unique]
 F32 = np.float32
 
 

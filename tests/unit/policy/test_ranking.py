@@ -84,6 +84,16 @@ def test_the_clock_ticks_sixty_four_times_a_half_life() -> None:
     assert ranking.now == score.HALF_LIFE
 
 
+def test_rows_whose_statistics_are_lost_are_counted_out_of_the_lowest_ranks() -> None:
+    ranking = Ranking(half_life_pushes=score.HALF_LIFE)
+    rows_N2 = statistics([1.0, 1.0, 2.0, 64.0], [0, 0, 0, 0])
+    ranking.count(rows_N2, 1)
+    ranking.forget(3)
+    assert ranking.total == 1 == ranking.counts_R.sum()
+    assert ranking.counts_R.min() == 0
+    assert ranking.quantile(1) == ranks_of(rows_N2)[3], "the row of the highest rank is the one left"
+
+
 def test_rows_up_to_a_rank_are_counted_out_at_once() -> None:
     ranking = after(10)
     rows_N2 = statistics([1.0, 1.0, 2.0, 64.0], [0, 9, 0, 0])

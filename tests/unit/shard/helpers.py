@@ -60,9 +60,10 @@ def everything(shard: Shard, table: str) -> tuple[np.ndarray, np.ndarray, np.nda
     held = shard.tables[table]
     ids, scores, cursor = [], [], 0
     while True:
-        ids_N, _, scores_N, cursor = shard.export_page(table, cursor, 1000)
-        ids.append(ids_N)
-        scores.append(scores_N)
+        page = shard.export_page(table, cursor, 1000)
+        ids.append(page.ids_N)
+        scores.append(page.scores_N)
+        cursor = page.next_cursor
         if not cursor:
             break
     ids_N, scores_N = np.concatenate(ids), np.concatenate(scores)

@@ -380,17 +380,18 @@ def test_export_pages_give_every_row_that_lives_through_them_just_once(shard: Sh
     new_table(shard)
     push_ids(shard, "t", range(100), ones(100))
     seen: list[int] = []
-    cursor, page = 0, 0
+    cursor, pages = 0, 0
     while True:
-        ids_N, rows_ND, scores_N, cursor = shard.export_page("t", cursor, 10)
+        page = shard.export_page("t", cursor, 10)
+        ids_N, rows_ND, scores_N, cursor = page.ids_N, page.values_ND, page.scores_N, page.next_cursor
         assert len(ids_N) == len(rows_ND) == len(scores_N)
         seen += ids_N.tolist()
         if not cursor:
             break
-        page += 1
-        shard.remove(a_write(), ids_of("t", [page, 100 - page]))
-        push_ids(shard, "t", [1000 + page], ones(1))
-    lived = set(range(100)) - {i for p in range(1, page + 1) for i in (p, 100 - p)}
+        pages += 1
+        shard.remove(a_write(), ids_of("t", [pages, 100 - pages]))
+        push_ids(shard, "t", [1000 + pages], ones(1))
+    lived = set(range(100)) - {i for p in range(1, pages + 1) for i in (p, 100 - p)}
     assert len(seen) == len(set(seen))
     assert lived <= set(seen)
 
@@ -399,5 +400,6 @@ def test_export_pages_give_every_row_that_lives_through_them_just_once(shard: Sh
 def test_an_export_cursor_beyond_the_end_is_an_empty_last_page(shard: Shard, cursor: int) -> None:
     new_table(shard)
     push_ids(shard, "t", range(99), ones(99))
-    ids_N, rows_ND, _, next_cursor = shard.export_page("t", cursor, 10)
+    page = shard.export_page("t", cursor, 10)
+    ids_N, rows_ND, next_cursor = page.ids_N, page.values_ND, page.next_cursor
     assert (len(ids_N), rows_ND.shape, next_cursor) == (0, (0, DIM), 0)

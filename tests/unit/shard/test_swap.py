@@ -28,14 +28,22 @@ class Swapping(RuleBasedStateMachine):
     """One history for two shards; only the first one swaps and prepares, and their sweeps are of different speed."""
 
     table: ClassVar[dict[str, Any]] = {"optimizer": ps.Adam(lr=0.1)}
+    """Of what the table is made, and what rows are dropped by."""
 
-    @initialize(sweep_slots=st.sampled_from([1, 5, 1 << 16]))
-    def start(self, sweep_slots: int) -> None:
+    @initialize(
+        admission=st.sampled_from([ps.Always(), ps.CountThreshold(min_count=2), ps.Probability(p=0.5)]),
+        sweep_slots=st.sampled_from([1, 5, 1 << 16]),
+    )
+    def start(self, admission: Any, sweep_slots: int) -> None:
         self.folder = tempfile.TemporaryDirectory()
         config = ps.ServiceConfig(disk_path=Path(self.folder.name), disk_cache_bytes=1 << 20)
         self.swapping, self.plain = Shard(0, config), Shard(0)
         for shard in (self.swapping, self.plain):
-            new_table(shard, initializer=ps.Normal(), half_life_pushes=64, swap_fraction=0.7, **self.table)
+            new_table(
+                **{"shard": shard, "initializer": ps.Normal(), "admission": admission},
+                **{"half_life_pushes": 64, "swap_fraction": 0.7, **self.table},
+                importance=ps.Importance(attribution=0.5, recency=0.1, external=2),
+            )
             precision = shard.tables["t"]._precision
             if precision is not None:
                 precision.sweep_slots = sweep_slots if shard is self.swapping else 2
@@ -70,10 +78,10 @@ class Swapping(RuleBasedStateMachine):
         heads = [shard.pull(self._named(ids), return_exists=True).head() for shard in (self.swapping, self.plain)]
         assert heads[0].tables[0].exists_N.tolist() == heads[1].tables[0].exists_N.tolist()
 
-    @rule(ids=some_ids, seed=seeds, how=st.sampled_from(["upsert", "assign", "remove"]))
+    @rule(ids=some_ids, seed=seeds, how=st.sampled_from(["upsert", "assign", "remove", "report_importance"]))
     def write(self, ids: list[int], seed: int, how: str) -> None:
         values = np.random.default_rng(seed).standard_normal((len(ids), DIM), np.float32)
-        arguments = [] if how == "remove" else [[values]]
+        arguments = {"remove": [], "report_importance": [np.abs(values[:, 0])]}.get(how, [[values]])
         named = self._named(ids)[0]
         results = [getattr(shard, how)(a_write(), named, *arguments) for shard in (self.swapping, self.plain)]
         assert results[0].existed_N.tolist() == results[1].existed_N.tolist()
@@ -81,7 +89,10 @@ class Swapping(RuleBasedStateMachine):
     @invariant()
     def same_size(self) -> None:
         if hasattr(self, "plain"):
-            assert len(self.swapping.tables["t"]) == len(self.plain.tables["t"])
+            tables = [shard.tables["t"] for shard in (self.swapping, self.plain)]
+            assert len(tables[0]) == len(tables[1]) <= self.table.get("max_rows_per_shard", 2 * IDS)
+            assert [table.rows_evicted for table in tables] == [tables[0].rows_evicted] * 2
+            assert [table.rows_expired for table in tables] == [tables[0].rows_expired] * 2
 
     def teardown(self) -> None:
         if hasattr(self, "plain"):
@@ -113,7 +124,8 @@ class Swapping(RuleBasedStateMachine):
         found: dict[int, tuple[bytes, float]] = {}
         cursor = 0
         while True:
-            ids_N, rows_ND, scores_N, cursor = shard.export_page("t", cursor, 7)
+            page = shard.export_page("t", cursor, 7)
+            ids_N, rows_ND, scores_N, cursor = page.ids_N, page.values_ND, page.scores_N, page.next_cursor
             for id_, row_D, score in zip(ids_N.tolist(), rows_ND, scores_N.tolist(), strict=True):
                 assert id_ not in found, "exported twice"
                 found[id_] = row_D.tobytes(), score
@@ -133,6 +145,15 @@ class Swapping(RuleBasedStateMachine):
         }
 
 
+BOUNDS = {"max_rows_per_shard": 16, "expire_after_pushes": 16}
+
+
+class Evicting(Swapping):
+    """The same, where rows are evicted for want of room and by age."""
+
+    table: ClassVar[dict[str, Any]] = {"optimizer": ps.Adam(lr=0.1), **BOUNDS}
+
+
 class SwappingCold(Swapping):
     """Most rows are cold."""
 
@@ -150,7 +171,13 @@ class SwappingRowwise(Swapping):
     }
 
 
-@pytest.mark.parametrize("machine", [Swapping, SwappingCold, SwappingRowwise])
+class EvictingCold(Swapping):
+    """Both."""
+
+    table: ClassVar[dict[str, Any]] = {**SwappingCold.table, **BOUNDS}
+
+
+@pytest.mark.parametrize("machine", [Swapping, SwappingCold, SwappingRowwise, Evicting, EvictingCold])
 def test_a_disk_shows_nowhere(machine: type[Swapping]) -> None:
     run_state_machine_as_test(
         machine,

@@ -237,6 +237,20 @@ def test_a_directory_that_is_lost_while_in_use_refuses_writes_and_reads_on(tmp_p
         disk.close()
 
 
+def test_a_table_that_a_sick_disk_did_not_drop_in_order_does_not_come_back(tmp_path):
+    disk = Disk(tmp_path / "d", cache_bytes=1 << 20, threads=2, write_buffer_bytes=1 << 20)
+    disk.table("users", [ROW]).write(records(range(100)))
+    (tmp_path / "d" / "rocksdb").rename(tmp_path / "elsewhere")
+    with pytest.raises(DiskError):
+        disk.drop("users")
+    with pytest.raises(DiskError):
+        disk.table("users", [ROW])
+    (tmp_path / "elsewhere").rename(tmp_path / "d" / "rocksdb")
+    assert len(disk.table("users", [ROW])) == 0
+    with pytest.raises(DiskError):
+        disk.close()
+
+
 def test_a_file_that_vanished_is_a_disk_error(tmp_path):
     with small_disk(tmp_path) as disk:
         disk.table("users", [ROW]).write(records(range(1000)))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import ps
-from ps.errors import InvalidArgument
+from ps.errors import InvalidArgument, LengthMismatch
 from worker import Bags, EmbeddingBagCollection, Feature, Prefetcher
 from worker.data.batch import Batch
 
@@ -46,7 +46,8 @@ def test_forward_pools_bags_and_an_empty_bag_is_zero(client: ps.Client, pooling:
 
 
 def test_backward_sends_the_summed_gradient_of_each_id_once(client: ps.Client) -> None:
-    layer = EmbeddingBagCollection(client, [USERS], [Feature("a", "users"), Feature("b", "users")])
+    users = USERS.model_copy(update={"importance": ps.Importance(frequency=0, occurrences=1)})
+    layer = EmbeddingBagCollection(client, [users], [Feature("a", "users"), Feature("b", "users")])
     before = pulled(client, "users", [1, 2, 3])
     out = layer({"a": bags([1, 1], [2]), "b": bags([1], [3], weights=[0.5, 2.0])})
     out.sum().backward()
@@ -59,6 +60,28 @@ def test_backward_sends_the_summed_gradient_of_each_id_once(client: ps.Client) -
         int(i): float(s) for ids, _, scores in client.export("users") for i, s in zip(ids, scores, strict=True)
     }
     assert frequency == {1: 3.0, 2: 1.0, 3: 1.0}, "occurrences before deduplication"
+
+
+def test_labels_say_which_ids_are_positive_and_change_no_value(client: ps.Client) -> None:
+    weighed = ps.Importance(frequency=1, positives=10)
+    users = [USERS.model_copy(update={"name": name, "importance": weighed}) for name in ("told", "untold")]
+    items = [ITEMS.model_copy(update={"name": name}) for name in ("items_told", "items_untold")]
+    seen = []
+    for table, plain, labels in zip(users, items, (torch.tensor([1.0, 0.0, 1.0]), None), strict=True):
+        features = [Feature("a", table.name), Feature("b", table.name, "mean"), Feature("c", plain.name)]
+        layer = EmbeddingBagCollection(client, [table, plain], features)
+        client.upsert(table.name, [1, 2, 3], torch.eye(3, DIM))
+        client.upsert(plain.name, [1], torch.ones(1, DIM))
+        out = layer({"a": bags([1, 1], [2], []), "b": bags([1], [3], [2, 3]), "c": bags([1], [1], [1])}, labels)
+        out.square().sum().backward()
+        layer.step()
+        seen.append((out.detach(), pulled(client, table.name, [1, 2, 3]), pulled(client, plain.name, [1])))
+    for told, untold in zip(*seen, strict=True):
+        assert torch.equal(told, untold)
+    scores = {name: dict(zip(*map(list, next(client.export(name))[::2]), strict=True)) for name in ("told", "untold")}
+    assert scores == {"told": {1: 32.0, 2: 12.0, 3: 12.0}, "untold": {1: 2.0, 2: 2.0, 3: 2.0}}
+    with pytest.raises(LengthMismatch, match="2 labels for a batch of 3"):
+        layer({"a": bags([1], [1], [1]), "b": bags([1], [1], [1]), "c": bags([1], [1], [1])}, torch.ones(2))
 
 
 def test_a_table_that_the_loss_does_not_use_holds_nobody_up(client: ps.Client) -> None:

@@ -20,16 +20,25 @@ class Cuts:
         self.ticks_C = np.empty(0, np.int64)
         """Rising."""
         self.ranks_C = np.empty(0, np.int64)
-        """Falling: a cut after which there was one as high says nothing any more."""
+        """Falling: a cut that is not later than one as high says nothing."""
 
     def __bool__(self) -> bool:
         return len(self.ticks_C) > 0
 
+    def copy(self) -> Cuts:
+        """As it is now, for another thread."""
+        copy = Cuts()
+        copy.ticks_C, copy.ranks_C = self.ticks_C, self.ranks_C
+        return copy
+
     def add(self, tick: int, highest: int) -> None:
-        """Cuts rows of rank `highest` or lower with stamps below `tick`. Ticks never fall from one cut to the next."""
-        kept_C = self.ranks_C > highest
-        self.ticks_C = np.append(self.ticks_C[kept_C], tick)
-        self.ranks_C = np.append(self.ranks_C[kept_C], highest)
+        """Cuts rows of rank `highest` or lower with stamps below `tick`."""
+        if ((self.ticks_C >= tick) & (self.ranks_C >= highest)).any():
+            return
+        kept_C = (self.ticks_C > tick) | (self.ranks_C > highest)
+        ticks_C, ranks_C = self.ticks_C[kept_C], self.ranks_C[kept_C]
+        at = int(np.searchsorted(ticks_C, tick))
+        self.ticks_C, self.ranks_C = np.insert(ticks_C, at, tick), np.insert(ranks_C, at, highest)
 
     def met(self, statistics_N2: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
         """bool [n]: which rows were cut. statistics uint32 [n, 2] as in `ps.kernels.score`."""

@@ -1,0 +1,96 @@
+"""Which ids get a row. Asked at a push about ids without one; knows nothing of rows.
+
+A decision is made of logged state alone: what was pushed before, and by how many pushes. `admits` changes nothing, and
+`refuse` cannot fail, so a push that fails in between leaves no trace.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ps.config import Always, CountThreshold, Probability, TableConfig
+from ps.kernels import admission, score
+
+Ids = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.uint32]
+Flags = npt.NDArray[np.bool_]
+
+
+class Gate(Protocol):
+    """One table's admission."""
+
+    nbytes: int
+
+    def admits(self, ids_N: Ids, counts_N: Counts, push: int) -> Flags:
+        """Which ids get a row with this push of the table; each counts so often in it."""
+
+    def refuse(self, ids_N: Ids, counts_N: Counts) -> None:
+        """The push went through, and these have got none."""
+
+    def tick(self, now: int) -> None:
+        """The table's clock shows this."""
+
+
+def gate_of(config: TableConfig, seed: int) -> Gate | None:
+    """The gate that the configuration asks for; None where every id gets a row. `seed` is that of the table's rows."""
+    match config.admission:
+        case CountThreshold(min_count=min_count, cells=cells):
+            return SketchGate(min_count, cells)
+        case Probability(p=p):
+            return LotteryGate(p, seed)
+        case Always():
+            return None
+
+
+class SketchGate:
+    """Admits ids that have come often enough."""
+
+    def __init__(self, min_count: int, cells: int) -> None:
+        self._min_count = min_count
+        blocks = score.HALF_LIFE
+        self._cells_BRC = np.zeros((blocks, admission.ROWS, 1 << (-(-cells // blocks) - 1).bit_length()), np.uint16)
+        self._now = 0
+        self.nbytes = self._cells_BRC.nbytes
+
+    def admits(self, ids_N: Ids, counts_N: Counts, push: int) -> Flags:
+        """Those whose count comes to the threshold."""
+        before_N = np.empty(len(ids_N), np.uint32)
+        admission.estimate(self._cells_BRC, ids_N, before_N)
+        return before_N.astype(np.int64) + counts_N >= self._min_count
+
+    def refuse(self, ids_N: Ids, counts_N: Counts) -> None:
+        """Counts them."""
+        admission.add(self._cells_BRC, ids_N, counts_N)
+
+    def tick(self, now: int) -> None:
+        """Halves one block a tick: in a half-life, every one once, and never all at once."""
+        for tick in range(self._now, now):
+            self._cells_BRC[tick % len(self._cells_BRC)] >>= 1
+        self._now = now
+
+
+class LotteryGate:
+    """Admits ids by lot: f(seed, push, id)."""
+
+    nbytes = 0
+
+    def __init__(self, p: float, seed: int) -> None:
+        self._p = p
+        self._seed = seed
+
+    def admits(self, ids_N: Ids, counts_N: Counts, push: int) -> Flags:
+        """A share p of them, however often they occur."""
+        drawn_N = np.empty(len(ids_N), np.uint64)
+        key_1 = np.empty(1, np.uint64)
+        admission.draw(np.uint64(self._seed), np.array([push]), key_1)
+        admission.draw(key_1[0], ids_N, drawn_N)
+        return (drawn_N >> np.uint64(11)).astype(np.float64) * 2.0**-53 < self._p
+
+    def refuse(self, ids_N: Ids, counts_N: Counts) -> None:
+        """Forgets them."""
+
+    def tick(self, now: int) -> None:
+        """Nothing fades."""

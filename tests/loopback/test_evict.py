@@ -1,0 +1,73 @@
+"""`client.evict`: the least important rows go, and are handed back as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ps
+from tests.clusters import LoopbackCluster
+from tests.conftest import QUIET
+from tests.loopback.tables import block, contents, summing
+
+USED_TWICE, USED_ONCE = np.arange(300), np.arange(300, 1000)
+
+
+@pytest.fixture(params=[False, True], ids=["ram", "disk"])
+def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ps.Client]:
+    config = QUIET.model_copy(update={"disk_path": tmp_path} if request.param else {})
+    with LoopbackCluster(3, config) as cluster, ps.connect(cluster.address) as connected:
+        connected.create_table(summing().model_copy(update={"swap_fraction": 0.8}))
+        connected.push("t", USED_TWICE, block(USED_TWICE))
+        connected.push("t", np.arange(1000), block(np.arange(1000)))
+        yield connected
+
+
+def test_the_least_important_go_and_are_handed_back(client: ps.Client) -> None:
+    before = contents(client, "t")
+    evicted = client.evict("t", fraction=0.5, return_rows=True)
+    assert len(evicted) == 500 == len(set(evicted.ids.tolist()))
+    assert evicted.ids.min() >= 300
+    assert evicted.scores.tolist() == [1.0] * 500
+    assert evicted.rows is not None
+    np.testing.assert_array_equal(evicted.rows, -block(evicted.ids))
+    after = contents(client, "t")
+    assert set(before) - set(after) == set(evicted.ids.tolist())
+    assert not client.pull("t", evicted.ids).any()
+    assert client.size("t") == 500
+    evicted = client.evict("t", rows=250)
+    assert evicted.rows is None
+    assert np.isin(USED_ONCE, [*before.keys() - after.keys(), *evicted.ids]).sum() >= 700
+
+
+@pytest.mark.parametrize(
+    ("how", "gone"), [({"fraction": 0}, 0), ({"rows": 0}, 0), ({"fraction": 1}, 1000), ({"rows": 10**9}, 1000)]
+)
+def test_none_and_all(client: ps.Client, how: dict[str, float], gone: int) -> None:
+    assert len(client.evict("t", return_rows=True, **how)) == gone  # type: ignore[arg-type]
+    assert client.size("t") == 1000 - gone
+
+
+def test_a_row_pushed_after_it_was_chosen_stays(client: ps.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain_remove = client.writes.remove
+
+    def pushed_before(*arguments: object) -> object:
+        monkeypatch.setattr(client.writes, "remove", plain_remove)
+        client.push("t", [400], block([1]))
+        return plain_remove(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(client.writes, "remove", pushed_before)
+    evicted = client.evict("t", fraction=1.0)
+    assert len(evicted) == 999
+    np.testing.assert_array_equal(client.pull("t", [400]), -block([401]))
+
+
+@pytest.mark.parametrize("how", [{}, {"fraction": 0.1, "rows": 5}, {"fraction": 1.5}, {"fraction": -0.1}, {"rows": -1}])
+def test_it_must_be_clear_how_much_is_to_go(client: ps.Client, how: dict[str, float]) -> None:
+    with pytest.raises(ps.InvalidArgument, match=r"fraction|rows"):
+        client.evict("t", **how)  # type: ignore[arg-type]
+    with pytest.raises(ps.TableNotFound):
+        client.evict("none", fraction=0.1)

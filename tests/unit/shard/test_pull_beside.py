@@ -1,0 +1,91 @@
+"""Pulls that read the disk themselves, while other steps bring rows up and writes drop them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ps
+from ps.shard import Shard, StepRef
+from ps.storage.disk_tier import DiskTier
+from ps.storage.tier import Ids, Records
+from tests.unit.shard.helpers import a_write, ids_of, new_table, push_ids, read_target
+from tests.waiting import LIMIT_S, until
+
+IDS = range(20)
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Iterator[Shard]:
+    running = Shard(0, ps.ServiceConfig(disk_path=tmp_path, disk_cache_bytes=1 << 20))
+    new_table(running, swap_fraction=0.9)
+    yield running
+    running.close()
+
+
+def push_and_demote(shard: Shard) -> int:
+    """Row i is -i everywhere; an id that is on disk alone."""
+    push_ids(shard, "t", IDS, [[i] * 4 for i in IDS])
+    table = shard.tables["t"]
+
+    def below() -> Ids:
+        return np.flatnonzero(shard.engine.run(lambda: table.find(np.array(IDS))) < 0)
+
+    until(lambda: len(below()) == 18)
+    return int(below()[-1])
+
+
+def test_a_pull_sees_a_row_that_another_step_brings_up_while_it_reads_the_disk(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = push_and_demote(shard)
+    plain_read, threads = DiskTier.read, []
+    reading, go = threading.Event(), threading.Event()
+
+    def first_waits(tier: DiskTier, ids_N: Ids) -> list[Records]:
+        threads.append(threading.current_thread())
+        found = plain_read(tier, ids_N)
+        if len(threads) == 1:
+            reading.set()
+            assert go.wait(LIMIT_S)
+        return found
+
+    monkeypatch.setattr(DiskTier, "read", first_waits)
+    stream = shard.pull([ids_of("t", [id_])])
+    assert reading.wait(LIMIT_S)
+    shard.prepare(StepRef(1, 1), [ids_of("t", [id_])])
+    go.set()
+    assert stream.head().tables[0].rows == 1
+    assert np.concatenate(list(stream)).tolist() == [-id_] * 4
+
+
+def test_a_second_pull_of_a_step_does_not_give_what_the_first_one_read(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard._steps, "look_again", lambda: None)  # as when a removal has ended the pins
+    for id_ in IDS:  # before there are any rows
+        shard.prepare(StepRef(1, id_), [ids_of("t", [id_])])
+    id_ = push_and_demote(shard)
+    assert read_target(shard, StepRef(1, id_))[0].tolist() == [[-id_] * 4]
+    shard.remove(a_write(), ids_of("t", [id_]))
+    assert read_target(shard, StepRef(1, id_))[0].tolist() == [[0] * 4]
+
+
+def test_rows_created_after_a_step_was_prepared_stay_for_it(shard: Shard) -> None:
+    ref = StepRef(1, 1)
+    shard.prepare(ref, [ids_of("t", IDS)])
+    push_and_demote_others(shard)
+    assert read_target(shard, ref)[0][:, 0].tolist() == [-i for i in IDS]
+    assert shard.rows_late == 0
+
+
+def push_and_demote_others(shard: Shard) -> None:
+    """The rows of IDS, and as many others, all of which go down: 36 of 40 belong on disk, and 20 are held."""
+    push_ids(shard, "t", IDS, [[i] * 4 for i in IDS])
+    push_ids(shard, "t", range(100, 120), [[1] * 4] * 20)
+    table = shard.tables["t"]
+    until(lambda: table.store.rows_demoted == 20)

@@ -1,0 +1,101 @@
+"""The trainer's options, and what it says at the end."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import ps
+from ps.errors import InvalidArgument
+from tests.conftest import StartServer
+from tests.waiting import until
+from worker import report
+from worker.data.synthetic import Synthetic
+from worker.train import batches_ahead, disk_folder, service_client, table_configs
+
+
+def test_a_temporary_disk_is_gone_however_the_block_is_left() -> None:
+    def interrupted() -> None:
+        with disk_folder(None, no_disk=False) as folder:
+            assert folder is not None
+            (folder / "shard-0" / "rocksdb").mkdir(parents=True)
+            seen.append(folder)
+            raise KeyboardInterrupt
+
+    seen: list[Path] = []
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not seen[0].exists()
+
+
+def test_a_disk_that_was_asked_for_stays_and_is_the_same_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("ssd").mkdir()
+    with disk_folder(Path("ssd"), no_disk=False) as folder:
+        assert folder == tmp_path / "ssd"
+    assert folder.exists()
+
+
+def test_no_disk_is_no_disk() -> None:
+    with disk_folder(None, no_disk=True) as folder:
+        assert folder is None
+
+
+@pytest.mark.parametrize(
+    ("service", "local", "disk", "no_disk", "words"),
+    [
+        ("", 0, None, False, "say where the rows live"),
+        ("h:1", 2, None, False, "say where the rows live"),
+        ("h:1", 0, Path("d"), False, "are for --local"),
+        ("h:1", 0, None, True, "are for --local"),
+        ("", 1, Path("d"), True, "choose one"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(
+    service: str, local: int, disk: Path | None, no_disk: bool, words: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=words), service_client(service, local, disk, no_disk):
+        pass
+
+
+def test_depth_is_a_number_or_auto() -> None:
+    assert [batches_ahead(text) for text in ("auto", "0", "7")] == ["auto", 0, 7]
+    for text in ("-1", "deep", "1.5", ""):
+        with pytest.raises(InvalidArgument, match="--depth"):
+            batches_ahead(text)
+
+
+def test_the_swap_fraction_is_every_tables_unless_the_file_says_otherwise(tmp_path: Path) -> None:
+    overrides = tmp_path / "tables.yaml"
+    overrides.write_text("C3: {swap_fraction: 0.0}\n")
+    configs = table_configs(Synthetic(rows=1), 4, "sgd", 0.1, 0.25, overrides)
+    assert {config.name: config.swap_fraction for config in configs} == {
+        f"C{i}": 0.0 if i == 3 else 0.25 for i in range(1, 27)
+    }
+
+
+def test_the_end_says_what_lives_where_and_what_moved(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(disk_path=tmp_path)
+    console = Console(record=True, width=160, file=io.StringIO())
+    ids = np.arange(200)
+    with ps.connect(server.address) as client:
+        client.create_table(ps.TableConfig(name="clicks", dim=4, optimizer=ps.SGD()))
+        client.push("clicks", ids, np.ones((200, 4), np.float32))
+        until(lambda: client.stats()["shards"][0]["tables"]["clicks"]["rows"]["disk"] == 100)
+        client.pull("clicks", ids)
+        server.shard._disk_health.refused(ps.DiskFull("no room"))
+        report.where_rows_live(console, client)
+    lines = ["".join(line.split()) for line in console.export_text().splitlines()]
+    assert any(line.startswith("│clicks│hot│100│") for line in lines)
+    value = 10 + 13 + 16  # key, header, row
+    assert f"│clicks│disk│100│{100 * value:,}│" in lines
+    assert "┃table┃read┃updated┃created┃raised┃demoted┃late┃" in lines
+    assert "│clicks│200│200│200│0│100│100│" in lines
+    assert "stepspreparedonashard:0ofthemexpiredunused:0" in lines
+    assert "shard0isdegraded:rowscannotgodowntodisk:noroom" in lines
