@@ -157,7 +157,13 @@ class ColdTable(RuleBasedStateMachine):
     def start(self, hot_fraction, half_life, sweep_slots):
         fields = KINDS[self.kind][0]
         self.config = ps.TableConfig(
-            name="t", dim=DIM, cold="fp16", hot_fraction=hot_fraction, half_life_pushes=half_life, **fields
+            name="t",
+            dim=DIM,
+            cold="fp16",
+            hot_fraction=hot_fraction,
+            half_life_pushes=half_life,
+            **fields,
+            importance=ps.Importance(frequency=0, occurrences=1),
         )
         self.table, self.model = Table(self.config), Model(self.config, self.kind)
         self.table._precision.sweep_slots = sweep_slots
@@ -179,7 +185,9 @@ class ColdTable(RuleBasedStateMachine):
         values_ND = np.random.default_rng(seed).standard_normal((len(ids), DIM)).astype(F32)
         self.table.upsert(np.array(ids), [values_ND])
         for id_, value_D in zip(ids, values_ND, strict=True):
-            self.model.create(id_)
+            if id_ not in self.model.rows:
+                self.model.create(id_)
+                self.model.rows[id_].score = F32(1)
             self.model.set(id_, value_D)
 
     @rule(ids=some_ids, seed=seeds)
@@ -252,7 +260,14 @@ def test_a_table_with_cold_rows_is_a_dict(kind):
 
 
 def cold_table(**fields):
-    defaults = {"name": "t", "dim": DIM, "cold": "fp16", "half_life_pushes": 64, "optimizer": ps.SGD(lr=1.0)}
+    defaults = {
+        "name": "t",
+        "dim": DIM,
+        "cold": "fp16",
+        "half_life_pushes": 64,
+        "optimizer": ps.SGD(lr=1.0),
+        "importance": ps.Importance(frequency=0, occurrences=1),
+    }
     return Table(ps.TableConfig(**{**defaults, **fields}))
 
 
