@@ -217,6 +217,14 @@ class TableConfig(_Frozen):
     """Pushes of the table after which a use counts half: shorter follows what is new, longer what is regular."""
     swap_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Share of the rows, the least used, that live on disk only, where the shard has a disk (`disk_path`)."""
+    cold: Literal["none", "fp16"] = "none"
+    """What the less important rows are made of. `fp16`: 16 bits an element, half the RAM and disk, rounded at random
+    at each of their updates; a push takes somewhat longer. `none`: all rows are float32."""
+    cold_state: Literal["fp16", "rowwise"] = "fp16"
+    """The optimizer's state in cold rows: 16 bits an element, or (Adagrad only) one float32 a row, their mean."""
+    hot_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of all rows, the most important ones, that are float32 in a table with `cold`. Raise it where rounding
+    costs accuracy. New rows are float32 until about half_life_pushes / 64 pushes later."""
     importance: Importance = Importance()
     """Which rows stay: decides what goes to disk and what is evicted."""
     admission: Admission = Always()
@@ -226,6 +234,15 @@ class TableConfig(_Frozen):
     budgets of the shard allow."""
     expire_after_pushes: Annotated[int, Field(ge=16)] | None = None
     """Rows that this many pushes of the table have left alone are dropped (to a sixteenth more). None: never."""
+
+    @model_validator(mode="after")
+    def _cold_state_fits_the_optimizer(self) -> Self:
+        if self.cold != "none" and self.cold_state == "rowwise" and isinstance(self.optimizer, Adam | FTRL):
+            raise ValueError(
+                f"the state of {self.optimizer.kind} is not one number a row, so cold rows cannot keep it as "
+                "cold_state 'rowwise'; take 'fp16', or an Adagrad"
+            )
+        return self
 
 
 class ServiceConfig(_Frozen):

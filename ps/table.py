@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,17 +14,18 @@ from ps.config import PARTITIONS, ServiceConfig, TableConfig
 from ps.errors import DimensionMismatch, InvalidArgument, LengthMismatch, TableNotFound
 from ps.initializer import RowInitializer
 from ps.kernels import score
-from ps.kernels.attribution import attribute
 from ps.kernels.records import HEADER_BYTES, KEY_BYTES
-from ps.kernels.rows import scatter
 from ps.optim import update_rule
 from ps.policy import eviction, placement
 from ps.policy.admission import gate_of
 from ps.policy.importance import Signals
 from ps.policy.ranking import EVERY_RANK, Ranking
-from ps.storage.arena import Arena, Slots
+from ps.precision import Precision
+from ps.storage.arena import Arena
 from ps.storage.budget import SLOT_BYTES, RamBudget
 from ps.storage.disk import Disk
+from ps.storage.mixed_rows import MixedRows
+from ps.storage.rows import PlainRows, Slots
 from ps.storage.store import Demotion, Store
 from ps.storage.tier import Flags, Ids, Records, RowLayout, joined, where
 
@@ -64,11 +66,19 @@ class Table:
         self._initializer = RowInitializer.of(config)
         self._rule = update_rule(config)
         self._layout = RowLayout(config.dim, self._rule.state_width)
-        self._ram = Arena(self._layout.width, np.float32, budget)
-        self._slice_bytes = budget.slice_bytes
-        below = disk.table(config.name, [self._layout.row_bytes]) if disk else None
         self._ranking = Ranking(config.half_life_pushes, config.expire_after_pushes)
-        self.store = Store(self._ram, below, budget, self._ranking.per_tick)
+        self._precision: Precision | None = None
+        if config.cold == "none":
+            self._rows: PlainRows | MixedRows = PlainRows(config, self._rule, budget.arrays)
+            self._ram = Arena(self._rows, budget)
+        else:
+            self._rows = MixedRows(config, self._rule, budget.arrays)
+            self._ram = Arena(self._rows, budget)
+            self._precision = Precision(config.hot_fraction, self._ram, self._rows, self._ranking)
+        self._slice_bytes = budget.slice_bytes
+        below = disk.table(config.name, self._rows.lengths) if disk else None
+        as_seen = self._precision.as_seen if self._precision else list
+        self.store = Store(self._ram, below, budget, self._ranking.per_tick, as_seen)
         self._signals = Signals(config.importance)
         self._gate = gate_of(config, int(self._initializer.seed))
         self._bounded = bounded or config.max_rows_per_shard is not None
@@ -128,7 +138,9 @@ class Table:
 
     def lookup(self, ids_N: Ids, slots_N: Slots, out_ND: Rows) -> None:
         """Reads values; an id without a slot reads as its initial value. Changes nothing but a counter."""
-        self._initializer.gather(self._ram.rows_SW, slots_N, ids_N, out_ND)
+        self._rows.gather(slots_N, ids_N, out_ND)
+        if self._precision is not None:
+            self._precision.round(slots_N, out_ND)
         self.rows_read += len(ids_N)
 
     def check_reports(self, n: int, scores_N: npt.NDArray[np.float32]) -> None:
@@ -157,8 +169,8 @@ class Table:
     def create_missing(self, ids_N: Ids, slots_N: Slots) -> Slots:
         """Creates rows with initial values where `slots_N` (as `find` gave it) is -1, and writes their slots there.
 
-        None of them may be on disk. Returns the positions created. Raises ResourceExhausted, and then nothing has
-        changed.
+        Those that have a row are made ready for `apply`. None of them may be on disk. Returns the positions created.
+        Raises ResourceExhausted, and then nothing has changed.
         """
         return self._create(ids_N, slots_N, np.flatnonzero(slots_N < 0))
 
@@ -204,11 +216,14 @@ class Table:
         added_N = self._signals.added(len(slots_N), counts_N, positives_N, attribution_N)
         tasks = [partial(self._touch, slots_N, added_N, self._signals.floor)]
         for part_N, block_ND in _parts(slots_N, blocks):
-            tasks.append(partial(self._rule.update, self._ram.rows_SW, part_N, block_ND, self.pushes))
+            tasks.append(partial(self._rows.update, part_N, self._ram.ids_S, block_ND, self.pushes))
         share = self._share if len(slots_N) >= SHARE_FROM_ROWS else one_by_one
         share(tasks)
         self.rows_updated += len(slots_N)
-        self._ranking.advance()
+        if self._precision is not None:
+            self._precision.touched(slots_N)
+        if self._ranking.advance() and self._precision is not None:
+            self._precision.tick()
         self._expire()
         self._limit()
         if self._gate is not None:
@@ -246,10 +261,16 @@ class Table:
         self._ranking.count(statistics_N2, -1)
         return existed_N
 
+    def sweep(self) -> bool:
+        """Carries out a little of what was decided about the precision of rows; whether there was anything to do."""
+        return self._precision is not None and self._precision.sweep()
+
     def report_importance(self, ids_N: Ids, scores_N: npt.NDArray[np.float32]) -> Flags:
         """Adds weighted scores to rows that exist and leaves the others out. True where a row existed."""
         slots_N = self.find(ids_N)
         existed_N = slots_N >= 0
+        if self._precision is not None:
+            self._precision.before_update(slots_N, 0)  # by its new statistics a row would not be cut any more
         self._touch(slots_N[existed_N], self._signals.reported(scores_N[existed_N]), np.float32(0))
         return existed_N
 
@@ -293,7 +314,9 @@ class Table:
         """About n rows, those of the next partitions, and the next cursor, 0 at the end. Of them, the rows of rank
         `highest` and lower. Their bytes are those of a hot row."""
         found, end = self.store.page(min(cursor, PARTITIONS), n)
-        records = joined(found)
+        nothing_NB = np.empty((0, self._layout.row_bytes), np.uint8)
+        nothing = Records(np.empty(0, np.int64), nothing_NB, np.empty(0, np.float32), np.empty(0, np.uint32))
+        records = joined([nothing, *(replace(part, rows_NB=self._rows.as_full(part.rows_NB)) for part in found)])
         if highest < EVERY_RANK:
             ranks_N = np.empty(len(records), np.int64)
             score.ranks(records.statistics_N2, self._ranking.per_tick, ranks_N)
@@ -302,22 +325,23 @@ class Table:
 
     def values(self, records: Records) -> Rows:
         """float32 [n, dim]"""
-        return np.ascontiguousarray(records.rows_NB.view(np.float32)[:, : self.config.dim])
+        return np.ascontiguousarray(self._rows.values(records.rows_NB))
 
     def scores(self, records: Records) -> npt.NDArray[np.float32]:
         """Importance as of now."""
         return self._ranking.decayed(records.scores_N, records.stamps_N)
 
     def memory_usage(self) -> dict[str, dict[str, int]]:
-        """Bytes by tier and purpose."""
+        """Bytes by tier and purpose. What cold rows have in common with hot ones, their index too, counts as hot."""
         admission = {} if self._gate is None else {"admission": self._gate.nbytes}
-        return {"hot": {**self.store.memory_usage(), **admission}}
+        cold = {"cold": {"rows": self._rows.half_bytes}} if isinstance(self._rows, MixedRows) else {}
+        return {"hot": {**self.store.memory_usage(), **admission}, **cold}
 
     def stats(self) -> dict[str, object]:
-        """Rows, bytes and counters."""
+        """Rows, bytes and counters. Only a table with a cold tier says how many rows are there."""
         return {
             "dim": self.config.dim,
-            "rows": {"hot": min(len(self._ram), len(self)), "disk": max(len(self) - len(self._ram), 0)},
+            "rows": self._rows_by_tier(),
             "row_bytes": self._layout.row_bytes,
             "bytes": self.memory_usage(),
             "pushes": self.pushes,
@@ -327,6 +351,8 @@ class Table:
             "rows_refused": self.rows_refused,
             "rows_raised": self.store.rows_raised,
             "rows_demoted": self.store.rows_demoted,
+            "rows_narrowed": self._precision.rows_narrowed if self._precision else 0,
+            "rows_widened": self._precision.rows_widened if self._precision else 0,
             "rows_evicted": self.rows_evicted,
             "rows_expired": self.rows_expired,
             "rows_late": self.rows_late,
@@ -338,7 +364,14 @@ class Table:
         self.closed = True
         self.store.close()
 
+    def _rows_by_tier(self) -> dict[str, int]:
+        resident = min(len(self._ram), len(self))
+        cold = {"cold": min(self._rows.half_rows, resident)} if isinstance(self._rows, MixedRows) else {}
+        return {"hot": resident - sum(cold.values()), **cold, "disk": len(self) - resident}
+
     def _create(self, ids_N: Ids, slots_N: Slots, missing_N: Slots) -> Slots:
+        if self._precision is not None:
+            self._precision.before_update(slots_N, len(missing_N))
         if not len(missing_N):
             return missing_N
         new_ids_N = ids_N[missing_N]
@@ -347,7 +380,7 @@ class Table:
         self.store.make_room(len(new_ids_N))
         new_slots_N = self._ram.insert(new_ids_N, self._ranking.now)  # the last step that can fail
         self._ranking.count(self._ram.statistics_S2[new_slots_N], 1)
-        scatter(self._ram.rows_SW, new_slots_N, row_NW)
+        self._rows.set(new_slots_N, row_NW)
         slots_N[missing_N] = new_slots_N
         self.rows_created += len(new_ids_N)
         return missing_N
@@ -357,7 +390,7 @@ class Table:
         out_N = np.empty(len(slots_N), np.float32)
         start = 0
         for part_N, block_ND in _parts(slots_N, blocks):
-            attribute(self._ram.rows_SW, part_N, block_ND, out_N[start : start + len(part_N)])
+            self._rows.attribute(part_N, block_ND, out_N[start : start + len(part_N)])
             start += len(part_N)
         return out_N
 
@@ -391,7 +424,7 @@ class Table:
 
     def _set(self, slots_N: Slots, blocks: Sequence[Rows]) -> None:
         for part_N, block_ND in _parts(slots_N, blocks):
-            scatter(self._ram.rows_SW, part_N, block_ND)
+            self._rows.set(part_N, block_ND)
         score.mark(self._ram.marks_S, slots_N, score.DIRTY, 0)
 
 

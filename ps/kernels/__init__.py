@@ -50,6 +50,7 @@ def warm_up() -> None:
     _warm_up_records(keys)
     _warm_up_policy(frozen_grads)
     _warm_up_score()
+    _warm_up_half()
     slots = np.arange(4)
     rows.pop_free(slots.copy(), rows.push_free(slots.copy(), -1, slots), slots[:0])
     hashing.group(np.zeros(4, np.int32), 1)
@@ -119,3 +120,18 @@ def _warm_up_score() -> None:
     score.select_met(statistics, marks, 0, 8, per_tick, cuts, cuts, slots.copy())
     score.mark(marks, slots, score.COPIED, score.DIRTY)
     score.pin(marks, slots, 1)
+
+
+def _warm_up_half() -> None:
+    """Rows of half precision are a table's own, and so are copies of what is written into them."""
+    import numpy as np
+
+    from ps.kernels import half, places
+
+    cold, wide, slots, ids = np.zeros((8, 6), np.uint16), np.zeros((4, 6), np.float32), np.arange(4), np.arange(4)
+    half.widen(cold, slots, wide, 2, 4)
+    half.gather_half(cold, slots, wide[:, :2].copy())
+    half.narrow(wide, slots, cold, 2, 4)
+    half.narrow(np.frombuffer(wide.tobytes(), np.float32).reshape(4, 6), slots, cold, 6, 0)  # values off the wire
+    places.split(np.zeros(8, np.uint32), slots, slots.copy(), slots.copy())
+    half.narrow_stochastic(wide, slots, cold, 2, 4, np.uint64(0), np.uint64(0), ids)

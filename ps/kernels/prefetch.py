@@ -18,8 +18,8 @@ from numba.extending import intrinsic
 AHEAD = 8
 """Rows asked for in advance: enough to cover the latency, few enough not to be evicted again before their turn."""
 
-LINE_FLOATS = 16
-"""float32 in a cache line."""
+LINE_FLOATS, LINE_HALVES = 16, 32
+"""float32, and 16-bit items, in a cache line."""
 
 
 @intrinsic
@@ -49,3 +49,15 @@ def prefetch_row(rows_SW: npt.NDArray[np.float32], slots_N: npt.NDArray[np.int64
             for j in range(0, width, LINE_FLOATS):
                 prefetch(rows_SW, first + j)
             prefetch(rows_SW, first + width - 1)  # rows start anywhere in a line: the last floats may lie in one more
+
+
+@njit(cache=True, nogil=True, inline="always")
+def prefetch_half_row(half_SW: npt.NDArray[np.uint16], slots_N: npt.NDArray[np.int64], i: int, items: int) -> None:
+    """The same for the first `items` of a row of 16-bit items."""
+    if i + AHEAD < len(slots_N):
+        slot = slots_N[i + AHEAD]
+        if slot >= 0:
+            first = slot * half_SW.shape[1]
+            for j in range(0, items, LINE_HALVES):
+                prefetch(half_SW, first + j)
+            prefetch(half_SW, first + items - 1)

@@ -44,9 +44,9 @@ from ps.shard.rising import Rising
 from ps.shard.staleness import Staleness
 from ps.shard.steps import Resolved, Steps
 from ps.shard.stream import Allocate, RowStream, plain
-from ps.storage.arena import Slots
 from ps.storage.budget import RamBudget, fitted
 from ps.storage.disk import Disk
+from ps.storage.rows import Slots
 from ps.storage.tier import Flags
 from ps.table import Table
 

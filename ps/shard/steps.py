@@ -15,7 +15,7 @@ import numpy as np
 
 from ps.errors import StepNotFound
 from ps.shard.requests import Rows, StepRef, TableIds
-from ps.storage.arena import Slots
+from ps.storage.rows import Slots
 from ps.storage.store import Fetch
 from ps.storage.tier import Flags, Ids, Records
 from ps.table import Table
@@ -85,7 +85,7 @@ class Resolved:
     def read_beside(self, records: Sequence[Records]) -> None:
         """Takes rows from disk that this pull reads and nobody else."""
         if any(map(len, records)):
-            self.beside = Beside(records, self.table.config.dim)
+            self.beside = Beside(records, self.table)
 
     def read(self, start: int, end: int, out_ND: Rows) -> None:
         """Values of ids [start, end). Looks up just these if none was looked up before."""
@@ -109,9 +109,9 @@ class Resolved:
 class Beside:
     """Rows of one table that were read from disk for one pull and stay there: a pull changes nothing."""
 
-    def __init__(self, records: Sequence[Records], dim: int) -> None:
+    def __init__(self, records: Sequence[Records], table: Table) -> None:
         ids_N = np.concatenate([part.ids_N for part in records])
-        values_ND = np.concatenate([part.rows_NB.view(np.float32)[:, :dim] for part in records])
+        values_ND = np.concatenate([table.values(part) for part in records])
         order_N = np.argsort(ids_N)
         self._ids_N, self._values_ND = ids_N[order_N], values_ND[order_N]
 

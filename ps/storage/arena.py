@@ -1,4 +1,4 @@
-"""Rows in RAM by id: an id index, one growing array of rows, and beside it the statistics of each row.
+"""Rows in RAM by id: an id index, rows (`ps.storage.rows` has their bytes), and beside them the statistics of each row.
 
 Slots never move. A slot is free for another id after `release` (the row goes on elsewhere; nobody holds the slot, for
 slots in use are pinned) or `discard` (the row is gone; `layout_epoch` rises, by which a holder of slots knows to look
@@ -11,38 +11,30 @@ them up again, and all pins end). No policy, no locks, no threads; the engine th
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from ps.kernels import score
-from ps.kernels.index import MAX_SLOT, IdIndex
+from ps.kernels.index import IdIndex
 from ps.kernels.rows import pop_free, push_free
-from ps.memory import ReservedArray, host_ram_bytes
+from ps.memory import ReservedArray
 from ps.storage.budget import RamBudget
+from ps.storage.rows import ArenaRows, Slots
 from ps.storage.tier import Flags, Ids, Records
-
-ROW_OVERHEAD_BYTES = 38
-"""What a row costs beside its own bytes."""
-
-Slots = npt.NDArray[np.int64]
 
 
 class Arena:
-    """Rows of `width` items of one dtype."""
+    """Rows of one table."""
 
-    def __init__(self, width: int, dtype: npt.DTypeLike, budget: RamBudget) -> None:
+    def __init__(self, rows: ArenaRows, budget: RamBudget) -> None:
         self.layout_epoch = 0
-        self.row_bytes = width * np.dtype(dtype).itemsize
-        max_rows = min(host_ram_bytes() // (self.row_bytes + ROW_OVERHEAD_BYTES), MAX_SLOT + 1)
+        self.rows = rows
         memory = budget.arrays
-        self._index = IdIndex(max_rows, memory)
-        self._rows = ReservedArray((width,), dtype, max_rows, memory)
-        self._ids = ReservedArray((), np.int64, max_rows, memory)
-        self._statistics = ReservedArray((2,), np.uint32, max_rows, memory)
-        self._marks = ReservedArray((), np.uint16, max_rows, memory)
-        self.room = budget.slots.join(self.row_bytes)
+        self._index = IdIndex(rows.max_rows, memory)
+        self._ids = ReservedArray((), np.int64, rows.max_rows, memory)
+        self._statistics = ReservedArray((2,), np.uint32, rows.max_rows, memory)
+        self._marks = ReservedArray((), np.uint16, rows.max_rows, memory)
+        self.room = budget.slots.join(rows.lengths[0])
         self._free = -1  # the slot given back last; in place of its id is the one given back before it, and so on
         self._n_free = 0
         self._used = 0  # slots below it have been given out at least once
@@ -61,12 +53,7 @@ class Arena:
         return self._n_free
 
     @property
-    def rows_SW(self) -> npt.NDArray[Any]:  # noqa: N802  an array, so its name carries its shape
-        """[slots, width]: rows of slots that are in use."""
-        return self._rows.array
-
-    @property
-    def statistics_S2(self) -> npt.NDArray[np.uint32]:  # noqa: N802
+    def statistics_S2(self) -> npt.NDArray[np.uint32]:  # noqa: N802  an array, so its name carries its shape
         """(score's bits, stamp) by slot."""
         return self._statistics.array
 
@@ -91,17 +78,20 @@ class Arena:
         self._index.find(ids_N, slots_N)
         return slots_N
 
-    def insert(self, ids_N: Ids, stamp: int) -> Slots:
+    def insert(self, ids_N: Ids, stamp: int, length: int | None = None) -> Slots:
         """Gives each id, all of them new and unique, a slot with score 0. The row's bytes are whatever was there.
 
-        Raises ResourceExhausted when memory is at its end, or for ids chosen to collide; then nothing has changed.
+        `length`: bytes of these rows, if they are not what new rows are. Raises ResourceExhausted when memory is at its
+        end, or for ids chosen to collide; then nothing has changed.
         """
         n = len(ids_N)
         reused = min(n, self._n_free)
         used = self._used + n - reused
         self.room.ask(n)
         self.room.open(used)
-        for array in (self._rows, self._ids, self._statistics, self._marks):
+        length = length or self.rows.lengths[0]
+        self.rows.make_room(used, n, length)
+        for array in (self._ids, self._statistics, self._marks):
             array.ensure(used)
         candidates_N = np.arange(self._used - reused, used)
         free = pop_free(self._ids.array, self._free, candidates_N[:reused])
@@ -109,6 +99,7 @@ class Arena:
         created = self._index.find_or_insert(ids_N, candidates_N, slots_N)
         assert created == n, "insert was given an id that has a row"
         self._free, self._n_free, self._used = free, self._n_free - reused, used
+        self.rows.place(slots_N, length)
         self._ids.array[slots_N] = ids_N
         self._statistics.array[slots_N] = (0, stamp)
         self._marks.array[slots_N] = score.USED
@@ -131,23 +122,25 @@ class Arena:
         self._erase(self._ids.array[slots_N])
 
     def read(self, ids_N: Ids) -> list[Records]:
-        """The rows of those ids that are here."""
+        """The rows of those ids that are here, one element for each length of row that occurs."""
         slots_N = self.find(ids_N)
-        return [self.records(slots_N[slots_N >= 0])]
+        return self.records(slots_N[slots_N >= 0])
 
-    def records(self, slots_N: Slots) -> Records:
-        """Copies of the rows in these slots."""
-        rows_NB = self._rows.array[slots_N].view(np.uint8).reshape(len(slots_N), self.row_bytes)
-        return Records(
-            self._ids.array[slots_N], rows_NB, self.scores_S2[slots_N, 0], self._statistics.array[slots_N, 1]
-        )
+    def records(self, slots_N: Slots) -> list[Records]:
+        """Copies of the rows in these slots, one element for each length of row that occurs."""
+        return [self._records(slots_N[here_N], rows_NB) for here_N, rows_NB in self.rows.copies(slots_N)]
 
     def write(self, records: Records) -> Slots:
-        """Takes rows in, also over older ones of the same id; returns their slots."""
+        """Takes rows in, also over older ones of the same id; returns their slots.
+
+        Raises ResourceExhausted, and then nothing has changed.
+        """
+        length = records.rows_NB.shape[1]
         slots_N = self.find(records.ids_N)
         missing_N = np.flatnonzero(slots_N < 0)
-        slots_N[missing_N] = self.insert(records.ids_N[missing_N], 0)
-        self._rows.array[slots_N] = records.rows_NB.view(self._rows.dtype)
+        self.rows.make_room(0, len(records), length)  # those that have a row may have one of another length
+        slots_N[missing_N] = self.insert(records.ids_N[missing_N], 0, length)
+        self.rows.put(slots_N, records.rows_NB)
         self.scores_S2[slots_N, 0] = records.scores_N
         self._statistics.array[slots_N, 1] = records.stamps_N
         return slots_N
@@ -155,22 +148,29 @@ class Arena:
     def memory_usage(self) -> dict[str, int]:
         """Bytes by purpose, committed whether in use or not."""
         return {
-            "rows": self._rows.committed_bytes,
+            "rows": self.rows.committed_bytes,
             "index": self._index.committed_bytes,
-            "metadata": sum(part.committed_bytes for part in (self._ids, self._statistics, self._marks)),
+            "metadata": self.rows.metadata_bytes
+            + sum(part.committed_bytes for part in (self._ids, self._statistics, self._marks)),
         }
 
     def close(self) -> None:
         """Gives the memory back. All pins end."""
         self.layout_epoch += 1
         self.room.close()
-        for part in (self._index, self._rows, self._ids, self._statistics, self._marks):
+        for part in (self._index, self.rows, self._ids, self._statistics, self._marks):
             part.close()
+
+    def _records(self, slots_N: Slots, rows_NB: npt.NDArray[np.uint8]) -> Records:
+        return Records(
+            self._ids.array[slots_N], rows_NB, self.scores_S2[slots_N, 0], self._statistics.array[slots_N, 1]
+        )
 
     def _erase(self, ids_N: Ids) -> Slots:
         slots_N = np.empty(len(ids_N), dtype=np.int64)
         erased = self._index.erase(ids_N, slots_N)
         if erased:
+            self.rows.free(slots_N)
             score.mark(self._marks.array, slots_N, 0, 0xFFFF)
             self._free = push_free(self._ids.array, self._free, slots_N)
             self._n_free += erased

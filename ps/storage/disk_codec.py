@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ps.kernels import records as kernels
 from ps.kernels.hashing import group, partitions
-from ps.storage.tier import Flags, Ids, Records
+from ps.storage.tier import Ids, Records, where
 
 PARTITIONS = 4096
 UNREADABLE = b""
@@ -91,14 +91,6 @@ def present(ids_N: Ids, values: Sequence[bytes | None]) -> tuple[Ids, Sequence[b
     return ids_N[here], [value for value in values if value is not None]
 
 
-def joined(parts: Iterable[Records]) -> list[Records]:
-    """One element for each length of row."""
-    by_length: dict[int, list[Records]] = {}
-    for records in parts:
-        by_length.setdefault(records.rows_NB.shape[1], []).append(records)
-    return [some[0] if len(some) == 1 else _concatenated(some) for some in by_length.values()]
-
-
 def _decode_some(ids_N: Ids, values: Iterable[bytes], length: int) -> tuple[Records, Ids]:
     """Values of one length: the sound rows, and the ids of the others."""
     values_NV = np.frombuffer(b"".join(values), np.uint8).reshape(len(ids_N), length)
@@ -106,23 +98,8 @@ def _decode_some(ids_N: Ids, values: Iterable[bytes], length: int) -> tuple[Reco
     scores_N, stamps_N, sound_N = np.empty(n, np.float32), np.empty(n, np.uint32), np.empty(n, np.bool_)
     rows_NB = np.empty((n, length - kernels.HEADER_BYTES), np.uint8)
     if kernels.decode_values(ids_N, values_NV, scores_N, stamps_N, rows_NB, sound_N):
-        return _selected(Records(ids_N, rows_NB, scores_N, stamps_N), sound_N), ids_N[~sound_N]
+        return where(Records(ids_N, rows_NB, scores_N, stamps_N), sound_N), ids_N[~sound_N]
     return Records(ids_N, rows_NB, scores_N, stamps_N), ids_N[:0]
-
-
-def _selected(records: Records, chosen_N: Flags) -> Records:
-    return Records(
-        records.ids_N[chosen_N], records.rows_NB[chosen_N], records.scores_N[chosen_N], records.stamps_N[chosen_N]
-    )
-
-
-def _concatenated(some: Sequence[Records]) -> Records:
-    return Records(
-        np.concatenate([records.ids_N for records in some]),
-        np.concatenate([records.rows_NB for records in some]),
-        np.concatenate([records.scores_N for records in some]),
-        np.concatenate([records.stamps_N for records in some]),
-    )
 
 
 def _split(block_NB: npt.NDArray[np.uint8]) -> list[bytes]:

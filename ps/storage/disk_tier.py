@@ -34,14 +34,13 @@ from ps.storage.disk_codec import (
     decode,
     encode,
     ids_of,
-    joined,
     key_order,
     keys_of,
     present,
 )
 from ps.storage.disk_errors import disk_error, is_corruption, translated
 from ps.storage.disk_options import write_options
-from ps.storage.tier import Ids, Records
+from ps.storage.tier import Ids, Records, by_length
 
 PIECE_ROWS = 2048
 """Rows that a thread reads at once: many enough to fill a batch get, few enough that threads take turns at RocksDB and
@@ -89,7 +88,7 @@ class DiskTier:
         Raises CorruptRow, which has the sound rows and the ids of the others, and DiskError.
         """
         pieces = self._by_piece(self._read_piece, ids_N)
-        found = joined(records for piece in pieces for records in piece.found)
+        found = by_length(records for piece in pieces for records in piece.found)
         corrupt_N = np.concatenate([piece.corrupt_N for piece in pieces]) if pieces else ids_N
         with self._lock:
             self.rows_read += sum(map(len, found))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ps.storage.arena import Arena, Slots
+from ps.storage.arena import Arena
 from ps.storage.cuts import Cuts
+from ps.storage.rows import Slots
 from ps.storage.tier import Ids, Records, where
 
 SWEEP_SLOTS = 1 << 15

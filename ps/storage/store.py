@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,18 +28,22 @@ from ps.errors import CorruptRow, InternalError, PsError
 from ps.kernels import score
 from ps.kernels.hashing import partitions
 from ps.kernels.records import HEADER_BYTES, KEY_BYTES
-from ps.storage.arena import Arena, Slots
+from ps.storage.arena import Arena
 from ps.storage.budget import READ_COPIES, RamBudget
 from ps.storage.disk_tier import DiskTier
 from ps.storage.dropped import Dropped
 from ps.storage.filter import IdFilter
 from ps.storage.purge import Purge, Slice
+from ps.storage.rows import Slots
 from ps.storage.tier import Flags, Ids, Records, where
 
 SEARCH_SLOTS = 1 << 16
 """Slots that one search for rows to demote looks at: 0.1 ms."""
 SEARCHES = 8
 """Made until one finds any: it may be that what is held is all there is for a while."""
+
+
+AsSeen = Callable[[Iterable[Records]], list[Records]]
 
 
 @dataclass
@@ -70,8 +74,8 @@ class Demotion:
     """Those whose slots are to be freed; some may be called off."""
     below_N: Ids
     """Those that have a row on disk afterwards."""
-    changed: Records
-    """Those that the disk does not have as they are."""
+    changed: list[Records]
+    """Those that the disk does not have as they are: of one length, so that they are written whole or not at all."""
     held: int
     """How many of them it has, in an older form."""
     written: threading.Event = field(default_factory=threading.Event)
@@ -87,8 +91,8 @@ class Demotion:
     def write(self) -> None:
         """Any thread: writes below. An error is kept for `Store.finish`."""
         try:
-            if len(self.changed):
-                self.disk.write(self.changed, self.held)
+            for records in self.changed:
+                self.disk.write(records, self.held)
         except PsError as error:
             self.error = error
         except Exception as error:  # noqa: BLE001  no memory, say: whatever it is, the rows are not below
@@ -105,9 +109,13 @@ class Demotion:
 class Store:
     """RAM over disk for one table."""
 
-    def __init__(self, ram: Arena, disk: DiskTier | None, budget: RamBudget, per_tick: np.uint32) -> None:
-        """`per_tick`: of the table's ranking."""
+    def __init__(
+        self, ram: Arena, disk: DiskTier | None, budget: RamBudget, per_tick: np.uint32, as_seen: AsSeen = list
+    ) -> None:
+        """`per_tick`: of the table's ranking. `as_seen`: what rows are where somebody looks at them, whatever their
+        bytes are by now."""
         self.ram = ram
+        self._as_seen = as_seen
         self._disk = disk
         self._below = IdFilter(memory=budget.filters) if disk is not None else None
         self._bodies = budget.bodies
@@ -164,7 +172,7 @@ class Store:
         wanted_N = ids_N[self._below.may_contain(ids_N)]
         if not len(wanted_N):
             return None
-        nbytes = len(wanted_N) * READ_COPIES * (self.ram.row_bytes + HEADER_BYTES)
+        nbytes = len(wanted_N) * READ_COPIES * (self.ram.rows.lengths[0] + HEADER_BYTES)
         self._bodies.hold(nbytes)
         fetch = Fetch(self._disk, wanted_N, self._next_fetch, self._removals, nbytes)
         self._next_fetch += 1
@@ -175,7 +183,8 @@ class Store:
         """What the fetch has read of rows that are still not in RAM."""
         if fetch.removals != self._removals:
             fetch.read()
-        return [where(records, self.find(records.ids_N) < 0) for records in map(self._dropped.alive, fetch.found)]
+        alive = map(self._dropped.alive, fetch.found)
+        return self._as_seen(where(records, self.find(records.ids_N) < 0) for records in alive)
 
     def install(self, fetch: Fetch) -> int:
         """Puts what was read into RAM; how many rows. Raises ResourceExhausted, and then nothing has changed."""
@@ -200,18 +209,22 @@ class Store:
         """Begins to move rows of rank `highest` or lower down, at most so many. One at a time; `finish` it."""
         if self._disk is None or self._below is None or self._writing is not None or self._dropped.pending:
             return None
-        slots_N = self._search(highest, most)
-        if not len(slots_N):
+        found_N = self._search(highest, most)
+        if not len(found_N):
             return None
-        marks_N = self.ram.marks_S[slots_N]
-        changed_N = slots_N[(marks_N & score.DIRTY != 0) | (marks_N & score.COPIED == 0)]
-        new_N = slots_N[marks_N & score.COPIED == 0]
+        as_below_N = self.ram.marks_S[found_N] & (score.DIRTY | score.COPIED) == score.COPIED
+        changed_N = found_N[~as_below_N]
+        changed = self._as_seen(self.ram.records(changed_N))
+        if len(changed) > 1:  # the others stay for another search
+            changed = [max(changed, key=len)]
+            changed_N = self.ram.find(changed[0].ids_N)
+        slots_N = np.concatenate([found_N[as_below_N], changed_N])
+        new_N = changed_N[self.ram.marks_S[changed_N] & score.COPIED == 0]
         for filter_ in self._filters():
             filter_.add(self.ram.ids_S[new_N])  # before the first of them can be missed in RAM
-        changed = self.ram.records(changed_N)
         score.mark(self.ram.marks_S, slots_N, score.GOING, score.DIRTY)  # after all that can fail
         ids_N = self.ram.ids_S[slots_N]
-        self._writing = Demotion(self._disk, slots_N, ids_N, ids_N, changed, len(changed) - len(new_N))
+        self._writing = Demotion(self._disk, slots_N, ids_N, ids_N, changed, len(changed_N) - len(new_N))
         return self._writing
 
     def finish(self, written: Demotion | Slice) -> PsError | None:
@@ -327,11 +340,11 @@ class Store:
         partition_S[self.ram.marks_S[: len(partition_S)] & score.USED == 0] = -1
         end = self._end_of_page(partition_S, first, n)
         here = self.ram.records(np.flatnonzero((partition_S >= first) & (partition_S < end)))
-        found = [self._dropped.alive(here)]
+        found = [self._dropped.alive(records) for records in here]
         if self.has_below and self._disk is not None:
             below = self._disk.partitions(first, end)
             found += [where(alive, self.find(alive.ids_N) < 0) for alive in map(self._dropped.alive, below)]
-        return found, end
+        return self._as_seen(found), end
 
     def _end_of_page(self, partition_S: npt.NDArray[np.int32], first: int, n: int) -> int:
         """Judged by the rows in RAM, of which every partition has about the same share."""
@@ -346,7 +359,7 @@ class Store:
             return {}
         return {
             "rows": len(self._disk),
-            "bytes": len(self._disk) * (HEADER_BYTES + KEY_BYTES + self.ram.row_bytes),
+            "bytes": len(self._disk) * (HEADER_BYTES + KEY_BYTES + self.ram.rows.lengths[0]),
             "rows_read": self._disk.rows_read,
             "rows_written": self._disk.rows_written,
             "bytes_read": self._disk.bytes_read,

@@ -6,7 +6,7 @@ gives and takes them in batches; ids are unique in a batch. It knows nothing of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,6 +73,14 @@ def joined(parts: Sequence[Records]) -> Records:
         np.concatenate([part.scores_N for part in parts]),
         np.concatenate([part.stamps_N for part in parts]),
     )
+
+
+def by_length(parts: Iterable[Records]) -> list[Records]:
+    """One element for each length of row."""
+    found: dict[int, list[Records]] = {}
+    for records in parts:
+        found.setdefault(records.rows_NB.shape[1], []).append(records)
+    return [some[0] if len(some) == 1 else joined(some) for some in found.values()]
 
 
 class Tier(Protocol):

@@ -10,7 +10,13 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import ps
+from ps.optim import update_rule
+from ps.storage.arena import Arena
+from ps.storage.budget import RamBudget
 from ps.storage.disk import Disk
+from ps.storage.mixed_rows import MixedRows
+from ps.storage.rows import ArenaRows, PlainRows
 from ps.storage.tier import Tier
 
 
@@ -32,4 +38,31 @@ def disk(row_bytes: tuple[int, ...]) -> Kind:
     return Kind(make, row_bytes)
 
 
-TIERS = {"disk": disk((24,)), "disk-two-lengths": disk((260, 130))}
+def arena(rows: Callable[[ps.TableConfig], ArenaRows], config: ps.TableConfig) -> Kind:
+    @contextmanager
+    def make(folder: Path) -> Iterator[Tier]:
+        tier = Arena(rows(config), RamBudget(ps.ServiceConfig()))
+        yield tier
+        tier.close()
+
+    probe = rows(config)
+    probe.close()
+    return Kind(make, tuple(probe.lengths))
+
+
+def ram() -> Kind:
+    return arena(lambda config: PlainRows(config, update_rule(config)), ps.TableConfig(name="t", dim=5))
+
+
+def ram_and_cold(**fields: object) -> Kind:
+    config = ps.TableConfig(name="t", dim=5, cold="fp16", **fields)
+    return arena(lambda config: MixedRows(config, update_rule(config)), config)
+
+
+TIERS = {
+    "ram": ram(),
+    "ram-cold": ram_and_cold(),
+    "ram-cold-rowwise": ram_and_cold(optimizer=ps.Adagrad(), cold_state="rowwise"),
+    "disk": disk((24,)),
+    "disk-two-lengths": disk((260, 130)),
+}

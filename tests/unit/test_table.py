@@ -218,7 +218,7 @@ class TableMachine(RuleBasedStateMachine):
         table = self.shard.tables["t"]
         assert len(table) == len(self.model.rows)
         ids = list(self.model.rows)
-        held = table._ram.rows_SW[table.find(np.array(ids, np.int64))]
+        held = table._rows.array_SW[table.find(np.array(ids, np.int64))]
         for row, expected in zip(held, self.model.rows.values(), strict=True):
             np.testing.assert_array_equal(row, expected)
 

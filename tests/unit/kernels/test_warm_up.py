@@ -9,12 +9,26 @@ from numba.core.dispatcher import Dispatcher
 
 import ps.kernels
 from ps.config import TableConfig
-from ps.kernels import admission, attribution, bloom, hashing, init, optim, records, rows, score, segments, unique
+from ps.kernels import (
+    admission,
+    attribution,
+    bloom,
+    half,
+    hashing,
+    init,
+    optim,
+    places,
+    records,
+    rows,
+    score,
+    segments,
+    unique,
+)
 from ps.table import Table
 
 from .strategies import frozen
 
-MODULES = [admission, attribution, bloom, hashing, init, optim, records, rows, score, segments, unique]
+MODULES = [admission, attribution, bloom, half, hashing, init, optim, places, records, rows, score, segments, unique]
 F32 = np.float32
 
 
@@ -55,18 +69,31 @@ def test_after_warm_up_a_push_and_a_pull_compile_nothing():
 
 def push_and_pull():
     """What a shard and a client do with arrays, for ids that the caller may write to and for ids off the wire."""
-    table = Table(TableConfig(name="t", dim=4))
+    for cold in ("none", "fp16"):
+        push_and_pull_a_table(Table(TableConfig(name="t", dim=4, cold=cold, hot_fraction=0.4, half_life_pushes=64)))
+
+
+def push_and_pull_a_table(table):
+    """Its rows change their precision, if there is more than one."""
     for wire in (np.copy, frozen):
         ids_N, counts_N = wire(np.arange(5)), wire(np.ones(5, np.uint32))
         grads_ND = wire(np.ones((5, 4), F32))
         unique.unique(ids_N)
         unique.has_duplicates(ids_N)
         rows.all_finite(grads_ND.reshape(-1))
-        slots_N = table.find(ids_N)
-        table.create_missing(ids_N, slots_N)
-        table.pin(slots_N, 1)
-        table.lookup(ids_N, slots_N, np.empty((5, 4), F32))
-        table.apply(slots_N, counts_N, [grads_ND])
-        table.pin(slots_N, -1)
+        for some_counts_N in (counts_N, wire(np.array([1, 1, 9, 9, 9], np.uint32)), counts_N):
+            slots_N = table.find(ids_N)
+            table.create_missing(ids_N, slots_N)
+            table.pin(slots_N, 1)
+            table.lookup(ids_N, slots_N, np.empty((5, 4), F32))
+            table.apply(slots_N, some_counts_N, [grads_ND])
+            table.lookup(ids_N, slots_N, np.empty((5, 4), F32))
+            table.sweep()
+            table.upsert(ids_N, [grads_ND])
+            table.pin(slots_N, -1)
+        table.page(0, 100)
+        if table.config.cold != "none":
+            assert table.stats()["rows_narrowed"]
+            assert table.stats()["rows_widened"]
         table.remove(ids_N)
     table.close()

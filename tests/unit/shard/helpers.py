@@ -68,7 +68,7 @@ def everything(shard: Shard, table: str) -> tuple[np.ndarray, np.ndarray, np.nda
             break
     ids_N, scores_N = np.concatenate(ids), np.concatenate(scores)
     order_N = np.argsort(ids_N)
-    rows_NW = shard.engine.run(lambda: held._ram.rows_SW[held.find(ids_N[order_N])])
+    rows_NW = shard.engine.run(lambda: held._rows.array_SW[held.find(ids_N[order_N])])
     return ids_N[order_N], rows_NW, scores_N[order_N]
 
 

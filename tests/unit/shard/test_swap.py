@@ -1,4 +1,7 @@
-"""Rows that go to disk and come back: a shard with a disk holds the same bytes as one without, whatever the timing."""
+"""Rows that go to disk and come back: a shard with a disk holds the same bytes as one without, whatever the timing.
+
+Also where rows change their precision: how far a shard has come with narrowing them shows nowhere.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 import ps
 from ps.shard import Shard, StepRef, TableIds
@@ -21,22 +25,28 @@ seeds = st.integers(0, 2**32)
 
 
 class Swapping(RuleBasedStateMachine):
-    """One history for two shards; only the first one swaps and prepares."""
+    """One history for two shards; only the first one swaps and prepares, and their sweeps are of different speed."""
 
-    bounds: ClassVar[dict[str, int]] = {}
-    """What rows are dropped by."""
+    table: ClassVar[dict[str, Any]] = {"optimizer": ps.Adam(lr=0.1)}
+    """Of what the table is made, and what rows are dropped by."""
 
-    @initialize(admission=st.sampled_from([ps.Always(), ps.CountThreshold(min_count=2), ps.Probability(p=0.5)]))
-    def start(self, admission: Any) -> None:
+    @initialize(
+        admission=st.sampled_from([ps.Always(), ps.CountThreshold(min_count=2), ps.Probability(p=0.5)]),
+        sweep_slots=st.sampled_from([1, 5, 1 << 16]),
+    )
+    def start(self, admission: Any, sweep_slots: int) -> None:
         self.folder = tempfile.TemporaryDirectory()
         config = ps.ServiceConfig(disk_path=Path(self.folder.name), disk_cache_bytes=1 << 20)
         self.swapping, self.plain = Shard(0, config), Shard(0)
         for shard in (self.swapping, self.plain):
             new_table(
-                **{"shard": shard, "optimizer": ps.Adam(lr=0.1), "initializer": ps.Normal()},
-                **{"half_life_pushes": 64, "swap_fraction": 0.7, "admission": admission, **self.bounds},
+                **{"shard": shard, "initializer": ps.Normal(), "admission": admission},
+                **{"half_life_pushes": 64, "swap_fraction": 0.7, **self.table},
                 importance=ps.Importance(attribution=0.5, recency=0.1, external=2),
             )
+            precision = shard.tables["t"]._precision
+            if precision is not None:
+                precision.sweep_slots = sweep_slots if shard is self.swapping else 2
         self.steps: dict[int, list[int]] = {}
         self.next_step = 1
 
@@ -80,7 +90,7 @@ class Swapping(RuleBasedStateMachine):
     def same_size(self) -> None:
         if hasattr(self, "plain"):
             tables = [shard.tables["t"] for shard in (self.swapping, self.plain)]
-            assert len(tables[0]) == len(tables[1]) <= self.bounds.get("max_rows_per_shard", 2 * IDS)
+            assert len(tables[0]) == len(tables[1]) <= self.table.get("max_rows_per_shard", 2 * IDS)
             assert [table.rows_evicted for table in tables] == [tables[0].rows_evicted] * 2
             assert [table.rows_expired for table in tables] == [tables[0].rows_expired] * 2
 
@@ -97,7 +107,8 @@ class Swapping(RuleBasedStateMachine):
             self.folder.cleanup()
 
     def _named(self, ids: Any) -> list[TableIds]:
-        return [TableIds("t", np.array(ids, np.int64))]
+        ids_N = np.array(ids, np.int64)
+        return [TableIds("t", ids_N, (1 + ids_N % 7 * (ids_N % 5)).astype(np.uint32))]
 
     def _push(self, swapping: Any, plain: Any, seed: int) -> None:
         (named,) = plain
@@ -124,23 +135,53 @@ class Swapping(RuleBasedStateMachine):
     def _whole_rows(self, shard: Shard, ids_N: np.ndarray) -> dict[int, tuple[bytes, bytes]]:
         """Value, state and statistics of every row, all of them in RAM by now."""
         table = shard.tables["t"]
-        slots_N = shard.engine.run(lambda: table.find(ids_N))
-        ram = table._ram
+        found = shard.engine.run(lambda: table.store._as_seen(table._ram.read(ids_N)))
         return {
-            int(id_): (ram.rows_SW[slot].tobytes(), ram.statistics_S2[slot].tobytes())
-            for id_, slot in zip(ids_N, slots_N, strict=True)
-            if slot >= 0
+            int(id_): (row_B.tobytes(), score.tobytes() + stamp.tobytes())
+            for records in found
+            for id_, row_B, score, stamp in zip(
+                records.ids_N, records.rows_NB, records.scores_N, records.stamps_N, strict=True
+            )
         }
+
+
+BOUNDS = {"max_rows_per_shard": 16, "expire_after_pushes": 16}
 
 
 class Evicting(Swapping):
     """The same, where rows are evicted for want of room and by age."""
 
-    bounds: ClassVar[dict[str, int]] = {"max_rows_per_shard": 16, "expire_after_pushes": 16}
+    table: ClassVar[dict[str, Any]] = {"optimizer": ps.Adam(lr=0.1), **BOUNDS}
 
 
-TestSwapping = Swapping.TestCase
-TestEvicting = Evicting.TestCase
-TestSwapping.settings = TestEvicting.settings = settings(
-    max_examples=40, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
-)
+class SwappingCold(Swapping):
+    """Most rows are cold."""
+
+    table: ClassVar[dict[str, Any]] = {"optimizer": ps.Adam(lr=0.1), "cold": "fp16", "hot_fraction": 0.3}
+
+
+class SwappingRowwise(Swapping):
+    """Cold rows have less state than hot ones."""
+
+    table: ClassVar[dict[str, Any]] = {
+        "optimizer": ps.Adagrad(lr=0.1),
+        "cold": "fp16",
+        "cold_state": "rowwise",
+        "hot_fraction": 0.5,
+    }
+
+
+class EvictingCold(Swapping):
+    """Both."""
+
+    table: ClassVar[dict[str, Any]] = {**SwappingCold.table, **BOUNDS}
+
+
+@pytest.mark.parametrize("machine", [Swapping, SwappingCold, SwappingRowwise, Evicting, EvictingCold])
+def test_a_disk_shows_nowhere(machine: type[Swapping]) -> None:
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=40, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )

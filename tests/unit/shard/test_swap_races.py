@@ -52,7 +52,7 @@ def store_of(shard: Shard, table: str = "t") -> Store:
 def quiet(shard: Shard, table: str = "t") -> None:
     """Waits until nothing is on its way; then nothing is held or open."""
     store = store_of(shard, table)
-    until(lambda: shard.engine.run(lambda: store._writing is None and not store._condemned and not store._open))
+    until(lambda: shard.engine.post(lambda: not (store._writing or store._condemned or store._open)).result())
     marks_S = store.ram.marks_S[: store.ram.slots_end]
     assert (marks_S < score.GOING).all()
 

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 import ps
 from ps.config import MIN_RAM_BYTES
 from ps.errors import ConfigError, ResourceExhausted
+from ps.optim import update_rule
 from ps.policy import placement
 from ps.storage.arena import Arena
 from ps.storage.budget import Part, RamBudget, Room, fitted, set_aside
 from ps.storage.filter import IdFilter
+from ps.storage.rows import PlainRows
 
 sizes = st.integers(MIN_RAM_BYTES, 1 << 40)
 disks = st.sampled_from([None, Path("/somewhere")])
@@ -113,12 +115,14 @@ def test_enough_slots_are_free_for_the_usual_request(room_rows, wanted, usual):
     assert left + min(usual, table.most()) <= table.most() or target == 0
 
 
-@pytest.mark.parametrize("row_floats", [65, 2])
-def test_an_arena_commits_no_more_than_its_budget(row_floats):
+@pytest.mark.parametrize("dim", [64, 1])
+def test_an_arena_commits_no_more_than_its_budget(dim):
     """Index and all, over thousands of ids that come and go."""
     budget = RamBudget(ps.ServiceConfig(ram_bytes=MIN_RAM_BYTES, disk_path="/somewhere"))
     limit = MIN_RAM_BYTES - budget.aside.total
-    arena, rng = Arena(row_floats, np.float32, budget), np.random.default_rng(0)
+    config = ps.TableConfig(name="t", dim=dim, optimizer=ps.RowwiseAdagrad())
+    rows, rng = PlainRows(config, update_rule(config), budget.arrays), np.random.default_rng(0)
+    arena = Arena(rows, budget)
 
     def fill() -> None:
         for start in range(0, 10**7, 5000):
@@ -127,7 +131,7 @@ def test_an_arena_commits_no_more_than_its_budget(row_floats):
     with pytest.raises(ResourceExhausted):
         fill()
     full = len(arena)
-    assert full > 0.9 * limit / (4 * row_floats + 46) - 5000
+    assert full > 0.9 * limit / (4 * (dim + 1) + 46) - 5000
     for start in range(10**7, 10**7 + 100 * 5000, 5000):  # turned over: the index must never hit a wall of its own
         arena.release(rng.choice(np.flatnonzero(arena.marks_S[: arena.slots_end]), 5000, replace=False))
         arena.insert(np.arange(start, start + 5000), 0)
