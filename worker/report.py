@@ -84,6 +84,7 @@ def where_rows_live(console: Console, client: Client) -> None:
 def _moves(shards: ShardStats) -> Table:
     """Rows that were used, and those that moved for it. Late: read from disk while a pull or a push waited."""
     keys = {"read": "rows_read", "updated": "rows_updated", "created": "rows_created"}
+    keys |= {"refused": "rows_refused", "evicted": "rows_evicted", "expired": "rows_expired"}
     keys |= {"raised": "rows_raised", "demoted": "rows_demoted", "late": "rows_late"}
     moves = Table("table", *keys, title="rows that were used, and that moved for it")
     for name in sorted({name for shard in shards for name in shard["tables"]}):

@@ -37,6 +37,22 @@ class RpcMetrics:
         self.active = Gauge("ps_rpc_active", "Calls in progress.", registry=registry)
 
 
+TABLE_COUNTERS = {
+    "rows_read": "Rows read by pulls.",
+    "rows_updated": "Rows updated by pushes.",
+    "rows_created": "Rows created.",
+    "rows_refused": "Ids without a row whose gradient was dropped: not admitted.",
+    "rows_evicted": "Rows dropped because there were more important ones.",
+    "rows_expired": "Rows dropped by age.",
+    "rows_raised": "Rows that came up from disk.",
+    "rows_demoted": "Rows that went down to disk.",
+    "rows_late": "Rows read from disk while a call waited.",
+    "rows_narrowed": "Rows that became half precision, in RAM.",
+    "rows_widened": "Rows of half precision that became float32.",
+}
+"""By table: the key in `Table.stats`, which is the metric's name too, and what it says."""
+
+
 class ShardCollector(Collector):
     """Reads the shard's counters at scrape time, on the engine thread, so that they belong to one moment."""
 
@@ -63,25 +79,18 @@ class ShardCollector(Collector):
     def _tables(self, stats: dict[str, Any]) -> Iterator[Metric]:
         rows = GaugeMetricFamily("ps_rows", "Rows that exist.", labels=["table", "tier"])
         held = GaugeMetricFamily("ps_bytes", "Bytes committed.", labels=["table", "tier", "purpose"])
-        read = CounterMetricFamily("ps_rows_read", "Rows read by pulls.", labels=["table"])
-        updated = CounterMetricFamily("ps_rows_updated", "Rows updated by pushes.", labels=["table"])
-        created = CounterMetricFamily("ps_rows_created", "Rows created.", labels=["table"])
-        raised = CounterMetricFamily("ps_rows_raised", "Rows that came up from disk.", labels=["table"])
-        demoted = CounterMetricFamily("ps_rows_demoted", "Rows that went down to disk.", labels=["table"])
-        late = CounterMetricFamily("ps_rows_late", "Rows read from disk while a call waited.", labels=["table"])
+        counters = {
+            key: CounterMetricFamily(f"ps_{key}", text, labels=["table"]) for key, text in TABLE_COUNTERS.items()
+        }
         for name, table in stats["tables"].items():
             for tier, n in table["rows"].items():
                 rows.add_metric([name, tier], n)
             for tier, purposes in table["bytes"].items():
                 for purpose, n in purposes.items():
                     held.add_metric([name, tier, purpose], n)
-            read.add_metric([name], table["rows_read"])
-            updated.add_metric([name], table["rows_updated"])
-            created.add_metric([name], table["rows_created"])
-            raised.add_metric([name], table["rows_raised"])
-            demoted.add_metric([name], table["rows_demoted"])
-            late.add_metric([name], table["rows_late"])
-        yield from (rows, held, read, updated, created, raised, demoted, late)
+            for key, counter in counters.items():
+                counter.add_metric([name], table[key])
+        yield from (rows, held, *counters.values())
 
     def _engine(self) -> Iterator[Metric]:
         engine = self._shard.engine

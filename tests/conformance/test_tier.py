@@ -10,7 +10,7 @@ import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ps.storage.tier import Records
 from tests.unit.kernels.strategies import id_values
@@ -71,19 +71,26 @@ def rows_read(tier, ids_N) -> dict[int, Row]:
 
 
 class AgainstADict(RuleBasedStateMachine):
-    """Writes, overwrites (with another length too), discards and reads, in any order."""
+    """Writes, overwrites (with another length too), discards, reads and restarts, in any order."""
 
     kind = next(iter(TIERS.values()))
 
     def __init__(self) -> None:
         super().__init__()
-        self.stack = ExitStack()
-        folder = self.stack.enter_context(tempfile.TemporaryDirectory())
-        self.tier = self.stack.enter_context(self.kind.make(Path(folder)))
+        self.folder = tempfile.TemporaryDirectory()
+        self.opened = ExitStack()
+        self.tier = self.opened.enter_context(self.kind.make(Path(self.folder.name)))
         self.expected: dict[int, Row] = {}
 
     def teardown(self) -> None:
-        self.stack.close()
+        self.opened.close()
+        self.folder.cleanup()
+
+    @precondition(lambda self: self.kind.again is not None)
+    @rule()
+    def restart(self) -> None:
+        self.opened.close()
+        self.tier = self.opened.enter_context(self.kind.again(Path(self.folder.name)))
 
     @rule(ids=ids_sets, seed=st.integers(0, 2**32), data=st.data())
     def write(self, ids, seed, data) -> None:

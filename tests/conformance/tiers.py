@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import ps
@@ -26,16 +27,18 @@ class Kind:
 
     make: Callable[[Path], AbstractContextManager[Tier]]
     row_bytes: tuple[int, ...]
+    again: Callable[[Path], AbstractContextManager[Tier]] | None = None
+    """How to open one again that was closed, if it outlives that."""
 
 
 def disk(row_bytes: tuple[int, ...]) -> Kind:
     @contextmanager
-    def make(folder: Path) -> Iterator[Tier]:
-        database = Disk(folder / "disk", cache_bytes=1 << 20, threads=2, write_buffer_bytes=1 << 20)
+    def make(folder: Path, fresh: bool = True) -> Iterator[Tier]:
+        database = Disk(folder / "disk", cache_bytes=1 << 20, threads=2, fresh=fresh, write_buffer_bytes=1 << 20)
         yield database.table("t", row_bytes)
         database.close()
 
-    return Kind(make, row_bytes)
+    return Kind(make, row_bytes, partial(make, fresh=False))
 
 
 def arena(rows: Callable[[ps.TableConfig], ArenaRows], config: ps.TableConfig) -> Kind:
