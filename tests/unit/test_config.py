@@ -74,6 +74,7 @@ def test_every_default_is_written_out() -> None:
     written = json.loads(ps.TableConfig(name="t", dim=4).to_json())
     assert set(written) == {"name", "dim", "optimizer", "initializer", "seed", "half_life_pushes", "swap_fraction"} | {
         *("importance", "admission", "max_rows_per_shard", "expire_after_pushes"),
+        *("cold", "cold_state", "hot_fraction"),
     }
     assert written["optimizer"]["kind"] == "rowwise_adagrad"
     assert written["initializer"] == {"kind": "uniform", "low": -0.05, "high": 0.05}
