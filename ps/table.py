@@ -250,8 +250,9 @@ class Table:
     def unchanged(self, ids_N: Ids, statistics_N2: npt.NDArray[np.uint32]) -> Flags:
         """True where there is a row in RAM and its statistics are these."""
         slots_N = self.find(ids_N)
-        same_N: Flags = (self._ram.statistics_S2[slots_N] == statistics_N2).all(axis=1)
-        return same_N & (slots_N >= 0)
+        same_N: Flags = slots_N >= 0
+        same_N[same_N] = (self._ram.statistics_S2[slots_N[same_N]] == statistics_N2[same_N]).all(axis=1)
+        return same_N
 
     def remove(self, ids_N: Ids) -> Flags:
         """Drops rows; they read as initial values again. True where a row existed."""

@@ -294,10 +294,8 @@ class Store:
         """Drops all rows of rank `highest` or lower with stamps below `stamp`, on every tier, at once."""
         self._dropped.cut(stamp, highest)
         writing = [self._writing] if isinstance(self._writing, Demotion) else []
-        for demotion in (
-            *self._condemned,
-            *writing,
-        ):  # the same ids may be there again, with other rows, before it ends
+        # before one ends, the same ids may be there again, with other rows
+        for demotion in (*self._condemned, *writing):
             demotion.call_off(self._dropped.among(demotion.slots_N, demotion.ids_N))
         if self._purge is not None:
             self._purge.start()

@@ -162,3 +162,9 @@ def test_a_full_disk_budget_is_shared_over_tables(tmp_path: Path) -> None:
         assert sum(len(table) * table.bytes_each for table in tables) <= 0.8 * (1 << 20)
         assert all(table.rows_evicted for table in tables)
         assert len(tables[0]) == pytest.approx(len(tables[1]), rel=0.3)
+
+
+def test_rows_that_were_never_there_are_not_unchanged(shard: Shard) -> None:
+    new_table(shard)
+    result = shard.remove(a_write(), ids_of("t", [1, 2]), np.zeros((2, 2), np.uint32))
+    assert result.existed_N.tolist() == [False, False]
