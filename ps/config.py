@@ -273,15 +273,15 @@ class ServiceConfig(_Frozen):
     ram_bytes: int | None = None
     """RAM that a shard's process may use above what it takes at its start, all counted; at least MIN_RAM_BYTES. Caches
     and limits below get at most a share of it (`ps.storage.budget`), rows what is left. With a disk the others go
-    there; without one a shard that is full refuses new rows. None: no bound but the host's memory."""
+    there; without one the least important ones are evicted. None: no bound but the host's memory."""
     disk_path: Path | None = None
     """Directory for rows on disk; None: all rows stay in RAM. Each shard has a folder of its own below it, which it
     empties at the start: scratch space. A relative path, and ~, are those of the host that the shard runs on."""
     disk_cache_bytes: Annotated[int, Field(ge=1 << 20)] = 64 << 20
     """RAM for RocksDB's blocks, indexes and filters."""
     disk_bytes: Annotated[int, Field(ge=1 << 20)] | None = None
-    """Room for all rows together, as they lie on disk; above it the least important ones are evicted, to nine tenths of
-    it. None: no bound."""
+    """Room on disk. Four fifths of it are for rows, the rest is for what RocksDB keeps until it compacts; when those
+    are full the least important rows are evicted, down to nine tenths. None: no bound."""
     drain_timeout_s: Positive = 10.0
     """How long a shard that is told to stop waits for calls in progress."""
     metrics: bool = True
@@ -296,6 +296,12 @@ class ServiceConfig(_Frozen):
                 "caches and write buffers need two thirds of that"
             )
         return ram_bytes
+
+    @model_validator(mode="after")
+    def _disk_bytes_need_a_disk(self) -> Self:
+        if self.disk_bytes is not None and self.disk_path is None:
+            raise ValueError(f"disk_bytes is {self.disk_bytes:,}, and there is no disk: set disk_path too")
+        return self
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:

@@ -120,6 +120,7 @@ BAD: list[tuple[Any, dict[str, Any], str]] = [
     (ps.Probability, {"p": 0}, "p: Input should be greater than 0 (got 0)"),
     (ps.Probability, {"p": 1.1}, "p"),
     (ps.TableConfig, {"name": "t", "dim": 4, "admission": {"kind": "never"}}, "admission"),
+    (ps.ServiceConfig, {"disk_bytes": 1 << 30}, "disk_path"),
     (ps.ServiceConfig, {"max_request": 3}, "max_request"),
     (ps.ServiceConfig, {"max_requests": 0}, "max_requests"),
     (ps.ServiceConfig, {"grpc_threads": 1}, "grpc_threads"),
