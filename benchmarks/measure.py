@@ -40,9 +40,9 @@ class Sizes:
     """Rows of the table that `swap` trains."""
     trace_accesses: int = 5_000_000
     """Accesses of the trace that `trace` replays."""
-    evict_samples: int = 1_000_000
+    evict_samples: int = 1_700_000
     """Samples that `evict` learns from, in each of its runs."""
-    evict_ids: int = 5_000_000
+    evict_ids: int = 20_000_000
     """Ids that they are drawn from."""
     starts: int = 5
     """Processes that `startup` starts."""

@@ -366,7 +366,8 @@ class Store:
 
     def memory_usage(self) -> dict[str, int]:
         """Bytes of RAM by purpose."""
-        return {**self.ram.memory_usage(), "filter": sum(filter_.nbytes for filter_ in self._filters())}
+        filters = sum(filter_.nbytes for filter_ in self._filters())
+        return {**self.ram.memory_usage(), **({"filter": filters} if filters else {})}
 
     def close(self) -> None:
         """Gives RAM back. What is under way may still end; the disk is for `Disk` to close or drop."""

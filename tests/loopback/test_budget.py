@@ -124,5 +124,5 @@ def test_without_a_disk_the_least_important_rows_make_room() -> None:
         assert not client.pull("t", too_many[:BATCH]).any()
         used = client.memory_usage()
         assert memory.now() == pytest.approx(used["total"], rel=0.05, abs=2 << 20)
-        assert set(used["tables"]["t"]["hot"]) == {"rows", "index", "metadata", "filter"}
+        assert set(used["tables"]["t"]["hot"]) == {"rows", "index", "metadata"}
         assert memory.peak < RAM * TOLERANCE
