@@ -10,10 +10,15 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+import torch
+
 import ps
 from ps.optim import update_rule
 from ps.storage.arena import Arena
 from ps.storage.budget import RamBudget
+from ps.storage.device_budget import DeviceBudget
+from ps.storage.device_rows import DeviceRows
 from ps.storage.disk import Disk
 from ps.storage.mixed_rows import MixedRows
 from ps.storage.rows import ArenaRows, PlainRows
@@ -26,6 +31,7 @@ class Kind:
 
     make: Callable[[Path], AbstractContextManager[Tier]]
     row_bytes: tuple[int, ...]
+    needs_gpu: bool = False
 
 
 def disk(row_bytes: tuple[int, ...]) -> Kind:
@@ -50,6 +56,20 @@ def arena(rows: Callable[[ps.TableConfig], ArenaRows], config: ps.TableConfig) -
     return Kind(make, tuple(probe.lengths))
 
 
+def device(name: str) -> Kind:
+    """Made when it is used: there may be no such device."""
+    config = ps.TableConfig(name="t", dim=5, optimizer=ps.Adagrad(), device=name)
+
+    @contextmanager
+    def make(folder: Path) -> Iterator[Tier]:
+        rows = DeviceRows(config, update_rule(config), DeviceBudget(None))
+        tier = Arena(rows, RamBudget(ps.ServiceConfig()))
+        yield tier
+        tier.close()
+
+    return Kind(make, (40,), needs_gpu=name == "cuda")
+
+
 def ram() -> Kind:
     return arena(lambda config: PlainRows(config, update_rule(config)), ps.TableConfig(name="t", dim=5))
 
@@ -63,6 +83,16 @@ TIERS = {
     "ram": ram(),
     "ram-cold": ram_and_cold(),
     "ram-cold-rowwise": ram_and_cold(optimizer=ps.Adagrad(), cold_state="rowwise"),
+    "device-torch-cpu": device("torch-cpu"),
+    "device-cuda": device("cuda"),
     "disk": disk((24,)),
     "disk-two-lengths": disk((260, 130)),
 }
+
+
+NEEDS_CUDA = (
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: torch.cuda.is_available() is false"),
+)
+NAMES = [pytest.param(name, marks=NEEDS_CUDA if kind.needs_gpu else ()) for name, kind in TIERS.items()]
+"""Of TIERS, those marked that need a device."""
