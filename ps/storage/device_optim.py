@@ -1,7 +1,7 @@
 """The optimizers on rows that torch holds: `ps.kernels.reference.optim`, in the same order, on the tensors' own device.
 
-float32; within 1e-6 of the reference, not to the bit: a device adds up and divides in an order of its own. Works by the
-methods of the tensors alone, so torch is not imported here.
+float32; within 1e-6 of the reference, not to the bit: devices add up in an order of their own, and torch's square roots
+and quotients may be one unit in the last place off. Works by the methods of the tensors, so torch is not imported here.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 
 import ps
 from ps.optim import update_rule
@@ -23,6 +22,7 @@ from ps.storage.disk import Disk
 from ps.storage.mixed_rows import MixedRows
 from ps.storage.rows import ArenaRows, PlainRows
 from ps.storage.tier import Tier
+from tests.devices import NEEDS_CUDA
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,5 @@ TIERS = {
     "disk-two-lengths": disk((260, 130)),
 }
 
-
-NEEDS_CUDA = (
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: torch.cuda.is_available() is false"),
-)
 NAMES = [pytest.param(name, marks=NEEDS_CUDA if kind.needs_gpu else ()) for name, kind in TIERS.items()]
 """Of TIERS, those marked that need a device."""
