@@ -76,7 +76,8 @@ class DeviceRows:
             return
         needed, row_bytes = slots_end - have, self._layout.row_bytes
         wanted = max(needed, have // GROWTH, CHUNK_BYTES // row_bytes)
-        n = max(needed, min(wanted, self._budget.left // row_bytes, self.max_rows - have))
+        left = min(self._budget.left, self._free_bytes() - SPARE_BYTES)
+        n = max(needed, min(wanted, left // row_bytes, self.max_rows - have))
         self._budget.take(n * row_bytes)
         try:
             self._chunks.append(self._allocate(n))
@@ -152,21 +153,29 @@ class DeviceRows:
         return 0
 
     def close(self) -> None:
-        """See `ArenaRows`. torch keeps the memory for other tables of this process."""
+        """See `ArenaRows`."""
+        import torch
+
         self._budget.give(self.committed_bytes)
         self._chunks.clear()
         self._starts = np.zeros(1, np.int64)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()  # it would be kept for this process, and not count as free
+
+    def _free_bytes(self) -> int:
+        """Of the device's memory."""
+        import torch
+
+        return torch.cuda.mem_get_info(self._device)[0] if self._device.type == "cuda" else 1 << 62
 
     def _allocate(self, n: int) -> torch.Tensor:
         import torch
 
-        nbytes = n * self._layout.row_bytes
+        nbytes, free = n * self._layout.row_bytes, self._free_bytes()
+        if free < nbytes + SPARE_BYTES:
+            raise self._no_room(nbytes, free)
         if self._device.type == "cpu":
             memory.HOST.take(nbytes)
-        else:
-            free, _ = torch.cuda.mem_get_info(self._device)
-            if free < nbytes + SPARE_BYTES:
-                raise self._no_room(nbytes, free)
         try:
             return torch.empty((n, self._layout.width), dtype=torch.float32, device=self._device)
         except torch.cuda.OutOfMemoryError as error:  # another process was faster

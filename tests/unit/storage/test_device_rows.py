@@ -174,7 +174,8 @@ def test_tables_share_gpu_bytes_to_the_last_row_and_what_would_pass_it_changes_n
     assert refused.value.retry_after_s is None
     assert len(other) == other.rows.committed_bytes == 0
     assert budget.device.used == one.rows.committed_bytes
-    other.insert(np.arange(fits), 0)
+    other.insert(np.arange(fits - 5), 0)
+    other.insert(np.arange(fits - 5, fits), 0)  # a chunk of a quarter would not fit any more
     assert limit - row_bytes < budget.device.used <= limit
     rows_NB = np.full((1, row_bytes), 7, np.uint8)
     with pytest.raises(ResourceExhausted, match="gpu_bytes"):
@@ -184,6 +185,19 @@ def test_tables_share_gpu_bytes_to_the_last_row_and_what_would_pass_it_changes_n
     other.insert(np.array([-1]), 0)
     other.close()
     assert budget.device.used == 0
+
+
+def test_a_device_that_is_nearly_full_gives_what_is_needed_and_keeps_room_to_work(monkeypatch):
+    """What CUDA would say of its free memory is given here: it is the one thing that tensors in RAM do not have."""
+    rows = new_rows(config(optimizer=ps.SGD()))
+    rows.make_room(1_000_000, 0, rows.lengths[0])
+    monkeypatch.setattr(rows, "_free_bytes", lambda: device_rows.SPARE_BYTES + 100 * rows.lengths[0])
+    rows.make_room(1_000_010, 0, rows.lengths[0])
+    assert rows.committed_bytes == 1_000_100 * rows.lengths[0], "not a quarter more"
+    with pytest.raises(ResourceExhausted, match="on the device, which has .* free"):
+        rows.make_room(1_000_201, 0, rows.lengths[0])
+    assert rows.committed_bytes == rows._budget.used == 1_000_100 * rows.lengths[0]
+    rows.close()
 
 
 def test_rows_on_a_device_take_slots_of_the_ram_budget_and_no_rows():
