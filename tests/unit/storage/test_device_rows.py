@@ -194,7 +194,7 @@ def test_a_device_that_is_nearly_full_gives_what_is_needed_and_keeps_room_to_wor
     monkeypatch.setattr(rows, "_free_bytes", lambda: device_rows.SPARE_BYTES + 100 * rows.lengths[0])
     rows.make_room(1_000_010, 0, rows.lengths[0])
     assert rows.committed_bytes == 1_000_100 * rows.lengths[0], "not a quarter more"
-    with pytest.raises(ResourceExhausted, match="on the device, which has .* free"):
+    with pytest.raises(ResourceExhausted, match=r"on the device, which has .* free"):
         rows.make_room(1_000_201, 0, rows.lengths[0])
     assert rows.committed_bytes == rows._budget.used == 1_000_100 * rows.lengths[0]
     rows.close()
