@@ -26,7 +26,7 @@ DRIFT = 0.5
 NEVER = 10**12
 ORDERS = {
     "unlimited": ps.TableConfig(name=TABLE, dim=DIM),
-    "importance": ps.TableConfig(name=TABLE, dim=DIM, half_life_pushes=400),
+    "importance": ps.TableConfig(name=TABLE, dim=DIM, half_life_pushes=150),
     "lru": ps.TableConfig(name=TABLE, dim=DIM, importance=ps.Importance(frequency=0, recency=1)),
     "lfu": ps.TableConfig(name=TABLE, dim=DIM, half_life_pushes=NEVER),
 }

@@ -225,6 +225,9 @@ class TableConfig(_Frozen):
     hot_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of all rows, the most important ones, that are float32 in a table with `cold`. Raise it where rounding
     costs accuracy. New rows are float32 until about half_life_pushes / 64 pushes later."""
+    device: Literal["cpu", "cuda", "torch-cpu"] = "cpu"
+    """Where the rows that are not on disk are. `cuda`: in the memory of the GPU that torch sees where the shard runs,
+    updated there; index and statistics stay in RAM. `torch-cpu`: what `cuda` does, on tensors in RAM: for tests."""
     importance: Importance = Importance()
     """Which rows stay: decides what goes to disk and what is evicted."""
     admission: Admission = Always()
@@ -234,6 +237,15 @@ class TableConfig(_Frozen):
     budgets of the shard allow."""
     expire_after_pushes: Annotated[int, Field(ge=16)] | None = None
     """Rows that this many pushes of the table have left alone are dropped (to a sixteenth more). None: never."""
+
+    @model_validator(mode="after")
+    def _cold_rows_are_in_ram(self) -> Self:
+        if self.cold != "none" and self.device != "cpu":
+            raise ValueError(
+                f"cold {self.cold!r} does not go together with device {self.device!r} yet: rows of half precision are "
+                "trained on the CPU; take cold 'none' or device 'cpu'"
+            )
+        return self
 
     @model_validator(mode="after")
     def _cold_state_fits_the_optimizer(self) -> Self:
@@ -274,6 +286,9 @@ class ServiceConfig(_Frozen):
     """RAM that a shard's process may use above what it takes at its start, all counted; at least MIN_RAM_BYTES. Caches
     and limits below get at most a share of it (`ps.storage.budget`), rows what is left. With a disk the others go
     there; without one the least important ones are evicted. None: no bound but the host's memory."""
+    gpu_bytes: Annotated[int, Field(ge=1 << 20)] | None = None
+    """Bytes of rows that a shard may hold on a GPU, over its tables with `device: cuda`; what would pass it is refused.
+    What torch needs to work with comes on top, some hundred MiB. None: no bound but the GPU's memory."""
     disk_path: Path | None = None
     """Directory for rows on disk; None: all rows stay in RAM. Each shard has a folder of its own below it, which it
     empties at the start: scratch space. A relative path, and ~, are those of the host that the shard runs on."""

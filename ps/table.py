@@ -15,7 +15,7 @@ from ps.errors import DimensionMismatch, InvalidArgument, LengthMismatch, TableN
 from ps.initializer import RowInitializer
 from ps.kernels import score
 from ps.kernels.records import HEADER_BYTES, KEY_BYTES
-from ps.optim import update_rule
+from ps.optim import UpdateRule, update_rule
 from ps.policy import eviction, placement
 from ps.policy.admission import gate_of
 from ps.policy.importance import Signals
@@ -23,9 +23,10 @@ from ps.policy.ranking import EVERY_RANK, Ranking
 from ps.precision import Precision
 from ps.storage.arena import Arena
 from ps.storage.budget import SLOT_BYTES, RamBudget
+from ps.storage.device_rows import DeviceRows
 from ps.storage.disk import Disk
 from ps.storage.mixed_rows import MixedRows
-from ps.storage.rows import PlainRows, Slots
+from ps.storage.rows import ArenaRows, PlainRows, Slots
 from ps.storage.store import Demotion, Store
 from ps.storage.tier import Flags, Ids, Records, RowLayout, joined, where
 
@@ -68,12 +69,9 @@ class Table:
         self._layout = RowLayout(config.dim, self._rule.state_width)
         self._ranking = Ranking(config.half_life_pushes, config.expire_after_pushes)
         self._precision: Precision | None = None
-        if config.cold == "none":
-            self._rows: PlainRows | MixedRows = PlainRows(config, self._rule, budget.arrays)
-            self._ram = Arena(self._rows, budget)
-        else:
-            self._rows = MixedRows(config, self._rule, budget.arrays)
-            self._ram = Arena(self._rows, budget)
+        self._rows: ArenaRows = _rows_of(config, self._rule, budget)
+        self._ram = Arena(self._rows, budget)
+        if isinstance(self._rows, MixedRows):
             self._precision = Precision(config.hot_fraction, self._ram, self._rows, self._ranking)
         self._slice_bytes = budget.slice_bytes
         below = disk.table(config.name, self._rows.lengths) if disk else None
@@ -102,7 +100,9 @@ class Table:
     @property
     def bytes_each(self) -> int:
         """Bytes that a row takes: on disk with its key and header, in RAM with all that belongs to its slot."""
-        return self._layout.row_bytes + (KEY_BYTES + HEADER_BYTES if self.has_disk else SLOT_BYTES)
+        if self.has_disk:
+            return self._layout.row_bytes + KEY_BYTES + HEADER_BYTES
+        return self._rows.ram_bytes + SLOT_BYTES
 
     @property
     def layout_epoch(self) -> int:
@@ -333,7 +333,8 @@ class Table:
         return self._ranking.decayed(records.scores_N, records.stamps_N)
 
     def memory_usage(self) -> dict[str, dict[str, int]]:
-        """Bytes by tier and purpose. What cold rows have in common with hot ones, their index too, counts as hot."""
+        """Bytes by tier and purpose: "device_rows" of the device, all others of RAM. What cold rows have in common with
+        hot ones, their index too, counts as hot."""
         admission = {} if self._gate is None else {"admission": self._gate.nbytes}
         cold = {"cold": {"rows": self._rows.half_bytes}} if isinstance(self._rows, MixedRows) else {}
         return {"hot": {**self.store.memory_usage(), **admission}, **cold}
@@ -427,6 +428,15 @@ class Table:
         for part_N, block_ND in _parts(slots_N, blocks):
             self._rows.set(part_N, block_ND)
         score.mark(self._ram.marks_S, slots_N, score.DIRTY, 0)
+
+
+def _rows_of(config: TableConfig, rule: UpdateRule, budget: RamBudget) -> ArenaRows:
+    """Raises ConfigError where the table's device is not to be had."""
+    if config.device != "cpu":
+        return DeviceRows(config, rule, budget.device)
+    if config.cold != "none":
+        return MixedRows(config, rule, budget.arrays)
+    return PlainRows(config, rule, budget.arrays)
 
 
 def _counts(counts_N: Counts | None, positions_M: Slots) -> Counts:

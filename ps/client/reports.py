@@ -18,6 +18,9 @@ from ps.wire.routing import Routing
 ShardStats = Sequence[Mapping[str, Any]]
 """`Shard.stats()` of every shard, in the order of the routing table."""
 
+ON_DEVICE = "device_rows"
+"""The purpose of bytes that are on a GPU and not in RAM."""
+
 
 def shard_stats(connection: Connection, deadline: Deadline) -> list[dict[str, Any]]:
     """Asks all shards at once. A shard that has lost its rows answers too, and says so: `state_lost`."""
@@ -42,8 +45,8 @@ def sizes(table: str, shards: ShardStats) -> list[int]:
 
 
 def memory_usage(shards: ShardStats) -> dict[str, Any]:
-    """Bytes: {"tables": {table: {tier: {purpose: n}}}, "outside_tables": {purpose: n}, "total": n}. Raises
-    StateLost."""
+    """Bytes: {"tables": {table: {tier: {purpose: n}}}, "outside_tables": {purpose: n}, "total": n}; the total is
+    of RAM, without ON_DEVICE. Raises StateLost."""
     _check_state(shards)
     tables: dict[str, dict[str, dict[str, int]]] = {}
     outside: dict[str, int] = {}
@@ -52,7 +55,13 @@ def memory_usage(shards: ShardStats) -> dict[str, Any]:
             for tier, purposes in table["bytes"].items():
                 _add(tables.setdefault(name, {}).setdefault(tier, {}), purposes)
         _add(outside, shard["bytes"])
-    in_tables = sum(sum(purposes.values()) for tiers in tables.values() for purposes in tiers.values())
+    in_tables = sum(
+        n
+        for tiers in tables.values()
+        for purposes in tiers.values()
+        for purpose, n in purposes.items()
+        if purpose != ON_DEVICE
+    )
     return {"tables": tables, "outside_tables": outside, "total": in_tables + sum(outside.values())}
 
 
@@ -64,7 +73,7 @@ class TierShare:
     tier: str
     rows: int
     nbytes: int
-    """Of RAM with all that belongs to the rows; of disk, of keys and values."""
+    """Of RAM, or of RAM and the device, with all that belongs to the rows; of disk, of keys and values."""
 
 
 def tiers(shards: ShardStats) -> list[TierShare]:

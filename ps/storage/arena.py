@@ -1,4 +1,4 @@
-"""Rows in RAM by id: an id index, rows (`ps.storage.rows` has their bytes), and beside them the statistics of each row.
+"""Rows by id: an id index, rows (`ps.storage.rows` has their bytes), and beside them the statistics of each row.
 
 Slots never move. A slot is free for another id after `release` (the row goes on elsewhere; nobody holds the slot, for
 slots in use are pinned) or `discard` (the row is gone; `layout_epoch` rises, by which a holder of slots knows to look
@@ -34,7 +34,7 @@ class Arena:
         self._ids = ReservedArray((), np.int64, rows.max_rows, memory)
         self._statistics = ReservedArray((2,), np.uint32, rows.max_rows, memory)
         self._marks = ReservedArray((), np.uint16, rows.max_rows, memory)
-        self.room = budget.slots.join(rows.lengths[0])
+        self.room = budget.slots.join(rows.ram_bytes)
         self._free = -1  # the slot given back last; in place of its id is the one given back before it, and so on
         self._n_free = 0
         self._used = 0  # slots below it have been given out at least once
@@ -148,7 +148,7 @@ class Arena:
     def memory_usage(self) -> dict[str, int]:
         """Bytes by purpose, committed whether in use or not."""
         return {
-            "rows": self.rows.committed_bytes,
+            self.rows.purpose: self.rows.committed_bytes,
             "index": self._index.committed_bytes,
             "metadata": self.rows.metadata_bytes
             + sum(part.committed_bytes for part in (self._ids, self._statistics, self._marks)),

@@ -20,6 +20,7 @@ from ps.errors import ResourceExhausted
 from ps.kernels.index import SPARE_SEGMENTS
 from ps.kernels.segments import LINE_BYTES, LINES
 from ps.policy import placement
+from ps.storage.device_budget import DeviceBudget
 
 HUGE_PAGES_FROM = 4 << 30
 """A smaller budget does without: arrays grow by pages then, not by 2 MiB each."""
@@ -239,6 +240,7 @@ class RamBudget:
         self._rows_bytes = rows
         self.slots = Room(rows, config.disk_path is not None)
         self.arrays = Part(rows, "rows and their index", huge)
+        self.device = DeviceBudget(config.gpu_bytes)
         self.filters = Part(None if limit is None else aside.filters, "the filters of ids on disk", huge)
         self.bodies = Part(None if limit is None else aside.bodies, "messages under way")
         self.slice_bytes = placement.SLICE_BYTES if limit is None else min(placement.SLICE_BYTES, limit // 256)

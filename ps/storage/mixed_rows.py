@@ -39,12 +39,15 @@ BLOCK_BYTES = 256 << 10
 class MixedRows:
     """`ps.storage.rows.ArenaRows` of float32 and of half precision."""
 
+    purpose = "rows"
+
     def __init__(self, config: TableConfig, rule: UpdateRule, memory: Memory | None = None) -> None:
         full, self.layout = RowLayout(config.dim, rule.state_width), half_layout(config)
         self._dim = config.dim
         self._initializer = RowInitializer.of(config)
         self._rule, self._cold_rule = rule, update_rule(cold_config(config))
         self.lengths = [full.row_bytes, self.layout.row_bytes]
+        self.ram_bytes = full.row_bytes
         self.max_rows = min(max_rows(self.layout.row_bytes + 8), int(HALF))
         self._places = ReservedArray((), np.uint32, self.max_rows, memory)
         self._full = Pool(full.width, np.float32, max_rows(full.row_bytes + 8), memory)

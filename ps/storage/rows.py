@@ -1,6 +1,7 @@
 """What the rows of an arena are made of, by slot: the bytes of values and state, and the arithmetic on them.
 
-Here, for tables whose rows are all float32: a row lies at its slot. `ps.storage.mixed_rows` has those of two lengths.
+Here, for tables whose rows are all float32: a row lies at its slot. `ps.storage.mixed_rows` has those of two lengths,
+`ps.storage.device_rows` those on a GPU.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ class ArenaRows(Protocol):
     """More cannot be asked for."""
     lengths: list[int]
     """Bytes that a row may have; those of a new one first."""
+    ram_bytes: int
+    """Those of a new one that are in RAM."""
+    purpose: str
+    """What `committed_bytes` are called where memory is explained: "rows" if they are in RAM."""
 
     def make_room(self, slots_end: int, rows: int, length: int) -> None:
         """So that so many rows of that length can be placed, in slots below `slots_end`. Raises ResourceExhausted."""
@@ -83,11 +88,14 @@ class ArenaRows(Protocol):
 class PlainRows:
     """float32 rows, each at its slot."""
 
+    purpose = "rows"
+
     def __init__(self, config: TableConfig, rule: UpdateRule, memory: Memory | None = None) -> None:
         self._layout = RowLayout(config.dim, rule.state_width)
         self._initializer = RowInitializer.of(config)
         self._rule = rule
         self.lengths = [self._layout.row_bytes]
+        self.ram_bytes = self._layout.row_bytes
         self.max_rows = max_rows(self._layout.row_bytes)
         self._rows = ReservedArray((self._layout.width,), np.float32, self.max_rows, memory)
 

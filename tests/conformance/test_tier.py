@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from ps.storage.tier import Records
 from tests.unit.kernels.strategies import id_values
 
-from .tiers import TIERS
+from .tiers import NAMES, TIERS
 
 Row = tuple[bytes, bytes, int]
 """The bytes of the row and of its score (which may be NaN), and the stamp."""
@@ -117,14 +117,14 @@ class AgainstADict(RuleBasedStateMachine):
         assert len(self.tier) == len(self.expected)
 
 
-@pytest.mark.parametrize("name", TIERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_tier_is_a_dict(name):
     machine = type("Machine", (AgainstADict,), {"kind": TIERS[name]})
     settings = hypothesis.settings(max_examples=25, stateful_step_count=20, deadline=None)
     hypothesis.stateful.run_state_machine_as_test(machine, settings=settings)
 
 
-@pytest.fixture(params=TIERS)
+@pytest.fixture(params=NAMES)
 def kind(request):
     return TIERS[request.param]
 

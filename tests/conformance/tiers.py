@@ -11,14 +11,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 import ps
 from ps.optim import update_rule
 from ps.storage.arena import Arena
 from ps.storage.budget import RamBudget
+from ps.storage.device_budget import DeviceBudget
+from ps.storage.device_rows import DeviceRows
 from ps.storage.disk import Disk
 from ps.storage.mixed_rows import MixedRows
 from ps.storage.rows import ArenaRows, PlainRows
 from ps.storage.tier import Tier
+from tests.devices import NEEDS_CUDA
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class Kind:
     row_bytes: tuple[int, ...]
     again: Callable[[Path], AbstractContextManager[Tier]] | None = None
     """How to open one again that was closed, if it outlives that."""
+    needs_gpu: bool = False
 
 
 def disk(row_bytes: tuple[int, ...]) -> Kind:
@@ -53,6 +59,20 @@ def arena(rows: Callable[[ps.TableConfig], ArenaRows], config: ps.TableConfig) -
     return Kind(make, tuple(probe.lengths))
 
 
+def device(name: str) -> Kind:
+    """Made when it is used: there may be no such device."""
+    config = ps.TableConfig(name="t", dim=5, optimizer=ps.Adagrad(), device=name)
+
+    @contextmanager
+    def make(folder: Path) -> Iterator[Tier]:
+        rows = DeviceRows(config, update_rule(config), DeviceBudget(None))
+        tier = Arena(rows, RamBudget(ps.ServiceConfig()))
+        yield tier
+        tier.close()
+
+    return Kind(make, (40,), needs_gpu=name == "cuda")
+
+
 def ram() -> Kind:
     return arena(lambda config: PlainRows(config, update_rule(config)), ps.TableConfig(name="t", dim=5))
 
@@ -66,6 +86,11 @@ TIERS = {
     "ram": ram(),
     "ram-cold": ram_and_cold(),
     "ram-cold-rowwise": ram_and_cold(optimizer=ps.Adagrad(), cold_state="rowwise"),
+    "device-torch-cpu": device("torch-cpu"),
+    "device-cuda": device("cuda"),
     "disk": disk((24,)),
     "disk-two-lengths": disk((260, 130)),
 }
+
+NAMES = [pytest.param(name, marks=NEEDS_CUDA if kind.needs_gpu else ()) for name, kind in TIERS.items()]
+"""Of TIERS, those marked that need a device."""

@@ -74,7 +74,7 @@ def test_every_default_is_written_out() -> None:
     written = json.loads(ps.TableConfig(name="t", dim=4).to_json())
     assert set(written) == {"name", "dim", "optimizer", "initializer", "seed", "half_life_pushes", "swap_fraction"} | {
         *("importance", "admission", "max_rows_per_shard", "expire_after_pushes"),
-        *("cold", "cold_state", "hot_fraction"),
+        *("cold", "cold_state", "hot_fraction", "device"),
     }
     assert written["optimizer"]["kind"] == "rowwise_adagrad"
     assert written["initializer"] == {"kind": "uniform", "low": -0.05, "high": 0.05}
@@ -121,6 +121,13 @@ BAD: list[tuple[Any, dict[str, Any], str]] = [
     (ps.Probability, {"p": 1.1}, "p"),
     (ps.TableConfig, {"name": "t", "dim": 4, "admission": {"kind": "never"}}, "admission"),
     (ps.ServiceConfig, {"disk_bytes": 1 << 30}, "disk_path"),
+    (ps.TableConfig, {"name": "t", "dim": 4, "device": "cuda:1"}, "device"),
+    (
+        ps.TableConfig,
+        {"name": "t", "dim": 4, "device": "cuda", "cold": "fp16"},
+        "cold 'fp16' does not go together with",
+    ),
+    (ps.ServiceConfig, {"gpu_bytes": 1000}, "gpu_bytes"),
     (ps.ServiceConfig, {"max_request": 3}, "max_request"),
     (ps.ServiceConfig, {"max_requests": 0}, "max_requests"),
     (ps.ServiceConfig, {"grpc_threads": 1}, "grpc_threads"),
