@@ -37,10 +37,18 @@ class Dropped:
         slots_N = self._ram.find(ids_N)
         if self.pending:
             found_N = np.flatnonzero(slots_N >= 0)
-            met_N = found_N[self.cuts.met(self._ram.statistics_S2[slots_N[found_N]])]
-            self._ram.release(slots_N[met_N])
-            slots_N[met_N] = -1
+            met_N = self.cuts.met(self._ram.statistics_S2[slots_N[found_N]])
+            self._ram.release(slots_N[found_N[met_N]])
+            slots_N[found_N[met_N]] = -1
         return slots_N
+
+    def living(self, slots_N: Slots) -> Slots:
+        """Of slots with rows, those whose rows were not dropped; the others are freed."""
+        if not self.pending:
+            return slots_N
+        met_N = self.cuts.met(self._ram.statistics_S2[slots_N])
+        self._ram.release(slots_N[met_N])
+        return slots_N[~met_N]
 
     def among(self, slots_N: Slots, ids_N: Ids) -> Ids:
         """Which of the ids, last seen in those slots, are dropped, or not there any more."""

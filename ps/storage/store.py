@@ -207,9 +207,9 @@ class Store:
 
     def demote(self, highest: int, most: int) -> Demotion | None:
         """Begins to move rows of rank `highest` or lower down, at most so many. One at a time; `finish` it."""
-        if self._disk is None or self._below is None or self._writing is not None or self._dropped.pending:
+        if self._disk is None or self._below is None or self._writing is not None:
             return None
-        found_N = self._search(highest, most)
+        found_N = self._dropped.living(self._search(highest, most))
         if not len(found_N):
             return None
         as_below_N = self.ram.marks_S[found_N] & (score.DIRTY | score.COPIED) == score.COPIED

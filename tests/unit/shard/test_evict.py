@@ -168,3 +168,33 @@ def test_rows_that_were_never_there_are_not_unchanged(shard: Shard) -> None:
     new_table(shard)
     result = shard.remove(a_write(), ids_of("t", [1, 2]), np.zeros((2, 2), np.uint32))
     assert result.existed_N.tolist() == [False, False]
+
+
+def test_an_eviction_counts_as_one_push_of_time(shard: Shard) -> None:
+    new_table(shard, max_rows_per_shard=100, half_life_pushes=6400)
+    for start in range(0, 5000, 50):
+        push_ones(shard, range(start, start + 50))
+    table = shard.tables["t"]
+    assert table.rows_evicted > 4000
+    assert table._ranking.tick == table._ranking.now // 100 <= 2
+
+
+def test_by_recency_alone_the_rows_pushed_last_stay(shard: Shard) -> None:
+    new_table(shard, max_rows_per_shard=1000, importance=ps.Importance(frequency=0, recency=1), half_life_pushes=64)
+    push_ones(shard, range(5))
+    for start in range(0, 5000, 100):
+        push_ones(shard, range(start, start + 100))
+        assert len(held(shard)) > 850 or start < 1000
+    assert set(range(4500, 5000)) <= set(held(shard))
+
+
+def test_rows_go_down_while_dropped_ones_are_still_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ps.storage.dropped.SWEEP_SLOTS", 1)  # never done before the next eviction
+    with a_shard(disk_path=tmp_path, disk_cache_bytes=1 << 20) as shard:
+        new_table(shard, max_rows_per_shard=400, swap_fraction=0.8)
+        for start in range(0, 8000, 40):
+            push_ones(shard, range(start, start + 40))
+        table = shard.tables["t"]
+        assert table.rows_evicted > 7000
+        assert table.store._dropped.pending
+        until(lambda: shard.engine.run(lambda: len(table._ram)) < 300)
