@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -14,6 +14,10 @@ from ps.client.client import Client
 from ps.client.reports import ShardStats, tiers
 from worker.data.source import Source
 from worker.metrics import Progressive
+
+USED = ("read", "updated", "created", "refused", "evicted", "expired")
+MOVED = ("raised", "demoted", "late")
+"""Up from disk, down to it; late: read from it while a pull or a push waited. Counters of `Table.stats`."""
 
 Advance = Callable[[int, float], None]
 """advance(rows, loss)"""
@@ -59,14 +63,15 @@ def summary(console: Console, source: Source, metrics: Progressive, seconds: flo
 
 
 def where_rows_live(console: Console, client: Client) -> None:
-    """Rows and bytes per table and tier, what moved between the tiers, then the bytes on the wire."""
+    """Rows and bytes per table and tier, what was used and what moved, then the bytes on the wire."""
     stats = client.stats()
     shards = stats["shards"]
     table = Table("table", "tier", "rows", "bytes", title="where the rows live")
     for share in tiers(shards):
         table.add_row(share.table, share.tier, f"{share.rows:,}", f"{share.nbytes:,}")
     console.print(table)
-    console.print(_moves(shards))
+    console.print(_counters(shards, "rows that were used", USED))
+    console.print(_counters(shards, "rows that moved", MOVED))
     prepared, expired = (sum(shard[key] for shard in shards) for key in ("steps_prepared", "steps_expired"))
     console.print(f"steps prepared on a shard: {prepared:,}   of them expired unused: {expired:,}", highlight=False)
     if any(shard["disk_bytes"] is not None for shard in shards):
@@ -81,13 +86,10 @@ def where_rows_live(console: Console, client: Client) -> None:
     console.print(wire)
 
 
-def _moves(shards: ShardStats) -> Table:
-    """Rows that were used, and those that moved for it. Late: read from disk while a pull or a push waited."""
-    keys = {"read": "rows_read", "updated": "rows_updated", "created": "rows_created"}
-    keys |= {"refused": "rows_refused", "evicted": "rows_evicted", "expired": "rows_expired"}
-    keys |= {"raised": "rows_raised", "demoted": "rows_demoted", "late": "rows_late"}
-    moves = Table("table", *keys, title="rows that were used, and that moved for it")
-    for name in sorted({name for shard in shards for name in shard["tables"]}):
-        parts = [shard["tables"][name] for shard in shards if name in shard["tables"]]
-        moves.add_row(name, *(f"{sum(part[key] for part in parts):,}" for key in keys.values()))
-    return moves
+def _counters(shards: ShardStats, title: str, names: Sequence[str]) -> Table:
+    """By table, over all shards."""
+    counters = Table("table", *names, title=title)
+    for table in sorted({name for shard in shards for name in shard["tables"]}):
+        parts = [shard["tables"][table] for shard in shards if table in shard["tables"]]
+        counters.add_row(table, *(f"{sum(part[f'rows_{name}'] for part in parts):,}" for name in names))
+    return counters

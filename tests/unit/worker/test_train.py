@@ -95,7 +95,9 @@ def test_the_end_says_what_lives_where_and_what_moved(start_server: StartServer,
     assert any(line.startswith("│clicks│hot│100│") for line in lines)
     value = 10 + 13 + 16  # key, header, row
     assert f"│clicks│disk│100│{100 * value:,}│" in lines
-    assert "┃table┃read┃updated┃created┃raised┃demoted┃late┃" in lines
-    assert "│clicks│200│200│200│0│100│100│" in lines
+    assert "┃table┃read┃updated┃created┃refused┃evicted┃expired┃" in lines
+    assert "│clicks│200│200│200│0│0│0│" in lines
+    assert "┃table┃raised┃demoted┃late┃" in lines
+    assert "│clicks│0│100│100│" in lines
     assert "stepspreparedonashard:0ofthemexpiredunused:0" in lines
     assert "shard0isdegraded:rowscannotgodowntodisk:noroom" in lines
