@@ -107,9 +107,9 @@ def _setting(report: Report, sizes: Sizes) -> Iterator[_Setting]:
         fill(client, TABLE, ids_N, sizes.dim, sizes.batch)
         grown = rss_bytes(server.pid) - before
         row_bytes = (sizes.dim + STATE_FLOATS) * 4
-        used = client.memory_usage()
-        for purpose, n in used["tables"][TABLE]["hot"].items():
+        used = client.memory_usage()["tables"][TABLE]["hot"]
+        for purpose, n in used.items():
             report.add("memory", f"{purpose}_bytes_per_row", n / sizes.rows)
-        report.add("memory", "beyond_row_bytes_per_row", used["total"] / sizes.rows - row_bytes)
+        report.add("memory", "beyond_row_bytes_per_row", sum(used.values()) / sizes.rows - row_bytes)
         report.add("memory", "rss_growth_bytes_per_row", grown / sizes.rows)
         yield _Setting(client, echo, plain, tcp)

@@ -73,7 +73,7 @@ class Maintenance:
 
     def _move_down(self, table: Table) -> bool:
         """One slice, and the next when it is done; whether there is any."""
-        if not self._disk_takes_rows():
+        if not table.has_disk or not self._disk_takes_rows():
             return False
         return self._begin(table, table.maintain(), lambda: self._move_down(table))
 
