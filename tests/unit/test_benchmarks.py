@@ -74,6 +74,10 @@ def run(*arguments: str) -> str:
     return subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
+MAY_BE_NONE = {"critical_path_misses", "rows_evicted", "late_share", "waited_share"}
+"""All is well, or there was no need."""
+
+
 def figures(*arguments: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in run(*arguments, "--quick", "--json").splitlines()]
 
@@ -83,7 +87,7 @@ def check(found: list[dict[str, object]], name: str) -> None:
     for figure in mine:
         assert list(figure) == ["bench", "case", "metric", "value"]
         assert isinstance(figure["value"], float)
-        assert figure["value"] > 0, figure
+        assert figure["value"] > 0 or (figure["metric"] in MAY_BE_NONE and figure["value"] == 0), figure
     assert {(figure["case"], figure["metric"]) for figure in mine} >= PROMISED[name]
 
 
@@ -147,7 +151,7 @@ def test_kernel_benchmarks_run_and_keep_their_promises() -> None:
 
 @pytest.mark.slow
 def test_all_other_benchmarks_run_and_keep_their_promises() -> None:
-    names = ["echo", "pull", "push", "step", "scale", "swap", "budget", "startup"]
+    names = ["echo", "pull", "push", "step", "scale", "swap", "budget", "evict", "startup"]
     found = figures(*names)
     for name in names:
         check(found, name)
