@@ -1,0 +1,123 @@
+"""The cores of one tensor-train table: read by row number, trained by the gradients of rows.
+
+A core lies as [p, slice + state]: a slice and, side by side with it, the state of the optimizer, which updates slices as
+it updates rows of any table. The last core's slices lie transposed, as the kernels want them. Kernels contract three
+cores: two are three with a first one that is 1, and of four the first two are contracted beforehand, once for each pair
+of their slices that occurs.
+
+Threads: one at a time; `share` may take some of the work to others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ps.optim import UpdateRule
+from ps.tensor_train.contract import Buffers, Factors, Front, Share, Touched, one_by_one
+from ps.tensor_train.shape import TTShape
+
+Floats = npt.NDArray[Any]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SliceGradients:
+    """Of one core."""
+
+    slices_T: Ints
+    """Those that rows of the batch have; all others have a gradient of 0."""
+    grads_TJ: Floats
+    """As slices lie. A buffer that the next call for gradients uses again."""
+
+
+class Cores:
+    """See the module."""
+
+    def __init__(self, shape: TTShape, arrays: Sequence[Floats], rules: Sequence[UpdateRule]) -> None:
+        """`arrays`: [p, R, q, S] each, as `shape.cores` says; float32 all, or float64. `rules`: the optimizer of the
+        slices of each core, for rows of `shape.slice_sizes` floats."""
+        self.shape = shape
+        self.steps = 0
+        self._rules = list(rules)
+        self._rows: list[Floats] = []
+        for k, (size, rule, array) in enumerate(zip(shape.slice_sizes, rules, arrays, strict=True)):
+            rows_PW = np.full((len(array), size + rule.state_width), rule.initial_state, array.dtype)
+            rows_PW[:, :size] = self._laid(k, array)
+            self._rows.append(rows_PW)
+        self._one = np.ones((1, 1), arrays[0].dtype)
+        self._buffers = Buffers(arrays[0].dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Of values and state, and of the buffers that gradients are collected in."""
+        return sum(rows_PW.nbytes for rows_PW in self._rows) + self._buffers.nbytes
+
+    @property
+    def arrays(self) -> list[Floats]:
+        """Copies: [p, R, q, S] each."""
+        found = []
+        for k, (p, before, q, after) in enumerate(self.shape.cores):
+            laid_PJ = self._rows[k][:, : before * q * after]
+            last = k == len(self._rows) - 1
+            shaped = laid_PJ.reshape(p, q, before).transpose(0, 2, 1) if last else laid_PJ
+            found.append(np.ascontiguousarray(shaped.reshape(p, before, q, after)))
+        return found
+
+    def lookup(self, index_N: Ints, out_ND: Floats, share: Share = one_by_one) -> None:
+        """out[i] = row index[i]. Row numbers in [0, rows), in any order, repeated or not; `out` [n, D] contiguous."""
+        if len(index_N):
+            self.factors(index_N, share).rows(out_ND, share)
+
+    def apply(self, index_N: Ints, grads_ND: Floats, share: Share = one_by_one) -> None:
+        """One step of the optimizer by the gradients of rows; those of a row that comes more than once add up. Slices
+        that no row of the batch has stay as they are, state too."""
+        if not len(index_N):
+            return
+        self.steps += 1
+        for rows_PW, rule, found in zip(self._rows, self._rules, self.gradients(index_N, grads_ND, share), strict=True):
+            rule.update(rows_PW, found.slices_T, found.grads_TJ, self.steps)
+
+    def gradients(self, index_N: Ints, grads_ND: Floats, share: Share = one_by_one) -> list[SliceGradients]:
+        """What the gradients of rows come to, by core. At least one row."""
+        digits_KN = self.shape.digits(index_N)
+        front = self._front(digits_KN)
+        factors = self._factors(digits_KN, front, share)
+        touched = [Touched.of(digit_N, len(rows_PW)) for digit_N, rows_PW in zip(digits_KN, self._rows, strict=True)]
+        left = Touched.of(factors.left_N, len(factors.left_LW))
+        first, *others = factors.gradients(grads_ND, (left, *touched[-2:]), self._buffers, share)
+        if front is not None:
+            others = front.gradients(first, touched[:2], self._buffers) + others
+        elif len(self._rows) == 3:
+            others = [first, *others]
+        return [SliceGradients(side.slices_T, grads_TJ) for side, grads_TJ in zip(touched, others, strict=True)]
+
+    def factors(self, index_N: Ints, share: Share = one_by_one) -> Factors:
+        """The three cores whose product these rows are. The middle one is the last but one of all, and is not a copy."""
+        digits_KN = self.shape.digits(index_N)
+        return self._factors(digits_KN, self._front(digits_KN), share)
+
+    def _front(self, digits_KN: Ints) -> Front | None:
+        if len(self._rows) < 4:
+            return None
+        (_, _, q1, r1), (_, _, q2, r2) = self.shape.cores[:2]
+        return Front.of(self._rows[0], self._rows[1], (q1, r1, q2, r2, 1), *digits_KN[:2])
+
+    def _factors(self, digits_KN: Ints, front: Front | None, share: Share) -> Factors:
+        (_, r, b, s), (_, _, c, _) = self.shape.cores[-2:]
+        if front is not None:
+            left_LW, left_N, a = front.products(share), front.order.pair_N, self.shape.q[0] * self.shape.q[1]
+        elif len(self._rows) == 3:
+            left_LW, left_N, a = self._rows[0], digits_KN[0], self.shape.q[0]
+        else:
+            left_LW, left_N, a = self._one, np.zeros(digits_KN.shape[1], np.int64), 1
+        return Factors(left_LW, *self._rows[-2:], (a, r, b, s, c), left_N, *digits_KN[-2:])
+
+    def _laid(self, k: int, array: Floats) -> Floats:
+        """A core's slices as they lie, [p, slice]."""
+        last = k == len(self.shape.p) - 1
+        return (array[:, :, :, 0].transpose(0, 2, 1) if last else array).reshape(len(array), -1)

@@ -1,0 +1,72 @@
+"""What cores start as: so that rows are distributed as those of an uncompressed table would be.
+
+A dense table of click models starts as U(-1/sqrt(n), 1/sqrt(n)) for n rows, of variance 1/(3n). Of all Gaussians
+N(0, 1/(3n)) is the nearest to it by Kullback-Leibler divergence (Yin et al., MLSys 2021, section 3.2). An element of a row
+is a sum of R_1 ... R_(K-1) products of K entries; it has variance v if each entry has second moment
+(v / (R_1 ... R_(K-1))) ** (1 / K). Which entries of that second moment, is the initializer:
+
+    approximate_uniform   the paper's "sampled Gaussian" (Algorithm 3): N(0, 1) without its middle, abs(x) >= 2, scaled. A
+                          product of values that are never near 0 is itself rarely near 0
+    gaussian, uniform     plain ones, for comparison: their products pile up at 0
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ps.tensor_train.shape import TTShape
+
+CoreInitializer = Literal["approximate_uniform", "gaussian", "uniform"]
+
+TAIL = 2.0
+"""Of a standard normal, what `approximate_uniform` keeps: entries at least so far from 0."""
+
+
+def default_variance(rows: int) -> float:
+    """Of U(-1/sqrt(rows), 1/sqrt(rows))."""
+    return 1 / (3 * rows)
+
+
+def initial_cores(
+    shape: TTShape, variance: float, kind: CoreInitializer = "approximate_uniform", seed: int = 0
+) -> list[npt.NDArray[np.float32]]:
+    """float32 [p, R, q, S] each, a function of the arguments alone; an element of a row has that variance."""
+    moment = (variance / math.prod(shape.ranks)) ** (1 / len(shape.p))
+    found = []
+    for k, core in enumerate(shape.cores):
+        rng = np.random.Generator(np.random.Philox(key=[seed, k]))
+        found.append((_unit(rng, core, kind) * math.sqrt(moment)).astype(np.float32))
+    return found
+
+
+def _unit(rng: np.random.Generator, size: tuple[int, ...], kind: CoreInitializer) -> npt.NDArray[np.float64]:
+    """Of second moment 1."""
+    match kind:
+        case "approximate_uniform":
+            return _tail(rng, math.prod(size)).reshape(size) / math.sqrt(tail_moment(TAIL))
+        case "gaussian":
+            return rng.standard_normal(size)
+        case "uniform":
+            return rng.uniform(-math.sqrt(3), math.sqrt(3), size)
+
+
+def tail_moment(a: float) -> float:
+    """E[x * x] of a standard normal with abs(x) >= a: 1 + a * density(a) / P(x >= a)."""
+    density = math.exp(-a * a / 2) / math.sqrt(2 * math.pi)
+    return 1 + a * density / (0.5 * math.erfc(a / math.sqrt(2)))
+
+
+def _tail(rng: np.random.Generator, n: int) -> npt.NDArray[np.float64]:
+    """n of a standard normal with abs(x) >= TAIL, by Marsaglia's method (1964): most of the first draws are kept."""
+    kept: list[npt.NDArray[np.float64]] = []
+    missing = n
+    while missing:
+        u, v = rng.random(missing + missing // 4 + 8), rng.random(missing + missing // 4 + 8)
+        x = np.sqrt(TAIL * TAIL - 2 * np.log1p(-u))
+        kept.append(x[v * x < TAIL][:missing])
+        missing -= len(kept[-1])
+    return np.concatenate(kept) * rng.choice([-1.0, 1.0], n)
