@@ -46,8 +46,8 @@ KINDS: dict[str, tuple[Any, str, int, Any, Any, tuple[int, int]]] = {
     "rowwise_adagrad": (ps.RowwiseAdagrad(lr=0.3, eps=1e-6), "fp16", 1, rowwise, rowwise, (DIM, 0)),
     "adagrad-rowwise": (ps.Adagrad(lr=0.3, eps=1e-6), "rowwise", DIM, adagrad, rowwise, (DIM, 0)),
 }
-"""Optimizer, how cold rows keep its state, floats of state of a hot row, the arithmetic of hot and of cold rows, parts of
-a cold one."""
+"""Optimizer, how cold rows keep its state, floats of state of a hot row, the arithmetic of hot and of cold rows, parts
+of a cold one."""
 
 
 class Row:
