@@ -90,7 +90,7 @@ def _placed(ids_N: Ids, room: int) -> float:
                 table.store.end(fetch)
             slots_U = table.find(unique_U)
             table.create_missing(unique_U, slots_U)
-            table.apply(slots_U, counts_U, [np.zeros((len(unique_U), 1), np.float32)])
+            table.apply(unique_U, slots_U, counts_U, [np.zeros((len(unique_U), 1), np.float32)])
             while (demotion := table.maintain()) is not None:
                 demotion.write()
                 table.store.finish(demotion)

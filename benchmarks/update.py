@@ -35,7 +35,7 @@ def run(report: Report, sizes: Sizes) -> None:
 def _optimizer(report: Report, sizes: Sizes, name: str, optimizer: Optimizer) -> None:
     rng = generator()
     config = TableConfig(name="t", dim=sizes.dim, optimizer=optimizer)
-    rule = update_rule(config)
+    rule = update_rule(optimizer, sizes.dim)
     ids_N = random_ids(rng, sizes.rows)
     grads_ND = gradients(rng, sizes.batch, sizes.dim)
     table = Table(config)
@@ -50,12 +50,16 @@ def _optimizer(report: Report, sizes: Sizes, name: str, optimizer: Optimizer) ->
     ids = batches(rng, ids_N, sizes.batch)
     slots = batches(rng, np.arange(sizes.rows), sizes.batch)
 
+    def found(turn: int) -> tuple[npt.NDArray[np.int64], Slots]:
+        known_N = ids(turn)
+        return known_N, table.find(known_N)
+
     rounds = interleave(
         sizes.rounds,
         {
             "table": Contender(
-                lambda known: table.apply(known, ones_N, [grads_ND]),
-                lambda turn: table.find(ids(turn)),
+                lambda known: table.apply(known[0], known[1], ones_N, [grads_ND]),
+                found,
             ),
             "kernel": Contender(lambda slots_N: rule.update(rows_SW, slots_N, grads_ND, 1), slots),
             "numpy": Contender(lambda slots_N: NUMPY[name](rows_SW, slots_N, grads_ND, sizes.dim), slots),

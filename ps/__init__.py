@@ -21,12 +21,14 @@ if TYPE_CHECKING:
         Always,
         Constant,
         CountThreshold,
+        Fp16,
         Importance,
         Normal,
         Probability,
         RowwiseAdagrad,
         ServiceConfig,
         TableConfig,
+        TensorTrain,
         Uniform,
     )
     from ps.errors import (
@@ -76,6 +78,7 @@ __all__ = [
     "DtypeMismatch",
     "DuplicateIds",
     "Evicted",
+    "Fp16",
     "Importance",
     "InternalError",
     "InvalidArgument",
@@ -97,6 +100,7 @@ __all__ = [
     "TableConfig",
     "TableExists",
     "TableNotFound",
+    "TensorTrain",
     "Unavailable",
     "Uniform",
     "connect",
@@ -111,6 +115,7 @@ _HOMES = {
     "ps.config": (
         *("FTRL", "SGD", "Adagrad", "Adam", "RowwiseAdagrad", "Constant", "Normal", "Uniform"),
         *("Importance", "Always", "CountThreshold", "Probability"),
+        *("Fp16", "TensorTrain"),
         *("ServiceConfig", "TableConfig"),
     ),
 }

@@ -6,6 +6,7 @@ what an initializer yields. Everything here round-trips through JSON, which is h
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -22,6 +23,9 @@ MIN_RAM_BYTES = 64 << 20
 
 MAX_DIM = 65_536
 """A row's value must fit a wire chunk."""
+
+MAX_TENSOR_TRAIN_ROWS = 1 << 40
+"""Rows that the cores of a table can stand for."""
 
 MIN_FLOAT32, MAX_FLOAT32 = 1.2e-38, 3.4e38
 """Rows and their optimizers are float32: smaller would be 0 there, larger infinite."""
@@ -200,6 +204,84 @@ class Probability(_Frozen):
 Admission = Annotated[Always | CountThreshold | Probability, Field(discriminator="kind")]
 
 
+class Fp16(_Frozen):
+    """All but the most important rows take 16 bits an element: half the RAM and disk, rounded at random at each of
+    their updates; a push takes somewhat longer."""
+
+    kind: Literal["fp16"] = "fp16"
+    hot_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of all rows, the most important ones, that are float32. Raise it where rounding costs accuracy. New rows
+    are float32 until about half_life_pushes / 64 pushes later."""
+    state: Literal["fp16", "rowwise"] = "fp16"
+    """The optimizer's state in cold rows: 16 bits an element, or (Adagrad only) one float32 a row, their mean."""
+
+
+Rank = Annotated[int, Field(ge=1, le=1024)]
+Factor = Annotated[int, Field(ge=1)]
+CoreOptimizer = Annotated[SGD | Adagrad | RowwiseAdagrad, Field(discriminator="kind")]
+
+
+class TensorTrain(_Frozen):
+    """All rows but the most frequent are computed from a few small cores (TT-Rec, Yin et al. 2021): RAM for thousands
+    of rows instead of millions. Rows share the cores, so a push of one moves others a little, and each costs more to
+    read."""
+
+    kind: Literal["tensor_train"] = "tensor_train"
+    rows: Annotated[int, Field(ge=1, le=MAX_TENSOR_TRAIN_ROWS)]
+    """Rows that the cores stand for. Take the ids that there are, or somewhat fewer with index `hash`. More makes the
+    cores larger, by a root of it as high as there are cores; fewer has more ids share a row."""
+    ranks: Rank | tuple[Rank, ...] = 16
+    """How much neighbouring cores tell each other: one number for all, or cores - 1 of them. Raise them where the loss
+    stays above that of a table without cold rows; size and work of the inner cores grow with their square."""
+    cores: Literal[2, 3, 4] = 3
+    """Factors that a row is a product of. 2: quicker and more exact, much larger. 4: smaller still for very many rows,
+    slower and harder to train."""
+    p_shapes: tuple[Factor, ...] | None = None
+    """How `rows` is split over the cores: as many factors as cores, their product at least `rows`. None: chosen, about
+    equal, which makes the cores smallest. Set it to have those of a model trained elsewhere."""
+    q_shapes: tuple[Factor, ...] | None = None
+    """How the table's `dim` is split over the cores: as many factors as cores, their product exactly `dim`. None:
+    chosen, about equal. Set it to have those of a model trained elsewhere; unequal ones make one core large."""
+    index: Literal["dense", "hash"] = "dense"
+    """`dense`: ids are 0 to rows - 1, others are refused. `hash`: any int64, hashed into `rows`; ids that meet there
+    share what the cores say of them."""
+    initializer: Literal["approximate_uniform", "gaussian", "uniform"] = "approximate_uniform"
+    """How the cores begin. `approximate_uniform`: so that rows look drawn from the uniform distribution that suits
+    `rows`. `gaussian`, `uniform`: entries of the cores are drawn from these; rows are then mostly near zero."""
+    optimizer: CoreOptimizer | None = None
+    """Of the cores. None: the table's own, which must then be SGD, Adagrad or RowwiseAdagrad. Set it where the table
+    has another one, or where cores want another rate. Adagrad doubles the cores; RowwiseAdagrad has one number of state
+    a slice of a core."""
+    hot_rows: Annotated[int, Field(ge=0)] = 10_000
+    """Rows a shard keeps outside of the cores, exact and in RAM: the most frequent. Raise it where frequent ids lose
+    accuracy; each costs what a row of a table without cold rows costs."""
+    lift_after: Annotated[int, Field(ge=1)] = 2
+    """Uses, that is pushes that have the id, before an id may get a row of its own. Raise it where ids that come once
+    or twice push others out; frequent ids then spend longer in the cores."""
+    fold_tolerance: Positive = 0.1
+    """Relative error |core value - row| / |row| up to which a row that is no longer frequent is folded back into the
+    cores. Above, it stays exact, and goes to disk where there is one. Lower is more exact and keeps more rows."""
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> Self:
+        for name, entries, length in (
+            ("ranks", self.ranks if isinstance(self.ranks, tuple) else None, self.cores - 1),
+            ("p_shapes", self.p_shapes, self.cores),
+            ("q_shapes", self.q_shapes, self.cores),
+        ):
+            if entries is not None and len(entries) != length:
+                raise ValueError(f"{name} {entries} has {len(entries)} entries: {self.cores} cores take {length}")
+        if self.p_shapes is not None and prod(self.p_shapes) < self.rows:
+            raise ValueError(
+                f"p_shapes {self.p_shapes} stand for {prod(self.p_shapes):,} rows, fewer than rows {self.rows:,}: take "
+                "larger ones, or leave p_shapes out"
+            )
+        return self
+
+
+Cold = Annotated[Fp16 | TensorTrain, Field(discriminator="kind")]
+
+
 class TableConfig(_Frozen):
     """One embedding table."""
 
@@ -217,14 +299,8 @@ class TableConfig(_Frozen):
     """Pushes of the table after which a use counts half: shorter follows what is new, longer what is regular."""
     swap_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Share of the rows, the least used, that live on disk only, where the shard has a disk (`disk_path`)."""
-    cold: Literal["none", "fp16"] = "none"
-    """What the less important rows are made of. `fp16`: 16 bits an element, half the RAM and disk, rounded at random
-    at each of their updates; a push takes somewhat longer. `none`: all rows are float32."""
-    cold_state: Literal["fp16", "rowwise"] = "fp16"
-    """The optimizer's state in cold rows: 16 bits an element, or (Adagrad only) one float32 a row, their mean."""
-    hot_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Share of all rows, the most important ones, that are float32 in a table with `cold`. Raise it where rounding
-    costs accuracy. New rows are float32 until about half_life_pushes / 64 pushes later."""
+    cold: Cold | None = None
+    """What the less important rows are made of: `Fp16()` or `TensorTrain(rows=)`. None: all rows are float32."""
     device: Literal["cpu", "cuda", "torch-cpu"] = "cpu"
     """Where the rows that are not on disk are. `cuda`: in the memory of the GPU that torch sees where the shard runs,
     updated there; index and statistics stay in RAM. `torch-cpu`: what `cuda` does, on tensors in RAM: for tests."""
@@ -240,19 +316,42 @@ class TableConfig(_Frozen):
 
     @model_validator(mode="after")
     def _cold_rows_are_in_ram(self) -> Self:
-        if self.cold != "none" and self.device != "cpu":
+        if self.cold is not None and self.device != "cpu":
             raise ValueError(
-                f"cold {self.cold!r} does not go together with device {self.device!r} yet: rows of half precision are "
-                "trained on the CPU; take cold 'none' or device 'cpu'"
+                f"cold {self.cold.kind!r} does not go together with device {self.device!r} yet: cold rows are trained "
+                "on the CPU; take cold None or device 'cpu'"
             )
         return self
 
     @model_validator(mode="after")
     def _cold_state_fits_the_optimizer(self) -> Self:
-        if self.cold != "none" and self.cold_state == "rowwise" and isinstance(self.optimizer, Adam | FTRL):
+        rowwise = isinstance(self.cold, Fp16) and self.cold.state == "rowwise"
+        if rowwise and isinstance(self.optimizer, Adam | FTRL):
             raise ValueError(
                 f"the state of {self.optimizer.kind} is not one number a row, so cold rows cannot keep it as "
-                "cold_state 'rowwise'; take 'fp16', or an Adagrad"
+                "cold.state 'rowwise'; take 'fp16', or an Adagrad"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tensor_train_fits(self) -> Self:
+        if not isinstance(self.cold, TensorTrain):
+            return self
+        q_shapes = self.cold.q_shapes
+        if q_shapes is not None and prod(q_shapes) != self.dim:
+            raise ValueError(
+                f"cold.q_shapes {q_shapes} make rows of {prod(q_shapes):,}, and dim is {self.dim}: take factors whose "
+                "product is dim, or leave q_shapes out"
+            )
+        if self.cold.optimizer is None and isinstance(self.optimizer, Adam | FTRL):
+            raise ValueError(
+                f"optimizer {self.optimizer.kind!r} cannot train the cores of a tensor train: set cold.optimizer to "
+                "SGD, Adagrad or RowwiseAdagrad"
+            )
+        if not isinstance(self.admission, Always):
+            raise ValueError(
+                f"admission {self.admission.kind!r} does not go together with cold 'tensor_train': in a tensor-train "
+                "table every id has a value; leave admission out"
             )
         return self
 

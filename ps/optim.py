@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ps.config import FTRL, SGD, Adagrad, Adam, RowwiseAdagrad, TableConfig
+from ps.config import FTRL, SGD, Adagrad, Adam, Optimizer, RowwiseAdagrad
 from ps.kernels import optim as kernels
 
 F32 = np.float32
@@ -20,7 +20,7 @@ Update = Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[n
 
 @dataclass(frozen=True)
 class UpdateRule:
-    """One table's optimizer."""
+    """An optimizer for rows of one width."""
 
     state_width: int
     """float32 of state beside each row's value."""
@@ -30,10 +30,9 @@ class UpdateRule:
     """update(rows_SW, slots_N, grads_ND, step): in place; slots are unique; `step` counts the table's pushes from 1."""
 
 
-def update_rule(config: TableConfig) -> UpdateRule:
-    """The rule of a table."""
-    dim = config.dim
-    match config.optimizer:
+def update_rule(optimizer: Optimizer, dim: int) -> UpdateRule:
+    """The rule for rows with values of `dim` floats."""
+    match optimizer:
         case SGD(lr=lr):
             return UpdateRule(0, 0.0, lambda rows, slots, grads, step: kernels.update_sgd(rows, slots, grads, F32(lr)))
         case Adagrad(lr=lr, eps=eps, initial_accumulator=start):

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ps.config import PARTITIONS, ServiceConfig, TableConfig
-from ps.errors import DimensionMismatch, InvalidArgument, LengthMismatch, TableNotFound
+from ps.config import PARTITIONS, Fp16, ServiceConfig, TableConfig, TensorTrain
+from ps.errors import ConfigError, DimensionMismatch, InvalidArgument, LengthMismatch, TableNotFound
 from ps.initializer import RowInitializer
 from ps.kernels import score
 from ps.kernels.records import HEADER_BYTES, KEY_BYTES
@@ -65,14 +65,14 @@ class Table:
         self._resident_rows = resident_rows or partial(placement.resident_rows, swap_fraction=config.swap_fraction)
         self._share = share
         self._initializer = RowInitializer.of(config)
-        self._rule = update_rule(config)
+        self._rule = update_rule(config.optimizer, config.dim)
         self._layout = RowLayout(config.dim, self._rule.state_width)
         self._ranking = Ranking(config.half_life_pushes, config.expire_after_pushes)
         self._precision: Precision | None = None
         self._rows: ArenaRows = _rows_of(config, self._rule, budget)
         self._ram = Arena(self._rows, budget)
-        if isinstance(self._rows, MixedRows):
-            self._precision = Precision(config.hot_fraction, self._ram, self._rows, self._ranking)
+        if isinstance(config.cold, Fp16) and isinstance(self._rows, MixedRows):
+            self._precision = Precision(config.cold.hot_fraction, self._ram, self._rows, self._ranking)
         self._slice_bytes = budget.slice_bytes
         below = disk.table(config.name, self._rows.lengths) if disk else None
         as_seen = self._precision.as_seen if self._precision else list
@@ -190,21 +190,21 @@ class Table:
         slots_N[created_N] = -1
         self.rows_created -= len(created_N)
 
-    def refuse(self, ids_N: Ids, slots_N: Slots, counts_N: Counts | None) -> None:
-        """Counts the ids of a push that have no row after `create_admitted`."""
-        refused_N = np.flatnonzero(slots_N < 0)
-        if self._gate is not None and len(refused_N):
-            self._gate.refuse(ids_N[refused_N], _counts(counts_N, refused_N))
-            self.rows_refused += len(refused_N)
-
     def apply(
-        self, slots_N: Slots, counts_N: Counts | None, blocks: Sequence[Rows], positives_N: Counts | None = None
+        self,
+        ids_N: Ids,
+        slots_N: Slots,
+        counts_N: Counts | None,
+        blocks: Sequence[Rows],
+        positives_N: Counts | None = None,
     ) -> None:
-        """Updates rows with gradients and adds to their importance. Slots are unique; what has none is left out.
+        """Updates rows with gradients and adds to their importance. Ids are unique; what has no slot after
+        `create_admitted` is left out, and counted as refused.
 
-        `blocks` are the gradients of consecutive slots; `counts_N` how often each id occurs, once by default;
+        `blocks` are the gradients of consecutive ids; `counts_N` how often each id occurs, once by default;
         `positives_N` how often in positive samples, never by default.
         """
+        self._refuse(ids_N, slots_N, counts_N)
         self.pushes += 1
         if self._gate is not None and (slots_N < 0).any():
             has_row_N = slots_N >= 0
@@ -387,6 +387,13 @@ class Table:
         self.rows_created += len(new_ids_N)
         return missing_N
 
+    def _refuse(self, ids_N: Ids, slots_N: Slots, counts_N: Counts | None) -> None:
+        """Counts the ids of a push that have no row."""
+        refused_N = np.flatnonzero(slots_N < 0)
+        if self._gate is not None and len(refused_N):
+            self._gate.refuse(ids_N[refused_N], _counts(counts_N, refused_N))
+            self.rows_refused += len(refused_N)
+
     def _attribution(self, slots_N: Slots, blocks: Sequence[Rows]) -> npt.NDArray[np.float32]:
         """|gradient x value| by slot, before the values change."""
         out_N = np.empty(len(slots_N), np.float32)
@@ -431,12 +438,18 @@ class Table:
 
 
 def _rows_of(config: TableConfig, rule: UpdateRule, budget: RamBudget) -> ArenaRows:
-    """Raises ConfigError where the table's device is not to be had."""
+    """Raises ConfigError where the table's device is not to be had, or its cold tier."""
     if config.device != "cpu":
         return DeviceRows(config, rule, budget.device)
-    if config.cold != "none":
-        return MixedRows(config, rule, budget.arrays)
-    return PlainRows(config, rule, budget.arrays)
+    match config.cold:
+        case None:
+            return PlainRows(config, rule, budget.arrays)
+        case Fp16(state=state):
+            return MixedRows(config, rule, state, budget.arrays)
+        case TensorTrain():
+            raise ConfigError(
+                f"table {config.name!r}: cold tensor_train is not there yet; take ps.Fp16(), or leave cold out"
+            )
 
 
 def _counts(counts_N: Counts | None, positions_M: Slots) -> Counts:

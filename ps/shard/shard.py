@@ -218,8 +218,7 @@ class Shard:
             self.version += 1
             for resolved, part in zip(tables, gradients, strict=True):
                 table, ids, slots_N = resolved.table, resolved.ids, resolved.slots()
-                table.refuse(ids.ids_N, slots_N, ids.counts_N)
-                table.apply(slots_N, ids.counts_N, part.blocks, part.positives_N)
+                table.apply(ids.ids_N, slots_N, ids.counts_N, part.blocks, part.positives_N)
             ahead.let_go()
             if isinstance(target, StepRef):
                 self._steps.finish(target)

@@ -24,16 +24,18 @@ row-wise Adagrad. Promoted, every element has the row's h.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ps.config import FTRL, SGD, Adagrad, Adam, RowwiseAdagrad, TableConfig
+from ps.config import FTRL, SGD, Adagrad, Adam, Optimizer, RowwiseAdagrad
 from ps.kernels.half import narrow, widen
 
 Bytes = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.float32]
+State = Literal["fp16", "rowwise"]
+"""As in `ps.config.Fp16`."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,9 @@ class HalfLayout:
         return np.hstack([hot_NW[:, :kept], mean_N1])
 
 
-def half_layout(config: TableConfig) -> HalfLayout:
-    """The layout of a table's cold rows."""
-    dim = config.dim
-    match config.optimizer, config.cold_state:
+def half_layout(dim: int, optimizer: Optimizer, state: State) -> HalfLayout:
+    """The layout of cold rows with values of `dim` elements."""
+    match optimizer, state:
         case SGD(), _:
             return HalfLayout(dim, half=dim, brain=0, full=0)
         case RowwiseAdagrad(), _:
@@ -116,13 +117,11 @@ def half_layout(config: TableConfig) -> HalfLayout:
             return HalfLayout(dim, half=2 * dim, brain=dim, full=0)
 
 
-def cold_config(config: TableConfig) -> TableConfig:
-    """The table as its cold rows are trained: `ps.optim.update_rule` of it is their rule."""
-    optimizer = config.optimizer
-    if isinstance(optimizer, Adagrad) and config.cold_state == "rowwise":
-        values = optimizer.model_dump(exclude={"kind"})
-        return config.model_copy(update={"optimizer": RowwiseAdagrad(**values)})
-    return config
+def cold_optimizer(optimizer: Optimizer, state: State) -> Optimizer:
+    """What trains the cold rows of a table with this optimizer."""
+    if isinstance(optimizer, Adagrad) and state == "rowwise":
+        return RowwiseAdagrad(**optimizer.model_dump(exclude={"kind"}))
+    return optimizer
 
 
 def _items(rows_NB: Bytes, dtype: npt.DTypeLike) -> npt.NDArray[Any]:

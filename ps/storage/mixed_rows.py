@@ -27,7 +27,7 @@ from ps.kernels.places import HALF, split
 from ps.kernels.rows import gather, scatter, take
 from ps.memory import Memory, ReservedArray
 from ps.optim import UpdateRule, update_rule
-from ps.storage.half_layout import cold_config, half_layout
+from ps.storage.half_layout import State, cold_optimizer, half_layout
 from ps.storage.pool import Pool
 from ps.storage.rows import Bytes, Slots, Values, max_rows
 from ps.storage.tier import Flags, Ids, RowLayout
@@ -41,11 +41,11 @@ class MixedRows:
 
     purpose = "rows"
 
-    def __init__(self, config: TableConfig, rule: UpdateRule, memory: Memory | None = None) -> None:
-        full, self.layout = RowLayout(config.dim, rule.state_width), half_layout(config)
+    def __init__(self, config: TableConfig, rule: UpdateRule, state: State, memory: Memory | None = None) -> None:
+        full, self.layout = RowLayout(config.dim, rule.state_width), half_layout(config.dim, config.optimizer, state)
         self._dim = config.dim
         self._initializer = RowInitializer.of(config)
-        self._rule, self._cold_rule = rule, update_rule(cold_config(config))
+        self._rule, self._cold_rule = rule, update_rule(cold_optimizer(config.optimizer, state), config.dim)
         self.lengths = [full.row_bytes, self.layout.row_bytes]
         self.ram_bytes = full.row_bytes
         self.max_rows = min(max_rows(self.layout.row_bytes + 8), int(HALF))

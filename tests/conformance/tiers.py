@@ -65,7 +65,7 @@ def device(name: str) -> Kind:
 
     @contextmanager
     def make(folder: Path) -> Iterator[Tier]:
-        rows = DeviceRows(config, update_rule(config), DeviceBudget(None))
+        rows = DeviceRows(config, update_rule(config.optimizer, config.dim), DeviceBudget(None))
         tier = Arena(rows, RamBudget(ps.ServiceConfig()))
         yield tier
         tier.close()
@@ -74,18 +74,21 @@ def device(name: str) -> Kind:
 
 
 def ram() -> Kind:
-    return arena(lambda config: PlainRows(config, update_rule(config)), ps.TableConfig(name="t", dim=5))
+    return arena(
+        lambda config: PlainRows(config, update_rule(config.optimizer, config.dim)), ps.TableConfig(name="t", dim=5)
+    )
 
 
-def ram_and_cold(**fields: object) -> Kind:
-    config = ps.TableConfig(name="t", dim=5, cold="fp16", **fields)
-    return arena(lambda config: MixedRows(config, update_rule(config)), config)
+def ram_and_cold(cold: ps.Fp16, **fields: object) -> Kind:
+    config = ps.TableConfig(name="t", dim=5, cold=cold, **fields)
+    rule = update_rule(config.optimizer, config.dim)
+    return arena(lambda config: MixedRows(config, rule, cold.state), config)
 
 
 TIERS = {
     "ram": ram(),
-    "ram-cold": ram_and_cold(),
-    "ram-cold-rowwise": ram_and_cold(optimizer=ps.Adagrad(), cold_state="rowwise"),
+    "ram-cold": ram_and_cold(ps.Fp16()),
+    "ram-cold-rowwise": ram_and_cold(ps.Fp16(state="rowwise"), optimizer=ps.Adagrad()),
     "device-torch-cpu": device("torch-cpu"),
     "device-cuda": device("cuda"),
     "disk": disk((24,)),

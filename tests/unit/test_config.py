@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,40 @@ initializers = st.one_of(
     st.builds(ps.Normal, mean=any_finite, std=positive),
     st.tuples(any_finite, any_finite).map(lambda pair: ps.Uniform(low=min(pair), high=max(pair))),
 )
-tables = st.builds(
+core_optimizers = st.one_of(
+    st.builds(ps.SGD, lr=positive), st.builds(ps.Adagrad, lr=positive), st.builds(ps.RowwiseAdagrad, lr=positive)
+)
+
+
+@st.composite
+def tensor_trains(draw: st.DrawFn) -> dict[str, Any]:
+    """Of a table: a tensor train and the dim that fits it."""
+    cores = draw(st.integers(2, 4))
+    several = [draw(st.lists(st.integers(1, most), min_size=n, max_size=n)) for n, most in ((cores, 99), (cores, 8))]
+    p_shapes, q_shapes = (tuple(entries) for entries in several)
+    rank = st.integers(1, 1024)
+    cold = ps.TensorTrain(
+        rows=draw(st.integers(1, prod(p_shapes))),
+        ranks=draw(rank | st.tuples(*[rank] * (cores - 1))),
+        cores=cores,
+        p_shapes=draw(st.none() | st.just(p_shapes)),
+        q_shapes=draw(st.none() | st.just(q_shapes)),
+        index=draw(st.sampled_from(["dense", "hash"])),
+        initializer=draw(st.sampled_from(["approximate_uniform", "gaussian", "uniform"])),
+        optimizer=draw(core_optimizers),
+        hot_rows=draw(st.integers(0, 10**9)),
+        lift_after=draw(st.integers(1, 10**9)),
+        fold_tolerance=draw(positive),
+    )
+    return {"cold": cold, "dim": prod(q_shapes)}
+
+
+fp16s = st.builds(ps.Fp16, hot_fraction=st.floats(0, 1))
+plain_tables = st.builds(
     ps.TableConfig,
     name=st.from_regex(r"\A[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}\Z"),
     dim=st.integers(1, 65_536),
+    cold=st.none() | fp16s,
     optimizer=optimizers,
     initializer=initializers,
     seed=st.integers(0, 2**63 - 1),
@@ -46,6 +77,14 @@ tables = st.builds(
         st.builds(ps.Probability, p=st.floats(1e-6, 1)),
     ),
 )
+tensor_train_tables = st.builds(
+    lambda fields, **more: ps.TableConfig(name="t", **fields, **more),
+    tensor_trains(),
+    optimizer=optimizers,
+    max_rows_per_shard=st.none() | st.integers(1, 10**9),
+    expire_after_pushes=st.none() | st.integers(16, 10**9),
+)
+tables = plain_tables | tensor_train_tables
 
 
 @given(tables)
@@ -56,6 +95,48 @@ def test_a_table_comes_back_from_json(config: ps.TableConfig) -> None:
 @given(tables)
 def test_a_table_comes_back_from_yaml(config: ps.TableConfig) -> None:
     assert ps.TableConfig(**yaml.safe_load(yaml.safe_dump(config.model_dump()))) == config
+
+
+@given(tensor_trains(), st.data())
+def test_factors_of_a_tensor_train_fit_its_rows_and_its_dim(fields: dict[str, Any], data: st.DataObject) -> None:
+    """Those drawn are accepted; one more row than p_shapes stand for, a dim that q_shapes do not make, an entry too
+    many or too few are not."""
+    cold, dim = fields["cold"], fields["dim"]
+    values = cold.model_dump()
+    assert ps.TableConfig(name="t", dim=dim, cold=cold).cold == cold
+    if cold.q_shapes is not None:
+        other = data.draw(st.integers(1, 65_536).filter(lambda n: n != dim))
+        with pytest.raises(ConfigError, match=f"make rows of {dim:,}, and dim is {other}: take factors"):
+            ps.TableConfig(name="t", dim=other, cold=cold)
+    if cold.p_shapes is not None:
+        most = prod(cold.p_shapes)
+        assert ps.TensorTrain(**{**values, "rows": most}).rows == most
+        with pytest.raises(ConfigError, match=f"stand for {most:,} rows, fewer than rows {most + 1:,}"):
+            ps.TensorTrain(**{**values, "rows": most + 1})
+    for name in ("p_shapes", "q_shapes", "ranks"):
+        entries = values[name]
+        if isinstance(entries, tuple):
+            for wrong in (entries[1:], (*entries, 1024)):
+                with pytest.raises(ConfigError, match=rf"{name} .* has {len(wrong)} entries: {cold.cores} cores take"):
+                    ps.TensorTrain(**{**values, name: wrong})
+
+
+def test_defaults_of_the_cold_tiers() -> None:
+    assert ps.TableConfig(name="t", dim=4).cold is None
+    assert ps.Fp16().model_dump() == {"kind": "fp16", "hot_fraction": 0.1, "state": "fp16"}
+    written = ps.TensorTrain(rows=100).model_dump()
+    assert (written["kind"], written["ranks"], written["cores"], written["index"]) == ("tensor_train", 16, 3, "dense")
+    assert written["initializer"] == "approximate_uniform"
+    assert written["p_shapes"] is written["q_shapes"] is written["optimizer"] is None
+    assert (written["hot_rows"], written["lift_after"], written["fold_tolerance"]) == (10_000, 2, 0.1)
+
+
+@pytest.mark.parametrize("optimizer", [ps.Adam(), ps.FTRL()])
+def test_cores_take_an_optimizer_of_their_own_where_they_cannot_have_the_tables(optimizer: Any) -> None:
+    with pytest.raises(ConfigError, match=f"optimizer '{optimizer.kind}' cannot train the cores.*set cold.optimizer"):
+        ps.TableConfig(name="t", dim=4, optimizer=optimizer, cold=ps.TensorTrain(rows=9))
+    cold = ps.TensorTrain(rows=9, optimizer=ps.SGD())
+    assert ps.TableConfig(name="t", dim=4, optimizer=optimizer, cold=cold).cold == cold
 
 
 def test_a_service_comes_back_from_yaml(tmp_path: Path) -> None:
@@ -74,7 +155,7 @@ def test_every_default_is_written_out() -> None:
     written = json.loads(ps.TableConfig(name="t", dim=4).to_json())
     assert set(written) == {"name", "dim", "optimizer", "initializer", "seed", "half_life_pushes", "swap_fraction"} | {
         *("importance", "admission", "max_rows_per_shard", "expire_after_pushes"),
-        *("cold", "cold_state", "hot_fraction", "device"),
+        *("cold", "device"),
     }
     assert written["optimizer"]["kind"] == "rowwise_adagrad"
     assert written["initializer"] == {"kind": "uniform", "low": -0.05, "high": 0.05}
@@ -124,9 +205,48 @@ BAD: list[tuple[Any, dict[str, Any], str]] = [
     (ps.TableConfig, {"name": "t", "dim": 4, "device": "cuda:1"}, "device"),
     (
         ps.TableConfig,
-        {"name": "t", "dim": 4, "device": "cuda", "cold": "fp16"},
-        "cold 'fp16' does not go together with",
+        {"name": "t", "dim": 4, "device": "cuda", "cold": {"kind": "fp16"}},
+        "cold 'fp16' does not go together with device 'cuda' yet",
     ),
+    (
+        ps.TableConfig,
+        {"name": "t", "dim": 4, "device": "torch-cpu", "cold": {"kind": "tensor_train", "rows": 9}},
+        "cold 'tensor_train' does not go together with device 'torch-cpu' yet",
+    ),
+    *(
+        (
+            ps.TableConfig,
+            {"name": "t", "dim": 4, "cold": {"kind": "tensor_train", "rows": 9}, "admission": admission},
+            f"admission '{admission['kind']}' does not go together with cold 'tensor_train': in a tensor-train table "
+            "every id has a value; leave admission out",
+        )
+        for admission in ({"kind": "count_threshold", "min_count": 2}, {"kind": "probability", "p": 0.5})
+    ),
+    (ps.TableConfig, {"name": "t", "dim": 4, "cold": "fp16"}, "cold: Input should be a valid dictionary"),
+    (ps.TableConfig, {"name": "t", "dim": 4, "cold": {"kind": "int8"}}, "cold"),
+    (ps.TableConfig, {"name": "t", "dim": 4, "cold": {"kind": "fp16", "rows": 9}}, "Fp16: rows: Extra inputs"),
+    (ps.TableConfig, {"name": "t", "dim": 4, "cold": {"kind": "tensor_train"}}, "TensorTrain: rows: Field required"),
+    (ps.TableConfig, {"name": "t", "dim": 4, "hot_fraction": 0.1}, "hot_fraction"),
+    (ps.Fp16, {"hot_fraction": -0.1}, "hot_fraction"),
+    (ps.Fp16, {"hot_fraction": 1.1}, "hot_fraction"),
+    (ps.Fp16, {"state": "bf16"}, "state"),
+    (ps.TensorTrain, {}, "rows"),
+    (ps.TensorTrain, {"rows": 0}, "rows: Input should be greater than or equal to 1 (got 0)"),
+    (ps.TensorTrain, {"rows": 2**40 + 1}, "rows: Input should be less than or equal to 1099511627776"),
+    (ps.TensorTrain, {"rows": 9, "ranks": 0}, "greater than or equal to 1 (got 0)"),
+    (ps.TensorTrain, {"rows": 9, "ranks": 1025}, "less than or equal to 1024 (got 1025)"),
+    (ps.TensorTrain, {"rows": 9, "ranks": [4, 1025]}, "less than or equal to 1024 (got 1025)"),
+    (ps.TensorTrain, {"rows": 9, "cores": 5}, "cores"),
+    (ps.TensorTrain, {"rows": 9, "p_shapes": [9, 0, 1]}, "p_shapes.1"),
+    (ps.TensorTrain, {"rows": 9, "q_shapes": [-1, 1, 1]}, "q_shapes.0"),
+    (ps.TensorTrain, {"rows": 9, "index": "sparse"}, "index"),
+    (ps.TensorTrain, {"rows": 9, "initializer": "zeros"}, "initializer"),
+    (ps.TensorTrain, {"rows": 9, "optimizer": {"kind": "adam"}}, "optimizer"),
+    (ps.TensorTrain, {"rows": 9, "hot_rows": -1}, "hot_rows"),
+    (ps.TensorTrain, {"rows": 9, "lift_after": 0}, "lift_after"),
+    (ps.TensorTrain, {"rows": 9, "fold_tolerance": 0}, "fold_tolerance"),
+    (ps.TensorTrain, {"rows": 9, "fold_tolerance": float("inf")}, "fold_tolerance"),
+    (ps.TensorTrain, {"rows": 9, "fold_tolerance": float("nan")}, "fold_tolerance"),
     (ps.ServiceConfig, {"gpu_bytes": 1000}, "gpu_bytes"),
     (ps.ServiceConfig, {"max_request": 3}, "max_request"),
     (ps.ServiceConfig, {"max_requests": 0}, "max_requests"),

@@ -41,18 +41,13 @@ def rowwise(row_1W, grad_1D, push):
     reference.update_rowwise_adagrad(row_1W, ZERO, grad_1D, F32(0.3), F32(1e-6))
 
 
-KINDS: dict[str, tuple[dict[str, Any], int, Any, Any, tuple[int, int]]] = {
-    "adam": ({"optimizer": ps.Adam(lr=0.1)}, 2 * DIM, adam, adam, (DIM, 2 * DIM)),
-    "rowwise_adagrad": ({"optimizer": ps.RowwiseAdagrad(lr=0.3, eps=1e-6)}, 1, rowwise, rowwise, (DIM, 0)),
-    "adagrad-rowwise": (
-        {"optimizer": ps.Adagrad(lr=0.3, eps=1e-6), "cold_state": "rowwise"},
-        DIM,
-        adagrad,
-        rowwise,
-        (DIM, 0),
-    ),
+KINDS: dict[str, tuple[Any, str, int, Any, Any, tuple[int, int]]] = {
+    "adam": (ps.Adam(lr=0.1), "fp16", 2 * DIM, adam, adam, (DIM, 2 * DIM)),
+    "rowwise_adagrad": (ps.RowwiseAdagrad(lr=0.3, eps=1e-6), "fp16", 1, rowwise, rowwise, (DIM, 0)),
+    "adagrad-rowwise": (ps.Adagrad(lr=0.3, eps=1e-6), "rowwise", DIM, adagrad, rowwise, (DIM, 0)),
 }
-"""Settings, state of a hot row, the arithmetic of hot and of cold rows, parts of a cold one."""
+"""Optimizer, how cold rows keep its state, floats of state of a hot row, the arithmetic of hot and of cold rows, parts
+of a cold one."""
 
 
 class Row:
@@ -73,7 +68,7 @@ class Model:
 
     def __init__(self, config, kind):
         self.config = config
-        _, self.state_width, self.hot_update, self.cold_update, self.parts = KINDS[kind]
+        _, _, self.state_width, self.hot_update, self.cold_update, self.parts = KINDS[kind]
         self.spread = DIM if kind == "adagrad-rowwise" else 1
         self.init = RowInitializer.of(config)
         self.rows: dict[int, Row] = {}
@@ -117,7 +112,7 @@ class Model:
     def tick(self):
         self.since, self.now = 0, self.now + 1
         ranks = sorted((row.rank for row in self.rows.values()), reverse=True)
-        keep = self.config.hot_fraction * len(ranks)
+        keep = self.config.cold.hot_fraction * len(ranks)
         self.above, highest = (ranks[int(n) - 1] if int(n) else 1 << 40 for n in (keep, min(keep * LEEWAY, len(ranks))))
         for row in self.rows.values():
             cut = keep * LEEWAY < len(ranks) and row.stamp < self.now and row.rank <= highest
@@ -155,14 +150,13 @@ class ColdTable(RuleBasedStateMachine):
         hot_fraction=st.sampled_from([0, 0.2, 0.5, 1]), half_life=half_lives, sweep_slots=st.sampled_from([1, 3, 100])
     )
     def start(self, hot_fraction, half_life, sweep_slots):
-        fields = KINDS[self.kind][0]
+        optimizer, state, *_ = KINDS[self.kind]
         self.config = ps.TableConfig(
             name="t",
             dim=DIM,
-            cold="fp16",
-            hot_fraction=hot_fraction,
+            cold=ps.Fp16(hot_fraction=hot_fraction, state=state),
             half_life_pushes=half_life,
-            **fields,
+            optimizer=optimizer,
             importance=ps.Importance(frequency=0, occurrences=1),
         )
         self.table, self.model = Table(self.config), Model(self.config, self.kind)
@@ -177,7 +171,7 @@ class ColdTable(RuleBasedStateMachine):
         ids_N = np.array(ids)
         slots_N = self.table.find(ids_N)
         self.table.create_missing(ids_N, slots_N)
-        self.table.apply(slots_N, counts_N, [block for block in (grads_ND[:cut], grads_ND[cut:]) if len(block)])
+        self.table.apply(ids_N, slots_N, counts_N, [block for block in (grads_ND[:cut], grads_ND[cut:]) if len(block)])
         self.model.push(ids, grads_ND, counts_N)
 
     @rule(ids=some_ids, seed=seeds)
@@ -263,7 +257,7 @@ def cold_table(**fields):
     defaults = {
         "name": "t",
         "dim": DIM,
-        "cold": "fp16",
+        "cold": ps.Fp16(),
         "half_life_pushes": 64,
         "optimizer": ps.SGD(lr=1.0),
         "importance": ps.Importance(frequency=0, occurrences=1),
@@ -275,7 +269,7 @@ def pushed(table, ids, grad=1.0, counts=1):
     ids_N = np.array(ids)
     slots_N = table.find(ids_N)
     table.create_missing(ids_N, slots_N)
-    table.apply(slots_N, np.full(len(ids), counts, np.uint32), [np.full((len(ids), DIM), grad, F32)])
+    table.apply(ids_N, slots_N, np.full(len(ids), counts, np.uint32), [np.full((len(ids), DIM), grad, F32)])
 
 
 def values_by_id(table):
@@ -284,7 +278,7 @@ def values_by_id(table):
 
 
 def test_what_is_used_most_becomes_float32_and_what_is_forgotten_half():
-    table = cold_table(hot_fraction=0.1)
+    table = cold_table(cold=ps.Fp16(hot_fraction=0.1))
     pushed(table, range(100))
     for _ in range(100):
         pushed(table, range(10))
@@ -301,7 +295,7 @@ def test_what_is_used_most_becomes_float32_and_what_is_forgotten_half():
 
 
 def test_rows_that_were_never_cold_are_those_of_a_table_without_a_cold_tier():
-    tables = [cold_table(hot_fraction=0.5, half_life_pushes=128), cold_table(cold="none")]
+    tables = [cold_table(cold=ps.Fp16(hot_fraction=0.5), half_life_pushes=128), cold_table(cold=None)]
     for step in range(200):
         for table in tables:
             pushed(table, range(20), grad=0.1 * step)
@@ -320,7 +314,7 @@ def test_rows_that_were_never_cold_are_those_of_a_table_without_a_cold_tier():
 
 def test_hot_and_cold_rows_in_one_push_are_those_of_two():
     def values(pushes):
-        table = cold_table(hot_fraction=0.1, half_life_pushes=1280, optimizer=ps.Adagrad(lr=0.1))
+        table = cold_table(cold=ps.Fp16(hot_fraction=0.1), half_life_pushes=1280, optimizer=ps.Adagrad(lr=0.1))
         pushed(table, range(50_000), 0.1)  # large enough for blocks
         for _ in range(40):
             pushed(table, range(0, 50_000, 10), 0.01)
@@ -345,7 +339,7 @@ def test_hot_and_cold_rows_in_one_push_are_those_of_two():
 
 
 def test_memory_at_its_end_fails_a_push_before_it_has_changed_anything(monkeypatch):
-    table = cold_table(hot_fraction=0.0)
+    table = cold_table(cold=ps.Fp16(hot_fraction=0.0))
     pushed(table, range(50))
     pushed(table, [99])
     before = values_by_id(table)
@@ -368,7 +362,7 @@ def test_memory_at_its_end_fails_a_push_before_it_has_changed_anything(monkeypat
 
 def test_while_rows_are_created_as_many_are_narrowed():
     """No matter how seldom the sweep comes."""
-    table = cold_table(hot_fraction=0.0, half_life_pushes=640)
+    table = cold_table(cold=ps.Fp16(hot_fraction=0.0), half_life_pushes=640)
     for push in range(100):
         pushed(table, range(1000 * push, 1000 * (push + 1)))
     assert table.stats()["rows_narrowed"] >= 80_000
@@ -377,9 +371,9 @@ def test_while_rows_are_created_as_many_are_narrowed():
 
 
 def test_memory_by_tier():
-    table = cold_table(hot_fraction=0.0, dim=64, optimizer=ps.Adagrad())
+    table = cold_table(cold=ps.Fp16(hot_fraction=0.0), dim=64, optimizer=ps.Adagrad())
     table.upsert(np.arange(20_000), [np.zeros((20_000, 64), F32)])
-    table.apply(table.find(np.arange(1)), np.ones(1, np.uint32), [np.zeros((1, 64), F32)])
+    table.apply(np.arange(1), table.find(np.arange(1)), np.ones(1, np.uint32), [np.zeros((1, 64), F32)])
     while table.sweep():
         pass
     used = table.memory_usage()
@@ -409,7 +403,7 @@ def learned(cold):
         ids_N, grads_ND = bags.gradients(values_ND, *bags.draw(BATCH))
         pushed_N = slots_N[ids_N]
         table.create_missing(ids_N, pushed_N)
-        table.apply(pushed_N, np.ones(len(ids_N), np.uint32), [grads_ND])
+        table.apply(ids_N, pushed_N, np.ones(len(ids_N), np.uint32), [grads_ND])
         table.sweep()
     rows = table.stats()["rows"]
     table.lookup(everybody, slots_N, values_ND)
@@ -418,6 +412,6 @@ def learned(cold):
 
 
 def test_a_table_with_cold_rows_learns_what_one_of_float32_learns():
-    full, cold = learned("none"), learned("fp16")
+    full, cold = learned(None), learned(ps.Fp16())
     assert cold[1]["cold"] > 0.5 * N_IDS
     assert abs(cold[0] / full[0] - 1) < 0.01

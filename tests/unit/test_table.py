@@ -264,7 +264,7 @@ def test_a_row_removed_and_made_again_starts_anew_in_state_and_frequency() -> No
     for _ in range(2):
         slots_N = made.find(ids_N)
         made.create_missing(ids_N, slots_N)
-        made.apply(slots_N, np.array([5], np.uint32), [grads])
+        made.apply(ids_N, slots_N, np.array([5], np.uint32), [grads])
         records, _ = made.page(0, 100_000)
         seen.append([records.ids_N.tolist(), records.rows_NB.tolist(), made.scores(records).tolist()])
         made.remove(ids_N)
@@ -273,13 +273,32 @@ def test_a_row_removed_and_made_again_starts_anew_in_state_and_frequency() -> No
     made.close()
 
 
+def test_a_push_counts_the_ids_that_it_leaves_out_with_their_occurrences() -> None:
+    made = table(admission=ps.CountThreshold(min_count=4), optimizer=ps.SGD(lr=1.0), initializer=ps.Constant())
+    ids_N, counts_N, out_ND = np.array([7, 8]), np.array([5, 2], np.uint32), np.empty((2, 4), np.float32)
+    found = []
+    for _ in range(3):
+        slots_N = made.find(ids_N)
+        made.create_admitted(ids_N, slots_N, counts_N)
+        made.apply(ids_N, slots_N, counts_N, [np.ones((2, 4), np.float32)])
+        made.lookup(ids_N, made.find(ids_N), out_ND)
+        found.append((made.rows_refused, out_ND[:, 0].tolist()))
+    assert found == [(1, [-1, 0]), (1, [-2, -1]), (1, [-3, -2])], "two of the first push count with the second's two"
+    made.close()
+
+
+def test_a_tensor_train_table_is_refused_until_there_is_such_a_tier() -> None:
+    with pytest.raises(ps.ConfigError, match=r"table 't': cold tensor_train is not there yet; take ps.Fp16\(\)"):
+        table(cold=ps.TensorTrain(rows=100))
+
+
 def test_scores_add_up_beyond_uint32() -> None:
     made = table(importance=ps.Importance(frequency=0, occurrences=1))
     ids_N, most = np.array([1]), np.array([2**32 - 1], np.uint32)
     for _ in range(2):
         slots_N = made.find(ids_N)
         made.create_missing(ids_N, slots_N)
-        made.apply(slots_N, most, [np.ones((1, 4), np.float32)])
+        made.apply(ids_N, slots_N, most, [np.ones((1, 4), np.float32)])
     assert made.scores(made.page(0, 100_000)[0]).tolist() == [2.0**33]
     made.close()
 

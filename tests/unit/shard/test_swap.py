@@ -157,7 +157,7 @@ class Evicting(Swapping):
 class SwappingCold(Swapping):
     """Most rows are cold."""
 
-    table: ClassVar[dict[str, Any]] = {"optimizer": ps.Adam(lr=0.1), "cold": "fp16", "hot_fraction": 0.3}
+    table: ClassVar[dict[str, Any]] = {"optimizer": ps.Adam(lr=0.1), "cold": ps.Fp16(hot_fraction=0.3)}
 
 
 class SwappingRowwise(Swapping):
@@ -165,9 +165,7 @@ class SwappingRowwise(Swapping):
 
     table: ClassVar[dict[str, Any]] = {
         "optimizer": ps.Adagrad(lr=0.1),
-        "cold": "fp16",
-        "cold_state": "rowwise",
-        "hot_fraction": 0.5,
+        "cold": ps.Fp16(hot_fraction=0.5, state="rowwise"),
     }
 
 

@@ -121,7 +121,7 @@ def test_an_arena_commits_no_more_than_its_budget(dim):
     budget = RamBudget(ps.ServiceConfig(ram_bytes=MIN_RAM_BYTES, disk_path="/somewhere"))
     limit = MIN_RAM_BYTES - budget.aside.total
     config = ps.TableConfig(name="t", dim=dim, optimizer=ps.RowwiseAdagrad())
-    rows, rng = PlainRows(config, update_rule(config), budget.arrays), np.random.default_rng(0)
+    rows, rng = PlainRows(config, update_rule(config.optimizer, config.dim), budget.arrays), np.random.default_rng(0)
     arena = Arena(rows, budget)
 
     def fill() -> None:

@@ -19,7 +19,7 @@ from ps.kernels.reference import optim as reference
 from ps.optim import update_rule
 from ps.storage.arena import Arena
 from ps.storage.budget import RamBudget
-from ps.storage.half_layout import cold_config, half_layout
+from ps.storage.half_layout import cold_optimizer, half_layout
 from ps.storage.mixed_rows import BLOCK_BYTES, MixedRows
 from ps.storage.tier import Records
 
@@ -64,7 +64,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def table(optimizer, dim=DIM, state="fp16"):
-    return ps.TableConfig(name="t", dim=dim, optimizer=optimizer, cold="fp16", cold_state=state)
+    return ps.TableConfig(name="t", dim=dim, optimizer=optimizer, cold=ps.Fp16(state=state))
 
 
 SEED = RowInitializer.of(table(ps.SGD())).seed
@@ -72,7 +72,7 @@ SEED = RowInitializer.of(table(ps.SGD())).seed
 
 def new_arena(config):
     """An arena and its rows."""
-    made = MixedRows(config, update_rule(config))
+    made = MixedRows(config, update_rule(config.optimizer, config.dim), config.cold.state)
     return Arena(made, RamBudget(ps.ServiceConfig())), made
 
 
@@ -229,7 +229,7 @@ def test_order_pieces_slots_and_threads_change_no_byte():
 def test_promoted_and_demoted_again_a_row_is_the_same(kind):
     """And its value as a hot row is that of the cold one. A mean of equal numbers is rounded once more at most."""
     optimizer, state, _, _ = KINDS[kind]
-    layout = half_layout(table(optimizer, state=state))
+    layout = half_layout(DIM, optimizer, state)
     rng = np.random.default_rng(3)
     rows_NW = np.abs(rng.standard_normal((50, layout.hot_width))).astype(F32) * F32(1e-3)
     hot_NB = rows_NW.view(np.uint8)
@@ -244,7 +244,7 @@ def test_promoted_and_demoted_again_a_row_is_the_same(kind):
 
 
 def test_the_state_of_adagrad_becomes_its_mean_and_the_mean_everybodys():
-    layout = half_layout(table(ADAGRAD, dim=4, state="rowwise"))
+    layout = half_layout(4, ADAGRAD, "rowwise")
     hot = np.array([[1, 2, 3, 4, 1e-9, 2e-9, 3e-9, 6e-9]], F32)
     assert layout.row_bytes == 4 * 2 + 4
     back = layout.to_full(layout.to_half(hot.view(np.uint8))).view(F32)
@@ -252,7 +252,7 @@ def test_the_state_of_adagrad_becomes_its_mean_and_the_mean_everybodys():
 
 
 def test_no_rows_are_converted_to_no_rows():
-    layout = half_layout(table(ADAGRAD, state="rowwise"))
+    layout = half_layout(DIM, ADAGRAD, "rowwise")
     cold_NB = layout.to_half(np.empty((0, 8 * DIM), np.uint8))
     assert cold_NB.shape == (0, layout.row_bytes)
     assert layout.to_full(cold_NB).shape == (0, 8 * DIM)
@@ -262,14 +262,13 @@ def test_no_rows_are_converted_to_no_rows():
 def test_state_that_is_not_one_number_a_row_is_refused(optimizer):
     with pytest.raises(ps.ConfigError, match=f"{optimizer.kind} is not one number a row"):
         table(optimizer, state="rowwise")
-    assert ps.TableConfig(name="t", dim=1, optimizer=optimizer, cold_state="rowwise").cold == "none"
 
 
 def test_cold_rows_of_adagrad_kept_by_row_are_trained_by_row():
-    config = cold_config(table(ps.Adagrad(lr=0.7, eps=0.5, initial_accumulator=0.25), state="rowwise"))
-    assert config.optimizer == ps.RowwiseAdagrad(lr=0.7, eps=0.5, initial_accumulator=0.25)
+    trained = cold_optimizer(ps.Adagrad(lr=0.7, eps=0.5, initial_accumulator=0.25), "rowwise")
+    assert trained == ps.RowwiseAdagrad(lr=0.7, eps=0.5, initial_accumulator=0.25)
     for optimizer, state in ((ADAGRAD, "fp16"), (ps.SGD(), "rowwise"), (ps.Adam(), "fp16")):
-        assert cold_config(table(optimizer, state=state)) == table(optimizer, state=state)
+        assert cold_optimizer(optimizer, state) == optimizer
 
 
 def test_an_update_of_nothing_is_nothing():
@@ -320,7 +319,7 @@ class Bags:
 def learned(optimizer, state, rounding):
     """The loss in the end. `rounding`: None for float32, or what brings rows back to 16 bits."""
     bags, config = Bags(), table(optimizer, WIDTH, state)
-    update = update_rule(config)
+    update = update_rule(optimizer, WIDTH)
     rows_SW = np.zeros((N_IDS, WIDTH + update.state_width), F32)
     rows_SW[:, :WIDTH] = START
     cold, made = new_arena(config)
@@ -345,11 +344,12 @@ def stochastic(cold, slots_N, grads_ND, push, config):
 
 
 def to_nearest(cold, slots_N, grads_ND, push, config):
-    (records,), layout = cold.records(slots_N), half_layout(config)
+    (records,), state = cold.records(slots_N), config.cold.state
+    layout = half_layout(config.dim, config.optimizer, state)
     wide_NW, order_N = np.empty((len(slots_N), layout.width), F32), np.arange(len(slots_N))
     item_NI = records.rows_NB.view(np.uint16)
     half.widen(item_NI, order_N, wide_NW, layout.half, layout.brain)
-    update_rule(cold_config(config)).update(wide_NW, order_N, grads_ND, push)
+    update_rule(cold_optimizer(config.optimizer, state), config.dim).update(wide_NW, order_N, grads_ND, push)
     half.narrow(wide_NW, order_N, item_NI, layout.half, layout.brain)
     cold.rows.put(slots_N, item_NI.view(np.uint8))
 

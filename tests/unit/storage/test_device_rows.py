@@ -51,7 +51,7 @@ def config(device="torch-cpu", **fields):
 
 
 def new_rows(table, limit=None):
-    return DeviceRows(table, update_rule(table), DeviceBudget(limit))
+    return DeviceRows(table, update_rule(table.optimizer, table.dim), DeviceBudget(limit))
 
 
 def read_only(array):
@@ -165,7 +165,9 @@ def test_growing_moves_nothing_and_is_at_most_a_quarter_ahead(device):
 def test_tables_share_gpu_bytes_to_the_last_row_and_what_would_pass_it_changes_nothing(device):
     table, limit = config(device, optimizer=ps.SGD()), 3 << 20
     budget = RamBudget(ps.ServiceConfig(gpu_bytes=limit))
-    one, other = (Arena(DeviceRows(table, update_rule(table), budget.device), budget) for _ in range(2))
+    one, other = (
+        Arena(DeviceRows(table, update_rule(table.optimizer, table.dim), budget.device), budget) for _ in range(2)
+    )
     row_bytes = one.rows.lengths[0]
     one.insert(np.arange(10), 0)
     fits = (limit - one.rows.committed_bytes) // row_bytes
@@ -217,7 +219,7 @@ def test_rows_on_a_device_take_slots_of_the_ram_budget_and_no_rows():
 def device_rows_or_plain(table, budget):
     from ps.table import _rows_of
 
-    return _rows_of(table, update_rule(table), budget)
+    return _rows_of(table, update_rule(table.optimizer, table.dim), budget)
 
 
 def test_without_a_gpu_or_without_torch_a_table_is_refused_and_told_what_to_do(monkeypatch):
