@@ -355,6 +355,20 @@ class TableConfig(_Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _cores_begin_around_zero(self) -> Self:
+        begin = self.initializer
+        around_zero = (
+            (isinstance(begin, Uniform) and begin.low == -begin.high and begin.high > 0)
+            or (isinstance(begin, Normal) and begin.mean == 0 and begin.std > 0)
+        )  # fmt: skip
+        if isinstance(self.cold, TensorTrain) and not around_zero:
+            raise ValueError(
+                f"initializer {begin!r} does not go together with cold 'tensor_train': products of cores vary around "
+                "0, and cores of zeros learn nothing; take Uniform(low=-x, high=x) or Normal(mean=0, std=x)"
+            )
+        return self
+
 
 class ServiceConfig(_Frozen):
     """What a shard's server is told. The defaults suit one host; every limit has a typed error behind it."""

@@ -11,14 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.config import PARTITIONS, Fp16, ServiceConfig, TableConfig, TensorTrain
-from ps.errors import ConfigError, DimensionMismatch, InvalidArgument, LengthMismatch, TableNotFound
+from ps.errors import DimensionMismatch, InvalidArgument, LengthMismatch, TableNotFound
 from ps.initializer import RowInitializer
 from ps.kernels import score
 from ps.kernels.records import HEADER_BYTES, KEY_BYTES
+from ps.lifting import Lifting
 from ps.optim import UpdateRule, update_rule
-from ps.policy import eviction, placement
-from ps.policy.admission import gate_of
+from ps.policy import eviction, lifting, placement
+from ps.policy.admission import Gate, gate_of
 from ps.policy.importance import Signals
+from ps.policy.lifting import LiftGate
 from ps.policy.ranking import EVERY_RANK, Ranking
 from ps.precision import Precision
 from ps.storage.arena import Arena
@@ -26,8 +28,9 @@ from ps.storage.budget import SLOT_BYTES, RamBudget
 from ps.storage.device_rows import DeviceRows
 from ps.storage.disk import Disk
 from ps.storage.mixed_rows import MixedRows
-from ps.storage.rows import ArenaRows, PlainRows, Slots
+from ps.storage.rows import ArenaRows, Initializer, PlainRows, Slots
 from ps.storage.store import Demotion, Store
+from ps.storage.tensor_train import ColdCores
 from ps.storage.tier import Flags, Ids, Records, RowLayout, joined, where
 
 Rows = npt.NDArray[np.float32]
@@ -64,12 +67,14 @@ class Table:
         self.config = config
         self._resident_rows = resident_rows or partial(placement.resident_rows, swap_fraction=config.swap_fraction)
         self._share = share
-        self._initializer = RowInitializer.of(config)
         self._rule = update_rule(config.optimizer, config.dim)
         self._layout = RowLayout(config.dim, self._rule.state_width)
         self._ranking = Ranking(config.half_life_pushes, config.expire_after_pushes)
         self._precision: Precision | None = None
-        self._rows: ArenaRows = _rows_of(config, self._rule, budget)
+        self._lifting: Lifting | None = None
+        self._cores = ColdCores(config, config.cold, share, budget) if isinstance(config.cold, TensorTrain) else None
+        self._initializer: Initializer = self._cores or RowInitializer.of(config)
+        self._rows: ArenaRows = _rows_of(config, self._rule, budget, self._initializer)
         self._ram = Arena(self._rows, budget)
         if isinstance(config.cold, Fp16) and isinstance(self._rows, MixedRows):
             self._precision = Precision(config.cold.hot_fraction, self._ram, self._rows, self._ranking)
@@ -78,7 +83,12 @@ class Table:
         as_seen = self._precision.as_seen if self._precision else list
         self.store = Store(self._ram, below, budget, self._ranking.per_tick, as_seen)
         self._signals = Signals(config.importance)
-        self._gate = gate_of(config, int(self._initializer.seed))
+        self._gate: Gate | None = gate_of(config, int(RowInitializer.of(config).seed))
+        if self._cores is not None and isinstance(config.cold, TensorTrain):
+            self._gate = LiftGate(config.cold, self._ranking, self._signals.of_a_use)
+            self._lifting = Lifting(
+                self._cores, self._gate, self.store, self._rows, self._ranking, config.cold.fold_tolerance
+            )
         self._bounded = bounded or config.max_rows_per_shard is not None
         self.closed = False
         self.pushes = 0
@@ -87,6 +97,8 @@ class Table:
         self.rows_created = 0
         self.rows_refused = 0
         """Gradients dropped because their id was not admitted."""
+        self.rows_in_cores = 0
+        """Gradients that went to the cores of a tensor-train table."""
         self.rows_evicted = 0
         self.rows_expired = 0
         self.rows_late = 0
@@ -127,6 +139,11 @@ class Table:
     def ask_room(self, rows: int) -> None:
         """A request was refused that needs so many rows in RAM: `maintain` makes room for the next."""
         self._ram.room.ask(rows)
+
+    def check_ids(self, ids_N: Ids) -> None:
+        """Raises InvalidArgument for ids that the table cannot have."""
+        if self._cores is not None:
+            self._cores.check(ids_N)
 
     def find(self, ids_N: Ids) -> Slots:
         """The slot of each id, -1 where there is no row in RAM."""
@@ -199,12 +216,12 @@ class Table:
         positives_N: Counts | None = None,
     ) -> None:
         """Updates rows with gradients and adds to their importance. Ids are unique; what has no slot after
-        `create_admitted` is left out, and counted as refused.
+        `create_admitted` is left out, and counted as refused; or trains the cores, where there are some.
 
         `blocks` are the gradients of consecutive ids; `counts_N` how often each id occurs, once by default;
         `positives_N` how often in positive samples, never by default.
         """
-        self._refuse(ids_N, slots_N, counts_N)
+        self._refuse(ids_N, slots_N, counts_N, blocks)
         self.pushes += 1
         if self._gate is not None and (slots_N < 0).any():
             has_row_N = slots_N >= 0
@@ -222,12 +239,17 @@ class Table:
         self.rows_updated += len(slots_N)
         if self._precision is not None:
             self._precision.touched(slots_N)
-        if self._ranking.advance() and self._precision is not None:
+        ticked = self._ranking.advance()
+        if ticked and self._precision is not None:
             self._precision.tick()
         self._expire()
         self._limit()
         if self._gate is not None:
             self._gate.tick(self._ranking.tick)
+        if self._lifting is not None:
+            self._lifting.pushed()
+            if ticked:
+                self._lifting.tick()
 
     def upsert(self, ids_N: Ids, blocks: Sequence[Rows]) -> Flags:
         """Sets values, creating rows where there are none. State of rows that exist stays. True where a row existed."""
@@ -296,7 +318,7 @@ class Table:
 
     def maintain(self) -> Demotion | None:
         """Begins to move some of the least important rows down, if more are in RAM than should be."""
-        target = self._ram.room.resident(self._resident_rows(self._ranking.total))
+        target = self._ram.room.resident(self._wanted_rows())
         excess = len(self._ram) - self.store.going - target
         most = placement.slice_rows(excess, len(self._ram), self._layout.row_bytes, self._slice_bytes)
         if not most:
@@ -306,6 +328,13 @@ class Table:
             # Rows that steps hold take the place of better ones: those must go then, or nobody would find room.
             demotion = self.store.demote(self._ranking.quantile(target - self.store.held), most)
         return demotion
+
+    def _wanted_rows(self) -> int:
+        """How many rows belong in RAM."""
+        total = self._ranking.total
+        if isinstance(self.config.cold, TensorTrain):
+            return min(total, int(lifting.MOST * self.config.cold.hot_rows))
+        return self._resident_rows(total)
 
     def rank_of_least(self, n: int) -> int:
         """The rank at which, and below which, the n least important rows are, and perhaps some more."""
@@ -337,7 +366,8 @@ class Table:
         hot ones, their index too, counts as hot."""
         admission = {} if self._gate is None else {"admission": self._gate.nbytes}
         cold = {"cold": {"rows": self._rows.half_bytes}} if isinstance(self._rows, MixedRows) else {}
-        return {"hot": {**self.store.memory_usage(), **admission}, **cold}
+        cores = {"tensor_train": {"cores": self._cores.nbytes}} if self._cores is not None else {}
+        return {"hot": {**self.store.memory_usage(), **admission}, **cold, **cores}
 
     def stats(self) -> dict[str, object]:
         """Rows, bytes and counters. Only a table with a cold tier says how many rows are there."""
@@ -358,6 +388,9 @@ class Table:
             "rows_evicted": self.rows_evicted,
             "rows_expired": self.rows_expired,
             "rows_late": self.rows_late,
+            "rows_in_cores": self.rows_in_cores,
+            **(Lifting.NOTHING if self._lifting is None else self._lifting.stats()),
+            "tensor_train": None if self._cores is None else self._cores.stats(),
             "disk": self.store.below(),
         }
 
@@ -365,6 +398,8 @@ class Table:
         """Gives the memory back; the disk is for `Disk` to close or drop."""
         self.closed = True
         self.store.close()
+        if self._cores is not None:
+            self._cores.close()
 
     def _rows_by_tier(self) -> dict[str, int]:
         resident = min(len(self._ram), len(self))
@@ -381,18 +416,25 @@ class Table:
         self._initializer.fill(new_ids_N, row_NW[:, : self.config.dim])
         self.store.make_room(len(new_ids_N))
         new_slots_N = self._ram.insert(new_ids_N, self._ranking.now)  # the last step that can fail
+        if self._lifting is not None:
+            self._lifting.lifted(new_ids_N, new_slots_N)
         self._ranking.count(self._ram.statistics_S2[new_slots_N], 1)
         self._rows.set(new_slots_N, row_NW)
         slots_N[missing_N] = new_slots_N
         self.rows_created += len(new_ids_N)
         return missing_N
 
-    def _refuse(self, ids_N: Ids, slots_N: Slots, counts_N: Counts | None) -> None:
+    def _refuse(self, ids_N: Ids, slots_N: Slots, counts_N: Counts | None, blocks: Sequence[Rows]) -> None:
         """Counts the ids of a push that have no row."""
         refused_N = np.flatnonzero(slots_N < 0)
         if self._gate is not None and len(refused_N):
             self._gate.refuse(ids_N[refused_N], _counts(counts_N, refused_N))
-            self.rows_refused += len(refused_N)
+            if self._cores is None:
+                self.rows_refused += len(refused_N)
+            else:
+                parts = [block_ND[part_N] for part_N, block_ND in _parts(slots_N < 0, blocks)]
+                self._cores.apply(ids_N[refused_N], np.concatenate(parts))
+                self.rows_in_cores += len(refused_N)
 
     def _attribution(self, slots_N: Slots, blocks: Sequence[Rows]) -> npt.NDArray[np.float32]:
         """|gradient x value| by slot, before the values change."""
@@ -437,19 +479,13 @@ class Table:
         score.mark(self._ram.marks_S, slots_N, score.DIRTY, 0)
 
 
-def _rows_of(config: TableConfig, rule: UpdateRule, budget: RamBudget) -> ArenaRows:
-    """Raises ConfigError where the table's device is not to be had, or its cold tier."""
+def _rows_of(config: TableConfig, rule: UpdateRule, budget: RamBudget, initializer: Initializer) -> ArenaRows:
+    """Raises ConfigError where the table's device is not to be had."""
     if config.device != "cpu":
         return DeviceRows(config, rule, budget.device)
-    match config.cold:
-        case None:
-            return PlainRows(config, rule, budget.arrays)
-        case Fp16(state=state):
-            return MixedRows(config, rule, state, budget.arrays)
-        case TensorTrain():
-            raise ConfigError(
-                f"table {config.name!r}: cold tensor_train is not there yet; take ps.Fp16(), or leave cold out"
-            )
+    if isinstance(config.cold, Fp16):
+        return MixedRows(config, rule, config.cold.state, budget.arrays)
+    return PlainRows(config, rule, budget.arrays, initializer)
 
 
 def _counts(counts_N: Counts | None, positions_M: Slots) -> Counts:

@@ -37,10 +37,10 @@ HALF_LIFE = 64
 RANKS = 256 * HALF_LIFE
 """Ranks that are told apart: 256 octaves; what is below them counts as the lowest."""
 
-USED, COPIED, DIRTY, GOING = 1, 2, 4, 8
+USED, COPIED, DIRTY, GOING, STAYS = 1, 2, 4, 8, 16
 """USED: the slot has a row. COPIED: the disk has a row of that id. DIRTY: it differs from the one on disk. GOING: it is
-on its way down, and in no second demotion meanwhile."""
-PIN = 16
+on its way down, and in no second demotion meanwhile. STAYS: it must not go down."""
+PIN = 32
 MAX_PINS = 0xFFFF // PIN
 _FLAGS = np.uint16(PIN - 1)
 _SHIFT = np.int64(17)
@@ -152,7 +152,7 @@ def select(
     per_tick: np.uint32,
     out_N: Slots,
 ) -> tuple[int, int]:
-    """Slots in [start, end) that are used, not going yet, held by no step and of rank `highest` or lower.
+    """Slots in [start, end) that are used, may go down and are not yet, held by no step and of rank `highest` or lower.
 
     Returns how many were found and where the search stopped: at the end, or earlier where `out_N` was full.
     """
@@ -160,7 +160,7 @@ def select(
     for s in range(start, end):
         if found == len(out_N):
             return found, s
-        free_to_go = marks_S[s] & np.uint16(USED | GOING) == np.uint16(USED) and marks_S[s] < np.uint16(PIN)
+        free_to_go = marks_S[s] & np.uint16(USED | GOING | STAYS) == np.uint16(USED) and marks_S[s] < np.uint16(PIN)
         if free_to_go and _rank(statistics_S2[s, 0], statistics_S2[s, 1], per_tick) <= highest:
             out_N[found] = s
             found += 1

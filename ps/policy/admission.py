@@ -57,9 +57,13 @@ class SketchGate:
 
     def admits(self, ids_N: Ids, counts_N: Counts, push: int) -> Flags:
         """Those whose count comes to the threshold."""
+        return self.counts(ids_N).astype(np.int64) + counts_N >= self._min_count
+
+    def counts(self, ids_N: Ids) -> Counts:
+        """How often each has come so far, about."""
         before_N = np.empty(len(ids_N), np.uint32)
         admission.estimate(self._cells_BRC, ids_N, before_N)
-        return before_N.astype(np.int64) + counts_N >= self._min_count
+        return before_N
 
     def refuse(self, ids_N: Ids, counts_N: Counts) -> None:
         """Counts them."""

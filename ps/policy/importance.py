@@ -30,6 +30,12 @@ class Signals:
         """Whether |gradient x value| is worth computing."""
         return self._weights.attribution > 0
 
+    @property
+    def of_a_use(self) -> float:
+        """What a push adds to a row, as far as that can be told beforehand."""
+        added = float(self.added(1, None, None, None)[0])
+        return added or float(self.floor) or 1.0
+
     def added(
         self, n: int, counts_N: Counts | None, positives_N: Counts | None, attribution_N: Scores | None
     ) -> Scores:

@@ -48,6 +48,10 @@ TABLE_COUNTERS = {
     "rows_demoted": "Rows that went down to disk.",
     "rows_late": "Rows read from disk while a call waited.",
     "rows_narrowed": "Rows that became half precision, in RAM.",
+    "rows_in_cores": "Rows without a slot whose gradients trained the cores of a tensor-train table.",
+    "rows_folded": "Rows folded back into the cores of a tensor-train table.",
+    "rows_kept": "Rows that could not be folded within the tolerance, and stay exact.",
+    "fold_error": "Relative errors of rows that were folded, added up.",
     "rows_widened": "Rows of half precision that became float32.",
 }
 """By table: the key in `Table.stats`, which is the metric's name too, and what it says."""

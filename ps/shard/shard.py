@@ -356,7 +356,10 @@ class Shard:
     def _resolve(self, target: Target) -> list[Resolved]:
         if isinstance(target, StepRef):
             return self._steps.get(target, self._clock())
-        return [Resolved(self._table(part.table), part) for part in target]
+        tables = [Resolved(self._table(part.table), part) for part in target]
+        for resolved in tables:
+            resolved.table.check_ids(resolved.ids.ids_N)
+        return tables
 
     def _body_bytes(self, tables: Sequence[Resolved]) -> int:
         total = sum(len(r.ids.ids_N) * r.table.config.dim * 4 for r in tables)

@@ -101,6 +101,12 @@ class Part:
         self._purpose = purpose
         self._lock = threading.Lock()
 
+    def resize(self, change: int) -> None:
+        """More bytes, or fewer, where there is a limit."""
+        with self._lock:
+            if self._limit is not None:
+                self._limit += change
+
     def take(self, n: int) -> None:
         """Before n bytes of an array are committed; raises ResourceExhausted, and then nothing is taken."""
         memory.HOST.take(n)
@@ -197,6 +203,11 @@ class Room:
         """Whether there is a bound but the host's memory."""
         return self._nbytes is not None
 
+    def resize(self, change: int) -> None:
+        """More bytes, or fewer, where there is a bound."""
+        if self._nbytes is not None:
+            self._nbytes += change
+
     def join(self, row_bytes: int) -> Slots:
         """For a new table."""
         slots = Slots(self, row_bytes)
@@ -244,6 +255,28 @@ class RamBudget:
         self.filters = Part(None if limit is None else aside.filters, "the filters of ids on disk", huge)
         self.bodies = Part(None if limit is None else aside.bodies, "messages under way")
         self.slice_bytes = placement.SLICE_BYTES if limit is None else min(placement.SLICE_BYTES, limit // 256)
+
+    def hold(self, n: int, purpose: str) -> None:
+        """n bytes of what is for slots, for something of a fixed size. Raises ResourceExhausted, and then nothing is
+        held."""
+        left = self.for_slots(1)
+        if left is not None and n > left:
+            raise ResourceExhausted(
+                f"{n:,} bytes for {purpose}, and ram_bytes leaves {max(left, 0):,}: raise ram_bytes"
+            )
+        memory.HOST.take(n)
+        self._resize(-n)
+
+    def let_go(self, n: int) -> None:
+        """Of `hold`."""
+        memory.HOST.give(n)
+        self._resize(n)
+
+    def _resize(self, change: int) -> None:
+        if self._rows_bytes is not None:
+            self._rows_bytes += change
+        self.arrays.resize(change)
+        self.slots.resize(change)
 
     def for_slots(self, tables: int) -> int | None:
         """Bytes that so many tables have for their slots: a function of configured constants. None: no bound."""

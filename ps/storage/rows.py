@@ -85,14 +85,33 @@ class ArenaRows(Protocol):
         """Gives the memory back."""
 
 
+class Initializer(Protocol):
+    """What ids read as that have no row."""
+
+    def gather(
+        self, rows_SW: npt.NDArray[np.float32], slots_N: Slots, ids_N: Ids, out_ND: npt.NDArray[np.float32]
+    ) -> None:
+        """Copies the value of each slot; where the slot is -1, what the id reads as."""
+
+    def fill(self, ids_N: Ids, out_ND: npt.NDArray[np.float32]) -> None:
+        """What the ids read as."""
+
+
 class PlainRows:
     """float32 rows, each at its slot."""
 
     purpose = "rows"
 
-    def __init__(self, config: TableConfig, rule: UpdateRule, memory: Memory | None = None) -> None:
+    def __init__(
+        self,
+        config: TableConfig,
+        rule: UpdateRule,
+        memory: Memory | None = None,
+        initializer: Initializer | None = None,
+    ) -> None:
+        """`initializer`: by default the table's."""
         self._layout = RowLayout(config.dim, rule.state_width)
-        self._initializer = RowInitializer.of(config)
+        self._initializer = initializer or RowInitializer.of(config)
         self._rule = rule
         self.lengths = [self._layout.row_bytes]
         self.ram_bytes = self._layout.row_bytes

@@ -275,6 +275,14 @@ class Store:
         self._removals += 1
         return self.ram.discard(ids_N)
 
+    def fold(self, ids_N: Ids) -> None:
+        """Drops rows in RAM that have no copy on disk, and never had one: they go on elsewhere."""
+        self.ram.discard(ids_N)
+
+    def living(self, slots_N: Slots) -> Slots:
+        """Of slots with rows, those whose rows were not dropped."""
+        return self._dropped.living(slots_N)
+
     def forget(self, ids_N: Ids) -> Ids:
         """Drops rows on disk that cannot be read any more, by their ids alone; returns those. The others stay."""
         if self._disk is None:

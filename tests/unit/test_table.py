@@ -287,11 +287,6 @@ def test_a_push_counts_the_ids_that_it_leaves_out_with_their_occurrences() -> No
     made.close()
 
 
-def test_a_tensor_train_table_is_refused_until_there_is_such_a_tier() -> None:
-    with pytest.raises(ps.ConfigError, match=r"table 't': cold tensor_train is not there yet; take ps.Fp16\(\)"):
-        table(cold=ps.TensorTrain(rows=100))
-
-
 def test_scores_add_up_beyond_uint32() -> None:
     made = table(importance=ps.Importance(frequency=0, occurrences=1))
     ids_N, most = np.array([1]), np.array([2**32 - 1], np.uint32)

@@ -74,10 +74,10 @@ def touch(
 def select(
     statistics_S2: Statistics, marks_S: Marks, start: int, end: int, highest: int, per_tick: int, out_N: Slots
 ) -> tuple[int, int]:
-    """Slots in [start, end) that are used, not going, unpinned and of rank `highest` or lower, as the kernel does."""
+    """Slots in [start, end) that are used, not going, not staying, unpinned and of rank `highest` or lower, as the kernel does."""
     ranks_S = np.empty(len(marks_S), np.int64)
     ranks(statistics_S2, per_tick, ranks_S)
-    wanted_S = (marks_S & 9 == 1) & (marks_S < 16) & (ranks_S <= highest)
+    wanted_S = (marks_S & 25 == 1) & (marks_S < 32) & (ranks_S <= highest)
     return _first_of(start + np.flatnonzero(wanted_S[start:end]), start, end, out_N)
 
 
@@ -123,8 +123,8 @@ def mark(marks_S: Marks, slots_N: Slots, set_: int, clear: int) -> None:
 
 
 def pin(marks_S: Marks, slots_N: Slots, change: int) -> None:
-    """One more or one less step holds these slots; a negative slot is skipped; 4095 pins stay."""
+    """One more or one less step holds these slots; a negative slot is skipped; 2047 pins stay."""
     for slot in slots_N[slots_N >= 0]:
-        pins, flags = divmod(int(marks_S[slot]), 16)
-        if pins < 4095:
-            marks_S[slot] = max(pins + change, 0) * 16 + flags
+        pins, flags = divmod(int(marks_S[slot]), 32)
+        if pins < 2047:
+            marks_S[slot] = max(pins + change, 0) * 32 + flags

@@ -22,7 +22,7 @@ def rows(slots, now, seed):
         rng.random(slots) < 0.2, 0, rng.exponential(size=slots) * 10.0 ** rng.integers(-9, 9)
     )
     statistics_S2[:, 1] = rng.integers(0, now + 1, slots)
-    marks_S = (rng.integers(0, 8, slots) | (16 * rng.integers(0, 3, slots))).astype(np.uint16)
+    marks_S = (rng.integers(0, 32, slots) | (32 * rng.integers(0, 3, slots))).astype(np.uint16)
     return rng, statistics_S2, marks_S
 
 

@@ -40,9 +40,10 @@ class Swapping(RuleBasedStateMachine):
         self.swapping, self.plain = Shard(0, config), Shard(0)
         for shard in (self.swapping, self.plain):
             new_table(
-                **{"shard": shard, "initializer": ps.Normal(), "admission": admission},
-                **{"half_life_pushes": 64, "swap_fraction": 0.7, **self.table},
+                shard,
+                initializer=ps.Normal(),
                 importance=ps.Importance(attribution=0.5, recency=0.1, external=2),
+                **{"admission": admission, "half_life_pushes": 64, "swap_fraction": 0.7, **self.table},
             )
             precision = shard.tables["t"]._precision
             if precision is not None:
@@ -93,11 +94,14 @@ class Swapping(RuleBasedStateMachine):
             assert len(tables[0]) == len(tables[1]) <= self.table.get("max_rows_per_shard", 2 * IDS)
             assert [table.rows_evicted for table in tables] == [tables[0].rows_evicted] * 2
             assert [table.rows_expired for table in tables] == [tables[0].rows_expired] * 2
+            if tables[0]._lifting is not None:
+                assert tables[0]._lifting.stats() == tables[1]._lifting.stats()
 
     def teardown(self) -> None:
         if hasattr(self, "plain"):
             exported = [self._exported(shard) for shard in (self.swapping, self.plain)]
             assert exported[0] == exported[1]
+            self.pull(list(range(-IDS, IDS)))
             everything = self._named(range(-IDS, IDS))
             self.swapping.prepare(StepRef(1, 10**6), everything)
             held = [self._whole_rows(shard, everything[0].ids_N) for shard in (self.swapping, self.plain)]
@@ -175,7 +179,24 @@ class EvictingCold(Swapping):
     table: ClassVar[dict[str, Any]] = {**SwappingCold.table, **BOUNDS}
 
 
-@pytest.mark.parametrize("machine", [Swapping, SwappingCold, SwappingRowwise, Evicting, EvictingCold])
+TRAIN = ps.TensorTrain(rows=50, index="hash", ranks=2, hot_rows=5, lift_after=1, fold_tolerance=0.6)
+
+
+class SwappingTrain(Swapping):
+    """Rows that are not frequent are in the cores, if they can be folded: those of this machine hardly ever can."""
+
+    table: ClassVar[dict[str, Any]] = {"optimizer": ps.Adagrad(lr=0.1), "cold": TRAIN, "admission": ps.Always()}
+
+
+class EvictingTrain(Swapping):
+    """About half of them can. Rows that are dropped read as the cores say."""
+
+    table: ClassVar[dict[str, Any]] = {**SwappingTrain.table, **BOUNDS, "optimizer": ps.SGD(lr=1e-3)}
+
+
+@pytest.mark.parametrize(
+    "machine", [Swapping, SwappingCold, SwappingRowwise, Evicting, EvictingCold, SwappingTrain, EvictingTrain]
+)
 def test_a_disk_shows_nowhere(machine: type[Swapping]) -> None:
     run_state_machine_as_test(
         machine,

@@ -1,0 +1,81 @@
+"""Which ids of a tensor-train table get a row of their own: the most frequent. Asked at a push about ids without one.
+
+A push lets in, and counts, as admission does elsewhere (`ps.policy.admission`): by logged state alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ps.config import TensorTrain
+from ps.kernels import score
+from ps.policy.admission import Counts, Flags, Ids, SketchGate
+from ps.policy.ranking import Ranking
+
+MIN_CELLS, MAX_CELLS = 1 << 12, 1 << 20
+"""Of the sketch; 8 bytes each."""
+SLACK = 1.25
+"""Rows of their own are folded back down to that many times `hot_rows`."""
+MOST = 1.5
+"""Times `hot_rows` that have rows of their own, those that wait to be folded included."""
+
+
+class LiftGate:
+    """One table's. An id's uses are counted in a sketch until it is lifted, and in its row's score from then on."""
+
+    def __init__(self, cold: TensorTrain, ranking: Ranking, score_of_a_use: float) -> None:
+        self._after = cold.lift_after
+        self._hot_rows = cold.hot_rows
+        self._ranking = ranking
+        self._score_of_a_use = np.float32(score_of_a_use)
+        self._sketch = SketchGate(cold.lift_after, min(max(cold.rows, MIN_CELLS), MAX_CELLS))
+        self._above: int | None = None
+        self._total_most = int(MOST * cold.hot_rows)
+        self.nbytes = self._sketch.nbytes
+
+    def decide(self, own_rows: int) -> int | None:
+        """At a tick: who gets in until the next one. `own_rows`: that wait for nothing, or to be folded. Returns the
+        rank at which, and below which, rows are to be folded; None while there is room for all."""
+        total = self._ranking.total
+        self._above = self._ranking.quantile(self._hot_rows) if total > self._hot_rows else None
+        self._total_most = total + max(int(MOST * self._hot_rows) - own_rows, 0)
+        keep = int(SLACK * self._hot_rows)
+        return self._ranking.quantile(keep) if total > keep else None
+
+    def admits(self, ids_N: Ids, counts_N: Counts, push: int) -> Flags:
+        """Those that have come often enough, and more often than rows that are there; the most frequent, if there is
+        not room for all. How often an id occurs in one push says nothing."""
+        uses_N = self._uses(ids_N) + 1
+        chosen_N = np.flatnonzero((uses_N >= self._after) & self._above_others(uses_N))
+        room = max(self._total_most - self._ranking.total, 0)
+        if len(chosen_N) > room:
+            chosen_N = chosen_N[np.argsort(-uses_N[chosen_N].astype(np.int64), kind="stable")[:room]]
+        flags_N = np.zeros(len(ids_N), np.bool_)
+        flags_N[chosen_N] = True
+        return flags_N
+
+    def scores(self, ids_N: Ids) -> npt.NDArray[np.float32]:
+        """What rows of these ids begin with: what their uses so far have come to."""
+        return (self._uses(ids_N) * self._score_of_a_use).astype(np.float32)
+
+    def refuse(self, ids_N: Ids, counts_N: Counts) -> None:
+        """Counts a use of each."""
+        self._sketch.refuse(ids_N, np.ones(len(ids_N), np.uint32))
+
+    def tick(self, now: int) -> None:
+        """Uses fade as scores do."""
+        self._sketch.tick(now)
+
+    def _uses(self, ids_N: Ids) -> npt.NDArray[np.uint32]:
+        return self._sketch.counts(ids_N)
+
+    def _above_others(self, uses_N: npt.NDArray[np.uint32]) -> Flags:
+        if self._above is None:
+            return np.ones(len(uses_N), np.bool_)
+        statistics_N2 = np.empty((len(uses_N), 2), np.uint32)
+        statistics_N2[:, 0] = (uses_N * self._score_of_a_use).astype(np.float32).view(np.uint32)
+        statistics_N2[:, 1] = self._ranking.now
+        ranks_N = np.empty(len(uses_N), np.int64)
+        score.ranks(statistics_N2, self._ranking.per_tick, ranks_N)
+        return ranks_N > self._above
