@@ -361,6 +361,12 @@ class Table:
         """Importance as of now."""
         return self._ranking.decayed(records.scores_N, records.stamps_N)
 
+    @property
+    def heap_bytes(self) -> int:
+        """Of `memory_usage`, what is the allocator's and not in arrays that grow."""
+        gate = 0 if self._gate is None else self._gate.nbytes
+        return gate + (0 if self._cores is None else self._cores.nbytes)
+
     def memory_usage(self) -> dict[str, dict[str, int]]:
         """Bytes by tier and purpose: "device_rows" of the device, all others of RAM. What cold rows have in common with
         hot ones, their index too, counts as hot."""

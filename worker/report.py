@@ -16,6 +16,8 @@ from worker.data.source import Source
 from worker.metrics import Progressive
 
 USED = ("read", "updated", "created", "refused", "evicted", "expired")
+CORES = ("in_cores", "folded", "kept")
+"""Of tensor-train tables: gradients that trained the cores, rows folded back, rows kept because that was too inexact."""
 MOVED = ("raised", "demoted", "late")
 """Up from disk, down to it; late: read from it while a pull or a push waited. Counters of `Table.stats`."""
 
@@ -72,6 +74,8 @@ def where_rows_live(console: Console, client: Client) -> None:
     console.print(table)
     console.print(_counters(shards, "rows that were used", USED))
     console.print(_counters(shards, "rows that moved", MOVED))
+    if any(part["tensor_train"] for shard in shards for part in shard["tables"].values()):
+        console.print(_counters(shards, "rows in and out of tensor-train cores", CORES))
     prepared, expired = (sum(shard[key] for shard in shards) for key in ("steps_prepared", "steps_expired"))
     console.print(f"steps prepared on a shard: {prepared:,}   of them expired unused: {expired:,}", highlight=False)
     if any(shard["disk_bytes"] is not None for shard in shards):

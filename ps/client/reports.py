@@ -72,6 +72,7 @@ class TierShare:
     table: str
     tier: str
     rows: int
+    """Of the cores of a tensor-train table: those that they stand for, on every shard the same."""
     nbytes: int
     """Of RAM, or of RAM and the device, with all that belongs to the rows; of disk, of keys and values."""
 
@@ -84,6 +85,10 @@ def tiers(shards: ShardStats) -> list[TierShare]:
         for tier in parts[0]["rows"]:
             rows = sum(part["rows"][tier] for part in parts)
             shares.append(TierShare(name, tier, rows, sum(_tier_bytes(part, tier) for part in parts)))
+        cores = parts[0]["tensor_train"]
+        if cores is not None:
+            nbytes = sum(_tier_bytes(part, "tensor_train") for part in parts)
+            shares.append(TierShare(name, "tensor_train", cores["rows"], nbytes))
     return shares
 
 

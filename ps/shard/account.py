@@ -15,9 +15,9 @@ class Account:
         self._start = heap()
         self._code = file_pages_bytes()
 
-    def explain(self, ledger: int, known: Mapping[str, int]) -> dict[str, int]:
-        """Bytes by purpose: `known` of the allocator's, the rest of what it has handed out ("other": buffers of
-        connections, indexes of files), what it could hand out before it asks the system ("allocator": freed, or never
+    def explain(self, ledger: int, known: Mapping[str, int], of_tables: int) -> dict[str, int]:
+        """Bytes by purpose, beside those of tables, of which `of_tables` are the allocator's: `known` of its others, the
+        rest of what it has handed out ("other": buffers of connections, indexes of files), what it could hand out before it asks the system ("allocator": freed, or never
         used; so a little of it may not be in RAM), and the libraries' pages that have been used meanwhile ("code")."""
         now = heap()
         in_use = now.held - now.free - (self._start.held - self._start.free)
@@ -25,6 +25,6 @@ class Account:
             "ledger": ledger,
             **known,
             "code": max(file_pages_bytes() - self._code, 0),
-            "other": max(in_use - sum(known.values()), 0),
+            "other": max(in_use - sum(known.values()) - of_tables, 0),
             "allocator": max(now.free - self._start.free, 0),
         }

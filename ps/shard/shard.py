@@ -322,9 +322,9 @@ class Shard:
         """Bytes outside the tables, by purpose; with those of the tables, all that the process has taken since its
         start."""
         disk = self._disk.memory_usage() if self._disk is not None else {}
-        return self._account.explain(
-            self._ledger.nbytes, {"steps": self._steps.nbytes, "bodies": self.budget.bodies.used, **disk}
-        )
+        known = {"steps": self._steps.nbytes, "bodies": self.budget.bodies.used, **disk}
+        of_tables = sum(table.heap_bytes for table in self.tables.values())
+        return self._account.explain(self._ledger.nbytes, known, of_tables)
 
     def started(self) -> None:
         """From here on its memory is counted: what came before is the process."""

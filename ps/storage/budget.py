@@ -259,11 +259,10 @@ class RamBudget:
     def hold(self, n: int, purpose: str) -> None:
         """n bytes of what is for slots, for something of a fixed size. Raises ResourceExhausted, and then nothing is
         held."""
-        left = self.for_slots(1)
+        for_slots = self.for_slots(1)
+        left = None if for_slots is None else max(for_slots - self.arrays.used, 0)
         if left is not None and n > left:
-            raise ResourceExhausted(
-                f"{n:,} bytes for {purpose}, and ram_bytes leaves {max(left, 0):,}: raise ram_bytes"
-            )
+            raise ResourceExhausted(f"{n:,} bytes for {purpose}, ram_bytes leaves {left:,} of them: raise it")
         memory.HOST.take(n)
         self._resize(-n)
 

@@ -203,7 +203,7 @@ def test_ids_that_dense_cores_do_not_stand_for_are_refused_and_nothing_is_lost()
 
 def test_cores_that_do_not_fit_are_refused_and_leave_no_table() -> None:
     shard = Shard(0, ps.ServiceConfig(ram_bytes=64 << 20))
-    with pytest.raises(ResourceExhausted, match=r"bytes for the cores of table t, and ram_bytes leaves"):
+    with pytest.raises(ResourceExhausted, match=r"bytes for the cores of table t, ram_bytes leaves"):
         shard.create_table(config(rows=10**9, ranks=64, dim=64))
     assert not shard.tables
     shard.create_table(config(rows=10**6))

@@ -74,7 +74,7 @@ def touch(
 def select(
     statistics_S2: Statistics, marks_S: Marks, start: int, end: int, highest: int, per_tick: int, out_N: Slots
 ) -> tuple[int, int]:
-    """Slots in [start, end) that are used, not going, not staying, unpinned and of rank `highest` or lower, as the kernel does."""
+    """Slots in [start, end) that are used, may go and are not going, unpinned and of rank `highest` or lower."""
     ranks_S = np.empty(len(marks_S), np.int64)
     ranks(statistics_S2, per_tick, ranks_S)
     wanted_S = (marks_S & 25 == 1) & (marks_S < 32) & (ranks_S <= highest)
