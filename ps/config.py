@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ps.errors import ConfigError
+from ps.errors import ConfigError, InvalidArgument
 
 PARTITIONS = 4096
 """Hash partitions of the id space: the unit that moves between shards."""
@@ -277,6 +277,14 @@ class TensorTrain(_Frozen):
                 "larger ones, or leave p_shapes out"
             )
         return self
+
+    def check_ids(self, table: str, least: int, most: int) -> None:
+        """Raises InvalidArgument unless the cores stand for all ids between these two."""
+        if self.index == "dense" and (least < 0 or most >= self.rows):
+            raise InvalidArgument(
+                f"table {table!r} has tensor-train rows for ids 0 to {self.rows - 1:,}; got "
+                f"{least if least < 0 else most}: raise cold.rows, or take cold.index 'hash' for sparse ids"
+            )
 
 
 Cold = Annotated[Fp16 | TensorTrain, Field(discriminator="kind")]

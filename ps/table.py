@@ -72,7 +72,9 @@ class Table:
         self._ranking = Ranking(config.half_life_pushes, config.expire_after_pushes)
         self._precision: Precision | None = None
         self._lifting: Lifting | None = None
-        self._cores = ColdCores(config, config.cold, share, budget) if isinstance(config.cold, TensorTrain) else None
+        self._cores: ColdCores | None = None
+        if isinstance(config.cold, TensorTrain):
+            self._cores = ColdCores(config, config.cold, self._rule.state_width, share, budget)
         self._initializer: Initializer = self._cores or RowInitializer.of(config)
         self._rows: ArenaRows = _rows_of(config, self._rule, budget, self._initializer)
         self._ram = Arena(self._rows, budget)

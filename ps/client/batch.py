@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ps.client.arrays import ArrayLike, as_counts, as_ids, as_rows, as_scores, like
 from ps.client.bound import same_split
-from ps.config import TableConfig
+from ps.config import TableConfig, TensorTrain
 from ps.errors import DuplicateIds, LengthMismatch, NonFiniteGradient
 from ps.kernels.rows import all_finite, take
 from ps.kernels.unique import has_duplicates, segment_sum, unique
@@ -189,6 +189,8 @@ def make_batch(
 def _table_batch(config: TableConfig, given: ArrayLike, routing: Routing, counts: ArrayLike | None) -> TableBatch:
     ids = as_ids(given)
     flat_N = ids.reshape(-1)
+    if isinstance(config.cold, TensorTrain) and len(flat_N):
+        config.cold.check_ids(config.name, int(flat_N.min()), int(flat_N.max()))
     unique_U, inverse_N, counts_U = flat_N, None, None
     if counts is not None:
         if has_duplicates(flat_N):

@@ -256,13 +256,13 @@ class RamBudget:
         self.bodies = Part(None if limit is None else aside.bodies, "messages under way")
         self.slice_bytes = placement.SLICE_BYTES if limit is None else min(placement.SLICE_BYTES, limit // 256)
 
-    def hold(self, n: int, purpose: str) -> None:
-        """n bytes of what is for slots, for something of a fixed size. Raises ResourceExhausted, and then nothing is
-        held."""
+    def hold(self, n: int, slots: int, purpose: str) -> None:
+        """n bytes of what is for slots, for something of a fixed size that `slots` bytes of slots go with. Raises
+        ResourceExhausted, and then nothing is held."""
         for_slots = self.for_slots(1)
         left = None if for_slots is None else max(for_slots - self.arrays.used, 0)
-        if left is not None and n > left:
-            raise ResourceExhausted(f"{n:,} bytes for {purpose}, ram_bytes leaves {left:,} of them: raise it")
+        if left is not None and n + slots > left:
+            raise ResourceExhausted(f"{n + slots:,} bytes for {purpose}, ram_bytes leaves {left:,}: raise it")
         memory.HOST.take(n)
         self._resize(-n)
 

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.config import Constant, Normal, TableConfig, TensorTrain, Uniform
-from ps.errors import InvalidArgument
 from ps.initializer import RowInitializer
 from ps.kernels.hashing import hash_ids
 from ps.kernels.rows import gather
 from ps.optim import update_rule
-from ps.storage.budget import RamBudget
+from ps.policy import lifting
+from ps.storage.budget import SLOT_BYTES, RamBudget
 from ps.storage.rows import Slots, Values
 from ps.storage.tier import Ids
 from ps.tensor_train.contract import Share
@@ -33,15 +33,18 @@ PASSES = 16
 class ColdCores:
     """Those of one table on one shard."""
 
-    def __init__(self, config: TableConfig, cold: TensorTrain, share: Share, budget: RamBudget) -> None:
-        """Raises ResourceExhausted if the cores do not fit into RAM."""
+    def __init__(
+        self, config: TableConfig, cold: TensorTrain, state_width: int, share: Share, budget: RamBudget
+    ) -> None:
+        """`state_width`: of rows of their own. Raises ResourceExhausted if they and the cores do not fit into RAM."""
         self.shape = shape_of(config.dim, cold)
         self._name, self._cold, self._share, self._budget = config.name, cold, share, budget
         optimizer = cold.optimizer or config.optimizer
         rules = [update_rule(optimizer, size) for size in self.shape.slice_sizes]
         widths = [size + rule.state_width for size, rule in zip(self.shape.slice_sizes, rules, strict=True)]
         self._held = sum(4 * (3 * p * width) for p, width in zip(self.shape.p, widths, strict=True))
-        budget.hold(self._held, f"the cores of table {config.name}")
+        own = int(lifting.MOST * cold.hot_rows) * (4 * (config.dim + state_width) + SLOT_BYTES)
+        budget.hold(self._held, own, f"the cores of table {config.name} and its hot_rows")
         seed = int(RowInitializer.of(config).seed)
         arrays = initial_cores(self.shape, _variance(config), cold.initializer, seed)
         self._cores = Cores(self.shape, arrays, rules)
@@ -59,13 +62,8 @@ class ColdCores:
 
     def check(self, ids_N: Ids) -> None:
         """Raises InvalidArgument for ids that the cores do not stand for."""
-        if self._cold.index == "dense" and len(ids_N):
-            least, most = int(ids_N.min()), int(ids_N.max())
-            if least < 0 or most >= self._cold.rows:
-                raise InvalidArgument(
-                    f"table {self._name!r} has tensor-train rows for ids 0 to {self._cold.rows - 1:,}; got "
-                    f"{least if least < 0 else most}: raise cold.rows, or take cold.index 'hash' for sparse ids"
-                )
+        if len(ids_N):
+            self._cold.check_ids(self._name, int(ids_N.min()), int(ids_N.max()))
 
     def fill(self, ids_N: Ids, out_ND: Values) -> None:
         """What the ids read as. `out` may be part of wider rows."""

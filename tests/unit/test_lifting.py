@@ -169,7 +169,10 @@ def test_gradients_of_ids_without_a_row_train_the_cores_as_they_are_trained_alon
     settings = config(hot_rows=0, index="hash", rows=50, optimizer=ps.Adagrad(lr=0.1))
     assert isinstance(settings.cold, ps.TensorTrain)
     table = Table(settings)
-    cores, rng = ColdCores(settings, settings.cold, one_by_one, RamBudget(ServiceConfig())), np.random.default_rng(1)
+    cores, rng = (
+        ColdCores(settings, settings.cold, DIM, one_by_one, RamBudget(ServiceConfig())),
+        np.random.default_rng(1),
+    )
     for _ in range(5):
         ids_N = rng.choice(2**62, 40, replace=False) - 2**61
         grads_ND = rng.standard_normal((40, DIM), np.float32)
@@ -203,8 +206,10 @@ def test_ids_that_dense_cores_do_not_stand_for_are_refused_and_nothing_is_lost()
 
 def test_cores_that_do_not_fit_are_refused_and_leave_no_table() -> None:
     shard = Shard(0, ps.ServiceConfig(ram_bytes=64 << 20))
-    with pytest.raises(ResourceExhausted, match=r"bytes for the cores of table t, ram_bytes leaves"):
+    with pytest.raises(ResourceExhausted, match=r"bytes for the cores of table t and its hot_rows, ram_bytes leav"):
         shard.create_table(config(rows=10**9, ranks=64, dim=64))
+    with pytest.raises(ResourceExhausted, match=r"bytes for the cores of table t and its hot_rows, ram_bytes leav"):
+        shard.create_table(config(hot_rows=10**6))
     assert not shard.tables
     shard.create_table(config(rows=10**6))
     shard.close()
