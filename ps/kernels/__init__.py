@@ -51,6 +51,7 @@ def warm_up() -> None:
     _warm_up_policy(frozen_grads)
     _warm_up_score()
     _warm_up_half()
+    _warm_up_tensor_train()
     slots = np.arange(4)
     rows.pop_free(slots.copy(), rows.push_free(slots.copy(), -1, slots), slots[:0])
     hashing.group(np.zeros(4, np.int32), 1)
@@ -135,3 +136,21 @@ def _warm_up_half() -> None:
     half.narrow(np.frombuffer(wide.tobytes(), np.float32).reshape(4, 6), slots, cold, 6, 0)  # values off the wire
     places.split(np.zeros(8, np.uint32), slots, slots.copy(), slots.copy())
     half.narrow_stochastic(wide, slots, cold, 2, 4, np.uint64(0), np.uint64(0), ids)
+
+
+def _warm_up_tensor_train() -> None:
+    """Cores are a table's own; gradients of rows come off the wire, or are added up first."""
+    import numpy as np
+
+    from ps.kernels import tensor_train
+
+    left, middle, right = (np.zeros((1, width), np.float32) for width in (2, 4, 2))
+    dims, digits, starts = (1, 2, 1, 2, 1), np.zeros(1, np.int64), np.zeros(2, np.int64)
+    pairs = tensor_train.order_pairs(digits, 1, digits, 1, digits.copy(), digits.copy(), digits.copy(), starts)
+    tensor_train.pairs_forward(left, middle, dims, digits, digits, 0, pairs, right.copy())
+    tensor_train.pairs_backward(left, middle, dims, digits, digits, 0, pairs, right, digits, digits, left, middle)
+    rows = left, middle, right, dims, digits, digits, starts, digits, digits, 0, pairs
+    grads = np.zeros((1, 1), np.float32)
+    tensor_train.forward(*rows, grads)
+    for some_grads in (grads, np.frombuffer(grads.tobytes(), np.float32).reshape(1, 1)):
+        tensor_train.backward(*rows, some_grads, digits, digits, digits, left, middle, right)

@@ -5,14 +5,15 @@ with ranks R and S (Yin et al., "TT-Rec", MLSys 2021, section 3):
 
     row[x, y, z] = sum over r, s of left[l, x, r] * middle[m, r, y, s] * right[t, s, z]
 
-What the arrays here have, one slice of a core a row, whatever follows the slice in it (an optimizer's state) left alone:
+What the arrays here have, one slice of a core a row; what follows the slice in it (an optimizer's state) is left alone:
 
-    left_LW   [l, >= a * R]       middle_MW [m, >= R * b * S]       right_TW  [t, >= c * S], as [c, S]: the last core lies
-                                                                    transposed, so that inner loops run along S
+    left_LW     [l, >= a * R]
+    middle_MW   [m, >= R * b * S]
+    right_TW    [t, >= c * S], as [c, S]: the last core lies transposed, so that inner loops run along S
 
 Rows of a batch come in the order of (m, l), so that the product of left and middle is computed once for all rows that
-share it, stays in the first cache while they do, and the middle slice, the large one, while its rows last. A *pair* is a
-(l, m) that occurs. So a row costs, in multiplications, a * b * c * S and its share of a * R * b * S.
+share it, stays in the first cache while they do, and the middle slice, the large one, while its rows last. A *pair* is
+a (l, m) that occurs. So a row costs, in multiplications, a * b * c * S and its share of a * R * b * S.
 
 Arithmetic is in the type of the arrays and in the order written: every machine computes the same bytes. Nothing is
 checked here.
@@ -36,8 +37,8 @@ Dims = tuple[int, int, int, int, int]
 def order_pairs(
     left_N: Ints, lefts: int, middle_N: Ints, middles: int, places_N: Ints, left_P: Ints, middle_P: Ints, starts_P: Ints
 ) -> int:
-    """The order of (middle, left): places_N [N] gets positions in the batch, left_P and middle_P the digits of each pair,
-    starts_P where its rows begin, and one more, N. Returns how many pairs there are; outputs have room for N, N + 1.
+    """The order of (middle, left): places_N gets positions in the batch, left_P and middle_P the digits of each pair,
+    starts_P where its rows begin, and one more, N. Returns how many pairs there are; outputs have room for N + 1.
 
     Two counting sorts: linear, and rows of one pair stay in the order of the batch.
     """
@@ -97,7 +98,8 @@ def _transpose(x_IJ: Floats, out_JI: Floats) -> None:
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _slice(rows_SW: Floats, at: int, height: int, width: int) -> Floats:
     """The slice of a core as a matrix."""
-    return rows_SW[at][: height * width].reshape(height, width)
+    matrix_HJ: Floats = rows_SW[at][: height * width].reshape(height, width)
+    return matrix_HJ
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

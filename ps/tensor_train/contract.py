@@ -1,8 +1,8 @@
 """One batch through the kernels: in which order, which part of it on which thread, and where gradients are collected.
 
-A large batch is cut in two, always at the same place and between two middle slices. So what comes out does not depend on
-who does which part, or whether at once. The middle core's gradients have one place; of the others each part has its own,
-added up in the end.
+A large batch is cut in two, always at the same place and between two middle slices. So what comes out does not depend
+on who does which part, or whether at once. The middle core's gradients have one place; of the others each part has its
+own, added up in the end.
 """
 
 from __future__ import annotations

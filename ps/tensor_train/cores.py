@@ -1,7 +1,7 @@
 """The cores of one tensor-train table: read by row number, trained by the gradients of rows.
 
-A core lies as [p, slice + state]: a slice and, side by side with it, the state of the optimizer, which updates slices as
-it updates rows of any table. The last core's slices lie transposed, as the kernels want them. Kernels contract three
+A core lies as [p, slice + state]: a slice and, side by side with it, the state of the optimizer, which updates slices
+as it updates rows of any table. The last core's slices lie transposed, as the kernels want them. Kernels contract three
 cores: two are three with a first one that is 1, and of four the first two are contracted beforehand, once for each pair
 of their slices that occurs.
 
@@ -65,7 +65,7 @@ class Cores:
             laid_PJ = self._rows[k][:, : before * q * after]
             last = k == len(self._rows) - 1
             shaped = laid_PJ.reshape(p, q, before).transpose(0, 2, 1) if last else laid_PJ
-            found.append(np.ascontiguousarray(shaped.reshape(p, before, q, after)))
+            found.append(shaped.reshape(p, before, q, after).copy())
         return found
 
     def lookup(self, index_N: Ints, out_ND: Floats, share: Share = one_by_one) -> None:
@@ -97,7 +97,7 @@ class Cores:
         return [SliceGradients(side.slices_T, grads_TJ) for side, grads_TJ in zip(touched, others, strict=True)]
 
     def factors(self, index_N: Ints, share: Share = one_by_one) -> Factors:
-        """The three cores whose product these rows are. The middle one is the last but one of all, and is not a copy."""
+        """The three cores whose product these rows are. The middle one, the last but one of all, is not a copy."""
         digits_KN = self.shape.digits(index_N)
         return self._factors(digits_KN, self._front(digits_KN), share)
 
@@ -115,7 +115,8 @@ class Cores:
             left_LW, left_N, a = self._rows[0], digits_KN[0], self.shape.q[0]
         else:
             left_LW, left_N, a = self._one, np.zeros(digits_KN.shape[1], np.int64), 1
-        return Factors(left_LW, *self._rows[-2:], (a, r, b, s, c), left_N, *digits_KN[-2:])
+        middle_MW, right_TW = self._rows[-2:]
+        return Factors(left_LW, middle_MW, right_TW, (a, r, b, s, c), left_N, *digits_KN[-2:])
 
     def _laid(self, k: int, array: Floats) -> Floats:
         """A core's slices as they lie, [p, slice]."""

@@ -2,9 +2,9 @@
 
 With all other cores as they are, rows are linear in the middle core (the last but one), and rows of different middle
 slices have nothing to do with each other. So this is a small linear least-squares problem a slice. CGLS (Hestenes and
-Stiefel 1952; Bjorck, "Numerical Methods for Least Squares Problems", 7.4) solves all of them side by side, from the cores
-as they are: each of its iterates is the smallest change among those that it could reach. Few steps, because what a slice
-changes for one row, it changes for all rows that share it.
+Stiefel 1952; Bjorck, "Numerical Methods for Least Squares Problems", 7.4) solves all of them side by side, from the
+cores as they are: each of its iterates is the smallest change among those that it could reach. Few steps, because what
+a slice changes for one row, it changes for all rows that share it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ MOST_CHANGE = 0.1
 def fold(cores: Cores, index_N: Ints, rows_ND: Floats, tolerance: float, steps: int = STEPS) -> Floats:
     """Moves the cores towards rows_ND [n, D] and returns |core value - row| / |row| of each as it is afterwards, [n].
 
-    A slice changes by MOST_CHANGE at most, and not at all if that brings none of its rows within the tolerance: it would
-    be worse for all others and better for none. The optimizer's state stays.
+    A slice changes by MOST_CHANGE at most, and not at all if that brings none of its rows within the tolerance: it
+    would be worse for all others and better for none. The optimizer's state stays.
     """
+    if not len(index_N):
+        return np.empty(0, np.float64)
     factors = cores.factors(index_N)
     middle = Touched.of(factors.middle_N, len(factors.middle_MW))
     slice_N = middle.at_P[factors.middle_N]
@@ -68,7 +70,7 @@ def _solve(factors: Factors, middle: Touched, slice_N: Ints, rest_ND: Floats, si
     squares_T = _squares(way_TJ)
     for _ in range(steps):
         replace(factors, middle_MW=way_TJ, middle_N=slice_N).rows(step_ND, one_by_one)
-        curvature_T = np.bincount(slice_N, _squares(step_ND), slices)
+        curvature_T = np.bincount(slice_N, _squares(step_ND), slices).astype(np.float64)
         length_T = _quotient(squares_T, curvature_T).astype(rest_ND.dtype)
         change_TJ += length_T[:, None] * way_TJ
         rest_ND = rest_ND - length_T[slice_N][:, None] * step_ND
@@ -89,7 +91,8 @@ def _errors(factors: Factors, rows_ND: Floats) -> Floats:
 
 
 def _squares(x_NJ: Floats) -> npt.NDArray[np.float64]:
-    return np.einsum("nj,nj->n", x_NJ, x_NJ, dtype=np.float64)
+    squares_N: npt.NDArray[np.float64] = np.einsum("nj,nj->n", x_NJ, x_NJ, dtype=np.float64)
+    return squares_N
 
 
 def _quotient(x_T: npt.NDArray[np.float64], y_T: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

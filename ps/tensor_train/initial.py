@@ -1,12 +1,12 @@
 """What cores start as: so that rows are distributed as those of an uncompressed table would be.
 
 A dense table of click models starts as U(-1/sqrt(n), 1/sqrt(n)) for n rows, of variance 1/(3n). Of all Gaussians
-N(0, 1/(3n)) is the nearest to it by Kullback-Leibler divergence (Yin et al., MLSys 2021, section 3.2). An element of a row
-is a sum of R_1 ... R_(K-1) products of K entries; it has variance v if each entry has second moment
+N(0, 1/(3n)) is the nearest to it by Kullback-Leibler divergence (Yin et al., MLSys 2021, section 3.2). An element of a
+row is a sum of R_1 ... R_(K-1) products of K entries; it has variance v if each entry has second moment
 (v / (R_1 ... R_(K-1))) ** (1 / K). Which entries of that second moment, is the initializer:
 
-    approximate_uniform   the paper's "sampled Gaussian" (Algorithm 3): N(0, 1) without its middle, abs(x) >= 2, scaled. A
-                          product of values that are never near 0 is itself rarely near 0
+    approximate_uniform   the paper's "sampled Gaussian" (Algorithm 3): N(0, 1) without its middle, abs(x) >= 2, scaled.
+                          A product of values that are never near 0 is itself rarely near 0
     gaussian, uniform     plain ones, for comparison: their products pile up at 0
 """
 
@@ -69,4 +69,5 @@ def _tail(rng: np.random.Generator, n: int) -> npt.NDArray[np.float64]:
         x = np.sqrt(TAIL * TAIL - 2 * np.log1p(-u))
         kept.append(x[v * x < TAIL][:missing])
         missing -= len(kept[-1])
-    return np.concatenate(kept) * rng.choice([-1.0, 1.0], n)
+    signs_N: npt.NDArray[np.float64] = rng.choice([-1.0, 1.0], n)
+    return np.concatenate(kept) * signs_N

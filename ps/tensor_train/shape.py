@@ -11,11 +11,14 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 
+CORES = range(2, 5)
+"""How many a table may have."""
+
 
 @dataclass(frozen=True)
 class TTShape:
-    """Row number i has digits (i_1, ..., i_K) in base p, the first the most significant, and is the product of slice i_k
-    of each core; core k is [p_k, R_(k-1), q_k, R_k] with R_0 = R_K = 1 (Yin et al., MLSys 2021, section 3)."""
+    """Row number i has digits (i_1, ..., i_K) in base p, the first the most significant, and is the product of slice
+    i_k of each core; core k is [p_k, R_(k-1), q_k, R_k] with R_0 = R_K = 1 (Yin et al., MLSys 2021, section 3)."""
 
     rows: int
     """That are asked for; the product of p may be more."""
@@ -78,6 +81,8 @@ def tt_shape(
 
     Raises ValueError where the parts do not fit together.
     """
+    if min(rows, dim) < 1 or cores not in CORES:
+        raise ValueError(f"{rows} rows x dim {dim} in {cores} cores: rows and dim are 1 or more, cores 2, 3 or 4")
     p = tuple(p) if p is not None else suggested_p(rows, cores)
     q = tuple(q) if q is not None else suggested_q(dim, cores)
     ranks = (ranks,) * (cores - 1) if isinstance(ranks, int) else tuple(ranks)
@@ -89,13 +94,17 @@ def tt_shape(
         raise ValueError(f"p {p} stands for {math.prod(p):,} rows, fewer than the {rows:,} of the table: raise one")
     if math.prod(q) != dim:
         raise ValueError(
-            f"q {q} makes rows of {math.prod(q)} floats, the table has dim {dim}: their product must be it"
+            f"q {q} makes rows of {math.prod(q)} floats: their product must be the dim of the table, {dim}"
         )
     return TTShape(rows, p, q, ranks)
 
 
 def suggested_p(rows: int, cores: int) -> tuple[int, ...]:
-    """Nearly equal factors, rising, whose product is at least `rows` and little more: cores are smallest then."""
+    """Rising factors, 1 apart at most, whose product is at least `rows`: cores are smallest then.
+
+    The largest come first, each the root of what is left rounded up, so the smallest of all cannot be 1 less: the
+    product is more than `rows` by less than the product of all others.
+    """
     factors: list[int] = []
     rest = rows
     for left in range(cores, 0, -1):
@@ -120,7 +129,7 @@ def suggested_q(dim: int, cores: int) -> tuple[int, ...]:
 
 def _root(n: int, k: int) -> int:
     """The smallest integer whose k-th power is at least n."""
-    root = max(round(n ** (1 / k)), 1)
+    root: int = max(round(n ** (1 / k)), 1)
     while root**k < n:
         root += 1
     while root > 1 and (root - 1) ** k >= n:

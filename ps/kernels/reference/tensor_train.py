@@ -11,8 +11,8 @@ Floats = npt.NDArray[np.float64]
 
 
 def rows(cores: Sequence[Floats], digits_KN: npt.NDArray[np.int64]) -> Floats:
-    """[n, D]: core k is [p, R, q, S] with R of the first and S of the last 1; digits_KN has, for each core, the slice of
-    each row."""
+    """[n, D]: core k is [p, R, q, S] with R of the first and S of the last 1; digits_KN has, for each core, the slice
+    of each row."""
     out_NJS = np.ones((digits_KN.shape[1], 1, 1))
     for core, digit_N in zip(cores, digits_KN, strict=True):
         product = np.einsum("njr,nrqs->njqs", out_NJS, core[digit_N])

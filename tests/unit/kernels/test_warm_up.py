@@ -8,7 +8,7 @@ import pytest
 from numba.core.dispatcher import Dispatcher
 
 import ps.kernels
-from ps.config import Fp16, TableConfig
+from ps.config import SGD, Fp16, TableConfig
 from ps.kernels import (
     admission,
     attribution,
@@ -22,13 +22,35 @@ from ps.kernels import (
     rows,
     score,
     segments,
+    tensor_train,
     unique,
 )
+from ps.optim import update_rule
 from ps.table import Table
+from ps.tensor_train.contract import SHARE_FROM_ROWS
+from ps.tensor_train.cores import Cores
+from ps.tensor_train.fold import fold
+from ps.tensor_train.initial import initial_cores
+from ps.tensor_train.shape import tt_shape
 
 from .strategies import frozen
 
-MODULES = [admission, attribution, bloom, half, hashing, init, optim, places, records, rows, score, segments, unique]
+MODULES = [
+    admission,
+    attribution,
+    bloom,
+    half,
+    hashing,
+    init,
+    optim,
+    places,
+    records,
+    rows,
+    score,
+    segments,
+    tensor_train,
+    unique,
+]
 F32 = np.float32
 
 
@@ -71,6 +93,20 @@ def push_and_pull():
     """What a shard and a client do with arrays, for ids that the caller may write to and for ids off the wire."""
     for cold in (None, Fp16(hot_fraction=0.4)):
         push_and_pull_a_table(Table(TableConfig(name="t", dim=4, cold=cold, half_life_pushes=64)))
+    for number in (2, 3, 4):
+        read_and_train_cores(tt_shape(1_000_000, 16, 2, number))
+
+
+def read_and_train_cores(shape):
+    """By gradients that were added up, and by those off the wire; in two parts too."""
+    cores = Cores(shape, initial_cores(shape, 0.1), [update_rule(SGD(lr=0.1), size) for size in shape.slice_sizes])
+    for wire in (np.copy, frozen):
+        for n in (5, SHARE_FROM_ROWS):
+            index_N, rows_ND = wire(np.arange(n) * 300), wire(np.ones((n, 16), F32))
+            cores.lookup(index_N, np.empty((n, 16), F32))
+            cores.apply(index_N, np.frombuffer(rows_ND.tobytes(), F32).reshape(n, 16))
+            cores.apply(index_N, rows_ND)
+            fold(cores, index_N, rows_ND, 0.1)
 
 
 def push_and_pull_a_table(table):
