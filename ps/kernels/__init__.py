@@ -144,13 +144,13 @@ def _warm_up_tensor_train() -> None:
 
     from ps.kernels import tensor_train
 
-    left, middle, right = (np.zeros((1, width), np.float32) for width in (2, 4, 2))
+    left, middle, right = np.zeros((1, 1, 2), np.float32), np.zeros((1, 4), np.float32), np.zeros((1, 1, 2), np.float32)
+    grads, some = np.zeros((1, 1), np.float32), np.zeros((1, 2), np.float32)
     dims, digits, starts = (1, 2, 1, 2, 1), np.zeros(1, np.int64), np.zeros(2, np.int64)
     pairs = tensor_train.order_pairs(digits, 1, digits, 1, digits.copy(), digits.copy(), digits.copy(), starts)
-    tensor_train.pairs_forward(left, middle, dims, digits, digits, 0, pairs, right.copy())
-    tensor_train.pairs_backward(left, middle, dims, digits, digits, 0, pairs, right, digits, digits, left, middle)
+    tensor_train.pairs_forward(left, middle, dims, digits, digits, 0, pairs, some)
+    tensor_train.pairs_backward(left, middle, dims, digits, digits, 0, pairs, some, digits, digits, some, middle)
     rows = left, middle, right, dims, digits, digits, starts, digits, digits, 0, pairs
-    grads = np.zeros((1, 1), np.float32)
     tensor_train.forward(*rows, grads)
     for some_grads in (grads, np.frombuffer(grads.tobytes(), np.float32).reshape(1, 1)):
-        tensor_train.backward(*rows, some_grads, digits, digits, digits, left, middle, right)
+        tensor_train.backward(*rows, some_grads, digits, digits, digits, some, middle, some)

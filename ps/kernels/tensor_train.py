@@ -5,11 +5,14 @@ with ranks R and S (Yin et al., "TT-Rec", MLSys 2021, section 3):
 
     row[x, y, z] = sum over r, s of left[l, x, r] * middle[m, r, y, s] * right[t, s, z]
 
-What the arrays here have, one slice of a core a row; what follows the slice in it (an optimizer's state) is left alone:
+What the arrays here have, a slice of a core and what follows it (an optimizer's state), which is left alone:
 
-    left_LW     [l, >= a * R]
+    left_LKR    [l, >= a, R]
     middle_MW   [m, >= R * b * S]
-    right_TW    [t, >= c * S], as [c, S]: the last core lies transposed, so that inner loops run along S
+    right_TKS   [t, >= c, S]: the last core lies transposed, so that inner loops run along S
+
+A slice of the outer cores is an index away; one of the middle core takes a reshape, which numba makes in 20 ns, as long
+as half a small product.
 
 Rows of a batch come in the order of (m, l), so that the product of left and middle is computed once for all rows that
 share it, stays in the first cache while they do, and the middle slice, the large one, while its rows last. A *pair* is
@@ -96,29 +99,32 @@ def _transpose(x_IJ: Floats, out_JI: Floats) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _slice(rows_SW: Floats, at: int, height: int, width: int) -> Floats:
-    """The slice of a core as a matrix."""
-    matrix_HJ: Floats = rows_SW[at][: height * width].reshape(height, width)
-    return matrix_HJ
+def _slice(middle_MW: Floats, at: int, height: int, width: int) -> Floats:
+    """A slice of the middle core as a matrix."""
+    matrix_RJ: Floats = middle_MW[at][: height * width].reshape(height, width)
+    return matrix_RJ
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def pairs_forward(
-    left_LW: Floats, middle_MW: Floats, dims: Dims, left_P: Ints, middle_P: Ints, first: int, last: int, out_PW: Floats
+    left_LKR: Floats, middle_MW: Floats, dims: Dims, left_P: Ints, middle_P: Ints, first: int, last: int, out_PJ: Floats
 ) -> None:
     """out[p] = left @ middle, as [a, b * S], of pairs [first, last)."""
     a, r, b, s, _ = dims
-    out_PW[first:last] = 0
+    out_PAJ = out_PJ.reshape(len(out_PJ), a, b * s)
+    out_PAJ[first:last] = 0
+    middle_RJ = _slice(middle_MW, middle_P[first], r, b * s)
     for p in range(first, last):
-        left_AR, middle_RJ = _slice(left_LW, left_P[p], a, r), _slice(middle_MW, middle_P[p], r, b * s)
-        _multiply_add(left_AR, middle_RJ, _slice(out_PW, p, a, b * s))
+        if p > first and middle_P[p] != middle_P[p - 1]:
+            middle_RJ = _slice(middle_MW, middle_P[p], r, b * s)
+        _multiply_add(left_LKR[left_P[p]][:a], middle_RJ, out_PAJ[p])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def forward(
-    left_LW: Floats,
+    left_LKR: Floats,
     middle_MW: Floats,
-    right_TW: Floats,
+    right_TKS: Floats,
     dims: Dims,
     left_P: Ints,
     middle_P: Ints,
@@ -131,25 +137,28 @@ def forward(
 ) -> None:
     """Rows of pairs [first, last), each written to its place in the batch. right_N is by place, as the batch has it."""
     a, r, b, s, c = dims
-    pair_1J, pair_SX = np.empty((1, a * b * s), left_LW.dtype), np.empty((s, a * b), left_LW.dtype)
-    row_ZX = np.empty((c, a * b), left_LW.dtype)
+    out_NXZ = out_ND.reshape(len(out_ND), a * b, c)
+    pair_XS, pair_SX = np.empty((a * b, s), left_LKR.dtype), np.empty((s, a * b), left_LKR.dtype)
+    row_ZX, pair_AJ = np.empty((c, a * b), left_LKR.dtype), pair_XS.reshape(a, b * s)
+    middle_RJ = _slice(middle_MW, middle_P[first], r, b * s)
     for p in range(first, last):
-        pair_1J[:] = 0
-        left_AR, middle_RJ = _slice(left_LW, left_P[p], a, r), _slice(middle_MW, middle_P[p], r, b * s)
-        _multiply_add(left_AR, middle_RJ, _slice(pair_1J, 0, a, b * s))
-        _transpose(_slice(pair_1J, 0, a * b, s), pair_SX)  # so that the product below runs along a * b, not c
+        if p > first and middle_P[p] != middle_P[p - 1]:
+            middle_RJ = _slice(middle_MW, middle_P[p], r, b * s)
+        pair_AJ[:] = 0
+        _multiply_add(left_LKR[left_P[p]][:a], middle_RJ, pair_AJ)
+        _transpose(pair_XS, pair_SX)  # so that the product below runs along a * b, not c
         for i in range(starts_P[p], starts_P[p + 1]):
             place = places_N[i]
             row_ZX[:] = 0
-            _multiply_add(_slice(right_TW, right_N[place], c, s), pair_SX, row_ZX)
-            _transpose(row_ZX, _slice(out_ND, place, a * b, c))
+            _multiply_add(right_TKS[right_N[place]][:c], pair_SX, row_ZX)
+            _transpose(row_ZX, out_NXZ[place])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def backward(
-    left_LW: Floats,
+    left_LKR: Floats,
     middle_MW: Floats,
-    right_TW: Floats,
+    right_TKS: Floats,
     dims: Dims,
     left_P: Ints,
     middle_P: Ints,
@@ -169,32 +178,36 @@ def backward(
     """Adds to the cores' gradients what the gradients of the rows of pairs [first, last) come to. The gradient of slice
     l of the left core is at left_at_L[l] of left_grads_LJ, and so on."""
     a, r, b, s, c = dims
-    kind = left_LW.dtype
-    pair_1J, pair_grads_1J = np.empty((1, a * b * s), kind), np.empty((1, a * b * s), kind)
+    kind = left_LKR.dtype
+    grads_NXZ = grads_ND.reshape(len(grads_ND), a * b, c)
+    left_grads_LAR = left_grads_LJ.reshape(len(left_grads_LJ), a, r)
+    middle_grads_MRJ = middle_grads_MJ.reshape(len(middle_grads_MJ), r, b * s)
+    right_grads_TZS = right_grads_TJ.reshape(len(right_grads_TJ), c, s)
+    pair_XS, pair_grads_XS = np.empty((a * b, s), kind), np.empty((a * b, s), kind)
+    pair_AJ, pair_grads_AJ = pair_XS.reshape(a, b * s), pair_grads_XS.reshape(a, b * s)
     left_RA, middle_JR, row_grads_ZX = np.empty((r, a), kind), np.empty((b * s, r), kind), np.empty((c, a * b), kind)
+    middle_RJ = _slice(middle_MW, middle_P[first], r, b * s)
     for p in range(first, last):
-        left_AR, middle_RJ = _slice(left_LW, left_P[p], a, r), _slice(middle_MW, middle_P[p], r, b * s)
+        left_AR = left_LKR[left_P[p]][:a]
         if p == first or middle_P[p] != middle_P[p - 1]:
+            middle_RJ = _slice(middle_MW, middle_P[p], r, b * s)
             _transpose(middle_RJ, middle_JR)
-        pair_1J[:], pair_grads_1J[:] = 0, 0
-        _multiply_add(left_AR, middle_RJ, _slice(pair_1J, 0, a, b * s))
+        pair_AJ[:], pair_grads_AJ[:] = 0, 0
+        _multiply_add(left_AR, middle_RJ, pair_AJ)
         for i in range(starts_P[p], starts_P[p + 1]):
             place = places_N[i]
             right = right_N[place]
-            row_grads_XZ = _slice(grads_ND, place, a * b, c)
-            _transpose(row_grads_XZ, row_grads_ZX)
-            at = right_at_T[right]
-            _multiply_add(row_grads_ZX, _slice(pair_1J, 0, a * b, s), _slice(right_grads_TJ, at, c, s))
-            _multiply_add(row_grads_XZ, _slice(right_TW, right, c, s), _slice(pair_grads_1J, 0, a * b, s))
+            _transpose(grads_NXZ[place], row_grads_ZX)
+            _multiply_add(row_grads_ZX, pair_XS, right_grads_TZS[right_at_T[right]])
+            _multiply_add(grads_NXZ[place], right_TKS[right][:c], pair_grads_XS)
         _transpose(left_AR, left_RA)
-        pair_grads_AJ = _slice(pair_grads_1J, 0, a, b * s)
-        _multiply_add(left_RA, pair_grads_AJ, _slice(middle_grads_MJ, middle_at_M[middle_P[p]], r, b * s))
-        _multiply_add(pair_grads_AJ, middle_JR, _slice(left_grads_LJ, left_at_L[left_P[p]], a, r))
+        _multiply_add(left_RA, pair_grads_AJ, middle_grads_MRJ[middle_at_M[middle_P[p]]])
+        _multiply_add(pair_grads_AJ, middle_JR, left_grads_LAR[left_at_L[left_P[p]]])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def pairs_backward(
-    left_LW: Floats,
+    left_LKR: Floats,
     middle_MW: Floats,
     dims: Dims,
     left_P: Ints,
@@ -209,12 +222,13 @@ def pairs_backward(
 ) -> None:
     """The same for `pairs_forward`: grads_PJ are those of its results."""
     a, r, b, s, _ = dims
-    left_RA, middle_JR = np.empty((r, a), left_LW.dtype), np.empty((b * s, r), left_LW.dtype)
+    grads_PAJ = grads_PJ.reshape(len(grads_PJ), a, b * s)
+    left_grads_LAR = left_grads_LJ.reshape(len(left_grads_LJ), a, r)
+    middle_grads_MRJ = middle_grads_MJ.reshape(len(middle_grads_MJ), r, b * s)
+    left_RA, middle_JR = np.empty((r, a), left_LKR.dtype), np.empty((b * s, r), left_LKR.dtype)
     for p in range(first, last):
-        left_AR, middle_RJ = _slice(left_LW, left_P[p], a, r), _slice(middle_MW, middle_P[p], r, b * s)
         if p == first or middle_P[p] != middle_P[p - 1]:
-            _transpose(middle_RJ, middle_JR)
-        _transpose(left_AR, left_RA)
-        pair_grads_AJ = _slice(grads_PJ, p, a, b * s)
-        _multiply_add(left_RA, pair_grads_AJ, _slice(middle_grads_MJ, middle_at_M[middle_P[p]], r, b * s))
-        _multiply_add(pair_grads_AJ, middle_JR, _slice(left_grads_LJ, left_at_L[left_P[p]], a, r))
+            _transpose(_slice(middle_MW, middle_P[p], r, b * s), middle_JR)
+        _transpose(left_LKR[left_P[p]][:a], left_RA)
+        _multiply_add(left_RA, grads_PAJ[p], middle_grads_MRJ[middle_at_M[middle_P[p]]])
+        _multiply_add(grads_PAJ[p], middle_JR, left_grads_LAR[left_at_L[left_P[p]]])

@@ -107,9 +107,9 @@ class Buffers:
 class Factors:
     """Three cores as the kernels take them, and the slices of each row of a batch."""
 
-    left_LW: Floats
+    left_LKR: Floats
     middle_MW: Floats
-    right_TW: Floats
+    right_TKS: Floats
     dims: Dims
     left_N: Ints
     middle_N: Ints
@@ -117,7 +117,7 @@ class Factors:
 
     def rows(self, out_ND: Floats, share: Share) -> None:
         """Their rows."""
-        order = Order.of(self.left_N, len(self.left_LW), self.middle_N, len(self.middle_MW))
+        order = Order.of(self.left_N, len(self.left_LKR), self.middle_N, len(self.middle_MW))
         share(
             [
                 partial(kernels.forward, *self._cores(order), first, last, out_ND)
@@ -128,7 +128,7 @@ class Factors:
 
     def gradients(self, grads_ND: Floats, touched: Sequence[Touched], buffers: Buffers, share: Share) -> list[Floats]:
         """Of the slices touched in left, middle and right core, from those of the rows."""
-        order = Order.of(self.left_N, len(self.left_LW), self.middle_N, len(self.middle_MW))
+        order = Order.of(self.left_N, len(self.left_LKR), self.middle_N, len(self.middle_MW))
         a, r, b, s, c = self.dims
         left, middle, right = (len(side.slices_T) for side in touched)
         middle_TJ = buffers.zeros("middle", middle, r * b * s)
@@ -150,7 +150,7 @@ class Factors:
         return list(parts[0])
 
     def _cores(self, order: Order) -> tuple[Any, ...]:
-        cores = self.left_LW, self.middle_MW, self.right_TW
+        cores = self.left_LKR, self.middle_MW, self.right_TKS
         return *cores, self.dims, order.left_P, order.middle_P, order.starts_P, self.right_N, order.places_N
 
 
@@ -158,20 +158,20 @@ class Factors:
 class Front:
     """The first two of four cores, contracted for each pair of their slices that occurs."""
 
-    left_LW: Floats
+    left_LKR: Floats
     middle_MW: Floats
     dims: Dims
     order: Order
 
     @classmethod
-    def of(cls, left_LW: Floats, middle_MW: Floats, dims: Dims, left_N: Ints, middle_N: Ints) -> Front:
+    def of(cls, left_LKR: Floats, middle_MW: Floats, dims: Dims, left_N: Ints, middle_N: Ints) -> Front:
         """`dims`: (q_1, R_1, q_2, R_2, 1)."""
-        return cls(left_LW, middle_MW, dims, Order.of(left_N, len(left_LW), middle_N, len(middle_MW)))
+        return cls(left_LKR, middle_MW, dims, Order.of(left_N, len(left_LKR), middle_N, len(middle_MW)))
 
     def products(self, share: Share) -> Floats:
-        """[pairs, q_1 * q_2 * R_2]"""
+        """[pairs, q_1 * q_2, R_2]"""
         a, _, b, s, _ = self.dims
-        out_PJ = np.empty((len(self.order.left_P), a * b * s), self.left_LW.dtype)
+        out_PJ = np.empty((len(self.order.left_P), a * b * s), self.left_LKR.dtype)
         share(
             [
                 partial(kernels.pairs_forward, *self._cores, first, last, out_PJ)
@@ -179,7 +179,7 @@ class Front:
                 if first < last
             ]
         )
-        return out_PJ
+        return out_PJ.reshape(-1, a * b, s)
 
     def gradients(self, grads_PJ: Floats, touched: Sequence[Touched], buffers: Buffers) -> list[Floats]:
         """Of the slices touched in the two cores, from those of the products."""
@@ -192,4 +192,4 @@ class Front:
 
     @property
     def _cores(self) -> tuple[Any, ...]:
-        return self.left_LW, self.middle_MW, self.dims, self.order.left_P, self.order.middle_P
+        return self.left_LKR, self.middle_MW, self.dims, self.order.left_P, self.order.middle_P

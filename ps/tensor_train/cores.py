@@ -46,10 +46,12 @@ class Cores:
         self._rules = list(rules)
         self._rows: list[Floats] = []
         for k, (size, rule, array) in enumerate(zip(shape.slice_sizes, rules, arrays, strict=True)):
-            rows_PW = np.full((len(array), size + rule.state_width), rule.initial_state, array.dtype)
+            line = self._line(k)
+            width = -(-(size + rule.state_width) // line) * line  # more than asked for with one float of state
+            rows_PW = np.full((len(array), width), rule.initial_state, array.dtype)
             rows_PW[:, :size] = self._laid(k, array)
             self._rows.append(rows_PW)
-        self._one = np.ones((1, 1), arrays[0].dtype)
+        self._one = np.ones((1, 1, 1), arrays[0].dtype)
         self._buffers = Buffers(arrays[0].dtype)
 
     @property
@@ -88,7 +90,7 @@ class Cores:
         front = self._front(digits_KN)
         factors = self._factors(digits_KN, front, share)
         touched = [Touched.of(digit_N, len(rows_PW)) for digit_N, rows_PW in zip(digits_KN, self._rows, strict=True)]
-        left = Touched.of(factors.left_N, len(factors.left_LW))
+        left = Touched.of(factors.left_N, len(factors.left_LKR))
         first, *others = factors.gradients(grads_ND, (left, *touched[-2:]), self._buffers, share)
         if front is not None:
             others = front.gradients(first, touched[:2], self._buffers) + others
@@ -105,18 +107,27 @@ class Cores:
         if len(self._rows) < 4:
             return None
         (_, _, q1, r1), (_, _, q2, r2) = self.shape.cores[:2]
-        return Front.of(self._rows[0], self._rows[1], (q1, r1, q2, r2, 1), *digits_KN[:2])
+        return Front.of(self._matrices(0), self._rows[1], (q1, r1, q2, r2, 1), *digits_KN[:2])
 
     def _factors(self, digits_KN: Ints, front: Front | None, share: Share) -> Factors:
         (_, r, b, s), (_, _, c, _) = self.shape.cores[-2:]
         if front is not None:
-            left_LW, left_N, a = front.products(share), front.order.pair_N, self.shape.q[0] * self.shape.q[1]
+            left_LKR, left_N, a = front.products(share), front.order.pair_N, self.shape.q[0] * self.shape.q[1]
         elif len(self._rows) == 3:
-            left_LW, left_N, a = self._rows[0], digits_KN[0], self.shape.q[0]
+            left_LKR, left_N, a = self._matrices(0), digits_KN[0], self.shape.q[0]
         else:
-            left_LW, left_N, a = self._one, np.zeros(digits_KN.shape[1], np.int64), 1
-        middle_MW, right_TW = self._rows[-2:]
-        return Factors(left_LW, middle_MW, right_TW, (a, r, b, s, c), left_N, *digits_KN[-2:])
+            left_LKR, left_N, a = self._one, np.zeros(digits_KN.shape[1], np.int64), 1
+        right_TKS = self._matrices(len(self._rows) - 1)
+        return Factors(left_LKR, self._rows[-2], right_TKS, (a, r, b, s, c), left_N, *digits_KN[-2:])
+
+    def _matrices(self, k: int) -> Floats:
+        """The first or last core: [p, lines, R]; a slice is the first lines of each, state follows."""
+        rows_PW = self._rows[k]
+        return rows_PW.reshape(len(rows_PW), -1, self._line(k))
+
+    def _line(self, k: int) -> int:
+        """The rank of an outer core; of an inner one 1: its rows need not be whole lines."""
+        return {0: self.shape.ranks[0], len(self.shape.p) - 1: self.shape.ranks[-1]}.get(k, 1)
 
     def _laid(self, k: int, array: Floats) -> Floats:
         """A core's slices as they lie, [p, slice]."""

@@ -56,9 +56,9 @@ def _solve(factors: Factors, middle: Touched, slice_N: Ints, rest_ND: Floats, si
     """The change of each slice that leaves little of `rest_ND`."""
     buffers = Buffers(rest_ND.dtype)
     touched = (
-        Touched.of(factors.left_N, len(factors.left_LW)),
+        Touched.of(factors.left_N, len(factors.left_LKR)),
         middle,
-        Touched.of(factors.right_N, len(factors.right_TW)),
+        Touched.of(factors.right_N, len(factors.right_TKS)),
     )
 
     def downhill() -> Floats:

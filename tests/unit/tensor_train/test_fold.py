@@ -59,8 +59,8 @@ def test_what_a_fold_changes_and_what_it_says_of_it(kind, shape, n, drift, toler
 
 @pytest.mark.parametrize("number", [2, 3, 4])
 def test_one_row_alone_is_met_by_a_few_steps(number):
-    """As many as the row has singular values in its slice: those of left, of 4 x 8 at most, by those of right, 8 x 4;
-    here 8 at most. Before, every step brings it nearer."""
+    """Conjugate gradients take one for each singular value: as many as the left product has columns by those of the
+    right slice, here 1 x 4, 2 x 4 and 4 x 2. Fewer bring the row nearer."""
     shape = tt_shape(1000, 16, 8, number)
     for seed in range(20):
         cores = random_cores(shape, seed)
