@@ -1,7 +1,8 @@
 """The cores of one tensor-train table: read by row number, trained by the gradients of rows.
 
 A core lies as [p, slice + state]: a slice and, side by side with it, the state of the optimizer, which updates slices
-as it updates rows of any table. The last core's slices lie transposed, as the kernels want them. Kernels contract three
+as it updates rows of any table. The last core's slices lie transposed, as the kernels want them, and rows of the first
+and the last core are whole lines of R floats, so that the kernels find matrices without copying. Kernels contract three
 cores: two are three with a first one that is 1, and of four the first two are contracted beforehand, once for each pair
 of their slices that occurs.
 
@@ -43,11 +44,11 @@ class Cores:
         slices of each core, for rows of `shape.slice_sizes` floats."""
         self.shape = shape
         self.steps = 0
+        self._lines = (shape.ranks[0], *[1] * (len(shape.p) - 2), shape.ranks[-1])
         self._rules = list(rules)
         self._rows: list[Floats] = []
         for k, (size, rule, array) in enumerate(zip(shape.slice_sizes, rules, arrays, strict=True)):
-            line = self._line(k)
-            width = -(-(size + rule.state_width) // line) * line  # more than asked for with one float of state
+            width = -(-(size + rule.state_width) // self._lines[k]) * self._lines[k]
             rows_PW = np.full((len(array), width), rule.initial_state, array.dtype)
             rows_PW[:, :size] = self._laid(k, array)
             self._rows.append(rows_PW)
@@ -121,13 +122,9 @@ class Cores:
         return Factors(left_LKR, self._rows[-2], right_TKS, (a, r, b, s, c), left_N, *digits_KN[-2:])
 
     def _matrices(self, k: int) -> Floats:
-        """The first or last core: [p, lines, R]; a slice is the first lines of each, state follows."""
+        """The first or last core, not a copy: [p, lines, R], of which a slice is the first lines of each."""
         rows_PW = self._rows[k]
-        return rows_PW.reshape(len(rows_PW), -1, self._line(k))
-
-    def _line(self, k: int) -> int:
-        """The rank of an outer core; of an inner one 1: its rows need not be whole lines."""
-        return {0: self.shape.ranks[0], len(self.shape.p) - 1: self.shape.ranks[-1]}.get(k, 1)
+        return rows_PW.reshape(len(rows_PW), -1, self._lines[k])
 
     def _laid(self, k: int, array: Floats) -> Floats:
         """A core's slices as they lie, [p, slice]."""
