@@ -17,7 +17,7 @@ from worker.metrics import Progressive
 
 USED = ("read", "updated", "created", "refused", "evicted", "expired")
 CORES = ("in_cores", "folded", "kept")
-"""Of tensor-train tables: gradients that trained the cores, rows folded back, rows kept because that was too inexact."""
+"""Of tensor-train tables: gradients that trained the cores, rows folded back, rows kept where that was too inexact."""
 MOVED = ("raised", "demoted", "late")
 """Up from disk, down to it; late: read from it while a pull or a push waited. Counters of `Table.stats`."""
 

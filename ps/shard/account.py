@@ -16,9 +16,10 @@ class Account:
         self._code = file_pages_bytes()
 
     def explain(self, ledger: int, known: Mapping[str, int], of_tables: int) -> dict[str, int]:
-        """Bytes by purpose, beside those of tables, of which `of_tables` are the allocator's: `known` of its others, the
-        rest of what it has handed out ("other": buffers of connections, indexes of files), what it could hand out before it asks the system ("allocator": freed, or never
-        used; so a little of it may not be in RAM), and the libraries' pages that have been used meanwhile ("code")."""
+        """Bytes by purpose. Of the allocator's, which include `of_tables` that are accounted for elsewhere: the `known`
+        ones, the rest of what it has handed out ("other": buffers of connections, indexes of files), and what it could
+        hand out before it asks the system ("allocator": freed, or never used; so a little of it may not be in RAM).
+        "code" are the libraries' pages that have been used meanwhile."""
         now = heap()
         in_use = now.held - now.free - (self._start.held - self._start.free)
         return {

@@ -27,11 +27,13 @@ MOST_CHANGE = 0.1
 """Of a slice, as a share of its norm, in one fold. The rest of the table that has the slice moves by about as much."""
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def fold(cores: Cores, index_N: Ints, rows_ND: Floats, tolerance: float, steps: int = STEPS) -> Floats:
     """Moves the cores towards rows_ND [n, D] and returns |core value - row| / |row| of each as it is afterwards, [n].
 
     A slice changes by MOST_CHANGE at most, and not at all if that brings none of its rows within the tolerance: it
-    would be worse for all others and better for none. The optimizer's state stays.
+    would be worse for all others and better for none. The optimizer's state stays. Where cores have diverged so far
+    that floats do not hold it, they stay as they are and the error is NaN or infinite.
     """
     if not len(index_N):
         return np.empty(0, np.float64)
@@ -85,9 +87,8 @@ def _errors(factors: Factors, rows_ND: Floats) -> Floats:
     value_ND = np.empty(rows_ND.shape, factors.middle_MW.dtype)
     factors.rows(value_ND, one_by_one)
     errors_N, norms_N = np.sqrt(_squares(value_ND - rows_ND)), np.sqrt(_squares(rows_ND))
-    return np.where(
-        errors_N > 0, np.divide(errors_N, norms_N, out=np.full(len(errors_N), np.inf), where=norms_N > 0), 0
-    )
+    relative_N = np.divide(errors_N, norms_N, out=np.full(len(errors_N), np.inf), where=norms_N > 0)
+    return np.where(errors_N == 0, 0, relative_N)  # NaN stays NaN
 
 
 def _squares(x_NJ: Floats) -> npt.NDArray[np.float64]:

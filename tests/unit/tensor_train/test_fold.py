@@ -25,6 +25,16 @@ def drifted(cores, index_N, drift, seed):
     return (rows_ND + away_ND).astype(rows_ND.dtype)
 
 
+def test_cores_that_have_diverged_are_left_alone():
+    cores = random_cores(tt_shape(60, 8, 4), 0, F32)
+    rows_ND = rows_of(cores, np.arange(60))
+    for at, scale in enumerate((1e15, 1e15, 1e7)):
+        cores._rows[at][:] *= F32(scale)
+    before = cores.arrays
+    assert not (fold(cores, np.arange(60), rows_ND, 0.5) <= 0.5).any()
+    assert all(now.tobytes() == was.tobytes() for was, now in zip(before, cores.arrays, strict=True))
+
+
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 @given(
     shapes(),
