@@ -63,6 +63,19 @@ PROMISED = {
     },
     "trace": {("room_0.1", "hit_rate_vs_lru"), ("half_on_disk", "late_share")},
     "evict": {(case, "auc") for case in ("unlimited", "importance", "lru", "lfu")},
+    "ttspeed": {
+        (case, metric)
+        for case in ("rank16", "rank32", "rank64", "q2x2x4_rank32")
+        for metric in (
+            *(f"{what}_rows_per_s" for what in ("forward", "forward_backward")),
+            *(
+                f"{what}_vs_{peer}"
+                for what in ("forward", "forward_backward")
+                for peer in ("einsum", "torch_grouped", "dense")
+            ),
+            "compression_vs_dense",
+        )
+    },
     "startup": {("import_ps", "seconds"), ("to_first_pull", "seconds")},
 }
 PROMISED["push"] = PROMISED["pull"]
@@ -151,7 +164,7 @@ def test_kernel_benchmarks_run_and_keep_their_promises() -> None:
 
 @pytest.mark.slow
 def test_all_other_benchmarks_run_and_keep_their_promises() -> None:
-    names = ["echo", "pull", "push", "step", "scale", "swap", "budget", "evict", "startup"]
+    names = ["echo", "pull", "push", "step", "scale", "swap", "budget", "evict", "ttspeed", "startup"]
     found = figures(*names)
     for name in names:
         check(found, name)
