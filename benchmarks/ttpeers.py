@@ -38,13 +38,13 @@ class TorchCores:
     def lookup(self, forward: Forward, index_N: torch.Tensor, chunk: int, out_ND: torch.Tensor) -> None:
         """The rows, `chunk` ids at once."""
         with torch.no_grad():
-            for part_N, part_ND in zip(index_N.split(chunk), out_ND.split(chunk), strict=True):
+            for part_N, part_ND in zip(torch.split(index_N, chunk), torch.split(out_ND, chunk), strict=True):
                 part_ND.copy_(forward(self, part_N))
 
     def train(self, forward: Forward, index_N: torch.Tensor, chunk: int, grads_ND: torch.Tensor) -> None:
         """Forward, backward and the step of SGD."""
         self._optimizer.zero_grad()
-        for part_N, part_ND in zip(index_N.split(chunk), grads_ND.split(chunk), strict=True):
+        for part_N, part_ND in zip(torch.split(index_N, chunk), torch.split(grads_ND, chunk), strict=True):
             forward(self, part_N).backward(part_ND)  # type: ignore[no-untyped-call]
         self._optimizer.step()
 
@@ -71,7 +71,7 @@ def grouped(cores: TorchCores, index_N: torch.Tensor, chunk: int) -> torch.Tenso
     middle_MRJ = cores.cores[1].view(p2, r, b * s)
     products = [
         left_KJ.reshape(-1, r) @ middle_RJ
-        for left_KJ, middle_RJ in zip(left_PJ.split(counts), middle_MRJ.unbind(), strict=True)
+        for left_KJ, middle_RJ in zip(torch.split(left_PJ, counts), middle_MRJ.unbind(), strict=True)
         if len(left_KJ)
     ]
     product_PJ = torch.cat(products).view(len(pair_P), a * b * s)
@@ -80,7 +80,7 @@ def grouped(cores: TorchCores, index_N: torch.Tensor, chunk: int) -> torch.Tenso
             functional.embedding(pair_K, product_PJ).view(-1, a * b, s),
             functional.embedding(right_K, cores.cores[2]).view(-1, s, c),
         ).flatten(1)
-        for pair_K, right_K in zip(pair_N.split(chunk), right_N.split(chunk), strict=True)
+        for pair_K, right_K in zip(torch.split(pair_N, chunk), torch.split(right_N, chunk), strict=True)
     ]
     return torch.cat(rows)
 
