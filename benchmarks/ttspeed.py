@@ -34,8 +34,8 @@ from ps.wire.allocator import keep_freed_memory
 Rows = npt.NDArray[np.float32]
 
 THREADS = 2
-SLOW_ROUNDS = 7
-"""Of forward and backward: torch takes seconds for each."""
+ROUNDS = 7
+"""At most: torch takes seconds for one."""
 QUIET_S = 0.02
 """Before each turn: torch's threads spin for some milliseconds after their work, on cores that the next one needs."""
 OPTIMIZER = SGD(lr=0.01)
@@ -62,16 +62,18 @@ def _case(report: Report, sizes: Sizes, case: str, shape: TTShape, share: Share)
     slots = _after_quiet(batches(rng, np.arange(sizes.rows), sizes.batch))
     peers = _Torch(shape, ours.cores, sizes.batch)
 
+    n_rounds = min(sizes.rounds, ROUNDS)
     forward = interleave(
-        sizes.rounds,
+        n_rounds,
         {
             "ours": Contender(ours.forward, index),
             "dense": Contender(dense.forward, slots),
             **{name: Contender(peer, index) for name, peer in peers.forward.items()},
         },
+        warm_up=1,
     )
     both = interleave(
-        min(sizes.rounds, SLOW_ROUNDS),
+        n_rounds,
         {
             "ours": Contender(ours.forward_backward, index),
             "dense": Contender(dense.forward_backward, slots),
