@@ -64,17 +64,17 @@ PROMISED = {
     "trace": {("room_0.1", "hit_rate_vs_lru"), ("half_on_disk", "late_share")},
     "evict": {(case, "auc") for case in ("unlimited", "importance", "lru", "lfu")},
     "ttspeed": {
-        (case, metric)
-        for case in ("rank16", "rank32", "rank64", "q2x2x4_rank32")
-        for metric in (
-            *(f"{what}_rows_per_s" for what in ("forward", "forward_backward")),
-            *(
-                f"{what}_vs_{peer}"
-                for what in ("forward", "forward_backward")
-                for peer in ("einsum", "torch_grouped", "dense")
-            ),
-            "compression_vs_dense",
-        )
+        *(
+            (case, f"{what}_vs_{peer}")
+            for case in ("rank16", "rank32", "rank64", "q2x2x4_rank32")
+            for what in ("forward", "forward_backward")
+            for peer in ("einsum", "torch_grouped", "dense")
+        ),
+        *(
+            ("rank16", metric)
+            for metric in ("forward_rows_per_s", "forward_backward_rows_per_s", "compression_vs_dense")
+        ),
+        *(("step", metric) for metric in ("step_time_vs_dense", "ram_bytes_vs_dense")),
     },
     "startup": {("import_ps", "seconds"), ("to_first_pull", "seconds")},
 }
@@ -87,7 +87,7 @@ def run(*arguments: str) -> str:
     return subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
-MAY_BE_NONE = {"critical_path_misses", "rows_evicted", "late_share", "waited_share"}
+MAY_BE_NONE = {"critical_path_misses", "rows_evicted", "late_share", "waited_share", "share_in_cores"}
 """All is well, or there was no need."""
 
 
