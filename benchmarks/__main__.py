@@ -30,6 +30,10 @@ BENCHMARKS = {
     "budget": ("benchmarks.budget:run", "ids grow to 20 times of what `ram_bytes` holds: peak, account, speed"),
     "trace": ("benchmarks.trace:run", "a real trace of accesses: what is in RAM when it is asked for, against LRU"),
     "evict": ("benchmarks.evict:run", "AUC with room for a twentieth of the rows: importance against LRU and LFU"),
+    "ttspeed": (
+        "benchmarks.ttspeed:run",
+        "tensor-train rows, read and trained, against torch and dense rows; a whole training step",
+    ),
     "startup": ("benchmarks.startup:run", "import ps, and from nothing to the first pull"),
 }
 """Name -> (module:function, what it shows)."""

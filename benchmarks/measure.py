@@ -44,6 +44,8 @@ class Sizes:
     """Samples that `evict` learns from, in each of its runs."""
     evict_ids: int = 20_000_000
     """Ids that they are drawn from."""
+    tt_rows: int = 10_000_000
+    """Rows that the cores of `ttspeed` stand for."""
     starts: int = 5
     """Processes that `startup` starts."""
 
@@ -58,6 +60,7 @@ QUICK = Sizes(
     trace_accesses=20_000,
     evict_samples=20_000,
     evict_ids=20_000,
+    tt_rows=20_000,
     starts=1,
 )
 """For tests: every path, no meaning in the figures."""
@@ -127,7 +130,7 @@ class Report:
             line = json.dumps({"bench": self._bench, "case": case, "metric": metric, "value": _rounded(median)})
         else:
             span = f"  {_shown(min(several))} .. {_shown(max(several))}" if len(several) > 1 else ""
-            line = f"{self._bench:8} {case:26} {metric:26} {_shown(median):>14}{span}"
+            line = f"{self._bench:8} {case:26} {metric:34} {_shown(median):>14}{span}"
         print(line, flush=True)
 
 
@@ -152,7 +155,7 @@ def print_header(sizes: Sizes, as_json: bool) -> None:
         return
     for name, value in found.items():
         print(f"# {name}: {value}")
-    print(f"# {'bench':6} {'case':26} {'metric':26} {'median':>14}  min .. max", flush=True)
+    print(f"# {'bench':6} {'case':26} {'metric':34} {'median':>14}  min .. max", flush=True)
 
 
 def rss_bytes(pid: int | str = "self") -> int:

@@ -63,6 +63,19 @@ PROMISED = {
     },
     "trace": {("room_0.1", "hit_rate_vs_lru"), ("half_on_disk", "late_share")},
     "evict": {(case, "auc") for case in ("unlimited", "importance", "lru", "lfu")},
+    "ttspeed": {
+        *(
+            (case, f"{what}_vs_{peer}")
+            for case in ("rank16", "rank32", "rank64", "q2x2x4_rank32")
+            for what in ("forward", "forward_backward")
+            for peer in ("einsum", "torch_grouped", "dense")
+        ),
+        *(
+            ("rank16", metric)
+            for metric in ("forward_rows_per_s", "forward_backward_rows_per_s", "compression_vs_dense")
+        ),
+        *(("step", metric) for metric in ("step_time_vs_dense", "ram_bytes_vs_dense")),
+    },
     "startup": {("import_ps", "seconds"), ("to_first_pull", "seconds")},
 }
 PROMISED["push"] = PROMISED["pull"]
@@ -74,7 +87,7 @@ def run(*arguments: str) -> str:
     return subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
-MAY_BE_NONE = {"critical_path_misses", "rows_evicted", "late_share", "waited_share"}
+MAY_BE_NONE = {"critical_path_misses", "rows_evicted", "late_share", "waited_share", "share_in_cores"}
 """All is well, or there was no need."""
 
 
@@ -151,7 +164,7 @@ def test_kernel_benchmarks_run_and_keep_their_promises() -> None:
 
 @pytest.mark.slow
 def test_all_other_benchmarks_run_and_keep_their_promises() -> None:
-    names = ["echo", "pull", "push", "step", "scale", "swap", "budget", "evict", "startup"]
+    names = ["echo", "pull", "push", "step", "scale", "swap", "budget", "evict", "ttspeed", "startup"]
     found = figures(*names)
     for name in names:
         check(found, name)
