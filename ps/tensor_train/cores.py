@@ -42,18 +42,35 @@ class Cores:
     def __init__(self, shape: TTShape, arrays: Sequence[Floats], rules: Sequence[UpdateRule]) -> None:
         """`arrays`: [p, R, q, S] each, as `shape.cores` says; float32 all, or float64. `rules`: the optimizer of the
         slices of each core, for rows of `shape.slice_sizes` floats."""
+        rows: list[Floats] = []
+        for k, (size, rule, array) in enumerate(zip(shape.slice_sizes, rules, arrays, strict=True)):
+            line = _lines(shape)[k]
+            width = -(-(size + rule.state_width) // line) * line
+            rows_PW = np.full((len(array), width), rule.initial_state, array.dtype)
+            rows_PW[:, :size] = _laid(array, last=k == len(arrays) - 1)
+            rows.append(rows_PW)
+        self._hold(shape, rows, rules)
+
+    @classmethod
+    def over(cls, shape: TTShape, rows: Sequence[Floats], rules: Sequence[UpdateRule]) -> Cores:
+        """Cores in memory that the caller has, laid out as `rows` are with such rules; it is read and written there."""
+        cores = cls.__new__(cls)
+        cores._hold(shape, rows, rules)
+        return cores
+
+    def _hold(self, shape: TTShape, rows: Sequence[Floats], rules: Sequence[UpdateRule]) -> None:
         self.shape = shape
         self.steps = 0
-        self._lines = (shape.ranks[0], *[1] * (len(shape.p) - 2), shape.ranks[-1])
+        self._lines = _lines(shape)
         self._rules = list(rules)
-        self._rows: list[Floats] = []
-        for k, (size, rule, array) in enumerate(zip(shape.slice_sizes, rules, arrays, strict=True)):
-            width = -(-(size + rule.state_width) // self._lines[k]) * self._lines[k]
-            rows_PW = np.full((len(array), width), rule.initial_state, array.dtype)
-            rows_PW[:, :size] = self._laid(k, array)
-            self._rows.append(rows_PW)
-        self._one = np.ones((1, 1, 1), arrays[0].dtype)
-        self._buffers = Buffers(arrays[0].dtype)
+        self._rows = list(rows)
+        self._one = np.ones((1, 1, 1), rows[0].dtype)
+        self._buffers = Buffers(rows[0].dtype)
+
+    @property
+    def rows(self) -> list[Floats]:
+        """The memory itself, [p, slice + state] each, see the module."""
+        return list(self._rows)
 
     @property
     def nbytes(self) -> int:
@@ -126,7 +143,12 @@ class Cores:
         rows_PW = self._rows[k]
         return rows_PW.reshape(len(rows_PW), -1, self._lines[k])
 
-    def _laid(self, k: int, array: Floats) -> Floats:
-        """A core's slices as they lie, [p, slice]."""
-        last = k == len(self.shape.p) - 1
-        return (array[:, :, :, 0].transpose(0, 2, 1) if last else array).reshape(len(array), -1)
+
+def _lines(shape: TTShape) -> tuple[int, ...]:
+    """Floats of a line of each core, of which its slices and their state are whole ones."""
+    return shape.ranks[0], *[1] * (len(shape.p) - 2), shape.ranks[-1]
+
+
+def _laid(array: Floats, *, last: bool) -> Floats:
+    """A core's slices as they lie, [p, slice]."""
+    return (array[:, :, :, 0].transpose(0, 2, 1) if last else array).reshape(len(array), -1)
