@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from worker.dlrm import DLRM
     from worker.embedding import EmbeddingBagCollection, Feature
     from worker.prefetch import Prefetcher
+    from worker.tensor_train import TensorTrainEmbeddingBag
 
-__all__ = ["DLRM", "Bags", "Batch", "EmbeddingBagCollection", "Feature", "Prefetcher"]
+__all__ = ["DLRM", "Bags", "Batch", "EmbeddingBagCollection", "Feature", "Prefetcher", "TensorTrainEmbeddingBag"]
 
 _HOMES = {
     "Bags": "worker.data.batch",
@@ -20,6 +21,7 @@ _HOMES = {
     "EmbeddingBagCollection": "worker.embedding",
     "Feature": "worker.embedding",
     "Prefetcher": "worker.prefetch",
+    "TensorTrainEmbeddingBag": "worker.tensor_train",
 }
 
 

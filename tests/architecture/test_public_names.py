@@ -59,7 +59,7 @@ PS = [
     "connect",
     "launch",
 ]
-WORKER = ["DLRM", "Bags", "Batch", "EmbeddingBagCollection", "Feature", "Prefetcher"]
+WORKER = ["DLRM", "Bags", "Batch", "EmbeddingBagCollection", "Feature", "Prefetcher", "TensorTrainEmbeddingBag"]
 
 
 def test_the_public_names_are_exactly_these() -> None:
