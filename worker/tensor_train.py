@@ -55,8 +55,10 @@ class TensorTrainEmbeddingBag(nn.Module):
     use_cache, cache_size: so many rows, the most frequent, are held outside of the cores, exact and trained as rows of
     any table. Which ones changes when `cache_populate` is called, or by itself after `refresh_every` training lookups
     (0: never). With sparse=False a torch optimizer's state stays with the slot of the cache, whoever has it.
+    fold_tolerance: a slice of the cores is moved for rows that leave the cache if that brings one of them so near to
+    what it was (relative error); if not, the other rows that have the slice are left in peace. math.inf: always.
 
-    device: where the cores are; `.to` moves them later. float32 only. initializer: see `ps.tensor_train.initial`.
+    device: where the cores are; `.to` moves them later. float32 only. Not for two threads at a time. initializer: see `ps.tensor_train.initial`.
     include_last_offset: offsets have one more, the number of indices, as FBTT's have.
 
     Raises InvalidArgument where arguments do not fit together.
@@ -77,6 +79,7 @@ class TensorTrainEmbeddingBag(nn.Module):
         use_cache: bool = False,
         cache_size: int = 0,
         refresh_every: int = 0,
+        fold_tolerance: float = 0.1,
         initializer: CoreInitializer = "approximate_uniform",
         seed: int = 0,
         device: torch.device | str | None = None,
@@ -85,12 +88,12 @@ class TensorTrainEmbeddingBag(nn.Module):
     ) -> None:
         super().__init__()
         check_settings(mode, initializer, seed)
-        check_cache(use_cache, cache_size, refresh_every)
+        check_cache(use_cache, cache_size, refresh_every, fold_tolerance)
         self.num_embeddings, self.embedding_dim, self.mode = num_embeddings, embedding_dim, mode
         self.sparse, self.include_last_offset = sparse, include_last_offset
         self.optimizer = check_optimizer(optimizer, sparse)
         self.shape = checked_shape(num_embeddings, embedding_dim, tt_ranks, tt_p_shapes, tt_q_shapes)
-        self.cache_size, self.refresh_every = cache_size, refresh_every
+        self.cache_size, self.refresh_every, self.fold_tolerance = cache_size, refresh_every, fold_tolerance
         self.lookups = 0
         """In training: the steps that `refresh_every` counts."""
         self.fold_error: FoldError | None = None
@@ -108,7 +111,7 @@ class TensorTrainEmbeddingBag(nn.Module):
         self, indices: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
     ) -> Tensor:
         """Float32 [B, D], as torch.nn.EmbeddingBag: indices int64 or int32 [B, n], or [N] with the offset of each bag
-        [B]; weights (sum only) of the shape of indices. Raises InvalidArgument for what does not fit, by value."""
+        [B]; weights (sum only) of the shape of indices. Raises InvalidArgument for what does not fit, with its value."""
         check_index(indices, self.num_embeddings, self.cache_ids.device)
         check_bags(indices, offsets, per_sample_weights, self.mode, self.include_last_offset)
         index_U, inverse_N, counts_U = self._table().arithmetic.unique(indices.detach().reshape(-1).long())
@@ -133,8 +136,9 @@ class TensorTrainEmbeddingBag(nn.Module):
         """Gives the cache to the rows that are most frequent now; what was counted so far then counts half.
 
         Rows that come begin with what the cores say of them, and with new state. Rows that stay, stay as they are. Rows
-        that leave are put back into the cores by a few least-squares steps, which are an approximation, whatever their
-        error: there is no disk here that would keep them exact. `fold_error` says how large it was.
+        that leave are put back into the cores by a few least-squares steps. What those do not bring within the
+        tolerance is lost: there is no disk here that would keep it. `fold_error` says how far off the rows that left
+        are, all of them.
         """
         if not self.cache_size:
             return
@@ -149,7 +153,7 @@ class TensorTrainEmbeddingBag(nn.Module):
         slots = left_C.nonzero().squeeze(1)[: len(coming_U)]
         self._lift(table, slots, coming_U)
         if len(leaving_ids):
-            errors_U = table.arithmetic.fold(leaving_ids, leaving_rows)
+            errors_U = table.arithmetic.fold(leaving_ids, leaving_rows, self.fold_tolerance)
             self.fold_error = FoldError(len(errors_U), float(errors_U.mean()), float(errors_U.max()))
 
     @torch.no_grad()

@@ -57,7 +57,7 @@ def check_optimizer(optimizer: object, sparse: bool) -> CoreOptimizer | None:
     return optimizer
 
 
-def check_cache(use_cache: bool, cache_size: int, refresh_every: int) -> None:
+def check_cache(use_cache: bool, cache_size: int, refresh_every: int, fold_tolerance: float) -> None:
     """Both or none."""
     if use_cache and cache_size < 1:
         raise InvalidArgument(f"use_cache with a cache_size of {cache_size}: say how many rows, 1 or more")
@@ -67,6 +67,8 @@ def check_cache(use_cache: bool, cache_size: int, refresh_every: int) -> None:
         )
     if refresh_every < 0:
         raise InvalidArgument(f"refresh_every {refresh_every}: must be 0 (never by itself) or more")
+    if not fold_tolerance >= 0:
+        raise InvalidArgument(f"fold_tolerance {fold_tolerance}: must be 0 or more, a relative error")
 
 
 def check_index(indices: Tensor, rows: int, device: torch.device) -> None:

@@ -60,9 +60,9 @@ class NumbaCores:
         """A step of the optimizer for rows that are not in the cores: [c, D + state], slots unique."""
         self._row_rule.update(rows_CW.numpy(), slots_T.numpy(), grads_TD.contiguous().numpy(), 1)
 
-    def fold(self, index_U: Tensor, rows_UD: Tensor) -> Tensor:
-        """Moves the cores towards these rows as well as it goes; the relative error of each row that is left, [u]."""
-        return torch.from_numpy(fold(self._cores, index_U.numpy(), rows_UD.contiguous().numpy(), np.inf))
+    def fold(self, index_U: Tensor, rows_UD: Tensor, tolerance: float) -> Tensor:
+        """Moves the cores towards these rows; the relative error of each after that, [u]."""
+        return torch.from_numpy(fold(self._cores, index_U.numpy(), rows_UD.contiguous().numpy(), tolerance))
 
 
 def rule(optimizer: CoreOptimizer | None, width: int) -> UpdateRule:

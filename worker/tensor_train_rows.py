@@ -35,8 +35,8 @@ class Arithmetic(Protocol):
     def apply_dense(self, rows_CW: Tensor, slots_T: Tensor, grads_TD: Tensor) -> None:
         """A step of the optimizer for rows that are not in the cores: [c, D + state], slots unique."""
 
-    def fold(self, index_U: Tensor, rows_UD: Tensor) -> Tensor:
-        """Moves the cores towards these rows as well as it goes; the relative error of each that is left, [u]."""
+    def fold(self, index_U: Tensor, rows_UD: Tensor, tolerance: float) -> Tensor:
+        """Moves the cores towards these rows, by `ps.tensor_train.fold`; the relative error of each after that, [u]."""
 
 
 def arithmetic_of(shape: TTShape, cores: Sequence[Tensor], optimizer: CoreOptimizer | None) -> Arithmetic:

@@ -90,11 +90,11 @@ class TorchCores:
         _update(self._optimizer)(rows_TW, grads_TD)
         rows_CW[slots_T] = rows_TW
 
-    def fold(self, index_U: Tensor, rows_UD: Tensor) -> Tensor:
-        """Moves the cores towards these rows as well as it goes; the relative error of each row that is left, [u]. On
-        the CPU, through copies of the cores: it is for now and then."""
+    def fold(self, index_U: Tensor, rows_UD: Tensor, tolerance: float) -> Tensor:
+        """Moves the cores towards these rows; the relative error of each after that, [u]. On the CPU, through copies of
+        the cores: it is for now and then."""
         values = [tensor[:, :size].cpu().contiguous() for tensor, size in self._sized()]
-        errors_U = NumbaCores(self._shape, values, None).fold(index_U.cpu(), rows_UD.cpu())
+        errors_U = NumbaCores(self._shape, values, None).fold(index_U.cpu(), rows_UD.cpu(), tolerance)
         for (tensor, size), value_PJ in zip(self._sized(), values, strict=True):
             tensor[:, :size] = value_PJ.to(tensor.device)
         return errors_U.to(index_U.device)

@@ -14,9 +14,9 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(4))
 def test_program(number: int, tmp_path: Path) -> None:
-    assert len(PROGRAMS) == 3
+    assert len(PROGRAMS) == 4
     program = tmp_path / "program.py"
     program.write_text(PROGRAMS[number])
     run = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=180)

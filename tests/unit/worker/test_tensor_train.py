@@ -100,7 +100,7 @@ def test_a_trained_dense_table_and_the_cores_learn_alike():
 
     def losses(module, step):
         found = []
-        for epoch in range(4):
+        for _ in range(4):
             for batch in batches:
                 loss = (module(batch) - planted(batch)).square().mean()
                 loss.backward()
@@ -298,6 +298,7 @@ def test_what_is_printed_says_how_the_table_is_cut():
         ({"cache_size": 3}, "use_cache=True"),
         ({"refresh_every": 3}, "use_cache=True"),
         ({"use_cache": True, "cache_size": 3, "refresh_every": -1}, "refresh_every -1"),
+        ({"fold_tolerance": float("nan")}, "fold_tolerance nan"),
     ],
 )
 def test_arguments_that_do_not_fit(arguments, message):
