@@ -58,7 +58,8 @@ class TensorTrainEmbeddingBag(nn.Module):
     fold_tolerance: a slice of the cores is moved for rows that leave the cache if that brings one of them so near to
     what it was (relative error); if not, the other rows that have the slice are left in peace. math.inf: always.
 
-    device: where the cores are; `.to` moves them later. float32 only. Not for two threads at a time. initializer: see `ps.tensor_train.initial`.
+    device: where the cores are; `.to` moves them later. float32 only, and not for two threads at a time. On other
+    devices than the CPU it has not been run so far. initializer: see `ps.tensor_train.initial`.
     include_last_offset: offsets have one more, the number of indices, as FBTT's have.
 
     Raises InvalidArgument where arguments do not fit together.
@@ -111,7 +112,7 @@ class TensorTrainEmbeddingBag(nn.Module):
         self, indices: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
     ) -> Tensor:
         """Float32 [B, D], as torch.nn.EmbeddingBag: indices int64 or int32 [B, n], or [N] with the offset of each bag
-        [B]; weights (sum only) of the shape of indices. Raises InvalidArgument for what does not fit, with its value."""
+        [B]; weights (sum only) of the shape of indices. Raises InvalidArgument where they do not fit, with the value."""
         check_index(indices, self.num_embeddings, self.cache_ids.device)
         check_bags(indices, offsets, per_sample_weights, self.mode, self.include_last_offset)
         index_U, inverse_N, counts_U = self._table().arithmetic.unique(indices.detach().reshape(-1).long())

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import io
 import os
+import pickle
 
 import pytest
 import torch
@@ -195,7 +196,7 @@ def test_no_indices_make_bags_of_zeros_that_can_be_trained(sparse):
 
 
 @pytest.mark.parametrize("optimizer", [*OPTIMIZERS.values(), None], ids=[*OPTIMIZERS, "torch"])
-@pytest.mark.parametrize("through", ["file", "deepcopy", "assign"])
+@pytest.mark.parametrize("through", ["file", "deepcopy", "assign", "pickle"])
 def test_a_saved_module_goes_on_to_the_same_bytes(optimizer, through):
     arguments = {"tt_ranks": [3, 2], "use_cache": True, "cache_size": 2, "refresh_every": 2}
     arguments |= {"optimizer": optimizer, "sparse": optimizer is not None}
@@ -205,8 +206,8 @@ def test_a_saved_module_goes_on_to_the_same_bytes(optimizer, through):
     module.cache_populate()
     trained(module, (torch.tensor([5, 5, 5, 6, 6, 6, 3]), torch.tensor([0, 3])))
     assert module.fold_error is not None
-    if through == "deepcopy":
-        again = copy.deepcopy(module)
+    if through in ("deepcopy", "pickle"):
+        again = copy.deepcopy(module) if through == "deepcopy" else pickle.loads(pickle.dumps(module))
     else:
         file = io.BytesIO()
         torch.save(module.state_dict(), file)
