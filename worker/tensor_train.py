@@ -112,7 +112,7 @@ class TensorTrainEmbeddingBag(nn.Module):
         self, indices: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
     ) -> Tensor:
         """Float32 [B, D], as torch.nn.EmbeddingBag: indices int64 or int32 [B, n], or [N] with the offset of each bag
-        [B]; weights (sum only) of the shape of indices. Raises InvalidArgument where they do not fit, with the value."""
+        [B]; weights (sum only) of the shape of indices. Raises InvalidArgument where they do not fit."""
         check_index(indices, self.num_embeddings, self.cache_ids.device)
         check_bags(indices, offsets, per_sample_weights, self.mode, self.include_last_offset)
         index_U, inverse_N, counts_U = self._table().arithmetic.unique(indices.detach().reshape(-1).long())
