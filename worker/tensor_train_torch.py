@@ -26,7 +26,7 @@ BLOCK_FLOATS = 1 << 27
 """What the largest array of a block may have."""
 
 Update = Callable[[Tensor, Tensor], None]
-"""update(rows_NW, grads_NJ): in place; the state lies behind the value."""
+"""update(rows_NW, grads_NJ): in place; behind the value lies the state, behind that perhaps what nobody reads."""
 
 
 @dataclass(frozen=True)
@@ -186,14 +186,15 @@ def _sgd(rows_NW: Tensor, grads_NJ: Tensor, *, lr: float) -> None:
 
 
 def _adagrad(rows_NW: Tensor, grads_NJ: Tensor, *, lr: float, eps: float) -> None:
-    w, h = rows_NW.chunk(2, dim=1)
+    size = grads_NJ.shape[1]
+    w, h = rows_NW[:, :size], rows_NW[:, size : 2 * size]
     h += grads_NJ * grads_NJ
     w -= lr * grads_NJ / (h.sqrt() + eps)
 
 
 def _rowwise_adagrad(rows_NW: Tensor, grads_NJ: Tensor, *, lr: float, eps: float) -> None:
     size = grads_NJ.shape[1]
-    w, h = rows_NW[:, :size], rows_NW[:, size:]
+    w, h = rows_NW[:, :size], rows_NW[:, size : size + 1]
     h += (grads_NJ * grads_NJ).mean(dim=1, keepdim=True)
     w -= lr / (h.sqrt() + eps) * grads_NJ
 

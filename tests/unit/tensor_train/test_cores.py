@@ -12,6 +12,7 @@ from ps.kernels.reference import optim as reference_optim
 from ps.kernels.reference import tensor_train as reference
 from ps.optim import update_rule
 from ps.tensor_train.contract import SHARE_FROM_ROWS
+from ps.tensor_train.cores import Cores
 from ps.tensor_train.shape import tt_shape
 
 from .strategies import (
@@ -271,3 +272,20 @@ def test_nbytes_are_of_values_and_state_and_then_of_buffers_too():
     assert cores.nbytes == values_and_state
     cores.apply(np.arange(500), np.ones((500, 12), F32))
     assert cores.nbytes == values_and_state + 4 * shape.parameters
+
+
+@pytest.mark.parametrize("number", [2, 3, 4])
+@pytest.mark.parametrize("optimizer", [SGD(lr=0.1), Adagrad(lr=0.1), RowwiseAdagrad(lr=0.1)])
+def test_cores_over_memory_of_somebody_else_are_read_and_trained_there(number, optimizer):
+    shape = tt_shape(100, 6, 3, number)
+    arrays, index_N, grads_ND = random_arrays(shape, 1, F32), np.arange(50), np.ones((50, 6), F32)
+    rules = [update_rule(optimizer, size) for size in shape.slice_sizes]
+    first = Cores(shape, arrays, rules)
+    held = [rows_PW.copy() for rows_PW in first.rows]
+    second = Cores.over(shape, held, rules)
+    for cores in (first, second):
+        cores.apply(index_N, grads_ND)
+    np.testing.assert_array_equal(rows_of(second, index_N), rows_of(first, index_N))
+    for mine, theirs in zip(held, first.rows, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+        assert not np.shares_memory(mine, theirs)

@@ -88,7 +88,7 @@ def test_row_wise_adagrad_has_one_number_a_slice(case):
     case(twin).backward(case.out_grads)
     for core, before, size in zip(cores_of(module), twin.parameters(), module.shape.slice_sizes, strict=True):
         h = rule.initial_accumulator + before.grad.square().mean(dim=1, keepdim=True)
-        close(core[:, size:], h, **TOLERANCE)
+        close(core[:, size : size + 1], h, **TOLERANCE)
         close(core[:, :size], before.detach() - rule.lr / (h.sqrt() + rule.eps) * before.grad, **TOLERANCE)
 
 
@@ -288,7 +288,7 @@ def test_what_is_printed_says_how_the_table_is_cut():
         ({"tt_ranks": [2, 2, 2, 2]}, r"tt_ranks \[2, 2, 2, 2\]"),
         ({"tt_ranks": [0]}, r"must be 1 or more"),
         ({"tt_p_shapes": [4, 4]}, "16 rows, fewer than the 100"),
-        ({"tt_q_shapes": [2, 2]}, "rows of 4 floats, the table has dim 6"),
+        ({"tt_q_shapes": [2, 2]}, "rows of 4 floats.*6"),
         ({"num_embeddings": 0}, "0 rows x 6"),
         ({"mode": "max"}, "mode 'max'"),
         ({"initializer": "zeros"}, "initializer 'zeros'"),
