@@ -61,12 +61,10 @@ class Table:
         """Rows [u, D]."""
         if self.places is None:
             return self.arithmetic.lookup(index_U)
-        slot_U = self.places.find(index_U)
-        cold, hot = (slot_U < 0).nonzero().squeeze(1), (slot_U >= 0).nonzero().squeeze(1)
+        cold, hot, slots = self._split(index_U, self.places)
         rows_UD = self.cache_CW.new_empty((len(index_U), self.dim))
-        rows_UD[cold] = self.arithmetic.lookup(index_U[cold])
-        rows_UD[hot] = self.cache_CW.detach()[slot_U[hot], : self.dim]
-        return rows_UD
+        rows_UD.index_copy_(0, cold, self.arithmetic.lookup(index_U[cold]))
+        return rows_UD.index_copy_(0, hot, self.cache_CW.detach()[slots, : self.dim])
 
     def apply(self, index_U: Tensor, grads_UD: Tensor) -> None:
         """A step of the optimizer."""
@@ -92,9 +90,14 @@ class Table:
         """(row numbers in the cores, their gradients, slots in the cache, their gradients)"""
         if self.places is None:
             return index_U, grads_UD, index_U[:0], grads_UD[:0]
-        slot_U = self.places.find(index_U)
-        is_cold_U = slot_U < 0
-        return index_U[is_cold_U], grads_UD[is_cold_U], slot_U[~is_cold_U], grads_UD[~is_cold_U]
+        cold, hot, slots = self._split(index_U, self.places)
+        return index_U[cold], grads_UD.index_select(0, cold), slots, grads_UD.index_select(0, hot)
+
+    def _split(self, index_U: Tensor, places: Places) -> tuple[Tensor, Tensor, Tensor]:
+        """(positions of those in the cores, positions of those in the cache, slots of the latter)"""
+        slot_U = places.find(index_U)
+        cold, hot = (slot_U < 0).nonzero().squeeze(1), (slot_U >= 0).nonzero().squeeze(1)
+        return cold, hot, slot_U[hot]
 
 
 class TrainedRows(torch.autograd.Function):

@@ -103,7 +103,9 @@ class TorchCores:
         return list(zip(self._tensors, self._shape.slice_sizes, strict=True))
 
     def _blocks(self, index_U: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """(row numbers, where they come from) rising, so many at a time."""
+        """(row numbers, where they come from) rising, so many at a time; of no rows none."""
+        if not len(index_U):
+            return []
         return list(zip(*(torch.split(part, self._block) for part in index_U.sort()), strict=True))
 
     def _levels(self, index_B: Tensor) -> list[Level]:

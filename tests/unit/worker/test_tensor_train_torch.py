@@ -156,6 +156,23 @@ def test_a_module_learns_the_same_on_both(device, cores, kind, monkeypatch):
     close(theirs.fold_error.mean, ours.fold_error.mean, rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_batch_of_nothing_and_one_of_cached_rows_only(device, monkeypatch):
+    if device == "torch-cpu":
+        monkeypatch.setattr(tensor_train, "arithmetic_of", TorchCores)
+    module = TensorTrainEmbeddingBag(500, 8, [4, 4], use_cache=True, cache_size=2, device=where(device))
+    empty = torch.zeros((2, 0), dtype=torch.int64, device=where(device))
+    module(empty).sum().backward()
+    assert torch.equal(module(empty).cpu(), torch.zeros(2, 8))
+    cached = torch.tensor([[7, 8]], device=where(device))
+    before = module(cached)
+    module.cache_populate()
+    out = module(cached)
+    assert torch.equal(out, before)
+    out.sum().backward()
+    close(module(cached), before - 2 * 0.1)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: torch.cuda.is_available() is false")
 def test_a_module_moves_to_a_gpu_and_back():
