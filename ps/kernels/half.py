@@ -20,14 +20,11 @@ hence the casts.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
+from ps.kernels.bits import float_bits
 from ps.kernels.hashing import mix64
 from ps.kernels.init import row_key
 from ps.kernels.prefetch import prefetch_half_row
@@ -56,23 +53,13 @@ _S8, _S11, _S13, _S16 = I32(8), I32(11), I32(13), I32(16)
 _ZERO, _ONE = I32(0), I32(1)
 
 
-@intrinsic
-def _bits_of(context: Any, value: Any) -> Any:
-    """The bits of a float32 as int32. Through a view of an array it takes a pass of its own, and twice the time."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], ir.IntType(32))
-
-    return types.int32(types.float32), generate
-
-
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _wide(item: np.uint16) -> np.int32:
     """The bits of the float32 that is equal to a binary16."""
     magnitude = I32(I32(item) & _MAGNITUDE16)
     shifted = I32(magnitude << _S13)
     wide = I32(shifted | _INFINITY) if magnitude >= _HALF_INFINITY else I32(shifted + _REBIAS)
-    wide = _bits_of(np.float32(magnitude) * _QUANTUM) if magnitude < I32(0x400) else wide  # subnormal
+    wide = float_bits(np.float32(magnitude) * _QUANTUM) if magnitude < I32(0x400) else wide  # subnormal
     return I32(wide | I32(I32(I32(item) & _SIGN16) << _S16))
 
 

@@ -43,6 +43,17 @@ def store32(typing_context: Any, array: Any, at: Any, word: Any) -> Any:
     return types.void(array, types.intp, types.uint32), generate
 
 
+@intrinsic
+def store64(typing_context: Any, array: Any, at: Any, word: Any) -> Any:
+    """store64(array, at, word): the 8 bytes from the at'th on = word, a uint64."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[2], _address(context, builder, signature, args, 64), align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.uint64), generate
+
+
 def _address(context: Any, builder: Any, signature: Any, args: Any, bits: int) -> Any:
     """Where in memory the at'th byte is, as the address of an integer of so many bits."""
     data = context.make_array(signature.args[0])(context, builder, args[0]).data

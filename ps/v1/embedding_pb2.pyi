@@ -13,6 +13,19 @@ class DType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DTYPE_FP32: _ClassVar[DType]
     DTYPE_FP16: _ClassVar[DType]
 
+class Encoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ENCODING_UNSPECIFIED: _ClassVar[Encoding]
+    ENCODING_FP32: _ClassVar[Encoding]
+    ENCODING_FP16: _ClassVar[Encoding]
+    ENCODING_INT8: _ClassVar[Encoding]
+    ENCODING_ROWS_FP32: _ClassVar[Encoding]
+    ENCODING_ROWS_FP16: _ClassVar[Encoding]
+    ENCODING_ROWS_INT8: _ClassVar[Encoding]
+    ENCODING_ELEMENTS_FP32: _ClassVar[Encoding]
+    ENCODING_ELEMENTS_FP16: _ClassVar[Encoding]
+    ENCODING_ELEMENTS_INT8: _ClassVar[Encoding]
+
 class WriteMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     WRITE_MODE_UNSPECIFIED: _ClassVar[WriteMode]
@@ -21,6 +34,16 @@ class WriteMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 DTYPE_UNSPECIFIED: DType
 DTYPE_FP32: DType
 DTYPE_FP16: DType
+ENCODING_UNSPECIFIED: Encoding
+ENCODING_FP32: Encoding
+ENCODING_FP16: Encoding
+ENCODING_INT8: Encoding
+ENCODING_ROWS_FP32: Encoding
+ENCODING_ROWS_FP16: Encoding
+ENCODING_ROWS_INT8: Encoding
+ENCODING_ELEMENTS_FP32: Encoding
+ENCODING_ELEMENTS_FP16: Encoding
+ENCODING_ELEMENTS_INT8: Encoding
 WRITE_MODE_UNSPECIFIED: WriteMode
 WRITE_MODE_UPSERT: WriteMode
 WRITE_MODE_ASSIGN: WriteMode

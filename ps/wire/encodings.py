@@ -1,0 +1,258 @@
+"""Gradients or rows of one table <-> bytes: all of them or a selection, in fewer bytes each.
+
+Of a step's n rows of dim D in a table some may be sent at all, R of them, and of those all elements or some. Both
+sides know n and D. Nothing else is needed to read a block:
+
+    block    = dense | rows | elements, then zeros up to a multiple of 4 bytes
+    dense    = values                     FP32, FP16, INT8: of every row, R = n, each element
+    rows     = bitmap values              ROWS_...: of the rows in the bitmap, each element
+    elements = bitmap masks values        ELEMENTS_...: of the rows in the bitmap, the elements in the masks; others are 0
+    bitmap   = bits(n)                    which rows; R of them are set
+    masks    = bits(R D)                  which elements, in C order
+    bits(m)  = byte{4 ceil(m / 32)}       from the lowest bit of the first byte on; bits beyond m are 0
+    values   = float32-le* | float16-le* | int8-values       in C order
+    int8-values = float32-le{R} int8*     a scale for each row; a value is the int8, not -128, times its row's scale
+
+So float32 begin at multiples of 4, and are read where they lie. Bytes for n rows, R sent, V values (b each, 4, 2 or 1):
+dense b V, V = n D; rows n / 8 + b V, V = R D; elements n / 8 + R D / 8 + b V; for int8 4 R more. A decoder allocates at most 64
+times what it was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import numpy.typing as npt
+
+from ps.errors import DimensionMismatch, DtypeMismatch, InvalidArgument, LengthMismatch
+from ps.kernels import packing
+from ps.v1 import embedding_pb2 as pb
+from ps.wire.codec import Bytes
+from ps.wire.values import Fp16, Fp32, Int8, Numbers
+
+Positions = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.float32]
+Words = npt.NDArray[np.uint64]
+
+MAX_DIM = 2**32 - 1
+"""What the wire has room to say."""
+
+
+class Layout(Enum):
+    """What a block says of its rows; the grammar above has the names."""
+
+    DENSE = "dense"
+    ROWS = "rows"
+    ELEMENTS = "elements"
+
+
+NUMBERS: dict[str, Numbers] = {"fp32": Fp32(), "fp16": Fp16(), "int8": Int8()}
+"""By precision."""
+
+ENCODINGS: dict[int, tuple[Layout, str]] = {
+    pb.ENCODING_FP32: (Layout.DENSE, "fp32"),
+    pb.ENCODING_FP16: (Layout.DENSE, "fp16"),
+    pb.ENCODING_INT8: (Layout.DENSE, "int8"),
+    pb.ENCODING_ROWS_FP32: (Layout.ROWS, "fp32"),
+    pb.ENCODING_ROWS_FP16: (Layout.ROWS, "fp16"),
+    pb.ENCODING_ROWS_INT8: (Layout.ROWS, "int8"),
+    pb.ENCODING_ELEMENTS_FP32: (Layout.ELEMENTS, "fp32"),
+    pb.ENCODING_ELEMENTS_FP16: (Layout.ELEMENTS, "fp16"),
+    pb.ENCODING_ELEMENTS_INT8: (Layout.ELEMENTS, "int8"),
+}
+"""Wire enum -> layout and precision."""
+
+if set(ENCODINGS) != set(pb.Encoding.values()) - {pb.ENCODING_UNSPECIFIED}:
+    raise ImportError("ps.wire.encodings does not know every Encoding of the proto file")  # a build mistake
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What is sent of the rows (or their gradients) of one table."""
+
+    rows_R: Positions | None
+    """int64 [R]: which of the n rows, ascending; None: all."""
+    grads_RD: Rows
+    """float32 [R, D]: theirs."""
+    elements: bool = False
+    """Whether single elements were selected; then zeros are not sent."""
+
+
+def encode(selected: Selected, encoding: int, n_rows: int) -> memoryview:
+    """A block. By a dense encoding every row must be there; by one of elements zeros are not sent, and -0 comes back as 0.
+
+    Raises InvalidArgument for rows that do not ascend within [0, n_rows), DtypeMismatch for an encoding that is not
+    known, NonFiniteGradient for a value that its numbers cannot hold.
+    """
+    layout, precision = _known(encoding)
+    numbers, rows_R = NUMBERS[precision], selected.rows_R
+    sent, dim = selected.grads_RD.shape
+    if sent != (n_rows if rows_R is None else len(rows_R)):
+        raise LengthMismatch(f"gradients of {sent} rows, and {n_rows if rows_R is None else len(rows_R)} were selected")
+    values_V = np.ascontiguousarray(selected.grads_RD).reshape(-1)
+    parts: list[npt.NDArray[np.uint8]] = []
+    ends = _dense_ends(sent, dim)
+    if layout is Layout.DENSE:
+        if sent != n_rows:
+            raise InvalidArgument(f"{_name(encoding)} of {sent} of {n_rows} rows: it has room for all, and no others")
+    else:
+        parts.append(_bitmap(rows_R, n_rows))
+    if layout is Layout.ELEMENTS:
+        words, values_V = _masks(values_V)
+        parts.append(_bytes_of(words, sent * dim))
+        ends = _masked_ends(words, sent, dim)
+    head = sum(map(len, parts))
+    size = numbers.size(sent, len(values_V))
+    block_B = np.empty(head + _padded(size), np.uint8)
+    np.concatenate(parts, out=block_B[:head]) if parts else None
+    block_B[head + size :] = 0
+    numbers.write(values_V, ends, block_B[head : head + size])
+    return block_B.data
+
+
+def decode(payload: Bytes, encoding: int, n_rows: int, dim: int) -> tuple[Positions | None, Rows]:
+    """(int64 [R] which rows, ascending, or None for all; float32 [R, dim]) of any bytes whatever. The rows of fp32,
+    unless elements were selected, are a read-only view.
+
+    Raises LengthMismatch, InvalidArgument; DtypeMismatch for an encoding that is not known. What a number says is not
+    looked at: rows may be infinite or NaN.
+    """
+    layout, precision = _known(encoding)
+    numbers, block = NUMBERS[precision], _Block(payload, encoding)
+    if n_rows < 0 or not 1 <= dim <= MAX_DIM:
+        raise DimensionMismatch(f"{_name(encoding)} of {n_rows} rows of dim {dim}: neither can be")
+    if layout is Layout.DENSE:
+        rows_R, sent = None, n_rows
+    else:
+        rows_R = _positions(block.bits(n_rows, "the bitmap of rows"))
+        sent = len(rows_R)
+    values, ends, words = sent * dim, _dense_ends(sent, dim), None
+    if layout is Layout.ELEMENTS:
+        words = block.bits(values, "the masks of elements")
+        values, ends = _count(words), _masked_ends(words, sent, dim)
+    flat = numbers.read(block.rest(numbers.size(sent, values), f"{values:,} values of {sent:,} rows"), ends)
+    if words is not None:
+        packed, flat = flat, np.zeros(sent * dim, np.float32)
+        packing.unpack(words, packed, flat)
+    return rows_R, flat.reshape(sent, dim)
+
+
+def encoded_bytes(encoding: int, n_rows: int, dim: int, rows: int | None = None, values: int | None = None) -> int:
+    """The size of a block of so many selected rows (None: all) with so many nonzero elements (None: all)."""
+    layout, precision = _known(encoding)
+    sent = n_rows if rows is None or layout is Layout.DENSE else rows
+    present = sent * dim if values is None or layout is not Layout.ELEMENTS else values
+    size = _padded(NUMBERS[precision].size(sent, present))
+    if layout is not Layout.DENSE:
+        size += _bits_bytes(n_rows)
+    if layout is Layout.ELEMENTS:
+        size += _bits_bytes(sent * dim)
+    return size
+
+
+def cheapest(selected: Selected, precision: str, n_rows: int) -> int:
+    """The encoding of the fewest bytes that is at least as precise as "fp32", "fp16" or "int8" (whose scale does not
+    pay for rows of one or two elements: those stay fp32). Raises DtypeMismatch."""
+    if precision not in NUMBERS:
+        raise DtypeMismatch(f"precision {precision!r}: choose one of {sorted(NUMBERS)}")
+    sent, dim = selected.grads_RD.shape
+    values = packing.count_nonzero(np.ascontiguousarray(selected.grads_RD).reshape(-1)) if selected.elements else None
+    layouts = {Layout.ROWS} | ({Layout.DENSE} if sent == n_rows else set())
+    layouts |= {Layout.ELEMENTS} if selected.elements else set()
+    fit = [one for one, (layout, name) in ENCODINGS.items() if layout in layouts and name in (precision, "fp32")]
+    return min(fit, key=lambda encoding: encoded_bytes(encoding, n_rows, dim, sent, values))
+
+
+class _Block:
+    """Bytes that come in, read from the front. Nothing is allocated for what is not there."""
+
+    def __init__(self, payload: Bytes, encoding: int) -> None:
+        self._rest_B = np.frombuffer(payload, np.uint8)
+        self._rest_B.setflags(write=False)
+        self._what = _name(encoding)
+
+    def bits(self, n: int, what: str) -> Words:
+        """So many bits as words, those beyond them zero."""
+        size = _bits_bytes(n)
+        if size > len(self._rest_B):
+            raise LengthMismatch(f"{self._what}: {what} takes {size:,} bytes, and {len(self._rest_B):,} are left")
+        words = np.zeros(-(-n // 64), np.uint64)
+        words.view(np.uint8)[:size] = self._rest_B[:size]
+        self._rest_B = self._rest_B[size:]
+        if n % 64 and words[-1] >> np.uint64(n % 64):
+            raise InvalidArgument(f"{self._what}: {what} has a bit beyond its {n:,}")
+        return words
+
+    def rest(self, size: int, what: str) -> npt.NDArray[np.uint8]:
+        """So many bytes, which end the block but for its padding."""
+        if len(self._rest_B) != _padded(size):
+            raise LengthMismatch(
+                f"{self._what}: {what} take {_padded(size):,} bytes with their padding, and {len(self._rest_B):,} are left"
+            )
+        if self._rest_B[size:].any():
+            raise InvalidArgument(f"{self._what}: the padding is not zero")
+        return self._rest_B[:size]
+
+
+def _known(encoding: int) -> tuple[Layout, str]:
+    try:
+        return ENCODINGS[encoding]
+    except KeyError:
+        raise DtypeMismatch(f"wire encoding {encoding}: this version knows {sorted(ENCODINGS)}") from None
+
+
+def _name(encoding: int) -> str:
+    return pb.Encoding.Name(pb.Encoding.ValueType(encoding))
+
+
+def _padded(size: int) -> int:
+    return -(-size // 4) * 4
+
+
+def _bits_bytes(n: int) -> int:
+    return -(-n // 32) * 4
+
+
+def _bytes_of(words: Words, n: int) -> npt.NDArray[np.uint8]:
+    return words.view(np.uint8)[: _bits_bytes(n)]
+
+
+def _bitmap(rows_R: Positions | None, n_rows: int) -> npt.NDArray[np.uint8]:
+    words = np.zeros(-(-n_rows // 64), np.uint64)
+    if not packing.set_bits(np.arange(n_rows) if rows_R is None else rows_R, n_rows, words):
+        raise InvalidArgument(f"selected rows must ascend, each once, within [0, {n_rows})")
+    return _bytes_of(words, n_rows)
+
+
+def _masks(values_N: Rows) -> tuple[Words, Rows]:
+    """Which values are not zero, and those."""
+    words = np.empty(-(-len(values_N) // 64), np.uint64)
+    packed_V = np.empty(packing.count_nonzero(values_N), np.float32)
+    packing.pack(values_N, words, packed_V)
+    return words, packed_V
+
+
+def _count(words: Words) -> int:
+    return int(np.bitwise_count(words).sum())
+
+
+def _positions(words: Words) -> Positions:
+    rows_R = np.empty(_count(words), np.int64)
+    packing.find_bits(words, rows_R)
+    return rows_R
+
+
+def _dense_ends(rows: int, dim: int) -> Callable[[], Positions]:
+    return lambda: np.arange(1, rows + 1) * dim
+
+
+def _masked_ends(words: Words, rows: int, dim: int) -> Callable[[], Positions]:
+    def ends() -> Positions:
+        ends_R = np.empty(rows, np.int64)
+        packing.ends_of_rows(words, dim, ends_R)
+        return ends_R
+
+    return ends
