@@ -52,6 +52,7 @@ def warm_up() -> None:
     _warm_up_score()
     _warm_up_half()
     _warm_up_tensor_train()
+    _warm_up_encodings()
     slots = np.arange(4)
     rows.pop_free(slots.copy(), rows.push_free(slots.copy(), -1, slots), slots[:0])
     hashing.group(np.zeros(4, np.int32), 1)
@@ -154,3 +155,30 @@ def _warm_up_tensor_train() -> None:
     tensor_train.forward(*rows, grads)
     for some_grads in (grads, np.frombuffer(grads.tobytes(), np.float32).reshape(1, 1)):
         tensor_train.backward(*rows, some_grads, digits, digits, digits, some, middle, some)
+
+
+def _warm_up_encodings() -> None:
+    """What is sent is a trainer's own or read-only, what comes off the wire read-only."""
+    import numpy as np
+
+    from ps.kernels import deltas, half, packing
+
+    def frozen(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        return np.frombuffer(array.tobytes(), array.dtype)
+
+    values, words, ends = np.ones(4, np.float32), np.zeros(1, np.uint64), np.full(1, 4)
+    items, scales, groups = np.ones(4, np.int8), np.ones(1, np.float32), np.zeros(deltas.most_bytes(4), np.uint8)
+    for ids in (np.arange(4), frozen(np.arange(4))):
+        packing.set_bits(ids, 4, np.zeros(1, np.uint64))
+        size = deltas.encode(ids, groups)
+    deltas.decode(groups, size, 0, np.arange(4))
+    for some_values in (values, frozen(values)):
+        packing.count_nonzero(some_values)
+        packing.all_below(some_values, np.float32(2))
+        packing.pack(some_values, words, values.copy())
+        packing.unpack(words, some_values, values)
+        packing.quantize(some_values, ends, scales, items)
+    packing.find_bits(words, np.arange(4))
+    packing.ends_of_rows(words, 4, ends)
+    packing.dequantize(frozen(items), ends, frozen(scales), values)
+    half.widen(frozen(np.zeros(4, np.uint16)).reshape(1, 4), np.zeros(1, np.int64), np.zeros((1, 4), np.float32), 4, 0)

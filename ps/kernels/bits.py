@@ -37,3 +37,20 @@ def count_bits(typing_context: Any, word: Any) -> Any:
         return builder.ctpop(args[0])
 
     return types.int64(types.uint64), generate
+
+
+@intrinsic
+def nonzero64(typing_context: Any, array: Any, at: Any) -> Any:
+    """nonzero64(array, at): a bit for each of 64 float32 from the at'th on, whether it is neither 0 nor -0. Nothing is
+    checked. One comparison of vectors, which a loop over bits is not made into."""
+    lanes = ir.VectorType(ir.IntType(32), 64)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        address = builder.bitcast(builder.gep(data, [args[1]]), lanes.as_pointer())
+        bits = builder.load(address, align=4)
+        magnitudes = builder.and_(bits, ir.Constant(lanes, [0x7FFFFFFF] * 64))
+        flags = builder.icmp_unsigned("!=", magnitudes, ir.Constant(lanes, [0] * 64))
+        return builder.bitcast(flags, ir.IntType(64))
+
+    return types.uint64(array, types.intp), generate

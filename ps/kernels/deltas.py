@@ -29,6 +29,7 @@ UNSORTED, SHORT, LONG, TOO_LARGE = -1, -2, -3, -4
 """What is wrong: ids do not ascend strictly; the bytes end early; bytes are left over; an id is out of the range of
 int64, or a k above 63."""
 
+I64 = np.int64
 _ZERO, _ONE, _63 = np.uint64(0), np.uint64(1), np.uint64(63)
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 
@@ -68,10 +69,10 @@ def _parameter(gaps_G: npt.NDArray[np.uint64]) -> np.uint64:
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _write(gaps_G: npt.NDArray[np.uint64], k: np.uint64, out: Bytes, at: int) -> int:
+def _write(gaps_G: npt.NDArray[np.uint64], k: np.uint64, out: Bytes, at: np.int64) -> np.int64:
     """The bits of a group from byte `at` on, a word at a time; the byte after them."""
-    low, width = (_ONE << k) - _ONE, np.int64(k)
-    word, filled = _ZERO, 0
+    low, width = (_ONE << k) - _ONE, I64(k)
+    word, filled = _ZERO, I64(0)
     for gap in gaps_G:
         part = gap & low
         word |= part << np.uint64(filled)
@@ -82,7 +83,7 @@ def _write(gaps_G: npt.NDArray[np.uint64], k: np.uint64, out: Bytes, at: int) ->
             filled -= 64
             word = (part >> np.uint64(width - filled - 1)) >> _ONE if width else _ZERO
     for gap in gaps_G:
-        filled += np.int64(gap >> k)
+        filled += I64(gap >> k)
         if filled >= 64:
             store64(out, at, word)
             at += 8 * (filled >> 6)  # zeros are there already
@@ -98,17 +99,17 @@ def _write(gaps_G: npt.NDArray[np.uint64], k: np.uint64, out: Bytes, at: int) ->
 
 
 @njit(cache=True, nogil=True)
-def encode(ids_N: Ids, out: Bytes) -> int:
+def encode(ids_N: Ids, out: Bytes) -> np.int64 | int:
     """The groups of ids [n], n at least 1, the first of which is known to the reader, to `out`, zeros of most_bytes(n).
     How many bytes that are, or UNSORTED."""
     gaps_G = np.empty(GROUP, np.uint64)
-    at = 0
+    at = I64(0)
     for start in range(1, len(ids_N), GROUP):
         n = min(GROUP, len(ids_N) - start)
         here_G, before_G = ids_N[start : start + n], ids_N[start - 1 : start - 1 + n]
         unsorted = 0
         for i in range(n):
-            unsorted |= np.int64(here_G[i] <= before_G[i])
+            unsorted |= I64(here_G[i] <= before_G[i])
             gaps_G[i] = np.uint64(here_G[i] - before_G[i]) - _ONE
         if unsorted:
             return UNSORTED
@@ -120,7 +121,7 @@ def encode(ids_N: Ids, out: Bytes) -> int:
 
 @njit(cache=True, nogil=True, inline="always")
 def _read_high(data: Bytes, bit: int, end: int, gaps_G: npt.NDArray[np.uint64]) -> int:
-    """gaps = the zeros before each one, from `bit` on; the bit after the last one, or SHORT where that is beyond `end`."""
+    """gaps = the zeros before each one, from `bit` on. The bit after the last one, or SHORT if that is beyond `end`."""
     byte, before = bit >> 3, bit - 1
     word = load64(data, byte) & (_ALL << np.uint64(bit & 7))
     for i in range(len(gaps_G)):
@@ -137,23 +138,23 @@ def _read_high(data: Bytes, bit: int, end: int, gaps_G: npt.NDArray[np.uint64]) 
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _add_low(data: Bytes, bit: int, k: np.uint64, gaps_G: npt.NDArray[np.uint64]) -> bool:
+def _add_low(data: Bytes, bit: np.int64, k: np.uint64, gaps_G: npt.NDArray[np.uint64]) -> bool:
     """gaps = gaps << k | the next k bits. Whether all are below 2**64."""
-    low, width, highest = (_ONE << k) - _ONE, np.int64(k), _ZERO
+    low, width, highest = (_ONE << k) - _ONE, I64(k), _ZERO
     for i in range(len(gaps_G)):
         byte, odd = bit >> 3, np.uint64(bit & 7)
         part = (load64(data, byte) >> odd) | ((np.uint64(data[byte + 8]) << _ONE) << (_63 - odd))
         highest |= gaps_G[i]
         gaps_G[i] = (gaps_G[i] << k) | (part & low)
         bit += width
-    return highest <= _ALL >> k
+    return bool(highest <= _ALL >> k)
 
 
 @njit(cache=True, nogil=True)
 def decode(data: Bytes, size: int, first: int, out_N: Ids) -> int:
     """out = the ids, the first of which is `first`. Of data the first `size` bytes are meant, MARGIN zeros follow.
     0, or SHORT, LONG, TOO_LARGE; then what out holds means nothing. For any bytes at all."""
-    out_N[0] = before = np.int64(first)
+    out_N[0] = before = I64(first)
     gaps = np.empty(GROUP, np.uint64)
     at, end = 0, 8 * size
     for start in range(1, len(out_N), GROUP):
@@ -164,7 +165,7 @@ def decode(data: Bytes, size: int, first: int, out_N: Ids) -> int:
         if k > _63:
             return TOO_LARGE
         low = 8 * (at + 1)
-        high = low + len(gaps_G) * np.int64(k)
+        high = low + len(gaps_G) * I64(k)
         if high + len(gaps_G) > end:
             return SHORT
         high = _read_high(data, high, end, gaps_G)
@@ -173,7 +174,7 @@ def decode(data: Bytes, size: int, first: int, out_N: Ids) -> int:
         if not _add_low(data, low, k, gaps_G):
             return TOO_LARGE
         for i in range(len(gaps_G)):
-            here = np.int64(np.uint64(before) + gaps_G[i] + _ONE)
+            here = I64(np.uint64(before) + gaps_G[i] + _ONE)
             if here <= before:
                 return TOO_LARGE
             out_G[i] = before = here

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from ps.kernels.bits import count_bits, float_bits, lowest_bit
+from ps.kernels.bits import count_bits, float_bits, lowest_bit, nonzero64
 
 Words = npt.NDArray[np.uint64]
 Positions = npt.NDArray[np.int64]
@@ -25,7 +25,7 @@ SCALE_LIMIT = np.float32(2.0**121)
 
 I32 = np.int32
 _MAGNITUDE = I32(0x7FFFFFFF)
-_ONE, _SIX, _LOW6 = np.uint64(1), np.uint64(6), np.uint64(63)
+_ONE = np.uint64(1)
 _ROUND = np.float32(3 << 22)
 """Added to a float32 below 2**21, it leaves the nearest integer in the low bits, ties to even."""
 _BLOCK = 1 << 12
@@ -56,16 +56,24 @@ def find_bits(words: Words, out_R: Positions) -> None:
             word &= word - _ONE
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _nonzero(values_N: Values, start: int) -> np.uint64:
+    """A bit for each of the next 64 values, or those that there are."""
+    if start + 64 <= len(values_N):
+        whole: np.uint64 = nonzero64(values_N, start)
+        return whole
+    word = np.uint64(0)
+    for j in range(start, len(values_N)):
+        word |= np.uint64(1 if values_N[j] != 0 else 0) << np.uint64(j - start)
+    return word
+
+
 @njit(cache=True, nogil=True)
 def count_nonzero(values_N: Values) -> int:
     """How many are neither 0 nor -0; NaN is not."""
-    bits_N = values_N.view(np.int32)
     count = 0
-    for start in range(0, len(bits_N), _BLOCK):
-        here = I32(0)  # numba would make it an int64, and half as many lanes
-        for bits in bits_N[start : start + _BLOCK]:
-            here = I32(here + I32(1 if I32(bits & _MAGNITUDE) else 0))
-        count += here
+    for start in range(0, len(values_N), 64):
+        count += count_bits(_nonzero(values_N, start))
     return count
 
 
@@ -74,30 +82,29 @@ def all_below(values_N: Values, limit: np.float32) -> bool:
     """Whether the magnitude of each is less than `limit`; that of NaN is not."""
     bits_N, largest = values_N.view(np.int32), float_bits(limit)
     for start in range(0, len(bits_N), _BLOCK):
+        block = bits_N[start : start + _BLOCK]
         here = I32(0)
-        for bits in bits_N[start : start + _BLOCK]:
-            here = max(here, I32(bits & _MAGNITUDE))
+        for i in range(len(block)):
+            here = max(here, block[i] & _MAGNITUDE)
         if here >= largest:
             return False
     return True
 
 
 @njit(cache=True, nogil=True)
-def pack(values_N: Values, words: Words, out_V: Values) -> None:
-    """Bit i of words = whether values[i] is neither 0 nor -0; those values are packed into out, which has room for
-    just them."""
-    bits_N = values_N.view(np.int32)
+def pack(values_N: Values, words: Words, out_N: Values) -> int:
+    """Bit i of words = whether values[i] is neither 0 nor -0; those values are packed into the front of out. How many
+    they are."""
     found = 0
     for w in range(len(words)):
-        word, start = np.uint64(0), w * 64
-        window = bits_N[start : start + 64]
-        for j in range(len(window)):
-            word |= np.uint64(1 if I32(window[j] & _MAGNITUDE) else 0) << np.uint64(j)
+        start = w * 64
+        word = _nonzero(values_N, start)
         words[w] = word
         while word:
-            out_V[found] = values_N[start + lowest_bit(word)]
+            out_N[found] = values_N[start + lowest_bit(word)]
             found += 1
             word &= word - _ONE
+    return found
 
 
 @njit(cache=True, nogil=True)
@@ -134,7 +141,8 @@ def quantize(values_V: Values, ends_R: Positions, scales_R: Values, out_V: Bytes
         row, out = values_V[start : ends_R[i]], out_V[start : ends_R[i]]
         largest = np.float32(0)
         for j in range(len(row)):
-            largest = max(largest, abs(row[j]))
+            magnitude = abs(row[j])
+            largest = magnitude if magnitude > largest else largest
         scale = max(largest / LEVELS, LEAST_SCALE)
         scales_R[i] = scale
         factor = np.float32(1) / scale

@@ -6,16 +6,18 @@ sides know n and D. Nothing else is needed to read a block:
     block    = dense | rows | elements, then zeros up to a multiple of 4 bytes
     dense    = values                     FP32, FP16, INT8: of every row, R = n, each element
     rows     = bitmap values              ROWS_...: of the rows in the bitmap, each element
-    elements = bitmap masks values        ELEMENTS_...: of the rows in the bitmap, the elements in the masks; others are 0
+    elements = bitmap masks values        ELEMENTS_...: of those rows, the elements in the masks; others are 0
     bitmap   = bits(n)                    which rows; R of them are set
     masks    = bits(R D)                  which elements, in C order
     bits(m)  = byte{4 ceil(m / 32)}       from the lowest bit of the first byte on; bits beyond m are 0
     values   = float32-le* | float16-le* | int8-values       in C order
     int8-values = float32-le{R} int8*     a scale for each row; a value is the int8, not -128, times its row's scale
 
-So float32 begin at multiples of 4, and are read where they lie. Bytes for n rows, R sent, V values (b each, 4, 2 or 1):
-dense b V, V = n D; rows n / 8 + b V, V = R D; elements n / 8 + R D / 8 + b V; for int8 4 R more. A decoder allocates at most 64
-times what it was given.
+So float32 begin at multiples of 4, and are read where they lie. Bytes for n rows, R sent, of b bytes a number (4, 2, 1):
+
+    dense b n D    rows n / 8 + b R D    elements n / 8 + R D / 8 + b V for V nonzero ones    int8: 4 R more
+
+A decoder allocates at most 64 times what it was given.
 """
 
 from __future__ import annotations
@@ -30,12 +32,12 @@ import numpy.typing as npt
 from ps.errors import DimensionMismatch, DtypeMismatch, InvalidArgument, LengthMismatch
 from ps.kernels import packing
 from ps.v1 import embedding_pb2 as pb
+from ps.wire.block import Block, Words, bits_bytes, blank_words, bytes_of, padded
 from ps.wire.codec import Bytes
 from ps.wire.values import Fp16, Fp32, Int8, Numbers
 
 Positions = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.float32]
-Words = npt.NDArray[np.uint64]
 
 MAX_DIM = 2**32 - 1
 """What the wire has room to say."""
@@ -82,7 +84,7 @@ class Selected:
 
 
 def encode(selected: Selected, encoding: int, n_rows: int) -> memoryview:
-    """A block. By a dense encoding every row must be there; by one of elements zeros are not sent, and -0 comes back as 0.
+    """A block. A dense encoding has every row; one of elements leaves zeros out, and -0 comes back as 0.
 
     Raises InvalidArgument for rows that do not ascend within [0, n_rows), DtypeMismatch for an encoding that is not
     known, NonFiniteGradient for a value that its numbers cannot hold.
@@ -102,12 +104,13 @@ def encode(selected: Selected, encoding: int, n_rows: int) -> memoryview:
         parts.append(_bitmap(rows_R, n_rows))
     if layout is Layout.ELEMENTS:
         words, values_V = _masks(values_V)
-        parts.append(_bytes_of(words, sent * dim))
+        parts.append(bytes_of(words, sent * dim))
         ends = _masked_ends(words, sent, dim)
     head = sum(map(len, parts))
     size = numbers.size(sent, len(values_V))
-    block_B = np.empty(head + _padded(size), np.uint8)
-    np.concatenate(parts, out=block_B[:head]) if parts else None
+    block_B = np.empty(head + padded(size), np.uint8)
+    if parts:
+        np.concatenate(parts, out=block_B[:head])
     block_B[head + size :] = 0
     numbers.write(values_V, ends, block_B[head : head + size])
     return block_B.data
@@ -121,7 +124,7 @@ def decode(payload: Bytes, encoding: int, n_rows: int, dim: int) -> tuple[Positi
     looked at: rows may be infinite or NaN.
     """
     layout, precision = _known(encoding)
-    numbers, block = NUMBERS[precision], _Block(payload, encoding)
+    numbers, block = NUMBERS[precision], Block(payload, _name(encoding))
     if n_rows < 0 or not 1 <= dim <= MAX_DIM:
         raise DimensionMismatch(f"{_name(encoding)} of {n_rows} rows of dim {dim}: neither can be")
     if layout is Layout.DENSE:
@@ -145,11 +148,11 @@ def encoded_bytes(encoding: int, n_rows: int, dim: int, rows: int | None = None,
     layout, precision = _known(encoding)
     sent = n_rows if rows is None or layout is Layout.DENSE else rows
     present = sent * dim if values is None or layout is not Layout.ELEMENTS else values
-    size = _padded(NUMBERS[precision].size(sent, present))
+    size = padded(NUMBERS[precision].size(sent, present))
     if layout is not Layout.DENSE:
-        size += _bits_bytes(n_rows)
+        size += bits_bytes(n_rows)
     if layout is Layout.ELEMENTS:
-        size += _bits_bytes(sent * dim)
+        size += bits_bytes(sent * dim)
     return size
 
 
@@ -166,37 +169,6 @@ def cheapest(selected: Selected, precision: str, n_rows: int) -> int:
     return min(fit, key=lambda encoding: encoded_bytes(encoding, n_rows, dim, sent, values))
 
 
-class _Block:
-    """Bytes that come in, read from the front. Nothing is allocated for what is not there."""
-
-    def __init__(self, payload: Bytes, encoding: int) -> None:
-        self._rest_B = np.frombuffer(payload, np.uint8)
-        self._rest_B.setflags(write=False)
-        self._what = _name(encoding)
-
-    def bits(self, n: int, what: str) -> Words:
-        """So many bits as words, those beyond them zero."""
-        size = _bits_bytes(n)
-        if size > len(self._rest_B):
-            raise LengthMismatch(f"{self._what}: {what} takes {size:,} bytes, and {len(self._rest_B):,} are left")
-        words = np.zeros(-(-n // 64), np.uint64)
-        words.view(np.uint8)[:size] = self._rest_B[:size]
-        self._rest_B = self._rest_B[size:]
-        if n % 64 and words[-1] >> np.uint64(n % 64):
-            raise InvalidArgument(f"{self._what}: {what} has a bit beyond its {n:,}")
-        return words
-
-    def rest(self, size: int, what: str) -> npt.NDArray[np.uint8]:
-        """So many bytes, which end the block but for its padding."""
-        if len(self._rest_B) != _padded(size):
-            raise LengthMismatch(
-                f"{self._what}: {what} take {_padded(size):,} bytes with their padding, and {len(self._rest_B):,} are left"
-            )
-        if self._rest_B[size:].any():
-            raise InvalidArgument(f"{self._what}: the padding is not zero")
-        return self._rest_B[:size]
-
-
 def _known(encoding: int) -> tuple[Layout, str]:
     try:
         return ENCODINGS[encoding]
@@ -208,31 +180,17 @@ def _name(encoding: int) -> str:
     return pb.Encoding.Name(pb.Encoding.ValueType(encoding))
 
 
-def _padded(size: int) -> int:
-    return -(-size // 4) * 4
-
-
-def _bits_bytes(n: int) -> int:
-    return -(-n // 32) * 4
-
-
-def _bytes_of(words: Words, n: int) -> npt.NDArray[np.uint8]:
-    return words.view(np.uint8)[: _bits_bytes(n)]
-
-
 def _bitmap(rows_R: Positions | None, n_rows: int) -> npt.NDArray[np.uint8]:
-    words = np.zeros(-(-n_rows // 64), np.uint64)
+    words = blank_words(n_rows)
     if not packing.set_bits(np.arange(n_rows) if rows_R is None else rows_R, n_rows, words):
         raise InvalidArgument(f"selected rows must ascend, each once, within [0, {n_rows})")
-    return _bytes_of(words, n_rows)
+    return bytes_of(words, n_rows)
 
 
 def _masks(values_N: Rows) -> tuple[Words, Rows]:
     """Which values are not zero, and those."""
-    words = np.empty(-(-len(values_N) // 64), np.uint64)
-    packed_V = np.empty(packing.count_nonzero(values_N), np.float32)
-    packing.pack(values_N, words, packed_V)
-    return words, packed_V
+    words, packed_N = blank_words(len(values_N)), np.empty_like(values_N)  # memory that is not written to costs nothing
+    return words, packed_N[: packing.pack(values_N, words, packed_N)]
 
 
 def _count(words: Words) -> int:

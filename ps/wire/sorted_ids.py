@@ -5,8 +5,8 @@
     first      = int64-le
     groups     = what ps/kernels/deltas.py says, of the gaps between them
 
-100,000 random ids of 10**7 take 1.03 bytes each, and 64-bit hashes 6.1; the worst of all n ids take 8 n + n / 100 + 8 bytes.
-What a decoder allocates is not more than 64 times what it was given: a gap takes a bit.
+100,000 random ids of 10**7 take 1.03 bytes each, 64-bit hashes 6.1, a whole range of ids 1/8; the worst of all n ids
+8 n + n / 100 + 8 together. A decoder allocates at most 64 times what it was given: a gap takes a bit.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ GROUP = 128
 def encode(ids_N: Ids) -> bytes:
     """The groups of ids [n], n at least 1. Raises ValueError where they do not ascend."""
     ids = ids_N.tolist()
-    gaps = [here - before - 1 for before, here in zip(ids, ids[1:], strict=False)]
+    gaps = [here - before - 1 for before, here in pairwise(ids)]
     if any(gap < 0 for gap in gaps):
         raise ValueError("unsorted")
     return b"".join(_group(gaps[start : start + GROUP]) for start in range(0, len(gaps), GROUP))

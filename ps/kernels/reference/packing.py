@@ -36,12 +36,14 @@ def all_below(values_N: Values, limit: np.float32) -> bool:
     return bool((np.abs(values_N) < limit).all())
 
 
-def pack(values_N: Values, words: Words, out_V: Values) -> None:
-    """Which values are not zero, and those values."""
+def pack(values_N: Values, words: Words, out_N: Values) -> int:
+    """Which values are not zero, those values, and how many they are."""
     flags_N = np.zeros(len(words) * 64, np.bool_)
     flags_N[: len(values_N)] = values_N != 0
     words[:] = _words(flags_N)
-    out_V[:] = values_N[values_N != 0]
+    packed_V = values_N[values_N != 0]
+    out_N[: len(packed_V)] = packed_V
+    return len(packed_V)
 
 
 def unpack(words: Words, values_V: Values, out_N: Values) -> None:

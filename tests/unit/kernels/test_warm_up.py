@@ -13,10 +13,12 @@ from ps.kernels import (
     admission,
     attribution,
     bloom,
+    deltas,
     half,
     hashing,
     init,
     optim,
+    packing,
     places,
     records,
     rows,
@@ -32,24 +34,14 @@ from ps.tensor_train.cores import Cores
 from ps.tensor_train.fold import fold
 from ps.tensor_train.initial import initial_cores
 from ps.tensor_train.shape import tt_shape
+from ps.wire import encodings
+from ps.wire.sorted_ids import decode_sorted_ids, encode_sorted_ids
 
 from .strategies import frozen
 
 MODULES = [
-    admission,
-    attribution,
-    bloom,
-    half,
-    hashing,
-    init,
-    optim,
-    places,
-    records,
-    rows,
-    score,
-    segments,
-    tensor_train,
-    unique,
+    *(admission, attribution, bloom, deltas, half, hashing, init, optim, packing, places, records, rows, score),
+    *(segments, tensor_train, unique),
 ]
 F32 = np.float32
 
@@ -95,6 +87,8 @@ def push_and_pull():
         push_and_pull_a_table(Table(TableConfig(name="t", dim=4, cold=cold, half_life_pushes=64)))
     for number in (2, 3, 4):
         read_and_train_cores(tt_shape(1_000_000, 16, 2, number))
+    for wire in (np.copy, frozen):
+        send_and_receive(wire)
 
 
 def read_and_train_cores(shape):
@@ -107,6 +101,18 @@ def read_and_train_cores(shape):
             cores.apply(index_N, np.frombuffer(rows_ND.tobytes(), F32).reshape(n, 16))
             cores.apply(index_N, rows_ND)
             fold(cores, index_N, rows_ND, 0.1)
+
+
+def send_and_receive(wire):
+    """A step's ids and a selection of gradients, by every encoding."""
+    decode_sorted_ids(encode_sorted_ids(wire(np.arange(300) ** 2)))
+    for encoding, (layout, precision) in encodings.ENCODINGS.items():
+        rows_R = None if layout is encodings.Layout.DENSE else wire(np.arange(5))
+        selected = encodings.Selected(rows_R, wire(np.ones((5, 4), F32)), elements=True)
+        block = encodings.encode(selected, encoding, 5)
+        for received in (block, bytes(block), bytearray(block)):
+            encodings.decode(received, encoding, 5, 4)
+        encodings.cheapest(selected, precision, 5)
 
 
 def push_and_pull_a_table(table):
