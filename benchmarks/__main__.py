@@ -17,6 +17,10 @@ BENCHMARKS = {
         "benchmarks.codec:run",
         "ids and rows to messages and back, against memcpy and protobuf's repeated float",
     ),
+    "encodings": (
+        "benchmarks.encodings:run",
+        "selected gradients by every encoding, sorted ids: bytes, and time against sending what was saved",
+    ),
     "echo": ("benchmarks.echo:run", "an empty gRPC echo and raw TCP over loopback: what the wire itself can do"),
     "pull": ("benchmarks.exchange:pull", "pull over gRPC from one shard, against the echo and TCP; memory of a row"),
     "push": ("benchmarks.exchange:push", "push over gRPC to one shard, against the echo and TCP; memory of a row"),

@@ -22,14 +22,14 @@ from ps.kernels.words import load64, store64
 Ids = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
+I64 = np.int64
 GROUP = 128
 MARGIN = 24
 """Bytes beyond the end that must be there: bits are read and written by words."""
-UNSORTED, SHORT, LONG, TOO_LARGE = -1, -2, -3, -4
+UNSORTED, SHORT, LONG, TOO_LARGE = I64(-1), I64(-2), I64(-3), I64(-4)
 """What is wrong: ids do not ascend strictly; the bytes end early; bytes are left over; an id is out of the range of
 int64, or a k above 63."""
 
-I64 = np.int64
 _ZERO, _ONE, _63 = np.uint64(0), np.uint64(1), np.uint64(63)
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 
@@ -99,7 +99,7 @@ def _write(gaps_G: npt.NDArray[np.uint64], k: np.uint64, out: Bytes, at: np.int6
 
 
 @njit(cache=True, nogil=True)
-def encode(ids_N: Ids, out: Bytes) -> np.int64 | int:
+def encode(ids_N: Ids, out: Bytes) -> np.int64:
     """The groups of ids [n], n at least 1, the first of which is known to the reader, to `out`, zeros of most_bytes(n).
     How many bytes that are, or UNSORTED."""
     gaps_G = np.empty(GROUP, np.uint64)
@@ -107,7 +107,7 @@ def encode(ids_N: Ids, out: Bytes) -> np.int64 | int:
     for start in range(1, len(ids_N), GROUP):
         n = min(GROUP, len(ids_N) - start)
         here_G, before_G = ids_N[start : start + n], ids_N[start - 1 : start - 1 + n]
-        unsorted = 0
+        unsorted = I64(0)
         for i in range(n):
             unsorted |= I64(here_G[i] <= before_G[i])
             gaps_G[i] = np.uint64(here_G[i] - before_G[i]) - _ONE
@@ -120,7 +120,7 @@ def encode(ids_N: Ids, out: Bytes) -> np.int64 | int:
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _read_high(data: Bytes, bit: int, end: int, gaps_G: npt.NDArray[np.uint64]) -> int:
+def _read_high(data: Bytes, bit: int, end: int, gaps_G: npt.NDArray[np.uint64]) -> np.int64:
     """gaps = the zeros before each one, from `bit` on. The bit after the last one, or SHORT if that is beyond `end`."""
     byte, before = bit >> 3, bit - 1
     word = load64(data, byte) & (_ALL << np.uint64(bit & 7))
@@ -134,7 +134,7 @@ def _read_high(data: Bytes, bit: int, end: int, gaps_G: npt.NDArray[np.uint64]) 
         word &= word - _ONE
         gaps_G[i] = np.uint64(here - before - 1)
         before = here
-    return before + 1
+    return I64(before + 1)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -151,7 +151,7 @@ def _add_low(data: Bytes, bit: np.int64, k: np.uint64, gaps_G: npt.NDArray[np.ui
 
 
 @njit(cache=True, nogil=True)
-def decode(data: Bytes, size: int, first: int, out_N: Ids) -> int:
+def decode(data: Bytes, size: int, first: int, out_N: Ids) -> np.int64:
     """out = the ids, the first of which is `first`. Of data the first `size` bytes are meant, MARGIN zeros follow.
     0, or SHORT, LONG, TOO_LARGE; then what out holds means nothing. For any bytes at all."""
     out_N[0] = before = I64(first)
@@ -181,4 +181,4 @@ def decode(data: Bytes, size: int, first: int, out_N: Ids) -> int:
         at = (high + 7) >> 3
         if high & 7 and data[at - 1] >> np.uint8(high & 7):
             return LONG
-    return 0 if at == size else LONG
+    return I64(0) if at == size else LONG

@@ -13,7 +13,7 @@ sides know n and D. Nothing else is needed to read a block:
     values   = float32-le* | float16-le* | int8-values       in C order
     int8-values = float32-le{R} int8*     a scale for each row; a value is the int8, not -128, times its row's scale
 
-So float32 begin at multiples of 4, and are read where they lie. Bytes for n rows, R sent, of b bytes a number (4, 2, 1):
+So float32 begin at multiples of 4, and are read where they lie. Bytes for n rows, R sent, b bytes a number (4, 2, 1):
 
     dense b n D    rows n / 8 + b R D    elements n / 8 + R D / 8 + b V for V nonzero ones    int8: 4 R more
 
@@ -22,7 +22,6 @@ A decoder allocates at most 64 times what it was given.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -34,10 +33,11 @@ from ps.kernels import packing
 from ps.v1 import embedding_pb2 as pb
 from ps.wire.block import Block, Words, bits_bytes, blank_words, bytes_of, padded
 from ps.wire.codec import Bytes
-from ps.wire.values import Fp16, Fp32, Int8, Numbers
+from ps.wire.values import Ends, Fp16, Fp32, Int8, Numbers
 
 Positions = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.float32]
+Part = npt.NDArray[np.uint8]
 
 MAX_DIM = 2**32 - 1
 """What the wire has room to say."""
@@ -84,35 +84,34 @@ class Selected:
 
 
 def encode(selected: Selected, encoding: int, n_rows: int) -> memoryview:
-    """A block. A dense encoding has every row; one of elements leaves zeros out, and -0 comes back as 0.
+    """A block; of ENCODING_FP32 a view of the gradients. One of elements leaves zeros out, and -0 comes back as 0.
 
-    Raises InvalidArgument for rows that do not ascend within [0, n_rows), DtypeMismatch for an encoding that is not
-    known, NonFiniteGradient for a value that its numbers cannot hold.
+    Raises LengthMismatch, InvalidArgument for rows that do not ascend within [0, n_rows), or are not all in a dense
+    block; DtypeMismatch for an encoding that is not known; NonFiniteGradient for a value that its numbers cannot hold.
     """
     layout, precision = _known(encoding)
-    numbers, rows_R = NUMBERS[precision], selected.rows_R
-    sent, dim = selected.grads_RD.shape
-    if sent != (n_rows if rows_R is None else len(rows_R)):
-        raise LengthMismatch(f"gradients of {sent} rows, and {n_rows if rows_R is None else len(rows_R)} were selected")
-    values_V = np.ascontiguousarray(selected.grads_RD).reshape(-1)
-    parts: list[npt.NDArray[np.uint8]] = []
-    ends = _dense_ends(sent, dim)
-    if layout is Layout.DENSE:
-        if sent != n_rows:
-            raise InvalidArgument(f"{_name(encoding)} of {sent} of {n_rows} rows: it has room for all, and no others")
-    else:
-        parts.append(_bitmap(rows_R, n_rows))
+    numbers, (sent, dim), values_V = NUMBERS[precision], selected.grads_RD.shape, _flat(selected)
+    expected = n_rows if selected.rows_R is None else len(selected.rows_R)
+    if sent != expected:
+        raise LengthMismatch(f"gradients of {sent} rows, and {expected} were selected")
+    if layout is Layout.DENSE and sent != n_rows:
+        raise InvalidArgument(f"{_name(encoding)} of {sent} of {n_rows} rows: it has room for all, and no others")
+    if encoding == pb.ENCODING_FP32:
+        return values_V.view(np.uint8).data
+    front, ends = [] if layout is Layout.DENSE else [_bitmap(selected.rows_R, n_rows)], _dense_ends(sent, dim)
     if layout is Layout.ELEMENTS:
         words, values_V = _masks(values_V)
-        parts.append(bytes_of(words, sent * dim))
+        front.append(bytes_of(words, sent * dim))
         ends = _masked_ends(words, sent, dim)
-    head = sum(map(len, parts))
-    size = numbers.size(sent, len(values_V))
-    block_B = np.empty(head + padded(size), np.uint8)
-    if parts:
-        np.concatenate(parts, out=block_B[:head])
-    block_B[head + size :] = 0
-    numbers.write(values_V, ends, block_B[head : head + size])
+    return _joined(front, numbers, values_V, ends, sent)
+
+
+def _joined(front: list[Part], numbers: Numbers, values_V: Rows, ends: Ends, sent: int) -> memoryview:
+    start, size = sum(map(len, front)), numbers.size(sent, len(values_V))
+    block_B = np.empty(start + padded(size), np.uint8)
+    np.concatenate([*front, block_B[:0]], out=block_B[:start])
+    block_B[start + size :] = 0
+    numbers.write(values_V, ends, block_B[start : start + size])
     return block_B.data
 
 
@@ -162,7 +161,7 @@ def cheapest(selected: Selected, precision: str, n_rows: int) -> int:
     if precision not in NUMBERS:
         raise DtypeMismatch(f"precision {precision!r}: choose one of {sorted(NUMBERS)}")
     sent, dim = selected.grads_RD.shape
-    values = packing.count_nonzero(np.ascontiguousarray(selected.grads_RD).reshape(-1)) if selected.elements else None
+    values = packing.count_nonzero(_flat(selected)) if selected.elements else None
     layouts = {Layout.ROWS} | ({Layout.DENSE} if sent == n_rows else set())
     layouts |= {Layout.ELEMENTS} if selected.elements else set()
     fit = [one for one, (layout, name) in ENCODINGS.items() if layout in layouts and name in (precision, "fp32")]
@@ -180,7 +179,11 @@ def _name(encoding: int) -> str:
     return pb.Encoding.Name(pb.Encoding.ValueType(encoding))
 
 
-def _bitmap(rows_R: Positions | None, n_rows: int) -> npt.NDArray[np.uint8]:
+def _flat(selected: Selected) -> Rows:
+    return np.ascontiguousarray(selected.grads_RD, np.float32).reshape(-1)
+
+
+def _bitmap(rows_R: Positions | None, n_rows: int) -> Part:
     words = blank_words(n_rows)
     if not packing.set_bits(np.arange(n_rows) if rows_R is None else rows_R, n_rows, words):
         raise InvalidArgument(f"selected rows must ascend, each once, within [0, {n_rows})")
@@ -203,11 +206,11 @@ def _positions(words: Words) -> Positions:
     return rows_R
 
 
-def _dense_ends(rows: int, dim: int) -> Callable[[], Positions]:
+def _dense_ends(rows: int, dim: int) -> Ends:
     return lambda: np.arange(1, rows + 1) * dim
 
 
-def _masked_ends(words: Words, rows: int, dim: int) -> Callable[[], Positions]:
+def _masked_ends(words: Words, rows: int, dim: int) -> Ends:
     def ends() -> Positions:
         ends_R = np.empty(rows, np.int64)
         packing.ends_of_rows(words, dim, ends_R)

@@ -91,6 +91,14 @@ def test_fp32_is_exact_to_the_bit_and_read_where_it_lies() -> None:
         assert back_RD.tobytes() == grads_RD.tobytes()
         assert np.shares_memory(back_RD, np.frombuffer(block, np.uint8))
         assert not back_RD.flags.writeable
+    assert np.shares_memory(np.frombuffer(encode(Selected(None, grads_RD), pb.ENCODING_FP32, 2), np.uint8), grads_RD)
+
+
+@every_encoding
+def test_arrays_of_another_type_or_order_are_converted(encoding: int) -> None:
+    grads_ND = np.arange(-12, 12, dtype=F32).reshape(8, 3)
+    for other in (grads_ND.astype(np.float64), np.asfortranarray(grads_ND), np.repeat(grads_ND, 2, axis=0)[::2]):
+        assert encode(Selected(None, other), encoding, 8) == encode(Selected(None, grads_ND), encoding, 8)
 
 
 def test_elements_that_are_zero_are_not_sent_and_nan_is() -> None:
