@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.data import generator, gradients
+from benchmarks.data import Ids, generator, gradients
 from benchmarks.measure import Contender, Report, Rounds, Sizes, interleave
 from ps.kernels import warm_up
 from ps.v1 import embedding_pb2 as pb
@@ -25,17 +25,20 @@ def run(report: Report, sizes: Sizes) -> None:
             selected = _selected(rng, grads_UD, layout, density)
             _block(report, sizes, encoding, selected, f"{pb.Encoding.Name(encoding)[9:].lower()}_{density:g}")
     for case, low, high in (("10_7", 0, 10**7), ("hashed", -(2**63), 2**63 - 1)):
-        ids_N = np.unique(rng.integers(low, high, sizes.batch))
-        data = encode_sorted_ids(ids_N)
-        rounds = interleave(
-            sizes.rounds,
-            {
-                "encode": Contender(lambda _, ids_N=ids_N: encode_sorted_ids(ids_N)),
-                "decode": Contender(lambda _, data=data: decode_sorted_ids(data)),
-            },
-        )
-        report.add(f"ids_{case}", "bytes_an_id", [len(data) / len(ids_N)])
-        _times(report, f"ids_{case}", rounds, len(ids_N), ids_N.nbytes - len(data))
+        _ids(report, sizes, f"ids_{case}", np.unique(rng.integers(low, high, sizes.batch)))
+
+
+def _ids(report: Report, sizes: Sizes, case: str, ids_N: Ids) -> None:
+    data = encode_sorted_ids(ids_N)
+    rounds = interleave(
+        sizes.rounds,
+        {
+            "encode": Contender(lambda _: encode_sorted_ids(ids_N)),
+            "decode": Contender(lambda _: decode_sorted_ids(data)),
+        },
+    )
+    report.add(case, "bytes_an_id", [len(data) / len(ids_N)])
+    _times(report, case, rounds, len(ids_N), ids_N.nbytes - len(data))
 
 
 def _selected(rng: np.random.Generator, grads_UD: np.ndarray, layout: Layout, density: float) -> Selected:

@@ -36,6 +36,15 @@ PROMISED = {
         *((case, f"{way}_vs_memcpy") for case in ("ids", "rows_fp32", "rows_fp16") for way in ("encode", "decode")),
         ("small_rows_fp32", "encode_vs_repeated_float"),
     },
+    "encodings": {
+        *(
+            (f"{layout}_{numbers}_0.05", metric)
+            for layout in ("rows", "elements")
+            for numbers in ("fp32", "fp16", "int8")
+            for metric in ("bytes_saved_factor", "encode_time_vs_sending", "decode_time_vs_sending")
+        ),
+        *((f"ids_{ids}", "bytes_an_id") for ids in ("10_7", "hashed")),
+    },
     "echo": {(case, "gb_per_s") for case in ("grpc_pull", "grpc_push", "tcp_pull", "tcp_push")},
     "pull": {
         *((form, metric) for form in ("one_shot", "step") for metric in ("rows_per_s", "vs_echo", "vs_tcp")),
@@ -156,7 +165,7 @@ def test_every_benchmark_is_promised_something() -> None:
 
 
 def test_kernel_benchmarks_run_and_keep_their_promises() -> None:
-    names = ["index", "gather", "update", "unique", "codec", "disk"]
+    names = ["index", "gather", "update", "unique", "codec", "encodings", "disk"]
     found = figures(*names)
     for name in names:
         check(found, name)
