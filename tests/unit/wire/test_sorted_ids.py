@@ -49,6 +49,7 @@ def test_ids_that_do_not_ascend_are_named(ids: list[int]) -> None:
 
 WHOLE = encode_sorted_ids(np.arange(0, 2996, 7))
 """Its last byte is half padding."""
+TWO_FROM_0 = b"\2\0\0\0" + bytes(8)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,8 @@ WHOLE = encode_sorted_ids(np.arange(0, 2996, 7))
         (WHOLE[:-1] + bytes([WHOLE[-1] | 0x80]), LengthMismatch, "left over after 428 ids"),
         (WHOLE[:12] + b"\x40" + WHOLE[13:], InvalidArgument, "parameter above 63"),
         (b"\2\0\0\0" + b"\xff" * 7 + b"\x7f" + b"\0\1", InvalidArgument, "beyond 2"),
+        (TWO_FROM_0 + b"\x3f" + b"\xff" * 7 + b"\x7f\1", InvalidArgument, "beyond 2"),  # a gap of 2**64 - 1
+        (TWO_FROM_0 + b"\x3e" + bytes(8) + b"\4", InvalidArgument, "beyond 2"),  # a gap of 2**64
     ],
 )
 def test_what_is_wrong_with_malformed_bytes_is_said(data: bytes, error: type[Exception], match: str) -> None:
