@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         TableNotFound,
         Unavailable,
     )
+    from ps.wire.encodings import Selected
 
 __version__ = "0.1.0"
 
@@ -90,6 +91,7 @@ __all__ = [
     "PsError",
     "ResourceExhausted",
     "RowwiseAdagrad",
+    "Selected",
     "SequenceConflict",
     "Service",
     "ServiceConfig",
@@ -112,6 +114,7 @@ _HOMES = {
     "ps.client.evict": ("Evicted",),
     "ps.client.step": ("Step",),
     "ps.cluster.launch": ("Service", "launch"),
+    "ps.wire.encodings": ("Selected",),
     "ps.config": (
         *("FTRL", "SGD", "Adagrad", "Adam", "RowwiseAdagrad", "Constant", "Normal", "Uniform"),
         *("Importance", "Always", "CountThreshold", "Probability"),

@@ -193,9 +193,12 @@ class Table:
         """
         return self._create(ids_N, slots_N, np.flatnonzero(slots_N < 0))
 
-    def create_admitted(self, ids_N: Ids, slots_N: Slots, counts_N: Counts | None) -> Slots:
-        """As `create_missing`, for a push: only those that the table's `admission` lets in. Counts as in `apply`."""
-        missing_N = np.flatnonzero(slots_N < 0)
+    def create_admitted(
+        self, ids_N: Ids, slots_N: Slots, counts_N: Counts | None, rows_R: Slots | None = None
+    ) -> Slots:
+        """As `create_missing`, for a push: only those that the table's `admission` lets in. Counts and rows_R as in
+        `apply`: ids without a gradient get no row."""
+        missing_N = np.flatnonzero(slots_N < 0) if rows_R is None else rows_R[slots_N[rows_R] < 0]
         if self._gate is not None and len(missing_N):
             counts_M = _counts(counts_N, missing_N)
             missing_N = missing_N[self._gate.admits(ids_N[missing_N], counts_M, self.pushes + 1)]
@@ -216,29 +219,36 @@ class Table:
         counts_N: Counts | None,
         blocks: Sequence[Rows],
         positives_N: Counts | None = None,
+        rows_R: Slots | None = None,
     ) -> None:
         """Updates rows with gradients and adds to their importance. Ids are unique; what has no slot after
         `create_admitted` is left out, and counted as refused; or trains the cores, where there are some.
 
         `blocks` are the gradients of consecutive ids; `counts_N` how often each id occurs, once by default;
-        `positives_N` how often in positive samples, never by default.
+        `positives_N` how often in positive samples, never by default. `rows_R`: the positions of the ids that the
+        gradients are of, ascending; the others are used and not updated. All by default.
         """
-        self._refuse(ids_N, slots_N, counts_N, blocks)
+        self._refuse(ids_N, slots_N, counts_N, blocks, rows_R)
         self.pushes += 1
-        if self._gate is not None and (slots_N < 0).any():
+        updated_N = slots_N if rows_R is None else slots_N[rows_R]
+        if (updated_N < 0).any():
+            blocks = [block_ND[part_N] for part_N, block_ND in _parts(updated_N >= 0, blocks)]
+            updated_N = updated_N[updated_N >= 0]
+        attribution_N = self._attribution(updated_N, blocks) if self._signals.wants_attribution else None
+        if rows_R is not None and attribution_N is not None:
+            attribution_N = _spread(attribution_N, rows_R[slots_N[rows_R] >= 0], len(slots_N))[slots_N >= 0]
+        if (slots_N < 0).any():
             has_row_N = slots_N >= 0
-            blocks = [block_ND[part_N] for part_N, block_ND in _parts(has_row_N, blocks)]
             counts_N = None if counts_N is None else counts_N[has_row_N]
             positives_N = None if positives_N is None else positives_N[has_row_N]
             slots_N = slots_N[has_row_N]
-        attribution_N = self._attribution(slots_N, blocks) if self._signals.wants_attribution else None
         added_N = self._signals.added(len(slots_N), counts_N, positives_N, attribution_N)
         tasks = [partial(self._touch, slots_N, added_N, self._signals.floor)]
-        for part_N, block_ND in _parts(slots_N, blocks):
+        for part_N, block_ND in _parts(updated_N, blocks):
             tasks.append(partial(self._rows.update, part_N, self._ram.ids_S, block_ND, self.pushes))
         share = self._share if len(slots_N) >= SHARE_FROM_ROWS else one_by_one
         share(tasks)
-        self.rows_updated += len(slots_N)
+        self.rows_updated += len(updated_N)
         if self._precision is not None:
             self._precision.touched(slots_N)
         ticked = self._ranking.advance()
@@ -432,17 +442,24 @@ class Table:
         self.rows_created += len(new_ids_N)
         return missing_N
 
-    def _refuse(self, ids_N: Ids, slots_N: Slots, counts_N: Counts | None, blocks: Sequence[Rows]) -> None:
-        """Counts the ids of a push that have no row."""
-        refused_N = np.flatnonzero(slots_N < 0)
-        if self._gate is not None and len(refused_N):
-            self._gate.refuse(ids_N[refused_N], _counts(counts_N, refused_N))
-            if self._cores is None:
-                self.rows_refused += len(refused_N)
-            else:
-                parts = [block_ND[part_N] for part_N, block_ND in _parts(slots_N < 0, blocks)]
-                self._cores.apply(ids_N[refused_N], np.concatenate(parts))
-                self.rows_in_cores += len(refused_N)
+    def _refuse(
+        self, ids_N: Ids, slots_N: Slots, counts_N: Counts | None, blocks: Sequence[Rows], rows_R: Slots | None
+    ) -> None:
+        """Counts the ids of a push that have no row after `create_admitted`; their gradients train the cores, if there
+        are some."""
+        missing_N = np.flatnonzero(slots_N < 0)
+        if self._gate is None or not len(missing_N):
+            return
+        self._gate.refuse(ids_N[missing_N], _counts(counts_N, missing_N))
+        sent_R = np.arange(len(ids_N)) if rows_R is None else rows_R
+        without_R = slots_N[sent_R] < 0
+        refused_N = sent_R[without_R]
+        if self._cores is None:
+            self.rows_refused += len(refused_N)
+        elif len(refused_N):
+            parts = [block_ND[part_R] for part_R, block_ND in _parts(without_R, blocks)]
+            self._cores.apply(ids_N[refused_N], np.concatenate(parts))
+            self.rows_in_cores += len(refused_N)
 
     def _attribution(self, slots_N: Slots, blocks: Sequence[Rows]) -> npt.NDArray[np.float32]:
         """|gradient x value| by slot, before the values change."""
@@ -494,6 +511,13 @@ def _rows_of(config: TableConfig, rule: UpdateRule, budget: RamBudget, initializ
     if isinstance(config.cold, Fp16):
         return MixedRows(config, rule, config.cold.state, budget.arrays)
     return PlainRows(config, rule, budget.arrays, initializer)
+
+
+def _spread(values_R: Rows, rows_R: Slots, n: int) -> Rows:
+    """float32 [n]: the values in these positions, 0 elsewhere."""
+    out_N = np.zeros(n, np.float32)
+    out_N[rows_R] = values_R
+    return out_N
 
 
 def _counts(counts_N: Counts | None, positions_M: Slots) -> Counts:

@@ -19,11 +19,12 @@ import numpy.typing as npt
 from ps.client.arrays import ArrayLike, as_counts, as_ids, as_rows, as_scores, like
 from ps.client.bound import same_split
 from ps.config import TableConfig, TensorTrain
-from ps.errors import DuplicateIds, LengthMismatch, NonFiniteGradient
+from ps.errors import DuplicateIds, InvalidArgument, LengthMismatch, NonFiniteGradient
 from ps.kernels.rows import all_finite, take
 from ps.kernels.unique import has_duplicates, segment_sum, unique
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec
+from ps.wire.encodings import Selected
 from ps.wire.routing import Routing, Split, split_by_shard
 
 Rows = npt.NDArray[np.float32]
@@ -52,6 +53,31 @@ class TableBatch:
         counts = None if self.counts_U is None else self.counts_U[self.positions(shard)]
         ids = codec.encode_ids(self.split.ids_N[self.split.of(shard)])
         return pb.TableIds(table=self.config.name, ids=ids, counts=codec.encode_counts(counts))
+
+    def selection(self, selected: Selected, dtype: str) -> Selected:
+        """Checked: its rows are some of the unique ids, as they were given. Raises InvalidArgument, DimensionMismatch,
+        NonFiniteGradient."""
+        what = f"gradients selected for table {self.config.name!r}"
+        if self.inverse_N is not None:
+            raise InvalidArgument(f"{what}: the step was prepared with an id twice; prepare unique ids, with counts")
+        rows_R, n = selected.rows_R, len(self.unique_U)
+        grads_RD = as_rows(selected.grads_RD, (n if rows_R is None else len(rows_R),), self.config.dim, what)
+        if rows_R is not None and not _ascending(rows_R, n):
+            raise InvalidArgument(f"{what}: positions must ascend, each once, within [0, {n})")
+        self._check_finite(grads_RD, dtype, what, slice(None) if rows_R is None else rows_R)
+        return Selected(rows_R, grads_RD, selected.elements)
+
+    def selected_of(self, shard: int, selected: Selected) -> Selected:
+        """What one shard gets of it, by the positions of that shard's ids."""
+        if selected.rows_R is None:
+            return Selected(None, selected.grads_RD[self.positions(shard)], selected.elements)
+        if self.split.order_N is None:
+            return selected
+        at_U = np.full(len(self.unique_U), -1, np.int64)
+        at_U[selected.rows_R] = np.arange(len(selected.rows_R))
+        at_S = at_U[self.positions(shard)]
+        rows_R = np.flatnonzero(at_S >= 0)
+        return Selected(rows_R, selected.grads_RD[at_S[rows_R]], selected.elements)
 
     def shape_of(self, shard: int, positives_U: Counts | None = None) -> pb.PushedTable:
         """What a body says of one shard's rows."""
@@ -122,13 +148,19 @@ class TableBatch:
         take(rows_UD, self.split.order_N, grouped_UD)
         return grouped_UD
 
-    def _check_finite(self, rows_UD: Rows, dtype: str, what: str) -> None:
+    def _check_finite(
+        self,
+        rows_UD: Rows,
+        dtype: str,
+        what: str,
+        of: slice | npt.NDArray[np.int64] = slice(None),
+    ) -> None:
         """Before anything is sent: a shard that refuses its part cannot call back what the others have applied."""
         if _fits(rows_UD, dtype):
             return
         limit = FP16_OVERFLOW if dtype == "fp16" else np.inf
         at = int(np.flatnonzero(~(np.abs(rows_UD.reshape(-1)) < limit))[0])  # "not below" is true of NaN
-        id_, value = self.unique_U[at // self.config.dim], rows_UD.reshape(-1)[at]
+        id_, value = self.unique_U[of][at // self.config.dim], rows_UD.reshape(-1)[at]
         mend = "fp16 cannot hold it: send fp32" if np.isfinite(value) else "check the loss, clip the gradients"
         raise NonFiniteGradient(f"{what}: {value} in the row of id {id_}; nothing was sent ({mend})")
 
@@ -201,6 +233,11 @@ def _table_batch(config: TableConfig, given: ArrayLike, routing: Routing, counts
         if len(distinct_U) < len(flat_N):
             unique_U, inverse_N, counts_U = distinct_U, where_N, occurrences_U
     return TableBatch(config, given, ids.shape, unique_U, inverse_N, counts_U, split_by_shard(unique_U, routing))
+
+
+def _ascending(rows_R: npt.NDArray[np.int64], n: int) -> bool:
+    """Whether these are positions of n, each once, in order."""
+    return not len(rows_R) or bool(rows_R[0] >= 0 and rows_R[-1] < n and (np.diff(rows_R) > 0).all())
 
 
 def _fits(rows_UD: Rows, dtype: str) -> bool:

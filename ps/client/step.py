@@ -9,11 +9,12 @@ from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING
 
 from ps.client.arrays import ArrayLike
-from ps.client.batch import Batch
+from ps.client.batch import Batch, Rows, TableBatch
 from ps.client.bound import UNKNOWN_VERSIONS, Handle, Versions
 from ps.client.retry import Deadline
 from ps.client.write import Write
 from ps.errors import DeadlineExceeded, LengthMismatch
+from ps.wire.encodings import Selected
 
 if TYPE_CHECKING:
     from ps.client.client import Client
@@ -53,12 +54,15 @@ class Step:
 
     def push(
         self,
-        grads: Mapping[str, ArrayLike],
+        grads: Mapping[str, ArrayLike | Selected],
         *,
         positives: Mapping[str, ArrayLike] | None = None,
         timeout_s: float | None = None,
     ) -> None:
         """Applies the gradient of each row pulled; duplicates of an id are summed.
+
+        Of a table whose ids are unique, `ps.Selected` sends the gradients of some rows, or some of their elements, in
+        as few bytes as those take at the client's `wire_dtype`; the other rows are used and not updated.
 
         positives: for tables whose importance has a weight for it, how often each id, in the order and the shape of the
         ids, occurs in positive samples; duplicates are summed.
@@ -71,7 +75,7 @@ class Step:
         if sorted(grads) != sorted(names):
             raise LengthMismatch(f"the step has tables {sorted(names)}, gradients were given for {sorted(grads)}")
         dtype = self._client.wire_dtype
-        summed = [table.gradients(grads[table.config.name], dtype) for table in self._batch.tables]
+        summed = [_checked(table, grads[table.config.name], dtype) for table in self._batch.tables]
         counted = self._batch.positives(positives or {})
         handle = self._handle(deadline)
         # One at a time: what one attempt learns of the write's fate decides what the next may do.
@@ -97,3 +101,7 @@ class Step:
                 future.cancel()  # what has not been sent by now need not be
         done = {shard: future for shard, future in self._preparing.items() if future.done() and not future.cancelled()}
         return Handle(self._number, self._batch.routing, frozenset(shard for shard in done if done[shard].result()))
+
+
+def _checked(table: TableBatch, grads: ArrayLike | Selected, dtype: str) -> Rows | Selected:
+    return table.selection(grads, dtype) if isinstance(grads, Selected) else table.gradients(grads, dtype)

@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ps.client.batch import Batch, Counts, Rows
+from ps.client.batch import Batch, Counts, Rows, TableBatch
 from ps.client.bound import NO_HANDLE, UNKNOWN_VERSIONS, Handle, Versions
 from ps.client.connection import Connection
 from ps.client.exchange import by_step_or_ids
@@ -17,7 +17,8 @@ from ps.client.retry import Deadline
 from ps.client.write import Write
 from ps.errors import StaleRouting
 from ps.v1 import embedding_pb2 as pb
-from ps.wire import codec, methods
+from ps.wire import codec, encodings, methods
+from ps.wire.encodings import Selected
 
 T = TypeVar("T")
 Flags = npt.NDArray[np.bool_]
@@ -35,7 +36,7 @@ class Writes:
     def push(
         self,
         write: Write,
-        grads: Sequence[Rows],
+        grads: Sequence[Rows | Selected],
         deadline: Deadline,
         dtype: str = "fp32",
         handle: Handle = NO_HANDLE,
@@ -45,13 +46,20 @@ class Writes:
         """Gradients, and occurrences in positive samples, in the order of the unique ids, to every shard."""
 
         def run(batch: Batch) -> None:
-            grouped = [table.by_shard(part) for table, part in zip(batch.tables, grads, strict=True)]
+            grouped = [
+                part if isinstance(part, Selected) else table.by_shard(part)
+                for table, part in zip(batch.tables, grads, strict=True)
+            ]
 
             def one(shard: int) -> Callable[[], bytes]:
-                blocks = [rows[table.split.of(shard)] for table, rows in zip(batch.tables, grouped, strict=True)]
+                shapes = [table.shape_of(shard, positives.get(table.config.name)) for table in batch.tables]
+                blocks = [
+                    _block(table, part, shard, dtype, shape)
+                    for table, part, shape in zip(batch.tables, grouped, shapes, strict=True)
+                ]
 
                 def by(step: int) -> bytes:
-                    head = self._push_head(write, batch, shard, step, dtype, positives)
+                    head = self._push_head(write, batch, shard, step, dtype, shapes)
                     head.pulled_version = versions.of(shard, batch.routing)
                     return self._send(
                         write,
@@ -163,13 +171,13 @@ class Writes:
         return flags_U
 
     def _push_head(
-        self, write: Write, batch: Batch, shard: int, step: int, dtype: str, positives: Mapping[str, Counts]
+        self, write: Write, batch: Batch, shard: int, step: int, dtype: str, shapes: Sequence[pb.PushedTable]
     ) -> pb.PushHead:
         head = pb.PushHead(
             header=self._header(batch),
             sequence=write.sequence,
             dtype=codec.wire_dtype(dtype)[0],
-            tables=[table.shape_of(shard, positives.get(table.config.name)) for table in batch.tables],
+            tables=shapes,
         )
         ids = batch.ids(shard)
         if step:
@@ -183,7 +191,20 @@ class Writes:
         return pb.Header(routing_epoch=batch.epoch, worker_id=self.worker_id)
 
 
-def _body(head: pb.PushChunk | pb.WriteChunk, blocks: list[Rows], dtype: str) -> Iterator[bytes]:
+def _block(
+    table: TableBatch, part: Rows | Selected, shard: int, dtype: str, shape: pb.PushedTable
+) -> Rows | memoryview:
+    """One table's part of a shard's body; of a selection, `shape` is told how it is written."""
+    if not isinstance(part, Selected):
+        return part[table.split.of(shard)]
+    selected = table.selected_of(shard, part)
+    shape.encoding = pb.Encoding.ValueType(encodings.cheapest(selected, dtype, shape.rows))
+    block = encodings.encode(selected, shape.encoding, shape.rows)
+    shape.block_bytes = len(block)
+    return block
+
+
+def _body(head: pb.PushChunk | pb.WriteChunk, blocks: Sequence[Rows | memoryview], dtype: str) -> Iterator[bytes]:
     yield head.SerializeToString()
     for payload in codec.pieces(blocks, codec.wire_dtype(dtype)[1]):
         yield codec.payload_message(payload)

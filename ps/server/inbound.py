@@ -15,17 +15,88 @@ from ps.kernels.rows import all_finite
 from ps.shard import Gradients, StepRef, TableIds
 from ps.shard.requests import Rows
 from ps.v1 import embedding_pb2 as pb
-from ps.wire import codec
+from ps.wire import codec, encodings
+from ps.wire.sorted_ids import decode_sorted_ids, sorted_count
+
+
+class _Rows:
+    """Every row of a table, in the order of the ids: blocks are views of the messages."""
+
+    def __init__(self, shape: pb.PushedTable, dtype: np.dtype[np.generic]) -> None:
+        self._shape = shape
+        self._dtype = dtype
+        self._missing = shape.rows
+        self._blocks: list[Rows] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether all of it is here."""
+        return not self._missing
+
+    def take(self, payload: memoryview) -> memoryview:
+        """Cuts what is this table's off the front; raises LengthMismatch or NonFiniteGradient."""
+        dim = self._shape.dim
+        rows = min(self._missing, len(payload) // (dim * self._dtype.itemsize))
+        if not rows:
+            raise LengthMismatch(f"a chunk ends inside a row of table {self._shape.table!r} (dim {dim})")
+        end = rows * dim * self._dtype.itemsize
+        flat = codec.decode_rows(payload[:end], self._dtype)
+        _check_finite(flat, self._shape.table)
+        self._blocks.append(flat.reshape(rows, dim))
+        self._missing -= rows
+        return payload[end:]
+
+    def gradients(self) -> Gradients:
+        """All of it; raises LengthMismatch if the stream ended early."""
+        shape = self._shape
+        if self._missing:
+            raise LengthMismatch(
+                f"table {shape.table!r}: the body ended {self._missing} rows short of the {shape.rows} announced"
+            )
+        return Gradients(shape.table, self._blocks, codec.decode_counts(shape.positives, shape.rows))
+
+
+class _Block:
+    """Some rows of a table, or some elements of them: bytes that are decoded when all are here."""
+
+    def __init__(self, shape: pb.PushedTable) -> None:
+        self._shape = shape
+        self._missing = shape.block_bytes
+        self._parts: list[memoryview] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether all of it is here."""
+        return not self._missing
+
+    def take(self, payload: memoryview) -> memoryview:
+        """Cuts what is this table's off the front."""
+        part = payload[: self._missing]
+        self._parts.append(part)
+        self._missing -= len(part)
+        return payload[len(part) :]
+
+    def gradients(self) -> Gradients:
+        """All of it; raises LengthMismatch, InvalidArgument, DtypeMismatch or NonFiniteGradient."""
+        shape = self._shape
+        if self._missing:
+            raise LengthMismatch(
+                f"table {shape.table!r}: the body ended {self._missing} bytes short of {shape.block_bytes} announced"
+            )
+        whole = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        rows_R, grads_RD = encodings.decode(whole, shape.encoding, shape.rows, shape.dim)
+        _check_finite(grads_RD.reshape(-1), shape.table)
+        return Gradients(shape.table, [grads_RD], codec.decode_counts(shape.positives, shape.rows), rows_R)
 
 
 class BodyReader:
-    """Collects the rows that a stream's head has announced."""
+    """Collects what a stream's head has announced."""
 
     def __init__(
         self, shapes: Sequence[pb.PushedTable], dtype: np.dtype[np.generic], max_bytes: int, digest: xxhash.xxh3_128
     ) -> None:
-        self.nbytes = sum(shape.rows * shape.dim for shape in shapes) * 4
-        """Of the whole body, as float32."""
+        self.nbytes = sum(shape.rows * shape.dim * 4 + shape.block_bytes for shape in shapes)
+        """Of the whole body, as it comes and as float32."""
         if self.nbytes > max_bytes:
             raise ResourceExhausted(
                 f"a body of {self.nbytes:,} bytes is over the limit of {max_bytes:,} (max_body_bytes, and a share of "
@@ -34,56 +105,33 @@ class BodyReader:
         for shape in shapes:
             if shape.rows and not shape.dim:
                 raise DimensionMismatch(f"table {shape.table!r}: rows of dim 0")
-        self._dtype = dtype
         self._digest = digest
-        self._blocks: list[list[Rows]] = [[] for _ in shapes]
-        self._shapes = shapes
-        self._missing = [shape.rows for shape in shapes]
+        self._tables = [_Block(shape) if shape.encoding else _Rows(shape, dtype) for shape in shapes]
         self._table = 0
 
     def add(self, payload: memoryview) -> None:
         """Takes one chunk; raises LengthMismatch or NonFiniteGradient."""
         self._digest.update(payload)
-        flat = codec.decode_rows(payload, self._dtype)
-        if not all_finite(flat):
-            self._raise_not_finite(flat)
-        while len(flat):
-            flat = self._take(flat)
+        while len(payload):
+            while self._table < len(self._tables) and self._tables[self._table].done:
+                self._table += 1
+            if self._table == len(self._tables):
+                raise LengthMismatch(f"the body is {len(payload)} bytes longer than its head announced")
+            payload = self._tables[self._table].take(payload)
 
     def finish(self) -> list[Gradients]:
         """The gradients, table by table; raises LengthMismatch if the stream ended early."""
-        for shape, missing in zip(self._shapes, self._missing, strict=True):
-            if missing:
-                raise LengthMismatch(
-                    f"table {shape.table!r}: the body ended {missing} rows short of the {shape.rows} announced"
-                )
-        return [
-            Gradients(shape.table, blocks, codec.decode_counts(shape.positives, shape.rows))
-            for shape, blocks in zip(self._shapes, self._blocks, strict=True)
-        ]
+        return [table.gradients() for table in self._tables]
 
-    def _take(self, flat: Rows) -> Rows:
-        """Cuts the current table's rows off the front."""
-        while self._table < len(self._shapes) and not self._missing[self._table]:
-            self._table += 1
-        if self._table == len(self._shapes):
-            raise LengthMismatch(f"the body is {len(flat) * 4} bytes longer than its head announced")
-        dim = self._shapes[self._table].dim
-        rows = min(self._missing[self._table], len(flat) // dim)
-        if not rows:
-            raise LengthMismatch(f"a chunk ends inside a row of table {self._shapes[self._table].table!r} (dim {dim})")
-        block_ND = flat[: rows * dim].reshape(rows, dim)
-        self._blocks[self._table].append(block_ND)
-        self._missing[self._table] -= rows
-        return flat[rows * dim :]
 
-    def _raise_not_finite(self, flat: Rows) -> None:
-        at = int(np.flatnonzero(~np.isfinite(flat))[0])
-        names = ", ".join(repr(shape.table) for shape in self._shapes)
-        raise NonFiniteGradient(
-            f"{flat[at]} in the rows sent to {names}; this shard applied nothing (check the loss, clip the gradients, "
-            "or send fp32 if fp16 overflowed)"
-        )
+def _check_finite(flat: Rows, table: str) -> None:
+    if all_finite(flat):
+        return
+    at = int(np.flatnonzero(~np.isfinite(flat))[0])
+    raise NonFiniteGradient(
+        f"{flat[at]} in the rows sent to {table!r}; this shard applied nothing (check the loss, clip the gradients, or "
+        "send fp32 if fp16 overflowed)"
+    )
 
 
 def read_body(chunks: Iterator[bytes], first_payload: memoryview, reader: BodyReader) -> list[Gradients]:
@@ -103,14 +151,14 @@ def table_ids(message: pb.TableIds, max_ids: int) -> TableIds:
 
 def id_set(message: pb.IdSet, max_ids: int) -> list[TableIds]:
     """Ids and counts of all tables; raises ResourceExhausted over the limit."""
-    total = sum(len(part.ids) for part in message.tables) // 8
+    total = sum(len(part.ids) // 8 + sorted_count(part.sorted_ids) for part in message.tables)
     if total > max_ids:
         raise ResourceExhausted(f"{total:,} ids in one request, the limit is {max_ids:,} (max_ids): send fewer at once")
     return [_table_ids(part) for part in message.tables]
 
 
 def _table_ids(message: pb.TableIds) -> TableIds:
-    ids_N = codec.decode_ids(message.ids)
+    ids_N = decode_sorted_ids(message.sorted_ids) if message.sorted_ids else codec.decode_ids(message.ids)
     return TableIds(message.table, ids_N, codec.decode_counts(message.counts, len(ids_N)))
 
 

@@ -23,12 +23,15 @@ def check_unique(ids: Sequence[TableIds]) -> None:
 
 
 def check_gradients(tables: Sequence[Resolved], gradients: Sequence[Gradients]) -> None:
-    """Raises LengthMismatch or DimensionMismatch unless there is a gradient for every id."""
+    """Raises LengthMismatch or DimensionMismatch unless there is a gradient for every id that should have one."""
     asked, sent = [r.ids.table for r in tables], [part.table for part in gradients]
     if asked != sent:
         raise LengthMismatch(f"the step has tables {asked}, the gradients are for {sent}")
     for resolved, part in zip(tables, gradients, strict=True):
-        resolved.table.check(len(resolved.ids.ids_N), part.blocks)
+        n = len(resolved.ids.ids_N)
+        if part.rows_R is not None and len(part.rows_R) and part.rows_R[-1] >= n:
+            raise LengthMismatch(f"table {part.table!r}: a gradient for id number {part.rows_R[-1]} of {n}")
+        resolved.table.check(n if part.rows_R is None else len(part.rows_R), part.blocks)
         if part.positives_N is not None and len(part.positives_N) != len(resolved.ids.ids_N):
             raise LengthMismatch(
                 f"table {part.table!r}: {len(part.positives_N)} positives for {len(resolved.ids.ids_N)} ids"

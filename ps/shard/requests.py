@@ -43,6 +43,8 @@ class Gradients:
     blocks: Sequence[Rows]
     positives_N: npt.NDArray[np.uint32] | None = None
     """Occurrences of each id in positive samples; None: none."""
+    rows_R: npt.NDArray[np.int64] | None = None
+    """The positions, ascending, of the ids that these are of; None: of all. Of the others nothing is sent this time."""
 
 
 @dataclass(frozen=True)

@@ -214,11 +214,11 @@ class Shard:
             with self._pressure.relieved(tables, ahead.let_go):
                 ahead.check()
                 self._raise_late(tables)
-                _create_rows(tables)  # the last step that can fail
+                _create_rows(tables, gradients)  # the last step that can fail
             self.version += 1
             for resolved, part in zip(tables, gradients, strict=True):
                 table, ids, slots_N = resolved.table, resolved.ids, resolved.slots()
-                table.apply(ids.ids_N, slots_N, ids.counts_N, part.blocks, part.positives_N)
+                table.apply(ids.ids_N, slots_N, ids.counts_N, part.blocks, part.positives_N, part.rows_R)
             ahead.let_go()
             if isinstance(target, StepRef):
                 self._steps.finish(target)
@@ -462,11 +462,13 @@ class Shard:
         return self.engine.run(run)
 
 
-def _create_rows(tables: Sequence[Resolved]) -> None:
-    """A row for every id of every table that may have one; after an error, none that was not there before."""
+def _create_rows(tables: Sequence[Resolved], gradients: Sequence[Gradients]) -> None:
+    """A row for every id that has a gradient and may have one; after an error, none that was not there before."""
     created: list[tuple[Resolved, Slots]] = []
     try:
-        created.extend((resolved, resolved.create_admitted()) for resolved in tables)
+        created.extend(
+            (resolved, resolved.create_admitted(part.rows_R)) for resolved, part in zip(tables, gradients, strict=True)
+        )
     except BaseException:
         for resolved, positions_N in created:
             resolved.table.undo_create(resolved.slots(), positions_N)

@@ -72,9 +72,9 @@ class Resolved:
             self._pinned = []
             self._slots_N = None
 
-    def create_admitted(self) -> Slots:
-        """A row for every id that may have one; returns the positions that had none."""
-        return self.table.create_admitted(self.ids.ids_N, self.slots(), self.ids.counts_N)
+    def create_admitted(self, rows_R: Slots | None = None) -> Slots:
+        """A row for every id, or those in these positions, that may have one; returns the positions that had none."""
+        return self.table.create_admitted(self.ids.ids_N, self.slots(), self.ids.counts_N, rows_R)
 
     def fetch(self) -> Fetch | None:
         """Begins to read the rows that are on disk; None if there are none."""

@@ -63,14 +63,16 @@ class StepRef(_message.Message):
     def __init__(self, step: _Optional[int] = ...) -> None: ...
 
 class TableIds(_message.Message):
-    __slots__ = ("table", "ids", "counts")
+    __slots__ = ("table", "ids", "sorted_ids", "counts")
     TABLE_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
+    SORTED_IDS_FIELD_NUMBER: _ClassVar[int]
     COUNTS_FIELD_NUMBER: _ClassVar[int]
     table: str
     ids: bytes
+    sorted_ids: bytes
     counts: bytes
-    def __init__(self, table: _Optional[str] = ..., ids: _Optional[bytes] = ..., counts: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, table: _Optional[str] = ..., ids: _Optional[bytes] = ..., sorted_ids: _Optional[bytes] = ..., counts: _Optional[bytes] = ...) -> None: ...
 
 class IdSet(_message.Message):
     __slots__ = ("tables",)
@@ -163,16 +165,20 @@ class PushHead(_message.Message):
     def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., sequence: _Optional[int] = ..., step: _Optional[_Union[StepRef, _Mapping]] = ..., ids: _Optional[_Union[IdSet, _Mapping]] = ..., tables: _Optional[_Iterable[_Union[PushedTable, _Mapping]]] = ..., dtype: _Optional[_Union[DType, str]] = ..., pulled_version: _Optional[int] = ..., ids_digest: _Optional[int] = ...) -> None: ...
 
 class PushedTable(_message.Message):
-    __slots__ = ("table", "rows", "dim", "positives")
+    __slots__ = ("table", "rows", "dim", "positives", "encoding", "block_bytes")
     TABLE_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     DIM_FIELD_NUMBER: _ClassVar[int]
     POSITIVES_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_BYTES_FIELD_NUMBER: _ClassVar[int]
     table: str
     rows: int
     dim: int
     positives: bytes
-    def __init__(self, table: _Optional[str] = ..., rows: _Optional[int] = ..., dim: _Optional[int] = ..., positives: _Optional[bytes] = ...) -> None: ...
+    encoding: Encoding
+    block_bytes: int
+    def __init__(self, table: _Optional[str] = ..., rows: _Optional[int] = ..., dim: _Optional[int] = ..., positives: _Optional[bytes] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., block_bytes: _Optional[int] = ...) -> None: ...
 
 class PushResponse(_message.Message):
     __slots__ = ("version", "staleness", "repeated")

@@ -241,20 +241,22 @@ def decode_rows(payload: memoryview, dtype: np.dtype[Any]) -> npt.NDArray[np.flo
     return np.require(flat, np.float32, "A")  # a foreign sender's rows may start at any byte: those are copied
 
 
-def pieces(blocks: Iterable[npt.NDArray[np.float32]], dtype: np.dtype[Any]) -> Iterator[memoryview]:
-    """Cuts float32 [n, dim] blocks into payloads of whole rows, about CHUNK_BYTES each; small blocks share one."""
+def pieces(blocks: Iterable[npt.NDArray[np.float32] | memoryview], dtype: np.dtype[Any]) -> Iterator[memoryview]:
+    """Cuts blocks into payloads of about CHUNK_BYTES each; small blocks share one. float32 [n, dim] ones are sent in
+    that type, whole rows in a payload; those that are bytes already are cut anywhere."""
     held: list[memoryview] = []
     room = CHUNK_BYTES
-    for block_ND in blocks:
-        row_bytes = block_ND.shape[1] * dtype.itemsize
+    for block in blocks:
+        unit = 1 if isinstance(block, memoryview) else block.shape[1] * dtype.itemsize
         start = 0
-        while start < len(block_ND):
-            take = min(len(block_ND) - start, room // row_bytes)
+        while start < len(block):
+            take = min(len(block) - start, room // unit)
             if take:
-                held.append(encode_rows(block_ND[start : start + take], dtype))
-                room -= take * row_bytes
+                part = block[start : start + take]
+                held.append(part if isinstance(part, memoryview) else encode_rows(part, dtype))
+                room -= take * unit
                 start += take
-            if start < len(block_ND):
+            if start < len(block):
                 yield _merge(held)
                 held, room = [], CHUNK_BYTES
     if held:

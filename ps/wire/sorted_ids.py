@@ -38,9 +38,14 @@ def encode_sorted_ids(ids_N: Ids) -> bytes:
     return count + int(ids_N[0]).to_bytes(8, "little", signed=True) + groups_B[:size].tobytes()
 
 
+def sorted_count(data: Bytes) -> int:
+    """How many ids these bytes announce."""
+    return int.from_bytes(data[:_COUNT], "little")
+
+
 def decode_sorted_ids(data: Bytes) -> Ids:
     """Bytes, whatever they are -> int64 [n], strictly ascending. Raises LengthMismatch, InvalidArgument."""
-    n = int.from_bytes(data[:_COUNT], "little")
+    n = sorted_count(data)
     if len(data) < (_HEAD if n else _COUNT):
         raise LengthMismatch(f"sorted ids: {len(data)} bytes are too few for the count and the first id")
     size = len(data) - (_HEAD if n else _COUNT)

@@ -43,6 +43,7 @@ PS = [
     "PsError",
     "ResourceExhausted",
     "RowwiseAdagrad",
+    "Selected",
     "SequenceConflict",
     "Service",
     "ServiceConfig",

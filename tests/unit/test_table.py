@@ -323,3 +323,55 @@ def test_a_table_reserves_little_more_address_space_than_the_host_has_memory(dim
     assert reserved() - before < 1.8 * host_ram_bytes()
     made.close()
     assert reserved() - before < 1 << 30
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"optimizer": ps.Adagrad(lr=0.3), "admission": ps.CountThreshold(min_count=3)},
+        {"optimizer": ps.Adam(), "cold": ps.Fp16(hot_fraction=0.3), "half_life_pushes": 64},
+        {"optimizer": ps.RowwiseAdagrad(), "importance": ps.Importance(attribution=1, positives=2)},
+        {"optimizer": ps.SGD(), "half_life_pushes": 64, "cold": ps.TensorTrain(rows=40, ranks=2, hot_rows=8)},
+    ],
+)
+def test_a_selection_of_all_rows_is_a_push_of_all_whatever_came_between(fields: Any) -> None:
+    some, whole = table(**fields), table(**fields)
+    rng = np.random.default_rng(0)
+    for push in range(40):
+        ids_N = rng.choice(40, 20, replace=False)
+        counts_N, positives_N = rng.integers(1, 4, 20, np.uint32), rng.integers(0, 2, 20, np.uint32)
+        rows_R = np.arange(20) if push % 4 == 0 else np.flatnonzero(rng.random(20) < 0.4)
+        grads_RD = rng.standard_normal((len(rows_R), 4), np.float32)
+        for made, selected in ((some, rows_R), (whole, None if push % 4 == 0 else rows_R)):
+            slots_N = made.find(ids_N)
+            made.create_admitted(ids_N, slots_N, counts_N, selected)
+            made.apply(ids_N, slots_N, counts_N, [grads_RD[:3], grads_RD[3:]], positives_N, selected)
+    assert _values(some) == _values(whole)
+    assert some.stats() == whole.stats()
+
+
+def test_a_row_without_a_gradient_counts_as_used_and_stays_as_it_is() -> None:
+    made = table(optimizer=ps.Adam(lr=0.1))
+    ids_N, ones_ND = np.arange(3), np.ones((3, 4), np.float32)
+    _push_some(made, ids_N, np.arange(3), ones_ND)
+    for rows_R in (np.array([1]), np.array([], np.int64)):
+        (before,) = made._ram.read(ids_N)
+        _push_some(made, ids_N, rows_R, ones_ND[: len(rows_R)])
+        (after,) = made._ram.read(ids_N)
+        assert np.flatnonzero((after.rows_NB != before.rows_NB).any(axis=1)).tolist() == rows_R.tolist()
+    assert after.scores_N == pytest.approx([3, 3, 3], rel=0.01)
+    assert made.rows_updated == 4
+    _push_some(made, np.array([9]), np.array([], np.int64), ones_ND[:0])
+    assert len(made) == 3
+
+
+def _push_some(made: Table, ids_N: np.ndarray, rows_R: np.ndarray, grads_RD: np.ndarray) -> None:
+    slots_N = made.find(ids_N)
+    made.create_admitted(ids_N, slots_N, None, rows_R)
+    made.apply(ids_N, slots_N, None, [grads_RD], None, rows_R)
+
+
+def _values(made: Table) -> dict[int, bytes]:
+    records, cursor = made.page(0, 10**6)
+    assert not cursor
+    return dict(zip(records.ids_N.tolist(), map(bytes, made.values(records)), strict=True))
