@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.residuals import NO_ELEMENTS, ResidualStore, Rows, Slots
-from worker.thresholds import ESTIMATE_AGAIN, Sparsify, Threshold, TopK, kth_largest, measured
+from worker.thresholds import DRIFT, ESTIMATE_AGAIN, SOONER, Sparsify, Threshold, TopK, kth_largest, measured
 
 
 class Estimator:
@@ -23,6 +23,7 @@ class Estimator:
         self._step = 0
         self._estimated_at = 0
         self._estimated_density = math.inf  # above any: the first step has no estimate
+        self._sent = self._seen = 0  # rows or elements since the last estimate, but those that had to be sent
         self.estimates = 0
         """How many were made."""
 
@@ -40,9 +41,15 @@ class Estimator:
             self._estimated_density = config.density_at(self._step)
             self._threshold = kth_largest(sizes_N, self._estimated_density)
             self._estimated_at = self._step
+            self._sent = self._seen = 0
             self.estimates += 1
         self._step += 1
         return self._threshold
+
+    def observe(self, sent_U: npt.NDArray[Any], always_U: npt.NDArray[np.bool_], of_each: int) -> None:
+        """How many of each row, of `of_each`, reached the threshold; not counted of rows that are sent anyway."""
+        self._sent += int(sent_U[~always_U].sum())
+        self._seen += of_each * int(np.count_nonzero(~always_U))
 
     def state(self) -> dict[str, Any]:
         """Plain numbers."""
@@ -51,19 +58,26 @@ class Estimator:
             "threshold": float(self._threshold),
             "estimated_at": self._estimated_at,
             "estimated_density": self._estimated_density,
+            "sent": self._sent,
+            "seen": self._seen,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Goes on from there. A fixed threshold stays that of the configuration."""
         self._step, self._estimated_at = int(state["step"]), int(state["estimated_at"])
         self._estimated_density = float(state["estimated_density"])
+        self._sent, self._seen = int(state["sent"]), int(state["seen"])
         if isinstance(self._config, TopK):
             self._threshold = np.float32(state["threshold"])
 
     def _is_due(self, config: TopK) -> bool:
+        if config.density_at(self._step) <= ESTIMATE_AGAIN * self._estimated_density:
+            return True
         period = min(config.reestimate_every, max(1, self._estimated_at))
-        fallen = config.density_at(self._step) <= ESTIMATE_AGAIN * self._estimated_density
-        return fallen or self._step - self._estimated_at >= period
+        wanted = self._estimated_density * self._seen
+        if not wanted / DRIFT < self._sent < wanted * DRIFT:
+            period = -(-period // SOONER)
+        return self._step - self._estimated_at >= period
 
     def _sample(
         self, config: TopK, store: ResidualStore, slots_U: Slots, grads_UD: Rows, rows_N: npt.NDArray[np.int64]

@@ -106,6 +106,7 @@ class Sparsifier:
             element_threshold = threshold if by_elements else NO_ELEMENTS
             picked_U, norms_U = store.survey(slots_U, grads_UD, element_threshold)
             whole_U = always_U.copy() if by_elements else always_U | (norms_U >= threshold)
+            self._estimator.observe(picked_U if by_elements else whole_U, always_U, store.dim if by_elements else 1)
             stays_U = ~whole_U & (norms_U > 0)
             others_S, also_N = largest_beyond(store, slots_U, norms_U, stays_U)
             whole_U[also_N], stays_U[also_N] = True, False

@@ -2,8 +2,9 @@
 
 Sorting 100,000 rows of gradients in every step costs more than it saves. So a threshold is found once, in a sample, and
 is a plain comparison for the steps that follow (Gupta et al., "Training Recommender Systems at Scale", KDD 2021:
-dynamic communication thresholding). Between two estimates the share sent moves with the gradients; error feedback
-bounds what that may do: what is held back too long grows until it passes any threshold.
+dynamic communication thresholding). Between two estimates the share sent moves with the gradients, and with the
+residuals, which build up for about 1 / density steps; so where it has moved far the next estimate comes sooner. Error
+feedback bounds what a wrong threshold may do: what is held back too long grows until it passes any.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ Rows = npt.NDArray[np.float32]
 
 SMALLEST = np.finfo(np.float32).tiny
 """The least threshold that is estimated for a density below 1: zeros are never selected by it."""
+DRIFT = 1.25
+"""By what factor the share sent may be off until the threshold is estimated sooner."""
+SOONER = 8
+"""By what factor sooner: so even gradients that fit no threshold, all alike, are not sampled in every step."""
 ESTIMATE_AGAIN = 0.9
 """In the warm-up: when the density has fallen to this share of the one that the threshold was estimated for."""
 
@@ -31,8 +36,9 @@ class TopK:
     """Send about this share of the gradients, the largest.
 
     The threshold is estimated from a sample every `reestimate_every` steps; at the very beginning, while residuals
-    build up, after 1, 2, 4, 8, ... steps. Gradients of equal size are selected together, so more are sent where many
-    are alike.
+    build up, after 1, 2, 4, 8, ... steps; after an eighth of the steps where the share sent since the last estimate is
+    DRIFT times the density or more, or the inverse of it or less. Gradients of equal size are selected together, so
+    more are sent where many are alike.
 
     Warm-up: in step t < `warm_up` the density is density ** (t / warm_up): from 1 it falls exponentially (Lin et al.,
     "Deep Gradient Compression", ICLR 2018, section 3.3, there once an epoch and here step by step).
