@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from worker.residuals import NO_ELEMENTS, ResidualStore, Rows, Slots
+from worker.residuals import ResidualStore, Rows, Slots
 from worker.thresholds import DRIFT, ESTIMATE_AGAIN, SOONER, Sparsify, Threshold, TopK, kth_largest, measured
 
 
@@ -86,7 +86,11 @@ class Estimator:
         dim = grads_UD.shape[1]
         if config.by == "rows":
             rows_N = rows_N[self._draw(len(rows_N), config.sample)]
-            return store.survey(slots_U[rows_N], grads_UD[rows_N], NO_ELEMENTS)[1]
+            total_ND: Rows = grads_UD[rows_N]
+            held_N = slots_U[rows_N] >= 0
+            total_ND[held_N] += store.residuals_SD[slots_U[rows_N[held_N]]]
+            norms_N: Rows = np.einsum("nd,nd->n", total_ND, total_ND)
+            return norms_N
         places_N = self._draw(len(rows_N) * dim, config.sample)
         rows_N, columns_N = rows_N[places_N // dim], places_N % dim
         total_N: Rows = grads_UD[rows_N, columns_N]

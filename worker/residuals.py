@@ -41,7 +41,9 @@ class Held(NamedTuple):
 class ResidualStore:
     """id -> what is held of its gradient. One thread at a time.
 
-    `max_rows` is not kept here: who inserts rows looks first. So what must not be lost can always be put back.
+    An id keeps its slot when all of its residual has been sent, for it is likely to come again; such slots are
+    the first to be freed. `max_rows` is not kept here, who inserts looks first: so what must not be lost can always be
+    put back.
     """
 
     def __init__(self, dim: int, max_bytes: int, memory: Memory | None = None) -> None:
@@ -62,11 +64,12 @@ class ResidualStore:
         self._free, self._n_free, self._used = -1, 0, 0  # as in ps.storage.arena: the free slots are a stack in `_ids`
 
     def __len__(self) -> int:
+        """Slots in use."""
         return len(self._index)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the rows held now take, as `max_bytes` counts them."""
+        """Bytes that the slots in use take, as `max_bytes` counts them."""
         return len(self) * self.row_bytes
 
     @property
@@ -82,7 +85,7 @@ class ResidualStore:
 
     @property
     def norms_S(self) -> Rows:  # noqa: N802
-        """Squared norms of what is held, by slot; below 0 where the slot is free."""
+        """Squared norms of what is held, by slot: 0 where that is nothing, below 0 where the slot is free."""
         norms_S: Rows = self._norms.array[: self._used]
         return norms_S
 
@@ -92,22 +95,27 @@ class ResidualStore:
         self._index.find(ids_N, slots_N)
         return slots_N
 
-    def survey(self, slots_U: Slots, grads_UD: Rows, threshold: np.float32) -> tuple[npt.NDArray[np.int32], Rows]:
-        """See `ps.kernels.residuals.survey`: elements picked, and squared norms of what would stay."""
+    def accumulate(self, slots_U: Slots, grads_UD: Rows, threshold: np.float32) -> tuple[npt.NDArray[np.int32], Rows]:
+        """See `ps.kernels.residuals.accumulate`: elements picked, and squared norms of what stays."""
         picked_U, norms_U = np.empty(len(slots_U), np.int32), np.empty(len(slots_U), np.float32)
-        kernels.survey(self.residuals_SD, slots_U, grads_UD, threshold, picked_U, norms_U)
+        kernels.accumulate(self.residuals_SD, self._norms.array, slots_U, grads_UD, threshold, picked_U, norms_U)
         return picked_U, norms_U
 
-    def take_sent(
-        self, slots_U: Slots, grads_UD: Rows, threshold: np.float32, whole_U: npt.NDArray[np.bool_], rows_R: Slots
+    def send(
+        self, slots_R: Slots, grads_UD: Rows, rows_R: Slots, whole_R: npt.NDArray[np.bool_], threshold: np.float32
     ) -> Rows:
-        """See `ps.kernels.residuals.take_sent`: float32 [R, D]."""
+        """See `ps.kernels.residuals.send`: float32 [R, D]."""
         out_RD = np.empty((len(rows_R), self.dim), np.float32)
-        kernels.take_sent(self.residuals_SD, slots_U, grads_UD, threshold, whole_U, rows_R, out_RD)
+        kernels.send(self.residuals_SD, slots_R, grads_UD, rows_R, whole_R, threshold, out_RD)
         return out_RD
 
+    def hold(self, slots_H: Slots, grads_UD: Rows, rows_H: Slots, threshold: np.float32, norms_H: Rows) -> None:
+        """See `ps.kernels.residuals.hold`; norms_H: squared norms of what stays."""
+        kernels.hold(self.residuals_SD, slots_H, grads_UD, rows_H, threshold)
+        self._norms.array[slots_H] = norms_H
+
     def insert(self, ids_N: Ids) -> Slots:
-        """Gives each id, none of which has one, a slot; its residual is whatever was there: `clear` it before `hold`.
+        """Gives each id, none of which has one, a slot; its residual is whatever was there, until `hold`.
 
         Raises ResourceExhausted when the host's memory is at its end, and then nothing has changed.
         """
@@ -126,17 +134,12 @@ class ResidualStore:
         self._norms.array[slots_N] = 0
         return slots_N
 
-    def clear(self, slots_N: Slots) -> None:
-        """Makes what is held in these slots 0."""
-        self._residuals.array[slots_N] = 0
-
-    def hold(self, slots_H: Slots, grads_UD: Rows, threshold: np.float32, rows_H: Slots, norms_H: Rows) -> None:
-        """See `ps.kernels.residuals.hold`; norms_H: squared norms of what stays."""
-        kernels.hold(self.residuals_SD, slots_H, grads_UD, threshold, rows_H)
-        self._norms.array[slots_H] = norms_H
+    def note_sent(self, slots_N: Slots) -> None:
+        """Nothing is held in these slots, freed or not, after the next `send`."""
+        self._norms.array[slots_N] = np.minimum(self._norms.array[slots_N], 0)
 
     def release(self, slots_N: Slots) -> None:
-        """Forgets what is held in these slots, unique and in use. Their residuals stay readable until a `clear`."""
+        """Frees these slots, unique and in use. What was in them can be read until the next `hold`."""
         ids_N = self._ids.array[slots_N]
         erased_N = np.empty(len(ids_N), np.int64)
         self._n_free += self._index.erase(ids_N, erased_N)
@@ -144,8 +147,9 @@ class ResidualStore:
         self._free = push_free(self._ids.array, self._free, slots_N)
 
     def take(self, slots_N: Slots) -> Held:
-        """Takes these rows out: what was held in them."""
-        held = Held(self._ids.array[slots_N], self._residuals.array[slots_N])
+        """Takes these rows out: what was held in them, where that is something."""
+        held_N = slots_N[self._norms.array[slots_N] > 0]
+        held = Held(self._ids.array[held_N], self._residuals.array[held_N])
         self.release(slots_N)
         return held
 
@@ -154,24 +158,21 @@ class ResidualStore:
         host's memory is at its end, and then nothing has changed."""
         grads_RD = np.ascontiguousarray(held.grads_RD)
         slots_R = self.find(held.ids_R)
-        _, norms_R = self.survey(slots_R, grads_RD, NO_ELEMENTS)
-        new_R = np.flatnonzero((slots_R < 0) & (norms_R > 0))
-        slots_R[new_R] = self.insert(held.ids_R[new_R])
-        self.clear(slots_R[new_R])
-        self.release(slots_R[(slots_R >= 0) & (norms_R == 0)])
-        rows_H = np.flatnonzero(norms_R > 0)
-        self.hold(slots_R[rows_H], grads_RD, NO_ELEMENTS, rows_H, norms_R[rows_H])
+        new_R = np.flatnonzero((slots_R < 0) & grads_RD.any(axis=1))
+        new_slots_R = self.insert(held.ids_R[new_R])
+        _, norms_R = self.accumulate(slots_R, grads_RD, NO_ELEMENTS)
+        self.hold(new_slots_R, grads_RD, new_R, NO_ELEMENTS, norms_R[new_R])
 
     def all(self) -> Held:
         """A copy of everything held, ids ascending."""
-        slots_N = np.flatnonzero(self.norms_S >= 0)
+        slots_N = np.flatnonzero(self.norms_S > 0)
         slots_N = slots_N[np.argsort(self._ids.array[slots_N])]
         return Held(self._ids.array[slots_N], self._residuals.array[slots_N])
 
     def take_all(self) -> Held:
         """Takes everything out, ids ascending."""
         held = self.all()
-        self.release(self.find(held.ids_R))
+        self.release(np.flatnonzero(self.norms_S >= 0))
         return held
 
     def close(self) -> None:

@@ -53,17 +53,26 @@ def checked(ids_U: Ids, grads_UD: Rows, always_U: Flags | None, dim: int) -> tup
     return np.ascontiguousarray(ids_U), grads_UD, always_U
 
 
-def largest_beyond(store: ResidualStore, slots_U: Slots, norms_U: Rows, stays_U: Flags) -> tuple[Slots, Slots]:
-    """What must go so that the store has room for what stays of a step: the rows with the largest residuals.
+def make_room(store: ResidualStore, slots_U: Slots, norms_U: Rows, stays_U: Flags) -> tuple[Held, Slots]:
+    """Frees slots for the rows of a step that stay and have none: those of which nothing stays, then those of the rows
+    with the largest residuals. In freed slots of the step, totals can still be read.
 
-    Returns slots of rows held that are not of the step, and positions in the step.
+    Returns what was held of others, and positions in the step of rows that must not stay: they are among the largest.
     """
     of_step_N = slots_U[slots_U >= 0]
-    excess = len(store) - len(of_step_N) + int(np.count_nonzero(stays_U)) - store.max_rows
-    if excess <= 0:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    norms_S = store.norms_S.copy()
-    norms_S[of_step_N] = -1
-    norms_N = np.concatenate((norms_S, np.where(stays_U, norms_U, np.float32(-1))))
-    chosen_N = np.argpartition(norms_N, len(norms_N) - excess)[len(norms_N) - excess :]
-    return chosen_N[chosen_N < len(norms_S)], chosen_N[chosen_N >= len(norms_S)] - len(norms_S)
+    excess = len(store) + int(np.count_nonzero(stays_U & (slots_U < 0))) - store.max_rows
+    others_N = chosen_N = np.empty(0, np.int64)
+    if excess > 0:
+        norms_S = store.norms_S.copy()
+        norms_S[of_step_N] = -1
+        idle_N = np.concatenate((np.flatnonzero(norms_S == 0), slots_U[(slots_U >= 0) & ~stays_U]))
+        store.release(idle_N)
+        excess -= len(idle_N)
+    if excess > 0:
+        norms_S[idle_N] = -1
+        norms_N = np.concatenate((norms_S, np.where(stays_U, norms_U, np.float32(-1))))
+        largest_N = np.argpartition(norms_N, len(norms_N) - excess)[len(norms_N) - excess :]
+        others_N = largest_N[largest_N < len(norms_S)]
+        chosen_N = largest_N[largest_N >= len(norms_S)] - len(norms_S)
+        store.release(slots_U[chosen_N[slots_U[chosen_N] >= 0]])
+    return store.take(others_N), chosen_N

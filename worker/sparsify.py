@@ -43,7 +43,7 @@ from ps.errors import InvalidArgument, ResourceExhausted
 from ps.wire.selected import Selected
 from worker.estimator import Estimator
 from worker.residuals import NO_ELEMENTS, Held, Ids, ResidualStore, Rows
-from worker.selection import Flags, Selection, checked, largest_beyond
+from worker.selection import Flags, Selection, checked, make_room
 from worker.thresholds import Sparsify, Threshold, TopK
 
 __all__ = ["Held", "Selection", "Sparsifier", "Sparsify", "Threshold", "TopK"]
@@ -74,11 +74,11 @@ class Sparsifier:
     @property
     def rows_held(self) -> int:
         """Ids of which something is held."""
-        return len(self._store)
+        return int(np.count_nonzero(self._store.norms_S > 0))
 
     @property
     def nbytes(self) -> int:
-        """Bytes of what is held, as `max_bytes` counts them."""
+        """Bytes of the places of what is held, or was a little ago, as `max_bytes` counts them."""
         return self._store.nbytes
 
     @property
@@ -104,27 +104,24 @@ class Sparsifier:
             threshold = self._estimator.next(store, slots_U, grads_UD, always_U)
             by_elements = self.config.by == "elements"
             element_threshold = threshold if by_elements else NO_ELEMENTS
-            picked_U, norms_U = store.survey(slots_U, grads_UD, element_threshold)
+            picked_U, norms_U = store.accumulate(slots_U, grads_UD, element_threshold)
             whole_U = always_U.copy() if by_elements else always_U | (norms_U >= threshold)
             self._estimator.observe(picked_U if by_elements else whole_U, always_U, store.dim if by_elements else 1)
             stays_U = ~whole_U & (norms_U > 0)
-            others_S, also_N = largest_beyond(store, slots_U, norms_U, stays_U)
+            others, also_N = make_room(store, slots_U, norms_U, stays_U)
             whole_U[also_N], stays_U[also_N] = True, False
-
-            others = store.take(others_S)
-            store.release(slots_U[(slots_U >= 0) & ~stays_U])
             new_N = np.flatnonzero(stays_U & (slots_U < 0))
-            places_U = slots_U.copy()
+            new_slots_N = np.empty(0, np.int64)
             try:
-                places_U[new_N] = store.insert(ids_U[new_N])
+                new_slots_N = store.insert(ids_U[new_N])
             except ResourceExhausted:  # the host has no memory for them: as over the bound, they are sent
-                whole_U[new_N], stays_U[new_N] = True, False
-                new_N = new_N[:0]
+                whole_U[new_N], new_N = True, new_N[:0]
             rows_R = np.flatnonzero(whole_U | (picked_U > 0))
-            grads_RD = store.take_sent(slots_U, grads_UD, element_threshold, whole_U, rows_R)
-            store.clear(places_U[new_N])  # not before: they may be slots of rows that have just been taken
-            rows_H = np.flatnonzero(stays_U)
-            store.hold(places_U[rows_H], grads_UD, element_threshold, rows_H, norms_U[rows_H])
+            store.note_sent(slots_U[whole_U & (slots_U >= 0)])
+            grads_RD = store.send(slots_U[rows_R], grads_UD, rows_R, whole_U[rows_R], element_threshold)
+            store.hold(
+                new_slots_N, grads_UD, new_N, element_threshold, norms_U[new_N]
+            )  # into slots just freed, perhaps
             return self._opened(Selected(rows_R, grads_RD, by_elements), ids_U[rows_R], others)
 
     def flush(self) -> Selection:

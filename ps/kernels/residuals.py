@@ -55,25 +55,31 @@ def _is_zero(row_D: Rows) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def survey(
+def accumulate(
     residuals_SD: Rows,
+    norms_S: Rows,
     slots_U: Slots,
     grads_UD: Rows,
     threshold: np.float32,
     picked_U: npt.NDArray[np.int32],
     norms_U: Rows,
 ) -> None:
-    """picked[i] = how many elements of total i are sent; norms[i] = the squared norm of what stays of it: 0 only where
-    all of it is 0, else TINY at least. Changes nothing else."""
+    """Holds the totals of rows that have a slot: residuals[slots[i]] += grads[i]. Others are only looked at.
+
+    picked[i] = how many elements of total i are sent; norms[i], and norms_S of its slot, = the squared norm of what
+    stays of it: 0 only where all of that is 0, else TINY at least.
+    """
     dim = grads_UD.shape[1]
     left_D, by_elements = np.empty(dim, np.float32), threshold < np.inf
     for i in range(len(slots_U)):
         prefetch_row(residuals_SD, slots_U, i, dim)
-        grad_D, picked = grads_UD[i], np.int32(0)
-        if slots_U[i] >= 0:
-            held_D = residuals_SD[slots_U[i]]
+        grad_D, slot, picked = grads_UD[i], slots_U[i], np.int32(0)
+        if slot >= 0:
+            held_D = residuals_SD[slot]
             for j in range(dim):
                 left_D[j] = grad_D[j] + held_D[j]
+            for j in range(dim):
+                held_D[j] = left_D[j]
         else:
             for j in range(dim):
                 left_D[j] = grad_D[j]
@@ -87,41 +93,47 @@ def survey(
             norm = _ZERO if _is_zero(left_D) else np.float32(TINY)
         picked_U[i] = picked
         norms_U[i] = norm
+        if slot >= 0:
+            norms_S[slot] = norm
 
 
 @njit(cache=True, nogil=True)
-def take_sent(
+def send(
     residuals_SD: Rows,
-    slots_U: Slots,
+    slots_R: Slots,
     grads_UD: Rows,
-    threshold: np.float32,
-    whole_U: npt.NDArray[np.bool_],
     rows_R: Slots,
+    whole_R: npt.NDArray[np.bool_],
+    threshold: np.float32,
     out_RD: Rows,
 ) -> None:
-    """out[k] = total of row rows[k]: all of it where whole[rows[k]], else the elements that are sent and 0 between."""
+    """out[k] = what is sent of row rows[k]: its total, which is residuals[slots[k]], or grads[rows[k]] where it has no
+    slot; all of it where whole[k], else the elements that are sent, and 0 between. The slot keeps the rest."""
     dim = grads_UD.shape[1]
     for k in range(len(rows_R)):
-        i = rows_R[k]
-        grad_D, out_D, slot = grads_UD[i], out_RD[k], slots_U[i]
-        for j in range(dim):
-            out_D[j] = grad_D[j]
+        prefetch_row(residuals_SD, slots_R, k, dim)
+        out_D, slot = out_RD[k], slots_R[k]
+        total_D = residuals_SD[slot] if slot >= 0 else grads_UD[rows_R[k]]
+        if whole_R[k]:
+            for j in range(dim):
+                out_D[j] = total_D[j]
+        else:
+            for j in range(dim):
+                out_D[j] = total_D[j] if abs(total_D[j]) >= threshold else _ZERO
         if slot >= 0:
             held_D = residuals_SD[slot]
-            for j in range(dim):
-                out_D[j] += held_D[j]
-        if not whole_U[i]:
-            for j in range(dim):
-                out_D[j] = out_D[j] if abs(out_D[j]) >= threshold else _ZERO
+            if whole_R[k]:
+                for j in range(dim):
+                    held_D[j] = _ZERO
+            else:
+                for j in range(dim):
+                    held_D[j] = _ZERO if abs(held_D[j]) >= threshold else held_D[j]
 
 
 @njit(cache=True, nogil=True)
-def hold(residuals_SD: Rows, slots_H: Slots, grads_UD: Rows, threshold: np.float32, rows_H: Slots) -> None:
-    """residuals[slots[k]] = what stays of the total of row rows[k]; the slot's content is part of the total."""
-    dim = grads_UD.shape[1]
+def hold(residuals_SD: Rows, slots_H: Slots, grads_UD: Rows, rows_H: Slots, threshold: np.float32) -> None:
+    """residuals[slots[k]] = what stays of grads[rows[k]], whatever was there."""
     for k in range(len(rows_H)):
-        prefetch_row(residuals_SD, slots_H, k, dim)
         grad_D, held_D = grads_UD[rows_H[k]], residuals_SD[slots_H[k]]
-        for j in range(dim):
-            x = grad_D[j] + held_D[j]
-            held_D[j] = _ZERO if abs(x) >= threshold else x
+        for j in range(grads_UD.shape[1]):
+            held_D[j] = _ZERO if abs(grad_D[j]) >= threshold else grad_D[j]

@@ -12,46 +12,56 @@ LANES = 8
 TINY = np.finfo(np.float32).tiny
 
 
-def survey(
+def accumulate(
     residuals_SD: Rows,
+    norms_S: Rows,
     slots_U: Slots,
     grads_UD: Rows,
     threshold: np.float32,
     picked_U: npt.NDArray[np.int32],
     norms_U: Rows,
 ) -> None:
-    """picked[i] = how many elements of total i are sent; norms[i] = the squared norm of what stays of it: 0 only where
-    all of it is 0, else TINY at least. Changes nothing else."""
+    """Holds the totals of rows that have a slot: residuals[slots[i]] += grads[i]. Others are only looked at.
+
+    picked[i] = how many elements of total i are sent; norms[i], and norms_S of its slot, = the squared norm of what
+    stays of it: 0 only where all of that is 0, else TINY at least.
+    """
+    here_U = slots_U >= 0
+    residuals_SD[slots_U[here_U]] += grads_UD[here_U]
     total_UD = _totals(residuals_SD, slots_U, grads_UD)
     sent_UD = np.abs(total_UD) >= threshold
     picked_U[:] = sent_UD.sum(axis=1)
     left_UD = np.where(sent_UD, np.float32(0), total_UD)
     norms_U[:] = np.where(left_UD.any(axis=1), np.maximum(_sum_squares(left_UD), TINY), np.float32(0))
+    norms_S[slots_U[here_U]] = norms_U[here_U]
 
 
-def take_sent(
+def send(
     residuals_SD: Rows,
-    slots_U: Slots,
+    slots_R: Slots,
     grads_UD: Rows,
-    threshold: np.float32,
-    whole_U: npt.NDArray[np.bool_],
     rows_R: Slots,
+    whole_R: npt.NDArray[np.bool_],
+    threshold: np.float32,
     out_RD: Rows,
 ) -> None:
-    """out[k] = total of row rows[k]: all of it where whole[rows[k]], else the elements that are sent and 0 between."""
-    total_RD = _totals(residuals_SD, slots_U[rows_R], grads_UD[rows_R])
-    out_RD[:] = np.where(whole_U[rows_R, None] | (np.abs(total_RD) >= threshold), total_RD, np.float32(0))
+    """out[k] = what is sent of row rows[k]: its total, which is residuals[slots[k]], or grads[rows[k]] where it has no
+    slot; all of it where whole[k], else the elements that are sent, and 0 between. The slot keeps the rest."""
+    total_RD, here_R = _totals(residuals_SD, slots_R, grads_UD[rows_R]), slots_R >= 0
+    sent_RD = whole_R[:, None] | (np.abs(total_RD) >= threshold)
+    out_RD[:] = np.where(sent_RD, total_RD, np.float32(0))
+    residuals_SD[slots_R[here_R]] = np.where(sent_RD, np.float32(0), total_RD)[here_R]
 
 
-def hold(residuals_SD: Rows, slots_H: Slots, grads_UD: Rows, threshold: np.float32, rows_H: Slots) -> None:
-    """residuals[slots[k]] = what stays of the total of row rows[k]; the slot's content is part of the total."""
-    total_HD = _totals(residuals_SD, slots_H, grads_UD[rows_H])
-    residuals_SD[slots_H] = np.where(np.abs(total_HD) >= threshold, np.float32(0), total_HD)
+def hold(residuals_SD: Rows, slots_H: Slots, grads_UD: Rows, rows_H: Slots, threshold: np.float32) -> None:
+    """residuals[slots[k]] = what stays of grads[rows[k]], whatever was there."""
+    grads_HD = grads_UD[rows_H]
+    residuals_SD[slots_H] = np.where(np.abs(grads_HD) >= threshold, np.float32(0), grads_HD)
 
 
 def _totals(residuals_SD: Rows, slots_N: Slots, grads_ND: Rows) -> Rows:
-    total_ND = grads_ND.copy()
-    total_ND[slots_N >= 0] += residuals_SD[slots_N[slots_N >= 0]]
+    """What is held of each row, or its gradient where it has no slot."""
+    total_ND: Rows = np.where(slots_N[:, None] >= 0, residuals_SD[slots_N], grads_ND)
     return total_ND
 
 

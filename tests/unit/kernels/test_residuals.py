@@ -19,7 +19,7 @@ thresholds = st.sampled_from([0.0, 1e-38, 0.5, 1.0, 2.0, np.inf]).map(F32)
 
 
 def drawn(n, dim, seed):
-    """Residuals, slots and gradients: numbers, halves (so that thresholds are met exactly), zeros and the very small."""
+    """Residuals, slots and gradients: numbers, halves (thresholds are met exactly), zeros, the very small."""
     rng = np.random.default_rng(seed)
     scale_N = rng.choice([0, 1, 1e-25, 1e-42], n, p=[0.2, 0.6, 0.1, 0.1]).astype(F32)
     grads_ND = rng.standard_normal((n, dim)).astype(F32)
@@ -32,38 +32,44 @@ def drawn(n, dim, seed):
 
 
 @given(sizes, thresholds)
-def test_survey_is_that_of_the_reference(size, threshold):
+def test_accumulate_is_that_of_the_reference(size, threshold):
     residuals_SD, slots_N, grads_ND = drawn(*size)
-    found, expected = ((np.full(size[0], 7, np.int32), np.full(size[0], 7, F32)) for _ in range(2))
-    before_SD = residuals_SD.copy()
-    kernels.survey(residuals_SD, slots_N, frozen(grads_ND), threshold, *found)
-    reference.survey(residuals_SD, slots_N, grads_ND, threshold, *expected)
-    assert same_bytes(found[0], expected[0])
-    assert same_bytes(found[1], expected[1])
-    assert same_bytes(residuals_SD, before_SD)
+    made = []
+    for module, grads in ((kernels, frozen(grads_ND)), (reference, grads_ND)):
+        arrays = residuals_SD.copy(), np.full(S, 7, F32), np.full(size[0], 7, np.int32), np.full(size[0], 7, F32)
+        module.accumulate(arrays[0], arrays[1], slots_N, grads, threshold, *arrays[2:])
+        made.append(arrays)
+    for found, expected in zip(*made, strict=True):
+        assert same_bytes(found, expected)
 
 
 @given(sizes, thresholds)
-def test_take_sent_and_hold_are_those_of_the_reference_and_part_the_total(size, threshold):
+def test_send_is_that_of_the_reference_and_parts_the_total(size, threshold):
     residuals_SD, slots_N, grads_ND = drawn(*size)
     rng = np.random.default_rng(size[2])
-    whole_N = rng.random(size[0]) < 0.3
     rows_R = np.flatnonzero(rng.random(size[0]) < 0.7)
-    out, expected = (np.full((len(rows_R), size[1]), 7, F32) for _ in range(2))
-    kernels.take_sent(residuals_SD, slots_N, frozen(grads_ND), threshold, whole_N, rows_R, out)
-    reference.take_sent(residuals_SD, slots_N, grads_ND, threshold, whole_N, rows_R, expected)
-    np.testing.assert_array_equal(out, expected)
+    whole_R = rng.random(len(rows_R)) < 0.3
+    made = []
+    for module, grads in ((kernels, frozen(grads_ND)), (reference, grads_ND)):
+        left_SD, out_RD = residuals_SD.copy(), np.full((len(rows_R), size[1]), 7, F32)
+        module.send(left_SD, slots_N[rows_R], grads, rows_R, whole_R, threshold, out_RD)
+        made.append((left_SD, out_RD))
+    for found, expected in zip(*made, strict=True):
+        assert same_bytes(found, expected)
+    left_SD, out_RD = made[0]
+    here_R = slots_N[rows_R] >= 0
+    slots_H = slots_N[rows_R][here_R]
+    np.testing.assert_array_equal(out_RD[here_R] + left_SD[slots_H], residuals_SD[slots_H])
 
-    total_ND = grads_ND.copy()
-    total_ND[slots_N >= 0] += residuals_SD[slots_N[slots_N >= 0]]
-    here_H = np.flatnonzero(slots_N >= 0)
-    held_SD, expected_SD = residuals_SD.copy(), residuals_SD.copy()
-    kernels.hold(held_SD, slots_N[here_H], frozen(grads_ND), threshold, here_H)
-    reference.hold(expected_SD, slots_N[here_H], grads_ND, threshold, here_H)
-    np.testing.assert_array_equal(held_SD, expected_SD)
-    for k, i in enumerate(rows_R):
-        if slots_N[i] >= 0 and not whole_N[i]:
-            np.testing.assert_array_equal(out[k] + held_SD[slots_N[i]], total_ND[i])
+
+@given(sizes, thresholds)
+def test_hold_is_that_of_the_reference(size, threshold):
+    residuals_SD, slots_N, grads_ND = drawn(*size)
+    rows_H = np.flatnonzero(slots_N >= 0)
+    expected_SD = residuals_SD.copy()
+    kernels.hold(residuals_SD, slots_N[rows_H], frozen(grads_ND), rows_H, threshold)
+    reference.hold(expected_SD, slots_N[rows_H], grads_ND, rows_H, threshold)
+    assert same_bytes(residuals_SD, expected_SD)
 
 
 @pytest.mark.parametrize("module", [kernels, reference])
@@ -71,6 +77,7 @@ def test_a_row_is_zero_only_where_all_of_it_is(module):
     """Squares of 1e-30 are 0 in float32: such a row would be taken for nothing, and lost."""
     grads_ND = np.array([[0, 1e-30, 0], [0, 0, 0], [-0.0, 0, -0.0], [3, 4, 0]], F32)
     picked_N, norms_N = np.empty(4, np.int32), np.empty(4, F32)
-    module.survey(np.zeros((1, 3), F32), np.full(4, -1), grads_ND, F32(np.inf), picked_N, norms_N)
+    arena = np.zeros((1, 3), F32), np.zeros(1, F32)
+    module.accumulate(*arena, np.full(4, -1), grads_ND, F32(np.inf), picked_N, norms_N)
     assert norms_N.tolist() == [module.TINY, 0, 0, 25]
     assert picked_N.tolist() == [0, 0, 0, 0]

@@ -61,7 +61,7 @@ class Sparsifying(RuleBasedStateMachine):
         always_U = rng.random(len(ids_U)) < 0.2 if always else None
         self.true_ID[ids_U] += grads_UD
         selection = self.sparsifier.select(ids_U, grads_UD, always_U)
-        assert self.sparsifier.rows_held <= self.max_rows
+        assert self.sparsifier.nbytes <= self.max_rows * (4 * self.dim + KEY_BYTES)
         selected = selection.selected
         assert (np.diff(selected.rows_R) > 0).all()
         np.testing.assert_array_equal(ids_U[selected.rows_R], selection.ids_R)
@@ -125,7 +125,8 @@ class Sparsifying(RuleBasedStateMachine):
         if hasattr(self, "open"):
             store = self.sparsifier._store
             held = self.held()
-            assert len(held.ids_R) == len(store)
+            assert len(held.ids_R) == self.sparsifier.rows_held <= len(store)
+            assert len(store) == np.count_nonzero(store.norms_S >= 0)
             np.testing.assert_array_equal(store.norms_S[store.find(held.ids_R)], (held.grads_RD**2).sum(axis=1))
             assert (held.grads_RD != 0).any(axis=1).all()
 
