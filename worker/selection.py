@@ -69,7 +69,6 @@ def make_room(store: ResidualStore, slots_U: Slots, norms_U: Rows, stays_U: Flag
         store.release(idle_N)
         excess -= len(idle_N)
     if excess > 0:
-        norms_S[idle_N] = -1
         norms_N = np.concatenate((norms_S, np.where(stays_U, norms_U, np.float32(-1))))
         largest_N = np.argpartition(norms_N, len(norms_N) - excess)[len(norms_N) - excess :]
         others_N = largest_N[largest_N < len(norms_S)]

@@ -106,6 +106,18 @@ def test_over_the_bound_the_largest_are_sent_be_they_of_the_step_or_not(make):
     assert by_id(sparsifier.flush().others) == {2: [1, 0], 3: [5, 1], 4: [2, 0]}
 
 
+def test_places_of_which_nothing_is_held_any_more_are_taken_first(make):
+    """Of rows sent in the step itself, and of those sent before it: nothing is sent for want of room."""
+    sparsifier = make(Threshold(10.0), max_bytes=rows_of(2, 2))
+    select(sparsifier, ids(1, 2), grads([9, 0], [8, 0]))
+    sent = select(sparsifier, ids(1, 3), grads([9, 0], [1, 0]))
+    assert (sent.selected.rows_R.tolist(), by_id(sent.others)) == ([0], {})
+    select(sparsifier, ids(2), grads([9, 0]))
+    sent = select(sparsifier, ids(4), grads([7, 0]))
+    assert (len(sent.selected), by_id(sent.others)) == (0, {})
+    assert by_id(sparsifier.flush().others) == {3: [1, 0], 4: [7, 0]}
+
+
 def test_a_bound_below_one_row_is_refused():
     with pytest.raises(ConfigError, match=r"max_bytes 43 holds no residual of dim 2: one takes 44 bytes"):
         Sparsifier(TopK(), 2, max_bytes=43)
@@ -164,6 +176,9 @@ def test_forgotten_rows_hand_back_what_was_held(make):
     select(sparsifier, ids(1, 2), grads([1, 0], [2, 0]))
     assert by_id(sparsifier.forget(ids(9, 2))) == {2: [2, 0]}
     assert by_id(sparsifier.flush().others) == {1: [1, 0]}
+    select(sparsifier, ids(1, 2), grads([1, 0], [2, 0]))
+    select(sparsifier, ids(1), grads([9, 0]))
+    assert by_id(sparsifier.forget(ids(1, 2))) == {2: [2, 0]}  # all of 1 has been sent
 
 
 @pytest.mark.parametrize("by", ["rows", "elements"])
