@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from worker.dlrm import DLRM
     from worker.embedding import EmbeddingBagCollection, Feature
     from worker.prefetch import Prefetcher
-
     from worker.sparsify import Sparsifier, Threshold, TopK
     from worker.tensor_train import TensorTrainEmbeddingBag
 
