@@ -10,9 +10,21 @@ if TYPE_CHECKING:
     from worker.dlrm import DLRM
     from worker.embedding import EmbeddingBagCollection, Feature
     from worker.prefetch import Prefetcher
+    from worker.sparsify import Sparsifier, Threshold, TopK
     from worker.tensor_train import TensorTrainEmbeddingBag
 
-__all__ = ["DLRM", "Bags", "Batch", "EmbeddingBagCollection", "Feature", "Prefetcher", "TensorTrainEmbeddingBag"]
+__all__ = [
+    "DLRM",
+    "Bags",
+    "Batch",
+    "EmbeddingBagCollection",
+    "Feature",
+    "Prefetcher",
+    "Sparsifier",
+    "TensorTrainEmbeddingBag",
+    "Threshold",
+    "TopK",
+]
 
 _HOMES = {
     "Bags": "worker.data.batch",
@@ -21,7 +33,10 @@ _HOMES = {
     "EmbeddingBagCollection": "worker.embedding",
     "Feature": "worker.embedding",
     "Prefetcher": "worker.prefetch",
+    "Sparsifier": "worker.sparsify",
     "TensorTrainEmbeddingBag": "worker.tensor_train",
+    "Threshold": "worker.sparsify",
+    "TopK": "worker.sparsify",
 }
 
 

@@ -1,0 +1,139 @@
+"""Nothing is lost and nothing doubled: what was applied and what is held is the sum of all true gradients.
+
+Exactly, with gradients that are integers, whatever is selected, always sent, over the bound, flushed, rolled back,
+forgotten, and saved and restored in any order. Against a plain dict.
+"""
+
+from __future__ import annotations
+
+import hypothesis
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+
+from worker.residuals import KEY_BYTES
+from worker.sparsify import Sparsifier, Threshold, TopK
+
+F32 = np.float32
+IDS = 24
+
+bys = st.sampled_from(["rows", "elements"])
+
+
+def configs(by):
+    fixed = st.builds(Threshold, st.sampled_from([0.0, 1.0, 2.5, 7.0, 1e9]), st.just(by))
+    top = st.builds(
+        TopK,
+        density=st.sampled_from([0.01, 0.3, 1.0]),
+        by=st.just(by),
+        reestimate_every=st.integers(1, 4),
+        sample=st.sampled_from([1, 10, 1000]),
+        warm_up=st.sampled_from([0, 5]),
+    )
+    return fixed | top
+
+
+class Sparsifying(RuleBasedStateMachine):
+    sent = Bundle("sent")
+
+    @initialize(by=bys, dim=st.sampled_from([1, 3, 9]), max_rows=st.integers(1, 30), data=st.data())
+    def begin(self, by, dim, max_rows, data):
+        self.by, self.dim, self.max_rows = by, dim, max_rows
+        self.sparsifier = self.made(data)
+        self.true_ID = np.zeros((IDS, dim))
+        self.applied_ID = np.zeros((IDS, dim))
+        self.forgotten_ID = np.zeros((IDS, dim))
+        self.open = []
+
+    def made(self, data):
+        max_bytes = self.max_rows * (4 * self.dim + KEY_BYTES)
+        return Sparsifier(data.draw(configs(self.by)), self.dim, max_bytes=max_bytes, seed=5)
+
+    def opened(self, selection):
+        self.open.append(selection)
+        return selection
+
+    @rule(target=sent, seed=st.integers(0, 2**32), always=st.booleans(), share=st.sampled_from([0, 0.2, 0.8, 1]))
+    def select(self, seed, always, share):
+        rng = np.random.default_rng(seed)
+        ids_U = rng.permutation(IDS)[: rng.binomial(IDS, share)]
+        grads_UD = (rng.integers(-4, 5, (len(ids_U), self.dim)) * rng.integers(0, 3, (len(ids_U), 1))).astype(F32)
+        always_U = rng.random(len(ids_U)) < 0.2 if always else None
+        self.true_ID[ids_U] += grads_UD
+        selection = self.sparsifier.select(ids_U, grads_UD, always_U)
+        assert self.sparsifier.nbytes <= self.max_rows * (4 * self.dim + KEY_BYTES)
+        selected = selection.selected
+        assert (np.diff(selected.rows_R) > 0).all()
+        np.testing.assert_array_equal(ids_U[selected.rows_R], selection.ids_R)
+        assert not np.isin(selection.others.ids_R, ids_U).any()
+        if always:
+            assert np.isin(np.flatnonzero(always_U), selected.rows_R).all()
+            assert not np.isin(self.held().ids_R, ids_U[always_U]).any()
+        return self.opened(selection)
+
+    @rule(target=sent)
+    def flush(self):
+        selection = self.opened(self.sparsifier.flush())
+        assert self.sparsifier.rows_held == 0
+        return selection
+
+    @rule(selection=consumes(sent))
+    def applied(self, selection):
+        if selection in self.open:
+            held = selection.by_id()
+            assert len(np.unique(held.ids_R)) == len(held.ids_R)
+            self.applied_ID[held.ids_R] += held.grads_RD
+            self.sparsifier.commit(selection)
+            self.open.remove(selection)
+
+    @rule(selection=consumes(sent))
+    def refused(self, selection):
+        if selection in self.open:
+            self.sparsifier.rollback(selection)
+            self.open.remove(selection)
+
+    @rule(seed=st.integers(0, 2**32))
+    def forget(self, seed):
+        held = self.sparsifier.forget(np.random.default_rng(seed).permutation(IDS)[:6])
+        self.forgotten_ID[held.ids_R] += held.grads_RD
+
+    @rule(data=st.data())
+    def restart(self, data):
+        """With the state saved when all pushes have ended; thresholds may be others from then on."""
+        for selection in self.open:
+            self.sparsifier.rollback(selection)
+        self.open = []
+        state = self.sparsifier.state_dict()
+        self.sparsifier.close()
+        self.sparsifier = self.made(data)
+        self.sparsifier.load_state_dict(state)
+
+    def held(self):
+        return self.sparsifier._store.all()
+
+    @invariant()
+    def nothing_is_lost(self):
+        if not hasattr(self, "open"):
+            return
+        total_ID = self.applied_ID + self.forgotten_ID
+        for part in [self.held(), *(selection.by_id() for selection in self.open)]:
+            total_ID[part.ids_R] += part.grads_RD
+        np.testing.assert_array_equal(total_ID, self.true_ID)
+
+    @invariant()
+    def norms_are_those_of_what_is_held(self):
+        if hasattr(self, "open"):
+            store = self.sparsifier._store
+            held = self.held()
+            assert len(held.ids_R) == self.sparsifier.rows_held <= len(store)
+            assert len(store) == np.count_nonzero(store.norms_S >= 0)
+            np.testing.assert_array_equal(store.norms_S[store.find(held.ids_R)], (held.grads_RD**2).sum(axis=1))
+            assert (held.grads_RD != 0).any(axis=1).all()
+
+    def teardown(self):
+        if hasattr(self, "sparsifier"):
+            self.sparsifier.close()
+
+
+TestSparsifying = Sparsifying.TestCase
+TestSparsifying.settings = hypothesis.settings(deadline=None, max_examples=40, stateful_step_count=25)

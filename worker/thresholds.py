@@ -1,0 +1,111 @@
+"""From which size on gradients are sent: fixed, or estimated so that a given share of them is.
+
+Sorting 100,000 rows of gradients in every step costs more than it saves. So a threshold is found once, in a sample, and
+is a plain comparison for the steps that follow (Gupta et al., "Training Recommender Systems at Scale", KDD 2021:
+dynamic communication thresholding). Between two estimates the share sent moves with the gradients, and with the
+residuals, which build up for about 1 / density steps; so where it has moved far the next estimate comes sooner. Error
+feedback bounds what a wrong threshold may do: what is held back too long grows until it passes any.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ps.errors import ConfigError
+
+By = Literal["rows", "elements"]
+Rows = npt.NDArray[np.float32]
+
+SMALLEST = np.finfo(np.float32).tiny
+"""The least threshold that is estimated for a density below 1: zeros are never selected by it."""
+DRIFT = 1.25
+"""By what factor the share sent may be off until the threshold is estimated sooner."""
+SOONER = 8
+"""By what factor sooner: so even gradients that fit no threshold, all alike, are not sampled in every step."""
+ESTIMATE_AGAIN = 0.9
+"""In the warm-up: when the density has fallen to this share of the one that the threshold was estimated for."""
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Send about this share of the gradients, the largest.
+
+    The threshold is estimated from a sample every `reestimate_every` steps; at the very beginning, while residuals
+    build up, after 1, 2, 4, 8, ... steps; after an eighth of the steps where the share sent since the last estimate is
+    DRIFT times the density or more, or the inverse of it or less. Gradients of equal size are selected together, so
+    more are sent where many are alike.
+
+    Warm-up: in step t < `warm_up` the density is density ** (t / warm_up): from 1 it falls exponentially (Lin et al.,
+    "Deep Gradient Compression", ICLR 2018, section 3.3, there once an epoch and here step by step).
+    """
+
+    density: float = 0.05
+    """Share of the rows, or of their elements, in (0, 1]. Rows that must be sent anyway are not counted."""
+    by: By = "rows"
+    """rows: by the norm of a row's gradient. elements: by the absolute value of each element of it."""
+    reestimate_every: int = 100
+    """Steps between two estimates of the threshold."""
+    sample: int = 32_768
+    """Rows or elements looked at for an estimate. At density d the share sent is off by about 1 / sqrt(d * sample)."""
+    warm_up: int = 0
+    """Steps until the density is reached."""
+
+    def __post_init__(self) -> None:
+        _check_number("TopK.density", self.density, "a share above 0 and at most 1", lambda d: 0 < d <= 1)
+        _check_by("TopK", self.by)
+        _check_whole("TopK.reestimate_every", self.reestimate_every, 1)
+        _check_whole("TopK.sample", self.sample, 1)
+        _check_whole("TopK.warm_up", self.warm_up, 0)
+
+    def density_at(self, step: int) -> float:
+        """The share to send in step 0, 1, 2, ..."""
+        return self.density if step >= self.warm_up else float(self.density ** (step / self.warm_up))
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Send every gradient of this size or more: rows of that norm, or elements of that absolute value. 0: all."""
+
+    value: float
+    by: By = "rows"
+
+    def __post_init__(self) -> None:
+        _check_number("Threshold.value", self.value, "a number from 0 to 1e18", lambda v: 0 <= v <= 1e18)
+        _check_by("Threshold", self.by)
+
+
+Sparsify = TopK | Threshold
+
+
+def measured(value: float, by: By) -> np.float32:
+    """A size as gradients are compared by it: squared norms of rows, absolute values of elements."""
+    size = np.float32(value * value if by == "rows" else value)
+    return size if value == 0 else max(size, SMALLEST)
+
+
+def kth_largest(sizes_N: Rows, density: float) -> np.float32:
+    """The threshold that so large a share of these sizes, one or more, reaches: 0 at density 1, else above 0."""
+    if density >= 1:
+        return np.float32(0)
+    k = max(1, round(density * len(sizes_N)))
+    return max(np.float32(np.partition(sizes_N, len(sizes_N) - k)[len(sizes_N) - k]), SMALLEST)
+
+
+def _check_number(name: str, value: Any, wanted: str, fits: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not fits(value):
+        raise ConfigError(f"{name}: {value!r} is not {wanted}")
+
+
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name}: {value!r} is not a whole number from {least} on")
+
+
+def _check_by(name: str, by: Any) -> None:
+    if by not in ("rows", "elements"):
+        raise ConfigError(f"{name}.by: {by!r}: choose 'rows' or 'elements'")
