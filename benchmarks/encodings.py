@@ -8,7 +8,8 @@ from benchmarks.data import Ids, generator, gradients
 from benchmarks.measure import Contender, Report, Rounds, Sizes, interleave
 from ps.kernels import warm_up
 from ps.v1 import embedding_pb2 as pb
-from ps.wire.encodings import ENCODINGS, Layout, Selected, decode, encode
+from ps.wire.encodings import ENCODINGS, Layout, decode, encode
+from ps.wire.selected import Selected
 from ps.wire.sorted_ids import decode_sorted_ids, encode_sorted_ids
 
 DENSITIES = (0.01, 0.05, 0.2, 1.0)

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
         TableNotFound,
         Unavailable,
     )
-    from ps.wire.encodings import Selected
+    from ps.wire.selected import Selected
 
 __version__ = "0.1.0"
 
@@ -114,7 +114,7 @@ _HOMES = {
     "ps.client.evict": ("Evicted",),
     "ps.client.step": ("Step",),
     "ps.cluster.launch": ("Service", "launch"),
-    "ps.wire.encodings": ("Selected",),
+    "ps.wire.selected": ("Selected",),
     "ps.config": (
         *("FTRL", "SGD", "Adagrad", "Adam", "RowwiseAdagrad", "Constant", "Normal", "Uniform"),
         *("Importance", "Always", "CountThreshold", "Probability"),

@@ -24,8 +24,8 @@ from ps.kernels.rows import all_finite, take
 from ps.kernels.unique import has_duplicates, segment_sum, unique
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec
-from ps.wire.encodings import Selected
 from ps.wire.routing import Routing, Split, split_by_shard
+from ps.wire.selected import Selected
 
 Rows = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.uint32]

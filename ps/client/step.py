@@ -14,7 +14,7 @@ from ps.client.bound import UNKNOWN_VERSIONS, Handle, Versions
 from ps.client.retry import Deadline
 from ps.client.write import Write
 from ps.errors import DeadlineExceeded, LengthMismatch
-from ps.wire.encodings import Selected
+from ps.wire.selected import Selected
 
 if TYPE_CHECKING:
     from ps.client.client import Client

@@ -18,7 +18,7 @@ from ps.client.write import Write
 from ps.errors import StaleRouting
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec, encodings, methods
-from ps.wire.encodings import Selected
+from ps.wire.selected import Selected
 
 T = TypeVar("T")
 Flags = npt.NDArray[np.bool_]
@@ -198,7 +198,7 @@ def _block(
     if not isinstance(part, Selected):
         return part[table.split.of(shard)]
     selected = table.selected_of(shard, part)
-    shape.encoding = pb.Encoding.ValueType(encodings.cheapest(selected, dtype, shape.rows))
+    shape.encoding = encodings.cheapest(selected, dtype, shape.rows)
     block = encodings.encode(selected, shape.encoding, shape.rows)
     shape.block_bytes = len(block)
     return block

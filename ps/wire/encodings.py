@@ -22,8 +22,8 @@ A decoder allocates at most 64 times what it was given.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ from ps.kernels import packing
 from ps.v1 import embedding_pb2 as pb
 from ps.wire.block import Block, Words, bits_bytes, blank_words, bytes_of, padded
 from ps.wire.codec import Bytes
+from ps.wire.selected import Selected
 from ps.wire.values import Ends, Fp16, Fp32, Int8, Numbers
 
 Positions = npt.NDArray[np.int64]
@@ -54,7 +55,7 @@ class Layout(Enum):
 NUMBERS: dict[str, Numbers] = {"fp32": Fp32(), "fp16": Fp16(), "int8": Int8()}
 """By precision."""
 
-ENCODINGS: dict[int, tuple[Layout, str]] = {
+ENCODINGS: dict[pb.Encoding, tuple[Layout, str]] = {
     pb.ENCODING_FP32: (Layout.DENSE, "fp32"),
     pb.ENCODING_FP16: (Layout.DENSE, "fp16"),
     pb.ENCODING_INT8: (Layout.DENSE, "int8"),
@@ -69,18 +70,6 @@ ENCODINGS: dict[int, tuple[Layout, str]] = {
 
 if set(ENCODINGS) != set(pb.Encoding.values()) - {pb.ENCODING_UNSPECIFIED}:
     raise ImportError("ps.wire.encodings does not know every Encoding of the proto file")  # a build mistake
-
-
-@dataclass(frozen=True)
-class Selected:
-    """What is sent of the rows (or their gradients) of one table."""
-
-    rows_R: Positions | None
-    """int64 [R]: which of the n rows, ascending; None: all."""
-    grads_RD: Rows
-    """float32 [R, D]: theirs."""
-    elements: bool = False
-    """Whether single elements were selected; then zeros are not sent."""
 
 
 def encode(selected: Selected, encoding: int, n_rows: int) -> memoryview:
@@ -155,7 +144,7 @@ def encoded_bytes(encoding: int, n_rows: int, dim: int, rows: int | None = None,
     return size
 
 
-def cheapest(selected: Selected, precision: str, n_rows: int) -> int:
+def cheapest(selected: Selected, precision: str, n_rows: int) -> pb.Encoding:
     """The encoding of the fewest bytes that is at least as precise as "fp32", "fp16" or "int8" (whose scale does not
     pay for rows of one or two elements: those stay fp32). Raises DtypeMismatch."""
     if precision not in NUMBERS:
@@ -170,7 +159,7 @@ def cheapest(selected: Selected, precision: str, n_rows: int) -> int:
 
 def _known(encoding: int) -> tuple[Layout, str]:
     try:
-        return ENCODINGS[encoding]
+        return ENCODINGS[cast(pb.Encoding, encoding)]
     except KeyError:
         raise DtypeMismatch(f"wire encoding {encoding}: this version knows {sorted(ENCODINGS)}") from None
 

@@ -12,16 +12,16 @@ import numpy.typing as npt
 class Selected:
     """Of gradients grads_UD float32 [U, D], in the order of the step's unique ids: rows, or elements of rows.
 
-    A row that is not in `rows_R` is not sent and its id sees no push. One that is in it is pushed, even where all its
-    elements are 0: so a new id comes to have a row.
+    An id that is not in it is used by the push and not updated; it gets no row. One that is in it is updated, even
+    where all its elements are 0: so a new id comes to have a row.
     """
 
-    rows_R: npt.NDArray[np.int64]
-    """Positions in [0, U) of the rows that are sent at all, ascending."""
+    rows_R: npt.NDArray[np.int64] | None
+    """Positions in [0, U) of the rows that are sent at all, ascending; None: all."""
     grads_RD: npt.NDArray[np.float32]
     """Their gradients; elements not selected are 0."""
-    elements: bool
-    """Whether single elements were selected: then zeros in `grads_RD` need not be sent."""
+    elements: bool = False
+    """Whether single elements were selected: then zeros in `grads_RD` are not sent."""
 
     def __len__(self) -> int:
-        return len(self.rows_R)
+        return len(self.grads_RD)

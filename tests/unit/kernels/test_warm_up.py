@@ -35,6 +35,7 @@ from ps.tensor_train.fold import fold
 from ps.tensor_train.initial import initial_cores
 from ps.tensor_train.shape import tt_shape
 from ps.wire import encodings
+from ps.wire.selected import Selected
 from ps.wire.sorted_ids import decode_sorted_ids, encode_sorted_ids
 
 from .strategies import frozen
@@ -108,7 +109,7 @@ def send_and_receive(wire):
     decode_sorted_ids(encode_sorted_ids(wire(np.arange(300) ** 2)))
     for encoding, (layout, precision) in encodings.ENCODINGS.items():
         rows_R = None if layout is encodings.Layout.DENSE else wire(np.arange(5))
-        selected = encodings.Selected(rows_R, wire(np.ones((5, 4), F32)), elements=True)
+        selected = Selected(rows_R, wire(np.ones((5, 4), F32)), elements=True)
         block = encodings.encode(selected, encoding, 5)
         for received in (block, bytes(block), bytearray(block)):
             encodings.decode(received, encoding, 5, 4)

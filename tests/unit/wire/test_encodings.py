@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from ps.errors import DimensionMismatch, DtypeMismatch, InvalidArgument, LengthMismatch, NonFiniteGradient
 from ps.v1 import embedding_pb2 as pb
-from ps.wire.encodings import ENCODINGS, Layout, Selected, cheapest, decode, encode, encoded_bytes
+from ps.wire.encodings import ENCODINGS, Layout, cheapest, decode, encode, encoded_bytes
+from ps.wire.selected import Selected
 
 F32 = np.float32
 ALL = sorted(ENCODINGS)
