@@ -1,0 +1,53 @@
+"""A layer's hard threshold: estimated from time to time, compared with in between.
+
+Estimating is a selection (O(n), from at most `sample_size` elements), comparing is one pass without any order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from worker.dense.config import DenseConfig, LayerConfig
+
+_SCATTER = 2_654_435_761  # Knuth's multiplier, a prime: positions that no row width divides
+
+
+@dataclass
+class Threshold:
+    """Value None: not estimated yet."""
+
+    value: float | None = None
+    at_step: int = 0
+    estimates: int = 0
+
+    def select(self, grads_n: torch.Tensor, layer: LayerConfig, config: DenseConfig, step: int) -> torch.Tensor:
+        """float32 [n] -> bool [n], what to send. Never a zero, but NaN: it reaches all ranks, as without the hook."""
+        magnitudes_n = grads_n.abs()
+        if self.value is None or step - self.at_step >= config.reestimate_every:
+            return self._estimate(magnitudes_n, layer, config, step)
+        chosen_n = _above(magnitudes_n, self.value)
+        if int(chosen_n.sum()) > config.max_overshoot * layer.elements(len(grads_n)):
+            return self._estimate(magnitudes_n, layer, config, step)
+        return chosen_n
+
+    def _estimate(self, magnitudes_n: torch.Tensor, layer: LayerConfig, config: DenseConfig, step: int) -> torch.Tensor:
+        sample_m = _sample(magnitudes_n, config.sample_size, step)
+        below = len(sample_m) - layer.elements(len(sample_m))
+        self.value, self.at_step = float(sample_m.kthvalue(below + 1).values), step
+        self.estimates += 1
+        return _above(magnitudes_n, self.value)
+
+
+def _above(magnitudes_n: torch.Tensor, threshold: float) -> torch.Tensor:
+    return ~(magnitudes_n < threshold) & (magnitudes_n != 0)  # NaN is not below
+
+
+def _sample(magnitudes_n: torch.Tensor, size: int, step: int) -> torch.Tensor:
+    """The same positions for the same step, so that a restored trainer goes on as it would have."""
+    n = len(magnitudes_n)
+    if n <= size:
+        return magnitudes_n
+    places_m = torch.arange(size, device=magnitudes_n.device)
+    return magnitudes_n[(places_m * _SCATTER + step) % n]
