@@ -119,6 +119,8 @@ def _gaps(gaps_k: torch.Tensor, where: int) -> torch.Tensor:
 
 
 def _pack_values(values_k: torch.Tensor, kind: ValueKind) -> tuple[int, torch.Tensor]:
+    if not len(values_k):  # may have stride 0, which cannot be viewed as bytes
+        return 0, values_k.new_empty(0, dtype=torch.uint8)
     if kind == "fp32":
         return 0, values_k.contiguous().view(torch.uint8)
     finite = values_k[values_k.isfinite()]
