@@ -1,7 +1,7 @@
 """One rank's side of a step: which gradients go out now, and what is held back. It knows nothing of DDP or processes.
 
     gradient + residual --whole layer?--> all-reduce buffer, residual 0
-                        `--not due?-----> residual, gradient 0
+                        `--not due?-----> residual
                         `--threshold----> payload, residual = what is not in it (fp16's rounding too)
 
 So for each element: sum of what was sent + residual = sum of the gradients. The subtraction rounds nothing (what is
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -30,8 +31,8 @@ class Layer:
     """One parameter's setting and state."""
 
     setting: LayerConfig
-    residual_n: torch.Tensor | None
-    """float32 [n], held back; None without error feedback."""
+    pending_n: torch.Tensor
+    """float32 [n], a part of one buffer: gradient + residual within a step, the residual between steps."""
     threshold: Threshold = field(default_factory=Threshold)
 
 
@@ -54,29 +55,28 @@ class Compressor:
         """parameters: by name, in the model's order. Raises `ConfigError` for a pattern that names none of them."""
         self.config, self.step = config, 0
         settings = config.of_layers(list(parameters))
-        self.layers = {
-            name: Layer(settings[name], parameter.new_zeros(parameter.numel()) if config.error_feedback else None)
-            for name, parameter in parameters.items()
-        }
+        sizes = [parameter.numel() for parameter in parameters.values()]
+        device = next(iter(parameters.values())).device
+        # Memory that is taken anew for every pass costs more than the pass: pages come in one by one.
+        pending = torch.zeros(sum(sizes), device=device).split(sizes)
+        self._scratch = torch.empty(max(sizes), device=device)
+        self.layers = {name: Layer(settings[name], part) for name, part in zip(parameters, pending, strict=True)}
 
     def start(self, grads: Mapping[str, torch.Tensor]) -> Outgoing:
-        """grads: float32 [n] by name, which are overwritten: `finish` puts the mean there."""
+        """grads: float32 [n] by name."""
         whole, selected = [], []
+        warm_up = self.step < self.config.warm_up_steps
         for name, layer in self.layers.items():
-            if layer.residual_n is not None:
-                grads[name].add_(layer.residual_n)
-            if self.step >= self.config.warm_up_steps and (self.step + 1) % layer.setting.every:
-                self._hold(layer, grads[name])
-            elif self.step < self.config.warm_up_steps or layer.setting.density == 1:
-                whole.append(name)
+            if self.config.error_feedback:
+                layer.pending_n.add_(grads[name])
             else:
-                selected.append(name)
-        packed = self._select(selected, grads) if selected else None
-        empty = torch.empty(0, device=next(iter(grads.values())).device)
-        buffer = torch.cat([grads[name] for name in whole]) if whole else empty
-        for layer in (self.layers[name] for name in whole):
-            if layer.residual_n is not None:
-                layer.residual_n.zero_()
+                layer.pending_n.copy_(grads[name])
+            if warm_up or (self.step + 1) % layer.setting.every == 0:
+                (whole if warm_up or layer.setting.density == 1 else selected).append(name)
+        buffer = torch.cat([self.layers[name].pending_n for name in whole] or [self._scratch[:0]])
+        for name in whole:
+            self.layers[name].pending_n.zero_()
+        packed = self._select([self.layers[name] for name in selected]) if selected else None
         self.step += 1
         return Outgoing(whole, buffer, selected, packed)
 
@@ -92,22 +92,26 @@ class Compressor:
 
         Every rank adds the same numbers in the same order, so all have the same bits.
         """
+        for name in grads.keys() - set(outgoing.whole) - set(outgoing.selected):
+            grads[name].zero_()
         _split(whole_sum / ranks, outgoing.whole, grads)
         if outgoing.selected:
             total_n = whole_sum.new_zeros(sum(grads[name].numel() for name in outgoing.selected))
             for payload in payloads:
                 positions_k, values_k = unpack(payload, len(total_n), self.config.values)
                 total_n[positions_k] += values_k  # no position twice in one payload
-            _split(total_n / ranks, outgoing.selected, grads)
+            _split(total_n.div_(ranks), outgoing.selected, grads)
+
+    def residuals(self) -> dict[str, torch.Tensor]:
+        """What is held back, between steps: the state itself, float32 [n] by name. Empty without error feedback."""
+        return {name: layer.pending_n for name, layer in self.layers.items() if self.config.error_feedback}
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors (copies) and numbers only: `torch.load(weights_only=True)` reads it."""
         return {
             "format": FORMAT,
             "step": self.step,
-            "residuals": {
-                name: layer.residual_n.clone() for name, layer in self.layers.items() if layer.residual_n is not None
-            },
+            "residuals": {name: residual_n.clone() for name, residual_n in self.residuals().items()},
             "thresholds": {name: dict(vars(layer.threshold)) for name, layer in self.layers.items()},
         }
 
@@ -119,46 +123,38 @@ class Compressor:
         if set(state["thresholds"]) != set(self.layers):
             differing = sorted(set(state["thresholds"]) ^ set(self.layers))
             raise InvalidArgument(f"the state and the model differ in the parameters {differing}")
-        feedback = {name: layer.residual_n for name, layer in self.layers.items() if layer.residual_n is not None}
-        residuals = state["residuals"]
-        if set(residuals) != set(feedback):
+        mine, residuals = self.residuals(), state["residuals"]
+        if set(residuals) != set(mine):
             raise InvalidArgument("the state was saved with another error_feedback than this config's: use the same")
-        for name, residual_n in feedback.items():
+        for name, residual_n in mine.items():
             if residuals[name].shape != residual_n.shape:
                 raise LengthMismatch(
                     f"{name}: {residuals[name].numel()} residuals in the state for {residual_n.numel()} elements"
                 )
-        for name, residual_n in feedback.items():
+        for name, residual_n in mine.items():
             residual_n.copy_(residuals[name])
         for name, layer in self.layers.items():
             layer.threshold = Threshold(**state["thresholds"][name])
         self.step = int(state["step"])
 
-    def _hold(self, layer: Layer, grads_n: torch.Tensor) -> None:
-        assert layer.residual_n is not None, "DenseConfig refuses relaxed layers without error feedback"
-        layer.residual_n.copy_(grads_n)
-        grads_n.zero_()
-
-    def _select(self, names: Sequence[str], grads: Mapping[str, torch.Tensor]) -> Packed:
-        layers = [self.layers[name] for name in names]
-        masks = [
-            layer.threshold.select(grads[name], layer.setting, self.config, self.step)
-            for name, layer in zip(names, layers, strict=True)
-        ]
-        grads_n = torch.cat([grads[name] for name in names])
-        positions_k = torch.cat(masks).nonzero().squeeze(1)
-        packed = pack(positions_k, grads_n[positions_k], len(grads_n), self.config.values)
-        if self.config.error_feedback:
-            grads_n[positions_k] -= packed.values_k
-            _split(grads_n, names, {name: layer.residual_n for name, layer in self.layers.items()})
+    def _select(self, layers: Sequence[Layer]) -> Packed:
+        """Takes from each layer what lies above its threshold."""
+        positions, values = [], []
+        for layer in layers:
+            positions.append(
+                layer.threshold.select(layer.pending_n, self._scratch, layer.setting, self.config, self.step)
+            )
+            values.append(layer.pending_n[positions[-1]])
+        starts = [0, *accumulate(len(layer.pending_n) for layer in layers)]
+        placed = torch.cat([part_k + start for part_k, start in zip(positions, starts, strict=False)])
+        packed = pack(placed, torch.cat(values), starts[-1], self.config.values)
+        sent = packed.values_k.split([len(part_k) for part_k in positions])
+        for layer, part_k, sent_k, values_k in zip(layers, positions, sent, values, strict=True):
+            layer.pending_n[part_k] = values_k - sent_k
         return packed
 
 
-def _split(flat: torch.Tensor, names: Sequence[str], into: Mapping[str, torch.Tensor | None]) -> None:
+def _split(flat: torch.Tensor, names: Sequence[str], into: Mapping[str, torch.Tensor]) -> None:
     """Copies consecutive parts of flat into the named tensors."""
-    start = 0
-    for name in names:
-        target = into[name]
-        assert target is not None
-        target.copy_(flat[start : start + target.numel()])
-        start += target.numel()
+    for name, part_n in zip(names, flat.split([into[name].numel() for name in names]), strict=True):
+        into[name].copy_(part_n)

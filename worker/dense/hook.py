@@ -75,13 +75,13 @@ class DctHook:
 
         Every rank calls it, between steps: at the end of training, or before the number of ranks changes.
         """
-        for name, layer in self._compressor.layers.items():
-            parameter = self._parameters[name]
+        held = self._compressor.residuals()
+        for name, parameter in self._parameters.items():
             parameter.grad = torch.zeros_like(parameter)
-            if layer.residual_n is not None:
-                dist.all_reduce(layer.residual_n, group=self._group)
-                parameter.grad += (layer.residual_n / self._ranks).view_as(parameter)
-                layer.residual_n.zero_()
+            if name in held:
+                dist.all_reduce(held[name], group=self._group)
+                parameter.grad += (held[name] / self._ranks).view_as(parameter)
+                held[name].zero_()
 
     def state_dict(self) -> dict[str, Any]:
         """This rank's residuals, thresholds, step and counters; each rank saves its own."""

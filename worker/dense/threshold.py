@@ -12,6 +12,7 @@ import torch
 from worker.dense.config import DenseConfig, LayerConfig
 
 _SCATTER = 2_654_435_761  # Knuth's multiplier, a prime: positions that no row width divides
+_SMALLEST = torch.finfo(torch.float32).smallest_normal
 
 
 @dataclass
@@ -22,26 +23,32 @@ class Threshold:
     at_step: int = 0
     estimates: int = 0
 
-    def select(self, grads_n: torch.Tensor, layer: LayerConfig, config: DenseConfig, step: int) -> torch.Tensor:
-        """float32 [n] -> bool [n], what to send. Never a zero, but NaN: it reaches all ranks, as without the hook."""
-        magnitudes_n = grads_n.abs()
-        if self.value is None or step - self.at_step >= config.reestimate_every:
-            return self._estimate(magnitudes_n, layer, config, step)
-        chosen_n = _above(magnitudes_n, self.value)
-        if int(chosen_n.sum()) > config.max_overshoot * layer.elements(len(grads_n)):
-            return self._estimate(magnitudes_n, layer, config, step)
-        return chosen_n
+    def select(
+        self, grads_n: torch.Tensor, scratch: torch.Tensor, layer: LayerConfig, config: DenseConfig, step: int
+    ) -> torch.Tensor:
+        """float32 [n] -> int64 [k], which to send, ascending. scratch: float32 [n or more], overwritten.
 
-    def _estimate(self, magnitudes_n: torch.Tensor, layer: LayerConfig, config: DenseConfig, step: int) -> torch.Tensor:
+        Zeros (and what is below 1.2e-38) are never sent. NaN is: it reaches all ranks, as without the hook.
+        """
+        magnitudes_n = torch.abs(grads_n, out=scratch[: len(grads_n)])
+        if self.value is None or step - self.at_step >= config.reestimate_every:
+            self.value = self._estimate(magnitudes_n, layer, config, step)
+        chosen_k = _not_below(magnitudes_n, self.value)
+        if len(chosen_k) <= config.max_overshoot * layer.elements(len(grads_n)) or self.at_step == step:
+            return chosen_k
+        self.value = self._estimate(magnitudes_n, layer, config, step)
+        return _not_below(magnitudes_n, self.value)
+
+    def _estimate(self, magnitudes_n: torch.Tensor, layer: LayerConfig, config: DenseConfig, step: int) -> float:
         sample_m = _sample(magnitudes_n, config.sample_size, step)
         below = len(sample_m) - layer.elements(len(sample_m))
-        self.value, self.at_step = float(sample_m.kthvalue(below + 1).values), step
+        self.at_step = step
         self.estimates += 1
-        return _above(magnitudes_n, self.value)
+        return max(float(sample_m.kthvalue(below + 1).values), _SMALLEST)
 
 
-def _above(magnitudes_n: torch.Tensor, threshold: float) -> torch.Tensor:
-    return ~(magnitudes_n < threshold) & (magnitudes_n != 0)  # NaN is not below
+def _not_below(magnitudes_n: torch.Tensor, threshold: float) -> torch.Tensor:
+    return (magnitudes_n < threshold).logical_not_().nonzero().squeeze(1)  # NaN is not below
 
 
 def _sample(magnitudes_n: torch.Tensor, size: int, step: int) -> torch.Tensor:

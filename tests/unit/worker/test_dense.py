@@ -50,8 +50,7 @@ class Ranks:
         self.ranks[index].load_state_dict(torch.load(file, weights_only=True))
 
     def residual(self, name: str) -> torch.Tensor:
-        held = [rank.layers[name].residual_n for rank in self.ranks]
-        return sum(part for part in held if part is not None)  # type: ignore[return-value]
+        return torch.stack([rank.residuals()[name] for rank in self.ranks]).sum(0)
 
 
 def gradients(rng: np.random.Generator, high: int) -> dict[str, torch.Tensor]:
@@ -181,22 +180,26 @@ def test_foreign_bytes_are_refused_or_lie_inside(data: bytes, n: int, kind: Any)
 
 def test_a_threshold_holds_until_its_time_or_until_too_much_lies_above() -> None:
     config, layer = DenseConfig(density=0.1, reestimate_every=4, max_overshoot=2.0), LayerConfig(0.1)
-    threshold, grads = Threshold(), torch.arange(1.0, 101.0)
-    chosen = [int(threshold.select(grads * factor, layer, config, step).sum()) for step, factor in enumerate([1, 1.1])]
-    assert (chosen, threshold.value, threshold.estimates) == ([10, 18], 91.0, 1)
-    assert threshold.select(2 * grads, layer, config, 2).sum() == 10, "55 would be above: estimated anew at once"
+    threshold, scratch, grads = Threshold(), torch.empty(100), torch.arange(1.0, 101.0)
+
+    def chosen(factor: float, step: int) -> int:
+        return len(threshold.select(factor * grads, scratch, layer, config, step))
+
+    assert ([chosen(1, 0), chosen(1.1, 1)], threshold.value, threshold.estimates) == ([10, 18], 91.0, 1)
+    assert chosen(2, 2) == 10, "55 would be above: estimated anew at once"
     assert (threshold.value, threshold.at_step) == (182.0, 2)
-    assert threshold.select(grads, layer, config, 5).sum() == 0
-    assert threshold.select(grads, layer, config, 6).sum() == 10, "its time is over"
-    assert threshold.select(torch.zeros(100), layer, config, 10).sum() == 0, "zeros are never sent"
+    assert chosen(1, 5) == 0
+    assert chosen(1, 6) == 10, "its time is over"
+    assert chosen(0, 10) == 0, "zeros are never sent"
+    assert chosen(0, 11) == 0
 
 
 def test_a_sample_is_as_good_as_all_and_nan_is_sent() -> None:
     grads = torch.from_numpy(np.random.default_rng(2).standard_normal(1 << 20).astype(np.float32))
     grads[12345] = float("nan")
-    chosen = Threshold().select(grads, LayerConfig(0.01), DenseConfig(), 0)
-    assert chosen[12345]
-    assert int(chosen.sum()) == pytest.approx(0.01 * len(grads), rel=0.12), "3 sigma of 655 of 65,536"
+    chosen = Threshold().select(grads, torch.empty_like(grads), LayerConfig(0.01), DenseConfig(), 0)
+    assert 12345 in chosen
+    assert len(chosen) == pytest.approx(0.01 * len(grads), rel=0.12), "3 sigma of 655 of 65,536"
 
 
 def test_the_arithmetic_of_a_hundred_times() -> None:
