@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ import torch
 from ps.errors import InvalidArgument, LengthMismatch
 from worker.dense.config import DenseConfig, LayerConfig
 from worker.dense.payload import Packed, pack, unpack
-from worker.dense.threshold import Threshold
+from worker.dense.threshold import Scratch, Threshold
 
 FORMAT = 1
 
@@ -57,9 +57,8 @@ class Compressor:
         settings = config.of_layers(list(parameters))
         sizes = [parameter.numel() for parameter in parameters.values()]
         device = next(iter(parameters.values())).device
-        # Memory that is taken anew for every pass costs more than the pass: pages come in one by one.
         pending = torch.zeros(sum(sizes), device=device).split(sizes)
-        self._scratch = torch.empty(max(sizes), device=device)
+        self._scratch = Scratch(max(sizes), device)
         self.layers = {name: Layer(settings[name], part) for name, part in zip(parameters, pending, strict=True)}
 
     def start(self, grads: Mapping[str, torch.Tensor]) -> Outgoing:
@@ -73,7 +72,7 @@ class Compressor:
                 layer.pending_n.copy_(grads[name])
             if warm_up or (self.step + 1) % layer.setting.every == 0:
                 (whole if warm_up or layer.setting.density == 1 else selected).append(name)
-        buffer = torch.cat([self.layers[name].pending_n for name in whole] or [self._scratch[:0]])
+        buffer = torch.cat([self.layers[name].pending_n for name in whole] or [self._scratch.floats[:0]])
         for name in whole:
             self.layers[name].pending_n.zero_()
         packed = self._select([self.layers[name] for name in selected]) if selected else None
@@ -92,15 +91,16 @@ class Compressor:
 
         Every rank adds the same numbers in the same order, so all have the same bits.
         """
-        for name in grads.keys() - set(outgoing.whole) - set(outgoing.selected):
-            grads[name].zero_()
         _split(whole_sum / ranks, outgoing.whole, grads)
-        if outgoing.selected:
-            total_n = whole_sum.new_zeros(sum(grads[name].numel() for name in outgoing.selected))
-            for payload in payloads:
-                positions_k, values_k = unpack(payload, len(total_n), self.config.values)
-                total_n[positions_k] += values_k  # no position twice in one payload
-            _split(total_n.div_(ranks), outgoing.selected, grads)
+        for name in grads.keys() - set(outgoing.whole):
+            grads[name].zero_()
+        starts = [0, *accumulate(grads[name].numel() for name in outgoing.selected)]
+        for payload in payloads:
+            positions_k, values_k = unpack(payload, starts[-1], self.config.values)
+            bounds = torch.searchsorted(positions_k, positions_k.new_tensor(starts)).tolist()
+            for name, start, (begin, end) in zip(outgoing.selected, starts, pairwise(bounds), strict=False):
+                # A payload has no position twice, so this adds all.
+                grads[name][positions_k[begin:end] - start] += values_k[begin:end] / ranks
 
     def residuals(self) -> dict[str, torch.Tensor]:
         """What is held back, between steps: the state itself, float32 [n] by name. Empty without error feedback."""

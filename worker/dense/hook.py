@@ -36,7 +36,7 @@ class DctHook:
     """
 
     def __init__(self, model: DistributedDataParallel, config: DenseConfig) -> None:
-        self._parameters = {name: p for name, p in model.module.named_parameters() if p.requires_grad}
+        self._parameters = {name: p for name, p in _parameters(model)}
         self._group = model.process_group
         error = _unserved(model, self._parameters)
         agree(
@@ -150,6 +150,12 @@ def register(model: DistributedDataParallel, config: DenseConfig | None = None) 
     # DDP would compare a function's annotations as objects; a lambda has none.
     model.register_comm_hook(hook, lambda state, bucket: state.on_bucket(bucket))
     return hook
+
+
+def _parameters(model: DistributedDataParallel) -> list[tuple[str, torch.nn.Parameter]]:
+    """Those whose gradients DDP exchanges."""
+    ignored = model.parameters_to_ignore
+    return [(name, p) for name, p in model.module.named_parameters() if p.requires_grad and name not in ignored]
 
 
 def _unserved(model: DistributedDataParallel, parameters: Mapping[str, torch.nn.Parameter]) -> InvalidArgument | None:

@@ -1,4 +1,4 @@
-"""The dense part's compression in one process: bytes, thresholds, no gradient lost. With DDP: test_dense_ddp.py."""
+"""The dense part's compression in one process: thresholds, no gradient lost. With DDP: test_dense_ddp.py."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from ps.errors import ConfigError, InvalidArgument, LengthMismatch
 from worker.dense import DenseConfig, DenseStats, LayerConfig
 from worker.dense.compressor import Compressor
-from worker.dense.payload import ALL, BITMAP, GAPS8, GAPS16, HEADER_BYTES, pack, unpack
-from worker.dense.threshold import Threshold
+from worker.dense.threshold import Scratch, Threshold
 
 SIZES = {"bottom.weight": 37, "bottom.bias": 1, "top.weight": 20, "top.bias": 5}
 
@@ -128,59 +127,9 @@ def test_each_layer_goes_by_its_own_setting() -> None:
             assert not mean["top.bias"].any()
 
 
-@given(
-    n=st.integers(1, 3000),
-    density=st.sampled_from([0.0, 0.0005, 0.01, 0.1, 0.5, 1.0]),
-    kind=st.sampled_from(["fp32", "fp16"]),
-    scale=st.sampled_from([1e-30, 1e-6, 1.0, 1e30]),
-    seed=st.integers(0, 2**31),
-)
-def test_what_is_packed_is_what_is_read(n: int, density: float, kind: Any, scale: float, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    positions = torch.from_numpy(np.flatnonzero(rng.random(n) < density))
-    values = torch.from_numpy((scale * rng.standard_normal(len(positions))).astype(np.float32))
-    packed = pack(positions, values, n, kind)
-    read_positions, read_values = unpack(packed.payload, n, kind)
-    assert torch.equal(read_positions, positions)
-    assert torch.equal(read_values, packed.values_k)
-    assert len(packed.payload) == HEADER_BYTES + packed.position_bytes + packed.value_bytes
-    assert packed.value_bytes == len(values) * (4 if kind == "fp32" else 2)
-    assert packed.position_bytes <= (n + 7) // 8
-    if kind == "fp32":
-        assert torch.equal(read_values, values)
-    elif len(values):
-        torch.testing.assert_close(read_values, values, rtol=2**-11, atol=float(values.abs().max()) * 2.0**-38)
-
-
-@pytest.mark.parametrize(
-    ("positions", "n", "kind"),
-    [
-        (list(range(9)), 9, ALL),
-        ([0, 2, 4, 8], 9, BITMAP),
-        ([0, 254, 255, 511, 1022], 3000, GAPS8),
-        ([65_534, 65_535, 2_000_000], 3_000_000, GAPS16),
-        ([], 3000, GAPS8),
-    ],
-)
-def test_the_shortest_way_to_say_where(positions: list[int], n: int, kind: int) -> None:
-    packed = pack(torch.tensor(positions, dtype=torch.int64), torch.ones(len(positions)), n, "fp16")
-    assert packed.payload[0] == kind
-    assert unpack(packed.payload, n, "fp16")[0].tolist() == positions
-
-
-@given(data=st.binary(max_size=60), n=st.integers(0, 100), kind=st.sampled_from(["fp32", "fp16"]))
-def test_foreign_bytes_are_refused_or_lie_inside(data: bytes, n: int, kind: Any) -> None:
-    try:
-        positions, values = unpack(torch.tensor(list(data), dtype=torch.uint8), n, kind)
-    except InvalidArgument:
-        return
-    assert len(positions) == len(values)
-    assert positions.tolist() == sorted(set(positions.tolist()) & set(range(n)))
-
-
 def test_a_threshold_holds_until_its_time_or_until_too_much_lies_above() -> None:
     config, layer = DenseConfig(density=0.1, reestimate_every=4, max_overshoot=2.0), LayerConfig(0.1)
-    threshold, scratch, grads = Threshold(), torch.empty(100), torch.arange(1.0, 101.0)
+    threshold, scratch, grads = Threshold(), Scratch(100, torch.device("cpu")), torch.arange(1.0, 101.0)
 
     def chosen(factor: float, step: int) -> int:
         return len(threshold.select(factor * grads, scratch, layer, config, step))
@@ -197,18 +146,9 @@ def test_a_threshold_holds_until_its_time_or_until_too_much_lies_above() -> None
 def test_a_sample_is_as_good_as_all_and_nan_is_sent() -> None:
     grads = torch.from_numpy(np.random.default_rng(2).standard_normal(1 << 20).astype(np.float32))
     grads[12345] = float("nan")
-    chosen = Threshold().select(grads, torch.empty_like(grads), LayerConfig(0.01), DenseConfig(), 0)
+    chosen = Threshold().select(grads, Scratch(len(grads), grads.device), LayerConfig(0.01), DenseConfig(), 0)
     assert 12345 in chosen
     assert len(chosen) == pytest.approx(0.01 * len(grads), rel=0.12), "3 sigma of 655 of 65,536"
-
-
-def test_the_arithmetic_of_a_hundred_times() -> None:
-    """The table of worker/dense/config.py, on random gradients of a million elements."""
-    n, rng = 1_000_000, np.random.default_rng(3)
-    for density, kind, expected in ((0.01, "fp16", 129.7), (0.01, "fp32", 78.7), (0.005, "fp32", 148.5)):
-        positions = torch.from_numpy(np.sort(rng.choice(n, round(density * n), replace=False)))
-        packed = pack(positions, torch.ones(len(positions)), n, kind)
-        assert 4 * n / (8 + len(packed.payload)) == pytest.approx(expected, rel=0.005)
 
 
 def test_the_factor_of_what_was_sent() -> None:

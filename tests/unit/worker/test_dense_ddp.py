@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from dense_programs import bytes_of_collectives, gradients_by_layer, integers, interrupted, refused, trained
 from dense_ranks import RankPair, rank_pair
 
-from worker.dense import DenseConfig, DenseStats, LayerConfig
+from worker.dense import DenseConfig, LayerConfig
 
+pytestmark = pytest.mark.slow  # two processes that import torch, and what DDP imports with it
 PER_LAYER = DenseConfig(
     density=0.05,
     layers={"0.*": LayerConfig(1.0), "4.weight": LayerConfig(0.2, every=3), "*.bias": LayerConfig(1.0, every=2)},
@@ -117,20 +119,13 @@ def _matches(pattern: str, text: str) -> bool:
     return True
 
 
-@pytest.mark.slow
 def test_it_learns_as_dense_ddp_does_and_without_error_feedback_it_does_not(ranks: RankPair) -> None:
-    def losses(config: DenseConfig | None) -> list[float]:
-        answers = [ranks.run(trained, config, 1000, {"seed": seed}) for seed in range(3)]
-        compressed.extend(answer["stats"] for answer, _ in answers)
-        return [answer["loss"] for answer, _ in answers]
-
-    compressed: list[DenseStats | None] = []
-    dense = losses(None)
-    compressed.clear()
-    hooked = losses(DenseConfig())
-    assert min(stats.factor for stats in compressed if stats) >= 100
-    dropped = losses(DenseConfig(error_feedback=False))
-    print(f"loss of dense {dense}, of the hook {hooked}, without error feedback {dropped}")
-    noise = max(dense) - min(dense)
-    assert sum(hooked) / 3 - sum(dense) / 3 <= noise
-    assert min(dropped) - max(hooked) > 5 * noise
+    dense, hooked, dropped = (
+        [ranks.run(trained, config, 1000, {"lr": 0.1, "seed": seed})[0] for seed in range(3)]
+        for config in (None, DenseConfig(), DenseConfig(error_feedback=False))
+    )
+    assert min(answer["stats"].factor for answer in hooked) >= 100
+    losses = [[answer["loss"] for answer in answers] for answers in (dense, hooked, dropped)]
+    noise = max(losses[0]) - min(losses[0])
+    assert np.mean(losses[1]) - np.mean(losses[0]) <= noise, losses
+    assert min(losses[2]) - max(losses[0]) > 10 * noise, losses
