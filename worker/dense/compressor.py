@@ -57,13 +57,14 @@ class Compressor:
         settings = config.of_layers(list(parameters))
         sizes = [parameter.numel() for parameter in parameters.values()]
         device = next(iter(parameters.values())).device
-        pending = torch.zeros(sum(sizes), device=device).split(sizes)
+        pending = torch.split(torch.zeros(sum(sizes), device=device), sizes)
         self._scratch = Scratch(max(sizes), device)
         self.layers = {name: Layer(settings[name], part) for name, part in zip(parameters, pending, strict=True)}
 
     def start(self, grads: Mapping[str, torch.Tensor]) -> Outgoing:
         """grads: float32 [n] by name."""
-        whole, selected = [], []
+        whole: list[str] = []
+        selected: list[str] = []
         warm_up = self.step < self.config.warm_up_steps
         for name, layer in self.layers.items():
             if self.config.error_feedback:
@@ -148,7 +149,7 @@ class Compressor:
         starts = [0, *accumulate(len(layer.pending_n) for layer in layers)]
         placed = torch.cat([part_k + start for part_k, start in zip(positions, starts, strict=False)])
         packed = pack(placed, torch.cat(values), starts[-1], self.config.values)
-        sent = packed.values_k.split([len(part_k) for part_k in positions])
+        sent = torch.split(packed.values_k, [len(part_k) for part_k in positions])
         for layer, part_k, sent_k, values_k in zip(layers, positions, sent, values, strict=True):
             layer.pending_n[part_k] = values_k - sent_k
         return packed
@@ -156,5 +157,5 @@ class Compressor:
 
 def _split(flat: torch.Tensor, names: Sequence[str], into: Mapping[str, torch.Tensor]) -> None:
     """Copies consecutive parts of flat into the named tensors."""
-    for name, part_n in zip(names, flat.split([into[name].numel() for name in names]), strict=True):
+    for name, part_n in zip(names, torch.split(flat, [into[name].numel() for name in names]), strict=True):
         into[name].copy_(part_n)

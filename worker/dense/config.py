@@ -12,8 +12,8 @@ What a setting saves, everything counted, for n parameters and W trainers:
                                     density 0.5 %, fp32:  4 / (0.005 * (1.386 + 4)) = 148.5
 
 A threshold holds for a while, so the number above it drifts; `max_overshoot` bounds it: 1.25 times 1 % is 105.2 at
-worst, less 14 bytes a step and what sampling errs where a layer is larger than `sample_size`. Mostly fewer lie above,
-because gradients become smaller: 155 to 180 times was measured while a small model learns (tests). With more trainers an
+worst, less 14 bytes a step and what sampling errs where a layer is larger than `sample_size`. Mostly fewer lie above:
+gradients become smaller; 155 to 180 times was measured while a small model learns (tests). With more trainers an
 all-gather grows while an all-reduce does not: divide the factor by W / 2. So 100 at W = 8 takes about 0.24 %.
 """
 
