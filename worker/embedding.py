@@ -28,6 +28,8 @@ from ps.errors import InvalidArgument, LengthMismatch
 from ps.kernels.unique import unique
 from worker.data.batch import Bags
 from worker.kjt import bags_of
+from worker.pushes import Pushes
+from worker.thresholds import Sparsify
 
 Pooling = Literal["sum", "mean"]
 
@@ -51,6 +53,10 @@ class PreparedBags:
     """Per feature, where each of its ids is among the table's unique ids."""
     batch_size: int
     rows: dict[str, torch.Tensor] = field(default_factory=dict)
+    ids: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    """Per table, its unique ids."""
+    exists: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    """Per table, which of them had a row when they were pulled; where gradients are sparsified."""
     positives: dict[str, npt.NDArray[np.uint32]] = field(default_factory=dict)
     """Per table that weighs it, how often each unique id occurs in a positive sample."""
 
@@ -66,9 +72,18 @@ class EmbeddingBagCollection(nn.Module):
     """
 
     def __init__(
-        self, client: Client, tables: Sequence[TableConfig], features: Sequence[Feature] | None = None
+        self,
+        client: Client,
+        tables: Sequence[TableConfig],
+        features: Sequence[Feature] | None = None,
+        *,
+        sparsify: Sparsify | Mapping[str, Sparsify] | None = None,
     ) -> None:
-        """Creates the tables that do not exist. Without `features`, each table is one feature of its name, summed."""
+        """Creates the tables that do not exist. Without `features`, each table is one feature of its name, summed.
+
+        sparsify: `TopK` or `Threshold`, for all tables or by table: only the largest gradients are pushed, the others
+        are held back here and added to the next of their row. `flush` sends them; `state_dict` has them.
+        """
         super().__init__()
         self.client = client
         self.features = tuple(features or [Feature(table.name, table.name) for table in tables])
@@ -83,6 +98,7 @@ class EmbeddingBagCollection(nn.Module):
             client.create_table(table, exist_ok=True)
         self._weigh_positives = {table.name for table in tables if table.importance.positives}
         self._in_flight: deque[Future[None]] = deque()
+        self._pushes = Pushes(client, tables, sparsify)
 
     def prepare(self, sparse: Mapping[str, Bags] | Any) -> PreparedBags:
         """Names a batch's ids to the shards and returns at once; pass the result to `forward` later."""
@@ -94,7 +110,7 @@ class EmbeddingBagCollection(nn.Module):
         if len(sizes) != 1:
             raise InvalidArgument(f"features of batch sizes {sorted(sizes)} in one batch")
         ids, counts, inverse = self._dedupe(bags)
-        return PreparedBags(self.client.prepare(ids, counts=counts), bags, inverse, sizes.pop())
+        return PreparedBags(self.client.prepare(ids, counts=counts), bags, inverse, sizes.pop(), ids=ids)
 
     def forward(
         self, sparse: PreparedBags | Mapping[str, Bags] | Any, labels: torch.Tensor | None = None
@@ -104,7 +120,7 @@ class EmbeddingBagCollection(nn.Module):
         prepared = sparse if isinstance(sparse, PreparedBags) else self.prepare(sparse)
         if labels is not None and len(labels) != prepared.batch_size:
             raise LengthMismatch(f"{len(labels)} labels for a batch of {prepared.batch_size}: give one a sample")
-        prepared.rows = {name: torch.as_tensor(rows) for name, rows in prepared.step.pull().items()}
+        prepared.rows = self._pull(prepared)
         if labels is not None and self.training:
             prepared.positives = self._count_positives(prepared, labels)
         if self.training and torch.is_grad_enabled():
@@ -119,6 +135,29 @@ class EmbeddingBagCollection(nn.Module):
         """Waits until every gradient sent so far is applied; raises the first error of a push."""
         while self._in_flight:
             self._in_flight.popleft().result()
+
+    def flush(self) -> None:
+        """Sends the gradients that are held back (`sparsify`), after those on their way; raises what goes wrong."""
+        self.step()
+        self._pushes.flush()
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What is held back, for `state_dict`. Waits for the pushes on their way."""
+        self.step()
+        return self._pushes.state_dict()
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Of `load_state_dict`."""
+        self.step()
+        self._pushes.load_state_dict(state)
+
+    def _pull(self, prepared: PreparedBags) -> dict[str, torch.Tensor]:
+        if self.training and self._pushes.wants_exists:
+            rows, exists = prepared.step.pull_exists()
+            prepared.exists = {name: np.asarray(flags) for name, flags in exists.items()}
+        else:
+            rows = prepared.step.pull()
+        return {name: torch.as_tensor(part) for name, part in rows.items()}
 
     def _dedupe(
         self, bags: Mapping[str, Bags]
@@ -164,9 +203,8 @@ class EmbeddingBagCollection(nn.Module):
 
     def _send(self, prepared: PreparedBags, grads: Sequence[torch.Tensor]) -> None:
         by_table = dict(zip(prepared.rows, grads, strict=True))
-        self._in_flight.append(
-            self.client.connection.submit(lambda: prepared.step.push(by_table, positives=prepared.positives))
-        )
+        push = self._pushes.begin(prepared.step, by_table, prepared.ids, prepared.exists, prepared.positives)
+        self._in_flight.append(self.client.connection.submit(push))
 
     def _raise_failed(self) -> None:
         while self._in_flight and self._in_flight[0].done():

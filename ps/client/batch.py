@@ -26,6 +26,7 @@ from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec
 from ps.wire.routing import Routing, Split, split_by_shard
 from ps.wire.selected import Selected
+from ps.wire.sorted_ids import encode_sorted_ids
 
 Rows = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.uint32]
@@ -47,12 +48,19 @@ class TableBatch:
     counts_U: npt.NDArray[np.uint32] | None
     """Occurrences; None for one each."""
     split: Split
+    compressed: bool = False
+    """Ids go sorted, as the gaps between them."""
 
     def part(self, shard: int) -> pb.TableIds:
         """The ids of one shard, as a message."""
         counts = None if self.counts_U is None else self.counts_U[self.positions(shard)]
-        ids = codec.encode_ids(self.split.ids_N[self.split.of(shard)])
-        return pb.TableIds(table=self.config.name, ids=ids, counts=codec.encode_counts(counts))
+        part = pb.TableIds(table=self.config.name, counts=codec.encode_counts(counts))
+        ids_N = self.split.ids_N[self.split.of(shard)]
+        if self.compressed:
+            part.sorted_ids = encode_sorted_ids(ids_N)
+        else:
+            part.ids = codec.encode_ids(ids_N)
+        return part
 
     def selection(self, selected: Selected, dtype: str) -> Selected:
         """Checked: its rows are some of the unique ids, as they were given. Raises InvalidArgument, DimensionMismatch,
@@ -197,7 +205,7 @@ class Batch:
         """The same ids by another routing table; this very batch if it is the same one."""
         if same_split(self.routing, routing):
             return self
-        tables = [replace(table, split=split_by_shard(table.unique_U, routing)) for table in self.tables]
+        tables = [replace(table, split=_split(table.unique_U, routing, table.compressed)) for table in self.tables]
         return Batch(tuple(tables), routing)
 
     def _has_ids(self, shard: int) -> bool:
@@ -209,16 +217,33 @@ def make_batch(
     configs: Mapping[str, TableConfig],
     routing: Routing,
     counts: Mapping[str, ArrayLike] | None = None,
+    compressed: bool = False,
 ) -> Batch:
     """Deduplicates and splits. With `counts`, the ids are unique already (DuplicateIds if not) and stay as they are."""
     tables = [
-        _table_batch(configs[name], given, routing, None if counts is None else counts[name])
+        _table_batch(configs[name], given, routing, None if counts is None else counts[name], compressed)
         for name, given in ids.items()
     ]
     return Batch(tuple(tables), routing)
 
 
-def _table_batch(config: TableConfig, given: ArrayLike, routing: Routing, counts: ArrayLike | None) -> TableBatch:
+def _split(unique_U: npt.NDArray[np.int64], routing: Routing, compressed: bool) -> Split:
+    """Compressed ids ascend in each shard's part."""
+    split = split_by_shard(unique_U, routing)
+    if not compressed:
+        return split
+    ids_N = split.ids_N.copy()
+    order_N = np.arange(len(ids_N)) if split.order_N is None else split.order_N.copy()
+    for shard in range(len(routing.shards)):
+        where = split.of(shard)
+        sorted_N = np.argsort(ids_N[where])
+        ids_N[where], order_N[where] = ids_N[where][sorted_N], order_N[where][sorted_N]
+    return Split(ids_N, order_N, split.starts)
+
+
+def _table_batch(
+    config: TableConfig, given: ArrayLike, routing: Routing, counts: ArrayLike | None, compressed: bool
+) -> TableBatch:
     ids = as_ids(given)
     flat_N = ids.reshape(-1)
     if isinstance(config.cold, TensorTrain) and len(flat_N):
@@ -232,7 +257,8 @@ def _table_batch(config: TableConfig, given: ArrayLike, routing: Routing, counts
         distinct_U, where_N, occurrences_U = unique(flat_N)
         if len(distinct_U) < len(flat_N):
             unique_U, inverse_N, counts_U = distinct_U, where_N, occurrences_U
-    return TableBatch(config, given, ids.shape, unique_U, inverse_N, counts_U, split_by_shard(unique_U, routing))
+    split = _split(unique_U, routing, compressed)
+    return TableBatch(config, given, ids.shape, unique_U, inverse_N, counts_U, split, compressed)
 
 
 def _ascending(rows_R: npt.NDArray[np.int64], n: int) -> bool:

@@ -6,11 +6,14 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ps.client.arrays import ArrayLike
 from ps.client.batch import Batch, Rows, TableBatch
 from ps.client.bound import UNKNOWN_VERSIONS, Handle, Versions
+from ps.client.exchange import PullOptions
+from ps.client.pulled import Pulled
 from ps.client.retry import Deadline
 from ps.client.write import Write
 from ps.errors import DeadlineExceeded, LengthMismatch
@@ -47,10 +50,13 @@ class Step:
 
     def pull(self, *, timeout_s: float | None = None) -> dict[str, ArrayLike]:
         """Rows of each table: float32 [*ids.shape, dim], in the order of the ids, duplicates included."""
-        deadline = self._client.deadline(timeout_s)
-        pulled = self._client.exchange.pull(self._batch, self._client.pull_options, deadline, self._handle(deadline))
-        self._versions = Versions(pulled.batch.routing, pulled.versions)
-        return {t.config.name: t.expand(rows) for t, rows in zip(self._batch.tables, pulled.rows, strict=True)}
+        return self._expand(self._pull(self._client.pull_options, timeout_s))
+
+    def pull_exists(self, *, timeout_s: float | None = None) -> tuple[dict[str, ArrayLike], dict[str, ArrayLike]]:
+        """The same, and of each table which ids have a row: bool [*ids.shape]."""
+        pulled = self._pull(replace(self._client.pull_options, return_exists=True), timeout_s)
+        exists = zip(self._batch.tables, pulled.exists, strict=True)
+        return self._expand(pulled), {table.config.name: table.expand_flags(flags_U) for table, flags_U in exists}
 
     def push(
         self,
@@ -87,6 +93,15 @@ class Step:
             self._client.writes.push(self._write, summed, deadline, dtype, handle, self._versions, counted)
         finally:
             self._pushing.release()
+
+    def _pull(self, options: PullOptions, timeout_s: float | None) -> Pulled:
+        deadline = self._client.deadline(timeout_s)
+        pulled = self._client.exchange.pull(self._batch, options, deadline, self._handle(deadline))
+        self._versions = Versions(pulled.batch.routing, pulled.versions)
+        return pulled
+
+    def _expand(self, pulled: Pulled) -> dict[str, ArrayLike]:
+        return {t.config.name: t.expand(rows) for t, rows in zip(self._batch.tables, pulled.rows, strict=True)}
 
     def _note_answer(self, _: Future[bool]) -> None:
         self._answered_s = time.monotonic()

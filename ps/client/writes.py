@@ -182,7 +182,7 @@ class Writes:
         ids = batch.ids(shard)
         if step:
             head.step.step = step
-            head.ids_digest = codec.digest_ids((part.table, part.ids, part.counts) for part in ids.tables)
+            head.ids_digest = codec.digest_ids(ids)
         else:
             head.ids.CopyFrom(ids)
         return head

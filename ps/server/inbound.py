@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import xxhash
 
-from ps.errors import DimensionMismatch, LengthMismatch, NonFiniteGradient, ResourceExhausted
+from ps.errors import DimensionMismatch, InvalidArgument, LengthMismatch, NonFiniteGradient, ResourceExhausted
 from ps.kernels.rows import all_finite
 from ps.shard import Gradients, StepRef, TableIds
 from ps.shard.requests import Rows
@@ -158,6 +158,8 @@ def id_set(message: pb.IdSet, max_ids: int) -> list[TableIds]:
 
 
 def _table_ids(message: pb.TableIds) -> TableIds:
+    if message.ids and message.sorted_ids:
+        raise InvalidArgument(f"table {message.table!r}: ids are sent twice, as they are and sorted")
     ids_N = decode_sorted_ids(message.sorted_ids) if message.sorted_ids else codec.decode_ids(message.ids)
     return TableIds(message.table, ids_N, codec.decode_counts(message.counts, len(ids_N)))
 

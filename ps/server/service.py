@@ -219,7 +219,7 @@ def _ids_digest(head: pb.PushHead) -> int:
     """The same for a push that sends its ids and for its retry by step, or the other way round."""
     if head.WhichOneof("what") == "step":
         return head.ids_digest
-    return codec.digest_ids((part.table, part.ids, part.counts) for part in head.ids.tables)
+    return codec.digest_ids(head.ids)
 
 
 def _first(chunks: Iterator[bytes]) -> bytes:

@@ -4,7 +4,7 @@
     head      = protobuf fields          small: names, shapes, ids
     payload   = 0x7A varint(n) byte*n    field 15, `bytes`
     ids       = int64-le*
-    counts    = uint32-le*
+    counts    = uint32-le* | uint8*       one each; bytes where all fit
     rows      = (float32-le | float16-le)*, C order, whole rows in a chunk
 
 The result is plain protobuf that any language reads. The payload is framed by hand because the runtime
@@ -142,18 +142,21 @@ def decode_ids(data: bytes) -> npt.NDArray[np.int64]:
 
 
 def encode_counts(counts_N: npt.NDArray[np.uint32] | None) -> bytes:
-    """uint32 [n] -> bytes; None -> empty, one each."""
-    return b"" if counts_N is None else counts_N.astype("<u4", copy=False).tobytes()
+    """uint32 [n] -> bytes, one each if all counts fit; None -> empty: every count is 1."""
+    if counts_N is None or not len(counts_N):
+        return b""
+    return counts_N.astype("u1" if counts_N.max() < 256 else "<u4").tobytes()
 
 
 def decode_counts(data: bytes, n: int) -> npt.NDArray[np.uint32] | None:
     """Bytes -> read-only uint32 [n], or None for one each."""
     if not data:
         return None
-    counts_N = _vector(data, np.dtype("<u4"), "counts")
-    if len(counts_N) != n:
-        raise LengthMismatch(f"{len(counts_N)} counts for {n} ids: send one count an id, or none")
-    return counts_N
+    if len(data) == n:
+        return np.frombuffer(data, np.uint8).astype(np.uint32)
+    if len(data) != 4 * n:
+        raise LengthMismatch(f"{len(data)} bytes of counts for {n} ids: send 1 or 4 bytes an id, or none")
+    return _vector(data, np.dtype("<u4"), "counts")
 
 
 def decode_scores(data: bytes) -> npt.NDArray[np.float32]:
@@ -184,13 +187,14 @@ def decode_flags(data: bytes) -> npt.NDArray[np.bool_]:
     return np.frombuffer(data, dtype=np.uint8).view(np.bool_)
 
 
-def digest_ids(parts: Iterable[tuple[str, bytes, bytes]]) -> int:
-    """64 bits that stand for (table, ids, counts) of a push, whether they are sent or named by a step."""
+def digest_ids(ids: pb.IdSet) -> int:
+    """64 bits that stand for tables, ids and counts of a push, whether they are sent or named by a step."""
     digest = xxhash.xxh3_64()
-    for table, ids, counts in parts:
-        digest.update(f"{table} {len(ids)} {len(counts)} ".encode())
-        digest.update(ids)
-        digest.update(counts)
+    for part in ids.tables:
+        sent = part.ids or part.sorted_ids
+        digest.update(f"{part.table} {len(sent)} {len(part.counts)} ".encode())
+        digest.update(sent)
+        digest.update(part.counts)
     return digest.intdigest()
 
 

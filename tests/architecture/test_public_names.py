@@ -60,7 +60,10 @@ PS = [
     "connect",
     "launch",
 ]
-WORKER = ["DLRM", "Bags", "Batch", "EmbeddingBagCollection", "Feature", "Prefetcher", "TensorTrainEmbeddingBag"]
+WORKER = [
+    *("DLRM", "Bags", "Batch", "EmbeddingBagCollection", "Feature", "Prefetcher", "TensorTrainEmbeddingBag"),
+    *("Sparsifier", "Threshold", "TopK"),
+]
 
 
 def test_the_public_names_are_exactly_these() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from tests.clusters import LoopbackCluster
 from tests.conftest import QUIET
 from tests.faults import Faults, Rates
 from tests.loopback.tables import DIM, contents, summing
+from worker import Bags, EmbeddingBagCollection, Threshold, TopK
 
 IDS = np.arange(-40, 60)
 OTHER = "u"
@@ -131,3 +133,58 @@ def test_a_selected_push_is_applied_once_whatever_the_network_does(
             expected[places_N[selected.rows_R]] -= selected.grads_RD
     assert (client.pull("t", IDS) == expected).all()
     assert sum(faults.seen.values()) > 20
+
+
+def test_compressed_ids_are_fewer_bytes_and_the_same_step(cluster: LoopbackCluster, client: ps.Client) -> None:
+    """Also negative ones, duplicates, counts, one-shot forms and explicit writes."""
+    rng = np.random.default_rng(0)
+    fresh(client, "t", OTHER)
+    with ps.connect(cluster.address, compress_ids=True) as small, ps.connect(cluster.address) as plain:
+        for one, name in ((small, "t"), (plain, OTHER)):
+            rng = np.random.default_rng(0)
+            for _ in range(3):
+                ids_N = rng.integers(-50_000, 50_000, 30_000)
+                step = one.prepare({name: ids_N})
+                assert step.pull()[name].shape == (30_000, DIM)
+                step.push({name: rng.integers(-3, 4, (30_000, DIM)).astype(np.float32)})
+            one.push(name, [7, -7, 7], np.ones((3, DIM), np.float32))
+            one.upsert(name, [1, -(2**63), 2**63 - 1], np.full((3, DIM), 5, np.float32))
+            one.remove(name, [-3, 3])
+            assert one.pull(name, [], train=False).shape == (0, DIM)
+        sent = [one.stats()["client"]["sent_bytes"]["Prepare"] for one in (small, plain)]
+    assert contents(client, "t") == contents(client, OTHER)
+    assert sent[0] < 0.3 * sent[1]
+
+
+def test_a_trainer_that_holds_gradients_back_loses_none(client: ps.Client) -> None:
+    """Integers, so that sums are exact: rows are minus the sum of all gradients once the rest is flushed. New ids come
+    to have rows with their first gradient."""
+    fresh(client, "t")
+    emb = EmbeddingBagCollection(client, [summing()], sparsify=TopK(density=0.1))
+    rng, expected = np.random.default_rng(0), np.zeros((100, DIM))
+    seen: set[int] = set()
+    for _ in range(40):
+        ids_N = rng.choice(100, 30, replace=False)
+        weights_N = rng.integers(-4, 5, 30)
+        pooled = emb({"t": Bags(torch.from_numpy(ids_N), torch.arange(30))})
+        (pooled[:, 0] * torch.from_numpy(weights_N)[:, None]).sum().backward()
+        emb.step()
+        expected[ids_N] -= weights_N[:, None]
+        seen |= set(ids_N.tolist())
+        assert set(contents(client, "t")) == seen
+    held = expected - client.pull("t", np.arange(100))
+    assert np.abs(held).sum() > 0
+    state = emb.state_dict()
+    emb.flush()
+    assert (client.pull("t", np.arange(100)) == expected).all()
+    emb.load_state_dict(state)  # a trainer that goes on from its checkpoint has what was held then
+    emb.flush()
+    assert (client.pull("t", np.arange(100)) == expected + held).all()
+
+
+def test_sparsify_is_for_tables_that_there_are(client: ps.Client) -> None:
+    with pytest.raises(ps.InvalidArgument, match=r"sparsify names tables \['x'\]"):
+        EmbeddingBagCollection(client, [summing()], sparsify={"x": TopK()})
+    emb = EmbeddingBagCollection(client, [summing()], sparsify={"t": Threshold(1.0)})
+    with pytest.raises(ps.InvalidArgument, match=r"the state holds back gradients of tables \[\], `sparsify` is for"):
+        emb.set_extra_state({})

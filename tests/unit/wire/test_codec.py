@@ -264,5 +264,8 @@ def test_the_digest_of_ids_depends_on_every_part_and_on_where_one_part_ends() ->
         [("a", b"", b"12345678")],
         [],
     ]
-    assert len({codec.digest_ids(case) for case in cases}) == len(cases)
-    assert codec.digest_ids(cases[0]) == codec.digest_ids([("a", b"12345678", b"")])
+    sets = [pb.IdSet(tables=[pb.TableIds(table=t, ids=i, counts=c) for t, i, c in case]) for case in cases]
+    assert len({codec.digest_ids(ids) for ids in sets}) == len(cases)
+    assert codec.digest_ids(sets[0]) == codec.digest_ids(pb.IdSet.FromString(sets[0].SerializeToString()))
+    sorted_ids = [pb.IdSet(tables=[pb.TableIds(table="a", sorted_ids=data)]) for data in (b"1", b"2")]
+    assert codec.digest_ids(sorted_ids[0]) != codec.digest_ids(sorted_ids[1])

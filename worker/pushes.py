@@ -1,0 +1,102 @@
+"""How a step's gradients go to the shards: whole, or what a sparsifier selects of them, with the rest held back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ps.client.arrays import ArrayLike
+from ps.client.client import Client
+from ps.client.step import Step
+from ps.config import TableConfig, TensorTrain
+from ps.errors import InvalidArgument
+from ps.wire.selected import Selected
+from worker.selection import Selection
+from worker.sparsify import Sparsifier
+from worker.thresholds import Sparsify
+
+Ids = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+
+class Pushes:
+    """Those of one collection of tables. `begin` on the trainer's thread, step by step; what it returns on any."""
+
+    def __init__(
+        self, client: Client, tables: Sequence[TableConfig], sparsify: Sparsify | Mapping[str, Sparsify] | None
+    ) -> None:
+        """`sparsify`: for all tables, or by table; tables without one push everything."""
+        self._client = client
+        by_table = sparsify if isinstance(sparsify, Mapping) else {t.name: sparsify for t in tables if sparsify}
+        if unknown := by_table.keys() - {table.name for table in tables}:
+            raise InvalidArgument(f"sparsify names tables {sorted(unknown)} that are not among `tables`")
+        self.sparsifiers = {
+            table.name: Sparsifier(by_table[table.name], table.dim) for table in tables if table.name in by_table
+        }
+        # in a tensor-train table every id has a value: none is new
+        self._has_new_rows = {table.name for table in tables if not isinstance(table.cold, TensorTrain)}
+
+    @property
+    def wants_exists(self) -> bool:
+        """Whether `begin` has a use for which ids have rows."""
+        return bool(self.sparsifiers)
+
+    def begin(
+        self,
+        step: Step,
+        grads: Mapping[str, torch.Tensor],
+        ids: Mapping[str, Ids],
+        exists: Mapping[str, Flags],
+        positives: Mapping[str, ArrayLike],
+    ) -> Callable[[], None]:
+        """Selects at once, in the order of the steps, and returns what is to be done on another thread: the push.
+
+        grads: per table float32 [U, D] of unique ids [U]. Rows of ids that had none when they were pulled go whole.
+        If the push fails, what was selected is in neither its residuals nor, for certain, its rows: the trainer hears
+        of it, and goes on from a checkpoint or without.
+        """
+        selections = {
+            name: self.sparsifiers[name].select(
+                ids[name], grads[name].detach().numpy(), ~exists[name] if name in self._has_new_rows else None
+            )
+            for name in self.sparsifiers
+        }
+        parts: dict[str, ArrayLike | Selected] = {
+            name: selections[name].selected if name in selections else part for name, part in grads.items()
+        }
+
+        def push() -> None:
+            step.push(parts, positives=positives)
+            for name, selection in selections.items():
+                self._finish(name, selection)
+
+        return push
+
+    def flush(self) -> None:
+        """Sends all that is held back. When no push is on its way."""
+        for name, sparsifier in self.sparsifiers.items():
+            self._finish(name, sparsifier.flush())
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is held back, by table. When no push is on its way."""
+        return {name: sparsifier.state_dict() for name, sparsifier in self.sparsifiers.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises InvalidArgument where it is of other tables."""
+        if state.keys() != self.sparsifiers.keys():
+            raise InvalidArgument(
+                f"the state holds back gradients of tables {sorted(state)}, `sparsify` is for "
+                f"{sorted(self.sparsifiers)}"
+            )
+        for name, sparsifier in self.sparsifiers.items():
+            sparsifier.load_state_dict(state[name])
+
+    def _finish(self, name: str, selection: Selection) -> None:
+        """Rows that are not of the step go by their ids."""
+        if len(selection.others.ids_R):
+            self._client.push(name, selection.others.ids_R, selection.others.grads_RD)
+        self.sparsifiers[name].commit(selection)
