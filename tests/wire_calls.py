@@ -70,7 +70,15 @@ class RawCalls:
 
     def push(self, sequence: int, tables: Sequence[tuple[str, int, int]], *bodies: bytes, **fields: object) -> bytes:
         """tables: (name, rows, dim). Encoded by protobuf's own serializer."""
-        shapes = [pb.PushedTable(table=name, rows=rows, dim=dim) for name, rows, dim in tables]
+        return self.push_shapes(
+            sequence,
+            [pb.PushedTable(table=name, rows=rows, dim=dim) for name, rows, dim in tables],
+            *bodies,
+            **fields,
+        )
+
+    def push_shapes(self, sequence: int, shapes: Sequence[pb.PushedTable], *bodies: bytes, **fields: object) -> bytes:
+        """The same."""
         head = pb.PushHead(**{"header": self.header, "sequence": sequence, "tables": shapes, **fields})
         messages = [pb.PushChunk(head=head), *(pb.PushChunk(payload=body) for body in bodies)]
         return self.call(methods.PUSH, *(message.SerializeToString() for message in messages))[0]

@@ -86,7 +86,7 @@ class _Block:
         whole = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         rows_R, grads_RD = encodings.decode(whole, shape.encoding, shape.rows, shape.dim)
         _check_finite(grads_RD.reshape(-1), shape.table)
-        return Gradients(shape.table, [grads_RD], codec.decode_counts(shape.positives, shape.rows), rows_R)
+        return Gradients(shape.table, [grads_RD], codec.decode_counts(shape.positives, shape.rows), rows_R, shape.rows)
 
 
 class BodyReader:

@@ -29,8 +29,8 @@ def check_gradients(tables: Sequence[Resolved], gradients: Sequence[Gradients]) 
         raise LengthMismatch(f"the step has tables {asked}, the gradients are for {sent}")
     for resolved, part in zip(tables, gradients, strict=True):
         n = len(resolved.ids.ids_N)
-        if part.rows_R is not None and len(part.rows_R) and part.rows_R[-1] >= n:
-            raise LengthMismatch(f"table {part.table!r}: a gradient for id number {part.rows_R[-1]} of {n}")
+        if part.rows_R is not None and part.ids != n:
+            raise LengthMismatch(f"table {part.table!r}: gradients selected of {part.ids} rows sent for {n} ids")
         resolved.table.check(n if part.rows_R is None else len(part.rows_R), part.blocks)
         if part.positives_N is not None and len(part.positives_N) != len(resolved.ids.ids_N):
             raise LengthMismatch(

@@ -45,6 +45,8 @@ class Gradients:
     """Occurrences of each id in positive samples; None: none."""
     rows_R: npt.NDArray[np.int64] | None = None
     """The positions, ascending, of the ids that these are of; None: of all. Of the others nothing is sent this time."""
+    ids: int | None = None
+    """With `rows_R`: how many ids they are positions of."""
 
 
 @dataclass(frozen=True)

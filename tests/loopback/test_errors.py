@@ -20,6 +20,7 @@ from ps.server.shard_server import ShardServer
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec, methods
+from ps.wire.encodings import encode
 from ps.wire.methods import METHODS, Method, Shape
 from ps.wire.routing import Routing
 from tests.clusters import LoopbackCluster
@@ -47,6 +48,19 @@ def server(start_server: StartServer) -> Iterator[ShardServer]:
 
 Push = Callable[[RawCalls], object]
 one_row = rows_bytes(block([1]))
+
+ROWS = pb.ENCODING_ROWS_FP32
+BLOCK = bytes(encode(ps.Selected(np.array([1]), block([1])), ROWS, 2))
+"""The second of two rows."""
+
+
+def push_block(
+    calls: RawCalls, encoding: int, body: bytes, rows: int = 2, dim: int = DIM, announced: int | None = None
+) -> bytes:
+    size = len(body) if announced is None else announced
+    shape = pb.PushedTable(table="t", rows=rows, dim=dim, encoding=encoding, block_bytes=size)
+    return calls.push_shapes(1, [shape], body, ids=id_set(t=[1, 2]))
+
 
 WIRE_ERRORS: dict[str, tuple[type[PsError], Push]] = {
     "pull of an unknown table": (ps.TableNotFound, lambda c: c.pull(ids=id_set(absent=[1]))),
@@ -128,6 +142,39 @@ WIRE_ERRORS: dict[str, tuple[type[PsError], Push]] = {
         lambda c: c.push(
             1, [("t", 1, DIM)], np.array([1, INF, 1, 1], "<f2").tobytes(), ids=id_set(t=[1]), dtype=pb.DTYPE_FP16
         ),
+    ),
+    "an unknown encoding": (ps.DtypeMismatch, lambda c: push_block(c, 99, b"1234", rows=1)),
+    "a block shorter than announced": (
+        ps.LengthMismatch,
+        lambda c: push_block(c, ROWS, BLOCK[:-4], announced=len(BLOCK)),
+    ),
+    "a block longer than announced": (
+        ps.LengthMismatch,
+        lambda c: push_block(c, ROWS, BLOCK, announced=len(BLOCK) - 4),
+    ),
+    "a block without its bitmap": (ps.LengthMismatch, lambda c: push_block(c, ROWS, b"")),
+    "a block with a row beyond the last": (ps.InvalidArgument, lambda c: push_block(c, ROWS, b"\x04" + BLOCK[1:])),
+    "a block of more rows than ids": (ps.LengthMismatch, lambda c: push_block(c, ROWS, BLOCK, rows=3)),
+    "a block of another dim": (ps.LengthMismatch, lambda c: push_block(c, ROWS, BLOCK, dim=DIM + 1)),
+    "NaN in a block": (
+        ps.NonFiniteGradient,
+        lambda c: push_block(c, ROWS, BLOCK[:4] + rows_bytes([NAN] * DIM)),
+    ),
+    "a block larger than any body": (
+        ps.ResourceExhausted,
+        lambda c: push_block(c, ROWS, BLOCK, announced=1 << 62),
+    ),
+    "ids that are sent twice": (
+        ps.InvalidArgument,
+        lambda c: c.pull(ids=pb.IdSet(tables=[pb.TableIds(table="t", ids=b"12345678", sorted_ids=b"\0\0\0\0")])),
+    ),
+    "sorted ids that end early": (
+        ps.LengthMismatch,
+        lambda c: c.pull(ids=pb.IdSet(tables=[pb.TableIds(table="t", sorted_ids=b"\x02\0\0\0" + b"\0" * 8)])),
+    ),
+    "more sorted ids than a request may have": (
+        ps.ResourceExhausted,
+        lambda c: c.pull(ids=pb.IdSet(tables=[pb.TableIds(table="t", sorted_ids=b"\xff\xff\xff\xff")])),
     ),
     "NaN in an upsert": (
         ps.NonFiniteGradient,
