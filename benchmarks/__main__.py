@@ -38,6 +38,7 @@ BENCHMARKS = {
         "benchmarks.ttspeed:run",
         "tensor-train rows, read and trained, against torch and dense rows; a whole training step",
     ),
+    "ttquality": ("benchmarks.ttquality:run", "AUC with tensor-train tables, by rank, hot rows and how cores begin"),
     "startup": ("benchmarks.startup:run", "import ps, and from nothing to the first pull"),
 }
 """Name -> (module:function, what it shows)."""

@@ -46,6 +46,13 @@ class Sizes:
     """Ids that they are drawn from."""
     tt_rows: int = 10_000_000
     """Rows that the cores of `ttspeed` stand for."""
+    ttquality_samples: int = 300_000
+    """Planted clicks of a pass of `ttquality`."""
+    ttquality_scale: int = 50
+    """By which it divides Criteo's cardinalities."""
+    ttquality_flights: int | None = None
+    """Flights of a pass; None: the whole year."""
+    ttquality_seeds: int = 3
     starts: int = 5
     """Processes that `startup` starts."""
 
@@ -61,6 +68,10 @@ QUICK = Sizes(
     evict_samples=20_000,
     evict_ids=20_000,
     tt_rows=20_000,
+    ttquality_samples=4_096,
+    ttquality_scale=2_000,
+    ttquality_flights=4_096,
+    ttquality_seeds=1,
     starts=1,
 )
 """For tests: every path, no meaning in the figures."""
