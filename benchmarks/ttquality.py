@@ -24,6 +24,7 @@ BATCH, DIM = 1024, 16
 DENSE_LR = 0.02
 CORE_LR = 0.02
 """Of cores, Adagrad's: best of six rates, and of row-wise Adagrad at five, on both streams, on a seed of its own."""
+NEXT_TO_NOTHING = 1e-30
 HALF_LIFE_PUSHES = 640
 """The default is for streams a hundred times as long."""
 BOUND = 1e-1 * DIM**-0.5
@@ -42,6 +43,7 @@ class Case:
     initializer: Initializer = "approximate_uniform"
     variance: Literal["as_rows", "paper"] = "as_rows"
     """Of a core value: that of rows in other tables, or 1 / (3 rows)."""
+    core_lr: float = CORE_LR
 
 
 RANKS = (8, 16, 32, 64)
@@ -52,9 +54,12 @@ CASES = (
         "rank16_gaussian_no_cache": Case(16, hot=0.0, initializer="gaussian"),
         "rank16_uniform_no_cache": Case(16, hot=0.0, initializer="uniform"),
         "rank16_paper_variance_no_cache": Case(16, hot=0.0, variance="paper"),
+        "rank8_tenth_of_hot": Case(8, hot=0.1),
+        "rank8_untrained_no_cache": Case(8, hot=0.0, core_lr=NEXT_TO_NOTHING),
     }
 )
-"""How cores begin is compared where nothing else hides it."""
+"""How cores begin is compared where nothing else hides it. Untrained cores tell how much there is to lose: the large
+tables then know nothing."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ def _compressed(problem: Problem, large: LargeTable, case: Case) -> dict[str, An
         ranks=case.rank,
         index=large.index,
         initializer=case.initializer,
-        optimizer=ps.Adagrad(lr=CORE_LR),
+        optimizer=ps.Adagrad(lr=case.core_lr),
         hot_rows=round(case.hot * problem.hot_share * large.ids),
     )
     if case.variance == "as_rows":

@@ -11,7 +11,11 @@ import pytest
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.measure import REPOSITORY, Contender, Report, Rounds, interleave
 
-TT_BEGINNINGS = tuple(f"16_{how}_no_cache" for how in ("gaussian", "uniform", "paper_variance"))
+TT_OTHERS = (
+    *(f"16_{how}_no_cache" for how in ("gaussian", "uniform", "paper_variance")),
+    "8_tenth_of_hot",
+    "8_untrained_no_cache",
+)
 PROMISED = {
     "index": {
         ("find", "million_ids_per_s"),
@@ -89,7 +93,7 @@ PROMISED = {
     "ttquality": {
         (f"{stream}_rank{case}", metric)
         for stream in ("synthetic", "flights")
-        for case in (*(f"{rank}{end}" for rank in (8, 16, 32, 64) for end in ("", "_no_cache")), *TT_BEGINNINGS)
+        for case in (*(f"{rank}{end}" for rank in (8, 16, 32, 64) for end in ("", "_no_cache")), *TT_OTHERS)
         for metric in ("auc", "log_loss", "compression", "auc_loss_percent")
     },
     "startup": {("import_ps", "seconds"), ("to_first_pull", "seconds")},
