@@ -22,8 +22,8 @@ Figures = dict[str, dict[str, float]]
 STREAMS = ("synthetic", "flights")
 ENDINGS = {"": ("with hot rows", "#1664c0"), "_no_cache": ("cores alone", "#c2410c")}
 """Of a case's name -> what it means, and its colour."""
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 420, 320, 58, 14, 34, 46
-HEADING = "| tables | AUC | log loss | loss in AUC (least to most) | floats saved |\n|---|---|---|---|---|"
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 420, 320, 58, 22, 34, 46
+HEADING = "| tables | AUC | log loss | loss in AUC (least to most) | compression |\n|---|---|---|---|---|"
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _axes(panel: Panel, stream: str, step: float) -> list[str]:
     middle = (left + right) / 2
     parts = [
         _text(middle, 20, f"{stream}: loss in AUC, % (points: ranks {', '.join(map(str, RANKS))})"),
-        _text(middle, HEIGHT - 10, "floats saved, all tables"),
+        _text(middle, HEIGHT - 10, "compression of all tables"),
     ]
     for count in range(round((panel.high_y - panel.low_y) / step) + 1):
         loss = panel.low_y + step * count
