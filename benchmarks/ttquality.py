@@ -24,7 +24,7 @@ BATCH, DIM = 1024, 16
 DENSE_LR = 0.02
 CORE_LR = {8: 0.04, 16: 0.02, 32: 0.01, 64: 0.01}
 """Of cores, Adagrad's, by rank: the best of several on the planted clicks, on a seed that no figure is from. Row-wise
-Adagrad was a little worse at its best of seven. More ranks add up more steps in a row, so each must be smaller."""
+Adagrad was no better at its best of seven. More ranks add up more steps in a row, so each must be smaller."""
 NEXT_TO_NOTHING = 1e-30
 HALF_LIFE_PUSHES = 640
 """The default is for streams a hundred times as long."""
