@@ -62,9 +62,8 @@ def table(figures: Figures, stream: str) -> str:
     lines = [HEADING, f"| dense | {dense['auc']:.4f} | {dense['log_loss']:.4f} | | 1x |"]
     for case in CASES:
         of = figures[f"{stream}_{case}"]
-        loss, least, most = (
-            round(of[f"auc_loss_percent{end}"], 2) + 0.0 for end in ("", "_least", "_most")
-        )  # no -0.00
+        # + 0.0: not -0.00
+        loss, least, most = (round(of[f"auc_loss_percent{end}"], 2) + 0.0 for end in ("", "_least", "_most"))
         lines.append(
             f"| `{case}` | {of['auc']:.4f} | {of['log_loss']:.4f} | {loss:.2f} % ({least:.2f} to {most:.2f}) "
             f"| {of['compression']:.1f}x |"
