@@ -66,11 +66,26 @@ def test_fp16_rows_come_back_as_rounded_to_half(rows: np.ndarray) -> None:
     np.testing.assert_array_equal(back, expected)
 
 
+@given(st.lists(st.integers(0, 2**32 - 1), max_size=20) | st.lists(st.integers(0, 255), max_size=20))
+def test_counts_come_back_from_one_byte_each_or_four(counts: list[int]) -> None:
+    counts_N = np.array(counts, np.uint32)
+    sent = codec.encode_counts(counts_N)
+    assert len(sent) == len(counts) * (1 if max(counts, default=0) < 256 else 4)
+    back = codec.decode_counts(sent, len(counts))
+    if counts:
+        assert back is not None
+        assert back.dtype == np.uint32
+        assert back.tolist() == counts
+    for n in {len(counts) + 1, 5 * len(counts), 2}:
+        if sent and len(sent) not in (n, 4 * n):
+            with pytest.raises(LengthMismatch, match=f"{len(sent)} bytes of counts for {n} ids"):
+                codec.decode_counts(sent, n)
+
+
 @pytest.mark.parametrize(
     ("decode", "size"),
     [
         (codec.decode_ids, 7),
-        (lambda data: codec.decode_counts(data, 1), 5),
         (codec.decode_scores, 2),
         (lambda data: codec.decode_rows(memoryview(data), FP32), 6),
         (lambda data: codec.decode_rows(memoryview(data), FP16), 3),
