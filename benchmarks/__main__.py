@@ -39,6 +39,10 @@ BENCHMARKS = {
         "tensor-train rows, read and trained, against torch and dense rows; a whole training step",
     ),
     "ttquality": ("benchmarks.ttquality:run", "AUC with tensor-train tables, by rank, hot rows and how cores begin"),
+    "link": (
+        "benchmarks.link:run",
+        "whole training steps at 100 Mbit/s and 1 Gbit/s, compressed against plain; needs root",
+    ),
     "startup": ("benchmarks.startup:run", "import ps, and from nothing to the first pull"),
 }
 """Name -> (module:function, what it shows)."""

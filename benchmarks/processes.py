@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
@@ -35,13 +35,15 @@ class Child:
 
 
 @contextmanager
-def child(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[Child]:
+def child(
+    module: str, *arguments: str, environment: Mapping[str, str] | None = None, within: Sequence[str] = ()
+) -> Iterator[Child]:
     """Runs `python -m module`, which prints its address when it is ready and ends when its stdin does.
 
-    So the child also ends when this process is killed.
+    So the child also ends when this process is killed. within: a command that becomes the one after it, `nsenter` say.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
+        [*within, sys.executable, "-m", module, *arguments],
         cwd=REPOSITORY,
         env=os.environ | dict(environment or {}),
         stdin=subprocess.PIPE,

@@ -33,6 +33,7 @@ from worker.dlrm import DLRM
 from worker.embedding import EmbeddingBagCollection, Feature
 from worker.metrics import Progressive
 from worker.prefetch import Prefetcher, PreparedBatch
+from worker.thresholds import Sparsify
 
 out = Console()
 
@@ -90,10 +91,19 @@ def batches_ahead(depth: str) -> int | Literal["auto"]:
 class Trainer:
     """Model, dense optimizer and metrics."""
 
-    def __init__(self, client: Client, source: Source, tables: list[TableConfig], dense_lr: float, seed: int) -> None:
+    def __init__(
+        self,
+        client: Client,
+        source: Source,
+        tables: list[TableConfig],
+        dense_lr: float,
+        seed: int,
+        *,
+        sparsify: Sparsify | None = None,
+    ) -> None:
         torch.manual_seed(seed)
         features = [Feature(feature.name, feature.table) for feature in source.features]
-        self.embeddings = EmbeddingBagCollection(client, tables, features)
+        self.embeddings = EmbeddingBagCollection(client, tables, features, sparsify=sparsify)
         self.model = DLRM(source.n_dense, len(features), tables[0].dim)
         self.optimizer = torch.optim.Adagrad(self.model.parameters(), lr=dense_lr)
         self.metrics = Progressive()
