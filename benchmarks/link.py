@@ -2,8 +2,8 @@
 
 Two network namespaces, a veth pair, a token bucket on both ends; no delay is added. The shards are on one side, the
 trainer on the other (`benchmarks.link_trainer`): a DLRM on Criteo-shaped data of Meta's skew, of whose ids half have
-rows at the start, batches prepared ahead. Plain: fp32 rows and gradients, ids of 8 bytes. Compressed: TopK(density=0.05),
-wire_dtype="fp16", compress_ids=True. In turn, round by round, over the same link.
+rows at the start, batches prepared ahead. Plain: fp32 rows and gradients, ids of 8 bytes. Compressed:
+TopK(density=0.05), wire_dtype="fp16", compress_ids=True. In turn, round by round, over the same link.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 import ps
+from benchmarks.namespaces import End, NotPermitted, link
 from ps.server.shard_server import ShardServer
 from ps.shard import Shard
 from tests.clusters import LoopbackCluster
@@ -86,3 +87,14 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data: set EMBEDDING_PS_DATA to its folder")
     return folder
+
+
+@pytest.fixture
+def link_ends() -> Iterator[tuple[End, End]]:
+    """Two network namespaces that reach each other; a test that needs them is skipped where there can be none."""
+    with ExitStack() as stack:
+        try:
+            ends = stack.enter_context(link())
+        except NotPermitted as reason:
+            pytest.skip(str(reason))
+        yield ends

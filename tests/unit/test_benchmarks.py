@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from benchmarks import link
 from benchmarks.__main__ import BENCHMARKS
-from benchmarks.measure import REPOSITORY, Contender, Report, Rounds, interleave
+from benchmarks.measure import QUICK, REPOSITORY, Contender, Report, Rounds, interleave
 
 TT_OTHERS = (
     *(f"16_{how}_no_cache" for how in ("gaussian", "uniform", "paper_variance")),
@@ -96,6 +98,16 @@ PROMISED = {
         for case in (*(f"{rank}{end}" for rank in (8, 16, 32, 64) for end in ("", "_no_cache")), *TT_OTHERS)
         for metric in ("auc", "log_loss", "compression", "auc_loss_percent")
     },
+    "link": {
+        (rate, metric)
+        for rate in ("100mbit", "1gbit")
+        for metric in (
+            "step_time_saved_percent",
+            "plain_bytes_per_step",
+            "compressed_bytes_per_step",
+            "bytes_saved_factor",
+        )
+    },
     "startup": {("import_ps", "seconds"), ("to_first_pull", "seconds")},
 }
 PROMISED["push"] = PROMISED["pull"]
@@ -109,7 +121,7 @@ def run(*arguments: str) -> str:
 
 MAY_BE_NONE = {"critical_path_misses", "rows_evicted", "late_share", "waited_share", "share_in_cores"}
 """All is well, or there was no need."""
-MAY_BE_NEGATIVE = {"auc_loss_percent", "auc_loss_percent_least", "auc_loss_percent_most"}
+MAY_BE_NEGATIVE = {"auc_loss_percent", "auc_loss_percent_least", "auc_loss_percent_most", "step_time_saved_percent"}
 """Luck, or better than what it is compared with."""
 
 
@@ -191,3 +203,19 @@ def test_all_other_benchmarks_run_and_keep_their_promises() -> None:
     found = figures(*names)
     for name in names:
         check(found, name)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("link_ends")
+def test_link_runs_and_keeps_its_promises() -> None:
+    check(figures("link"), "link")
+
+
+def test_link_without_its_tools_says_so_in_one_line_and_reports_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    link.run(Report("link", as_json=True), QUICK)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == "link: skipped: there is no command `unshare`: run tests/install_packages.sh\n"

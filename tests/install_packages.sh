@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Debian packages that only tests and benchmarks use; those that need one skip without it. Run as root.
+set -euo pipefail
+packages=(
+    iproute2 # ip and tc: the shaped link of `python -m benchmarks link`
+)
+apt-get update -qq
+apt-get install --yes --quiet --no-install-recommends "${packages[@]}"
