@@ -1,8 +1,8 @@
 """Whole training steps over a slow network: with the default compression against none.
 
 Two network namespaces, a veth pair, a token bucket on both ends; no delay is added. The shards are on one side, the
-trainer on the other (`benchmarks.link_trainer`): a DLRM on Criteo-shaped data of Meta's skew, of whose ids half have
-rows at the start, batches prepared ahead. Plain: fp32 rows and gradients, ids of 8 bytes. Compressed:
+trainer on the other (`benchmarks.link_trainer`): a DLRM on Criteo-shaped data of Meta's skew, of which a history has
+been seen before, batches prepared ahead. Plain: fp32 rows and gradients, ids of 8 bytes. Compressed:
 TopK(density=0.05), wire_dtype="fp16", compress_ids=True. In turn, round by round, over the same link.
 """
 
@@ -31,7 +31,8 @@ def run(report: Report, sizes: Sizes) -> None:
     """Every rate in turn; one line on stderr and no figures where there can be no namespaces."""
     settings = Settings(
         addresses={},
-        rows=sizes.rows // 4,
+        history=sizes.rows // 10,
+        ids=sizes.rows // 4,
         dim=sizes.dim,
         batch=sizes.batch // 50,
         steps=len(RATES) * (WARM_UP_ROUNDS + sizes.rounds) * STEPS,

@@ -9,27 +9,29 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import ps
-from benchmarks.measure import Sizes
+from benchmarks.data import Ids
 from benchmarks.namespaces import INTERFACE
-from benchmarks.training import TABLE, fill, source_of
 from worker.data.batch import Batch
 from worker.data.synthetic import Synthetic
 from worker.prefetch import Prefetcher
 from worker.thresholds import Sparsify, TopK
 from worker.train import Trainer
 
+TABLE = "ids"
 DEPTH = 2
 """Batches prepared ahead."""
+FILL_BATCH = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,10 @@ class Settings:
 
     addresses: dict[str, str]
     """Way -> its shard."""
-    rows: int
-    """That exist at the start, of twice as many ids."""
+    history: int
+    """Samples that came before: their ids have rows."""
+    ids: int
+    """That there are."""
     dim: int
     batch: int
     steps: int
@@ -81,22 +85,35 @@ class _Run:
 def main(settings: Settings) -> None:
     """Trains until stdin ends."""
     torch.set_num_threads(1)
-    sizes = Sizes(swap_rows=settings.rows, dim=settings.dim)
-    source = source_of(sizes)
+    source = Synthetic(rows=1 << 40, total_ids=settings.ids, table=TABLE)
+    stream = source.batches(settings.batch)
+    known_U = _distinct(islice(stream, settings.history // settings.batch))
     # made beforehand: a loader would make them beside the training
-    given = list(islice(source.batches(settings.batch), settings.steps + DEPTH))
+    given = list(islice(stream, settings.steps + DEPTH))
     with ExitStack() as stack:
-        clients = {
-            name: stack.enter_context(ps.connect(settings.addresses[name], **way.connect)) for name, way in WAYS.items()
-        }
-        runs = {name: _Run(clients[name], way, settings.dim, source, given) for name, way in WAYS.items()}
-        fill(list(clients.values()), source, sizes)
+        runs = {}
+        for name, way in WAYS.items():
+            client = stack.enter_context(ps.connect(settings.addresses[name], **way.connect))
+            runs[name] = _Run(client, way, settings.dim, source, given)
+            _fill(client, known_U, settings.dim)
         print("ready", flush=True)
         for line in sys.stdin:
             name, steps = line.split()
             before = _carried()
             runs[name].train(int(steps))
             print(_carried() - before, flush=True)
+
+
+def _distinct(batches: Iterable[Batch]) -> Ids:
+    """The ids of all features of these batches, each once."""
+    return np.unique(np.concatenate([bags.ids.numpy() for batch in batches for bags in batch.sparse.values()]))
+
+
+def _fill(client: ps.Client, ids_U: Ids, dim: int) -> None:
+    """Makes rows exist, with gradients of zero."""
+    for start in range(0, len(ids_U), FILL_BATCH):
+        part_N = ids_U[start : start + FILL_BATCH]
+        client.push(TABLE, part_N, np.zeros((len(part_N), dim), np.float32))
 
 
 def _carried() -> int:

@@ -132,7 +132,7 @@ def test_a_refusal_of_the_kernel_is_the_reason(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.slow  # three processes that load torch and the kernels
 def test_a_trainer_and_its_shards_talk_across_and_compressed_is_fewer_bytes(link_ends: Ends) -> None:
     shape(link_ends, 100_000_000)
-    tiny = Settings(addresses={}, rows=500, dim=16, batch=32, steps=4)
+    tiny = Settings(addresses={}, history=500, ids=1000, dim=16, batch=32, steps=4)
     with ExitStack() as stack:
         trainer = started(stack, link_ends, tiny)
         carried = {way: trained(trainer, way, 4) for way in ("plain", "compressed")}
