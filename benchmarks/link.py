@@ -1,9 +1,12 @@
 """Whole training steps over a slow network: with the default compression against none.
 
 Two network namespaces, a veth pair, a token bucket on both ends; no delay is added. The shards are on one side, the
-trainer on the other (`benchmarks.link_trainer`): a DLRM on Criteo-shaped data of Meta's skew, of which a history has
-been seen before, batches prepared ahead. Plain: fp32 rows and gradients, ids of 8 bytes. Compressed:
-TopK(density=0.05), wire_dtype="fp16", compress_ids=True. In turn, round by round, over the same link.
+trainer on the other (`benchmarks.link_trainer`): a DLRM on Criteo-shaped data of Meta's skew in one table, the ids of
+a history of which have rows already, batches prepared ahead. Plain: fp32 rows and gradients, ids of 8 bytes.
+Compressed: TopK(density=0.05), wire_dtype="fp16", compress_ids=True. In turn, round by round, over the same link.
+
+Where computing takes C and the bytes take B on the link, a step takes C + B: pulls do not run beside the step before.
+So what is saved depends on the link as much as on the bytes; `link_share` is B / (C + B).
 """
 
 from __future__ import annotations
