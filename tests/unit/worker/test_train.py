@@ -15,7 +15,8 @@ from tests.conftest import StartServer
 from tests.waiting import until
 from worker import report
 from worker.data.synthetic import Synthetic
-from worker.train import batches_ahead, disk_folder, service_client, table_configs
+from worker.settings import batches_ahead, table_configs
+from worker.train import disk_folder, service_address
 
 
 def test_a_temporary_disk_is_gone_however_the_block_is_left() -> None:
@@ -60,7 +61,7 @@ def test_no_disk_is_no_disk() -> None:
 def test_options_that_contradict_each_other_are_refused(
     service: str, local: int, disk: Path | None, no_disk: bool, words: str
 ) -> None:
-    with pytest.raises(InvalidArgument, match=words), service_client(service, local, disk, no_disk):
+    with pytest.raises(InvalidArgument, match=words), service_address(service, local, disk, no_disk):
         pass
 
 
