@@ -1,7 +1,7 @@
 """A training run of one trainer, or of several in hybrid mode: embeddings asynchronous, dense part synchronous.
 
-    trainer 0: batches 0, N, 2N, ...    trainer 1: batches 1, N + 1, ...     each pulls and pushes rows when it likes
-            \\______________ gradients of the dense part, step by step _____________/
+    trainer 0: batches 0, N, 2N, ...   trainer 1: batches 1, N + 1, ...      each pulls and pushes rows when it is ready
+        ^------------ gradients of the dense part, step by step ------------^
 
 Progressive validation: each batch is predicted before it is trained on, by whichever trainer has it. At the end the
 predictions of all are put back into the order of the data.

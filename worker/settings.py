@@ -19,7 +19,10 @@ OPTIMIZERS = {"sgd": SGD, "adagrad": Adagrad, "rowwise_adagrad": RowwiseAdagrad,
 
 @dataclass(frozen=True)
 class Settings:
-    """Plain values, so that they travel to other processes. Their meaning: `python -m worker.train --help`."""
+    """Plain values, so that they travel to other processes. Their meaning: `python -m worker.train --help`.
+
+    batch_size: of one trainer.
+    """
 
     data: str = "flights"
     path: Path | None = None

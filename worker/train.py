@@ -77,7 +77,7 @@ def place_of(trainers: int, service: str, dense_density: float) -> Meeting:
         raise InvalidArgument(
             f"torchrun has started {place.ranks} trainers: give them --service HOST:PORT, and no --trainers or --local"
         )
-    if dense_density < 1 and place.ranks == trainers == 1:
+    if dense_density != 1 and place.ranks == trainers == 1:
         raise InvalidArgument("--dense-density is for --trainers 2 or more: one trainer exchanges nothing")
     return place
 
@@ -96,7 +96,7 @@ def train(
     optimizer: Annotated[str, typer.Option(help="Of the embeddings: " + ", ".join(OPTIMIZERS) + ".")] = "adagrad",
     lr: Annotated[float, typer.Option(help="Learning rate of the embeddings.")] = 0.05,
     dense_lr: Annotated[float, typer.Option(help="Learning rate of the dense layers (Adagrad).")] = 0.02,
-    batch_size: Annotated[int, typer.Option(help="Rows in a batch, of each trainer.", min=1)] = 512,
+    batch_size: Annotated[int, typer.Option(help="Rows in a batch, of all trainers together.", min=1)] = 512,
     disk: Annotated[
         Path | None,
         typer.Option(
@@ -118,7 +118,7 @@ def train(
     trainers: Annotated[
         int,
         typer.Option(
-            help="Trainer processes: each has every N-th batch, embeddings asynchronous, dense part in step.",
+            help="Trainer processes: each has its part of a batch; embeddings asynchronous, dense part in step.",
             min=1,
         ),
     ] = 1,
@@ -142,6 +142,9 @@ def train(
 ) -> None:
     """Trains a click model whose embeddings live on a parameter server, and reports progressive AUC and log loss."""
     place = place_of(trainers, service, dense_density)
+    ranks = max(place.ranks, trainers)
+    if batch_size % ranks:
+        raise InvalidArgument(f"--batch-size {batch_size} cannot be shared out evenly among {ranks} trainers")
     settings = Settings(
         data=data,
         path=path,
@@ -152,7 +155,7 @@ def train(
         optimizer=optimizer,
         lr=lr,
         dense_lr=dense_lr,
-        batch_size=batch_size,
+        batch_size=batch_size // ranks,
         swap_fraction=swap_fraction,
         depth=batches_ahead(depth),
         seed=seed,

@@ -40,22 +40,32 @@ class Trainer:
         self.dense = DLRM(source.n_dense, len(features), tables[0].dim)
         self.model: nn.Module = self.dense
         self.hook: DctHook | None = None
+        self.ranks = 1
         self.optimizer = torch.optim.Adagrad(self.dense.parameters(), lr=dense_lr)
         self.metrics = Progressive()
         self.whole_gradient_bytes = 0
         """What the gradients of all rows that were trained take in float32."""
 
     def share_dense(self, config: DenseConfig) -> None:
-        """From now on the dense part trains in step with that of the other ranks of the default process group."""
+        """From now on the dense part trains in step with that of the other ranks of the default process group.
+
+        Gradients are then of the mean loss over the batches of all ranks. DDP takes the mean of the dense part's; those
+        of the embeddings are added up on the shards, so each rank sends its part of the mean.
+        """
         ddp = nn.parallel.DistributedDataParallel
         # Its buffers never change: DDP would send them in every step. torch deprecates the option and has this instead.
-        ddp._set_params_and_buffers_to_ignore_for_model(self.dense, [name for name, _ in self.dense.named_buffers()])
+        buffers = [name for name, _ in self.dense.named_buffers()]
+        ddp._set_params_and_buffers_to_ignore_for_model(self.dense, buffers)  # type: ignore[no-untyped-call]
         self.model = model = ddp(self.dense)
         self.hook = register(model, config)
+        self.ranks = torch.distributed.get_world_size()
 
     def step(self, batch: PreparedBatch) -> float:
         """Predicts, then trains; the loss. Sharing the dense part, every rank makes as many steps."""
-        logits = self.model(batch.dense, self.embeddings(batch.sparse, batch.labels))
+        pooled_BFD = self.embeddings(batch.sparse, batch.labels)
+        if self.ranks > 1:
+            pooled_BFD.register_hook(lambda grads_BFD: grads_BFD / self.ranks)
+        logits = self.model(batch.dense, pooled_BFD)
         self._observe(logits, batch)
         loss = _loss(logits, batch)
         self.optimizer.zero_grad()
