@@ -23,7 +23,7 @@ ONE = Settings(data="synthetic", rows=ROWS, dim=4, batch_size=512, swap_fraction
 TWO = replace(ONE, batch_size=256)
 COMPRESSED = replace(TWO, sparsify=TopK(density=0.5), dense=DenseConfig(density=0.2), compress_ids=True)
 TOLERANCE = 0.01
-"""Of the AUC. By seed alone it moves by 0.005; what is lost without learning is 0.18."""
+"""Of the AUC. 0.001 and 0.002 were found; one trainer's is 0.18 above chance."""
 
 
 @pytest.fixture(scope="module")
