@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 BIN := .venv/bin
 NAME ?= index gather update unique codec echo pull push
 
-.PHONY: help setup train test test-slow lint bench proto clean
+.PHONY: help setup train train-ddp test test-slow lint bench proto clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -18,6 +18,9 @@ setup: .venv/.done      ## a virtual environment with everything pinned in const
 
 train: setup     ## trains a click model on a year of flights through two shards launched by Ray
 	$(BIN)/python -m worker.train --data flights --local 2
+
+train-ddp: setup ## the same with two trainers, that push and exchange only the larger gradients
+	$(BIN)/python -m worker.train --data flights --local 2 --trainers 2 --sparsify 0.2 --dense-density 0.1
 
 test: setup      ## the tests, without those marked slow
 	$(BIN)/python -m pytest -q -m "not slow" $(ARGS)

@@ -17,7 +17,7 @@ from benchmarks.measure import Report, Sizes
 from benchmarks.service import one_shard
 from worker.data.synthetic import Synthetic
 from worker.prefetch import Prefetcher
-from worker.train import Trainer
+from worker.trainer import Trainer
 
 BATCH, DIM, TABLE = 1024, 64, "ids"
 RAM_BYTES = 64 << 20

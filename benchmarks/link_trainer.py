@@ -26,7 +26,7 @@ from worker.data.batch import Batch
 from worker.data.synthetic import Synthetic
 from worker.prefetch import Prefetcher
 from worker.thresholds import Sparsify, TopK
-from worker.train import Trainer
+from worker.trainer import Trainer
 
 TABLE = "ids"
 DEPTH = 2

@@ -18,7 +18,7 @@ from benchmarks.measure import Sizes
 from benchmarks.service import one_shard
 from worker.data.synthetic import Synthetic
 from worker.prefetch import Prefetcher, PreparedBatch
-from worker.train import Trainer
+from worker.trainer import Trainer
 
 BATCH, STEPS, TABLE = 2048, 8, "ids"
 FILL_BATCH = 1 << 16

@@ -18,7 +18,7 @@ import ps
 from benchmarks.measure import Report, Sizes
 from benchmarks.ttproblems import LargeTable, Problem, floats, problems
 from worker.prefetch import Prefetcher
-from worker.train import Trainer
+from worker.trainer import Trainer
 
 BATCH, DIM = 1024, 16
 DENSE_LR = 0.02

@@ -12,9 +12,9 @@ from ps.shard import Shard
 LIMIT_S = 20.0
 
 
-def until(condition: Callable[[], bool]) -> None:
+def until(condition: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
     """Returns as soon as the condition holds; fails if it never does."""
-    end = time.monotonic() + LIMIT_S
+    end = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         threading.Event().wait(0.002)

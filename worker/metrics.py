@@ -43,6 +43,10 @@ class Progressive:
         self._labels_N[self._length : end] = labels_B
         self._length = end
 
+    def rows(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """Probabilities [N] and labels [N] so far: views."""
+        return self._probabilities_N[: self._length], self._labels_N[: self._length]
+
     def auc(self, window: slice = slice(None)) -> float:
         """Area under the ROC curve over a stretch of rows; see `auc`."""
         return auc(self._probabilities_N[: self._length][window], self._labels_N[: self._length][window])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -12,7 +16,9 @@ from rich.text import Text
 
 from ps.client.client import Client
 from ps.client.reports import ShardStats, tiers
+from ps.wire import methods
 from worker.data.source import Source
+from worker.dense import DenseStats
 from worker.metrics import Progressive
 
 USED = ("read", "updated", "created", "refused", "evicted", "expired")
@@ -20,6 +26,23 @@ CORES = ("in_cores", "folded", "kept")
 """Of tensor-train tables: gradients that trained the cores, rows folded back, rows kept where that was too inexact."""
 MOVED = ("raised", "demoted", "late")
 """Up from disk, down to it; late: read from it while a pull or a push waited. Counters of `Table.stats`."""
+
+PUSH = methods.PUSH.name
+
+
+@dataclass(frozen=True)
+class Share:
+    """One trainer's part in a run."""
+
+    probabilities_N: npt.NDArray[np.float32]
+    labels_N: npt.NDArray[np.bool_]
+    """Of its rows, in its order."""
+    client: Mapping[str, Any]
+    """`client` of `Client.stats()`."""
+    whole_gradient_bytes: int
+    dense: DenseStats | None
+    dense_digest: str
+
 
 Advance = Callable[[int, float], None]
 """advance(rows, loss)"""
@@ -44,8 +67,14 @@ def progress(source: Source, console: Console) -> Iterator[Advance]:
         def advance(rows: int, loss: float) -> None:
             nonlocal smoothed
             smoothed = loss if smoothed is None else 0.98 * smoothed + 0.02 * loss
+            left = None if source.len_rows is None else source.len_rows - bar.tasks[task].completed
             speed = bar.tasks[task].speed
-            bar.update(task, advance=rows, loss=f"{smoothed:.4f}", rate=f"{speed:,.0f}" if speed else "-")
+            bar.update(
+                task,
+                advance=rows if left is None else min(rows, left),
+                loss=f"{smoothed:.4f}",
+                rate=f"{speed:,.0f}" if speed else "-",
+            )
 
         yield advance
 
@@ -65,7 +94,7 @@ def summary(console: Console, source: Source, metrics: Progressive, seconds: flo
 
 
 def where_rows_live(console: Console, client: Client) -> None:
-    """Rows and bytes per table and tier, what was used and what moved, then the bytes on the wire."""
+    """Rows and bytes per table and tier, what was used and what moved, whether all shards are well."""
     stats = client.stats()
     shards = stats["shards"]
     table = Table("table", "tier", "rows", "bytes", title="where the rows live")
@@ -84,10 +113,30 @@ def where_rows_live(console: Console, client: Client) -> None:
     for shard in shards:
         if shard["degraded"]:
             console.print(Text(f"shard {shard['shard_id']} is degraded: {shard['degraded']}", "yellow"))
-    wire = Table("call", "sent", "received", title="bytes on the wire, this worker")
-    for method, sent in stats["client"]["sent_bytes"].items():
-        wire.add_row(method, f"{sent:,}", f"{stats['client']['received_bytes'][method]:,}")
+
+
+def on_the_wire(console: Console, shares: Sequence[Share]) -> None:
+    """Bytes between the trainers and the shards; what compression has saved of the gradients' bytes."""
+    title = "bytes on the wire, this worker" if len(shares) == 1 else f"bytes on the wire, all {len(shares)} trainers"
+    wire = Table("call", "sent", "received", title=title)
+    for method in shares[0].client["sent_bytes"]:
+        sent, received = (
+            sum(share.client[way].get(method, 0) for share in shares) for way in ("sent_bytes", "received_bytes")
+        )
+        wire.add_row(method, f"{sent:,}", f"{received:,}")
     console.print(wire)
+    pushed = sum(share.client["sent_bytes"].get(PUSH, 0) for share in shares)
+    whole = sum(share.whole_gradient_bytes for share in shares)
+    console.print(_saved("gradients of rows, pushed", pushed, whole), highlight=False)
+    if shared := [share.dense for share in shares if share.dense is not None]:
+        sent_dense = sum(stats.sent_bytes for stats in shared)
+        line = _saved("gradients of the dense part", sent_dense, sum(stats.dense_bytes for stats in shared))
+        console.print(line, highlight=False)
+
+
+def _saved(what: str, sent: float, whole: float) -> str:
+    factor = f" = 1/{whole / sent:.1f}" if sent and whole else ""
+    return f"{what}: {sent:,.0f} bytes of {whole:,.0f} as whole float32{factor}"
 
 
 def _counters(shards: ShardStats, title: str, names: Sequence[str]) -> Table:

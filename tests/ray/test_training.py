@@ -61,12 +61,40 @@ def test_a_disk_that_was_asked_for_has_a_folder_for_each_shard_and_stays(tmp_pat
     assert not scratch(tmp_path)
 
 
-def test_ctrl_c_takes_the_temporary_disk_along(tmp_path: Path) -> None:
-    with training(tmp_path, "--rows", str(10**9)) as process:
+def test_two_trainers_and_what_they_saved(tmp_path: Path) -> None:
+    options = (
+        "--rows",
+        "5000",
+        "--trainers",
+        "2",
+        "--sparsify",
+        "0.3",
+        "--dense-density",
+        "0.1",
+        "--wire-dtype",
+        "fp16",
+    )
+    with training(tmp_path, *options) as process:
+        printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, printed
+    assert "5,000 rows in" in printed
+    assert "bytes on the wire, all 2 trainers" in printed
+    for what in ("gradients of rows, pushed", "gradients of the dense part"):
+        factor = re.search(rf"{what}: [\d,]+ bytes of [\d,]+ as whole float32 = 1/([\d.]+)", printed)
+        assert factor is not None
+        assert float(factor[1]) > 1.5
+    assert not scratch(tmp_path)
+
+
+@pytest.mark.parametrize("trainers", ["1", "2"])
+def test_ctrl_c_takes_the_temporary_disk_along(trainers: str, tmp_path: Path) -> None:
+    with training(tmp_path, "--rows", str(10**9), "--trainers", trainers) as process:
         assert process.stdout is not None
         assert any("rows on disk: below" in line for line in process.stdout), "it has ended instead of training"
         assert len([*tmp_path.glob("embedding-ps-*/shard-*/rocksdb/CURRENT")]) == 2
         os.killpg(process.pid, signal.SIGINT)
         process.communicate(timeout=120)
     assert process.returncode != 0
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # nobody is left of its group
     assert not scratch(tmp_path)

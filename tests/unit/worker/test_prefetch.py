@@ -20,7 +20,7 @@ from worker import Bags, EmbeddingBagCollection, Feature, Prefetcher
 from worker.data.batch import Batch
 from worker.data.synthetic import Synthetic
 from worker.depth import DEEPEST, SHALLOWEST, SHRINK_AFTER_STEPS, START, Depth
-from worker.train import Trainer
+from worker.trainer import Trainer
 
 
 def after(steps: int, prepare_s: float, step_s: float, depth: Depth | None = None) -> int:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from rich.console import Console
+from typer.testing import CliRunner
 
 import ps
 from ps.errors import InvalidArgument
@@ -15,7 +17,10 @@ from tests.conftest import StartServer
 from tests.waiting import until
 from worker import report
 from worker.data.synthetic import Synthetic
-from worker.train import batches_ahead, disk_folder, service_client, table_configs
+from worker.ranks import Meeting
+from worker.run import ALONE, EveryNth
+from worker.settings import batches_ahead, table_configs
+from worker.train import disk_folder, place_of, service_address, train
 
 
 def test_a_temporary_disk_is_gone_however_the_block_is_left() -> None:
@@ -60,8 +65,49 @@ def test_no_disk_is_no_disk() -> None:
 def test_options_that_contradict_each_other_are_refused(
     service: str, local: int, disk: Path | None, no_disk: bool, words: str
 ) -> None:
-    with pytest.raises(InvalidArgument, match=words), service_client(service, local, disk, no_disk):
+    with pytest.raises(InvalidArgument, match=words), service_address(service, local, disk, no_disk):
         pass
+
+
+def test_one_trainer_exchanges_nothing_and_is_told_so() -> None:
+    assert place_of(1, "h:1", 1.0) == ALONE
+    assert place_of(2, "h:1", 0.1) == ALONE  # this process only starts the two
+    with pytest.raises(InvalidArgument, match="--dense-density is for --trainers"):
+        place_of(1, "h:1", 0.1)
+
+
+def test_under_torchrun_the_environment_says_who_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "h", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    place = place_of(1, "h:1", 0.1)
+    assert (place.rank, place.ranks, place.port) == (1, 2, None)
+    for trainers, service in ((2, "h:1"), (1, "")):
+        with pytest.raises(InvalidArgument, match="torchrun has started 2 trainers"):
+            place_of(trainers, service, 1.0)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 4, 5, 6])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_every_rank_makes_as_many_steps_and_no_batch_is_lost(rows: int, ranks: int) -> None:
+    batches = list(Synthetic(rows=rows).batches(1))
+    shares = [EveryNth(batches, Meeting(rank, ranks)) for rank in range(ranks)]
+    steps = [list(share) for share in shares]
+    assert {len(part) for part in steps} == {rows // ranks}
+    in_turn = [batch for group in zip(*steps, strict=True) for batch in group]
+    left = [share.leftover for share in shares if share.leftover is not None]
+    assert [id(batch) for batch in in_turn + left] == [id(batch) for batch in batches]
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
+    answer = CliRunner().invoke(app(), ["--service", "h:1", "--trainers", "3"])
+    assert isinstance(answer.exception, InvalidArgument)
+    assert "--batch-size 512 cannot be shared out evenly among 3 trainers" in str(answer.exception)
+
+
+def app() -> typer.Typer:
+    app = typer.Typer()
+    app.command()(train)
+    return app
 
 
 def test_depth_is_a_number_or_auto() -> None:

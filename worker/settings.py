@@ -1,0 +1,100 @@
+"""What a training run is told: the options of `python -m worker.train` that every one of its trainers needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from ps.config import SGD, Adagrad, Adam, RowwiseAdagrad, TableConfig, Uniform
+from ps.errors import ConfigError, InvalidArgument
+from worker.data.source import Source
+from worker.dense import DenseConfig
+from worker.thresholds import TopK
+
+OPTIMIZERS = {"sgd": SGD, "adagrad": Adagrad, "rowwise_adagrad": RowwiseAdagrad, "adam": Adam}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Plain values, so that they travel to other processes. Their meaning: `python -m worker.train --help`.
+
+    batch_size: of one trainer.
+    """
+
+    data: str = "flights"
+    path: Path | None = None
+    rows: int = 500_000
+    on_error: str = "skip"
+    tables: Path | None = None
+    dim: int = 16
+    optimizer: str = "adagrad"
+    lr: float = 0.05
+    dense_lr: float = 0.02
+    batch_size: int = 512
+    swap_fraction: float = 0.5
+    depth: int | Literal["auto"] = "auto"
+    seed: int = 0
+    threads: int = 1
+    sparsify: TopK | None = None
+    wire_dtype: str = "fp32"
+    compress_ids: bool = False
+    dense: DenseConfig = field(default_factory=lambda: DenseConfig(density=1.0))
+
+    def open_source(self) -> Source:
+        """The data set. Every trainer opens it for itself and finds the same rows in the same order."""
+        return open_source(self.data, self.path, self.rows, self.seed, self.on_error)
+
+    def table_configs(self, source: Source) -> list[TableConfig]:
+        """Of the source's tables."""
+        return table_configs(source, self.dim, self.optimizer, self.lr, self.swap_fraction, self.tables)
+
+
+def open_source(data: str, path: Path | None, rows: int, seed: int, on_error: str) -> Source:
+    """The data set by name."""
+    if data == "flights":
+        from worker.data.flights import Flights
+
+        return Flights()
+    if data == "criteo":
+        from worker.data.criteo import Criteo
+
+        if path is None:
+            raise InvalidArgument("--data criteo needs --path FILE (tab-separated, .gz too)")
+        return Criteo(path, on_error=on_error)
+    if data == "synthetic":
+        from worker.data.synthetic import Synthetic
+
+        return Synthetic(rows=rows, seed=seed)
+    raise InvalidArgument(f"--data {data!r}: choose flights, criteo or synthetic")
+
+
+def table_configs(
+    source: Source, dim: int, optimizer: str, lr: float, swap_fraction: float, overrides: Path | None
+) -> list[TableConfig]:
+    """One configuration for each table that the source's features use; `overrides` is YAML, {table: {field: value}}."""
+    if optimizer not in OPTIMIZERS:
+        raise ConfigError(f"--optimizer {optimizer!r}: choose one of {', '.join(OPTIMIZERS)}")
+    names = list(dict.fromkeys(feature.table for feature in source.features))
+    special = yaml.safe_load(overrides.read_text()) if overrides else {}
+    if unknown := set(special) - set(names):
+        raise ConfigError(f"{overrides}: tables {sorted(unknown)} are not in this data; it has {names}")
+    scale = dim**-0.5
+    default: dict[str, Any] = {
+        "dim": dim,
+        "optimizer": OPTIMIZERS[optimizer](lr=lr),
+        "initializer": Uniform(low=-scale / 10, high=scale / 10),
+        "swap_fraction": swap_fraction,
+    }
+    return [TableConfig(name=name, **(default | special.get(name, {}))) for name in names]
+
+
+def batches_ahead(depth: str) -> int | Literal["auto"]:
+    """The option's value for a `Prefetcher`."""
+    if depth == "auto":
+        return "auto"
+    if not depth.isdecimal():
+        raise InvalidArgument(f'--depth {depth!r}: a number of batches, or "auto"')
+    return int(depth)
