@@ -7,7 +7,6 @@ then a line on stdin with the fields of `Settings`, as JSON, is trained and answ
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 from dataclasses import dataclass
 from typing import Literal
@@ -67,17 +66,21 @@ def train(rank: int, settings: Settings, client: ps.Client) -> dict[str, float]:
     for step in range(settings.warm_up):
         trainer.step(clicks.batch(RANKS * step + rank))
     dist.barrier()
-    before, counted = tcp_bytes(), hook.stats() if hook else None
-    exchanges = [
-        trainer.step(clicks.batch(RANKS * (settings.warm_up + step) + rank)).exchange for step in range(settings.steps)
-    ]
+    before, counted = _sockets(trainer.port), hook.stats() if hook else None
+    for step in range(settings.warm_up, settings.warm_up + settings.steps):
+        trainer.step(clicks.batch(RANKS * step + rank))
     dist.barrier()  # the other may be a step behind, and its bytes are this one's too
-    everything = (tcp_bytes() - before) / settings.steps
-    exchange = statistics.mean(exchanges)
-    found = {"step": everything, "exchange": exchange, "dense_part": everything - exchange}
+    shard, others = ((now - then) / settings.steps for now, then in zip(_sockets(trainer.port), before, strict=True))
+    found = {"step": shard + others, "exchange": shard, "dense_part": others}
     if hook and counted:
         found |= _counted(hook, counted)
     return found
+
+
+def _sockets(shard_port: int) -> tuple[int, int]:
+    """Bytes to and from the shard, and the other trainer."""
+    shard = tcp_bytes(shard_port)
+    return shard, tcp_bytes() - shard
 
 
 def _counted(hook: DctHook, before: DenseStats) -> dict[str, float]:

@@ -58,18 +58,18 @@ class CountingTrainer:
         self.model = model
         self.table = config.name
         self._optimizer = torch.optim.Adagrad(model.parameters(), lr=0.02)
-        self._port = int(client.connection.address.rpartition(":")[2])
+        self.port = int(client.connection.address.rpartition(":")[2])
         self.prepared: PreparedBags
 
     def step(self, batch: Batch) -> Moved:
         """Trains. Nothing is prepared ahead, so that bytes have their step."""
-        before = tcp_bytes(self._port)
+        before = tcp_bytes(self.port)
         self.prepared = self.embeddings.prepare(batch.sparse)
         pooled_BFD = self.embeddings(self.prepared)
-        between = tcp_bytes(self._port)
+        between = tcp_bytes(self.port)
         loss = nn.functional.binary_cross_entropy_with_logits(self.model(batch.dense, pooled_BFD), batch.labels)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self.embeddings.step()
-        return Moved(between - before, tcp_bytes(self._port) - between)
+        return Moved(between - before, tcp_bytes(self.port) - between)
