@@ -43,6 +43,10 @@ BENCHMARKS = {
         "benchmarks.link:run",
         "whole training steps at 100 Mbit/s and 1 Gbit/s, compressed against plain; needs root",
     ),
+    "wirebytes": (
+        "benchmarks.wirebytes:run",
+        "bytes of a training step, everything counted: sparsified and encoded against dense fp32 with raw ids",
+    ),
     "startup": ("benchmarks.startup:run", "import ps, and from nothing to the first pull"),
 }
 """Name -> (module:function, what it shows)."""

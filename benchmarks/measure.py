@@ -55,6 +55,12 @@ class Sizes:
     ttquality_seeds: int = 3
     starts: int = 5
     """Processes that `startup` starts."""
+    wire_ids: int = 10_000_000
+    """Ids of the table that `wirebytes` trains."""
+    wire_steps: int = 8
+    """Steps whose bytes it counts, in each case: they hardly differ."""
+    wire_warm_up: int = 40
+    """Steps before those, at most."""
 
 
 QUICK = Sizes(
@@ -73,6 +79,9 @@ QUICK = Sizes(
     ttquality_flights=4_096,
     ttquality_seeds=1,
     starts=1,
+    wire_ids=20_000,
+    wire_steps=2,
+    wire_warm_up=3,
 )
 """For tests: every path, no meaning in the figures."""
 

@@ -1,0 +1,71 @@
+"""What a step's bytes cannot go below, for `wirebytes`: the arithmetic beside the measured.
+
+    ids         log2 C(N, U) bits         U of N ids, every set as likely: which of them are popular is not known
+    counts      U H(counts) bits          entropy of how often each occurs
+    exists      U H(share) bits           which of the U ids have a row
+    rows        b U D bytes               b bytes a number, as asked for
+    gradients   log2 C(U, R) bits + b R D bytes      R of the rows, each element of those
+                log2 C(U D, V) bits + b V bytes      V single elements
+
+Heads and framing are 0 in it. It is a bound for this selection at this precision; it says nothing of sending less.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import lgamma, log
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ps.v1 import embedding_pb2 as pb
+from ps.wire import encodings
+from ps.wire.block import bits_bytes
+
+Counts = npt.NDArray[np.integer[Any]]
+
+WIDTH = {"fp32": 4, "fp16": 2}
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What one push has selected, read from its bytes."""
+
+    rows: int
+    values: int
+    by_elements: bool
+
+
+def sent(shape: pb.PushedTable, body: bytes) -> Sent:
+    """Of a push of one table, with a selection. Elements whose fp16 is 0 are counted: they were sent."""
+    layout, precision = encodings.ENCODINGS[shape.encoding]
+    rows_R, _ = encodings.decode(body, shape.encoding, shape.rows, shape.dim)
+    rows = shape.rows if rows_R is None else len(rows_R)
+    if layout is not encodings.Layout.ELEMENTS:
+        return Sent(rows, rows * shape.dim, by_elements=False)
+    values = len(body) - bits_bytes(shape.rows) - bits_bytes(rows * shape.dim)
+    return Sent(rows, values // WIDTH[precision], by_elements=True)
+
+
+def gradients_bound(selected: Sent, unique: int, dim: int, width: int) -> float:
+    """Bytes of a push, alone."""
+    places, chosen = (unique * dim, selected.values) if selected.by_elements else (unique, selected.rows)
+    return choice_bytes(places, chosen) + width * selected.values
+
+
+def reads_bound(total_ids: int, counts_U: Counts, exists_U: npt.NDArray[np.bool_], row: int) -> float:
+    """Bytes of prepare and pull, `row` bytes a row."""
+    unique = len(counts_U)
+    flags = choice_bytes(unique, int(exists_U.sum()))
+    return choice_bytes(total_ids, unique) + _entropy_bytes(counts_U) + flags + row * unique
+
+
+def choice_bytes(n: int, k: int) -> float:
+    """log2 C(n, k) / 8."""
+    return (lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)) / log(2) / 8
+
+
+def _entropy_bytes(values_N: Counts) -> float:
+    counts = np.unique(values_N, return_counts=True)[1]
+    return float(-(counts * np.log2(counts / len(values_N))).sum() / 8)
