@@ -222,6 +222,7 @@ def test_every_benchmark_is_promised_something() -> None:
     assert set(PROMISED) == set(BENCHMARKS)
 
 
+@pytest.mark.slow
 def test_kernel_benchmarks_run_and_keep_their_promises() -> None:
     names = ["index", "gather", "update", "unique", "codec", "encodings", "disk"]
     found = figures(*names)
