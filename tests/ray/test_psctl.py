@@ -28,6 +28,7 @@ def psctl(home: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, env=home, capture_output=True, text=True, timeout=180)
 
 
+@pytest.mark.slow
 def test_up_status_down(home: dict[str, str], tmp_path: Path) -> None:
     settings = tmp_path / "service.yaml"
     settings.write_text("max_ids: 1000\n")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @contextmanager
@@ -53,7 +53,6 @@ def test_half_of_the_rows_are_on_disk_and_the_disk_is_gone_at_the_end(tmp_path: 
     assert not scratch(tmp_path)
 
 
-@pytest.mark.slow
 def test_a_disk_that_was_asked_for_has_a_folder_for_each_shard_and_stays(tmp_path: Path) -> None:
     with training(tmp_path, "--rows", "2000", "--disk", str(tmp_path / "ssd")) as process:
         printed, _ = process.communicate(timeout=120)
@@ -62,7 +61,6 @@ def test_a_disk_that_was_asked_for_has_a_folder_for_each_shard_and_stays(tmp_pat
     assert not scratch(tmp_path)
 
 
-@pytest.mark.slow
 def test_two_trainers_and_what_they_saved(tmp_path: Path) -> None:
     options = (
         "--rows",
@@ -88,7 +86,7 @@ def test_two_trainers_and_what_they_saved(tmp_path: Path) -> None:
     assert not scratch(tmp_path)
 
 
-@pytest.mark.parametrize("trainers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("trainers", ["1", "2"])
 def test_ctrl_c_takes_the_temporary_disk_along(trainers: str, tmp_path: Path) -> None:
     with training(tmp_path, "--rows", str(10**9), "--trainers", trainers) as process:
         assert process.stdout is not None
