@@ -14,8 +14,8 @@ While a selection is open, `state_dict` refuses.
 
 **Optimizers** run on the shards, and so do their momenta and accumulators: a trainer has none. They see gradients that
 come late and summed, G = g1 + ... + gn in one push instead of n. No momentum needs correction or masking (Deep Gradient
-Compression needs both, for its momentum comes before the selection). A row that is not sent is not touched: nothing of
-it decays or is counted.
+Compression needs both, for its momentum comes before the selection). A row that is not sent counts as
+used, for its importance, and is not updated: nothing of its value or state decays.
 
 - SGD is linear in the gradient: the value moves as far as it would have, only later.
 - Adagrad: h grows by G*G instead of the sum of the g*g. Where the n gradients agree that is up to n times as much, and
