@@ -10,6 +10,7 @@ from ps.client.connection import Connection
 from ps.client.transport import GrpcTransport
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec, methods
+from ps.wire.formats import WireDtype
 from ps.wire.methods import Method
 
 
@@ -91,7 +92,7 @@ class TalliedTransport(GrpcTransport):
             yield message
 
 
-def connect(address: str, tally: Tally, *, wire_dtype: str, compress_ids: bool) -> ps.Client:
+def connect(address: str, tally: Tally, *, wire_dtype: WireDtype, compress_ids: bool) -> ps.Client:
     """As `ps.connect`."""
     connection = Connection(address, lambda its: TalliedTransport(its, tally))
     return ps.Client(connection, wire_dtype=wire_dtype, compress_ids=compress_ids)

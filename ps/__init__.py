@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ps.client.client import Client, connect
     from ps.client.evict import Evicted
+    from ps.client.pulled import TableRows
     from ps.client.step import Step
     from ps.cluster.launch import Service, launch
     from ps.config import (
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
         TableNotFound,
         Unavailable,
     )
+    from ps.wire.formats import ByImportance
     from ps.wire.selected import Selected
 
 __version__ = "0.1.0"
@@ -66,6 +68,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "Always",
+    "ByImportance",
     "Client",
     "ConfigError",
     "Constant",
@@ -102,6 +105,7 @@ __all__ = [
     "TableConfig",
     "TableExists",
     "TableNotFound",
+    "TableRows",
     "TensorTrain",
     "Unavailable",
     "Uniform",
@@ -112,8 +116,10 @@ __all__ = [
 _HOMES = {
     "ps.client.client": ("Client", "connect"),
     "ps.client.evict": ("Evicted",),
+    "ps.client.pulled": ("TableRows",),
     "ps.client.step": ("Step",),
     "ps.cluster.launch": ("Service", "launch"),
+    "ps.wire.formats": ("ByImportance",),
     "ps.wire.selected": ("Selected",),
     "ps.config": (
         *("FTRL", "SGD", "Adagrad", "Adam", "RowwiseAdagrad", "Constant", "Normal", "Uniform"),

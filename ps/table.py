@@ -352,6 +352,22 @@ class Table:
         """The rank at which, and below which, the n least important rows are, and perhaps some more."""
         return self._ranking.quantile(max(len(self) - n, 0)) if n < len(self) else EVERY_RANK
 
+    def rank_of_most(self, share: float) -> int:
+        """The rank above which so large a share of the rows is, or less where rows at the border are alike."""
+        return self._ranking.below_most(int(share * len(self)))
+
+    def outrank(self, slots_N: Slots, rank: int) -> Flags:
+        """Which of these slots, -1 for none, hold a row of a higher rank."""
+        flags_N = np.empty(len(slots_N), np.bool_)
+        score.outrank(self._ram.statistics_S2, slots_N, self._ranking.per_tick, rank, flags_N)
+        return flags_N
+
+    def ranks(self, records: Records) -> npt.NDArray[np.int64]:
+        """What rows are ordered by."""
+        ranks_N = np.empty(len(records), np.int64)
+        score.ranks(records.statistics_N2, self._ranking.per_tick, ranks_N)
+        return ranks_N
+
     def page(self, cursor: int, n: int, highest: int = EVERY_RANK) -> tuple[Records, int]:
         """About n rows, those of the next partitions, and the next cursor, 0 at the end. Of them, the rows of rank
         `highest` and lower. Their bytes are those of a hot row."""
@@ -360,9 +376,7 @@ class Table:
         nothing = Records(np.empty(0, np.int64), nothing_NB, np.empty(0, np.float32), np.empty(0, np.uint32))
         records = joined([nothing, *(replace(part, rows_NB=self._rows.as_full(part.rows_NB)) for part in found)])
         if highest < EVERY_RANK:
-            ranks_N = np.empty(len(records), np.int64)
-            score.ranks(records.statistics_N2, self._ranking.per_tick, ranks_N)
-            records = where(records, ranks_N <= highest)
+            records = where(records, self.ranks(records) <= highest)
         return records, end if end < PARTITIONS else 0
 
     def values(self, records: Records) -> Rows:

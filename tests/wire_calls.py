@@ -30,6 +30,12 @@ def rows_bytes(rows: object) -> bytes:
     return np.asarray(rows, "<f4").tobytes()
 
 
+def fp32_shape(table: str, rows: int, dim: int) -> pb.PushedTable:
+    """Every row, as it is."""
+    blocks = [pb.Block(encoding=pb.ENCODING_FP32, bytes=4 * rows * dim)]
+    return pb.PushedTable(table=table, rows=rows, dim=dim, blocks=blocks)
+
+
 class RawCalls:
     """A worker that speaks protobuf, through a transport and nothing else."""
 
@@ -72,7 +78,7 @@ class RawCalls:
         """tables: (name, rows, dim). Encoded by protobuf's own serializer."""
         return self.push_shapes(
             sequence,
-            [pb.PushedTable(table=name, rows=rows, dim=dim) for name, rows, dim in tables],
+            [fp32_shape(name, rows, dim) for name, rows, dim in tables],
             *bodies,
             **fields,
         )
@@ -84,7 +90,7 @@ class RawCalls:
         return self.call(methods.PUSH, *(message.SerializeToString() for message in messages))[0]
 
     def write(self, sequence: int, ids: pb.TableIds, dim: int, *bodies: bytes, **fields: object) -> bytes:
-        shape = pb.PushedTable(table=ids.table, rows=len(ids.ids) // 8, dim=dim)
+        shape = fp32_shape(ids.table, len(ids.ids) // 8, dim)
         known = {"header": self.header, "sequence": sequence, "ids": ids, "shape": shape, "mode": pb.WRITE_MODE_UPSERT}
         head = pb.WriteHead(**{**known, **fields})
         messages = [pb.WriteChunk(head=head), *(pb.WriteChunk(payload=body) for body in bodies)]

@@ -153,8 +153,9 @@ class EmbeddingBagCollection(nn.Module):
 
     def _pull(self, prepared: PreparedBags) -> dict[str, torch.Tensor]:
         if self.training and self._pushes.wants_exists:
-            rows, exists = prepared.step.pull_exists()
-            prepared.exists = {name: np.asarray(flags) for name, flags in exists.items()}
+            pulled = prepared.step.pull_rows()
+            prepared.exists = {name: np.asarray(part.exists) for name, part in pulled.items()}
+            rows = {name: part.rows for name, part in pulled.items()}
         else:
             rows = prepared.step.pull()
         return {name: torch.as_tensor(part) for name, part in rows.items()}

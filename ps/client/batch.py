@@ -9,7 +9,7 @@ A batch is a value: it knows the routing table that it was split by, and by anot
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,21 +18,18 @@ import numpy.typing as npt
 
 from ps.client.arrays import ArrayLike, as_counts, as_ids, as_rows, as_scores, like
 from ps.client.bound import same_split
+from ps.client.finite import check_finite
 from ps.config import TableConfig, TensorTrain
-from ps.errors import DuplicateIds, InvalidArgument, LengthMismatch, NonFiniteGradient
-from ps.kernels.rows import all_finite, take
-from ps.kernels.unique import has_duplicates, segment_sum, unique
+from ps.errors import DuplicateIds, LengthMismatch
+from ps.kernels.rows import take
+from ps.kernels.unique import has_duplicates, unique
 from ps.v1 import embedding_pb2 as pb
-from ps.wire import codec
+from ps.wire import blocks, codec
 from ps.wire.routing import Routing, Split, split_by_shard
-from ps.wire.selected import Selected
 from ps.wire.sorted_ids import encode_sorted_ids
 
 Rows = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.uint32]
-
-FP16_OVERFLOW = 65_520.0
-"""The smallest number that float16 rounds to infinity."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,37 +59,18 @@ class TableBatch:
             part.ids = codec.encode_ids(ids_N)
         return part
 
-    def selection(self, selected: Selected, dtype: str) -> Selected:
-        """Checked: its rows are some of the unique ids, as they were given. Raises InvalidArgument, DimensionMismatch,
-        NonFiniteGradient."""
-        what = f"gradients selected for table {self.config.name!r}"
-        if self.inverse_N is not None:
-            raise InvalidArgument(f"{what}: the step was prepared with an id twice; prepare unique ids, with counts")
-        rows_R, n = selected.rows_R, len(self.unique_U)
-        grads_RD = as_rows(selected.grads_RD, (n if rows_R is None else len(rows_R),), self.config.dim, what)
-        if rows_R is not None and not _ascending(rows_R, n):
-            raise InvalidArgument(f"{what}: positions must ascend, each once, within [0, {n})")
-        self._check_finite(grads_RD, dtype, what, slice(None) if rows_R is None else rows_R)
-        return Selected(rows_R, grads_RD, selected.elements)
-
-    def selected_of(self, shard: int, selected: Selected) -> Selected:
-        """What one shard gets of it, by the positions of that shard's ids."""
-        if selected.rows_R is None:
-            return Selected(None, selected.grads_RD[self.positions(shard)], selected.elements)
-        if self.split.order_N is None:
-            return selected
-        at_U = np.full(len(self.unique_U), -1, np.int64)
-        at_U[selected.rows_R] = np.arange(len(selected.rows_R))
-        at_S = at_U[self.positions(shard)]
-        rows_R = np.flatnonzero(at_S >= 0)
-        return Selected(rows_R, selected.grads_RD[at_S[rows_R]], selected.elements)
-
-    def shape_of(self, shard: int, positives_U: Counts | None = None) -> pb.PushedTable:
-        """What a body says of one shard's rows."""
+    def shape_of(
+        self, shard: int, body: Sequence[blocks.EncodedBlock], positives_U: Counts | None = None
+    ) -> pb.PushedTable:
+        """What is said of one shard's rows before they are sent."""
         where = self.split.of(shard)
         positives = codec.encode_counts(None if positives_U is None else positives_U[self.positions(shard)])
         return pb.PushedTable(
-            table=self.config.name, rows=where.stop - where.start, dim=self.config.dim, positives=positives
+            table=self.config.name,
+            rows=where.stop - where.start,
+            dim=self.config.dim,
+            positives=positives,
+            blocks=blocks.heads(body),
         )
 
     def positions(self, shard: int) -> slice | npt.NDArray[np.int64]:
@@ -112,16 +90,6 @@ class TableBatch:
         """Flags in the caller's order, shape and kind."""
         flags_N = flags_U if self.inverse_N is None else flags_U[self.inverse_N]
         return like(flags_N.reshape(self.shape), self.given)
-
-    def gradients(self, grads: ArrayLike, dtype: str) -> Rows:
-        """Gradients in the order of unique_U, duplicates summed in the caller's order; raises NonFiniteGradient."""
-        what = f"gradients for table {self.config.name!r}"
-        grads_UD = as_rows(grads, self.shape, self.config.dim, what)
-        if self.inverse_N is not None:
-            grads_ND, grads_UD = grads_UD, np.empty((len(self.unique_U), self.config.dim), dtype=np.float32)
-            segment_sum(grads_ND, self.inverse_N, grads_UD)
-        self._check_finite(grads_UD, dtype, what)
-        return grads_UD
 
     def positives(self, counts: ArrayLike) -> Counts:
         """Counts of the given ids in the order of unique_U, those of duplicates summed."""
@@ -145,7 +113,7 @@ class TableBatch:
         """Values of rows, one for each id; raises NonFiniteGradient."""
         what = f"rows for table {self.config.name!r}"
         values_UD = as_rows(rows, self.shape, self.config.dim, what)
-        self._check_finite(values_UD, "fp32", what)
+        check_finite(values_UD, self.unique_U, what)
         return values_UD
 
     def by_shard(self, rows_UD: Rows) -> Rows:
@@ -155,22 +123,6 @@ class TableBatch:
         grouped_UD = np.empty_like(rows_UD)
         take(rows_UD, self.split.order_N, grouped_UD)
         return grouped_UD
-
-    def _check_finite(
-        self,
-        rows_UD: Rows,
-        dtype: str,
-        what: str,
-        of: slice | npt.NDArray[np.int64] = slice(None),
-    ) -> None:
-        """Before anything is sent: a shard that refuses its part cannot call back what the others have applied."""
-        if _fits(rows_UD, dtype):
-            return
-        limit = FP16_OVERFLOW if dtype == "fp16" else np.inf
-        at = int(np.flatnonzero(~(np.abs(rows_UD.reshape(-1)) < limit))[0])  # "not below" is true of NaN
-        id_, value = self.unique_U[of][at // self.config.dim], rows_UD.reshape(-1)[at]
-        mend = "fp16 cannot hold it: send fp32" if np.isfinite(value) else "check the loss, clip the gradients"
-        raise NonFiniteGradient(f"{what}: {value} in the row of id {id_}; nothing was sent ({mend})")
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,16 +211,3 @@ def _table_batch(
             unique_U, inverse_N, counts_U = distinct_U, where_N, occurrences_U
     split = _split(unique_U, routing, compressed)
     return TableBatch(config, given, ids.shape, unique_U, inverse_N, counts_U, split, compressed)
-
-
-def _ascending(rows_R: npt.NDArray[np.int64], n: int) -> bool:
-    """Whether these are positions of n, each once, in order."""
-    return not len(rows_R) or bool(rows_R[0] >= 0 and rows_R[-1] < n and (np.diff(rows_R) > 0).all())
-
-
-def _fits(rows_UD: Rows, dtype: str) -> bool:
-    """Whether every number is finite on the wire, at the speed of memory."""
-    if dtype == "fp32":
-        return bool(all_finite(rows_UD.reshape(-1)))
-    # NaN is the smallest and the largest of any array that holds it, and below nothing
-    return not rows_UD.size or bool(rows_UD.max() < FP16_OVERFLOW and rows_UD.min() > -FP16_OVERFLOW)

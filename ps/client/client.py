@@ -29,6 +29,7 @@ from ps.client.connection import Connection
 from ps.client.evict import Evicted
 from ps.client.exchange import Exchange, PullOptions
 from ps.client.export import Export
+from ps.client.outgoing import Outgoing
 from ps.client.retry import Deadline, retry
 from ps.client.step import Step
 from ps.client.transport import MAX_MESSAGE_BYTES, open_transport
@@ -39,6 +40,7 @@ from ps.errors import InvalidArgument
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec, inproc, methods
+from ps.wire.formats import Formats, WireDtype
 from ps.wire.methods import Method
 
 DEFAULT_TIMEOUT_S = 30.0
@@ -52,13 +54,12 @@ class Client:
         self,
         connection: Connection,
         *,
-        wire_dtype: str = "fp32",
+        wire_dtype: WireDtype | Mapping[str, WireDtype] = "fp32",
         compress_ids: bool = False,
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> None:
-        codec.wire_dtype(wire_dtype)
         self.connection = connection
-        self.wire_dtype = wire_dtype
+        self.formats = Formats(wire_dtype)
         self.compress_ids = compress_ids
         self.timeout_s = timeout_s
         self.worker_id = secrets.randbits(63)
@@ -134,9 +135,10 @@ class Client:
         """
         deadline = self.deadline(timeout_s)
         batch = self._batch({table: ids}, deadline)
-        pulled = self.exchange.pull(batch, PullOptions(self.wire_dtype, return_exists), deadline)
+        pulled = self.exchange.pull(batch, PullOptions([self.formats.of(table)], return_exists), deadline)
         rows = batch.tables[0].expand(pulled.rows[0])
-        return (rows, batch.tables[0].expand_flags(pulled.exists[0])) if return_exists else rows
+        exists_U = pulled.exists[0]
+        return rows if exists_U is None else (rows, batch.tables[0].expand_flags(exists_U))
 
     def push(
         self,
@@ -154,9 +156,9 @@ class Client:
         """
         deadline = self.deadline(timeout_s)
         batch = self._batch({table: ids}, deadline)
-        summed = [batch.tables[0].gradients(grads, self.wire_dtype)]
+        part = Outgoing.of(batch.tables[0], grads, self.formats.of(table))
         counted = batch.positives({} if positives is None else {table: positives})
-        self.writes.push(self.new_write(batch), summed, deadline, self.wire_dtype, positives=counted)
+        self.writes.push(self.new_write(batch), [part], deadline, positives=counted)
 
     prefetch = prepare
     """The name of `prepare` in HugeCTR and dynamicemb."""
@@ -278,11 +280,6 @@ class Client:
 
     # for Step
 
-    @property
-    def pull_options(self) -> PullOptions:
-        """How a training step pulls."""
-        return PullOptions(self.wire_dtype)
-
     def new_write(self, batch: Batch) -> Write:
         """A write with a sequence that no other of this worker has. Make it when it is about to be sent: the shards'
         ledgers look back only so far."""
@@ -324,7 +321,7 @@ class Client:
 def connect(
     address: str,
     *,
-    wire_dtype: str = "fp32",
+    wire_dtype: WireDtype | Mapping[str, WireDtype] = "fp32",
     compress_ids: bool = False,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
@@ -332,7 +329,9 @@ def connect(
     """Connects to a service.
 
     address: "host:port" of the coordinator or of any shard; "inproc:" starts a private one-shard service in this
-    process, for tests and notebooks. wire_dtype: "fp32", or "fp16" for half the bytes at half the precision.
+    process, for tests and notebooks.
+    wire_dtype: "fp32"; "fp16" or "int8" for a half or a quarter of the bytes of rows and gradients, rounded to nearest;
+    `ps.ByImportance`, which rounds only rows that matter less; or {table: one of these}, tables not named being exact.
     compress_ids: send ids sorted, as the gaps between them: 1 to 3 bytes each instead of 8 where they are dense, at the
     price of sorting them, which pays on links of less than about 1 Gbit/s.
     timeout_s: the deadline of calls that are not given their own. max_message_bytes: the largest single message, both

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -14,7 +14,8 @@ from ps.client.pulled import Pulled
 from ps.client.retry import Deadline
 from ps.errors import PsError, StepNotFound
 from ps.v1 import embedding_pb2 as pb
-from ps.wire import codec, methods
+from ps.wire import methods
+from ps.wire.formats import TableFormat
 
 T = TypeVar("T")
 
@@ -23,7 +24,8 @@ T = TypeVar("T")
 class PullOptions:
     """How to pull."""
 
-    dtype: str = "fp32"
+    formats: Sequence[TableFormat]
+    """Of each table of the batch."""
     return_exists: bool = False
 
 
@@ -49,7 +51,7 @@ class Exchange:
         """Rows from every shard, by the handle where the shard holds the step and by ids elsewhere."""
 
         def run(batch: Batch) -> Pulled:
-            pulled = Pulled(batch, options.return_exists)
+            pulled = Pulled(batch, options.formats, options.return_exists)
 
             def one(shard: int) -> Callable[[], None]:
                 call = partial(self._pull, pulled, shard, options, deadline)
@@ -63,8 +65,8 @@ class Exchange:
     def _pull(self, pulled: Pulled, shard: int, options: PullOptions, deadline: Deadline, by_step: int) -> None:
         batch = pulled.batch
         header = pb.Header(routing_epoch=batch.epoch, worker_id=self.worker_id)
-        dtype = codec.wire_dtype(options.dtype)[0]
-        request = pb.PullRequest(header=header, dtype=dtype, return_exists=options.return_exists)
+        formats = [form.to_proto() for form in options.formats]
+        request = pb.PullRequest(header=header, formats=formats, return_exists=options.return_exists)
         if by_step:
             request.step.step = by_step
         else:
@@ -72,7 +74,7 @@ class Exchange:
 
         def call(address: str) -> None:
             chunks = self.connection.stream_out(address, methods.PULL, request.SerializeToString(), deadline)
-            pulled.receive(shard, chunks, options.dtype)
+            pulled.receive(shard, chunks)
 
         self.connection.on_shard(batch.routing, shard, call, deadline)
 

@@ -89,7 +89,7 @@ class Export:
         if not chunks:
             raise InternalError("the shard's answer ended before its first message")
         head = codec.split(pb.ExportChunk, chunks[0])[0].head
-        blocks = [codec.decode_rows(codec.payload_of(chunk), codec.wire_dtype("fp32")[1]) for chunk in chunks[1:]]
+        blocks = [codec.decode_rows(codec.payload_of(chunk)) for chunk in chunks[1:]]
         rows = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
         ids_N = codec.decode_ids(head.ids)
         if len(rows) != len(ids_N) * head.dim:

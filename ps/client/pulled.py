@@ -2,31 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from ps.client.batch import Batch, Rows
-from ps.errors import DimensionMismatch, InternalError, InvalidArgument
-from ps.kernels.rows import all_finite, place
+from ps.client.arrays import ArrayLike
+from ps.client.batch import Batch, Rows, TableBatch
+from ps.errors import DimensionMismatch, InternalError, InvalidArgument, LengthMismatch
+from ps.kernels.rows import place
 from ps.v1 import embedding_pb2 as pb
-from ps.wire import codec
+from ps.wire import codec, encodings
+from ps.wire.formats import TableFormat
 
-_NO_FLAGS = np.empty(0, np.bool_)
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """What a pull says of one table, in the order and the shape of the ids, duplicates included."""
+
+    rows: ArrayLike
+    """float32 [*ids.shape, dim]"""
+    exists: ArrayLike
+    """bool [*ids.shape]: which ids have a row."""
+    important: ArrayLike | None
+    """bool [*ids.shape]: which are among the most important rows of their shard and table; None: nobody asked."""
+
+    @classmethod
+    def of(cls, table: TableBatch, rows_UD: Rows, exists_U: Flags | None, important_U: Flags | None) -> TableRows:
+        """Of the unique ids."""
+        exists = None if exists_U is None else table.expand_flags(exists_U)
+        return cls(table.expand(rows_UD), exists, None if important_U is None else table.expand_flags(important_U))
 
 
 class Pulled:
     """Rows of a batch, table by table, in the order of its unique ids. Each shard's part may arrive on its thread."""
 
-    def __init__(self, batch: Batch, with_exists: bool) -> None:
+    def __init__(self, batch: Batch, formats: Sequence[TableFormat], with_exists: bool) -> None:
         self.batch = batch
         self.rows = [np.empty((len(t.unique_U), t.config.dim), np.float32) for t in batch.tables]
-        self.exists = [np.empty(len(t.unique_U), np.bool_) if with_exists else _NO_FLAGS for t in batch.tables]
+        self.exists = [_flags(t, with_exists) for t in batch.tables]
+        """Which ids have a row; None: not asked."""
+        self.important = [_flags(t, form.share is not None) for t, form in zip(batch.tables, formats, strict=True)]
+        """Which are among the most important of their shard's; None: not asked."""
         self.versions: dict[int, int] = {}
         """Each shard's version at the read."""
 
-    def receive(self, shard: int, chunks: Iterator[bytes], dtype: str) -> None:
+    def receive(self, shard: int, chunks: Iterator[bytes]) -> None:
         """Takes one shard's whole answer."""
         first = next(chunks, None)
         if first is None:
@@ -35,36 +59,35 @@ class Pulled:
         self._take_head(shard, head)
         writer = _RowWriter(self, shard)
         for chunk in chunks:
-            writer.add(_decode(chunk, dtype))
+            writer.add(chunk)
         writer.finish()
         self.versions[shard] = head.version
 
     def _take_head(self, shard: int, head: pb.PullHead) -> None:
         if len(head.tables) != len(self.batch.tables):
             raise InternalError(f"the shard answered for {len(head.tables)} tables of {len(self.batch.tables)}")
-        for table, exists_U, answer in zip(self.batch.tables, self.exists, head.tables, strict=True):
+        asked = zip(self.batch.tables, self.exists, self.important, head.tables, strict=True)
+        for table, exists_U, important_U, answer in asked:
             if answer.dim != table.config.dim:
                 raise DimensionMismatch(
                     f"table {table.config.name!r} had dim {table.config.dim} and has {answer.dim} now: it was dropped "
                     "and made anew; client.tables() learns the new one"
                 )
-            if len(exists_U):
-                put_flags(exists_U, table.positions(shard), answer.exists)
+            for flags_U, sent in ((exists_U, answer.exists), (important_U, answer.important)):
+                if flags_U is not None:
+                    put_flags(flags_U, table.positions(shard), sent)
 
 
-def put_flags(flags_U: npt.NDArray[np.bool_], where: slice | npt.NDArray[np.int64], encoded: bytes) -> None:
+def _flags(table: TableBatch, asked: bool) -> Flags | None:
+    return np.empty(len(table.unique_U), np.bool_) if asked else None
+
+
+def put_flags(flags_U: Flags, where: slice | npt.NDArray[np.int64], encoded: bytes) -> None:
     """Puts one shard's flags where its ids are; raises InternalError if it sent another number of them."""
-    flags_N = codec.decode_flags(encoded)
-    if len(flags_N) != len(flags_U[where]):
-        raise InternalError(f"the shard sent {len(flags_N)} flags for {len(flags_U[where])} ids")
-    flags_U[where] = flags_N
-
-
-def _decode(chunk: bytes, dtype: str) -> Rows:
-    rows = codec.decode_rows(codec.payload_of(chunk), codec.wire_dtype(dtype)[1])
-    if dtype == "fp16" and not all_finite(rows):
-        raise InvalidArgument("a row holds a value that fp16 cannot (beyond 65504): pull with wire_dtype='fp32'")
-    return rows
+    try:
+        flags_U[where] = codec.decode_flags(encoded, len(flags_U[where]))
+    except LengthMismatch as error:
+        raise InternalError(f"the shard's answer cannot be read: {error}") from error
 
 
 class _RowWriter:
@@ -75,25 +98,13 @@ class _RowWriter:
         self._tables = [(table, table.split.of(shard), rows_UD) for table, rows_UD in tables]
         self._table = self._done = 0
 
-    def add(self, flat: Rows) -> None:
-        """Takes a run of whole rows, over as many tables as it covers."""
-        while len(flat):
-            self._skip_done()
-            if self._table == len(self._tables):
-                raise InternalError("the shard sent more rows than were asked for")
-            table, where, rows_UD = self._tables[self._table]
-            dim = table.config.dim
-            n = min(where.stop - where.start - self._done, len(flat) // dim)
-            if not n:
-                raise InternalError(f"the shard's chunk ends inside a row of table {table.config.name!r} (dim {dim})")
-            block_ND = flat[: n * dim].reshape(n, dim)
-            start = where.start + self._done
-            if table.split.order_N is None:
-                rows_UD[start : start + n] = block_ND
-            else:
-                place(block_ND, table.split.order_N[start : start + n], rows_UD)
-            self._done += n
-            flat = flat[n * dim :]
+    def add(self, chunk: bytes) -> None:
+        """Takes a message."""
+        head, payload = codec.split(pb.PullChunk, chunk)
+        for part in head.parts:
+            payload = self._add(part, payload)
+        if len(payload):
+            raise InternalError(f"the shard sent {len(payload)} bytes that it did not announce")
 
     def finish(self) -> None:
         """Raises unless every row has come."""
@@ -101,9 +112,45 @@ class _RowWriter:
         if self._table < len(self._tables):
             raise InternalError("the shard sent fewer rows than were asked for")
 
+    def _add(self, part: pb.PulledPart, payload: memoryview) -> memoryview:
+        self._skip_done()
+        if self._table == len(self._tables):
+            raise InternalError("the shard sent more rows than were asked for")
+        table, where, rows_UD = self._tables[self._table]
+        start = where.start + self._done
+        if part.rows > where.stop - start:
+            raise InternalError(f"the shard sent more rows of table {table.config.name!r} than were asked for")
+        at_N = table.split.order_N
+        missing = part.rows
+        seen_N = np.zeros(part.rows if len(part.blocks) > 1 else 0, np.bool_)
+        for block in part.blocks:
+            rows_R, block_RD = _decoded(payload[: block.bytes], block.encoding, part.rows, table.config.dim)
+            payload = payload[block.bytes :]
+            missing -= len(block_RD)
+            if len(seen_N):
+                seen_N[slice(None) if rows_R is None else rows_R] = True
+            if rows_R is None and at_N is None:
+                rows_UD[start : start + part.rows] = block_RD
+            elif at_N is None:
+                place(block_RD, start + rows_R, rows_UD)
+            else:
+                places_N = at_N[start : start + part.rows]
+                place(block_RD, places_N if rows_R is None else places_N[rows_R], rows_UD)
+        if missing or not seen_N.all():
+            raise InternalError(f"the shard's blocks of table {table.config.name!r} have not each row once")
+        self._done += part.rows
+        return payload
+
     def _skip_done(self) -> None:
         while self._table < len(self._tables):
             where = self._tables[self._table][1]
             if self._done < where.stop - where.start:
                 return
             self._table, self._done = self._table + 1, 0
+
+
+def _decoded(data: memoryview, encoding: int, n_rows: int, dim: int) -> tuple[npt.NDArray[np.int64] | None, Rows]:
+    try:
+        return encodings.decode(data, encoding, n_rows, dim)
+    except InvalidArgument as error:
+        raise InternalError(f"the shard's answer cannot be read: {error}") from error

@@ -6,17 +6,18 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ps.client.arrays import ArrayLike
-from ps.client.batch import Batch, Rows, TableBatch
+from ps.client.batch import Batch
 from ps.client.bound import UNKNOWN_VERSIONS, Handle, Versions
 from ps.client.exchange import PullOptions
-from ps.client.pulled import Pulled
+from ps.client.outgoing import Outgoing
+from ps.client.pulled import Flags, Pulled, TableRows
 from ps.client.retry import Deadline
 from ps.client.write import Write
-from ps.errors import DeadlineExceeded, LengthMismatch
+from ps.errors import DeadlineExceeded, InvalidArgument, LengthMismatch
+from ps.wire.formats import TableFormat
 from ps.wire.selected import Selected
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ class Step:
             future.add_done_callback(self._note_answer)
         self._waited = False
         self._versions: Versions = UNKNOWN_VERSIONS
+        self._formats = [client.formats.of(table.config.name) for table in batch.tables]
+        self._important: list[Flags | None] = [None] * len(batch.tables)
+        self._sent_as = self._important
         self._write: Write | None = None
         self._pushing = threading.Lock()
 
@@ -50,13 +54,20 @@ class Step:
 
     def pull(self, *, timeout_s: float | None = None) -> dict[str, ArrayLike]:
         """Rows of each table: float32 [*ids.shape, dim], in the order of the ids, duplicates included."""
-        return self._expand(self._pull(self._client.pull_options, timeout_s))
+        pulled = self._pull(PullOptions(self._formats), timeout_s)
+        return {t.config.name: t.expand(rows) for t, rows in zip(self._batch.tables, pulled.rows, strict=True)}
 
-    def pull_exists(self, *, timeout_s: float | None = None) -> tuple[dict[str, ArrayLike], dict[str, ArrayLike]]:
-        """The same, and of each table which ids have a row: bool [*ids.shape]."""
-        pulled = self._pull(replace(self._client.pull_options, return_exists=True), timeout_s)
-        exists = zip(self._batch.tables, pulled.exists, strict=True)
-        return self._expand(pulled), {table.config.name: table.expand_flags(flags_U) for table, flags_U in exists}
+    def pull_rows(
+        self, important: Mapping[str, float] | None = None, *, timeout_s: float | None = None
+    ) -> dict[str, TableRows]:
+        """The same, and what the shards know of the rows: which exist, and which are important.
+
+        important: per table, the share of a shard's rows, in [0, 1], that counts as most important; tables whose wire
+        dtype is ByImportance are asked for theirs anyway. Raises InvalidArgument where the two differ.
+        """
+        pulled = self._pull(PullOptions(self._flagged(important or {}), return_exists=True), timeout_s)
+        parts = zip(self._batch.tables, pulled.rows, pulled.exists, pulled.important, strict=True)
+        return {t.config.name: TableRows.of(t, rows, exists, flags) for t, rows, exists, flags in parts}
 
     def push(
         self,
@@ -80,17 +91,21 @@ class Step:
         names = [table.config.name for table in self._batch.tables]
         if sorted(grads) != sorted(names):
             raise LengthMismatch(f"the step has tables {sorted(names)}, gradients were given for {sorted(grads)}")
-        dtype = self._client.wire_dtype
-        summed = [_checked(table, grads[table.config.name], dtype) for table in self._batch.tables]
         counted = self._batch.positives(positives or {})
         handle = self._handle(deadline)
         # One at a time: what one attempt learns of the write's fate decides what the next may do.
         if not self._pushing.acquire(timeout=deadline.remaining_s()):
             raise DeadlineExceeded(f"another push of this step has not ended within {deadline.timeout_s:g} s")
         try:
+            important = self._important if self._write is None else self._sent_as
+            parts = [
+                Outgoing.of(table, grads[table.config.name], form, important_U)
+                for table, form, important_U in zip(self._batch.tables, self._formats, important, strict=True)
+            ]
             # Not at prepare: by the first push a step may have waited for longer than the ledgers look back.
             self._write = self._write or self._client.new_write(self._batch)
-            self._client.writes.push(self._write, summed, deadline, dtype, handle, self._versions, counted)
+            self._sent_as = important  # a repeat is the same bytes, whatever has been pulled since
+            self._client.writes.push(self._write, parts, deadline, handle, self._versions, counted)
         finally:
             self._pushing.release()
 
@@ -98,10 +113,17 @@ class Step:
         deadline = self._client.deadline(timeout_s)
         pulled = self._client.exchange.pull(self._batch, options, deadline, self._handle(deadline))
         self._versions = Versions(pulled.batch.routing, pulled.versions)
+        self._important = pulled.important
         return pulled
 
-    def _expand(self, pulled: Pulled) -> dict[str, ArrayLike]:
-        return {t.config.name: t.expand(rows) for t, rows in zip(self._batch.tables, pulled.rows, strict=True)}
+    def _flagged(self, important: Mapping[str, float]) -> list[TableFormat]:
+        names = [table.config.name for table in self._batch.tables]
+        if unknown := important.keys() - set(names):
+            raise InvalidArgument(f"important shares for tables {sorted(unknown)}; the step has {sorted(names)}")
+        return [
+            form.flagged(important[name], name) if name in important else form
+            for name, form in zip(names, self._formats, strict=True)
+        ]
 
     def _note_answer(self, _: Future[bool]) -> None:
         self._answered_s = time.monotonic()
@@ -116,7 +138,3 @@ class Step:
                 future.cancel()  # what has not been sent by now need not be
         done = {shard: future for shard, future in self._preparing.items() if future.done() and not future.cancelled()}
         return Handle(self._number, self._batch.routing, frozenset(shard for shard in done if done[shard].result()))
-
-
-def _checked(table: TableBatch, grads: ArrayLike | Selected, dtype: str) -> Rows | Selected:
-    return table.selection(grads, dtype) if isinstance(grads, Selected) else table.gradients(grads, dtype)

@@ -8,17 +8,18 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ps.client.batch import Batch, Counts, Rows, TableBatch
+from ps.client.batch import Batch, Counts, Rows
 from ps.client.bound import NO_HANDLE, UNKNOWN_VERSIONS, Handle, Versions
 from ps.client.connection import Connection
 from ps.client.exchange import by_step_or_ids
+from ps.client.outgoing import Outgoing
 from ps.client.pulled import put_flags
 from ps.client.retry import Deadline
 from ps.client.write import Write
 from ps.errors import StaleRouting
 from ps.v1 import embedding_pb2 as pb
-from ps.wire import codec, encodings, methods
-from ps.wire.selected import Selected
+from ps.wire import blocks, codec, methods
+from ps.wire.blocks import EncodedBlock
 
 T = TypeVar("T")
 Flags = npt.NDArray[np.bool_]
@@ -36,37 +37,33 @@ class Writes:
     def push(
         self,
         write: Write,
-        grads: Sequence[Rows | Selected],
+        parts: Sequence[Outgoing],
         deadline: Deadline,
-        dtype: str = "fp32",
         handle: Handle = NO_HANDLE,
         versions: Versions = UNKNOWN_VERSIONS,
         positives: Mapping[str, Counts] = NO_POSITIVES,
     ) -> None:
-        """Gradients, and occurrences in positive samples, in the order of the unique ids, to every shard."""
+        """Gradients of each table, and occurrences in positive samples, to every shard."""
 
         def run(batch: Batch) -> None:
-            grouped = [
-                part if isinstance(part, Selected) else table.by_shard(part)
-                for table, part in zip(batch.tables, grads, strict=True)
-            ]
+            grouped = [part.by_shard(table) for table, part in zip(batch.tables, parts, strict=True)]
 
             def one(shard: int) -> Callable[[], bytes]:
-                shapes = [table.shape_of(shard, positives.get(table.config.name)) for table in batch.tables]
-                blocks = [
-                    _block(table, part, shard, dtype, shape)
-                    for table, part, shape in zip(batch.tables, grouped, shapes, strict=True)
-                ]
+                shapes, body = [], []
+                for table, part in zip(batch.tables, grouped, strict=True):
+                    encoded = part.blocks(table, shard)
+                    shapes.append(table.shape_of(shard, encoded, positives.get(table.config.name)))
+                    body += encoded
 
                 def by(step: int) -> bytes:
-                    head = self._push_head(write, batch, shard, step, dtype, shapes)
+                    head = self._push_head(write, batch, shard, step, shapes)
                     head.pulled_version = versions.of(shard, batch.routing)
                     return self._send(
                         write,
                         batch,
                         shard,
                         lambda address: self.connection.stream_in(
-                            address, methods.PUSH, _body(pb.PushChunk(head=head), blocks, dtype), deadline
+                            address, methods.PUSH, _messages(pb.PushChunk(head=head), body), deadline
                         ),
                         deadline,
                     )
@@ -85,15 +82,17 @@ class Writes:
             grouped_UD = table.by_shard(values_UD)
 
             def part(shard: int, address: str) -> bytes:
+                rows = blocks.whole(grouped_UD[table.split.of(shard)])
                 head = pb.WriteHead(
                     header=self._header(batch),
                     sequence=write.sequence,
                     mode=mode,
                     ids=table.part(shard),
-                    shape=table.shape_of(shard),
+                    shape=table.shape_of(shard, rows),
                 )
-                body = _body(pb.WriteChunk(head=head), [grouped_UD[table.split.of(shard)]], "fp32")
-                return self.connection.stream_in(address, methods.WRITE, body, deadline)
+                return self.connection.stream_in(
+                    address, methods.WRITE, _messages(pb.WriteChunk(head=head), rows), deadline
+                )
 
             return self._flags(write, batch, part, pb.WriteResponse, deadline)
 
@@ -171,12 +170,11 @@ class Writes:
         return flags_U
 
     def _push_head(
-        self, write: Write, batch: Batch, shard: int, step: int, dtype: str, shapes: Sequence[pb.PushedTable]
+        self, write: Write, batch: Batch, shard: int, step: int, shapes: Sequence[pb.PushedTable]
     ) -> pb.PushHead:
         head = pb.PushHead(
             header=self._header(batch),
             sequence=write.sequence,
-            dtype=codec.wire_dtype(dtype)[0],
             tables=shapes,
         )
         ids = batch.ids(shard)
@@ -191,20 +189,7 @@ class Writes:
         return pb.Header(routing_epoch=batch.epoch, worker_id=self.worker_id)
 
 
-def _block(
-    table: TableBatch, part: Rows | Selected, shard: int, dtype: str, shape: pb.PushedTable
-) -> Rows | memoryview:
-    """One table's part of a shard's body; of a selection, `shape` is told how it is written."""
-    if not isinstance(part, Selected):
-        return part[table.split.of(shard)]
-    selected = table.selected_of(shard, part)
-    shape.encoding = encodings.cheapest(selected, dtype, shape.rows)
-    block = encodings.encode(selected, shape.encoding, shape.rows)
-    shape.block_bytes = len(block)
-    return block
-
-
-def _body(head: pb.PushChunk | pb.WriteChunk, blocks: Sequence[Rows | memoryview], dtype: str) -> Iterator[bytes]:
+def _messages(head: pb.PushChunk | pb.WriteChunk, body: Sequence[EncodedBlock]) -> Iterator[bytes]:
     yield head.SerializeToString()
-    for payload in codec.pieces(blocks, codec.wire_dtype(dtype)[1]):
+    for payload in codec.pieces((block.data, block.unit) for block in body):
         yield codec.payload_message(payload)

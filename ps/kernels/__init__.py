@@ -117,6 +117,7 @@ def _warm_up_score() -> None:
         *(decay, one, counts, ages, epochs, 0),
     )
     score.ranks(statistics, per_tick, np.zeros(8, np.int64))
+    score.outrank(statistics, slots, per_tick, 0, np.zeros(4, np.bool_))
     score.select(statistics, marks, 0, 8, 0, per_tick, slots.copy())
     score.met(statistics, per_tick, cuts, cuts, np.zeros(8, np.bool_))
     score.select_met(statistics, marks, 0, 8, per_tick, cuts, cuts, slots.copy())
@@ -175,6 +176,7 @@ def _warm_up_encodings() -> None:
     for some_values in (values, frozen(values)):
         packing.count_nonzero(some_values)
         packing.all_below(some_values, np.float32(2))
+        packing.mask(some_values, np.float32(1), values.copy())
         packing.pack(some_values, words, values.copy())
         packing.unpack(words, some_values, values)
         packing.quantize(some_values, ends, scales, items)

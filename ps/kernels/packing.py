@@ -92,6 +92,14 @@ def all_below(values_N: Values, limit: np.float32) -> bool:
 
 
 @njit(cache=True, nogil=True)
+def mask(values_N: Values, least: np.float32, out_N: Values) -> None:
+    """out = values, but 0 where the magnitude is less than `least`; NaN stays."""
+    bits_N, out_bits_N, smallest = values_N.view(np.int32), out_N.view(np.int32), float_bits(least)
+    for i in range(len(bits_N)):
+        out_bits_N[i] = bits_N[i] if bits_N[i] & _MAGNITUDE >= smallest else I32(0)
+
+
+@njit(cache=True, nogil=True)
 def pack(values_N: Values, words: Words, out_N: Values) -> int:
     """Bit i of words = whether values[i] is neither 0 nor -0; those values are packed into the front of out. How many
     they are."""

@@ -127,6 +127,18 @@ def ranks(statistics_N2: Statistics, per_tick: np.uint32, out_N: Ranks) -> None:
 
 
 @njit(cache=True, nogil=True)
+def outrank(
+    statistics_S2: Statistics, slots_N: Slots, per_tick: np.uint32, rank: np.int64, out_N: npt.NDArray[np.bool_]
+) -> None:
+    """out[i] = whether there is a slot i, not -1, and its row is of a higher rank."""
+    for i in range(len(slots_N)):
+        if i + AHEAD < len(slots_N) and slots_N[i + AHEAD] >= 0:
+            prefetch(statistics_S2, slots_N[i + AHEAD] * 2)
+        s = slots_N[i]
+        out_N[i] = s >= 0 and _rank(statistics_S2[s, 0], statistics_S2[s, 1], per_tick) > rank
+
+
+@njit(cache=True, nogil=True)
 def count(
     statistics_N2: Statistics,
     change: int,

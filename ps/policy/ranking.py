@@ -122,6 +122,13 @@ class Ranking:
         position = int(np.searchsorted(from_top_R, keep))
         return self.first + max(score.RANKS - 1 - position, 0)
 
+    def below_most(self, n: int) -> int:
+        """The least rank above which there are no more than n rows: those are the n most important, or, where rows at
+        the border are alike, fewer. Below every rank if n are all."""
+        if n >= self.total:
+            return -EVERY_RANK
+        return self.quantile(n + 1)
+
     def _slide(self, by: int) -> None:
         self.counts_R = _slid(self.counts_R, by)
         for counts_R in self.counts_ER:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from ps.errors import DimensionMismatch, InvalidArgument, LengthMismatch, NonFiniteGradient, ResourceExhausted
@@ -15,18 +16,25 @@ from ps.kernels.rows import all_finite
 from ps.shard import Gradients, StepRef, TableIds
 from ps.shard.requests import Rows
 from ps.v1 import embedding_pb2 as pb
-from ps.wire import codec, encodings
+from ps.wire import blocks, codec, encodings
 from ps.wire.sorted_ids import decode_sorted_ids, sorted_count
 
 
 class _Rows:
-    """Every row of a table, in the order of the ids: blocks are views of the messages."""
+    """Every row of a table as it is, in the order of the ids: views of the messages."""
 
-    def __init__(self, shape: pb.PushedTable, dtype: np.dtype[np.generic]) -> None:
+    def __init__(self, shape: pb.PushedTable) -> None:
+        """Raises LengthMismatch where the block is not just that long."""
         self._shape = shape
-        self._dtype = dtype
         self._missing = shape.rows
         self._blocks: list[Rows] = []
+        self.nbytes = shape.rows * shape.dim * 4
+        """Of the messages."""
+        if shape.blocks[0].bytes != self.nbytes:
+            raise LengthMismatch(
+                f"table {shape.table!r}: {shape.rows} rows of dim {shape.dim} are announced as "
+                f"{shape.blocks[0].bytes} bytes, and are {self.nbytes}"
+            )
 
     @property
     def done(self) -> bool:
@@ -36,11 +44,11 @@ class _Rows:
     def take(self, payload: memoryview) -> memoryview:
         """Cuts what is this table's off the front; raises LengthMismatch or NonFiniteGradient."""
         dim = self._shape.dim
-        rows = min(self._missing, len(payload) // (dim * self._dtype.itemsize))
+        rows = min(self._missing, len(payload) // (dim * 4))
         if not rows:
             raise LengthMismatch(f"a chunk ends inside a row of table {self._shape.table!r} (dim {dim})")
-        end = rows * dim * self._dtype.itemsize
-        flat = codec.decode_rows(payload[:end], self._dtype)
+        end = rows * dim * 4
+        flat = codec.decode_rows(payload[:end])
         _check_finite(flat, self._shape.table)
         self._blocks.append(flat.reshape(rows, dim))
         self._missing -= rows
@@ -56,13 +64,16 @@ class _Rows:
         return Gradients(shape.table, self._blocks, codec.decode_counts(shape.positives, shape.rows))
 
 
-class _Block:
-    """Some rows of a table, or some elements of them: bytes that are decoded when all are here."""
+class _Blocks:
+    """The rows of a table in blocks that are decoded when all are here; or some of the rows, or elements of them."""
 
     def __init__(self, shape: pb.PushedTable) -> None:
         self._shape = shape
-        self._missing = shape.block_bytes
+        self._missing = sum(block.bytes for block in shape.blocks)
         self._parts: list[memoryview] = []
+        decoded = shape.rows * (shape.dim * 4 * min(len(shape.blocks), 2) + 8 * (len(shape.blocks) > 1))
+        self.nbytes = self._missing + decoded
+        """As they come and as float32: in several blocks, once more while they are joined."""
 
     @property
     def done(self) -> bool:
@@ -81,32 +92,41 @@ class _Block:
         shape = self._shape
         if self._missing:
             raise LengthMismatch(
-                f"table {shape.table!r}: the body ended {self._missing} bytes short of {shape.block_bytes} announced"
+                f"table {shape.table!r}: the body ended {self._missing} bytes short of the blocks announced"
             )
-        whole = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        rows_R, grads_RD = encodings.decode(whole, shape.encoding, shape.rows, shape.dim)
+        decoded = self._decoded(codec.merged(self._parts))
+        one = len(shape.blocks) == 1
+        rows_R, grads_RD = next(decoded) if one else blocks.joined(decoded, shape.rows, shape.dim)
         _check_finite(grads_RD.reshape(-1), shape.table)
         return Gradients(shape.table, [grads_RD], codec.decode_counts(shape.positives, shape.rows), rows_R, shape.rows)
+
+    def _decoded(self, body: memoryview) -> Iterator[tuple[npt.NDArray[np.int64] | None, Rows]]:
+        for block in self._shape.blocks:
+            data, body = body[: block.bytes], body[block.bytes :]
+            yield encodings.decode(data, block.encoding, self._shape.rows, self._shape.dim)
+
+
+def _reader(shape: pb.PushedTable) -> _Rows | _Blocks:
+    exact = len(shape.blocks) == 1 and shape.blocks[0].encoding == pb.ENCODING_FP32
+    return _Rows(shape) if exact else _Blocks(shape)
 
 
 class BodyReader:
     """Collects what a stream's head has announced."""
 
-    def __init__(
-        self, shapes: Sequence[pb.PushedTable], dtype: np.dtype[np.generic], max_bytes: int, digest: xxhash.xxh3_128
-    ) -> None:
-        self.nbytes = sum(shape.rows * shape.dim * 4 + shape.block_bytes for shape in shapes)
-        """Of the whole body, as it comes and as float32."""
+    def __init__(self, shapes: Sequence[pb.PushedTable], max_bytes: int, digest: xxhash.xxh3_128) -> None:
+        for shape in shapes:
+            if shape.rows and not shape.dim:
+                raise DimensionMismatch(f"table {shape.table!r}: rows of dim 0")
+        self._tables = [_reader(shape) for shape in shapes]
+        self.nbytes = sum(table.nbytes for table in self._tables)
+        """Of the whole body."""
         if self.nbytes > max_bytes:
             raise ResourceExhausted(
                 f"a body of {self.nbytes:,} bytes is over the limit of {max_bytes:,} (max_body_bytes, and a share of "
                 "ram_bytes): send smaller batches"
             )
-        for shape in shapes:
-            if shape.rows and not shape.dim:
-                raise DimensionMismatch(f"table {shape.table!r}: rows of dim 0")
         self._digest = digest
-        self._tables = [_Block(shape) if shape.encoding else _Rows(shape, dtype) for shape in shapes]
         self._table = 0
 
     def add(self, payload: memoryview) -> None:

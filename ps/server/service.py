@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-import numpy as np
 import xxhash
 from google.protobuf.message import Message
 
 from ps.config import ServiceConfig, TableConfig
 from ps.errors import InvalidArgument, StaleRouting, StateLost, Unavailable
 from ps.policy.ranking import EVERY_RANK
-from ps.server import inbound
+from ps.server import inbound, outbound
 from ps.shard import Shard
 from ps.shard.ledger import WriteId
-from ps.shard.requests import Target
-from ps.shard.stream import plain
+from ps.shard.requests import Target, Wanted
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
-from ps.wire import codec
+from ps.wire import blocks, codec
 from ps.wire.routing import Routing
 
 EXPORT_PAGE_ROWS = 65_536
@@ -53,24 +51,15 @@ class ShardService:
         """Embedding.Pull."""
         request = codec.parse(pb.PullRequest, data)
         self._check(request.header)
-        dtype = codec.numpy_dtype(request.dtype or pb.DTYPE_FP32)
-        fp32 = dtype == np.float32
-        allocate = codec.blank_payload_message if fp32 else plain
-        stream = self.shard.pull(self._target(request), request.return_exists, allocate)
+        formats = outbound.formats_of(request)
+        exact = all(form.exact for form in formats)
+        wanted = Wanted(request.return_exists, [form.share for form in formats])
+        allocate = outbound.allocate_message if exact else outbound.allocate_chunk
+        stream = self.shard.pull(self._target(request), wanted, allocate)
         head = stream.head()
-        message = pb.PullHead(
-            version=head.version,
-            tables=[
-                pb.PulledTable(
-                    dim=t.dim, rows=t.rows, exists=b"" if t.exists_N is None else codec.encode_flags(t.exists_N)
-                )
-                for t in head.tables
-            ],
-        )
-        yield pb.PullChunk(head=message).SerializeToString()
+        yield outbound.pull_head(head)
         try:
-            for chunk in stream:
-                yield chunk if fp32 else codec.payload_message(codec.encode_rows(chunk, dtype))
+            yield from stream if exact else outbound.messages(stream, head, formats)
         finally:
             stream.close()  # also when the client has gone
 
@@ -80,10 +69,8 @@ class ShardService:
         head = first.head
         self._check(head.header)
         with self.shard.look_ahead(self._target(head)) as ahead:
-            digest = _digest(pb.PushHead(tables=head.tables, dtype=head.dtype, ids_digest=_ids_digest(head)))
-            reader = inbound.BodyReader(
-                head.tables, codec.numpy_dtype(head.dtype or pb.DTYPE_FP32), self.config.max_body_bytes, digest
-            )
+            digest = _digest(pb.PushHead(tables=head.tables, ids_digest=_ids_digest(head)))
+            reader = inbound.BodyReader(head.tables, self.config.max_body_bytes, digest)
             with self.shard.budget.bodies.holding(reader.nbytes):
                 gradients = inbound.read_body(chunks, payload, reader)
                 write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
@@ -103,8 +90,7 @@ class ShardService:
         if head.mode not in operations:
             raise InvalidArgument(f"write mode {head.mode}: this version knows {sorted(operations)}")
         digest = _digest(pb.WriteHead(mode=head.mode, ids=head.ids, shape=head.shape))
-        dtype = codec.numpy_dtype(pb.DTYPE_FP32)
-        reader = inbound.BodyReader([head.shape], dtype, self.config.max_body_bytes, digest)
+        reader = inbound.BodyReader([head.shape], self.config.max_body_bytes, digest)
         with self.shard.budget.bodies.holding(reader.nbytes):
             (values,) = inbound.read_body(chunks, payload, reader)
             write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
@@ -151,7 +137,7 @@ class ShardService:
             highest_rank=page.highest_rank,
         )
         yield pb.ExportChunk(head=head).SerializeToString()
-        for payload in codec.pieces([page.values_ND], codec.numpy_dtype(pb.DTYPE_FP32)):
+        for payload in codec.pieces((block.data, block.unit) for block in blocks.whole(page.values_ND)):
             yield codec.payload_message(payload)
 
     # the control plane

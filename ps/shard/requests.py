@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Rows = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,38 @@ class Gradients:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What a pull is to say beside the rows."""
+
+    exists: bool = False
+    """Which ids have a row."""
+    shares: Sequence[float | None] = ()
+    """Of each table, which rows are among so large a share of the table's most important ones; None: not asked. Of no
+    table, if it is empty."""
+
+
+@dataclass(frozen=True)
 class PulledTable:
     """The shape of one table's part of a pull."""
 
     dim: int
     rows: int
-    exists_N: npt.NDArray[np.bool_] | None
+    exists_N: Flags | None
+    important_N: Flags | None = None
+
+
+class Cut(NamedTuple):
+    """Consecutive rows of one table of a pull, [start, end)."""
+
+    table: int
+    start: int
+    end: int
+    dim: int
+
+    @property
+    def floats(self) -> int:
+        """How many they are."""
+        return (self.end - self.start) * self.dim
 
 
 @dataclass(frozen=True)
@@ -105,12 +133,12 @@ class WriteResult:
     """Bits: the ledger keeps it for as long as the write may be repeated."""
 
     @classmethod
-    def of(cls, version: int, existed_N: npt.NDArray[np.bool_]) -> WriteResult:
+    def of(cls, version: int, existed_N: Flags) -> WriteResult:
         """Packs the flags."""
         return cls(version, len(existed_N), np.packbits(existed_N))
 
     @property
-    def existed_N(self) -> npt.NDArray[np.bool_]:  # noqa: N802  an array, so its name carries its shape
+    def existed_N(self) -> Flags:  # noqa: N802  an array, so its name carries its shape
         """Where a row existed."""
         return np.unpackbits(self.existed, count=self.n).view(np.bool_)
 

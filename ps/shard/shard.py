@@ -39,7 +39,7 @@ from ps.shard.ledger import Ledger, WriteId
 from ps.shard.look_ahead import LookAhead
 from ps.shard.maintenance import Maintenance
 from ps.shard.pressure import Pressure
-from ps.shard.requests import Gradients, Page, PushResult, Rows, StepRef, TableIds, Target, WriteResult
+from ps.shard.requests import Gradients, Page, PushResult, Rows, StepRef, TableIds, Target, Wanted, WriteResult
 from ps.shard.rising import Rising
 from ps.shard.staleness import Staleness
 from ps.shard.steps import Resolved, Steps
@@ -54,6 +54,8 @@ R = TypeVar("R", PushResult, WriteResult)
 
 
 log = logging.getLogger(__name__)
+
+ROWS_ONLY = Wanted()
 
 IO_THREADS = 4
 """They wait for the disk; RocksDB's own work is on threads of its own."""
@@ -146,7 +148,7 @@ class Shard:
 
         return self.engine.post(add).result()  # accepted before: refused now, its rows would stay held
 
-    def pull(self, target: Target, return_exists: bool = False, allocate: Allocate = plain) -> RowStream:
+    def pull(self, target: Target, wanted: Wanted = ROWS_ONLY, allocate: Allocate = plain) -> RowStream:
         """Rows in the order of the ids; changes nothing. Errors are raised by the stream's `head()`.
 
         `allocate` gives the memory of each chunk.
@@ -182,7 +184,7 @@ class Shard:
                 try:
                     with self._disk_health.reading():
                         self._count_late(rising.beside())
-                    stream.fill(self.version, rising.tables, return_exists)
+                    stream.fill(self.version, rising.tables, wanted)
                 finally:
                     rising.let_go()
 

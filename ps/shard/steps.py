@@ -100,6 +100,13 @@ class Resolved:
         found_N = self.slots() >= 0
         return found_N if self.beside is None else found_N | self.beside.has(self.ids.ids_N)
 
+    def important(self, share: float) -> Flags:
+        """Which ids have a row that is among so large a share of the table's most important ones. Those read beside
+        too: a table's rows on disk are counted as those in RAM."""
+        rank = self.table.rank_of_most(share)
+        important_N = self.table.outrank(self.slots(), rank)
+        return important_N if self.beside is None else important_N | self.beside.outrank(self.ids.ids_N, rank)
+
     def _pin(self, slots_N: Slots) -> None:
         if self._holds and len(slots_N):
             self.table.pin(slots_N, 1)
@@ -112,8 +119,9 @@ class Beside:
     def __init__(self, records: Sequence[Records], table: Table) -> None:
         ids_N = np.concatenate([part.ids_N for part in records])
         values_ND = np.concatenate([table.values(part) for part in records])
+        ranks_N = np.concatenate([table.ranks(part) for part in records])
         order_N = np.argsort(ids_N)
-        self._ids_N, self._values_ND = ids_N[order_N], values_ND[order_N]
+        self._ids_N, self._values_ND, self._ranks_N = ids_N[order_N], values_ND[order_N], ranks_N[order_N]
 
     def read(self, ids_N: Ids, slots_N: Slots, out_ND: Rows) -> None:
         """Writes the values of those ids that have no slot and are here."""
@@ -127,6 +135,10 @@ class Beside:
     def has(self, ids_N: Ids) -> Flags:
         """Which ids are here."""
         return np.isin(ids_N, self._ids_N)
+
+    def outrank(self, ids_N: Ids, rank: int) -> Flags:
+        """Which ids are here and of a higher rank."""
+        return np.isin(ids_N, self._ids_N[self._ranks_N > rank])
 
 
 @dataclass(frozen=True)

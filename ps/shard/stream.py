@@ -13,20 +13,26 @@ from typing import Any
 
 import numpy as np
 
-from ps.shard.requests import PulledTable, PullHead, Rows
+from ps.errors import LengthMismatch
+from ps.shard.requests import Cut, PulledTable, PullHead, Rows, Wanted
 from ps.shard.steps import Resolved
 from ps.storage.budget import Part
 
 CHUNK_FLOATS = 1 << 18
 """1 MiB: a transfer's good size (docs/architecture.md), and at least one row of the largest dim."""
 
-Allocate = Callable[[int], tuple[Any, Rows]]
-"""allocate(n) -> (what the reader gets, the float32 [n] in it that the engine fills)"""
+Allocate = Callable[[Sequence[Cut]], tuple[Any, Rows]]
+"""allocate(cuts) -> (what the reader gets, the float32 [n] in it that the engine fills with just these)"""
 
 
-def plain(n_floats: int) -> tuple[Rows, Rows]:
+def floats_of(cuts: Sequence[Cut]) -> int:
+    """How many they are together."""
+    return sum(cut.floats for cut in cuts)
+
+
+def plain(cuts: Sequence[Cut]) -> tuple[Rows, Rows]:
     """An array, to be read as it is."""
-    rows = np.empty(n_floats, np.float32)
+    rows = np.empty(floats_of(cuts), np.float32)
     return rows, rows
 
 
@@ -50,19 +56,16 @@ class RowStream:
         held, self._held = self._held, 0
         self._bodies.give(held)
 
-    def fill(self, version: int, tables: Sequence[Resolved], return_exists: bool) -> None:
+    def fill(self, version: int, tables: Sequence[Resolved], wanted: Wanted) -> None:
         """Reads everything, a chunk at a time. Ids that are not resolved yet are looked up with their chunk."""
-        shapes = [
-            PulledTable(r.table.config.dim, len(r.ids.ids_N), r.exists() if return_exists else None) for r in tables
-        ]
-        self._filled.put(PullHead(version, shapes))
+        self._filled.put(PullHead(version, _shapes(tables, wanted)))
         for cuts in _chunks(tables):
-            chunk, floats = self._allocate(sum((end - start) * r.table.config.dim for r, start, end in cuts))
+            chunk, floats = self._allocate(cuts)
             used = 0
-            for resolved, start, end in cuts:
-                size = (end - start) * resolved.table.config.dim
-                resolved.read(start, end, floats[used : used + size].reshape(end - start, -1))
-                used += size
+            for cut in cuts:
+                out_ND = floats[used : used + cut.floats].reshape(cut.end - cut.start, -1)
+                tables[cut.table].read(cut.start, cut.end, out_ND)
+                used += cut.floats
             self._filled.put(chunk)
         self._filled.put(None)
 
@@ -100,16 +103,31 @@ class RowStream:
         return item
 
 
-def _chunks(tables: Sequence[Resolved]) -> Iterator[list[tuple[Resolved, int, int]]]:
-    """Cuts of whole rows, [(table, start, end)], of at most CHUNK_FLOATS together; small tables share a chunk."""
-    cuts: list[tuple[Resolved, int, int]] = []
+def _shapes(tables: Sequence[Resolved], wanted: Wanted) -> list[PulledTable]:
+    shares = wanted.shares or [None] * len(tables)
+    if len(shares) != len(tables):
+        raise LengthMismatch(f"formats of {len(shares)} tables for a pull of {len(tables)}: give one each, or none")
+    return [
+        PulledTable(
+            resolved.table.config.dim,
+            len(resolved.ids.ids_N),
+            resolved.exists() if wanted.exists else None,
+            None if share is None else resolved.important(share),
+        )
+        for resolved, share in zip(tables, shares, strict=True)
+    ]
+
+
+def _chunks(tables: Sequence[Resolved]) -> Iterator[list[Cut]]:
+    """Cuts of whole rows of at most CHUNK_FLOATS together; small tables share a chunk."""
+    cuts: list[Cut] = []
     room = CHUNK_FLOATS
-    for resolved in tables:
+    for table, resolved in enumerate(tables):
         dim, n, start = resolved.table.config.dim, len(resolved.ids.ids_N), 0
         while start < n:
             end = min(n, start + room // dim)
             if end > start:
-                cuts.append((resolved, start, end))
+                cuts.append(Cut(table, start, end, dim))
                 room -= (end - start) * dim
                 start = end
             if start < n:

@@ -7,11 +7,12 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class DType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+class Precision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
-    DTYPE_UNSPECIFIED: _ClassVar[DType]
-    DTYPE_FP32: _ClassVar[DType]
-    DTYPE_FP16: _ClassVar[DType]
+    PRECISION_UNSPECIFIED: _ClassVar[Precision]
+    PRECISION_FP32: _ClassVar[Precision]
+    PRECISION_FP16: _ClassVar[Precision]
+    PRECISION_INT8: _ClassVar[Precision]
 
 class Encoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -31,9 +32,10 @@ class WriteMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WRITE_MODE_UNSPECIFIED: _ClassVar[WriteMode]
     WRITE_MODE_UPSERT: _ClassVar[WriteMode]
     WRITE_MODE_ASSIGN: _ClassVar[WriteMode]
-DTYPE_UNSPECIFIED: DType
-DTYPE_FP32: DType
-DTYPE_FP16: DType
+PRECISION_UNSPECIFIED: Precision
+PRECISION_FP32: Precision
+PRECISION_FP16: Precision
+PRECISION_INT8: Precision
 ENCODING_UNSPECIFIED: Encoding
 ENCODING_FP32: Encoding
 ENCODING_FP16: Encoding
@@ -47,6 +49,14 @@ ENCODING_ELEMENTS_INT8: Encoding
 WRITE_MODE_UNSPECIFIED: WriteMode
 WRITE_MODE_UPSERT: WriteMode
 WRITE_MODE_ASSIGN: WriteMode
+
+class Block(_message.Message):
+    __slots__ = ("encoding", "bytes")
+    ENCODING_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    encoding: Encoding
+    bytes: int
+    def __init__(self, encoding: _Optional[_Union[Encoding, str]] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class Header(_message.Message):
     __slots__ = ("routing_epoch", "worker_id")
@@ -97,26 +107,48 @@ class PrepareResponse(_message.Message):
     def __init__(self, version: _Optional[int] = ...) -> None: ...
 
 class PullRequest(_message.Message):
-    __slots__ = ("header", "step", "ids", "dtype", "return_exists")
+    __slots__ = ("header", "step", "ids", "formats", "return_exists")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
-    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    FORMATS_FIELD_NUMBER: _ClassVar[int]
     RETURN_EXISTS_FIELD_NUMBER: _ClassVar[int]
     header: Header
     step: StepRef
     ids: IdSet
-    dtype: DType
+    formats: _containers.RepeatedCompositeFieldContainer[PullFormat]
     return_exists: bool
-    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., step: _Optional[_Union[StepRef, _Mapping]] = ..., ids: _Optional[_Union[IdSet, _Mapping]] = ..., dtype: _Optional[_Union[DType, str]] = ..., return_exists: _Optional[bool] = ...) -> None: ...
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., step: _Optional[_Union[StepRef, _Mapping]] = ..., ids: _Optional[_Union[IdSet, _Mapping]] = ..., formats: _Optional[_Iterable[_Union[PullFormat, _Mapping]]] = ..., return_exists: _Optional[bool] = ...) -> None: ...
+
+class PullFormat(_message.Message):
+    __slots__ = ("important", "others", "important_share", "mask_below")
+    IMPORTANT_FIELD_NUMBER: _ClassVar[int]
+    OTHERS_FIELD_NUMBER: _ClassVar[int]
+    IMPORTANT_SHARE_FIELD_NUMBER: _ClassVar[int]
+    MASK_BELOW_FIELD_NUMBER: _ClassVar[int]
+    important: Precision
+    others: Precision
+    important_share: float
+    mask_below: float
+    def __init__(self, important: _Optional[_Union[Precision, str]] = ..., others: _Optional[_Union[Precision, str]] = ..., important_share: _Optional[float] = ..., mask_below: _Optional[float] = ...) -> None: ...
 
 class PullChunk(_message.Message):
-    __slots__ = ("head", "payload")
+    __slots__ = ("head", "parts", "payload")
     HEAD_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     head: PullHead
+    parts: _containers.RepeatedCompositeFieldContainer[PulledPart]
     payload: bytes
-    def __init__(self, head: _Optional[_Union[PullHead, _Mapping]] = ..., payload: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, head: _Optional[_Union[PullHead, _Mapping]] = ..., parts: _Optional[_Iterable[_Union[PulledPart, _Mapping]]] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
+class PulledPart(_message.Message):
+    __slots__ = ("rows", "blocks")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    blocks: _containers.RepeatedCompositeFieldContainer[Block]
+    def __init__(self, rows: _Optional[int] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ...) -> None: ...
 
 class PullHead(_message.Message):
     __slots__ = ("version", "tables")
@@ -127,14 +159,16 @@ class PullHead(_message.Message):
     def __init__(self, version: _Optional[int] = ..., tables: _Optional[_Iterable[_Union[PulledTable, _Mapping]]] = ...) -> None: ...
 
 class PulledTable(_message.Message):
-    __slots__ = ("dim", "rows", "exists")
+    __slots__ = ("dim", "rows", "exists", "important")
     DIM_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     EXISTS_FIELD_NUMBER: _ClassVar[int]
+    IMPORTANT_FIELD_NUMBER: _ClassVar[int]
     dim: int
     rows: int
     exists: bytes
-    def __init__(self, dim: _Optional[int] = ..., rows: _Optional[int] = ..., exists: _Optional[bytes] = ...) -> None: ...
+    important: bytes
+    def __init__(self, dim: _Optional[int] = ..., rows: _Optional[int] = ..., exists: _Optional[bytes] = ..., important: _Optional[bytes] = ...) -> None: ...
 
 class PushChunk(_message.Message):
     __slots__ = ("head", "payload")
@@ -145,13 +179,12 @@ class PushChunk(_message.Message):
     def __init__(self, head: _Optional[_Union[PushHead, _Mapping]] = ..., payload: _Optional[bytes] = ...) -> None: ...
 
 class PushHead(_message.Message):
-    __slots__ = ("header", "sequence", "step", "ids", "tables", "dtype", "pulled_version", "ids_digest")
+    __slots__ = ("header", "sequence", "step", "ids", "tables", "pulled_version", "ids_digest")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     TABLES_FIELD_NUMBER: _ClassVar[int]
-    DTYPE_FIELD_NUMBER: _ClassVar[int]
     PULLED_VERSION_FIELD_NUMBER: _ClassVar[int]
     IDS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     header: Header
@@ -159,26 +192,23 @@ class PushHead(_message.Message):
     step: StepRef
     ids: IdSet
     tables: _containers.RepeatedCompositeFieldContainer[PushedTable]
-    dtype: DType
     pulled_version: int
     ids_digest: int
-    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., sequence: _Optional[int] = ..., step: _Optional[_Union[StepRef, _Mapping]] = ..., ids: _Optional[_Union[IdSet, _Mapping]] = ..., tables: _Optional[_Iterable[_Union[PushedTable, _Mapping]]] = ..., dtype: _Optional[_Union[DType, str]] = ..., pulled_version: _Optional[int] = ..., ids_digest: _Optional[int] = ...) -> None: ...
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., sequence: _Optional[int] = ..., step: _Optional[_Union[StepRef, _Mapping]] = ..., ids: _Optional[_Union[IdSet, _Mapping]] = ..., tables: _Optional[_Iterable[_Union[PushedTable, _Mapping]]] = ..., pulled_version: _Optional[int] = ..., ids_digest: _Optional[int] = ...) -> None: ...
 
 class PushedTable(_message.Message):
-    __slots__ = ("table", "rows", "dim", "positives", "encoding", "block_bytes")
+    __slots__ = ("table", "rows", "dim", "positives", "blocks")
     TABLE_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     DIM_FIELD_NUMBER: _ClassVar[int]
     POSITIVES_FIELD_NUMBER: _ClassVar[int]
-    ENCODING_FIELD_NUMBER: _ClassVar[int]
-    BLOCK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
     table: str
     rows: int
     dim: int
     positives: bytes
-    encoding: Encoding
-    block_bytes: int
-    def __init__(self, table: _Optional[str] = ..., rows: _Optional[int] = ..., dim: _Optional[int] = ..., positives: _Optional[bytes] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., block_bytes: _Optional[int] = ...) -> None: ...
+    blocks: _containers.RepeatedCompositeFieldContainer[Block]
+    def __init__(self, table: _Optional[str] = ..., rows: _Optional[int] = ..., dim: _Optional[int] = ..., positives: _Optional[bytes] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ...) -> None: ...
 
 class PushResponse(_message.Message):
     __slots__ = ("version", "staleness", "repeated")

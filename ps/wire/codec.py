@@ -5,7 +5,8 @@
     payload   = 0x7A varint(n) byte*n    field 15, `bytes`
     ids       = int64-le*
     counts    = uint32-le* | uint8*       one each; bytes where all fit
-    rows      = (float32-le | float16-le)*, C order, whole rows in a chunk
+    flags     = bits, from the lowest of the first byte on
+    rows      = blocks of ps/wire/encodings.py; of a WriteChunk or ExportChunk float32-le*, whole rows in a chunk
 
 The result is plain protobuf that any language reads. The payload is framed by hand because the runtime
 would copy it twice on each side: for 25 MB of rows that is 10 ms, as much as the transfer itself.
@@ -14,7 +15,7 @@ would copy it twice on each side: for 25 MB of rows that is 10 ms, as much as th
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,7 +23,7 @@ import numpy.typing as npt
 import xxhash
 from google.protobuf.message import DecodeError, Message
 
-from ps.errors import DtypeMismatch, InvalidArgument, LengthMismatch
+from ps.errors import InvalidArgument, LengthMismatch
 from ps.v1 import embedding_pb2 as pb
 
 CHUNK_BYTES = 3 << 19
@@ -42,27 +43,29 @@ M = TypeVar("M", bound=Message)
 Bytes = bytes | bytearray | memoryview
 
 
-def payload_message(payload: Bytes) -> bytes:
-    """A message that is all payload. The length is padded to three varint bytes, so that the rows start at a multiple
-    of four and numpy and the kernels can read them where they lie."""
+def payload_message(payload: Bytes, fields: bytes = b"") -> bytes:
+    """A message of a payload, with other fields after it. The length is padded to three varint bytes, so that the rows
+    start at a multiple of four and numpy and the kernels can read them where they lie."""
     n = len(payload)
     if n >= 1 << 21:
         raise InvalidArgument(f"a chunk of {n:,} bytes: at most {(1 << 21) - 1:,}")
-    return b"".join((bytes((_PAYLOAD_TAG, n & 0x7F | 0x80, n >> 7 & 0x7F | 0x80, n >> 14)), payload))
+    return b"".join((bytes((_PAYLOAD_TAG, n & 0x7F | 0x80, n >> 7 & 0x7F | 0x80, n >> 14)), payload, fields))
 
 
-def blank_payload_message(n_floats: int) -> tuple[bytes, npt.NDArray[np.float32]]:
-    """A message that is all payload, and a float32 view [n_floats] to write its rows to: gathering straight into what
-    is sent saves a copy of every row. Write before the message goes anywhere: from then on it is like any other bytes.
+def blank_payload_message(n_floats: int, fields: bytes = b"") -> tuple[bytes, npt.NDArray[np.float32]]:
+    """A message of a payload, with other fields after it, and a float32 view [n_floats] to write its rows to: gathering
+    straight into what is sent saves a copy of every row. Write before the message goes anywhere: from then on it is
+    like any other bytes.
 
     CPython documents this for bytes objects made by PyBytes_FromStringAndSize(NULL, n) and not yet shared.
     """
     n = n_floats * 4
-    message = _new_bytes(None, _FRAME_BYTES + n)
+    message = _new_bytes(None, _FRAME_BYTES + n + len(fields))
     buffer = (ctypes.c_uint8 * len(message)).from_address(_address_of_bytes(message))
     view = np.ctypeslib.as_array(buffer)
     view[:_FRAME_BYTES] = (_PAYLOAD_TAG, n & 0x7F | 0x80, n >> 7 & 0x7F | 0x80, n >> 14)
-    return message, view[_FRAME_BYTES:].view(np.float32)
+    view[_FRAME_BYTES + n :] = np.frombuffer(fields, np.uint8)
+    return message, view[_FRAME_BYTES : _FRAME_BYTES + n].view(np.float32)
 
 
 def parse(kind: type[M], data: Bytes) -> M:
@@ -177,14 +180,16 @@ def decode_statistics(data: bytes, n: int) -> npt.NDArray[np.uint32]:
     return flat.reshape(n, 2)
 
 
-def encode_flags(flags_N: npt.NDArray[np.bool_]) -> bytes:
-    """bool [n] -> one byte each."""
-    return flags_N.tobytes()
+def encode_flags(flags_N: npt.NDArray[np.bool_] | None) -> bytes:
+    """bool [n] -> a bit each, from the lowest of the first byte on; None -> empty."""
+    return b"" if flags_N is None else np.packbits(flags_N, bitorder="little").tobytes()
 
 
-def decode_flags(data: bytes) -> npt.NDArray[np.bool_]:
-    """Bytes -> read-only bool [n]."""
-    return np.frombuffer(data, dtype=np.uint8).view(np.bool_)
+def decode_flags(data: bytes, n: int) -> npt.NDArray[np.bool_]:
+    """Bytes -> bool [n]; raises LengthMismatch. Bits beyond n are not looked at."""
+    if len(data) != -(-n // 8):
+        raise LengthMismatch(f"{len(data)} bytes of flags for {n} rows: expected {-(-n // 8)}")
+    return np.unpackbits(np.frombuffer(data, np.uint8), count=n, bitorder="little").view(np.bool_)
 
 
 def digest_ids(ids: pb.IdSet) -> int:
@@ -206,66 +211,38 @@ def _vector(data: Bytes, dtype: np.dtype[Any], what: str) -> npt.NDArray[Any]:
 
 # rows and gradients
 
-DTYPES: dict[str, tuple[pb.DType, np.dtype[Any]]] = {
-    "fp32": (pb.DTYPE_FP32, np.dtype("<f4")),
-    "fp16": (pb.DTYPE_FP16, np.dtype("<f2")),
-}
-"""Wire name -> (enum, numpy type)."""
 
-_NUMPY_OF_ENUM: dict[int, np.dtype[Any]] = dict(DTYPES.values())
-if set(_NUMPY_OF_ENUM) != set(pb.DType.values()) - {pb.DTYPE_UNSPECIFIED}:
-    raise ImportError("ps.wire.codec does not know every DType of the proto file")  # a build mistake: fail at import
+def encode_rows(rows: npt.NDArray[np.float32]) -> memoryview:
+    """The bytes of a contiguous float32 array: a view, no copy."""
+    return rows.astype("<f4", copy=False).reshape(-1).view(np.uint8).data
 
 
-def wire_dtype(name: str) -> tuple[pb.DType, np.dtype[Any]]:
-    """Enum and numpy type of "fp32" or "fp16"."""
-    try:
-        return DTYPES[name]
-    except KeyError:
-        raise DtypeMismatch(f"wire dtype {name!r}: choose one of {sorted(DTYPES)}") from None
-
-
-def numpy_dtype(enum: int) -> np.dtype[Any]:
-    """The numpy type of a DType enum value."""
-    try:
-        return _NUMPY_OF_ENUM[enum]
-    except KeyError:
-        raise DtypeMismatch(f"wire dtype {enum}: this version knows {sorted(_NUMPY_OF_ENUM)}") from None
-
-
-def encode_rows(rows: npt.NDArray[np.float32], dtype: np.dtype[Any]) -> memoryview:
-    """A contiguous float32 array -> its bytes in the wire's type (float32: a view, no copy)."""
-    with np.errstate(over="ignore"):  # too large for fp16 becomes infinite, which the receiver refuses by name
-        return rows.astype(dtype, copy=False).reshape(-1).view(np.uint8).data
-
-
-def decode_rows(payload: memoryview, dtype: np.dtype[Any]) -> npt.NDArray[np.float32]:
-    """Payload -> float32, flat (float32 as we send it: a read-only view, no copy)."""
-    flat = _vector(payload, dtype, "rows")
+def decode_rows(payload: memoryview) -> npt.NDArray[np.float32]:
+    """Payload -> float32, flat (as we send it: a read-only view, no copy)."""
+    flat = _vector(payload, np.dtype("<f4"), "rows")
     return np.require(flat, np.float32, "A")  # a foreign sender's rows may start at any byte: those are copied
 
 
-def pieces(blocks: Iterable[npt.NDArray[np.float32] | memoryview], dtype: np.dtype[Any]) -> Iterator[memoryview]:
-    """Cuts blocks into payloads of about CHUNK_BYTES each; small blocks share one. float32 [n, dim] ones are sent in
-    that type, whole rows in a payload; those that are bytes already are cut anywhere."""
+def pieces(parts: Iterable[tuple[memoryview, int]]) -> Iterator[memoryview]:
+    """Cuts (bytes, unit) into payloads of about CHUNK_BYTES each, at multiples of so many bytes of each; small ones
+    share one."""
     held: list[memoryview] = []
     room = CHUNK_BYTES
-    for block in blocks:
-        unit = 1 if isinstance(block, memoryview) else block.shape[1] * dtype.itemsize
+    for data, unit in parts:
         start = 0
-        while start < len(block):
-            take = min(len(block) - start, room // unit)
+        while start < len(data):
+            take = min(len(data) - start, room // unit * unit)
             if take:
-                part = block[start : start + take]
-                held.append(part if isinstance(part, memoryview) else encode_rows(part, dtype))
-                room -= take * unit
+                held.append(data[start : start + take])
+                room -= take
                 start += take
-            if start < len(block):
-                yield _merge(held)
+            if start < len(data):
+                yield merged(held)
                 held, room = [], CHUNK_BYTES
     if held:
-        yield _merge(held)
+        yield merged(held)
 
 
-def _merge(held: list[memoryview]) -> memoryview:
+def merged(held: Sequence[memoryview]) -> memoryview:
+    """One after the other; of one, itself."""
     return held[0] if len(held) == 1 else memoryview(b"".join(held))

@@ -19,8 +19,6 @@ Flat = npt.NDArray[np.float32]
 Ends = Callable[[], npt.NDArray[np.int64]]
 
 _SLOT = np.zeros(1, np.int64)  # the kernels of half precision go by slots of an arena: here, one long row
-_HALF_LIMIT = np.float32(65520)  # from here on it would round to infinity
-_INT8_LIMIT = np.float32(2.0**127)
 
 
 A = TypeVar("A", bound=np.generic)
@@ -35,6 +33,9 @@ def _aligned(given_N: npt.NDArray[A]) -> npt.NDArray[A]:
 
 class Numbers(Protocol):
     """A number type: float32 <-> bytes."""
+
+    limit: float
+    """The smallest magnitude that it cannot hold."""
 
     def size(self, rows: int, values: int) -> int:
         """Bytes of so many values in so many rows, without padding."""
@@ -52,6 +53,8 @@ class Numbers(Protocol):
 class Fp32:
     """IEEE binary32, as they are; NaN too. Reading copies nothing where the bytes are aligned."""
 
+    limit = np.inf
+
     def size(self, rows: int, values: int) -> int:
         """Four each."""
         return 4 * values
@@ -68,13 +71,15 @@ class Fp32:
 class Fp16:
     """IEEE binary16, rounded to nearest, ties to even: off by 2**-11 of the value or 2**-25 at most."""
 
+    limit = 65520.0  # from here on it would round to infinity
+
     def size(self, rows: int, values: int) -> int:
         """Two each."""
         return 2 * values
 
     def write(self, values_V: Flat, ends: Ends, out_B: Bytes) -> None:
         """Magnitudes must be below 65520."""
-        if not packing.all_below(values_V, _HALF_LIMIT):
+        if not packing.all_below(values_V, np.float32(self.limit)):
             raise NonFiniteGradient("a value of NaN or beyond 65504, which fp16 cannot hold: send fp32")
         half.narrow(values_V[None], _SLOT, out_B.view(np.uint16)[None], len(values_V), 0)
 
@@ -93,13 +98,15 @@ class Int8:
     (and 2**-16 of it, for the arithmetic): 0.4 % of the largest of its row.
     """
 
+    limit = 2.0**127
+
     def size(self, rows: int, values: int) -> int:
         """One each and four a row."""
         return 4 * rows + values
 
     def write(self, values_V: Flat, ends: Ends, out_B: Bytes) -> None:
         """Magnitudes must be below 2**127."""
-        if not packing.all_below(values_V, _INT8_LIMIT):
+        if not packing.all_below(values_V, np.float32(self.limit)):
             raise NonFiniteGradient("a value of NaN or from 2**127 on, which int8 cannot hold: check the loss")
         ends_R = ends()
         scales = 4 * len(ends_R)

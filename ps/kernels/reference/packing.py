@@ -36,6 +36,11 @@ def all_below(values_N: Values, limit: np.float32) -> bool:
     return bool((np.abs(values_N) < limit).all())
 
 
+def mask(values_N: Values, least: np.float32, out_N: Values) -> None:
+    """out = values, but 0 where the magnitude is less than `least`; NaN stays."""
+    out_N[:] = np.where(np.abs(values_N) < least, np.float32(0), values_N)
+
+
 def pack(values_N: Values, words: Words, out_N: Values) -> int:
     """Which values are not zero, those values, and how many they are."""
     flags_N = np.zeros(len(words) * 64, np.bool_)

@@ -18,6 +18,13 @@ def ranks(statistics_N2: Statistics, per_tick: int, out_N: Ranks) -> None:
     out_N[:] = (statistics_N2[:, 0] >> 17).astype(np.int64) + statistics_N2[:, 1].astype(np.int64) // int(per_tick)
 
 
+def outrank(statistics_S2: Statistics, slots_N: Slots, per_tick: int, rank: int, out_N: npt.NDArray[np.bool_]) -> None:
+    """out[i] = whether there is a slot i and its row is of a higher rank."""
+    ranks_N = np.empty(len(slots_N), np.int64)
+    ranks(statistics_S2[slots_N], per_tick, ranks_N)
+    out_N[:] = (slots_N >= 0) & (ranks_N > rank)
+
+
 def count(
     statistics_N2: Statistics,
     change: int,

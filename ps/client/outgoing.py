@@ -1,0 +1,98 @@
+"""Gradients on their way out: checked, put together by unique id, cut by shard, and written as blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ps.client.arrays import ArrayLike, as_rows
+from ps.client.batch import Rows, TableBatch
+from ps.client.finite import check_finite
+from ps.errors import InvalidArgument
+from ps.kernels.unique import segment_sum
+from ps.wire import blocks
+from ps.wire.formats import TableFormat
+from ps.wire.selected import Selected
+
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """One table's gradients of a push, in the order of its unique ids, and how they are to travel."""
+
+    grads: Rows | Selected
+    form: TableFormat
+    important_U: Flags | None = None
+    """None: not known; then all rows are."""
+
+    @classmethod
+    def of(
+        cls, table: TableBatch, grads: ArrayLike | Selected, form: TableFormat, important_U: Flags | None = None
+    ) -> Outgoing:
+        """Checked. Raises InvalidArgument, DtypeMismatch, LengthMismatch, DimensionMismatch, NonFiniteGradient."""
+        if isinstance(grads, Selected):
+            return cls(_selection(table, grads, form, important_U), form, important_U)
+        return cls(_summed(table, grads, form, important_U), form, important_U)
+
+    def by_shard(self, table: TableBatch) -> Outgoing:
+        """The same, arrays in the order of the shards' ids: `blocks` takes it."""
+        return self if isinstance(self.grads, Selected) else replace(self, grads=table.by_shard(self.grads))
+
+    def blocks(self, table: TableBatch, shard: int) -> list[blocks.EncodedBlock]:
+        """What one shard gets of it, written."""
+        where = table.split.of(shard)
+        important_N = None if self.important_U is None else self.important_U[table.positions(shard)]
+        if isinstance(self.grads, Selected):
+            selected = _selected_of(table, shard, self.grads)
+        elif self.form.exact:
+            return blocks.whole(self.grads[where])
+        else:
+            rows_ND = blocks.masked(self.grads[where], self.form.mask_below)
+            selected = Selected(None, rows_ND, elements=self.form.mask_below > 0)
+        return blocks.encode(selected, where.stop - where.start, self.form, important_N)
+
+
+def _summed(table: TableBatch, grads: ArrayLike, form: TableFormat, important_U: Flags | None) -> Rows:
+    """In the order of unique_U, duplicates summed in the caller's order."""
+    what = f"gradients for table {table.config.name!r}"
+    grads_UD = as_rows(grads, table.shape, table.config.dim, what)
+    if table.inverse_N is not None:
+        grads_ND, grads_UD = grads_UD, np.empty((len(table.unique_U), table.config.dim), dtype=np.float32)
+        segment_sum(grads_ND, table.inverse_N, grads_UD)
+    check_finite(grads_UD, table.unique_U, what, form, important_U)
+    return grads_UD
+
+
+def _selection(table: TableBatch, selected: Selected, form: TableFormat, important_U: Flags | None) -> Selected:
+    """Its rows are some of the unique ids, as they were given."""
+    what = f"gradients selected for table {table.config.name!r}"
+    if table.inverse_N is not None:
+        raise InvalidArgument(f"{what}: the step was prepared with an id twice; prepare unique ids, with counts")
+    rows_R, n = selected.rows_R, len(table.unique_U)
+    grads_RD = as_rows(selected.grads_RD, (n if rows_R is None else len(rows_R),), table.config.dim, what)
+    if rows_R is not None and not _ascending(rows_R, n):
+        raise InvalidArgument(f"{what}: positions must ascend, each once, within [0, {n})")
+    of = slice(None) if rows_R is None else rows_R
+    check_finite(grads_RD, table.unique_U[of], what, form, None if important_U is None else important_U[of])
+    return Selected(rows_R, grads_RD, selected.elements)
+
+
+def _selected_of(table: TableBatch, shard: int, selected: Selected) -> Selected:
+    """What one shard gets of it, by the positions of that shard's ids."""
+    if selected.rows_R is None:
+        return Selected(None, selected.grads_RD[table.positions(shard)], selected.elements)
+    if table.split.order_N is None:
+        return selected
+    at_U = np.full(len(table.unique_U), -1, np.int64)
+    at_U[selected.rows_R] = np.arange(len(selected.rows_R))
+    at_S = at_U[table.positions(shard)]
+    rows_R = np.flatnonzero(at_S >= 0)
+    return Selected(rows_R, selected.grads_RD[at_S[rows_R]], selected.elements)
+
+
+def _ascending(rows_R: npt.NDArray[np.int64], n: int) -> bool:
+    """Whether these are positions of n, each once, in order."""
+    return not len(rows_R) or bool(rows_R[0] >= 0 and rows_R[-1] < n and (np.diff(rows_R) > 0).all())

@@ -1,0 +1,82 @@
+"""Streams on their way out: a pull's head, and chunks of rows to messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ps.errors import InvalidArgument, NonFiniteGradient
+from ps.shard.requests import Cut, PulledTable, PullHead, Rows
+from ps.shard.stream import floats_of
+from ps.shard.stream import plain as plain_rows
+from ps.v1 import embedding_pb2 as pb
+from ps.wire import blocks, codec
+from ps.wire.formats import TableFormat
+from ps.wire.selected import Selected
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows that are written otherwise than they lie in memory."""
+
+    cuts: Sequence[Cut]
+    floats: Rows
+
+
+def allocate_message(cuts: Sequence[Cut]) -> tuple[bytes, Rows]:
+    """A message of rows as they are, and where in it they go."""
+    parts = [
+        pb.PulledPart(rows=cut.end - cut.start, blocks=[pb.Block(encoding=pb.ENCODING_FP32, bytes=4 * cut.floats)])
+        for cut in cuts
+    ]
+    return codec.blank_payload_message(floats_of(cuts), pb.PullChunk(parts=parts).SerializeToString())
+
+
+def allocate_chunk(cuts: Sequence[Cut]) -> tuple[Chunk, Rows]:
+    """For `messages` to encode."""
+    floats = plain_rows(cuts)[0]
+    return Chunk(cuts, floats), floats
+
+
+def pull_head(head: PullHead) -> bytes:
+    """The first message."""
+    tables = [
+        pb.PulledTable(
+            dim=table.dim,
+            rows=table.rows,
+            exists=codec.encode_flags(table.exists_N),
+            important=codec.encode_flags(table.important_N),
+        )
+        for table in head.tables
+    ]
+    return pb.PullChunk(head=pb.PullHead(version=head.version, tables=tables)).SerializeToString()
+
+
+def formats_of(request: pb.PullRequest) -> list[TableFormat]:
+    """As asked for, table by table; of none, all are exact. Raises DtypeMismatch or InvalidArgument."""
+    return [TableFormat.from_proto(one) for one in request.formats]
+
+
+def messages(chunks: Iterable[Chunk], head: PullHead, formats: Sequence[TableFormat]) -> Iterator[bytes]:
+    """The rows, in the precision that was asked for. Raises InvalidArgument for a value that has none in it."""
+    for chunk in chunks:
+        parts: list[pb.PulledPart] = []
+        sent: list[memoryview] = []
+        used = 0
+        for cut in chunk.cuts:
+            rows_ND = chunk.floats[used : used + cut.floats].reshape(-1, cut.dim)
+            used += cut.floats
+            encoded = _encoded(rows_ND, head.tables[cut.table], cut, formats[cut.table])
+            parts.append(pb.PulledPart(rows=len(rows_ND), blocks=blocks.heads(encoded)))
+            sent.extend(block.data for block in encoded)
+        yield codec.payload_message(codec.merged(sent), pb.PullChunk(parts=parts).SerializeToString())
+
+
+def _encoded(rows_ND: Rows, table: PulledTable, cut: Cut, form: TableFormat) -> list[blocks.EncodedBlock]:
+    important_N = None if table.important_N is None else table.important_N[cut.start : cut.end]
+    values_ND = blocks.masked(rows_ND, form.mask_below)
+    selected = Selected(None, values_ND, elements=form.mask_below > 0)
+    try:
+        return blocks.encode(selected, len(rows_ND), form, important_N)
+    except NonFiniteGradient as error:
+        raise InvalidArgument(f"a row cannot be sent as asked for: {error}; pull with wire_dtype='fp32'") from None

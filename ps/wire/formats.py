@@ -1,0 +1,154 @@
+"""How precisely the rows and gradients of a table travel: what users say, and what is made of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ps.errors import ConfigError, DtypeMismatch, InvalidArgument, PsError
+from ps.v1 import embedding_pb2 as pb
+
+PRECISIONS: dict[str, pb.Precision] = {
+    "fp32": pb.PRECISION_FP32,
+    "fp16": pb.PRECISION_FP16,
+    "int8": pb.PRECISION_INT8,
+}
+_NAMES: dict[int, str] = {enum: name for name, enum in PRECISIONS.items()}
+if set(_NAMES) != set(pb.Precision.values()) - {pb.PRECISION_UNSPECIFIED}:
+    raise ImportError("ps.wire.formats does not know every Precision of the proto file")  # a build mistake
+
+
+@dataclass(frozen=True)
+class ByImportance:
+    """The most important rows of a table travel precisely, the others in fewer bytes: rows to the trainer, gradients to
+    the shard. Importance is what the table's `importance` makes it: by default, how often a row was used of late.
+
+    What each precision does to a number x of a row whose largest magnitude is M: fp32 nothing; fp16 rounds to nearest,
+    off by 2**-11 of x or 2**-25 at most, and cannot hold 65520 and more; int8 rounds to nearest of 255 steps from -M to
+    M, off by half a step at most, 0.4 % of M. Nothing makes up for that rounding later. `fp16` and `int8` take 2
+    bytes and 1 byte a number, int8 4 more a row. Rows on the shards stay as they are: a pull rounds a copy.
+
+    Raises ConfigError.
+    """
+
+    share: float = 0.1
+    """Of the rows that a shard has of the table, the part that is important, in [0, 1]: rows alike in importance at the
+    border are not, so it may be fewer. Rows in use are more important than most, so of a batch it is a larger part:
+    raise it where the rows seldom used must be exact too, lower it to save bytes. 0: none."""
+    important: str = "fp32"
+    """Precision of the important rows, and of all gradients in pushes that follow no pull of the same step: nobody has
+    said then which rows matter less."""
+    others: str = "int8"
+    """Precision of the others, and of ids that have no row. Raise it to "fp16" if the model loses accuracy."""
+    mask_below: float = 0.0
+    """Elements smaller in magnitude may be sent as 0: in pulled rows, important or not, and in gradients given as
+    arrays, where what is left out is lost. worker.EmbeddingBagCollection holds it back and sends it later instead.
+    What is sent as `ps.Selected` has been chosen before and is sent as it is. Pays where it makes half of the
+    elements or more 0; raise it while the model does not lose accuracy. 0: nothing is left out."""
+
+    def __post_init__(self) -> None:
+        check_share("ByImportance.share", self.share, ConfigError)
+        for name in ("important", "others"):
+            if getattr(self, name) not in PRECISIONS:
+                raise ConfigError(f"ByImportance.{name}: {getattr(self, name)!r}: choose one of {sorted(PRECISIONS)}")
+        check_mask("ByImportance.mask_below", self.mask_below, ConfigError)
+
+
+WireDtype = str | ByImportance
+
+
+@dataclass(frozen=True)
+class TableFormat:
+    """The same of one table, filled in."""
+
+    important: str = "fp32"
+    others: str = "fp32"
+    share: float | None = None
+    """None: nobody asks which rows are important."""
+    mask_below: float = 0.0
+
+    @property
+    def exact(self) -> bool:
+        """Whether every number travels as it is, in place."""
+        return self.important == self.others == "fp32" and not self.mask_below
+
+    @classmethod
+    def of(cls, dtype: object) -> TableFormat:
+        """Of what a user says; raises DtypeMismatch."""
+        if isinstance(dtype, ByImportance):
+            return cls(dtype.important, dtype.others, dtype.share, dtype.mask_below)
+        if isinstance(dtype, str) and dtype in PRECISIONS:
+            return cls(dtype, dtype)
+        raise DtypeMismatch(f"wire dtype {dtype!r}: choose one of {sorted(PRECISIONS)}, or ps.ByImportance(...)")
+
+    def flagged(self, share: float, table: str) -> TableFormat:
+        """The same, and whoever pulls is told which rows are among the most important `share`. Raises InvalidArgument
+        where the format parts them elsewhere."""
+        check_share(f"important share of table {table!r}", share, InvalidArgument)
+        if self.share is not None and self.share != share:
+            raise InvalidArgument(
+                f"table {table!r}: the most important {share} are asked for, and its wire dtype parts the rows at "
+                f"{self.share}: ask for the same share"
+            )
+        return replace(self, share=float(share))
+
+    def to_proto(self) -> pb.PullFormat:
+        """As a pull asks for it."""
+        return pb.PullFormat(
+            important=PRECISIONS[self.important],
+            others=PRECISIONS[self.others],
+            important_share=self.share,
+            mask_below=self.mask_below,
+        )
+
+    @classmethod
+    def from_proto(cls, message: pb.PullFormat) -> TableFormat:
+        """Of anything that a client may send; raises DtypeMismatch or InvalidArgument."""
+        share = message.important_share if message.HasField("important_share") else None
+        if share is not None:
+            check_share("important_share", share, InvalidArgument)
+        check_mask("mask_below", message.mask_below, InvalidArgument)
+        return cls(_name(message.important), _name(message.others), share, message.mask_below)
+
+
+class Formats:
+    """Of every table."""
+
+    def __init__(self, wire_dtype: WireDtype | Mapping[str, WireDtype]) -> None:
+        """For all tables, or by table; those not named are exact. Raises DtypeMismatch."""
+        by_table = isinstance(wire_dtype, Mapping)
+        self._default = TableFormat() if by_table else TableFormat.of(wire_dtype)
+        self._by_table: dict[str, TableFormat] = {}
+        for name, dtype in wire_dtype.items() if isinstance(wire_dtype, Mapping) else ():
+            if not isinstance(name, str):
+                raise DtypeMismatch(f"wire dtype by table: {name!r} is no name of a table")
+            self._by_table[name] = TableFormat.of(dtype)
+
+    def of(self, table: str) -> TableFormat:
+        """Of one of them."""
+        return self._by_table.get(table, self._default)
+
+
+def check_share(what: str, share: Any, error: type[PsError]) -> None:
+    """Raises unless it is a number in [0, 1]."""
+    if not _is_number(share) or not 0 <= share <= 1:
+        raise error(f"{what}: {share!r} is not a share of the rows, from 0 to 1")
+
+
+def check_mask(what: str, mask: Any, error: type[PsError]) -> None:
+    """Raises unless it is a magnitude of float32."""
+    if not _is_number(mask) or not 0 <= mask < 2.0**127:
+        raise error(f"{what}: {mask!r} is not a magnitude: give a number from 0 on, below 2**127")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _name(precision: int) -> str:
+    try:
+        return _NAMES[precision]
+    except KeyError:
+        raise DtypeMismatch(f"wire precision {precision}: this version knows {sorted(_NAMES)}") from None
