@@ -9,7 +9,10 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from benchmarks.data import generator, gradients, random_ids
 from benchmarks.measure import Contender, Report, Sizes, interleave
-from ps.wire import codec
+from ps.wire import blocks, codec, encodings
+from ps.wire.encodings import NUMBERS
+from ps.wire.formats import TableFormat
+from ps.wire.selected import Selected
 
 REPEATED_ROWS = 4_096
 """Rows of the comparison with repeated float, which would take seconds for a whole batch."""
@@ -19,7 +22,7 @@ def run(report: Report, sizes: Sizes) -> None:
     """Decoding includes the copy into the reader's array, as a client does it: without it, decoding is a view."""
     rng = generator()
     _ids(report, sizes, random_ids(rng, sizes.batch))
-    for dtype in codec.DTYPES:
+    for dtype in NUMBERS:
         _rows(report, sizes, dtype, gradients(rng, sizes.batch, sizes.dim))
     _repeated(report, sizes, gradients(rng, min(REPEATED_ROWS, sizes.batch), sizes.dim))
 
@@ -41,27 +44,24 @@ def _ids(report: Report, sizes: Sizes, ids_N: np.ndarray) -> None:
 
 
 def _rows(report: Report, sizes: Sizes, dtype: str, rows_ND: np.ndarray) -> None:
-    wire = codec.wire_dtype(dtype)[1]
-    out = np.ones(rows_ND.size, np.float32)
+    out_ND, form = np.ones_like(rows_ND), TableFormat.of(dtype)
 
-    def encode(_: int) -> None:
-        for payload in codec.pieces([rows_ND], wire):
+    def encode(_: int) -> list[blocks.EncodedBlock]:
+        written = blocks.encode(Selected(None, rows_ND), len(rows_ND), form)
+        for payload in codec.pieces((block.data, block.unit) for block in written):
             codec.payload_message(payload)  # dropped at once, as it is when it has been sent
+        return written
 
     def decode(_: int) -> None:
-        start = 0
-        for message in encoded:
-            flat = codec.decode_rows(codec.payload_of(message), wire)
-            out[start : start + len(flat)] = flat
-            start += len(flat)
+        np.copyto(out_ND, encodings.decode(encoded.data, encoded.encoding, *rows_ND.shape)[1])
 
-    encoded = [codec.payload_message(payload) for payload in codec.pieces([rows_ND], wire)]
+    (encoded,) = encode(0)
     rounds = interleave(
         sizes.rounds,
         {
             "encode": Contender(encode),
             "decode": Contender(decode),
-            "memcpy": Contender(lambda _: np.copyto(out, rows_ND.reshape(-1))),
+            "memcpy": Contender(lambda _: np.copyto(out_ND, rows_ND)),
         },
     )
     for way in ("encode", "decode"):
@@ -71,14 +71,18 @@ def _rows(report: Report, sizes: Sizes, dtype: str, rows_ND: np.ndarray) -> None
 
 def _repeated(report: Report, sizes: Sizes, rows_ND: np.ndarray) -> None:
     kind = _repeated_float()
-    wire = codec.wire_dtype("fp32")[1]
-    ours = [codec.payload_message(payload) for payload in codec.pieces([rows_ND], wire)]
+
+    def encode() -> list[bytes]:
+        written = blocks.whole(rows_ND)
+        return [codec.payload_message(payload) for payload in codec.pieces((one.data, one.unit) for one in written)]
+
+    ours = encode()
     theirs = kind(values=rows_ND.reshape(-1)).SerializeToString()
     rounds = interleave(
         sizes.rounds,
         {
-            "encode": Contender(lambda _: [codec.payload_message(p) for p in codec.pieces([rows_ND], wire)]),
-            "decode": Contender(lambda _: [codec.decode_rows(codec.payload_of(m), wire).copy() for m in ours]),
+            "encode": Contender(lambda _: encode()),
+            "decode": Contender(lambda _: [codec.decode_rows(codec.payload_of(m)).copy() for m in ours]),
             "repeated_encode": Contender(lambda _: kind(values=rows_ND.reshape(-1)).SerializeToString()),
             "repeated_decode": Contender(lambda _: np.array(kind.FromString(theirs).values, np.float32)),
         },

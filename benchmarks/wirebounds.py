@@ -25,7 +25,8 @@ from ps.wire.block import bits_bytes
 
 Counts = npt.NDArray[np.integer[Any]]
 
-WIDTH = {"fp32": 4, "fp16": 2}
+WIDTH = {"fp32": 4, "fp16": 2, "int8": 1}
+"""Bytes a number; the scales of int8 are not counted."""
 
 
 @dataclass(frozen=True)
@@ -35,30 +36,46 @@ class Sent:
     rows: int
     values: int
     by_elements: bool
+    number_bytes: int
+    """Of all values."""
 
 
 def sent(shape: pb.PushedTable, body: bytes) -> Sent:
     """Of a push of one table, with a selection. Elements whose fp16 is 0 are counted: they were sent."""
-    layout, precision = encodings.ENCODINGS[shape.encoding]
-    rows_R, _ = encodings.decode(body, shape.encoding, shape.rows, shape.dim)
-    rows = shape.rows if rows_R is None else len(rows_R)
+    parts, start = [], 0
+    for block in shape.blocks:
+        parts.append(_sent(shape, block.encoding, body[start : start + block.bytes]))
+        start += block.bytes
+    return Sent(
+        sum(part.rows for part in parts),
+        sum(part.values for part in parts),
+        any(part.by_elements for part in parts),
+        sum(part.number_bytes for part in parts),
+    )
+
+
+def _sent(shape: pb.PushedTable, encoding: pb.Encoding, block: bytes) -> Sent:
+    layout, precision = encodings.ENCODINGS[encoding]
+    rows_R, _ = encodings.decode(block, encoding, shape.rows, shape.dim)
+    rows, width = shape.rows if rows_R is None else len(rows_R), WIDTH[precision]
     if layout is not encodings.Layout.ELEMENTS:
-        return Sent(rows, rows * shape.dim, by_elements=False)
-    values = len(body) - bits_bytes(shape.rows) - bits_bytes(rows * shape.dim)
-    return Sent(rows, values // WIDTH[precision], by_elements=True)
+        return Sent(rows, rows * shape.dim, False, rows * shape.dim * width)
+    scales = 4 * rows if precision == "int8" else 0
+    values = (len(block) - bits_bytes(shape.rows) - bits_bytes(rows * shape.dim) - scales) // width
+    return Sent(rows, values, True, values * width)
 
 
-def gradients_bound(selected: Sent, unique: int, dim: int, width: int) -> float:
+def gradients_bound(selected: Sent, unique: int, dim: int) -> float:
     """Bytes of a push, alone."""
     places, chosen = (unique * dim, selected.values) if selected.by_elements else (unique, selected.rows)
-    return choice_bytes(places, chosen) + width * selected.values
+    return choice_bytes(places, chosen) + selected.number_bytes
 
 
-def reads_bound(total_ids: int, counts_U: Counts, exists_U: npt.NDArray[np.bool_], row: int) -> float:
-    """Bytes of prepare and pull, `row` bytes a row."""
+def reads_bound(total_ids: int, counts_U: Counts, exists_U: npt.NDArray[np.bool_], rows: int) -> float:
+    """Bytes of prepare and pull, `rows` bytes of numbers among them."""
     unique = len(counts_U)
     flags = choice_bytes(unique, int(exists_U.sum()))
-    return choice_bytes(total_ids, unique) + _entropy_bytes(counts_U) + flags + row * unique
+    return choice_bytes(total_ids, unique) + _entropy_bytes(counts_U) + flags + rows
 
 
 def choice_bytes(n: int, k: int) -> float:

@@ -5,7 +5,7 @@ is compared differs in nothing but what is sent. Bytes are those of both directi
 kernel counts them: messages, gRPC's and HTTP/2's framing, flow control; not TCP/IP's own headers, about 3 % either way.
 
 push_5_percent        the push alone, at that density: rows selected, numbers and rows as fp16
-push_5_percent_...    the same: rows or elements selected, fp32 or fp16
+push_5_percent_...    the same: rows or elements selected, fp32 or fp16; at 5 % int8 and ByImportance() too
 exchange_...          prepare + pull + push of the same steps; ids as gaps
 day_one               as 5_percent, while the uniform tail of the ids is met for the first time: new rows go whole
 step, dense_part      two data-parallel trainers with the dense part's hook: all of a trainer's step, and what it says
@@ -30,11 +30,13 @@ from benchmarks.clicks import Clicks
 from benchmarks.measure import Report, Sizes
 from benchmarks.service import fill, one_shard
 from benchmarks.wiretrainer import CountingTrainer, model, table
+from ps.wire.formats import TableFormat, WireDtype
 from worker.thresholds import By, TopK
 
 DENSITIES = {"1_percent": 0.01, "5_percent": 0.05, "20_percent": 0.2}
 BOTH: tuple[By, By] = ("rows", "elements")
 DEFAULT_BY, DEFAULT_DTYPE = BOTH[0], "fp16"
+WIRE: dict[str, WireDtype] = {"fp16": "fp16", "fp32": "fp32", "int8": "int8", "by_importance": ps.ByImportance()}
 FULL, EMPTY = "full", "day_one"
 """Names of tables."""
 MEASURED_FROM = 1_000_000
@@ -51,6 +53,7 @@ class Measured:
     unique: list[int] = field(default_factory=list)
     new_rows: list[float] = field(default_factory=list)
     rows_sent: list[float] = field(default_factory=list)
+    important: list[float] = field(default_factory=list)
     values_sent: list[float] = field(default_factory=list)
     push_bound: list[float] = field(default_factory=list)
     exchange_bound: list[float] = field(default_factory=list)
@@ -99,8 +102,8 @@ class _Bench:
         warm_up = self._steps_before(density)
         for by in BOTH:
             state = None
-            for dtype in ("fp16", "fp32"):
-                with self._client(dtype, compress_ids=True) as (client, tally):
+            for dtype in self._dtypes(by, density):
+                with self._client(WIRE[dtype], compress_ids=True) as (client, tally):
                     trainer = self._trainer(client, FULL, density, by)
                     if state is not None:
                         trainer.embeddings.load_state_dict(state)
@@ -111,6 +114,9 @@ class _Bench:
                 self._against(dense, found, name if is_default else f"{name}_{by}_{dtype}")
                 if is_default:
                     self._kinds(name, found)
+
+    def _dtypes(self, by: By, density: float) -> list[str]:
+        return [dtype for dtype in WIRE if dtype in ("fp16", "fp32") or (by, density) == (DEFAULT_BY, 0.05)]
 
     def day_one(self, dense: Measured) -> None:
         """A table that holds what the warm-up has met."""
@@ -147,13 +153,15 @@ class _Bench:
 
     def _bound(self, found: Measured, trainer: CountingTrainer, tally: wirekinds.Tally, dtype: str) -> None:
         (shape,) = tally.push_head.tables
-        sent, width = wirebounds.sent(shape, tally.push_body), wirebounds.WIDTH[dtype]
+        sent = wirebounds.sent(shape, tally.push_body)
         exists_U, unique = trainer.prepared.exists[trainer.table], shape.rows
         ids_N = np.concatenate([bags.ids.numpy() for bags in trainer.prepared.bags.values()])
-        push = wirebounds.gradients_bound(sent, unique, shape.dim, width)
-        reads = wirebounds.reads_bound(
-            self._clicks.total_ids, np.unique(ids_N, return_counts=True)[1], exists_U, width * shape.dim
-        )
+        push = wirebounds.gradients_bound(sent, unique, shape.dim)
+        form, important = TableFormat.of(WIRE[dtype]), tally.important
+        widths = wirebounds.WIDTH[form.important], wirebounds.WIDTH[form.others]
+        rows = shape.dim * (widths[0] * important + widths[1] * (unique - important))
+        reads = wirebounds.reads_bound(self._clicks.total_ids, np.unique(ids_N, return_counts=True)[1], exists_U, rows)
+        found.important.append(important / unique)
         found.push_bound.append(push)
         found.exchange_bound.append(push + reads)
         found.new_rows.append(1 - float(exists_U.mean()))
@@ -172,16 +180,18 @@ class _Bench:
         self._report.add(f"push_{case}", "rows_sent_share", mean(found.rows_sent))
         self._report.add(f"push_{case}", "elements_sent_share", mean(found.values_sent))
         self._report.add(f"push_{case}", "new_rows_share", mean(found.new_rows))
+        if any(found.important):
+            self._report.add(f"exchange_{case}", "important_rows_share", mean(found.important))
 
     def _kinds(self, case: str, found: Measured) -> None:
         """Bytes a step; what the sockets moved beyond the messages is framing."""
         steps = self._sizes.wire_steps
-        for kind in ("ids", "counts", "exists", "rows", "gradients", "headers"):
+        for kind in ("ids", "counts", "exists", "important", "rows", "gradients", "headers"):
             self._report.add(f"exchange_{case}", f"bytes_{kind}", found.kinds[kind] / steps)
         self._report.add(f"exchange_{case}", "bytes_framing", found.exchange - found.kinds.total() / steps)
 
     @contextmanager
-    def _client(self, dtype: str, *, compress_ids: bool) -> Iterator[tuple[ps.Client, wirekinds.Tally]]:
+    def _client(self, dtype: WireDtype, *, compress_ids: bool) -> Iterator[tuple[ps.Client, wirekinds.Tally]]:
         tally = wirekinds.Tally()
         with wirekinds.connect(self._address, tally, wire_dtype=dtype, compress_ids=compress_ids) as client:
             yield client, tally

@@ -22,6 +22,8 @@ class Tally:
         self.push_head = pb.PushHead()
         self.push_body = b""
         """Of the last push."""
+        self.important = 0
+        """Rows that the last pull said are."""
 
     def take(self) -> Counter[str]:
         """The bytes by kind, and starts again."""
@@ -37,7 +39,10 @@ class Tally:
     def pulled(self, message: bytes) -> None:
         """One of a pull's answer."""
         chunk, payload = codec.split(pb.PullChunk, message)
-        self._add(message, exists=sum(len(one.exists) for one in chunk.head.tables), rows=len(payload))
+        flags = {kind: sum(len(getattr(one, kind)) for one in chunk.head.tables) for kind in ("exists", "important")}
+        if chunk.HasField("head"):
+            self.important = sum(int.from_bytes(one.important).bit_count() for one in chunk.head.tables)
+        self._add(message, rows=len(payload), **flags)
 
     def pushed(self, message: bytes) -> None:
         """One of a push."""

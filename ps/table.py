@@ -353,8 +353,8 @@ class Table:
         return self._ranking.quantile(max(len(self) - n, 0)) if n < len(self) else EVERY_RANK
 
     def rank_of_most(self, share: float) -> int:
-        """The rank above which so large a share of the rows is, or less where rows at the border are alike."""
-        return self._ranking.below_most(int(share * len(self)))
+        """The rank above which so large a share of the rows is, as nearly as rows of equal rank allow."""
+        return self._ranking.below_most(round(share * len(self)))
 
     def outrank(self, slots_N: Slots, rank: int) -> Flags:
         """Which of these slots, -1 for none, hold a row of a higher rank."""

@@ -17,7 +17,7 @@ from ps.errors import InvalidArgument
 from ps.wire.selected import Selected
 from worker.selection import Selection
 from worker.sparsify import Sparsifier
-from worker.thresholds import Sparsify
+from worker.thresholds import Sparsify, Threshold
 
 Ids = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -29,11 +29,17 @@ class Pushes:
     def __init__(
         self, client: Client, tables: Sequence[TableConfig], sparsify: Sparsify | Mapping[str, Sparsify] | None
     ) -> None:
-        """`sparsify`: for all tables, or by table; tables without one push everything."""
+        """`sparsify`: for all tables, or by table. Tables without one push everything; or what their wire format does
+        not mask, and the rest is held back as well: a push by itself would drop it."""
         self._client = client
-        by_table = sparsify if isinstance(sparsify, Mapping) else {t.name: sparsify for t in tables if sparsify}
-        if unknown := by_table.keys() - {table.name for table in tables}:
+        asked = sparsify if isinstance(sparsify, Mapping) else {t.name: sparsify for t in tables if sparsify}
+        if unknown := asked.keys() - {table.name for table in tables}:
             raise InvalidArgument(f"sparsify names tables {sorted(unknown)} that are not among `tables`")
+        masks = {table.name: client.formats.of(table.name).mask_below for table in tables}
+        by_table: dict[str, Sparsify] = {
+            **{name: Threshold(mask, by="elements") for name, mask in masks.items() if mask},
+            **asked,
+        }
         self.sparsifiers = {
             table.name: Sparsifier(by_table[table.name], table.dim) for table in tables if table.name in by_table
         }

@@ -27,7 +27,7 @@ from worker.metrics import Progressive
 from worker.prefetch import Prefetcher
 from worker.ranks import Meeting
 from worker.report import Share
-from worker.settings import Settings
+from worker.settings import WIRE_DTYPES, Settings
 from worker.trainer import Trainer
 
 out = Console()
@@ -60,7 +60,7 @@ def run(place: Meeting, settings: Settings, address: str, source: Source | None 
     configs = settings.table_configs(source)
     if place.ranks > 1:
         place.join()
-    with connect(address, wire_dtype=settings.wire_dtype, compress_ids=settings.compress_ids) as client:
+    with connect(address, wire_dtype=WIRE_DTYPES[settings.wire_dtype], compress_ids=settings.compress_ids) as client:
         trainer = Trainer(client, source, configs, settings.dense_lr, settings.seed, sparsify=settings.sparsify)
         if place.ranks > 1:
             trainer.share_dense(settings.dense)

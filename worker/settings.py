@@ -10,10 +10,12 @@ import yaml
 
 from ps.config import SGD, Adagrad, Adam, RowwiseAdagrad, TableConfig, Uniform
 from ps.errors import ConfigError, InvalidArgument
+from ps.wire.formats import ByImportance, WireDtype
 from worker.data.source import Source
 from worker.dense import DenseConfig
 from worker.thresholds import TopK
 
+WIRE_DTYPES: dict[str, WireDtype] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8", "by-importance": ByImportance()}
 OPTIMIZERS = {"sgd": SGD, "adagrad": Adagrad, "rowwise_adagrad": RowwiseAdagrad, "adam": Adam}
 
 

@@ -128,7 +128,10 @@ def train(
             help="Push only this share of the rows' gradients, the largest; the others wait.", metavar="DENSITY"
         ),
     ] = None,
-    wire_dtype: Annotated[Literal["fp32", "fp16"], typer.Option(help="Rows and gradients on the wire.")] = "fp32",
+    wire_dtype: Annotated[
+        Literal["fp32", "fp16", "int8", "by-importance"],
+        typer.Option(help="Rows and gradients on the wire; by-importance: the most important as fp32, others as int8."),
+    ] = "fp32",
     compress_ids: Annotated[
         bool, typer.Option("--compress-ids", help="Send ids sorted, as the gaps between them: for slow networks.")
     ] = False,

@@ -156,7 +156,7 @@ class Client:
         """
         deadline = self.deadline(timeout_s)
         batch = self._batch({table: ids}, deadline)
-        part = Outgoing.of(batch.tables[0], grads, self.formats.of(table))
+        part = Outgoing.of(batch.tables[0], grads, self.formats.of(table).by_ids())
         counted = batch.positives({} if positives is None else {table: positives})
         self.writes.push(self.new_write(batch), [part], deadline, positives=counted)
 

@@ -123,11 +123,16 @@ class Ranking:
         return self.first + max(score.RANKS - 1 - position, 0)
 
     def below_most(self, n: int) -> int:
-        """The least rank above which there are no more than n rows: those are the n most important, or, where rows at
-        the border are alike, fewer. Below every rank if n are all."""
+        """The rank above which the n most important rows are. Those at the border that are alike are in or out
+        together, whichever brings their number nearer to n. Below every rank if n are all."""
         if n >= self.total:
             return -EVERY_RANK
-        return self.quantile(n + 1)
+        border = self.quantile(n + 1)
+        place = border - self.first
+        outside = int(self.counts_R[place + 1 :].sum())
+        if outside + int(self.counts_R[place]) - n >= n - outside:
+            return border
+        return border - 1 if place else -EVERY_RANK
 
     def _slide(self, by: int) -> None:
         self.counts_R = _slid(self.counts_R, by)

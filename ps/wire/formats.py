@@ -34,8 +34,8 @@ class ByImportance:
     """
 
     share: float = 0.1
-    """Of the rows that a shard has of the table, the part that is important, in [0, 1]: rows alike in importance at the
-    border are not, so it may be fewer. Rows in use are more important than most, so of a batch it is a larger part:
+    """Of the rows that a shard has of the table, the part that is important, in [0, 1]. Rows alike at the border are in
+    or out together, whichever is nearer. Rows in use are more important than most, so of a batch it is a larger part:
     raise it where the rows seldom used must be exact too, lower it to save bytes. 0: none."""
     important: str = "fp32"
     """Precision of the important rows, and of all gradients in pushes that follow no pull of the same step: nobody has
@@ -43,10 +43,10 @@ class ByImportance:
     others: str = "int8"
     """Precision of the others, and of ids that have no row. Raise it to "fp16" if the model loses accuracy."""
     mask_below: float = 0.0
-    """Elements smaller in magnitude may be sent as 0: in pulled rows, important or not, and in gradients given as
-    arrays, where what is left out is lost. worker.EmbeddingBagCollection holds it back and sends it later instead.
-    What is sent as `ps.Selected` has been chosen before and is sent as it is. Pays where it makes half of the
-    elements or more 0; raise it while the model does not lose accuracy. 0: nothing is left out."""
+    """Elements smaller in magnitude may be sent as 0: in pulled rows, important or not, and in gradients that
+    `step.push` gets as arrays, where what is left out is lost. worker.EmbeddingBagCollection holds it back and sends it
+    later instead. What is sent as `ps.Selected`, or by `client.push`, is sent whole. Pays where it makes a good part of
+    the elements 0, since every element takes a bit then; raise it while the model loses no accuracy. 0: nothing is."""
 
     def __post_init__(self) -> None:
         check_share("ByImportance.share", self.share, ConfigError)
@@ -82,6 +82,10 @@ class TableFormat:
         if isinstance(dtype, str) and dtype in PRECISIONS:
             return cls(dtype, dtype)
         raise DtypeMismatch(f"wire dtype {dtype!r}: choose one of {sorted(PRECISIONS)}, or ps.ByImportance(...)")
+
+    def by_ids(self) -> TableFormat:
+        """For a push without a step: nobody has said which rows matter less, and nothing is left out."""
+        return replace(self, others=self.important, mask_below=0.0)
 
     def flagged(self, share: float, table: str) -> TableFormat:
         """The same, and whoever pulls is told which rows are among the most important `share`. Raises InvalidArgument

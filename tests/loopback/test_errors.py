@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ from ps.wire.routing import Routing
 from tests.clusters import LoopbackCluster
 from tests.conftest import StartServer
 from tests.loopback.tables import DIM, block, contents, summing
-from tests.wire_calls import RawCalls, error_of, id_set, rows_bytes, table_ids
+from tests.wire_calls import RawCalls, error_of, fp32_shape, id_set, rows_bytes, table_ids
 
 NAN, INF = float("nan"), float("inf")
 
@@ -52,14 +52,30 @@ one_row = rows_bytes(block([1]))
 ROWS = pb.ENCODING_ROWS_FP32
 BLOCK = bytes(encode(ps.Selected(np.array([1]), block([1])), ROWS, 2))
 """The second of two rows."""
+INT8_BLOCK = bytes(encode(ps.Selected(np.array([0]), block([1])), pb.ENCODING_ROWS_INT8, 2))
+"""The first."""
 
 
 def push_block(
     calls: RawCalls, encoding: int, body: bytes, rows: int = 2, dim: int = DIM, announced: int | None = None
 ) -> bytes:
     size = len(body) if announced is None else announced
-    shape = pb.PushedTable(table="t", rows=rows, dim=dim, encoding=encoding, block_bytes=size)
+    return push_blocks(calls, [(encoding, size)], body, rows, dim)
+
+
+def push_blocks(
+    calls: RawCalls, blocks: Sequence[tuple[int, int]], body: bytes, rows: int = 2, dim: int = DIM
+) -> bytes:
+    """blocks: (encoding, bytes announced)."""
+    messages = [pb.Block(encoding=pb.Encoding.ValueType(encoding), bytes=size) for encoding, size in blocks]
+    shape = pb.PushedTable(table="t", rows=rows, dim=dim, blocks=messages)
     return calls.push_shapes(1, [shape], body, ids=id_set(t=[1, 2]))
+
+
+def pull_format(calls: RawCalls, **fields: object) -> object:
+    """A pull of one table in a format that is right but for these fields."""
+    known = {"important": pb.PRECISION_FP32, "others": pb.PRECISION_INT8}
+    return calls.pull(ids=id_set(t=[1]), formats=[pb.PullFormat(**{**known, **fields})])
 
 
 WIRE_ERRORS: dict[str, tuple[type[PsError], Push]] = {
@@ -86,11 +102,21 @@ WIRE_ERRORS: dict[str, tuple[type[PsError], Push]] = {
         lambda c: c.push(1, [("t", 1, DIM), ("u", 1, 5)], one_row, rows_bytes(np.ones(5)), ids=id_set(t=[1], u=[1])),
     ),
     "rows of dim 0": (ps.DimensionMismatch, lambda c: c.push(1, [("t", 1, 0)], ids=id_set(t=[1]))),
-    "an unknown dtype": (
-        ps.DtypeMismatch,
-        lambda c: c.push(1, [("t", 1, DIM)], one_row, ids=id_set(t=[1]), dtype=99),
+    "a pull in an unknown precision": (ps.DtypeMismatch, lambda c: pull_format(c, others=99)),
+    "a pull in no precision": (ps.DtypeMismatch, lambda c: pull_format(c, important=pb.PRECISION_UNSPECIFIED)),
+    "a pull of a share beyond all rows": (ps.InvalidArgument, lambda c: pull_format(c, important_share=1.1)),
+    "a pull of a share below none": (ps.InvalidArgument, lambda c: pull_format(c, important_share=-0.1)),
+    "a pull of a share that is no number": (ps.InvalidArgument, lambda c: pull_format(c, important_share=NAN)),
+    "a pull with a negative mask": (ps.InvalidArgument, lambda c: pull_format(c, mask_below=-1)),
+    "a pull with a mask of all": (ps.InvalidArgument, lambda c: pull_format(c, mask_below=INF)),
+    "a pull with a mask that is no number": (ps.InvalidArgument, lambda c: pull_format(c, mask_below=NAN)),
+    "a pull of more formats than tables": (
+        ps.LengthMismatch,
+        lambda c: c.pull(
+            ids=id_set(t=[1]),
+            formats=[pb.PullFormat(important=pb.PRECISION_FP32, others=pb.PRECISION_FP32)] * 2,
+        ),
     ),
-    "a pull in an unknown dtype": (ps.DtypeMismatch, lambda c: c.pull(ids=id_set(t=[1]), dtype=99)),
     "a body shorter than announced": (
         ps.LengthMismatch,
         lambda c: c.push(1, [("t", 2, DIM)], one_row, ids=id_set(t=[1, 2])),
@@ -139,9 +165,7 @@ WIRE_ERRORS: dict[str, tuple[type[PsError], Push]] = {
     ),
     "infinity in fp16": (
         ps.NonFiniteGradient,
-        lambda c: c.push(
-            1, [("t", 1, DIM)], np.array([1, INF, 1, 1], "<f2").tobytes(), ids=id_set(t=[1]), dtype=pb.DTYPE_FP16
-        ),
+        lambda c: push_block(c, pb.ENCODING_FP16, np.array([1, INF, 1, 1] * 2, "<f2").tobytes()),
     ),
     "an unknown encoding": (ps.DtypeMismatch, lambda c: push_block(c, 99, b"1234", rows=1)),
     "a block shorter than announced": (
@@ -163,6 +187,36 @@ WIRE_ERRORS: dict[str, tuple[type[PsError], Push]] = {
     "a block larger than any body": (
         ps.ResourceExhausted,
         lambda c: push_block(c, ROWS, BLOCK, announced=1 << 62),
+    ),
+    "a row in two blocks": (
+        ps.InvalidArgument,
+        lambda c: push_blocks(c, [(ROWS, len(BLOCK)), (ROWS, len(BLOCK))], BLOCK * 2),
+    ),
+    "all rows, and one again": (
+        ps.InvalidArgument,
+        lambda c: push_blocks(c, [(pb.ENCODING_FP32, 8 * DIM), (ROWS, len(BLOCK))], one_row * 2 + BLOCK),
+    ),
+    "blocks of all rows, over and over": (
+        ps.ResourceExhausted,
+        lambda c: push_blocks(c, [(pb.ENCODING_INT8, 1 << 19)] * 1000, b""),
+    ),
+    "the second block cut": (
+        ps.LengthMismatch,
+        lambda c: push_blocks(c, [(ROWS, len(BLOCK)), (pb.ENCODING_INT8, 99)], BLOCK),
+    ),
+    "fp32 rows announced with other bytes than they have": (
+        ps.LengthMismatch,
+        lambda c: push_block(c, pb.ENCODING_FP32, one_row * 2, announced=4),
+    ),
+    "an upsert of some of its rows": (
+        ps.LengthMismatch,
+        lambda c: c.write(
+            1,
+            table_ids("t", [1, 2]),
+            DIM,
+            BLOCK,
+            shape=pb.PushedTable(table="t", rows=2, dim=DIM, blocks=[pb.Block(encoding=ROWS, bytes=len(BLOCK))]),
+        ),
     ),
     "ids that are sent twice": (
         ps.InvalidArgument,
@@ -429,17 +483,38 @@ def test_a_coordinator_without_shards_yet_is_unavailable_not_wrong(monkeypatch: 
 def requests(header: pb.Header) -> dict[Method, list[Message]]:
     return {
         methods.PREPARE: [pb.PrepareRequest(header=header, step=1, ids=id_set(t=[1, 2]))],
-        methods.PULL: [pb.PullRequest(header=header, ids=id_set(t=[1, 2]), return_exists=True, dtype=pb.DTYPE_FP16)],
+        methods.PULL: [
+            pb.PullRequest(
+                header=header,
+                ids=id_set(t=[1, 2]),
+                return_exists=True,
+                formats=[
+                    pb.PullFormat(
+                        important=pb.PRECISION_FP16, others=pb.PRECISION_INT8, important_share=0.5, mask_below=0.5
+                    )
+                ],
+            )
+        ],
         methods.PUSH: [
             pb.PushChunk(
                 head=pb.PushHead(
                     header=header,
                     sequence=1,
                     ids=id_set(t=[1, 2]),
-                    tables=[pb.PushedTable(table="t", rows=2, dim=DIM)],
+                    tables=[
+                        pb.PushedTable(
+                            table="t",
+                            rows=2,
+                            dim=DIM,
+                            blocks=[
+                                pb.Block(encoding=ROWS, bytes=len(BLOCK)),
+                                pb.Block(encoding=pb.ENCODING_ROWS_INT8, bytes=len(INT8_BLOCK)),
+                            ],
+                        )
+                    ],
                 )
             ),
-            pb.PushChunk(payload=one_row * 2),
+            pb.PushChunk(payload=BLOCK + INT8_BLOCK),
         ],
         methods.WRITE: [
             pb.WriteChunk(
@@ -448,7 +523,7 @@ def requests(header: pb.Header) -> dict[Method, list[Message]]:
                     sequence=1,
                     mode=pb.WRITE_MODE_UPSERT,
                     ids=table_ids("t", [1, 2]),
-                    shape=pb.PushedTable(table="t", rows=2, dim=DIM),
+                    shape=fp32_shape("t", 2, DIM),
                 )
             ),
             pb.WriteChunk(payload=one_row * 2),

@@ -30,7 +30,7 @@ from tests.conftest import StartServer
 from tests.loopback.scrape import Scrape, labels_by_name, scrape, value
 from tests.loopback.tables import DIM, block, summing
 from tests.waiting import busy_engine, until
-from tests.wire_calls import RawCalls, error_of, id_set, rows_bytes
+from tests.wire_calls import RawCalls, error_of, fp32_shape, id_set, rows_bytes
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -69,9 +69,7 @@ def test_a_stub_made_by_hand_from_the_proto_file_is_answered(shard_server: Shard
         client.create_table(summing())
         header = pb.Header(routing_epoch=client.connection.routing.epoch, worker_id=1)
         push = channel.stream_unary(methods.PUSH.path, pb.PushChunk.SerializeToString, pb.PushResponse.FromString)
-        head = pb.PushHead(
-            header=header, sequence=1, ids=id_set(t=[3, 4]), tables=[pb.PushedTable(table="t", rows=2, dim=DIM)]
-        )
+        head = pb.PushHead(header=header, sequence=1, ids=id_set(t=[3, 4]), tables=[fp32_shape("t", 2, DIM)])
         in_one_message = pb.PushChunk(head=head, payload=rows_bytes(block([1, 2])))
         assert push(iter([in_one_message]), timeout=10).version == 1
         pull = channel.unary_stream(methods.PULL.path, pb.PullRequest.SerializeToString, pb.PullChunk.FromString)
@@ -537,9 +535,7 @@ def test_a_push_that_its_client_broke_off_is_not_counted_as_a_failure_of_the_sha
     before = answered(scrape(metered))
     half_sent, cancelled = threading.Event(), threading.Event()
     with RawCalls(metered.address) as calls, channel_to(metered) as channel:
-        head = pb.PushHead(
-            header=calls.header, sequence=1, ids=id_set(t=[1, 2]), tables=[pb.PushedTable(table="t", rows=2, dim=DIM)]
-        )
+        head = pb.PushHead(header=calls.header, sequence=1, ids=id_set(t=[1, 2]), tables=[fp32_shape("t", 2, DIM)])
 
         def body() -> Iterator[bytes]:
             yield pb.PushChunk(head=head).SerializeToString()

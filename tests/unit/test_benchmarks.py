@@ -116,6 +116,7 @@ PROMISED = {
                 *(f"{density}_percent" for density in (1, 5, 20)),
                 *(f"{density}_percent_elements_{numbers}" for density in (1, 5, 20) for numbers in ("fp16", "fp32")),
                 *(f"{density}_percent_rows_fp32" for density in (1, 5, 20)),
+                *(f"5_percent_rows_{numbers}" for numbers in ("int8", "by_importance")),
                 "day_one",
             )
             for metric in ("bytes_saved_factor", "bound_factor", "times_bound")

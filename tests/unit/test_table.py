@@ -21,6 +21,7 @@ from ps.kernels.reference import optim as specification
 from ps.memory import host_ram_bytes
 from ps.shard import Gradients, Shard, StepRef, TableIds
 from ps.shard.ledger import WriteId
+from ps.shard.requests import Wanted
 from ps.table import Table
 
 F32 = np.float32
@@ -185,7 +186,7 @@ class TableMachine(RuleBasedStateMachine):
 
     @rule(ids=any_ids)
     def pull(self, ids: list[int]) -> None:
-        stream = self.shard.pull([TableIds("t", np.array(ids, np.int64))], return_exists=True)
+        stream = self.shard.pull([TableIds("t", np.array(ids, np.int64))], Wanted(exists=True))
         head = stream.head().tables[0]
         rows = np.concatenate([np.empty(0, F32), *stream]).reshape(-1, DIM)
         np.testing.assert_array_equal(rows, self.model.pull(ids))

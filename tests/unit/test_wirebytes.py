@@ -47,7 +47,7 @@ def test_kinds_are_all_of_what_the_client_counts() -> None:
     ):
         client.create_table(ps.TableConfig(name="t", dim=4))
         step = client.prepare({"t": ids_U}, counts={"t": counts_U})
-        step.pull_exists()
+        step.pull_rows()
         step.push({"t": ps.Selected(np.array([1]), np.ones((1, 4), np.float32))})
         traffic = client.connection.traffic.report()
     sent = wirebounds.sent(tally.push_head.tables[0], tally.push_body)
@@ -56,15 +56,15 @@ def test_kinds_are_all_of_what_the_client_counts() -> None:
     )
     kinds = tally.take()
     assert kinds.total() == counted
-    assert (kinds["counts"], kinds["exists"], kinds["rows"], kinds["gradients"]) == (3, 3, 3 * 4 * 2, 4 + 4 * 2)
-    assert sent == wirebounds.Sent(rows=1, values=4, by_elements=False)
+    assert (kinds["counts"], kinds["exists"], kinds["rows"], kinds["gradients"]) == (3, 1, 3 * 4 * 2, 4 + 4 * 2)
+    assert sent == wirebounds.Sent(rows=1, values=4, by_elements=False, number_bytes=8)
     assert not tally.take()
 
 
 def test_what_was_sent_by_elements_is_read_from_the_bytes() -> None:
     grads_RD = np.array([[1, 0, 2, 0], [0, 0, 0, 1e-12]], np.float32)  # the last is 0 as fp16, and sent
     body = bytes(encodings.encode(ps.Selected(np.array([0, 2]), grads_RD, True), pb.ENCODING_ELEMENTS_FP16, 3))
-    shape = pb.PushedTable(rows=3, dim=4, encoding=pb.ENCODING_ELEMENTS_FP16, block_bytes=len(body))
+    shape = pb.PushedTable(rows=3, dim=4, blocks=[pb.Block(encoding=pb.ENCODING_ELEMENTS_FP16, bytes=len(body))])
     found = wirebounds.sent(shape, body)
     assert (found.rows, found.by_elements) == (2, True)
     assert found.values in (3, 4)  # padding to 4 bytes looks like one more
@@ -76,10 +76,10 @@ def test_a_choice_takes_the_logarithm_of_how_many_there_are() -> None:
 
 
 def test_bounds_are_below_what_is_sent() -> None:
-    sent = wirebounds.Sent(rows=10, values=640, by_elements=False)
-    assert wirebounds.gradients_bound(sent, 100, 64, 2) == pytest.approx(1280 + math.log2(math.comb(100, 10)) / 8)
+    sent = wirebounds.Sent(rows=10, values=640, by_elements=False, number_bytes=1280)
+    assert wirebounds.gradients_bound(sent, 100, 64) == pytest.approx(1280 + math.log2(math.comb(100, 10)) / 8)
     exists_U = np.array([True] * 4)
-    even = wirebounds.reads_bound(1000, np.array([1, 1, 2, 2]), exists_U, row=8)
+    even = wirebounds.reads_bound(1000, np.array([1, 1, 2, 2]), exists_U, rows=32)
     assert even == pytest.approx(math.log2(math.comb(1000, 4)) / 8 + 4 / 8 + 32)
 
 

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 import ps
 from ps.client.batch import make_batch
+from ps.client.outgoing import Outgoing
 from ps.wire import codec
+from ps.wire.formats import TableFormat
 from ps.wire.routing import Routing, ShardInfo
 
 DIM = 3
@@ -55,7 +57,7 @@ def test_rows_come_back_in_the_callers_order(ids: list[int], shards: int) -> Non
 def test_gradients_of_duplicates_are_summed_and_go_with_their_id(ids: list[int], shards: int) -> None:
     (table,) = make_batch({"a": np.array(ids, np.int64)}, CONFIGS, routing(shards)).tables
     grads = np.repeat(2.0 ** np.arange(len(ids), dtype=np.float32)[:, None] % 8191, DIM, axis=1)
-    grouped_UD = table.by_shard(table.gradients(grads, "fp32"))
+    grouped_UD = np.asarray(Outgoing.of(table, grads, TableFormat()).by_shard(table).grads)
     expected: dict[int, float] = {}
     for id_, grad in zip(ids, grads[:, 0].tolist(), strict=True):
         expected[id_] = expected.get(id_, 0.0) + grad

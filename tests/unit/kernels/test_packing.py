@@ -52,6 +52,14 @@ def test_bits_are_set_and_found(flags_N):
     assert same_bytes(found_R, rows_R)
 
 
+@given(any_values, st.sampled_from([0.0, 2.0**-149, 1.5, 1e30]) | st.floats(0, 3, width=32))
+def test_values_below_the_mask_are_zero(values_N, least):
+    _, (out_N,) = both("mask", [np.empty_like(values_N)], frozen(values_N), F32(least))
+    kept_N = ~(np.abs(values_N) < F32(least))
+    assert same_bytes(out_N[kept_N], values_N[kept_N])
+    assert not out_N[~kept_N].view(np.int32).any()
+
+
 @pytest.mark.parametrize("rows", [[-1], [3], [0, 0], [1, 0], [0, 1, 2, 3], [-(2**63)], [2**63 - 1]])
 def test_rows_that_do_not_ascend_within_the_step_set_nothing_out_of_bounds(rows):
     words = np.zeros(3, np.uint64)

@@ -92,6 +92,17 @@ def test_touch_count_and_ranks_are_those_of_the_reference(slots, n, now, seed):
 
 
 @cases
+def test_outrank_is_that_of_the_reference(slots, n, now, seed):
+    rng, statistics_S2, _ = rows(slots, now, seed)
+    slots_N = rng.integers(-1, slots, n)
+    per_tick, out_N, expected_N = np.uint32(rng.integers(1, 4)), np.ones(n, np.bool_), np.zeros(n, np.bool_)
+    rank = int(rng.choice([-(1 << 62), 1 << 62, rng.integers(0, 9000)]))
+    kernels.outrank(statistics_S2, frozen(slots_N), per_tick, rank, out_N)
+    reference.outrank(statistics_S2, slots_N, per_tick, rank, expected_N)
+    assert same_bytes(out_N, expected_N)
+
+
+@cases
 def test_select_mark_and_pin_are_those_of_the_reference(slots, n, now, seed):
     rng, statistics_S2, marks_S = rows(slots, now, seed)
     start = int(rng.integers(0, slots))

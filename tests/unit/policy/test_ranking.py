@@ -103,3 +103,21 @@ def test_rows_up_to_a_rank_are_counted_out_at_once() -> None:
     assert ranking.total == 2 == ranking.counts_R.sum()
     assert ranking.drop(ranking.first - 1) == 0
     assert ranking.drop(ranking.first + 10**6) == 2
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1e6, width=32), st.integers(0, 300)), max_size=50),
+    st.integers(0, 60),
+    st.integers(300, 30_000),
+)
+def test_the_most_important_are_as_many_as_rows_alike_allow(rows: list[tuple[float, int]], n: int, later: int) -> None:
+    rows_N2 = statistics([row[0] for row in rows], [row[1] for row in rows])
+    ranking = after(300)
+    ranking.count(rows_N2, 1)
+    wait(ranking, later)
+    ranks_N = np.maximum(ranks_of(rows_N2), ranking.first)  # those below are counted as one
+    found_N = ranks_of(rows_N2) > ranking.below_most(n)
+    possible = [int((ranks_N > rank).sum()) for rank in (*ranks_N, ranking.first - 1)]
+    assert int(found_N.sum()) in possible
+    assert abs(int(found_N.sum()) - n) == min(abs(many - n) for many in possible)
+    assert not found_N.any() or ranks_N[found_N].min() > ranks_N[~found_N].max(initial=ranking.first - 1)

@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import ps
 from ps.shard import Shard, StepRef, TableIds
+from ps.shard.requests import Wanted
 from tests.unit.shard.helpers import DIM, a_write, grads_of, new_table, push, read_target
 
 IDS = 40
@@ -76,7 +77,7 @@ class Swapping(RuleBasedStateMachine):
     @rule(ids=st.lists(st.integers(-IDS, IDS), min_size=1, max_size=20))
     def pull(self, ids: list[int]) -> None:
         self._same_rows(self._named(ids), self._named(ids))
-        heads = [shard.pull(self._named(ids), return_exists=True).head() for shard in (self.swapping, self.plain)]
+        heads = [shard.pull(self._named(ids), Wanted(exists=True)).head() for shard in (self.swapping, self.plain)]
         assert heads[0].tables[0].exists_N.tolist() == heads[1].tables[0].exists_N.tolist()
 
     @rule(ids=some_ids, seed=seeds, how=st.sampled_from(["upsert", "assign", "remove", "report_importance"]))

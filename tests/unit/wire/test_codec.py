@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from ps.errors import DtypeMismatch, InvalidArgument, LengthMismatch
+from ps.errors import InvalidArgument, LengthMismatch
 from ps.v1 import control_pb2, embedding_pb2
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec
+from tests.wire_calls import fp32_shape
 
-FP32, FP16 = (codec.wire_dtype(name)[1] for name in ("fp32", "fp16"))
 STREAMED: list[Any] = [pb.PullChunk, pb.PushChunk, pb.WriteChunk, pb.ExportChunk]
 KINDS: list[Any] = [
     getattr(module, name)
@@ -48,22 +48,15 @@ def test_counts_come_back_and_none_means_one_each(counts_N: np.ndarray) -> None:
 
 @given(arrays.arrays(np.bool_, st.integers(0, 40)))
 def test_flags_come_back(flags_N: np.ndarray) -> None:
-    np.testing.assert_array_equal(codec.decode_flags(codec.encode_flags(flags_N)), flags_N)
+    np.testing.assert_array_equal(codec.decode_flags(codec.encode_flags(flags_N), len(flags_N)), flags_N)
+    assert len(codec.encode_flags(flags_N)) == -(-len(flags_N) // 8)
+    assert codec.encode_flags(None) == b""
 
 
 @given(any_float32)
 def test_fp32_rows_come_back_bit_for_bit_nan_included(rows: np.ndarray) -> None:
-    back = codec.decode_rows(memoryview(bytes(codec.encode_rows(rows, FP32))), FP32)
+    back = codec.decode_rows(memoryview(bytes(codec.encode_rows(rows))))
     assert back.tobytes() == rows.tobytes()
-
-
-@given(any_float32)
-def test_fp16_rows_come_back_as_rounded_to_half(rows: np.ndarray) -> None:
-    with np.errstate(over="ignore"):
-        expected = rows.astype(np.float16).astype(np.float32)
-    back = codec.decode_rows(memoryview(bytes(codec.encode_rows(rows, FP16))), FP16)
-    assert back.dtype == np.float32
-    np.testing.assert_array_equal(back, expected)
 
 
 @given(st.lists(st.integers(0, 2**32 - 1), max_size=20) | st.lists(st.integers(0, 255), max_size=20))
@@ -87,8 +80,7 @@ def test_counts_come_back_from_one_byte_each_or_four(counts: list[int]) -> None:
     [
         (codec.decode_ids, 7),
         (codec.decode_scores, 2),
-        (lambda data: codec.decode_rows(memoryview(data), FP32), 6),
-        (lambda data: codec.decode_rows(memoryview(data), FP16), 3),
+        (lambda data: codec.decode_rows(memoryview(data)), 6),
     ],
 )
 def test_bytes_that_are_no_whole_number_of_elements_are_refused(decode: Any, size: int) -> None:
@@ -96,13 +88,10 @@ def test_bytes_that_are_no_whole_number_of_elements_are_refused(decode: Any, siz
         decode(bytes(size))
 
 
-def test_an_unknown_wire_dtype_is_named() -> None:
-    with pytest.raises(DtypeMismatch, match="'int8'"):
-        codec.wire_dtype("int8")
-    with pytest.raises(DtypeMismatch, match="99"):
-        codec.numpy_dtype(99)
-    with pytest.raises(DtypeMismatch):
-        codec.numpy_dtype(pb.DTYPE_UNSPECIFIED)
+@pytest.mark.parametrize(("size", "n"), [(0, 1), (1, 0), (1, 9), (2, 8)])
+def test_another_number_of_flags_is_refused(size: int, n: int) -> None:
+    with pytest.raises(LengthMismatch, match=f"{size} bytes of flags for {n} rows"):
+        codec.decode_flags(bytes(size), n)
 
 
 # messages
@@ -123,20 +112,24 @@ def test_a_payload_beyond_the_length_field_is_refused() -> None:
 
 
 @pytest.mark.parametrize("n", [0, 1, 31, 32, 5000, codec.CHUNK_BYTES // 4])
-def test_a_blank_message_carries_what_is_written_to_its_view(n: int) -> None:
-    message, view = codec.blank_payload_message(n)
+@pytest.mark.parametrize("parts", [[], [pb.PulledPart(rows=3)]])
+def test_a_blank_message_carries_what_is_written_to_its_view(n: int, parts: list[pb.PulledPart]) -> None:
+    fields = pb.PullChunk(parts=parts).SerializeToString()
+    message, view = codec.blank_payload_message(n, fields)
     rows = np.random.default_rng(n).standard_normal(n, np.float32)
     view[:] = rows
-    assert message == codec.payload_message(rows.tobytes())
-    assert pb.PullChunk.FromString(message).payload == rows.tobytes()
-    np.testing.assert_array_equal(codec.decode_rows(codec.payload_of(message), FP32), rows)
+    assert message == codec.payload_message(rows.tobytes(), fields)
+    assert pb.PullChunk.FromString(message) == pb.PullChunk(parts=parts, payload=rows.tobytes())
+    head, payload = codec.split(pb.PullChunk, message)
+    assert list(head.parts) == parts
+    np.testing.assert_array_equal(codec.decode_rows(payload), rows)
 
 
 def test_rows_of_our_messages_are_read_where_they_lie() -> None:
     """Both framings put the floats at a multiple of four, so decoding copies nothing."""
     for message in (codec.payload_message(bytes(400)), codec.blank_payload_message(100)[0]):
         payload = codec.payload_of(message)
-        rows = codec.decode_rows(payload, FP32)
+        rows = codec.decode_rows(payload)
         assert np.shares_memory(rows, np.frombuffer(message, np.uint8))
         assert rows.flags.aligned
 
@@ -156,10 +149,7 @@ def test_we_read_protobufs_own_messages_head_and_payload_in_one(ids: bytes, payl
 def test_rows_at_any_alignment_are_read(noise: bytes, shift: int) -> None:
     rows = np.arange(11, dtype="<f4")
     held = bytes(shift) + rows.tobytes() + noise
-    np.testing.assert_array_equal(codec.decode_rows(memoryview(held)[shift : shift + 44], FP32), rows)
-    np.testing.assert_array_equal(
-        codec.decode_rows(memoryview(bytes(shift) + rows.astype("<f2").tobytes())[shift:], FP16), rows
-    )
+    np.testing.assert_array_equal(codec.decode_rows(memoryview(held)[shift : shift + 44]), rows)
 
 
 def test_a_payload_before_the_head_and_unknown_fields_are_understood() -> None:
@@ -200,7 +190,7 @@ def test_mutated_messages_are_parsed_or_invalid_argument(data: st.DataObject) ->
         header=pb.Header(routing_epoch=1, worker_id=2**63),
         sequence=9,
         ids=pb.IdSet(tables=[pb.TableIds(table="user", ids=bytes(range(24)), counts=bytes(12))]),
-        tables=[pb.PushedTable(table="user", rows=3, dim=4)],
+        tables=[fp32_shape("user", 3, 4)],
     )
     message = bytearray(pb.PushChunk(head=head).SerializeToString() + codec.payload_message(bytes(48)))
     for _ in range(data.draw(st.integers(1, 4))):
@@ -231,38 +221,33 @@ def test_mutated_messages_are_parsed_or_invalid_argument(data: st.DataObject) ->
 # pieces
 
 
-@given(
-    blocks=st.lists(st.tuples(st.integers(0, 3000), st.sampled_from([1, 3, 64, 1000, 65_536])), max_size=6),
-    dtype=st.sampled_from([FP32, FP16]),
-)
-def test_pieces_never_cut_a_row_and_keep_the_order(blocks: list[tuple[int, int]], dtype: np.dtype) -> None:
-    sizes = [(min(n, 2_000_000 // dim), dim) for n, dim in blocks]
-    start, rows = 0, []
-    for n, dim in sizes:
-        rows.append((np.arange(start, start + n * dim) % 2048).astype(np.float32).reshape(n, dim))
-        start += n * dim
-    pieces = list(codec.pieces(rows, dtype))
-    assert b"".join(pieces) == b"".join(block.astype(dtype).tobytes() for block in rows)
+@given(parts=st.lists(st.tuples(st.integers(0, 3000), st.sampled_from([1, 4, 256, 4000, 262_144])), max_size=6))
+def test_pieces_are_cut_only_where_they_may_be_and_keep_the_order(parts: list[tuple[int, int]]) -> None:
+    sizes = [(min(n, 4_000_000 // unit), unit) for n, unit in parts]
+    rng = np.random.default_rng(0)
+    bodies = [(memoryview(rng.bytes(n * unit)), unit) for n, unit in sizes]
+    pieces = list(codec.pieces(bodies))
+    assert b"".join(pieces) == b"".join(body for body, _ in bodies)
     ends, at = set(), 0
-    for n, dim in sizes:
-        ends.update(at + (i + 1) * dim * dtype.itemsize for i in range(n))
-        at += n * dim * dtype.itemsize
+    for n, unit in sizes:
+        ends.update(at + (i + 1) * unit for i in range(n))
+        at += n * unit
     sent = 0
     for i, piece in enumerate(pieces):
         sent += len(piece)
         assert sent in ends, "a piece ends where a row ends"
         assert 0 < len(piece) <= codec.CHUNK_BYTES
         if i + 1 < len(pieces):
-            assert len(piece) + 65_536 * dtype.itemsize > codec.CHUNK_BYTES, "nearly full: another row did not fit"
+            assert len(piece) + 262_144 > codec.CHUNK_BYTES, "nearly full: another row did not fit"
 
 
 def test_small_tables_share_one_piece() -> None:
-    assert len(list(codec.pieces([np.ones((3, 4), np.float32), np.ones((2, 8), np.float32)], FP32))) == 1
+    assert len(list(codec.pieces([(memoryview(bytes(48)), 16), (memoryview(bytes(64)), 32)]))) == 1
 
 
 def test_no_rows_make_no_piece() -> None:
-    assert list(codec.pieces([], FP32)) == []
-    assert list(codec.pieces([np.empty((0, 4), np.float32)], FP32)) == []
+    assert list(codec.pieces([])) == []
+    assert list(codec.pieces([(memoryview(b""), 16)])) == []
 
 
 # digest
