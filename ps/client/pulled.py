@@ -113,33 +113,37 @@ class _RowWriter:
             raise InternalError("the shard sent fewer rows than were asked for")
 
     def _add(self, part: pb.PulledPart, payload: memoryview) -> memoryview:
+        """Takes the rows of a part; what is left of the payload."""
         self._skip_done()
         if self._table == len(self._tables):
             raise InternalError("the shard sent more rows than were asked for")
-        table, where, rows_UD = self._tables[self._table]
-        start = where.start + self._done
-        if part.rows > where.stop - start:
+        table, where, _ = self._tables[self._table]
+        if part.rows > where.stop - where.start - self._done:
             raise InternalError(f"the shard sent more rows of table {table.config.name!r} than were asked for")
-        at_N = table.split.order_N
-        missing = part.rows
-        seen_N = np.zeros(part.rows if len(part.blocks) > 1 else 0, np.bool_)
+        missing, seen_N = part.rows, np.zeros(part.rows if len(part.blocks) > 1 else 0, np.bool_)
         for block in part.blocks:
             rows_R, block_RD = _decoded(payload[: block.bytes], block.encoding, part.rows, table.config.dim)
             payload = payload[block.bytes :]
             missing -= len(block_RD)
             if len(seen_N):
                 seen_N[slice(None) if rows_R is None else rows_R] = True
-            if rows_R is None and at_N is None:
-                rows_UD[start : start + part.rows] = block_RD
-            elif at_N is None:
-                place(block_RD, start + rows_R, rows_UD)
-            else:
-                places_N = at_N[start : start + part.rows]
-                place(block_RD, places_N if rows_R is None else places_N[rows_R], rows_UD)
+            self._put(rows_R, block_RD)
         if missing or not seen_N.all():
             raise InternalError(f"the shard's blocks of table {table.config.name!r} have not each row once")
         self._done += part.rows
         return payload
+
+    def _put(self, rows_R: npt.NDArray[np.int64] | None, block_RD: Rows) -> None:
+        """rows_R: positions from the first row that is not done; None: the next ones."""
+        table, where, rows_UD = self._tables[self._table]
+        start, order_N = where.start + self._done, table.split.order_N
+        next_ones = slice(start, start + len(block_RD))
+        if order_N is not None:
+            place(block_RD, order_N[next_ones if rows_R is None else start + rows_R], rows_UD)
+        elif rows_R is not None:
+            place(block_RD, start + rows_R, rows_UD)
+        else:
+            rows_UD[next_ones] = block_RD
 
     def _skip_done(self) -> None:
         while self._table < len(self._tables):
