@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -19,8 +20,14 @@ from worker import report
 from worker.data.synthetic import Synthetic
 from worker.ranks import Meeting
 from worker.run import ALONE, EveryNth
-from worker.settings import batches_ahead, table_configs
+from worker.settings import WIRE_DTYPES, batches_ahead, table_configs
 from worker.train import disk_folder, place_of, service_address, train
+
+
+def test_every_wire_dtype_of_the_command_is_one_of_the_clients() -> None:
+    assert set(get_args(get_type_hints(train)["wire_dtype"])) == set(WIRE_DTYPES)
+    for dtype in WIRE_DTYPES.values():
+        ps.connect("inproc:", wire_dtype=dtype).close()
 
 
 def test_a_temporary_disk_is_gone_however_the_block_is_left() -> None:
