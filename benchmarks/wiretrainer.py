@@ -13,7 +13,8 @@ from benchmarks.tcp import tcp_bytes
 from worker.data.batch import Batch
 from worker.data.synthetic import N_DENSE
 from worker.dlrm import DLRM
-from worker.embedding import EmbeddingBagCollection, Feature, PreparedBags
+from worker.embedding import EmbeddingBagCollection, PreparedBags
+from worker.feature import Feature
 from worker.thresholds import Sparsify
 
 WIDTHS = {"default": ((64,), (64,)), "criteo_tb": ((512, 256), (512, 512, 256))}

@@ -57,8 +57,9 @@ if TYPE_CHECKING:
         TableNotFound,
         Unavailable,
     )
+    from ps.wire.bags import PooledBags
     from ps.wire.formats import ByImportance
-    from ps.wire.selected import Selected
+    from ps.wire.selected import PooledGradients, Selected
 
 __version__ = "0.1.0"
 
@@ -90,6 +91,8 @@ __all__ = [
     "NonFiniteGradient",
     "Normal",
     "NotFound",
+    "PooledBags",
+    "PooledGradients",
     "Probability",
     "PsError",
     "ResourceExhausted",
@@ -120,7 +123,8 @@ _HOMES = {
     "ps.client.step": ("Step",),
     "ps.cluster.launch": ("Service", "launch"),
     "ps.wire.formats": ("ByImportance",),
-    "ps.wire.selected": ("Selected",),
+    "ps.wire.bags": ("PooledBags",),
+    "ps.wire.selected": ("PooledGradients", "Selected"),
     "ps.config": (
         *("FTRL", "SGD", "Adagrad", "Adam", "RowwiseAdagrad", "Constant", "Normal", "Uniform"),
         *("Importance", "Always", "CountThreshold", "Probability"),

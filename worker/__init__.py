@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from worker.data.batch import Bags, Batch
     from worker.dlrm import DLRM
-    from worker.embedding import EmbeddingBagCollection, Feature
+    from worker.embedding import EmbeddingBagCollection
+    from worker.feature import Feature
     from worker.prefetch import Prefetcher
     from worker.sparsify import Sparsifier, Threshold, TopK
     from worker.tensor_train import TensorTrainEmbeddingBag
@@ -31,7 +32,7 @@ _HOMES = {
     "Batch": "worker.data.batch",
     "DLRM": "worker.dlrm",
     "EmbeddingBagCollection": "worker.embedding",
-    "Feature": "worker.embedding",
+    "Feature": "worker.feature",
     "Prefetcher": "worker.prefetch",
     "Sparsifier": "worker.sparsify",
     "TensorTrainEmbeddingBag": "worker.tensor_train",

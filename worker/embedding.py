@@ -5,7 +5,8 @@
                                    push [U, D] <-- gradient of the rows <---'  by a hook on backward
 
 Features that share a table share its rows: an id that two features name travels once. What torch differentiates is the
-pooling over the rows pulled, so any pooling that torch can express trains the same way.
+pooling over the rows pulled, so any pooling that torch can express trains the same way. Of a table that the shards pool
+(`Feature.pooled`) sums are pulled, one a bag, and it is those that torch differentiates.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,21 +27,13 @@ from ps.client.step import Step
 from ps.config import TableConfig
 from ps.errors import InvalidArgument, LengthMismatch
 from ps.kernels.unique import unique
+from ps.wire.bags import PooledBags
 from worker.data.batch import Bags
+from worker.feature import Feature
 from worker.kjt import bags_of
+from worker.pooled import ShardPooling, lengths
 from worker.pushes import Pushes
 from worker.thresholds import Sparsify
-
-Pooling = Literal["sum", "mean"]
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One sparse feature: which table its ids are of, and how the rows of a bag become one."""
-
-    name: str
-    table: str
-    pooling: Pooling = "sum"
 
 
 @dataclass
@@ -59,6 +52,8 @@ class PreparedBags:
     """Per table, which of them had a row when they were pulled; where gradients are sparsified."""
     positives: dict[str, npt.NDArray[np.uint32]] = field(default_factory=dict)
     """Per table that weighs it, how often each unique id occurs in a positive sample."""
+    pooled: dict[str, PooledBags] = field(default_factory=dict)
+    """The tables that the shards pool: `rows` has the sums of these."""
 
 
 class EmbeddingBagCollection(nn.Module):
@@ -99,6 +94,7 @@ class EmbeddingBagCollection(nn.Module):
         self._weigh_positives = {table.name for table in tables if table.importance.positives}
         self._in_flight: deque[Future[None]] = deque()
         self._pushes = Pushes(client, tables, sparsify)
+        self._pooling = ShardPooling(client, self.features, self.dim)
 
     def prepare(self, sparse: Mapping[str, Bags] | Any) -> PreparedBags:
         """Names a batch's ids to the shards and returns at once; pass the result to `forward` later."""
@@ -110,7 +106,9 @@ class EmbeddingBagCollection(nn.Module):
         if len(sizes) != 1:
             raise InvalidArgument(f"features of batch sizes {sorted(sizes)} in one batch")
         ids, counts, inverse = self._dedupe(bags)
-        return PreparedBags(self.client.prepare(ids, counts=counts), bags, inverse, sizes.pop(), ids=ids)
+        pooled = self._pooling.choose(bags, ids, inverse)
+        step = self.client.prepare(ids, counts=counts, bags=pooled)
+        return PreparedBags(step, bags, inverse, sizes.pop(), ids=ids, pooled=pooled)
 
     def forward(
         self, sparse: PreparedBags | Mapping[str, Bags] | Any, labels: torch.Tensor | None = None
@@ -181,9 +179,9 @@ class EmbeddingBagCollection(nn.Module):
         for feature in self.features:
             if feature.table in self._weigh_positives:
                 bags, inverse_N = prepared.bags[feature.name], prepared.inverse[feature.name].numpy()
-                lengths_B = np.diff(bags.offsets.numpy(), append=len(bags.ids))
+                lengths_B = lengths(bags)
                 counts_U = np.bincount(
-                    inverse_N[np.repeat(positive_B, lengths_B)], minlength=len(prepared.rows[feature.table])
+                    inverse_N[np.repeat(positive_B, lengths_B)], minlength=len(prepared.ids[feature.table])
                 )
                 found[feature.table] = found.get(feature.table, 0) + counts_U.astype(np.uint32)
         return found
@@ -192,6 +190,8 @@ class EmbeddingBagCollection(nn.Module):
         bags, rows_UD = prepared.bags[feature.name], prepared.rows[feature.table]
         if feature.pooling == "mean" and bags.weights is not None:
             raise InvalidArgument(f"feature {feature.name!r}: per-sample weights are for sum pooling, as in torch")
+        if feature.table in prepared.pooled:
+            return self._pooling.pool(feature, bags, rows_UD)
         if not len(rows_UD):
             return rows_UD.new_zeros((prepared.batch_size, self.dim))
         return nn.functional.embedding_bag(
@@ -204,7 +204,9 @@ class EmbeddingBagCollection(nn.Module):
 
     def _send(self, prepared: PreparedBags, grads: Sequence[torch.Tensor]) -> None:
         by_table = dict(zip(prepared.rows, grads, strict=True))
-        push = self._pushes.begin(prepared.step, by_table, prepared.ids, prepared.exists, prepared.positives)
+        push = self._pushes.begin(
+            prepared.step, by_table, prepared.ids, prepared.exists, prepared.positives, prepared.pooled
+        )
         self._in_flight.append(self.client.connection.submit(push))
 
     def _raise_failed(self) -> None:

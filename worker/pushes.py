@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,10 +58,12 @@ class Pushes:
         ids: Mapping[str, Ids],
         exists: Mapping[str, Flags],
         positives: Mapping[str, ArrayLike],
+        pooled: Container[str] = (),
     ) -> Callable[[], None]:
         """Selects at once, in the order of the steps, and returns what is to be done on another thread: the push.
 
         grads: per table float32 [U, D] of unique ids [U]. Rows of ids that had none when they were pulled go whole.
+        pooled: tables whose gradients are of bags, [B, D]; all of them are sent.
         If the push fails, what was selected is in neither its residuals nor, for certain, its rows: the trainer hears
         of it, and goes on from a checkpoint or without.
         """
@@ -70,6 +72,7 @@ class Pushes:
                 ids[name], grads[name].detach().numpy(), ~exists[name] if name in self._has_new_rows else None
             )
             for name in self.sparsifiers
+            if name not in pooled
         }
         parts: dict[str, ArrayLike | Selected] = {
             name: selections[name].selected if name in selections else part for name, part in grads.items()

@@ -13,7 +13,8 @@ from ps.config import TableConfig
 from worker.data.source import Source
 from worker.dense import DctHook, DenseConfig, register
 from worker.dlrm import DLRM
-from worker.embedding import EmbeddingBagCollection, Feature
+from worker.embedding import EmbeddingBagCollection
+from worker.feature import Feature
 from worker.metrics import Progressive
 from worker.prefetch import PreparedBatch
 from worker.thresholds import Sparsify

@@ -4,6 +4,9 @@ caller's ids [any shape]  --unique-->  unique_U  --split by shard-->  one run of
 caller's rows             <--take(inverse)--  rows_UD  <--place(order)--  rows of each shard
 caller's gradients        --segment_sum-->  grads_UD  --take(order)-->  gradients of each shard
 
+Of a table with bags the shards send sums, one for each bag that has an id there, and the client adds them; the gradient
+of a bag goes to each of those shards.
+
 A batch is a value: it knows the routing table that it was split by, and by another one it is another batch.
 """
 
@@ -11,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ps.client.arrays import ArrayLike, as_counts, as_ids, as_rows, as_scores, like
+from ps.client.bags import ShardBags, checked_bags, split_bags
 from ps.client.bound import same_split
 from ps.client.finite import check_finite
 from ps.config import TableConfig, TensorTrain
@@ -25,6 +30,7 @@ from ps.kernels.rows import take
 from ps.kernels.unique import has_duplicates, unique
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import blocks, codec
+from ps.wire.bags import PooledBags
 from ps.wire.routing import Routing, Split, split_by_shard
 from ps.wire.sorted_ids import encode_sorted_ids
 
@@ -47,6 +53,19 @@ class TableBatch:
     split: Split
     compressed: bool = False
     """Ids go sorted, as the gaps between them."""
+    bags: PooledBags | None = None
+    """Of which sums are pulled and gradients pushed, B of them; None: of the ids."""
+
+    @cached_property
+    def shard_bags(self) -> list[ShardBags]:
+        """Each shard's part of the bags."""
+        assert self.bags is not None
+        return split_bags(self.bags, self.split)
+
+    @property
+    def sent(self) -> int:
+        """How many rows, or sums, are pulled: U or B."""
+        return len(self.unique_U) if self.bags is None else len(self.bags)
 
     def part(self, shard: int) -> pb.TableIds:
         """The ids of one shard, as a message."""
@@ -57,10 +76,16 @@ class TableBatch:
             part.sorted_ids = encode_sorted_ids(ids_N)
         else:
             part.ids = codec.encode_ids(ids_N)
+        if self.bags is not None:
+            part.bags = self.shard_bags[shard].encoded(len(ids_N))
         return part
 
     def shape_of(
-        self, shard: int, body: Sequence[blocks.EncodedBlock], positives_U: Counts | None = None
+        self,
+        shard: int,
+        body: Sequence[blocks.EncodedBlock],
+        positives_U: Counts | None = None,
+        of_bags: Sequence[blocks.EncodedBlock] = (),
     ) -> pb.PushedTable:
         """What is said of one shard's rows before they are sent."""
         where = self.split.of(shard)
@@ -71,6 +96,8 @@ class TableBatch:
             dim=self.config.dim,
             positives=positives,
             blocks=blocks.heads(body),
+            bags=0 if self.bags is None else len(self.shard_bags[shard]),
+            bag_blocks=blocks.heads(of_bags),
         )
 
     def positions(self, shard: int) -> slice | npt.NDArray[np.int64]:
@@ -79,7 +106,9 @@ class TableBatch:
         return where if self.split.order_N is None else self.split.order_N[where]
 
     def expand(self, rows_UD: Rows) -> ArrayLike:
-        """Rows in the caller's order, shape and kind."""
+        """Rows in the caller's order, shape and kind; or the sums of the bags."""
+        if self.bags is not None:
+            return like(rows_UD, self.given)
         rows_ND = rows_UD
         if self.inverse_N is not None:
             rows_ND = np.empty((len(self.inverse_N), rows_UD.shape[1]), dtype=np.float32)
@@ -170,13 +199,25 @@ def make_batch(
     routing: Routing,
     counts: Mapping[str, ArrayLike] | None = None,
     compressed: bool = False,
+    bags: Mapping[str, PooledBags] | None = None,
 ) -> Batch:
-    """Deduplicates and splits. With `counts`, the ids are unique already (DuplicateIds if not) and stay as they are."""
+    """Deduplicates and splits. With `counts`, the ids are unique already (DuplicateIds if not) and stay as they are.
+    `bags` are of some of the tables, whose ids must be unique."""
     tables = [
         _table_batch(configs[name], given, routing, None if counts is None else counts[name], compressed)
         for name, given in ids.items()
     ]
+    if bags:
+        tables = [_with_bags(table, bags.get(table.config.name)) for table in tables]
     return Batch(tuple(tables), routing)
+
+
+def _with_bags(table: TableBatch, bags: PooledBags | None) -> TableBatch:
+    if bags is None:
+        return table
+    if table.inverse_N is not None:
+        raise DuplicateIds(f"table {table.config.name!r}: bags name ids by their positions: give each id once")
+    return replace(table, bags=checked_bags(bags, len(table.unique_U), table.config.name))
 
 
 def _split(unique_U: npt.NDArray[np.int64], routing: Routing, compressed: bool) -> Split:

@@ -40,6 +40,7 @@ from ps.errors import InvalidArgument
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec, inproc, methods
+from ps.wire.bags import PooledBags
 from ps.wire.formats import Formats, WireDtype
 from ps.wire.methods import Method
 
@@ -104,14 +105,24 @@ class Client:
 
     # the step protocol
 
-    def prepare(self, ids: Mapping[str, ArrayLike], *, counts: Mapping[str, ArrayLike] | None = None) -> Step:
+    def prepare(
+        self,
+        ids: Mapping[str, ArrayLike],
+        *,
+        counts: Mapping[str, ArrayLike] | None = None,
+        bags: Mapping[str, PooledBags] | None = None,
+    ) -> Step:
         """Names the ids of a step and returns at once; the shards are told in the background.
 
         ids: per table, int64 of any shape, duplicates allowed. counts: per table, occurrences of each id, when the ids
         are unique already. Call it for the next batches while this one trains.
+
+        bags: of some tables, whose ids must be unique: their shards sum the rows of each bag, so that the step pulls
+        float32 [B, dim] and pushes the gradients of those, B of them however many ids they have. What is then applied
+        to a row is the sum of the gradients of its bags, as often as it is in each, as without `bags`.
         """
         deadline = self.deadline(None)
-        batch = self._batch(ids, deadline, counts)
+        batch = self._batch(ids, deadline, counts, bags)
         number = next(self._steps)
         prepared = {
             shard: self.connection.submit(partial(self.exchange.prepare, batch, number, shard, deadline))
@@ -290,14 +301,20 @@ class Client:
         return Deadline(self.timeout_s if timeout_s is None else timeout_s)
 
     def _batch(
-        self, ids: Mapping[str, ArrayLike], deadline: Deadline, counts: Mapping[str, ArrayLike] | None = None
+        self,
+        ids: Mapping[str, ArrayLike],
+        deadline: Deadline,
+        counts: Mapping[str, ArrayLike] | None = None,
+        bags: Mapping[str, PooledBags] | None = None,
     ) -> Batch:
         if not ids:
             raise InvalidArgument("no tables given: pass {table: ids}")
         if counts is not None and set(counts) != set(ids):
             raise InvalidArgument(f"counts for tables {sorted(counts)}, ids for {sorted(ids)}")
+        if bags is not None and not set(bags) <= set(ids):
+            raise InvalidArgument(f"bags for tables {sorted(bags)}, ids for {sorted(ids)}")
         configs = {name: self.connection.table(name, deadline) for name in ids}
-        return make_batch(ids, configs, self.connection.routing, counts, self.compress_ids)
+        return make_batch(ids, configs, self.connection.routing, counts, self.compress_ids, bags)
 
     def _write(
         self, mode: pb.WriteMode, table: str, ids: ArrayLike, rows: ArrayLike, timeout_s: float | None

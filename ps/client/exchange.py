@@ -58,6 +58,7 @@ class Exchange:
                 return lambda: by_step_or_ids(handle.on(shard, batch.routing), call)
 
             self.connection.each([one(shard) for shard in batch.shards])
+            pulled.add_up()
             return pulled
 
         return self.connection.routed(batch.split_by, run, deadline)

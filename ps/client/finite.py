@@ -23,9 +23,10 @@ def check_finite(
     what: str,
     form: TableFormat = EXACT,
     important_R: Flags | None = None,
+    whose: str = "the row of id",
 ) -> None:
     """Raises NonFiniteGradient for the first number that its row's precision cannot hold. important_R: bool [R]; None:
-    all are sent as important ones."""
+    all are sent as important ones. whose: what `ids_R` are."""
     important = NUMBERS[form.important].limit
     others = important if important_R is None else NUMBERS[form.others].limit
     if all_below(rows_RD.reshape(-1), np.float32(min(important, others))):
@@ -39,4 +40,4 @@ def check_finite(
     row, element = beyond[0]
     value, precision = rows_RD[row, element], form.important if limits_R[row] == important else form.others
     mend = f"{precision} cannot hold it: send fp32" if np.isfinite(value) else "check the loss, clip the gradients"
-    raise NonFiniteGradient(f"{what}: {value} in the row of id {ids_R[row]}; nothing was sent ({mend})")
+    raise NonFiniteGradient(f"{what}: {value} in {whose} {ids_R[row]}; nothing was sent ({mend})")

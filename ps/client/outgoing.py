@@ -14,7 +14,7 @@ from ps.errors import InvalidArgument
 from ps.kernels.unique import segment_sum
 from ps.wire import blocks
 from ps.wire.formats import TableFormat
-from ps.wire.selected import Selected
+from ps.wire.selected import PooledGradients, Selected
 
 Flags = npt.NDArray[np.bool_]
 
@@ -27,12 +27,23 @@ class Outgoing:
     form: TableFormat
     important_U: Flags | None = None
     """None: not known; then all rows are."""
+    bags: Selected | None = None
+    """Gradients of the table's bags, if it has any; then `grads` is a selection. All are sent as important ones."""
 
     @classmethod
     def of(
-        cls, table: TableBatch, grads: ArrayLike | Selected, form: TableFormat, important_U: Flags | None = None
+        cls,
+        table: TableBatch,
+        grads: ArrayLike | Selected | PooledGradients,
+        form: TableFormat,
+        important_U: Flags | None = None,
     ) -> Outgoing:
         """Checked. Raises InvalidArgument, DtypeMismatch, LengthMismatch, DimensionMismatch, NonFiniteGradient."""
+        if table.bags is not None:
+            bags, rows = _of_bags(table, grads, form)
+            return cls(_selection(table, rows, form, important_U), form, important_U, bags)
+        if isinstance(grads, PooledGradients):
+            raise InvalidArgument(f"gradients of bags for table {table.config.name!r}: the step has none of it")
         if isinstance(grads, Selected):
             return cls(_selection(table, grads, form, important_U), form, important_U)
         return cls(_summed(table, grads, form, important_U), form, important_U)
@@ -41,18 +52,41 @@ class Outgoing:
         """The same, arrays in the order of the shards' ids: `blocks` takes it."""
         return self if isinstance(self.grads, Selected) else replace(self, grads=table.by_shard(self.grads))
 
+    def bag_blocks(self, table: TableBatch, shard: int) -> list[blocks.EncodedBlock]:
+        """What one shard gets of the bags that have an id there, written."""
+        if self.bags is None:
+            return []
+        bags_R = table.shard_bags[shard].bags_R
+        return blocks.encode(_selected_of(self.bags, bags_R, table.sent), len(bags_R), self.form)
+
     def blocks(self, table: TableBatch, shard: int) -> list[blocks.EncodedBlock]:
         """What one shard gets of it, written."""
         where = table.split.of(shard)
         important_N = None if self.important_U is None else self.important_U[table.positions(shard)]
         if isinstance(self.grads, Selected):
-            selected = _selected_of(table, shard, self.grads)
+            selected = _selected_of(self.grads, table.positions(shard), len(table.unique_U))
         elif self.form.exact:
             return blocks.whole(self.grads[where])
         else:
             rows_ND = blocks.masked(self.grads[where], self.form.mask_below)
             selected = Selected(None, rows_ND, elements=self.form.mask_below > 0)
         return blocks.encode(selected, where.stop - where.start, self.form, important_N)
+
+
+def _of_bags(
+    table: TableBatch, grads: ArrayLike | Selected | PooledGradients, form: TableFormat
+) -> tuple[Selected, Selected]:
+    """Gradients of bags, checked, and of rows."""
+    what, dim = f"gradients for the bags of table {table.config.name!r}", table.config.dim
+    rows = Selected(np.empty(0, np.int64), np.empty((0, dim), np.float32))
+    if isinstance(grads, PooledGradients):
+        bags, rows = grads.bags, grads.rows
+    elif isinstance(grads, Selected):
+        bags = grads
+    else:
+        grads_BD = blocks.masked(as_rows(grads, (table.sent,), dim, what), form.mask_below)
+        bags = Selected(None, grads_BD, elements=form.mask_below > 0)
+    return _checked(bags, np.arange(table.sent), dim, what, form, whose="bag"), rows
 
 
 def _summed(table: TableBatch, grads: ArrayLike, form: TableFormat, important_U: Flags | None) -> Rows:
@@ -71,24 +105,36 @@ def _selection(table: TableBatch, selected: Selected, form: TableFormat, importa
     what = f"gradients selected for table {table.config.name!r}"
     if table.inverse_N is not None:
         raise InvalidArgument(f"{what}: the step was prepared with an id twice; prepare unique ids, with counts")
-    rows_R, n = selected.rows_R, len(table.unique_U)
-    grads_RD = as_rows(selected.grads_RD, (n if rows_R is None else len(rows_R),), table.config.dim, what)
+    return _checked(selected, table.unique_U, table.config.dim, what, form, important_U)
+
+
+def _checked(
+    selected: Selected,
+    ids_U: npt.NDArray[np.int64],
+    dim: int,
+    what: str,
+    form: TableFormat,
+    important_U: Flags | None = None,
+    whose: str = "the row of id",
+) -> Selected:
+    rows_R, n = selected.rows_R, len(ids_U)
+    grads_RD = as_rows(selected.grads_RD, (n if rows_R is None else len(rows_R),), dim, what)
     if rows_R is not None and not _ascending(rows_R, n):
         raise InvalidArgument(f"{what}: positions must ascend, each once, within [0, {n})")
     of = slice(None) if rows_R is None else rows_R
-    check_finite(grads_RD, table.unique_U[of], what, form, None if important_U is None else important_U[of])
+    check_finite(grads_RD, ids_U[of], what, form, None if important_U is None else important_U[of], whose)
     return Selected(rows_R, grads_RD, selected.elements)
 
 
-def _selected_of(table: TableBatch, shard: int, selected: Selected) -> Selected:
-    """What one shard gets of it, by the positions of that shard's ids."""
+def _selected_of(selected: Selected, positions: slice | npt.NDArray[np.int64], n: int) -> Selected:
+    """What one shard gets of n rows: those at these positions."""
     if selected.rows_R is None:
-        return Selected(None, selected.grads_RD[table.positions(shard)], selected.elements)
-    if table.split.order_N is None:
-        return selected
-    at_U = np.full(len(table.unique_U), -1, np.int64)
+        return Selected(None, selected.grads_RD[positions], selected.elements)
+    if isinstance(positions, slice):
+        return selected  # there is one shard
+    at_U = np.full(n, -1, np.int64)
     at_U[selected.rows_R] = np.arange(len(selected.rows_R))
-    at_S = at_U[table.positions(shard)]
+    at_S = at_U[positions]
     rows_R = np.flatnonzero(at_S >= 0)
     return Selected(rows_R, selected.grads_RD[at_S[rows_R]], selected.elements)
 

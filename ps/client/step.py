@@ -18,7 +18,7 @@ from ps.client.retry import Deadline
 from ps.client.write import Write
 from ps.errors import DeadlineExceeded, InvalidArgument, LengthMismatch
 from ps.wire.formats import TableFormat
-from ps.wire.selected import Selected
+from ps.wire.selected import PooledGradients, Selected
 
 if TYPE_CHECKING:
     from ps.client.client import Client
@@ -53,7 +53,8 @@ class Step:
         return (self._answered_s if answered else time.monotonic()) - self._begun_s
 
     def pull(self, *, timeout_s: float | None = None) -> dict[str, ArrayLike]:
-        """Rows of each table: float32 [*ids.shape, dim], in the order of the ids, duplicates included."""
+        """Rows of each table: float32 [*ids.shape, dim], in the order of the ids, duplicates included. Of a table that
+        was prepared with bags their sums, float32 [B, dim]."""
         pulled = self._pull(PullOptions(self._formats), timeout_s)
         return {t.config.name: t.expand(rows) for t, rows in zip(self._batch.tables, pulled.rows, strict=True)}
 
@@ -71,15 +72,18 @@ class Step:
 
     def push(
         self,
-        grads: Mapping[str, ArrayLike | Selected],
+        grads: Mapping[str, ArrayLike | Selected | PooledGradients],
         *,
         positives: Mapping[str, ArrayLike] | None = None,
         timeout_s: float | None = None,
     ) -> None:
-        """Applies the gradient of each row pulled; duplicates of an id are summed.
+        """Applies the gradient of each row pulled; duplicates of an id are summed. Of a table that was prepared with
+        bags: of each sum pulled, float [B, dim], which is that of each of its rows. Rows that are in no bag are used
+        and not updated.
 
         Of a table whose ids are unique, `ps.Selected` sends the gradients of some rows, or some of their elements, in
-        as few bytes as those take at the client's `wire_dtype`; the other rows are used and not updated.
+        as few bytes as those take at the client's `wire_dtype`; the other rows are used and not updated. Of a table
+        with bags it is of some bags, and `ps.PooledGradients` of some bags and some rows.
 
         positives: for tables whose importance has a weight for it, how often each id, in the order and the shape of the
         ids, occurs in positive samples; duplicates are summed.

@@ -51,9 +51,9 @@ class Writes:
             def one(shard: int) -> Callable[[], bytes]:
                 shapes, body = [], []
                 for table, part in zip(batch.tables, grouped, strict=True):
-                    encoded = part.blocks(table, shard)
-                    shapes.append(table.shape_of(shard, encoded, positives.get(table.config.name)))
-                    body += encoded
+                    of_bags, encoded = part.bag_blocks(table, shard), part.blocks(table, shard)
+                    shapes.append(table.shape_of(shard, encoded, positives.get(table.config.name), of_bags))
+                    body += [*of_bags, *encoded]
 
                 def by(step: int) -> bytes:
                     head = self._push_head(write, batch, shard, step, shapes)

@@ -14,26 +14,31 @@ import xxhash
 from ps.errors import DimensionMismatch, InvalidArgument, LengthMismatch, NonFiniteGradient, ResourceExhausted
 from ps.kernels.rows import all_finite
 from ps.shard import Gradients, StepRef, TableIds
-from ps.shard.requests import Rows
+from ps.shard.requests import BagGradients, Bags, Rows
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import blocks, codec, encodings
+from ps.wire.bags import decode_bags
 from ps.wire.sorted_ids import decode_sorted_ids, sorted_count
+
+Decoded = tuple[npt.NDArray[np.int64] | None, list[Rows]]
+"""Which rows, ascending, or None for all; and their gradients, float32 [k, dim] each."""
 
 
 class _Rows:
-    """Every row of a table as it is, in the order of the ids: views of the messages."""
+    """Every row as it is, in the order of the ids: views of the messages. Or a gradient of every bag."""
 
-    def __init__(self, shape: pb.PushedTable) -> None:
+    def __init__(self, table: str, rows: int, dim: int, block: pb.Block) -> None:
         """Raises LengthMismatch where the block is not just that long."""
-        self._shape = shape
-        self._missing = shape.rows
+        self._table = table
+        self._rows = rows
+        self._dim = dim
+        self._missing = rows
         self._blocks: list[Rows] = []
-        self.nbytes = shape.rows * shape.dim * 4
+        self.nbytes = rows * dim * 4
         """Of the messages."""
-        if shape.blocks[0].bytes != self.nbytes:
+        if block.bytes != self.nbytes:
             raise LengthMismatch(
-                f"table {shape.table!r}: {shape.rows} rows of dim {shape.dim} are announced as "
-                f"{shape.blocks[0].bytes} bytes, and are {self.nbytes}"
+                f"table {table!r}: {rows} rows of dim {dim} are announced as {block.bytes} bytes, and are {self.nbytes}"
             )
 
     @property
@@ -42,36 +47,38 @@ class _Rows:
         return not self._missing
 
     def take(self, payload: memoryview) -> memoryview:
-        """Cuts what is this table's off the front; raises LengthMismatch or NonFiniteGradient."""
-        dim = self._shape.dim
+        """Cuts what is this part's off the front; raises LengthMismatch or NonFiniteGradient."""
+        dim = self._dim
         rows = min(self._missing, len(payload) // (dim * 4))
         if not rows:
-            raise LengthMismatch(f"a chunk ends inside a row of table {self._shape.table!r} (dim {dim})")
+            raise LengthMismatch(f"a chunk ends inside a row of table {self._table!r} (dim {dim})")
         end = rows * dim * 4
         flat = codec.decode_rows(payload[:end])
-        _check_finite(flat, self._shape.table)
+        _check_finite(flat, self._table)
         self._blocks.append(flat.reshape(rows, dim))
         self._missing -= rows
         return payload[end:]
 
-    def gradients(self) -> Gradients:
+    def decoded(self) -> Decoded:
         """All of it; raises LengthMismatch if the stream ended early."""
-        shape = self._shape
         if self._missing:
             raise LengthMismatch(
-                f"table {shape.table!r}: the body ended {self._missing} rows short of the {shape.rows} announced"
+                f"table {self._table!r}: the body ended {self._missing} rows short of the {self._rows} announced"
             )
-        return Gradients(shape.table, self._blocks, codec.decode_counts(shape.positives, shape.rows))
+        return None, self._blocks
 
 
 class _Blocks:
-    """The rows of a table in blocks that are decoded when all are here; or some of the rows, or elements of them."""
+    """Rows in blocks that are decoded when all are here; or some of the rows, or elements of them."""
 
-    def __init__(self, shape: pb.PushedTable) -> None:
-        self._shape = shape
-        self._missing = sum(block.bytes for block in shape.blocks)
+    def __init__(self, table: str, rows: int, dim: int, heads: Sequence[pb.Block]) -> None:
+        self._table = table
+        self._rows = rows
+        self._dim = dim
+        self._heads = heads
+        self._missing = sum(block.bytes for block in heads)
         self._parts: list[memoryview] = []
-        decoded = shape.rows * (shape.dim * 4 * min(len(shape.blocks), 2) + 8 * (len(shape.blocks) > 1))
+        decoded = rows * (dim * 4 * min(len(heads), 2) + 8 * (len(heads) > 1))
         self.nbytes = self._missing + decoded
         """As they come and as float32: in several blocks, once more while they are joined."""
 
@@ -81,44 +88,64 @@ class _Blocks:
         return not self._missing
 
     def take(self, payload: memoryview) -> memoryview:
-        """Cuts what is this table's off the front."""
+        """Cuts what is this part's off the front."""
         part = payload[: self._missing]
         self._parts.append(part)
         self._missing -= len(part)
         return payload[len(part) :]
 
-    def gradients(self) -> Gradients:
+    def decoded(self) -> Decoded:
         """All of it; raises LengthMismatch, InvalidArgument, DtypeMismatch or NonFiniteGradient."""
-        shape = self._shape
         if self._missing:
             raise LengthMismatch(
-                f"table {shape.table!r}: the body ended {self._missing} bytes short of the blocks announced"
+                f"table {self._table!r}: the body ended {self._missing} bytes short of the blocks announced"
             )
-        decoded = self._decoded(codec.merged(self._parts))
-        one = len(shape.blocks) == 1
-        rows_R, grads_RD = next(decoded) if one else blocks.joined(decoded, shape.rows, shape.dim)
-        _check_finite(grads_RD.reshape(-1), shape.table)
-        return Gradients(shape.table, [grads_RD], codec.decode_counts(shape.positives, shape.rows), rows_R, shape.rows)
+        parts = self._decode(codec.merged(self._parts))
+        rows_R, grads_RD = next(parts) if len(self._heads) == 1 else blocks.joined(parts, self._rows, self._dim)
+        _check_finite(grads_RD.reshape(-1), self._table)
+        return rows_R, [grads_RD]
 
-    def _decoded(self, body: memoryview) -> Iterator[tuple[npt.NDArray[np.int64] | None, Rows]]:
-        for block in self._shape.blocks:
+    def _decode(self, body: memoryview) -> Iterator[tuple[npt.NDArray[np.int64] | None, Rows]]:
+        for block in self._heads:
             data, body = body[: block.bytes], body[block.bytes :]
-            yield encodings.decode(data, block.encoding, self._shape.rows, self._shape.dim)
+            yield encodings.decode(data, block.encoding, self._rows, self._dim)
 
 
-def _reader(shape: pb.PushedTable) -> _Rows | _Blocks:
-    exact = len(shape.blocks) == 1 and shape.blocks[0].encoding == pb.ENCODING_FP32
-    return _Rows(shape) if exact else _Blocks(shape)
+def _reader(table: str, rows: int, dim: int, heads: Sequence[pb.Block]) -> _Rows | _Blocks:
+    exact = len(heads) == 1 and heads[0].encoding == pb.ENCODING_FP32
+    return _Rows(table, rows, dim, heads[0]) if exact else _Blocks(table, rows, dim, heads)
+
+
+class _Table:
+    """One table's part of a body: gradients of bags, if any, then of rows."""
+
+    def __init__(self, shape: pb.PushedTable) -> None:
+        """Raises DimensionMismatch or LengthMismatch."""
+        if (shape.rows or shape.bags) and not shape.dim:
+            raise DimensionMismatch(f"table {shape.table!r}: rows of dim 0")
+        self._shape = shape
+        self._bags = _reader(shape.table, shape.bags, shape.dim, shape.bag_blocks)
+        self._rows = _reader(shape.table, shape.rows, shape.dim, shape.blocks)
+        self.parts = (self._bags, self._rows)
+        spread = shape.rows * shape.dim * 4 if shape.bag_blocks else 0
+        self.nbytes = self._bags.nbytes + self._rows.nbytes + spread
+        """Of the messages, of what they are decoded to, and of the bags' gradients as those of rows."""
+
+    def gradients(self) -> Gradients:
+        """All of it; raises what the parts raise."""
+        shape = self._shape
+        (bags_R, of_bags), (rows_R, of_rows) = self._bags.decoded(), self._rows.decoded()
+        bags = BagGradients(shape.bags, shape.dim, of_bags, bags_R) if shape.bag_blocks else None
+        positives_N = codec.decode_counts(shape.positives, shape.rows)
+        return Gradients(shape.table, of_rows, positives_N, rows_R, shape.rows, bags)
 
 
 class BodyReader:
     """Collects what a stream's head has announced."""
 
     def __init__(self, shapes: Sequence[pb.PushedTable], max_bytes: int, digest: xxhash.xxh3_128) -> None:
-        for shape in shapes:
-            if shape.rows and not shape.dim:
-                raise DimensionMismatch(f"table {shape.table!r}: rows of dim 0")
-        self._tables = [_reader(shape) for shape in shapes]
+        self._tables = [_Table(shape) for shape in shapes]
+        self._parts = [part for table in self._tables for part in table.parts]
         self.nbytes = sum(table.nbytes for table in self._tables)
         """Of the whole body."""
         if self.nbytes > max_bytes:
@@ -127,17 +154,17 @@ class BodyReader:
                 "ram_bytes): send smaller batches"
             )
         self._digest = digest
-        self._table = 0
+        self._part = 0
 
     def add(self, payload: memoryview) -> None:
         """Takes one chunk; raises LengthMismatch or NonFiniteGradient."""
         self._digest.update(payload)
         while len(payload):
-            while self._table < len(self._tables) and self._tables[self._table].done:
-                self._table += 1
-            if self._table == len(self._tables):
+            while self._part < len(self._parts) and self._parts[self._part].done:
+                self._part += 1
+            if self._part == len(self._parts):
                 raise LengthMismatch(f"the body is {len(payload)} bytes longer than its head announced")
-            payload = self._tables[self._table].take(payload)
+            payload = self._parts[self._part].take(payload)
 
     def finish(self) -> list[Gradients]:
         """The gradients, table by table; raises LengthMismatch if the stream ended early."""
@@ -164,13 +191,15 @@ def read_body(chunks: Iterator[bytes], first_payload: memoryview, reader: BodyRe
 
 
 def table_ids(message: pb.TableIds, max_ids: int) -> TableIds:
-    """Ids and counts of one table; raises ResourceExhausted over the limit."""
+    """Ids and counts of one table, for a write; raises ResourceExhausted over the limit."""
+    if message.bags:
+        raise InvalidArgument(f"table {message.table!r}: bags are for steps; a write is of rows")
     (part,) = id_set(pb.IdSet(tables=[message]), max_ids)
     return part
 
 
 def id_set(message: pb.IdSet, max_ids: int) -> list[TableIds]:
-    """Ids and counts of all tables; raises ResourceExhausted over the limit."""
+    """Ids, counts and bags of all tables; raises ResourceExhausted over the limit."""
     total = sum(len(part.ids) // 8 + sorted_count(part.sorted_ids) for part in message.tables)
     if total > max_ids:
         raise ResourceExhausted(f"{total:,} ids in one request, the limit is {max_ids:,} (max_ids): send fewer at once")
@@ -181,7 +210,8 @@ def _table_ids(message: pb.TableIds) -> TableIds:
     if message.ids and message.sorted_ids:
         raise InvalidArgument(f"table {message.table!r}: ids are sent twice, as they are and sorted")
     ids_N = decode_sorted_ids(message.sorted_ids) if message.sorted_ids else codec.decode_ids(message.ids)
-    return TableIds(message.table, ids_N, codec.decode_counts(message.counts, len(ids_N)))
+    bags = Bags(*decode_bags(message.bags, len(ids_N))) if message.bags else None
+    return TableIds(message.table, ids_N, codec.decode_counts(message.counts, len(ids_N)), bags)
 
 
 def step_ref(header: pb.Header, ref: pb.StepRef) -> StepRef:

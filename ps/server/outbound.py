@@ -73,7 +73,8 @@ def messages(chunks: Iterable[Chunk], head: PullHead, formats: Sequence[TableFor
 
 
 def _encoded(rows_ND: Rows, table: PulledTable, cut: Cut, form: TableFormat) -> list[blocks.EncodedBlock]:
-    important_N = None if table.important_N is None else table.important_N[cut.start : cut.end]
+    flags_N = None if table.of_bags else table.important_N  # sums are sent as important rows are
+    important_N = None if flags_N is None else flags_N[cut.start : cut.end]
     values_ND = blocks.masked(rows_ND, form.mask_below)
     selected = Selected(None, values_ND, elements=form.mask_below > 0)
     try:

@@ -9,7 +9,7 @@ from functools import partial
 
 from ps.errors import ResourceExhausted
 from ps.shard.engine import Engine
-from ps.shard.requests import Target
+from ps.shard.requests import TableIds, Target
 from ps.shard.rising import Rising
 from ps.shard.steps import Resolved
 from ps.table import Table
@@ -47,6 +47,11 @@ class LookAhead:
         """Engine thread: the tables looked up, if they are there still; else []."""
         found = self._rising.tables if self._rising is not None else []
         return found if all(known.get(r.ids.table) is r.table for r in found) else []
+
+    @property
+    def ids(self) -> list[TableIds]:
+        """Any thread, after `wait`: what the tables looked up are asked; [] where it failed."""
+        return [resolved.ids for resolved in self._rising.tables] if self._rising is not None else []
 
     def wait(self) -> None:
         """Until the rows are in RAM, or cannot be brought there."""

@@ -14,6 +14,24 @@ Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
+class Bags:
+    """Bags of a request's ids of one table, R of them; each has one id or more, an id may be in it more than once."""
+
+    starts_K: npt.NDArray[np.int64]
+    """[R + 1]: bag i has positions [starts[i], starts[i + 1])."""
+    positions_P: npt.NDArray[np.int32]
+    """Of the ids of each bag, in the order in which their rows are added up."""
+
+    def __len__(self) -> int:
+        return len(self.starts_K) - 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        return self.starts_K.nbytes + self.positions_P.nbytes
+
+
+@dataclass(frozen=True)
 class TableIds:
     """Ids of one table."""
 
@@ -21,6 +39,8 @@ class TableIds:
     ids_N: npt.NDArray[np.int64]
     counts_N: npt.NDArray[np.uint32] | None = None
     """Occurrences in the batch; None: one each."""
+    bags: Bags | None = None
+    """Of which a pull gives the sums, and a push the gradients; None: of the rows."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +58,18 @@ Target = StepRef | Sequence[TableIds]
 
 
 @dataclass(frozen=True)
+class BagGradients:
+    """Gradients of the bags of one table's ids: float32 [k, dim] blocks, finite."""
+
+    bags: int
+    """How many bags there are."""
+    dim: int
+    blocks: Sequence[Rows]
+    bags_R: npt.NDArray[np.int64] | None = None
+    """The numbers, ascending, of those that these are of; None: of all."""
+
+
+@dataclass(frozen=True)
 class Gradients:
     """Gradients of consecutive ids of one table: float32 [k, dim] blocks, finite."""
 
@@ -48,7 +80,9 @@ class Gradients:
     rows_R: npt.NDArray[np.int64] | None = None
     """The positions, ascending, of the ids that these are of; None: of all. Of the others nothing is sent this time."""
     ids: int | None = None
-    """With `rows_R`: how many ids they are positions of."""
+    """With `rows_R` or `bags`: how many ids there are."""
+    bags: BagGradients | None = None
+    """To be added to these."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +104,8 @@ class PulledTable:
     rows: int
     exists_N: Flags | None
     important_N: Flags | None = None
+    of_bags: bool = False
+    """Whether the rows are sums of bags. The flags are of the ids all the same."""
 
 
 class Cut(NamedTuple):

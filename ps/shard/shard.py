@@ -38,6 +38,7 @@ from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger, WriteId
 from ps.shard.look_ahead import LookAhead
 from ps.shard.maintenance import Maintenance
+from ps.shard.pooled import pull_bytes, spread
 from ps.shard.pressure import Pressure
 from ps.shard.requests import Gradients, Page, PushResult, Rows, StepRef, TableIds, Target, Wanted, WriteResult
 from ps.shard.rising import Rising
@@ -209,9 +210,11 @@ class Shard:
         """Applies finite gradients, all or nothing, once per (worker_id, sequence). Ids unique in each table."""
         target = ahead.target
         ahead.wait()
+        begun = spread(ahead.ids, gradients) if ahead.ids else gradients  # on the caller's time
 
         def apply() -> PushResult:
             tables = ahead.tables(self.tables) or self._resolve(target)
+            gradients = spread([resolved.ids for resolved in tables], begun)
             check_gradients(tables, gradients)
             with self._pressure.relieved(tables, ahead.let_go):
                 ahead.check()
@@ -364,7 +367,7 @@ class Shard:
         return tables
 
     def _body_bytes(self, tables: Sequence[Resolved]) -> int:
-        total = sum(len(r.ids.ids_N) * r.table.config.dim * 4 for r in tables)
+        total = sum(pull_bytes(r.ids, r.table.config.dim) for r in tables)
         if total > self._max_body_bytes:
             raise ResourceExhausted(
                 f"{total:,} bytes of rows in one pull, the limit is {self._max_body_bytes:,} (max_body_bytes): "

@@ -36,9 +36,9 @@ class Resolved:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of ids, counts and slots."""
-        held = (self.ids.ids_N, self.ids.counts_N, self._slots_N, *self._pinned)
-        return sum(array.nbytes for array in held if array is not None)
+        """Bytes of ids, counts, bags and slots."""
+        held = (self.ids.ids_N, self.ids.counts_N, self.ids.bags, self._slots_N, *self._pinned)
+        return sum(part.nbytes for part in held if part is not None)
 
     def slots(self) -> Slots:
         """The slot of each id as of now, -1 where there is no row in RAM."""
@@ -159,7 +159,7 @@ class Steps:
         self.prepared = 0
         self.expired = 0
         self.nbytes = 0
-        """Bytes of ids, counts and slots held."""
+        """Bytes of ids, counts, bags and slots held."""
         self._rows: Counter[str] = Counter()
 
     def __len__(self) -> int:

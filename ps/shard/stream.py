@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
 from ps.errors import LengthMismatch
-from ps.shard.requests import Cut, PulledTable, PullHead, Rows, Wanted
+from ps.shard.pooled import Sums
+from ps.shard.requests import Cut, PulledTable, PullHead, Rows, TableIds, Wanted
 from ps.shard.steps import Resolved
 from ps.storage.budget import Part
 
@@ -44,7 +47,7 @@ class RowStream:
         self._allocate = allocate
         self._bodies = bodies
         self._held = 0
-        self._filled: SimpleQueue[Any] = SimpleQueue()  # PullHead, then chunks, then None; or an exception
+        self._filled: SimpleQueue[Any] = SimpleQueue()  # PullHead, then _Chunks, then None; or an exception
 
     def hold(self, nbytes: int) -> None:
         """Before it is filled with so many bytes; raises ResourceExhausted."""
@@ -59,14 +62,21 @@ class RowStream:
     def fill(self, version: int, tables: Sequence[Resolved], wanted: Wanted) -> None:
         """Reads everything, a chunk at a time. Ids that are not resolved yet are looked up with their chunk."""
         self._filled.put(PullHead(version, _shapes(tables, wanted)))
+        sums: dict[int, Sums] = {}
         for cuts in _chunks(tables):
             chunk, floats = self._allocate(cuts)
-            used = 0
+            used, later = 0, []
             for cut in cuts:
                 out_ND = floats[used : used + cut.floats].reshape(cut.end - cut.start, -1)
-                tables[cut.table].read(cut.start, cut.end, out_ND)
                 used += cut.floats
-            self._filled.put(chunk)
+                resolved = tables[cut.table]
+                if resolved.ids.bags is None:
+                    resolved.read(cut.start, cut.end, out_ND)
+                    continue
+                if cut.table not in sums:
+                    sums[cut.table] = Sums(resolved)
+                later.append(partial(sums[cut.table].read, cut.start, cut.end, out_ND))
+            self._filled.put(_Chunk(chunk, later))
         self._filled.put(None)
 
     def fail(self, error: BaseException) -> None:
@@ -90,8 +100,10 @@ class RowStream:
 
     def __iter__(self) -> Iterator[Any]:
         """The chunks that `allocate` gave, each with whole rows."""
-        while (chunk := self._next()) is not None:
-            yield chunk
+        while (item := self._next()) is not None:
+            for fill in item.later:
+                fill()
+            yield item.chunk
 
     def _next(self) -> Any:
         item = self._filled.get()
@@ -103,6 +115,18 @@ class RowStream:
         return item
 
 
+@dataclass(frozen=True)
+class _Chunk:
+    chunk: Any
+    later: Sequence[Callable[[], None]]
+    """What the reader's thread fills in: sums of bags."""
+
+
+def _sent(ids: TableIds) -> int:
+    """How many rows, or sums."""
+    return len(ids.ids_N) if ids.bags is None else len(ids.bags)
+
+
 def _shapes(tables: Sequence[Resolved], wanted: Wanted) -> list[PulledTable]:
     shares = wanted.shares or [None] * len(tables)
     if len(shares) != len(tables):
@@ -110,9 +134,10 @@ def _shapes(tables: Sequence[Resolved], wanted: Wanted) -> list[PulledTable]:
     return [
         PulledTable(
             resolved.table.config.dim,
-            len(resolved.ids.ids_N),
+            _sent(resolved.ids),
             resolved.exists() if wanted.exists else None,
             None if share is None else resolved.important(share),
+            resolved.ids.bags is not None,
         )
         for resolved, share in zip(tables, shares, strict=True)
     ]
@@ -123,7 +148,7 @@ def _chunks(tables: Sequence[Resolved]) -> Iterator[list[Cut]]:
     cuts: list[Cut] = []
     room = CHUNK_FLOATS
     for table, resolved in enumerate(tables):
-        dim, n, start = resolved.table.config.dim, len(resolved.ids.ids_N), 0
+        dim, n, start = resolved.table.config.dim, _sent(resolved.ids), 0
         while start < n:
             end = min(n, start + room // dim)
             if end > start:

@@ -73,16 +73,18 @@ class StepRef(_message.Message):
     def __init__(self, step: _Optional[int] = ...) -> None: ...
 
 class TableIds(_message.Message):
-    __slots__ = ("table", "ids", "sorted_ids", "counts")
+    __slots__ = ("table", "ids", "sorted_ids", "counts", "bags")
     TABLE_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     SORTED_IDS_FIELD_NUMBER: _ClassVar[int]
     COUNTS_FIELD_NUMBER: _ClassVar[int]
+    BAGS_FIELD_NUMBER: _ClassVar[int]
     table: str
     ids: bytes
     sorted_ids: bytes
     counts: bytes
-    def __init__(self, table: _Optional[str] = ..., ids: _Optional[bytes] = ..., sorted_ids: _Optional[bytes] = ..., counts: _Optional[bytes] = ...) -> None: ...
+    bags: bytes
+    def __init__(self, table: _Optional[str] = ..., ids: _Optional[bytes] = ..., sorted_ids: _Optional[bytes] = ..., counts: _Optional[bytes] = ..., bags: _Optional[bytes] = ...) -> None: ...
 
 class IdSet(_message.Message):
     __slots__ = ("tables",)
@@ -197,18 +199,22 @@ class PushHead(_message.Message):
     def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., sequence: _Optional[int] = ..., step: _Optional[_Union[StepRef, _Mapping]] = ..., ids: _Optional[_Union[IdSet, _Mapping]] = ..., tables: _Optional[_Iterable[_Union[PushedTable, _Mapping]]] = ..., pulled_version: _Optional[int] = ..., ids_digest: _Optional[int] = ...) -> None: ...
 
 class PushedTable(_message.Message):
-    __slots__ = ("table", "rows", "dim", "positives", "blocks")
+    __slots__ = ("table", "rows", "dim", "positives", "blocks", "bags", "bag_blocks")
     TABLE_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     DIM_FIELD_NUMBER: _ClassVar[int]
     POSITIVES_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    BAGS_FIELD_NUMBER: _ClassVar[int]
+    BAG_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     table: str
     rows: int
     dim: int
     positives: bytes
     blocks: _containers.RepeatedCompositeFieldContainer[Block]
-    def __init__(self, table: _Optional[str] = ..., rows: _Optional[int] = ..., dim: _Optional[int] = ..., positives: _Optional[bytes] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ...) -> None: ...
+    bags: int
+    bag_blocks: _containers.RepeatedCompositeFieldContainer[Block]
+    def __init__(self, table: _Optional[str] = ..., rows: _Optional[int] = ..., dim: _Optional[int] = ..., positives: _Optional[bytes] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., bags: _Optional[int] = ..., bag_blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ...) -> None: ...
 
 class PushResponse(_message.Message):
     __slots__ = ("version", "staleness", "repeated")

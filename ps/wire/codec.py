@@ -193,13 +193,14 @@ def decode_flags(data: bytes, n: int) -> npt.NDArray[np.bool_]:
 
 
 def digest_ids(ids: pb.IdSet) -> int:
-    """64 bits that stand for tables, ids and counts of a push, whether they are sent or named by a step."""
+    """64 bits that stand for tables, ids, counts and bags of a push, whether they are sent or named by a step."""
     digest = xxhash.xxh3_64()
     for part in ids.tables:
         sent = part.ids or part.sorted_ids
-        digest.update(f"{part.table} {len(sent)} {len(part.counts)} ".encode())
+        digest.update(f"{part.table} {len(sent)} {len(part.counts)} {len(part.bags)} ".encode())
         digest.update(sent)
         digest.update(part.counts)
+        digest.update(part.bags)
     return digest.intdigest()
 
 

@@ -1,4 +1,4 @@
-"""A selection: what of one table's gradients of a step is sent."""
+"""What of one table's gradients of a step is sent: a selection, of its rows or of its bags."""
 
 from __future__ import annotations
 
@@ -25,3 +25,14 @@ class Selected:
 
     def __len__(self) -> int:
         return len(self.grads_RD)
+
+
+@dataclass(frozen=True)
+class PooledGradients:
+    """Of a table that was prepared with bags: gradients of the bags, and besides some of rows. A row's gradient is the
+    sum of those of its bags, as often as it is in each, and of its own."""
+
+    bags: Selected
+    """Of the B bags: all, some of them, or some of their elements."""
+    rows: Selected
+    """Of the U rows."""

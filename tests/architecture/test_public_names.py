@@ -40,6 +40,8 @@ PS = [
     "NonFiniteGradient",
     "Normal",
     "NotFound",
+    "PooledBags",
+    "PooledGradients",
     "Probability",
     "PsError",
     "ResourceExhausted",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch.nn import functional
 import ps
 from tests.clusters import LoopbackCluster
 from worker import DLRM, Bags, Batch, EmbeddingBagCollection, Feature, Prefetcher
+from worker.feature import Pooled
 
 STEPS = 200
 BATCH = 64
@@ -19,6 +21,7 @@ IDS = {"a": 200, "b": 300}
 DIM = 8
 FEATURES = (Feature("one_hot", "a"), Feature("bag_mean", "a", "mean"), Feature("bag_weighted", "b"))
 LR = {"sgd": 0.5, "adagrad": 0.1, "rowwise_adagrad": 0.1, "adam": 0.01}
+POOLED: list[tuple[str, Pooled]] = [("rowwise_adagrad", "shard"), ("adam", "auto")]
 
 
 class RowwiseAdagrad(torch.optim.Optimizer):
@@ -95,8 +98,9 @@ def train_in_process(weights: Mapping[str, torch.Tensor], kind: str) -> list[flo
     return losses
 
 
-def train_with_service(client: ps.Client, configs: list[ps.TableConfig]) -> list[float]:
-    embeddings = EmbeddingBagCollection(client, configs, FEATURES)
+def train_with_service(client: ps.Client, configs: list[ps.TableConfig], pooled: Pooled) -> list[float]:
+    features = [replace(feature, pooled=pooled) for feature in FEATURES]
+    embeddings = EmbeddingBagCollection(client, configs, features)
     model, dense_optimizer = dense_model()
     losses = []
     for batch in Prefetcher(batches(), embeddings, depth=2):
@@ -110,8 +114,9 @@ def train_with_service(client: ps.Client, configs: list[ps.TableConfig]) -> list
     return losses
 
 
-@pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_losses_equal_those_of_embedding_bag_in_one_process(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "pooled"), [*((kind, "trainer") for kind in OPTIMIZERS), *POOLED])
+def test_losses_equal_those_of_embedding_bag_in_one_process(kind: str, pooled: Pooled) -> None:
+    """Pooled by the shards too: table "a", since "b" has weights."""
     torch.sparse.check_sparse_tensor_invariants.disable()  # torch warns until one says yes or no
     configs = [
         ps.TableConfig(name=name, dim=DIM, optimizer=OPTIMIZERS[kind][0](lr=LR[kind]), initializer=ps.Normal(std=0.3))
@@ -122,7 +127,7 @@ def test_losses_equal_those_of_embedding_bag_in_one_process(kind: str) -> None:
             client.create_table(config)
         weights = {name: client.pull(name, torch.arange(n), train=False) for name, n in IDS.items()}
         expected = train_in_process(weights, kind)
-        found = train_with_service(client, configs)
+        found = train_with_service(client, configs, pooled)
         assert client.size("a") == IDS["a"]
     assert expected[-1] != pytest.approx(expected[0], abs=1e-3), "nothing was learnt: the comparison would be idle"
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)

@@ -1,0 +1,64 @@
+"""The bags of a table in a step: which of them, and which of their ids, are each shard's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ps.errors import DtypeMismatch, InvalidArgument, LengthMismatch
+from ps.wire.bags import PooledBags, encode_bags
+from ps.wire.routing import Split
+
+Numbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class ShardBags:
+    """Those of a step's B bags that have an id on one shard, R of them, ascending."""
+
+    bags_R: Numbers
+    lengths_R: Numbers
+    """How many ids each has there."""
+    positions_P: Numbers
+    """Of these ids in the shard's part of the ids."""
+
+    def __len__(self) -> int:
+        return len(self.bags_R)
+
+    def encoded(self, n_ids: int) -> bytes:
+        """For a shard that has n_ids of the ids."""
+        return encode_bags(self.lengths_R, self.positions_P, n_ids)
+
+
+def checked_bags(bags: PooledBags, n_ids: int, table: str) -> PooledBags:
+    """A copy, int64. Raises DtypeMismatch, LengthMismatch, and InvalidArgument for a position that is not of n_ids."""
+    positions_P, lengths_B = np.asarray(bags.positions_P), np.asarray(bags.lengths_B)
+    if not (positions_P.dtype.kind in "iu" and lengths_B.dtype.kind in "iu"):
+        raise DtypeMismatch(f"bags of table {table!r}: {positions_P.dtype}, {lengths_B.dtype}: give two of integers")
+    if positions_P.ndim != 1 or lengths_B.ndim != 1 or (len(lengths_B) and lengths_B.min() < 0):
+        raise LengthMismatch(f"bags of table {table!r}: give [P] positions and [B] lengths of 0 and more")
+    if lengths_B.sum() != len(positions_P):
+        raise LengthMismatch(f"bags of table {table!r}: {len(positions_P)} positions, and lengths of {lengths_B.sum()}")
+    if len(positions_P) and not (positions_P.min() >= 0 and positions_P.max() < n_ids):
+        raise InvalidArgument(f"bags of table {table!r}: positions must be within [0, {n_ids}), those of its ids")
+    return PooledBags(positions_P.astype(np.int64), lengths_B.astype(np.int64))
+
+
+def split_bags(bags: PooledBags, split: Split) -> list[ShardBags]:
+    """By shard. The ids of a bag stay in their order."""
+    at_P = bags.positions_P
+    if split.order_N is not None:
+        at_U = np.empty(len(split.ids_N), np.int64)
+        at_U[split.order_N] = np.arange(len(at_U))
+        at_P = at_U[at_P]
+    bag_P = np.repeat(np.arange(len(bags)), bags.lengths_B)
+    parts = []
+    for shard in range(len(split.starts) - 1):
+        ids = split.of(shard)
+        here_P = np.flatnonzero((at_P >= ids.start) & (at_P < ids.stop))
+        lengths_B = np.bincount(bag_P[here_P], minlength=len(bags))
+        bags_R = np.flatnonzero(lengths_B)
+        parts.append(ShardBags(bags_R, lengths_B[bags_R], at_P[here_P] - ids.start))
+    return parts

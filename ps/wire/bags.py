@@ -1,0 +1,106 @@
+"""Bags of a table's ids that the shards sum: what each of them is told of a step's bags.
+
+A shard hears of those bags that have an id there, R of them, and of these of the ids that are there, n in all, by their
+positions in its part of the step's ids. Both sides know n. What follows of a step, a sum or a gradient for each of
+the R bags, is in this order and says of the bags nothing more.
+
+    bags      = R:uint32-le w:uint8 lengths positions
+    lengths   = bits(R, w)          the length of each bag, less one; w, in [1, 32], is what the largest needs
+    positions = bits(P, v)          of all bags, one after the other: P, the sum of the lengths; v is what n - 1 needs
+    bits(k, w) = byte{ceil(k w / 8)}  k numbers of w bits, the lowest bit first; bits beyond the last are 0
+
+So an id in a bag takes log2(n) bits, and a bag a few. A decoder allocates at most 66 times what it was given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ps.errors import InvalidArgument, LengthMismatch
+from ps.kernels import bags as kernels
+from ps.wire.codec import Bytes
+
+Numbers = npt.NDArray[np.int64]
+Positions = npt.NDArray[np.int32]
+
+_HEAD = 5
+_MAX_WIDTH = 32
+
+
+@dataclass(frozen=True)
+class PooledBags:
+    """The bags of one table in a step, B of them, for `Client.prepare`: the shards send sums of rows, one a bag."""
+
+    positions_P: Numbers
+    """All bags one after the other: where their ids are among the table's ids of the step. An id may occur again."""
+    lengths_B: Numbers
+    """How many of them each bag has; 0 of an empty one, whose sum is 0."""
+
+    def __len__(self) -> int:
+        return len(self.lengths_B)
+
+
+def encode_bags(lengths_R: Numbers, positions_P: Numbers, n_ids: int) -> bytes:
+    """Bags that have one id or more each, of a shard's n_ids ids."""
+    width = max(1, int(lengths_R.max(initial=1) - 1).bit_length())
+    head = len(lengths_R).to_bytes(4, "little") + bytes((width,))
+    return head + _encoded(lengths_R - 1, width) + _encoded(positions_P, _width_of(n_ids))
+
+
+def decode_bags(data: Bytes, n_ids: int) -> tuple[Numbers, Positions]:
+    """Bytes, whatever they are -> (starts int64 [R + 1], positions int32 [P], each in [0, n_ids)) as `ps.kernels.bags`
+    has them. Raises LengthMismatch, InvalidArgument."""
+    if len(data) < _HEAD:
+        raise LengthMismatch(f"bags: {len(data)} bytes are too few for their number and width")
+    count, width = int.from_bytes(data[:4], "little"), data[4]
+    if not 1 <= width <= _MAX_WIDTH:
+        raise InvalidArgument(f"bags: lengths of {width} bits: they have 1 to {_MAX_WIDTH}")
+    rest_B = np.frombuffer(data, np.uint8)[_HEAD:]
+    size = _size(count, width)
+    if size > len(rest_B):
+        raise LengthMismatch(f"bags: {count:,} lengths of {width} bits are not in {len(rest_B):,} bytes")
+    starts_K = np.zeros(count + 1, np.int64)
+    _decode(rest_B[:size], width, starts_K[1:])
+    starts_K[1:] += 1
+    np.cumsum(starts_K, out=starts_K)
+    total, width = int(starts_K[-1]), _width_of(n_ids)
+    if _size(total, width) != len(rest_B) - size:
+        raise LengthMismatch(f"bags: {len(rest_B) - size:,} bytes of positions for {total:,} of {width} bits each")
+    positions_P = np.empty(total, np.int32)
+    largest = _decode(rest_B[size:], width, positions_P)
+    if largest >= n_ids:
+        raise InvalidArgument(f"bags: position {largest} among {n_ids} ids: there is none")
+    return starts_K, positions_P
+
+
+def _width_of(n_ids: int) -> int:
+    return max(1, (n_ids - 1).bit_length())
+
+
+def _size(count: int, width: int) -> int:
+    return -(-count * width // 8)
+
+
+def _blank(count: int, width: int) -> npt.NDArray[np.uint64]:
+    return np.zeros(-(-count * width // 64) + 1, np.uint64)
+
+
+def _encoded(numbers_N: Numbers, width: int) -> bytes:
+    words = _blank(len(numbers_N), width)
+    kernels.put_numbers(np.ascontiguousarray(numbers_N, np.int64), width, words)
+    return words.view(np.uint8)[: _size(len(numbers_N), width)].tobytes()
+
+
+def _decode(data_B: npt.NDArray[np.uint8], width: int, out_N: Numbers | Positions) -> int:
+    """Fills `out`; the largest number."""
+    count = len(out_N)
+    spare = 8 * len(data_B) - count * width
+    if spare and data_B[-1] >> (8 - spare):
+        raise InvalidArgument("bags: a bit beyond the last number is set")
+    words = _blank(count, width)
+    words.view(np.uint8)[: len(data_B)] = data_B
+    largest: int = kernels.get_numbers(words, width, out_N)
+    return largest
