@@ -10,7 +10,8 @@ import numpy.typing as npt
 from ps.client.arrays import ArrayLike, as_rows
 from ps.client.batch import Rows, TableBatch
 from ps.client.finite import check_finite
-from ps.errors import InvalidArgument
+from ps.errors import InvalidArgument, NonFiniteGradient
+from ps.kernels.packing import all_below
 from ps.kernels.unique import segment_sum
 from ps.wire import blocks
 from ps.wire.formats import TableFormat
@@ -86,7 +87,13 @@ def _of_bags(
     else:
         grads_BD = blocks.masked(as_rows(grads, (table.sent,), dim, what), form.mask_below)
         bags = Selected(None, grads_BD, elements=form.mask_below > 0)
-    return _checked(bags, np.arange(table.sent), dim, what, form, whose="bag"), rows
+    bags = _checked(bags, np.arange(table.sent), dim, what, form, whose="bag")
+    ids = 1 if table.bags is None else len(table.bags.positions_P)
+    if not all_below(bags.grads_RD.reshape(-1), np.finfo(np.float32).max / np.float32(max(1, ids))):
+        raise NonFiniteGradient(
+            f"{what}: those of {ids} ids could add up to more than float32 holds; nothing was sent (check the loss)"
+        )
+    return bags, rows
 
 
 def _summed(table: TableBatch, grads: ArrayLike, form: TableFormat, important_U: Flags | None) -> Rows:

@@ -180,7 +180,24 @@ def _warm_up_encodings() -> None:
         packing.pack(some_values, words, values.copy())
         packing.unpack(words, some_values, values)
         packing.quantize(some_values, ends, scales, items)
+    _warm_up_bags(values)
     packing.find_bits(words, np.arange(4))
     packing.ends_of_rows(words, 4, ends)
     packing.dequantize(frozen(items), ends, frozen(scales), values)
     half.widen(frozen(np.zeros(4, np.uint16)).reshape(1, 4), np.zeros(1, np.int64), np.zeros((1, 4), np.float32), 4, 0)
+
+
+def _warm_up_bags(values: npt.NDArray[np.float32]) -> None:
+    """Structures are decoded first; gradients come off the wire, or are decoded too."""
+    import numpy as np
+
+    from ps.kernels import bags
+
+    rows, starts, positions = values.reshape(2, 2), np.array([0, 1]), np.zeros(1, np.int32)
+    bags.pool(rows, starts, positions, np.empty((1, 2), np.float32))
+    for grads in (values[:2].reshape(1, 2), np.frombuffer(values[:2].tobytes(), np.float32).reshape(1, 2)):
+        bags.spread(grads, starts, positions, np.zeros(1, np.int64), rows.copy(), np.zeros(2, np.bool_))
+    bags.add_at(rows[:1], np.zeros(1, np.int64), rows.copy())
+    bags.put_numbers(starts, 1, np.zeros(2, np.uint64))
+    bags.get_numbers(np.zeros(2, np.uint64), 1, starts.copy())
+    bags.get_numbers(np.zeros(2, np.uint64), 1, positions.copy())

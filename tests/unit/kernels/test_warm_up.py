@@ -12,6 +12,7 @@ from ps.config import SGD, Fp16, TableConfig
 from ps.kernels import (
     admission,
     attribution,
+    bags,
     bloom,
     deltas,
     half,
@@ -28,6 +29,9 @@ from ps.kernels import (
     unique,
 )
 from ps.optim import update_rule
+from ps.shard import Gradients, TableIds
+from ps.shard.pooled import spread
+from ps.shard.requests import BagGradients, Bags
 from ps.table import Table
 from ps.tensor_train.contract import SHARE_FROM_ROWS
 from ps.tensor_train.cores import Cores
@@ -35,13 +39,14 @@ from ps.tensor_train.fold import fold
 from ps.tensor_train.initial import initial_cores
 from ps.tensor_train.shape import tt_shape
 from ps.wire import encodings
+from ps.wire.bags import decode_bags, encode_bags
 from ps.wire.selected import Selected
 from ps.wire.sorted_ids import decode_sorted_ids, encode_sorted_ids
 
 from .strategies import frozen
 
 MODULES = [
-    *(admission, attribution, bloom, deltas, half, hashing, init, optim, packing, places, records, rows, score),
+    *(admission, attribution, bags, bloom, deltas, half, hashing, init, optim, packing, places, records, rows, score),
     *(segments, tensor_train, unique),
 ]
 F32 = np.float32
@@ -107,6 +112,7 @@ def read_and_train_cores(shape):
 def send_and_receive(wire):
     """A step's ids and a selection of gradients, by every encoding."""
     decode_sorted_ids(encode_sorted_ids(wire(np.arange(300) ** 2)))
+    sum_and_spread(wire)
     for encoding, (layout, precision) in encodings.ENCODINGS.items():
         rows_R = None if layout is encodings.Layout.DENSE else wire(np.arange(5))
         selected = Selected(rows_R, wire(np.ones((5, 4), F32)), elements=True)
@@ -114,6 +120,18 @@ def send_and_receive(wire):
         for received in (block, bytes(block), bytearray(block)):
             encodings.decode(received, encoding, 5, 4)
         encodings.cheapest(selected, precision, 5)
+
+
+def sum_and_spread(wire):
+    """Bags on a shard and at the client."""
+    ids_N, starts_positions = np.arange(5), decode_bags(encode_bags(np.array([2, 3]), np.arange(5), 5), 5)
+    ids = TableIds("t", wire(ids_N), None, Bags(*starts_positions))
+    sums_BD, out_BD = np.ones((2, 4), F32), np.ones((2, 4), F32)
+    bags.pool(np.ones((5, 4), F32), *starts_positions, sums_BD)
+    bags.add_at(sums_BD, np.arange(2), out_BD)
+    for bags_R in (None, np.arange(2)):
+        of_bags = BagGradients(2, 4, [wire(sums_BD)], bags_R)
+        spread([ids], [Gradients("t", [], None, np.empty(0, np.int64), 5, of_bags)])
 
 
 def push_and_pull_a_table(table):
