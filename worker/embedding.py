@@ -33,6 +33,7 @@ from worker.feature import Feature
 from worker.kjt import bags_of
 from worker.pooled import ShardPooling, lengths
 from worker.pushes import Pushes
+from worker.sum_masks import SumMasks
 from worker.thresholds import Sparsify
 
 
@@ -73,11 +74,14 @@ class EmbeddingBagCollection(nn.Module):
         features: Sequence[Feature] | None = None,
         *,
         sparsify: Sparsify | Mapping[str, Sparsify] | None = None,
+        mask_sums: Sparsify | Mapping[str, Sparsify] | None = None,
     ) -> None:
         """Creates the tables that do not exist. Without `features`, each table is one feature of its name, summed.
 
         sparsify: `TopK` or `Threshold`, for all tables or by table: only the largest gradients are pushed, the others
         are held back here and added to the next of their row. `flush` sends them; `state_dict` has them.
+        mask_sums: the same by elements, of the sums that shards send while training (`Feature.pooled`): the others read
+        as 0. What is left out of these nobody makes up for: `worker.sum_masks` says why.
         """
         super().__init__()
         self.client = client
@@ -86,7 +90,11 @@ class EmbeddingBagCollection(nn.Module):
         if len(dims) != 1:
             raise InvalidArgument(f"tables of dims {sorted(dims)}: one collection has one dim")
         self.dim = dims.pop()
-        missing = {feature.table for feature in self.features} - {table.name for table in tables}
+        names = {table.name for table in tables}
+        masked = mask_sums if isinstance(mask_sums, Mapping) else {name: mask_sums for name in names if mask_sums}
+        if unknown := masked.keys() - names:
+            raise InvalidArgument(f"mask_sums names tables {sorted(unknown)} that are not among `tables`")
+        missing = {feature.table for feature in self.features} - names
         if missing:
             raise InvalidArgument(f"features use tables {sorted(missing)} that are not among `tables`")
         for table in tables:
@@ -94,6 +102,7 @@ class EmbeddingBagCollection(nn.Module):
         self._weigh_positives = {table.name for table in tables if table.importance.positives}
         self._in_flight: deque[Future[None]] = deque()
         self._pushes = Pushes(client, tables, sparsify)
+        self._sum_masks = SumMasks(masked)
         self._pooling = ShardPooling(client, self.features, self.dim)
 
     def prepare(self, sparse: Mapping[str, Bags] | Any) -> PreparedBags:
@@ -150,13 +159,17 @@ class EmbeddingBagCollection(nn.Module):
         self._pushes.load_state_dict(state)
 
     def _pull(self, prepared: PreparedBags) -> dict[str, torch.Tensor]:
+        masks = self._sum_masks.next(prepared.pooled) if self.training else {}
         if self.training and self._pushes.wants_exists:
-            pulled = prepared.step.pull_rows()
+            pulled = prepared.step.pull_rows(mask_below=masks)
             prepared.exists = {name: np.asarray(part.exists) for name, part in pulled.items()}
             rows = {name: part.rows for name, part in pulled.items()}
         else:
-            rows = prepared.step.pull()
-        return {name: torch.as_tensor(part) for name, part in rows.items()}
+            rows = prepared.step.pull(mask_below=masks)
+        found = {name: torch.as_tensor(part) for name, part in rows.items()}
+        if self.training:
+            self._sum_masks.observe(prepared.pooled, found)
+        return found
 
     def _dedupe(
         self, bags: Mapping[str, Bags]

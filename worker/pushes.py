@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,17 @@ from ps.client.client import Client
 from ps.client.step import Step
 from ps.config import TableConfig, TensorTrain
 from ps.errors import InvalidArgument
-from ps.wire.selected import Selected
+from ps.wire.bags import PooledBags
+from ps.wire.selected import PooledGradients, Selected
+from worker.pooled_gradients import BagSelector
 from worker.selection import Selection
 from worker.sparsify import Sparsifier
 from worker.thresholds import Sparsify, Threshold
 
 Ids = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
+
+NOT_POOLED: Mapping[str, PooledBags] = {}
 
 
 class Pushes:
@@ -43,6 +47,7 @@ class Pushes:
         self.sparsifiers = {
             table.name: Sparsifier(by_table[table.name], table.dim) for table in tables if table.name in by_table
         }
+        self._bag_selectors = {name: BagSelector(one.config, one.dim) for name, one in self.sparsifiers.items()}
         # in a tensor-train table every id has a value: none is new
         self._has_new_rows = {table.name for table in tables if not isinstance(table.cold, TensorTrain)}
 
@@ -58,25 +63,27 @@ class Pushes:
         ids: Mapping[str, Ids],
         exists: Mapping[str, Flags],
         positives: Mapping[str, ArrayLike],
-        pooled: Container[str] = (),
+        pooled: Mapping[str, PooledBags] = NOT_POOLED,
     ) -> Callable[[], None]:
         """Selects at once, in the order of the steps, and returns what is to be done on another thread: the push.
 
         grads: per table float32 [U, D] of unique ids [U]. Rows of ids that had none when they were pulled go whole.
-        pooled: tables whose gradients are of bags, [B, D]; all of them are sent.
+        pooled: tables whose gradients are of bags, [B, D]: what is not sent of those is held back by row.
         If the push fails, what was selected is in neither its residuals nor, for certain, its rows: the trainer hears
         of it, and goes on from a checkpoint or without.
         """
-        selections = {
-            name: self.sparsifiers[name].select(
-                ids[name], grads[name].detach().numpy(), ~exists[name] if name in self._has_new_rows else None
-            )
-            for name in self.sparsifiers
-            if name not in pooled
-        }
-        parts: dict[str, ArrayLike | Selected] = {
-            name: selections[name].selected if name in selections else part for name, part in grads.items()
-        }
+        parts: dict[str, ArrayLike | Selected | PooledGradients] = dict(grads)
+        selections: dict[str, Selection] = {}
+        for name, sparsifier in self.sparsifiers.items():
+            grads_ND, new_U = grads[name].detach().numpy(), ~exists[name] if name in self._has_new_rows else None
+            if name not in pooled:
+                selections[name] = sparsifier.select(ids[name], grads_ND, new_U)
+                parts[name] = selections[name].selected
+                continue
+            of_bags, rest_UD, made_U = self._bag_selectors[name].select(pooled[name], len(ids[name]), grads_ND)
+            always_U = None if new_U is None else new_U & (~made_U | rest_UD.any(axis=1))
+            selections[name] = sparsifier.select(ids[name], rest_UD, always_U)
+            parts[name] = PooledGradients(of_bags, selections[name].selected)
 
         def push() -> None:
             step.push(parts, positives=positives)

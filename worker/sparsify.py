@@ -77,6 +77,11 @@ class Sparsifier:
         return int(np.count_nonzero(self._store.norms_S > 0))
 
     @property
+    def dim(self) -> int:
+        """Of its rows."""
+        return self._store.dim
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the places of what is held, or was a little ago, as `max_bytes` counts them."""
         return self._store.nbytes

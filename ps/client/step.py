@@ -52,21 +52,33 @@ class Step:
         answered = all(future.done() for future in self._preparing.values())
         return (self._answered_s if answered else time.monotonic()) - self._begun_s
 
-    def pull(self, *, timeout_s: float | None = None) -> dict[str, ArrayLike]:
+    def pull(
+        self, *, mask_below: Mapping[str, float] | None = None, timeout_s: float | None = None
+    ) -> dict[str, ArrayLike]:
         """Rows of each table: float32 [*ids.shape, dim], in the order of the ids, duplicates included. Of a table that
-        was prepared with bags their sums, float32 [B, dim]."""
-        pulled = self._pull(PullOptions(self._formats), timeout_s)
+        was prepared with bags their sums, float32 [B, dim].
+
+        mask_below: per table, the magnitude below which an element, or what a shard adds to that of a sum, may read as
+        0 in this pull; of others the wire dtype says it.
+        """
+        pulled = self._pull(PullOptions(self._flagged({}, mask_below or {})), timeout_s)
         return {t.config.name: t.expand(rows) for t, rows in zip(self._batch.tables, pulled.rows, strict=True)}
 
     def pull_rows(
-        self, important: Mapping[str, float] | None = None, *, timeout_s: float | None = None
+        self,
+        important: Mapping[str, float] | None = None,
+        *,
+        mask_below: Mapping[str, float] | None = None,
+        timeout_s: float | None = None,
     ) -> dict[str, TableRows]:
         """The same, and what the shards know of the rows: which exist, and which are important.
 
         important: per table, the share of a shard's rows, in [0, 1], that counts as most important; tables whose wire
         dtype is ByImportance are asked for theirs anyway. Raises InvalidArgument where the two differ.
         """
-        pulled = self._pull(PullOptions(self._flagged(important or {}), return_exists=True), timeout_s)
+        pulled = self._pull(
+            PullOptions(self._flagged(important or {}, mask_below or {}), return_exists=True), timeout_s
+        )
         parts = zip(self._batch.tables, pulled.rows, pulled.exists, pulled.important, strict=True)
         return {t.config.name: TableRows.of(t, rows, exists, flags) for t, rows, exists, flags in parts}
 
@@ -120,14 +132,16 @@ class Step:
         self._important = pulled.important
         return pulled
 
-    def _flagged(self, important: Mapping[str, float]) -> list[TableFormat]:
+    def _flagged(self, important: Mapping[str, float], masks: Mapping[str, float]) -> list[TableFormat]:
         names = [table.config.name for table in self._batch.tables]
-        if unknown := important.keys() - set(names):
-            raise InvalidArgument(f"important shares for tables {sorted(unknown)}; the step has {sorted(names)}")
-        return [
-            form.flagged(important[name], name) if name in important else form
-            for name, form in zip(names, self._formats, strict=True)
-        ]
+        for what, given in (("important shares", important), ("masks", masks)):
+            if unknown := given.keys() - set(names):
+                raise InvalidArgument(f"{what} for tables {sorted(unknown)}; the step has {sorted(names)}")
+        formats = []
+        for name, form in zip(names, self._formats, strict=True):
+            flagged = form.flagged(important[name], name) if name in important else form
+            formats.append(flagged.masking(masks[name], name) if name in masks else flagged)
+        return formats
 
     def _note_answer(self, _: Future[bool]) -> None:
         self._answered_s = time.monotonic()

@@ -99,6 +99,11 @@ class TableFormat:
             )
         return replace(self, share=float(share))
 
+    def masking(self, below: float, table: str) -> TableFormat:
+        """The same, with elements below that as 0. Raises InvalidArgument."""
+        check_mask(f"mask of table {table!r}", below, InvalidArgument)
+        return replace(self, mask_below=float(below))
+
     def to_proto(self) -> pb.PullFormat:
         """As a pull asks for it."""
         return pb.PullFormat(
