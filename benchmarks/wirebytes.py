@@ -11,6 +11,8 @@ day_one               as 5_percent, while the uniform tail of the ids is met for
 step, dense_part      two data-parallel trainers with the dense part's hook: all of a trainer's step, and what it says
                       to the other trainer. Of DLRM as the trainer has it, and as published for Criteo Terabyte
 
+pooled_...            long bags, pooled by the trainer and by the shards (`wirepooled`)
+
 `bound_factor` is what arithmetic allows (`wirebounds`), `times_bound` the measured bytes against it.
 """
 
@@ -25,7 +27,7 @@ from statistics import mean
 import numpy as np
 
 import ps
-from benchmarks import wirebounds, wirekinds, wireranks
+from benchmarks import wirebounds, wirekinds, wirepooled, wireranks
 from benchmarks.clicks import Clicks
 from benchmarks.measure import Report, Sizes
 from benchmarks.service import fill, one_shard
@@ -66,6 +68,7 @@ def run(report: Report, sizes: Sizes) -> None:
     with filled(sizes) as address:
         wireranks.run(report, sizes, address, FULL)
         run_embeddings(report, sizes, address)
+    wirepooled.run(report, sizes)
 
 
 @contextmanager

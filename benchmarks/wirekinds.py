@@ -32,7 +32,7 @@ class Tally:
 
     def ids(self, message: bytes, named: pb.IdSet) -> None:
         """A message that is all head."""
-        ids = sum(len(one.ids) + len(one.sorted_ids) for one in named.tables)
+        ids = sum(len(one.ids) + len(one.sorted_ids) + len(one.bags) for one in named.tables)
         counts = sum(len(one.counts) for one in named.tables)
         self._add(message, ids=ids, counts=counts)
 

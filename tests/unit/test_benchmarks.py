@@ -128,6 +128,11 @@ PROMISED = {
         ),
         *((f"push_{case}", "new_rows_share") for case in ("5_percent", "day_one")),
         *(
+            (f"pooled_{case}", metric)
+            for case in (1, 2, 3, 5, 10, 30, 100, "1_to_100")
+            for metric in ("bytes_saved_factor", "auto_saved_factor")
+        ),
+        *(
             (f"{part}{widths}", "bytes_saved_factor")
             for part in ("step", "dense_part", "dense_part_exact")
             for widths in ("", "_criteo_tb")
