@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ps
+from ps.kernels.reference import bags as reference
 from ps.shard import Gradients, Shard, StepRef, TableIds
 from ps.shard.requests import BagGradients, Bags
 from ps.shard.stream import CHUNK_FLOATS
@@ -173,3 +174,44 @@ def test_rows_on_disk_are_summed_and_trained_as_those_in_ram(
     assert read(swapping, "t", range(40)).tobytes() == read(plain, "t", range(40)).tobytes()
     swapping.close()
     plain.close()
+
+
+@pytest.mark.parametrize(
+    "settings_of",
+    [
+        {"admission": ps.CountThreshold(min_count=4)},
+        {"cold": ps.Fp16(hot_fraction=0.3), "half_life_pushes": 64},
+        {"cold": ps.TensorTrain(rows=1000, ranks=4, hot_rows=5)},
+        {"importance": ps.Importance(occurrences=1, positives=2, attribution=1)},
+    ],
+    ids=lambda settings_of: next(iter(settings_of)),
+)
+def test_tables_of_every_kind_are_trained_by_bags_as_by_rows(settings_of: dict[str, object]) -> None:
+    """The same gradients, spread to rows beforehand, with counts and positives: the same bytes and scores."""
+    rng = np.random.default_rng(0)
+    by_bags, by_rows = Shard(0), Shard(0)
+    for one in (by_bags, by_rows):
+        new_table(one, **{"optimizer": ps.Adagrad(lr=0.1), "initializer": ps.Normal(), **settings_of})
+    for _ in range(20):
+        ids_U = rng.permutation(60)[:15]
+        positions_P = np.concatenate([rng.permutation(15), rng.integers(0, 15, 25)]).astype(np.int32)
+        bags = Bags(np.arange(0, 41, 5), positions_P)
+        counts_U = np.bincount(positions_P, minlength=15).astype(np.uint32)
+        positives_U = (counts_U // 2).astype(np.uint32)
+        grads = rng.standard_normal((8, DIM), np.float32)
+        grads_UD, used_U = np.zeros((15, DIM), np.float32), np.zeros(15, np.bool_)
+        reference.spread(grads, bags.starts_K, positions_P, np.arange(8), grads_UD, used_U)
+        of_rows = [TableIds("t", ids_U, counts_U)]
+        push(by_rows, of_rows, Gradients("t", [grads_UD], positives_U))
+        of_bags = [TableIds("t", ids_U, counts_U, bags)]
+        push(by_bags, of_bags, Gradients("t", [], positives_U, NOTHING, 15, BagGradients(8, DIM, [grads])))
+        sums_BD, rows_UD = np.empty((8, DIM), np.float32), read_target(by_rows, of_rows)[0]
+        reference.pool(rows_UD, bags.starts_K, positions_P, sums_BD)
+        assert read_target(by_bags, of_bags)[0].tobytes() == sums_BD.tobytes()
+    pages = [one.export_page("t", 0, 1000) for one in (by_bags, by_rows)]
+    assert len(pages[0].ids_N)
+    assert (pages[0].ids_N == pages[1].ids_N).all()
+    assert (pages[0].scores_N == pages[1].scores_N).all()
+    assert read(by_bags, "t", range(60)).tobytes() == read(by_rows, "t", range(60)).tobytes()
+    by_bags.close()
+    by_rows.close()
