@@ -11,7 +11,8 @@ d, u      bytes of a row or sum down, and of a gradient up: dim numbers in the p
 K         of B bags on S shards: how often a bag of n ids has one on a shard, where ids are spread evenly
 P, p, l   ids in bags, bits of a position among a shard's U / S ids, bits of the longest bag's length
 
-So with long bags, bags pay where there are more unique ids than S B, and never on one id a bag.
+So with long bags, bags pay where there are more unique ids than S B, and never on one id a bag. Where only a share of
+the gradients is sent, u is that much smaller on both sides: it is left out.
 """
 
 from __future__ import annotations

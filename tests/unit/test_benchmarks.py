@@ -130,7 +130,7 @@ PROMISED = {
         *(
             (f"pooled_{case}", metric)
             for case in (1, 2, 3, 5, 10, 30, 100, "1_to_100")
-            for metric in ("bytes_saved_factor", "auto_saved_factor")
+            for metric in ("bytes_saved_factor", "auto_saved_factor", "dct_saved_factor")
         ),
         *(
             (f"{part}{widths}", "bytes_saved_factor")
