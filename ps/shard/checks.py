@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ps.errors import DuplicateIds, InvalidArgument, LengthMismatch
+from ps.errors import DuplicateIds, InvalidArgument, LengthMismatch, StepNotFound
 from ps.kernels.unique import has_duplicates
 from ps.shard.requests import Gradients, TableIds
 from ps.shard.steps import Resolved
@@ -23,11 +23,16 @@ def check_unique(ids: Sequence[TableIds]) -> None:
 
 
 def check_gradients(tables: Sequence[Resolved], gradients: Sequence[Gradients]) -> None:
-    """Raises LengthMismatch or DimensionMismatch unless there is a gradient for every id that should have one."""
+    """Raises LengthMismatch or DimensionMismatch unless there is a gradient for every id that should have one; and
+    StepNotFound for gradients of bags that are not those of rows yet."""
     asked, sent = [r.ids.table for r in tables], [part.table for part in gradients]
     if asked != sent:
         raise LengthMismatch(f"the step has tables {asked}, the gradients are for {sent}")
     for resolved, part in zip(tables, gradients, strict=True):
+        if part.bags is not None:
+            raise StepNotFound(
+                f"table {part.table!r}: its step was not here when the gradients of bags came: send the ids"
+            )
         n = len(resolved.ids.ids_N)
         if part.rows_R is not None and part.ids != n:
             raise LengthMismatch(f"table {part.table!r}: gradients selected of {part.ids} rows sent for {n} ids")

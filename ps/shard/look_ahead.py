@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 
 from ps.errors import ResourceExhausted
 from ps.shard.engine import Engine
-from ps.shard.requests import TableIds, Target
+from ps.shard.requests import StepRef, TableIds, Target
 from ps.shard.rising import Rising
 from ps.shard.steps import Resolved
 from ps.table import Table
@@ -49,8 +49,10 @@ class LookAhead:
         return found if all(known.get(r.ids.table) is r.table for r in found) else []
 
     @property
-    def ids(self) -> list[TableIds]:
-        """Any thread, after `wait`: what the tables looked up are asked; [] where it failed."""
+    def ids(self) -> Sequence[TableIds]:
+        """Any thread, after `wait`: what the push is about; of a step that was not here, []."""
+        if not isinstance(self.target, StepRef):
+            return self.target
         return [resolved.ids for resolved in self._rising.tables] if self._rising is not None else []
 
     def wait(self) -> None:

@@ -41,17 +41,21 @@ def pull_bytes(ids: TableIds, dim: int) -> int:
 
 
 def spread(ids: Sequence[TableIds], gradients: Sequence[Gradients]) -> list[Gradients]:
-    """Gradients of bags as gradients of their rows, added to those that rows were sent besides; others as they are.
+    """Gradients of bags as gradients of their rows, added to those that rows were sent besides; others, and those of
+    tables that are not among `ids`, as they are.
 
     In the order of the bags: the same push gives the same bytes. A row that is in none of the bags that are sent has no
     gradient of them. Raises LengthMismatch, DimensionMismatch, and NonFiniteGradient where a sum is not finite.
     """
     by_name = {part.table: part for part in ids}
-    return [part if part.bags is None else _spread(by_name.get(part.table), part, part.bags) for part in gradients]
+    return [
+        part if part.bags is None or part.table not in by_name else _spread(by_name[part.table], part, part.bags)
+        for part in gradients
+    ]
 
 
-def _spread(ids: TableIds | None, part: Gradients, sent: BagGradients) -> Gradients:
-    if ids is None or ids.bags is None:
+def _spread(ids: TableIds, part: Gradients, sent: BagGradients) -> Gradients:
+    if ids.bags is None:
         raise LengthMismatch(f"table {part.table!r}: gradients of bags, and its ids were not sent with bags: push rows")
     n, bags_R = len(ids.ids_N), np.arange(sent.bags) if sent.bags_R is None else sent.bags_R
     if sent.bags != len(ids.bags) or sum(map(len, sent.blocks)) != len(bags_R):

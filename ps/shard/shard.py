@@ -210,11 +210,10 @@ class Shard:
         """Applies finite gradients, all or nothing, once per (worker_id, sequence). Ids unique in each table."""
         target = ahead.target
         ahead.wait()
-        begun = spread(ahead.ids, gradients) if ahead.ids else gradients  # on the caller's time
+        gradients = spread(ahead.ids, gradients)  # on the caller's time
 
         def apply() -> PushResult:
             tables = ahead.tables(self.tables) or self._resolve(target)
-            gradients = spread([resolved.ids for resolved in tables], begun)
             check_gradients(tables, gradients)
             with self._pressure.relieved(tables, ahead.let_go):
                 ahead.check()

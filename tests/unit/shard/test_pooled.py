@@ -122,6 +122,17 @@ def test_a_repeat_is_answered_from_the_ledger_also_when_its_step_is_gone(shard: 
     assert values(shard) == [-2, -2, -2, 0]
 
 
+def test_a_step_that_comes_after_its_push_was_looked_at_is_not_found(shard: Shard) -> None:
+    """A prepare that the network has held up: the client sends the ids then."""
+    with shard.look_ahead(StepRef(1, 1)) as ahead:
+        ahead.wait()
+        shard.prepare(StepRef(1, 1), [POOLED])
+        with pytest.raises(ps.StepNotFound, match="send the ids"):
+            shard.push(a_write(), ahead, [of_bags(1, 1, 1)])
+    assert shard.version == 0
+    push(shard, StepRef(1, 1), of_bags(1, 1, 1))
+
+
 def test_bags_are_counted_with_the_steps_that_hold_them(shard: Shard) -> None:
     shard.prepare(StepRef(1, 1), [ids_of("t", IDS)])
     before = shard.memory_usage()["steps"]
