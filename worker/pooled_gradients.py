@@ -11,7 +11,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ps.errors import NonFiniteGradient
 from ps.kernels.bags import spread
+from ps.kernels.rows import all_finite
 from ps.wire.bags import PooledBags
 from ps.wire.selected import Selected
 from worker.estimator import Estimator
@@ -29,13 +31,17 @@ class BagSelector:
     def __init__(self, config: Sparsify, dim: int, seed: int = 0) -> None:
         self._by = config.by
         self._estimator = Estimator(config, seed)
-        self._nothing_held = ResidualStore(dim, 1 << 16)
+        self._nothing_held = ResidualStore(dim, 1 << 28)
 
     def select(self, bags: PooledBags, unique: int, grads_BD: Rows) -> tuple[Selected, Rows, Flags]:
         """What is sent of the bags' gradients; the rest, float32 [unique, D] by row; bool [unique], which rows the push
-        makes even where nothing of the rest is sent: those of a bag that is."""
+        makes even where nothing of the rest is sent: those of a bag that is. Raises NonFiniteGradient, and then nothing
+        has changed."""
         empty_B = bags.lengths_B == 0
         grads_BD = np.where(empty_B[:, None], np.float32(0), grads_BD)
+        if not all_finite(grads_BD.reshape(-1)):
+            where = int(np.flatnonzero(~np.isfinite(grads_BD).all(axis=1))[0])
+            raise NonFiniteGradient(f"the gradient of bag {where} is not finite: held back it would never heal")
         threshold = self._estimator.next(self._nothing_held, np.full(len(bags), -1), grads_BD, empty_B)
         if self._by == "rows":
             picked_BD = (np.einsum("bd,bd->b", grads_BD, grads_BD) >= threshold)[:, None]

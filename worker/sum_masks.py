@@ -11,6 +11,7 @@ another. Nothing of the rows on the shards is lost, though: it is the batch that
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Mapping
 
 import numpy as np
@@ -60,6 +61,7 @@ class _Mask:
             flat_N, sample = sums_BD.detach().numpy().reshape(-1), self._config.sample
             if len(flat_N) > sample:
                 flat_N = flat_N[np.random.default_rng((self._seed, self._step)).integers(0, len(flat_N), sample)]
-            self.below = float(kth_largest(np.abs(flat_N), self._config.density_at(self._step)))
+            found = float(kth_largest(np.abs(flat_N), self._config.density_at(self._step)))
+            self.below = found if math.isfinite(found) else 0.0  # rows that have diverged are not for this to tell
             self._estimated_at = self._step
         self._step += 1

@@ -158,6 +158,20 @@ def test_gradients_that_the_wire_masks_are_held_back_too() -> None:
         assert contents(client, "t") == {1: [-8.0] * DIM, 2: [-4.0] * DIM}
 
 
+def test_a_gradient_that_is_not_finite_is_refused_and_spoils_no_threshold(client: ps.Client) -> None:
+    layer = EmbeddingBagCollection(
+        client, [fresh(client)], [Feature("a", "t", pooled="shard")], sparsify=TopK(density=0.5)
+    )
+    bags = Bags(torch.tensor([1, 2, 1]), torch.tensor([0, 2]))
+    with pytest.raises(ps.NonFiniteGradient, match="of bag 1 is not finite"):
+        (layer({"a": bags})[:, 0] * torch.tensor([[1.0], [float("nan")]])).sum().backward()
+    for _ in range(2):
+        layer({"a": bags}).sum().backward()
+        layer.step()
+    layer.flush()
+    assert contents(client, "t") == {1: [-4.0] * DIM, 2: [-2.0] * DIM}
+
+
 def test_sums_come_with_their_largest_elements_and_whole_where_the_threshold_is_estimated(client: ps.Client) -> None:
     features = [Feature("a", "t", pooled="shard"), Feature("b", "u", pooled="shard")]
     configs = {"t": TopK(density=0.25, by="elements", reestimate_every=3)}
