@@ -142,9 +142,7 @@ class Compressor:
         """Takes from each layer what lies above its threshold."""
         positions, values = [], []
         for layer in layers:
-            positions.append(
-                layer.threshold.select(layer.pending_n, self._scratch, layer.setting, self.config, self.step)
-            )
+            positions.append(layer.threshold.select(layer.pending_n, self._scratch, layer.setting, self.config))
             values.append(layer.pending_n[positions[-1]])
         starts = [0, *accumulate(len(layer.pending_n) for layer in layers)]
         placed = torch.cat([part_k + start for part_k, start in zip(positions, starts, strict=False)])

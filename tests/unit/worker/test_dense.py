@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -127,26 +129,90 @@ def test_each_layer_goes_by_its_own_setting() -> None:
             assert not mean["top.bias"].any()
 
 
-def test_a_threshold_holds_until_its_time_or_until_too_much_lies_above() -> None:
-    config, layer = DenseConfig(density=0.1, reestimate_every=4, max_overshoot=2.0), LayerConfig(0.1)
-    threshold, scratch, grads = Threshold(), Scratch(100, torch.device("cpu")), torch.arange(1.0, 101.0)
+def select_all(grads_TN: Iterable[torch.Tensor], config: DenseConfig) -> tuple[Threshold, list[float]]:
+    """A layer's way through these gradients: its threshold, and the share sent in each step, 1 for what was asked."""
+    threshold, layer, shares = Threshold(), LayerConfig(config.density), []
+    held_n, scratch = torch.zeros(0), Scratch(0, torch.device("cpu"))
+    for grads_n in grads_TN:
+        if not len(held_n):
+            held_n, scratch = torch.zeros_like(grads_n), Scratch(len(grads_n), grads_n.device)
+        held_n += grads_n
+        chosen_k = threshold.select(held_n, scratch, layer, config)
+        held_n[chosen_k] = 0
+        shares.append(len(chosen_k) / layer.elements(len(grads_n)))
+    return threshold, shares
 
-    def chosen(factor: float, step: int) -> int:
-        return len(threshold.select(factor * grads, scratch, layer, config, step))
 
-    assert ([chosen(1, 0), chosen(1.1, 1)], threshold.value, threshold.estimates) == ([10, 18], 91.0, 1)
-    assert chosen(2, 2) == 10, "55 would be above: estimated anew at once"
-    assert (threshold.value, threshold.at_step) == (182.0, 2)
-    assert chosen(1, 5) == 0
-    assert chosen(1, 6) == 10, "its time is over"
-    assert chosen(0, 10) == 0, "zeros are never sent"
-    assert chosen(0, 11) == 0
+def noise(scales_T: Iterable[float], size: int = 4_000, seed: int = 0) -> Iterator[torch.Tensor]:
+    source = torch.Generator().manual_seed(seed)
+    return (scale * torch.randn(size, generator=source) for scale in scales_T)
+
+
+STEPS = 400
+SCALES = {
+    "one_size": [1.0] * STEPS,
+    "one_percent_smaller_each": [0.99**t for t in range(STEPS)],
+    "one_percent_larger_each": [1.01**t for t in range(STEPS)],
+    "as_1_over_t": [1 / (1 + t) for t in range(STEPS)],
+    "a_tenth_from_now_on": [1.0] * 150 + [0.1] * (STEPS - 150),
+    "large_at_first": [100.0] + [1.0] * (STEPS - 1),
+}
+
+
+@pytest.mark.parametrize("density", [0.01, 0.1])
+@pytest.mark.parametrize("scales", SCALES.values(), ids=SCALES.keys())
+def test_the_share_asked_is_sent_while_gradients_change_their_size(scales: list[float], density: float) -> None:
+    threshold, shares = select_all(noise(scales), DenseConfig(density=density))
+    assert 1 / 1.25 < np.mean(shares) < 1.25
+    assert 1 / 1.25 < np.mean(shares[STEPS // 2 :]) < 1.25, "and not only at first"
+    assert threshold.estimates < STEPS / 8, "a selection in few steps"
+    assert max(shares) < 1.26, "12.5 elements are 13"
+
+
+def test_a_layer_of_few_elements_sends_its_share_too() -> None:
+    for size in (1, 30, 150):
+        _, shares = select_all(noise(SCALES["as_1_over_t"], size), DenseConfig())
+        assert 1 / 1.25 < np.mean(shares) < 1.25
+
+
+def test_gradients_that_fit_no_threshold_are_not_estimated_in_every_step() -> None:
+    signs = (torch.sign(grads_n) for grads_n in noise([1.0] * STEPS))
+    threshold, shares = select_all(signs, DenseConfig())
+    assert 1 / 1.25 < np.mean(shares[STEPS // 4 :]) < 1.25, "of one size, but by what is held back they differ"
+    assert threshold.estimates < STEPS / 8
+    alike, shares = select_all([torch.ones(1_000)] * STEPS, DenseConfig())
+    assert alike.estimates < STEPS * 8 / 50 + 8, "as soon as it may be, no sooner"
+    assert max(shares) <= 1.3, "the first of them"
+    zeros, sent = select_all([torch.zeros(1_000)] * STEPS, DenseConfig())
+    assert not any(sent)
+    assert zeros.estimates < STEPS / 50 + 8, "nothing can be sent sooner"
+
+
+def test_estimates_come_at_their_time_and_sooner_where_the_share_is_off() -> None:
+    config, layer, grads = DenseConfig(density=0.1, reestimate_every=8), LayerConfig(0.1), torch.arange(1.0, 101.0)
+    threshold, scratch, estimated_at = Threshold(), Scratch(100, torch.device("cpu")), []
+
+    def chosen(factor: float) -> int:
+        estimates = threshold.estimates
+        count = len(threshold.select(factor * grads, scratch, layer, config))
+        if threshold.estimates > estimates:
+            estimated_at.append(threshold.uses - 1)
+        return count
+
+    assert ([chosen(1) for _ in range(20)], threshold.value) == ([10] * 20, 91.0)
+    assert estimated_at == [0, 1, 2, 4, 8, 16]
+    assert chosen(1.05) == 13, "54 of 50 pass since the estimate, which is not yet off; 12.5 is the most that is sent"
+    assert threshold.value == pytest.approx(91 * math.exp(0.1 * 0.3)), "but followed"
+    assert chosen(3) == 10, "69 would pass"
+    assert estimated_at[-1] == 21
+    assert [chosen(0.1), chosen(0.1)] == [10, 10], "nothing would pass"
+    assert [chosen(0), chosen(0), chosen(0)] == [0] * 3, "zeros are never sent"
 
 
 def test_a_sample_is_as_good_as_all_and_nan_is_sent() -> None:
     grads = torch.from_numpy(np.random.default_rng(2).standard_normal(1 << 20).astype(np.float32))
     grads[12345] = float("nan")
-    chosen = Threshold().select(grads, Scratch(len(grads), grads.device), LayerConfig(0.01), DenseConfig(), 0)
+    chosen = Threshold().select(grads, Scratch(len(grads), grads.device), LayerConfig(0.01), DenseConfig())
     assert 12345 in chosen
     assert len(chosen) == pytest.approx(0.01 * len(grads), rel=0.12), "3 sigma of 655 of 65,536"
 
