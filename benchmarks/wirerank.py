@@ -43,8 +43,6 @@ class Settings:
     warm_up: int
     steps: int
     density: float
-    reestimate_every: int = DenseConfig().reestimate_every
-    """Of the dense part's thresholds."""
 
 
 def connect(settings: Settings) -> ps.Client:
@@ -60,7 +58,7 @@ def train(rank: int, settings: Settings, client: ps.Client) -> dict[str, float]:
     # DLRM's one buffer is a constant: to broadcast it is 2.8 KB a step for nothing
     wrapped = DistributedDataParallel(model(settings.dim, settings.widths), forward_sync_buffers=False)
     compressed = settings.way == "compressed"
-    hook = register(wrapped, DenseConfig(reestimate_every=settings.reestimate_every)) if compressed else None
+    hook = register(wrapped) if compressed else None
     sparsify = TopK(density=settings.density) if compressed else None
     trainer = CountingTrainer(client, table(settings.table, settings.dim), wrapped, sparsify)
     for step in range(settings.warm_up):
@@ -85,7 +83,7 @@ def _sockets(shard_port: int) -> tuple[int, int]:
 
 def _counted(hook: DctHook, before: DenseStats) -> dict[str, float]:
     """What the hook says of itself: without gloo's and DDP's own words. And what it would be with just the elements
-    asked for: mostly fewer lie above a threshold that is some steps old."""
+    asked for, and no padding to the longest payload."""
     since, config = hook.stats().since(before), DenseConfig()
     size = since.elements / since.steps
     gap = 1 / (1 - (1 - config.density) ** 255)  # bytes a position, as worker.dense.config says

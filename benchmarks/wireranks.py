@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 from typing import Literal
@@ -31,10 +31,6 @@ def run(report: Report, sizes: Sizes, address: str, table: str) -> None:
             compressed = _train(ranks, _settings(sizes, address, table, widths, "compressed"))
             suffix = "" if widths == "default" else f"_{widths}"
             _compare(report, suffix, dense, compressed)
-            held = replace(_settings(sizes, address, table, widths, "compressed"), reestimate_every=1, warm_up=1)
-            exact = _train(ranks, replace(held, steps=sizes.wire_steps))
-            report.add(f"dense_part_exact{suffix}", "bytes_saved_factor", dense["dense_part"] / exact["dense_part"])
-            report.add(f"dense_part_exact{suffix}", "elements_sent_share", exact["elements_sent_share"])
 
 
 def _compare(report: Report, suffix: str, dense: Mapping[str, float], compressed: Mapping[str, float]) -> None:
@@ -57,7 +53,7 @@ def _pair() -> Iterator[list[Child]]:
 
 
 def _settings(sizes: Sizes, address: str, table: str, widths: str, way: Way) -> Settings:
-    # from one estimate of the dense part's thresholds to the next: a first one, of large gradients, flatters
+    # over a whole life of the dense part's thresholds, and not the first, of large gradients
     life = min(DenseConfig().reestimate_every, 2 * sizes.rounds)
     warm_up, steps = (life, life) if way == "compressed" else (1, sizes.wire_steps)
     return Settings(

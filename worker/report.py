@@ -17,6 +17,7 @@ from rich.text import Text
 from ps.client.client import Client
 from ps.client.reports import ShardStats, tiers
 from ps.wire import methods
+from ps.wire.kinds import KINDS
 from worker.data.source import Source
 from worker.dense import DenseStats
 from worker.metrics import Progressive
@@ -125,6 +126,14 @@ def on_the_wire(console: Console, shares: Sequence[Share]) -> None:
         )
         wire.add_row(method, f"{sent:,}", f"{received:,}")
     console.print(wire)
+    kinds = Table("kind", "sent", "received", title="of that, by what the messages are made of")
+    for kind in KINDS:
+        sent, received = (
+            sum(of_method[kind] for share in shares for of_method in share.client[way].values())
+            for way in ("sent_by_kind", "received_by_kind")
+        )
+        kinds.add_row(kind, f"{sent:,}", f"{received:,}")
+    console.print(kinds)
     pushed = sum(share.client["sent_bytes"].get(PUSH, 0) for share in shares)
     whole = sum(share.whole_gradient_bytes for share in shares)
     console.print(_saved("gradients of rows, pushed", pushed, whole), highlight=False)

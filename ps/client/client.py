@@ -21,6 +21,7 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import Message
 
 from ps.client import evict, reports
 from ps.client.arrays import ArrayLike
@@ -79,7 +80,7 @@ class Client:
         def attempt(number: int) -> bytes:
             # A repeat cannot tell its own lost first attempt from a stranger's table: the configurations are compared.
             request = control.CreateTableRequest(config_json=config.to_json(), exist_ok=exist_ok or number > 0)
-            return self._coordinator(methods.CREATE_TABLE, request.SerializeToString(), deadline)
+            return self._coordinator(methods.CREATE_TABLE, request, deadline)
 
         deadline = self.deadline(timeout_s)
         answer = codec.parse(control.CreateTableResponse, self._retry(attempt, deadline))
@@ -91,7 +92,7 @@ class Client:
 
         def attempt(number: int) -> bytes:
             request = control.DropTableRequest(table=name, missing_ok=missing_ok or number > 0)
-            return self._coordinator(methods.DROP_TABLE, request.SerializeToString(), deadline)
+            return self._coordinator(methods.DROP_TABLE, request, deadline)
 
         deadline = self.deadline(timeout_s)
         answer = codec.parse(control.DropTableResponse, self._retry(attempt, deadline))
@@ -272,7 +273,8 @@ class Client:
         return reports.memory_usage(reports.shard_stats(self.connection, self.deadline(timeout_s)))
 
     def stats(self, *, timeout_s: float | None = None) -> dict[str, Any]:
-        """What every shard counts, and this client's own traffic in bytes by method. A shard that has lost its rows
+        """What every shard counts, and this client's own traffic in bytes by method, and of each
+        by kind (`ps.wire.kinds`). A shard that has lost its rows
         says why in `state_lost`; elsewhere that is None."""
         return {
             "shards": reports.shard_stats(self.connection, self.deadline(timeout_s)),
@@ -330,9 +332,9 @@ class Client:
     def _retry(self, attempt: Callable[[int], bytes], deadline: Deadline) -> bytes:
         return retry(attempt, deadline, lambda: self.connection.refresh(deadline))
 
-    def _coordinator(self, method: Method, data: bytes, deadline: Deadline) -> bytes:
+    def _coordinator(self, method: Method, request: Message, deadline: Deadline) -> bytes:
         routing = self.connection.routing
-        return self.connection.unary(routing.coordinator or routing.shards[0].address, method, data, deadline)
+        return self.connection.unary(routing.coordinator or routing.shards[0].address, method, request, deadline)
 
 
 def connect(

@@ -6,7 +6,10 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
+
+from google.protobuf.message import Message
 
 from ps.client.bound import same_split
 from ps.client.retry import Deadline, retry
@@ -16,6 +19,7 @@ from ps.config import TableConfig
 from ps.errors import DeadlineExceeded, InvalidArgument, PsError, StaleRouting, TableNotFound, Unavailable
 from ps.v1 import control_pb2 as pb
 from ps.wire import codec, methods
+from ps.wire.kinds import Call
 from ps.wire.methods import Method
 from ps.wire.routing import Routing
 
@@ -69,35 +73,42 @@ class Connection:
             known = ", ".join(sorted(self.tables)) or "none"
             raise TableNotFound(f"no table {name!r} (there are: {known}); client.create_table makes one") from None
 
-    def unary(self, address: str, method: Method, data: bytes, deadline: Deadline) -> bytes:
+    def unary(self, address: str, method: Method, request: Message, deadline: Deadline) -> bytes:
         """One call, counted."""
-        answer = self._transport(address).unary(method, data, deadline.remaining_s())
-        self.traffic.add(method, len(data), len(answer))
+        with self._counted(method) as call:
+            data = request.SerializeToString()
+            transport, timeout_s = self._transport(address), deadline.remaining_s()
+            call.sent.message(data, request)
+            answer = transport.unary(method, data, timeout_s)
+            call.received.message(answer)
         return answer
 
-    def stream_in(self, address: str, method: Method, chunks: Iterable[bytes], deadline: Deadline) -> bytes:
-        """One call with a stream of requests, counted."""
-        sent = 0
+    def stream_in(
+        self, address: str, method: Method, head: Message, chunks: Iterable[bytes], deadline: Deadline
+    ) -> bytes:
+        """One call with a stream of requests, counted. head: what the first of them says."""
+        with self._counted(method) as call:
 
-        def counted() -> Iterator[bytes]:
-            nonlocal sent
-            for chunk in chunks:
-                sent += len(chunk)
-                yield chunk
+            def counted() -> Iterator[bytes]:
+                for chunk in chunks:
+                    if not call.sent.total:
+                        call.sent.said(head)
+                    call.sent.chunk(method, chunk)
+                    yield chunk
 
-        answer = self._transport(address).stream_in(method, counted(), deadline.remaining_s())
-        self.traffic.add(method, sent, len(answer))
+            answer = self._transport(address).stream_in(method, counted(), deadline.remaining_s())
+            call.received.message(answer)
         return answer
 
-    def stream_out(self, address: str, method: Method, data: bytes, deadline: Deadline) -> Iterator[bytes]:
+    def stream_out(self, address: str, method: Method, request: Message, deadline: Deadline) -> Iterator[bytes]:
         """One call with a stream of responses, counted."""
-        received = 0
-        try:
-            for chunk in self._transport(address).stream_out(method, data, deadline.remaining_s()):
-                received += len(chunk)
+        with self._counted(method) as call:
+            data = request.SerializeToString()
+            transport, timeout_s = self._transport(address), deadline.remaining_s()
+            call.sent.message(data, request)
+            for chunk in transport.stream_out(method, data, timeout_s):
+                call.received.chunk(method, chunk)
                 yield chunk
-        finally:
-            self.traffic.add(method, len(data), received)
 
     def routed(self, split: Callable[[Routing], S], run: Callable[[S], T], deadline: Deadline) -> T:
         """run(split(routing)), and again by the new table when the routing has changed meanwhile."""
@@ -174,6 +185,15 @@ class Connection:
                 transport.close()
             self._transports.clear()
 
+    @contextmanager
+    def _counted(self, method: Method) -> Iterator[Call]:
+        call = Call()
+        try:
+            yield call
+        finally:
+            if call.sent.total or call.received.total:  # if it was made at all
+                self.traffic.add(method, call)
+
     def _start(self, pool: ThreadPoolExecutor, task: Callable[[], T]) -> Future[T]:
         try:
             return pool.submit(task)
@@ -192,7 +212,7 @@ class Connection:
         last: PsError | None = None
         for address in addresses:
             try:
-                answer = self.unary(address, methods.DESCRIBE, pb.DescribeRequest().SerializeToString(), deadline)
+                answer = self.unary(address, methods.DESCRIBE, pb.DescribeRequest(), deadline)
             except PsError as error:
                 last = error
                 continue

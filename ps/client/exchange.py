@@ -42,7 +42,7 @@ class Exchange:
         request = pb.PrepareRequest(header=header, step=step, ids=batch.ids(shard))
         try:
             address = self.connection.address_of(batch.routing, shard)
-            self.connection.unary(address, methods.PREPARE, request.SerializeToString(), deadline)
+            self.connection.unary(address, methods.PREPARE, request, deadline)
         except PsError:
             return False
         return True
@@ -74,8 +74,9 @@ class Exchange:
             request.ids.CopyFrom(batch.ids(shard))
 
         def call(address: str) -> None:
-            chunks = self.connection.stream_out(address, methods.PULL, request.SerializeToString(), deadline)
-            pulled.receive(shard, chunks)
+            chunks = self.connection.stream_out(address, methods.PULL, request, deadline)
+            head = pulled.receive(shard, chunks)
+            self.connection.traffic.answered(methods.PULL, head)
 
         self.connection.on_shard(batch.routing, shard, call, deadline)
 

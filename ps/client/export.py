@@ -79,16 +79,16 @@ class Export:
             least=self._least[shard] if self._least else 0,
             highest_rank=highest_rank,
         )
-        data = request.SerializeToString()
         chunks = self._connection.on_shard(
             routing,
             shard,
-            lambda address: list(self._connection.stream_out(address, methods.EXPORT, data, deadline)),
+            lambda address: list(self._connection.stream_out(address, methods.EXPORT, request, deadline)),
             deadline,
         )
         if not chunks:
             raise InternalError("the shard's answer ended before its first message")
         head = codec.split(pb.ExportChunk, chunks[0])[0].head
+        self._connection.traffic.answered(methods.EXPORT, head)
         blocks = [codec.decode_rows(codec.payload_of(chunk)) for chunk in chunks[1:]]
         rows = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
         ids_N = codec.decode_ids(head.ids)

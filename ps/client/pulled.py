@@ -53,8 +53,8 @@ class Pulled:
         self.versions: dict[int, int] = {}
         """Each shard's version at the read."""
 
-    def receive(self, shard: int, chunks: Iterator[bytes]) -> None:
-        """Takes one shard's whole answer."""
+    def receive(self, shard: int, chunks: Iterator[bytes]) -> pb.PullHead:
+        """Takes one shard's whole answer; its head."""
         first = next(chunks, None)
         if first is None:
             raise InternalError("the shard's answer ended before its first message")
@@ -65,6 +65,7 @@ class Pulled:
             writer.add(chunk)
         writer.finish()
         self.versions[shard] = head.version
+        return head
 
     def add_up(self) -> None:
         """Of tables with bags: the shards' sums, in the order of the shards. When all have answered."""

@@ -27,7 +27,10 @@ def shard_stats(connection: Connection, deadline: Deadline) -> list[dict[str, An
 
     def ask(routing: Routing, shard: int) -> dict[str, Any]:
         answer = connection.on_shard(
-            routing, shard, lambda address: connection.unary(address, methods.STATS, b"", deadline), deadline
+            routing,
+            shard,
+            lambda address: connection.unary(address, methods.STATS, pb.StatsRequest(), deadline),
+            deadline,
         )
         stats: dict[str, Any] = json.loads(codec.parse(pb.StatsResponse, answer).stats_json)
         return stats

@@ -20,6 +20,7 @@ from ps.errors import StaleRouting
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import blocks, codec, methods
 from ps.wire.blocks import EncodedBlock
+from ps.wire.methods import Method
 
 T = TypeVar("T")
 Flags = npt.NDArray[np.bool_]
@@ -63,7 +64,7 @@ class Writes:
                         batch,
                         shard,
                         lambda address: self.connection.stream_in(
-                            address, methods.PUSH, _messages(pb.PushChunk(head=head), body), deadline
+                            address, methods.PUSH, head, _messages(pb.PushChunk(head=head), body), deadline
                         ),
                         deadline,
                     )
@@ -91,10 +92,10 @@ class Writes:
                     shape=table.shape_of(shard, rows),
                 )
                 return self.connection.stream_in(
-                    address, methods.WRITE, _messages(pb.WriteChunk(head=head), rows), deadline
+                    address, methods.WRITE, head, _messages(pb.WriteChunk(head=head), rows), deadline
                 )
 
-            return self._flags(write, batch, part, pb.WriteResponse, deadline)
+            return self._flags(write, batch, part, methods.WRITE, pb.WriteResponse, deadline)
 
         return self._routed(write, run, deadline)
 
@@ -110,9 +111,9 @@ class Writes:
                 request = pb.RemoveRequest(header=self._header(batch), sequence=write.sequence, ids=ids)
                 if statistics_U2 is not None:
                     request.statistics = codec.encode_statistics(statistics_U2[table.positions(shard)])
-                return self.connection.unary(address, methods.REMOVE, request.SerializeToString(), deadline)
+                return self.connection.unary(address, methods.REMOVE, request, deadline)
 
-            return self._flags(write, batch, part, pb.RemoveResponse, deadline)
+            return self._flags(write, batch, part, methods.REMOVE, pb.RemoveResponse, deadline)
 
         return self._routed(write, run, deadline)
 
@@ -129,9 +130,9 @@ class Writes:
                     ids=table.part(shard),
                     scores=scores_U[table.positions(shard)].astype("<f4", copy=False).tobytes(),
                 )
-                return self.connection.unary(address, methods.REPORT_IMPORTANCE, request.SerializeToString(), deadline)
+                return self.connection.unary(address, methods.REPORT_IMPORTANCE, request, deadline)
 
-            return self._flags(write, batch, part, pb.ReportImportanceResponse, deadline)
+            return self._flags(write, batch, part, methods.REPORT_IMPORTANCE, pb.ReportImportanceResponse, deadline)
 
         return self._routed(write, run, deadline)
 
@@ -152,6 +153,7 @@ class Writes:
         write: Write,
         batch: Batch,
         part: Callable[[int, str], bytes],
+        method: Method,
         kind: type[pb.WriteResponse] | type[pb.RemoveResponse] | type[pb.ReportImportanceResponse],
         deadline: Deadline,
     ) -> Flags:
@@ -162,7 +164,9 @@ class Writes:
         def one(shard: int) -> Callable[[], None]:
             def fill() -> None:
                 answer = self._send(write, batch, shard, lambda address: part(shard, address), deadline)
-                put_flags(flags_U, table.positions(shard), codec.parse(kind, answer).existed)
+                message = codec.parse(kind, answer)
+                self.connection.traffic.answered(method, message)
+                put_flags(flags_U, table.positions(shard), message.existed)
 
             return fill
 

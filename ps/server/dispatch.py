@@ -15,26 +15,27 @@ from typing import Any
 
 from ps.errors import InternalError, PsError, ResourceExhausted
 from ps.server.metrics import RpcMetrics
-from ps.wire.methods import Method, Shape
+from ps.wire.kinds import Call
+from ps.wire.methods import EMBEDDING, Method, Shape
 from ps.wire.status import code_of
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[Any], Any]
-"""bytes or Iterator[bytes] -> bytes or Iterator[bytes], by the method's shape."""
+Handler = Callable[..., Any]
+"""bytes or Iterator[bytes] -> bytes or Iterator[bytes], by the method's shape. Those of the data plane, that is of the
+service Embedding, are given the `Call` too, and tell it what was said."""
 
 
-class _Call:
+class _Call(Call):
     """What one call has moved so far."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.code = "OK"
-        self.received = 0
-        self.sent = 0
 
-    def counted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def counted(self, method: Method, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
-            self.received += len(chunk)
+            self.received.chunk(method, chunk)
             yield chunk
 
 
@@ -51,25 +52,29 @@ class Dispatcher:
     def unary(self, method: Method, data: bytes) -> bytes:
         """One message in, one out; or a stream in (`Shape.STREAM_IN`), one out."""
         with self._guard(method) as call:
-            call.received = len(data)
-            answer: bytes = self.handlers[method](data)
-            call.sent = len(answer)
+            call.received.message(data)
+            answer: bytes = self._handle(method, data, call)
+            call.sent.message(answer)
             return answer
 
     def stream_in(self, method: Method, chunks: Iterator[bytes]) -> bytes:
         """A stream in, one message out."""
         with self._guard(method) as call:
-            answer: bytes = self.handlers[method](call.counted(chunks))
-            call.sent = len(answer)
+            answer: bytes = self._handle(method, call.counted(method, chunks), call)
+            call.sent.message(answer)
             return answer
 
     def stream_out(self, method: Method, data: bytes) -> Iterator[bytes]:
         """One message in, a stream out."""
         with self._guard(method) as call:
-            call.received = len(data)
-            for chunk in self.handlers[method](data):
-                call.sent += len(chunk)
+            call.received.message(data)
+            for chunk in self._handle(method, data, call):
+                call.sent.chunk(method, chunk)
                 yield chunk
+
+    def _handle(self, method: Method, data: bytes | Iterator[bytes], call: Call) -> Any:
+        handler = self.handlers[method]
+        return handler(data, call) if method.service == EMBEDDING else handler(data)
 
     @contextmanager
     def _guard(self, method: Method) -> Iterator[_Call]:
@@ -113,8 +118,10 @@ class Dispatcher:
     def _count(self, method: Method, call: _Call, seconds: float) -> None:
         self._metrics.calls.labels(method.name, call.code).inc()
         self._metrics.seconds.labels(method.name, call.code).observe(seconds)
-        self._metrics.received.labels(method.name).inc(call.received)
-        self._metrics.sent.labels(method.name).inc(call.sent)
+        for counter, moved in ((self._metrics.received, call.received), (self._metrics.sent, call.sent)):
+            for kind, n in moved.by_kind().items():
+                if n > 0:
+                    counter.labels(method.name, kind).inc(n)
 
 
 SHAPES: dict[Shape, Callable[..., Any]] = {

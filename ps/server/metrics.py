@@ -20,7 +20,7 @@ _LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25
 
 
 class RpcMetrics:
-    """Calls, seconds and bytes by method."""
+    """Calls, seconds and bytes by method, bytes by kind too."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         by_code = ["method", "code"]
@@ -32,8 +32,9 @@ class RpcMetrics:
             registry=registry,
             buckets=_LATENCY_BUCKETS_S,
         )
-        self.received = Counter("ps_rpc_received_bytes", "Bytes of messages received.", ["method"], registry=registry)
-        self.sent = Counter("ps_rpc_sent_bytes", "Bytes of messages sent.", ["method"], registry=registry)
+        by_kind = ["method", "kind"]  # of `ps.wire.kinds`
+        self.received = Counter("ps_rpc_received_bytes", "Bytes of messages received.", by_kind, registry=registry)
+        self.sent = Counter("ps_rpc_sent_bytes", "Bytes of messages sent.", by_kind, registry=registry)
         self.active = Gauge("ps_rpc_active", "Calls in progress.", registry=registry)
 
 

@@ -38,8 +38,8 @@ def allocate_chunk(cuts: Sequence[Cut]) -> tuple[Chunk, Rows]:
     return Chunk(cuts, floats), floats
 
 
-def pull_head(head: PullHead) -> bytes:
-    """The first message."""
+def pull_head(head: PullHead) -> pb.PullHead:
+    """What the first message says."""
     tables = [
         pb.PulledTable(
             dim=table.dim,
@@ -49,7 +49,7 @@ def pull_head(head: PullHead) -> bytes:
         )
         for table in head.tables
     ]
-    return pb.PullChunk(head=pb.PullHead(version=head.version, tables=tables)).SerializeToString()
+    return pb.PullHead(version=head.version, tables=tables)
 
 
 def formats_of(request: pb.PullRequest) -> list[TableFormat]:

@@ -18,6 +18,7 @@ from ps.shard.requests import Target, Wanted
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import blocks, codec
+from ps.wire.kinds import Call
 from ps.wire.routing import Routing
 
 EXPORT_PAGE_ROWS = 65_536
@@ -39,17 +40,19 @@ class ShardService:
 
     # the step protocol
 
-    def prepare(self, data: bytes) -> bytes:
+    def prepare(self, data: bytes, call: Call) -> bytes:
         """Embedding.Prepare."""
         request = codec.parse(pb.PrepareRequest, data)
+        call.received.said(request)
         self._check(request.header)
         ref = inbound.step_ref(request.header, pb.StepRef(step=request.step))
         version = self.shard.prepare(ref, inbound.id_set(request.ids, self.config.max_ids))
         return pb.PrepareResponse(version=version).SerializeToString()
 
-    def pull(self, data: bytes) -> Iterator[bytes]:
+    def pull(self, data: bytes, call: Call) -> Iterator[bytes]:
         """Embedding.Pull."""
         request = codec.parse(pb.PullRequest, data)
+        call.received.said(request)
         self._check(request.header)
         formats = outbound.formats_of(request)
         exact = all(form.exact for form in formats)
@@ -57,16 +60,19 @@ class ShardService:
         allocate = outbound.allocate_message if exact else outbound.allocate_chunk
         stream = self.shard.pull(self._target(request), wanted, allocate)
         head = stream.head()
-        yield outbound.pull_head(head)
+        message = outbound.pull_head(head)
+        call.sent.said(message)
+        yield pb.PullChunk(head=message).SerializeToString()
         try:
             yield from stream if exact else outbound.messages(stream, head, formats)
         finally:
             stream.close()  # also when the client has gone
 
-    def push(self, chunks: Iterator[bytes]) -> bytes:
+    def push(self, chunks: Iterator[bytes], call: Call) -> bytes:
         """Embedding.Push."""
         first, payload = codec.split(pb.PushChunk, _first(chunks))
         head = first.head
+        call.received.said(head)
         self._check(head.header)
         with self.shard.look_ahead(self._target(head)) as ahead:
             digest = _digest(pb.PushHead(tables=head.tables, ids_digest=_ids_digest(head)))
@@ -81,10 +87,11 @@ class ShardService:
 
     # explicit writes and export
 
-    def write(self, chunks: Iterator[bytes]) -> bytes:
+    def write(self, chunks: Iterator[bytes], call: Call) -> bytes:
         """Embedding.Write."""
         first, payload = codec.split(pb.WriteChunk, _first(chunks))
         head = first.head
+        call.received.said(head)
         self._check(head.header)
         operations = {pb.WRITE_MODE_UPSERT: self.shard.upsert, pb.WRITE_MODE_ASSIGN: self.shard.assign}
         if head.mode not in operations:
@@ -96,33 +103,38 @@ class ShardService:
             write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
             result = operations[head.mode](write, inbound.table_ids(head.ids, self.config.max_ids), values.blocks)
         answer = pb.WriteResponse(version=result.version, existed=codec.encode_flags(result.existed_N))
+        call.sent.said(answer)
         return answer.SerializeToString()
 
-    def remove(self, data: bytes) -> bytes:
+    def remove(self, data: bytes, call: Call) -> bytes:
         """Embedding.Remove."""
         request = codec.parse(pb.RemoveRequest, data)
+        call.received.said(request)
         self._check(request.header)
         digest = _digest(pb.RemoveRequest(ids=request.ids, statistics=request.statistics))
         write = WriteId(request.header.worker_id, request.sequence, digest.intdigest())
         ids = inbound.table_ids(request.ids, self.config.max_ids)
         statistics_N2 = codec.decode_statistics(request.statistics, len(ids.ids_N)) if request.statistics else None
         result = self.shard.remove(write, ids, statistics_N2)
-        return pb.RemoveResponse(
-            version=result.version, existed=codec.encode_flags(result.existed_N)
-        ).SerializeToString()
+        answer = pb.RemoveResponse(version=result.version, existed=codec.encode_flags(result.existed_N))
+        call.sent.said(answer)
+        return answer.SerializeToString()
 
-    def report_importance(self, data: bytes) -> bytes:
+    def report_importance(self, data: bytes, call: Call) -> bytes:
         """Embedding.ReportImportance."""
         request = codec.parse(pb.ReportImportanceRequest, data)
+        call.received.said(request)
         self._check(request.header)
         digest = _digest(pb.ReportImportanceRequest(ids=request.ids, scores=request.scores))
         write = WriteId(request.header.worker_id, request.sequence, digest.intdigest())
         ids = inbound.table_ids(request.ids, self.config.max_ids)
         result = self.shard.report_importance(write, ids, codec.decode_scores(request.scores))
         existed = codec.encode_flags(result.existed_N)
-        return pb.ReportImportanceResponse(version=result.version, existed=existed).SerializeToString()
+        answer = pb.ReportImportanceResponse(version=result.version, existed=existed)
+        call.sent.said(answer)
+        return answer.SerializeToString()
 
-    def export(self, data: bytes) -> Iterator[bytes]:
+    def export(self, data: bytes, call: Call) -> Iterator[bytes]:
         """Embedding.Export."""
         request = codec.parse(pb.ExportRequest, data)
         self._check(request.header)
@@ -136,6 +148,7 @@ class ShardService:
             statistics=codec.encode_statistics(page.statistics_N2),
             highest_rank=page.highest_rank,
         )
+        call.sent.said(head)
         yield pb.ExportChunk(head=head).SerializeToString()
         for payload in codec.pieces((block.data, block.unit) for block in blocks.whole(page.values_ND)):
             yield codec.payload_message(payload)

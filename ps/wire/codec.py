@@ -87,6 +87,17 @@ def payload_of(data: bytes) -> memoryview:
     return _cut(data)[1]
 
 
+def payload_bytes(data: bytes) -> int:
+    """How long the payload is. Nothing is copied; raises InvalidArgument."""
+    view, position, found = memoryview(data), 0, 0
+    while position < len(view):
+        tag, position = _read_varint(view, position)
+        body, position = _skip(view, position, tag & 7)
+        if tag == _PAYLOAD_TAG:
+            found = position - body
+    return found
+
+
 def _cut(data: bytes) -> tuple[bytearray, memoryview]:
     view = memoryview(data)
     payload, head, position = view[:0], bytearray(), 0

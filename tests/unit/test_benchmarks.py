@@ -134,7 +134,7 @@ PROMISED = {
         ),
         *(
             (f"{part}{widths}", "bytes_saved_factor")
-            for part in ("step", "dense_part", "dense_part_exact")
+            for part in ("step", "dense_part")
             for widths in ("", "_criteo_tb")
         ),
     },

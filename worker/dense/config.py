@@ -11,11 +11,11 @@ What a setting saves, everything counted, for n parameters and W trainers:
                                     density 1 %,   fp32:  4 / (0.01  * (1.083 + 4)) =  78.7
                                     density 0.5 %, fp32:  4 / (0.005 * (1.386 + 4)) = 148.5
 
-On average what is wanted is sent, in one step at most `max_overshoot` times that, and payloads are padded to the longest
-of the ranks: 1.25 times 1 % is 105.2, so that and 129.7 are the bounds, less 14 bytes a step, and less for layers so
-small that one element is more than the density. A model of 5,313 elements has 55 of them for 1 %: 114 by the arithmetic,
-102 to 103 measured while it learns (tests). With more trainers an all-gather grows while an all-reduce does not: divide
-the factor by W / 2. So 100 at W = 8 takes about 0.24 %.
+On average what is wanted is sent, in one step at most `max_overshoot` times that, and payloads are padded to the
+longest of the ranks: 1.25 times 1 % is 105.2, so the factor lies between that and 129.7, less 14 bytes a step, and less
+for layers so small that one element is above the density. A model of 5,313 elements has 55 of them for 1 %: 115 by the
+arithmetic, 102 to 103 measured while it learns (tests). With more trainers an all-gather grows while an all-reduce does
+not: divide the factor by W / 2. So 100 at W = 8 takes about 0.24 %.
 """
 
 from __future__ import annotations
