@@ -33,6 +33,7 @@ from benchmarks.measure import Report, Sizes
 from benchmarks.service import fill, one_shard
 from benchmarks.wiretrainer import CountingTrainer, model, table
 from ps.wire.formats import TableFormat, WireDtype
+from ps.wire.kinds import KINDS
 from worker.thresholds import By, TopK
 
 DENSITIES = {"1_percent": 0.01, "5_percent": 0.05, "20_percent": 0.2}
@@ -192,7 +193,7 @@ class _Bench:
     def _kinds(self, case: str, found: Measured) -> None:
         """Bytes a step; what the sockets moved beyond the messages is framing."""
         steps = self._sizes.wire_steps
-        for kind in ("ids", "counts", "exists", "important", "rows", "gradients", "headers"):
+        for kind in KINDS:
             self._report.add(f"exchange_{case}", f"bytes_{kind}", found.kinds[kind] / steps)
         self._report.add(f"exchange_{case}", "bytes_framing", found.exchange - found.kinds.total() / steps)
 

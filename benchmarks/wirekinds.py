@@ -1,4 +1,4 @@
-"""Bytes of a client's messages by what they say: ids, counts, rows, gradients, the rest."""
+"""A client whose last push can be looked at, and whose bytes of the step protocol can be taken by kind."""
 
 from __future__ import annotations
 
@@ -7,92 +7,66 @@ from collections.abc import Iterable, Iterator
 
 import ps
 from ps.client.connection import Connection
+from ps.client.traffic import Traffic
 from ps.client.transport import GrpcTransport
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec, methods
 from ps.wire.formats import WireDtype
 from ps.wire.methods import Method
 
+STEP = (methods.PREPARE, methods.PULL, methods.PUSH)
+
 
 class Tally:
     """What the messages of the step protocol held, since it was last taken."""
 
     def __init__(self) -> None:
-        self.bytes: Counter[str] = Counter()
+        self.traffic = Traffic()
         self.push_head = pb.PushHead()
         self.push_body = b""
         """Of the last push."""
         self.important = 0
         """Rows that the last pull said are."""
+        self._taken: Counter[str] = Counter()
 
     def take(self) -> Counter[str]:
-        """The bytes by kind, and starts again."""
-        taken, self.bytes = self.bytes, Counter()
+        """The bytes by kind, both ways, and starts again."""
+        report, now = self.traffic.report(), Counter[str]()
+        for way in ("sent_by_kind", "received_by_kind"):
+            for method in STEP:
+                now.update(report[way].get(method.name, {}))
+        taken, self._taken = now - self._taken, now
         return taken
 
-    def ids(self, message: bytes, named: pb.IdSet) -> None:
-        """A message that is all head."""
-        ids = sum(len(one.ids) + len(one.sorted_ids) + len(one.bags) for one in named.tables)
-        counts = sum(len(one.counts) for one in named.tables)
-        self._add(message, ids=ids, counts=counts)
-
     def pulled(self, message: bytes) -> None:
-        """One of a pull's answer."""
-        chunk, payload = codec.split(pb.PullChunk, message)
-        flags = {kind: sum(len(getattr(one, kind)) for one in chunk.head.tables) for kind in ("exists", "important")}
-        if chunk.HasField("head"):
-            self.important = sum(int.from_bytes(one.important).bit_count() for one in chunk.head.tables)
-        self._add(message, rows=len(payload), **flags)
+        """The first of a pull's answer."""
+        head = codec.split(pb.PullChunk, message)[0].head
+        self.important = sum(int.from_bytes(one.important).bit_count() for one in head.tables)
 
-    def pushed(self, message: bytes) -> None:
-        """One of a push."""
-        chunk, payload = codec.split(pb.PushChunk, message)
-        if chunk.HasField("head"):
-            self.push_head, self.push_body = chunk.head, b""
-        self.push_body += payload
-        self._add(message, gradients=len(payload), counts=sum(len(one.positives) for one in chunk.head.tables))
-
-    def plain(self, message: bytes) -> None:
-        """One that holds neither."""
-        self._add(message)
-
-    def _add(self, message: bytes, **parts: int) -> None:
-        self.bytes.update(parts)
-        self.bytes["headers"] += len(message) - sum(parts.values())
+    def pushed(self, messages: list[bytes]) -> None:
+        """All of a push."""
+        self.push_head = codec.split(pb.PushChunk, messages[0])[0].head
+        self.push_body = b"".join(codec.payload_of(message) for message in messages)
 
 
 class TalliedTransport(GrpcTransport):
-    """gRPC as ever; messages of the step protocol are looked at as they pass."""
+    """gRPC as ever; pulls and pushes are looked at as they pass."""
 
     def __init__(self, address: str, tally: Tally) -> None:
         super().__init__(address)
         self._tally = tally
 
-    def unary(self, method: Method, data: bytes, timeout_s: float) -> bytes:
-        """Looks at prepares."""
-        answer = super().unary(method, data, timeout_s)
-        if method is methods.PREPARE:
-            self._tally.ids(data, codec.parse(pb.PrepareRequest, data).ids)
-            self._tally.plain(answer)
-        return answer
-
     def stream_in(self, method: Method, chunks: Iterable[bytes], timeout_s: float) -> bytes:
         """Looks at pushes."""
-        if method is not methods.PUSH:
-            return super().stream_in(method, chunks, timeout_s)
         sent = list(chunks)
-        answer = super().stream_in(method, sent, timeout_s)
-        for message in sent:
-            self._tally.pushed(message)
-        self._tally.plain(answer)
-        return answer
+        if method is methods.PUSH:
+            self._tally.pushed(sent)
+        return super().stream_in(method, sent, timeout_s)
 
     def stream_out(self, method: Method, data: bytes, timeout_s: float) -> Iterator[bytes]:
         """Looks at pulls."""
-        if method is methods.PULL:
-            self._tally.ids(data, codec.parse(pb.PullRequest, data).ids)
-        for message in super().stream_out(method, data, timeout_s):
-            if method is methods.PULL:
+        for number, message in enumerate(super().stream_out(method, data, timeout_s)):
+            if method is methods.PULL and not number:
                 self._tally.pulled(message)
             yield message
 
@@ -100,4 +74,5 @@ class TalliedTransport(GrpcTransport):
 def connect(address: str, tally: Tally, *, wire_dtype: WireDtype, compress_ids: bool) -> ps.Client:
     """As `ps.connect`."""
     connection = Connection(address, lambda its: TalliedTransport(its, tally))
+    tally.traffic = connection.traffic
     return ps.Client(connection, wire_dtype=wire_dtype, compress_ids=compress_ids)

@@ -1,6 +1,6 @@
 """What messages are made of, in bytes. Both ends count by these rules, so what one has sent the other has received.
 
-ids        ids as they are or sorted, and how often each occurs
+ids        ids as they are or sorted, how often each occurs, and which bags they are in
 flags      what else is said of each id: whether it has a row, and an important one; positives, scores, statistics
 rows       values that were pulled, written or exported, with the masks that say whose they are
 gradients  values that were pushed, with theirs
@@ -76,7 +76,7 @@ class Call:
 
 
 def _ids(tables: Iterable[pb.TableIds]) -> int:
-    return sum(len(table.ids) + len(table.sorted_ids) + len(table.counts) for table in tables)
+    return sum(len(table.ids) + len(table.sorted_ids) + len(table.counts) + len(table.bags) for table in tables)
 
 
 def _nothing(_: Message) -> _Parts:

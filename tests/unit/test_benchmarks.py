@@ -124,7 +124,7 @@ PROMISED = {
         *(
             (f"exchange_{case}", f"bytes_{kind}")
             for case in ("dense", "1_percent", "5_percent", "20_percent")
-            for kind in ("ids", "counts", "rows", "gradients", "headers", "framing")
+            for kind in ("ids", "flags", "rows", "gradients", "headers", "framing")
         ),
         *((f"push_{case}", "new_rows_share") for case in ("5_percent", "day_one")),
         *(
