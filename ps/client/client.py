@@ -273,9 +273,9 @@ class Client:
         return reports.memory_usage(reports.shard_stats(self.connection, self.deadline(timeout_s)))
 
     def stats(self, *, timeout_s: float | None = None) -> dict[str, Any]:
-        """What every shard counts, and this client's own traffic in bytes by method, and of each
-        by kind (`ps.wire.kinds`). A shard that has lost its rows
-        says why in `state_lost`; elsewhere that is None."""
+        """What every shard counts, and this client's own traffic in bytes by method, and of each by kind (ids,
+        flags, rows, gradients, headers: `ps.wire.kinds`). A shard that has lost its rows says why in `state_lost`;
+        elsewhere that is None."""
         return {
             "shards": reports.shard_stats(self.connection, self.deadline(timeout_s)),
             "client": self.connection.traffic.report(),
