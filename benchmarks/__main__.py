@@ -39,6 +39,7 @@ BENCHMARKS = {
         "tensor-train rows, read and trained, against torch and dense rows; a whole training step",
     ),
     "ttquality": ("benchmarks.ttquality:run", "AUC with tensor-train tables, by rank, hot rows and how cores begin"),
+    "dctquality": ("benchmarks.dctquality:run", "AUC with compressed pushes, each means by itself, against whole ones"),
     "link": (
         "benchmarks.link:run",
         "whole training steps at 100 Mbit/s and 1 Gbit/s, compressed against plain; needs root",

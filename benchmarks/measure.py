@@ -53,6 +53,13 @@ class Sizes:
     ttquality_flights: int | None = None
     """Flights of a pass; None: the whole year."""
     ttquality_seeds: int = 3
+    dctquality_samples: int = 300_000
+    """Planted clicks of a pass of `dctquality`."""
+    dctquality_ids: int = 500_000
+    """Ids that they are drawn from."""
+    dctquality_flights: int | None = None
+    """Flights of a pass; None: the whole year."""
+    dctquality_seeds: int = 3
     starts: int = 5
     """Processes that `startup` starts."""
     wire_ids: int = 10_000_000
@@ -78,6 +85,10 @@ QUICK = Sizes(
     ttquality_scale=2_000,
     ttquality_flights=4_096,
     ttquality_seeds=1,
+    dctquality_samples=4_096,
+    dctquality_ids=20_000,
+    dctquality_flights=4_096,
+    dctquality_seeds=1,
     starts=1,
     wire_ids=20_000,
     wire_steps=2,

@@ -46,12 +46,12 @@ class Panel:
         return HEIGHT - BOTTOM - (loss - self.low_y) / (self.high_y - self.low_y) * (HEIGHT - TOP - BOTTOM)
 
 
-def read(lines: Iterable[str]) -> Figures:
-    """Of JSON lines, those of `ttquality`."""
+def read(lines: Iterable[str], bench: str = "ttquality") -> Figures:
+    """Of JSON lines, those of one benchmark."""
     found: Figures = defaultdict(dict)
     for line in lines:
         figure = json.loads(line)
-        if figure["bench"] == "ttquality":
+        if figure["bench"] == bench:
             found[figure["case"]][figure["metric"]] = figure["value"]
     return found
 
@@ -98,7 +98,7 @@ def _stream(figures: Figures, stream: str, x0: int) -> list[str]:
     for number, (ending, (meaning, colour)) in enumerate(ENDINGS.items()):
         parts += _line(panel, lines[ending], colour)
         y = TOP + 12 + 15 * number
-        parts += [_dot(x0 + LEFT + 12, y - 4, colour), _text(x0 + LEFT + 20, y, meaning, "start")]
+        parts += [dot(x0 + LEFT + 12, y - 4, colour), text(x0 + LEFT + 20, y, meaning, "start")]
     return parts
 
 
@@ -106,18 +106,18 @@ def _axes(panel: Panel, stream: str, step: float) -> list[str]:
     left, right = panel.x0 + LEFT, panel.x0 + WIDTH - RIGHT
     middle = (left + right) / 2
     parts = [
-        _text(middle, 20, f"{stream}: loss in AUC, % (points: ranks {', '.join(map(str, RANKS))})"),
-        _text(middle, HEIGHT - 10, "compression of all tables"),
+        text(middle, 20, f"{stream}: loss in AUC, % (points: ranks {', '.join(map(str, RANKS))})"),
+        text(middle, HEIGHT - 10, "compression of all tables"),
     ]
     for count in range(round((panel.high_y - panel.low_y) / step) + 1):
         loss = panel.low_y + step * count
         y = panel.y(loss)
         parts.append(f'<path d="M{left} {y:.1f}H{right}" stroke="{"#888" if abs(loss) < 1e-9 else "#ddd"}"/>')
-        parts.append(_text(left - 6, y + 4, f"{loss:.1f}", "end"))
+        parts.append(text(left - 6, y + 4, f"{loss:.1f}", "end"))
     for power in range(int(panel.low_x), int(panel.high_x) + 1):
         x = panel.x(2.0**power)
         parts.append(f'<path d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#eee"/>')
-        parts.append(_text(x, HEIGHT - BOTTOM + 16, f"{2**power}x"))
+        parts.append(text(x, HEIGHT - BOTTOM + 16, f"{2**power}x"))
     return parts
 
 
@@ -129,16 +129,18 @@ def _line(panel: Panel, points: Sequence[dict[str, float]], colour: str) -> list
     for rank, point, (x, y) in zip(RANKS, points, at, strict=True):
         least, most = (panel.y(point[f"auc_loss_percent_{end}"]) for end in ("least", "most"))
         parts.append(f'<path d="M{x:.1f} {least:.1f}V{most:.1f}" stroke="{colour}" stroke-opacity=".45"/>')
-        parts += [_dot(x, y, colour), _text(x + 6, y - 6, str(rank), "start", colour)]
+        parts += [dot(x, y, colour), text(x + 6, y - 6, str(rank), "start", colour)]
     return parts
 
 
-def _dot(x: float, y: float, colour: str) -> str:
+def dot(x: float, y: float, colour: str) -> str:
+    """A point."""
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>'
 
 
-def _text(x: float, y: float, text: str, anchor: str = "middle", colour: str = "#222") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{text}</text>'
+def text(x: float, y: float, words: str, anchor: str = "middle", colour: str = "#222") -> str:
+    """A label."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{words}</text>'
 
 
 def main(arguments: Sequence[str]) -> None:

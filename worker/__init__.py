@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from worker.embedding import EmbeddingBagCollection
     from worker.feature import Feature
     from worker.prefetch import Prefetcher
-    from worker.sparsify import Sparsifier, Threshold, TopK
+    from worker.sparsify import Relaxed, Sparsifier, Threshold, TopK
     from worker.tensor_train import TensorTrainEmbeddingBag
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "EmbeddingBagCollection",
     "Feature",
     "Prefetcher",
+    "Relaxed",
     "Sparsifier",
     "TensorTrainEmbeddingBag",
     "Threshold",
@@ -34,6 +35,7 @@ _HOMES = {
     "EmbeddingBagCollection": "worker.embedding",
     "Feature": "worker.feature",
     "Prefetcher": "worker.prefetch",
+    "Relaxed": "worker.sparsify",
     "Sparsifier": "worker.sparsify",
     "TensorTrainEmbeddingBag": "worker.tensor_train",
     "Threshold": "worker.sparsify",

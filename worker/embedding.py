@@ -51,6 +51,8 @@ class PreparedBags:
     """Per table, its unique ids."""
     exists: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
     """Per table, which of them had a row when they were pulled; where gradients are sparsified."""
+    important: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    """Per table where that was asked, which were among its most important."""
     positives: dict[str, npt.NDArray[np.uint32]] = field(default_factory=dict)
     """Per table that weighs it, how often each unique id occurs in a positive sample."""
     pooled: dict[str, PooledBags] = field(default_factory=dict)
@@ -161,8 +163,12 @@ class EmbeddingBagCollection(nn.Module):
     def _pull(self, prepared: PreparedBags) -> dict[str, torch.Tensor]:
         masks = self._sum_masks.next(prepared.pooled) if self.training else {}
         if self.training and self._pushes.wants_exists:
-            pulled = prepared.step.pull_rows(mask_below=masks)
+            asked = {name: s for name, s in self._pushes.important_shares.items() if name not in prepared.pooled}
+            pulled = prepared.step.pull_rows(important=asked, mask_below=masks)
             prepared.exists = {name: np.asarray(part.exists) for name, part in pulled.items()}
+            prepared.important = {
+                name: np.asarray(part.important) for name, part in pulled.items() if part.important is not None
+            }
             rows = {name: part.rows for name, part in pulled.items()}
         else:
             rows = prepared.step.pull(mask_below=masks)
@@ -218,7 +224,14 @@ class EmbeddingBagCollection(nn.Module):
     def _send(self, prepared: PreparedBags, grads: Sequence[torch.Tensor]) -> None:
         by_table = dict(zip(prepared.rows, grads, strict=True))
         push = self._pushes.begin(
-            prepared.step, by_table, prepared.ids, prepared.exists, prepared.positives, prepared.pooled
+            prepared.step,
+            by_table,
+            prepared.ids,
+            prepared.exists,
+            prepared.positives,
+            prepared.pooled,
+            rows=prepared.rows,
+            important=prepared.important,
         )
         self._in_flight.append(self.client.connection.submit(push))
 

@@ -48,6 +48,8 @@ class Pushes:
             table.name: Sparsifier(by_table[table.name], table.dim) for table in tables if table.name in by_table
         }
         self._bag_selectors = {name: BagSelector(one.config, one.dim) for name, one in self.sparsifiers.items()}
+        for name, share in self.important_shares.items():
+            client.formats.of(name).flagged(share, name)  # raises where both part the rows, and not at one share
         # in a tensor-train table every id has a value: none is new
         self._has_new_rows = {table.name for table in tables if not isinstance(table.cold, TensorTrain)}
 
@@ -55,6 +57,12 @@ class Pushes:
     def wants_exists(self) -> bool:
         """Whether `begin` has a use for which ids have rows."""
         return bool(self.sparsifiers)
+
+    @property
+    def important_shares(self) -> dict[str, float]:
+        """Per table whose rows may be relaxed: the share of them that counts as important."""
+        relaxed = {name: sparsifier.config.relaxed for name, sparsifier in self.sparsifiers.items()}
+        return {name: config.share for name, config in relaxed.items() if config is not None}
 
     def begin(
         self,
@@ -64,11 +72,16 @@ class Pushes:
         exists: Mapping[str, Flags],
         positives: Mapping[str, ArrayLike],
         pooled: Mapping[str, PooledBags] = NOT_POOLED,
+        *,
+        rows: Mapping[str, torch.Tensor],
+        important: Mapping[str, Flags],
     ) -> Callable[[], None]:
         """Selects at once, in the order of the steps, and returns what is to be done on another thread: the push.
 
         grads: per table float32 [U, D] of unique ids [U]. Rows of ids that had none when they were pulled go whole.
         pooled: tables whose gradients are of bags, [B, D]: what is not sent of those is held back by row.
+        rows: as pulled, in the order of `grads`; important: of the tables in `important_shares`. In tables that are
+        pooled no row waits for being relaxed: its value is not known here.
         If the push fails, what was selected is in neither its residuals nor, for certain, its rows: the trainer hears
         of it, and goes on from a checkpoint or without.
         """
@@ -77,7 +90,10 @@ class Pushes:
         for name, sparsifier in self.sparsifiers.items():
             grads_ND, new_U = grads[name].detach().numpy(), ~exists[name] if name in self._has_new_rows else None
             if name not in pooled:
-                selections[name] = sparsifier.select(ids[name], grads_ND, new_U)
+                values_UD, important_U = rows[name].detach().numpy(), important.get(name)
+                selections[name] = sparsifier.select(
+                    ids[name], grads_ND, new_U, rows_UD=values_UD, important_U=important_U
+                )
                 parts[name] = selections[name].selected
                 continue
             of_bags, rest_UD, made_U = self._bag_selectors[name].select(pooled[name], len(ids[name]), grads_ND)

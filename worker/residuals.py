@@ -23,6 +23,7 @@ from ps.memory import Memory, ReservedArray
 Ids = npt.NDArray[np.int64]
 Slots = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
 
 KEY_BYTES = 36
 """Of a row, beside its floats."""
@@ -95,23 +96,25 @@ class ResidualStore:
         self._index.find(ids_N, slots_N)
         return slots_N
 
-    def accumulate(self, slots_U: Slots, grads_UD: Rows, threshold: np.float32) -> tuple[npt.NDArray[np.int32], Rows]:
+    def accumulate(
+        self, slots_U: Slots, grads_UD: Rows, threshold: np.float32, waits_U: Flags
+    ) -> tuple[npt.NDArray[np.int32], Rows]:
         """See `ps.kernels.residuals.accumulate`: elements picked, and squared norms of what stays."""
-        picked_U, norms_U = np.empty(len(slots_U), np.int32), np.empty(len(slots_U), np.float32)
-        kernels.accumulate(self.residuals_SD, self._norms.array, slots_U, grads_UD, threshold, picked_U, norms_U)
-        return picked_U, norms_U
+        out = np.empty(len(slots_U), np.int32), np.empty(len(slots_U), np.float32)
+        kernels.accumulate(self.residuals_SD, self._norms.array, slots_U, grads_UD, threshold, waits_U, *out)
+        return out
 
-    def send(
-        self, slots_R: Slots, grads_UD: Rows, rows_R: Slots, whole_R: npt.NDArray[np.bool_], threshold: np.float32
-    ) -> Rows:
+    def send(self, slots_R: Slots, grads_UD: Rows, rows_R: Slots, whole_R: Flags, threshold: np.float32) -> Rows:
         """See `ps.kernels.residuals.send`: float32 [R, D]."""
         out_RD = np.empty((len(rows_R), self.dim), np.float32)
         kernels.send(self.residuals_SD, slots_R, grads_UD, rows_R, whole_R, threshold, out_RD)
         return out_RD
 
-    def hold(self, slots_H: Slots, grads_UD: Rows, rows_H: Slots, threshold: np.float32, norms_H: Rows) -> None:
+    def hold(
+        self, slots_H: Slots, grads_UD: Rows, rows_H: Slots, threshold: np.float32, waits_H: Flags, norms_H: Rows
+    ) -> None:
         """See `ps.kernels.residuals.hold`; norms_H: squared norms of what stays."""
-        kernels.hold(self.residuals_SD, slots_H, grads_UD, rows_H, threshold)
+        kernels.hold(self.residuals_SD, slots_H, grads_UD, rows_H, threshold, waits_H)
         self._norms.array[slots_H] = norms_H
 
     def insert(self, ids_N: Ids) -> Slots:
@@ -160,8 +163,9 @@ class ResidualStore:
         slots_R = self.find(held.ids_R)
         new_R = np.flatnonzero((slots_R < 0) & grads_RD.any(axis=1))
         new_slots_R = self.insert(held.ids_R[new_R])
-        _, norms_R = self.accumulate(slots_R, grads_RD, NO_ELEMENTS)
-        self.hold(new_slots_R, grads_RD, new_R, NO_ELEMENTS, norms_R[new_R])
+        waits_R = np.ones(len(slots_R), np.bool_)
+        _, norms_R = self.accumulate(slots_R, grads_RD, NO_ELEMENTS, waits_R)
+        self.hold(new_slots_R, grads_RD, new_R, NO_ELEMENTS, waits_R[new_R], norms_R[new_R])
 
     def all(self) -> Held:
         """A copy of everything held, ids ascending."""

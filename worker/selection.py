@@ -53,6 +53,22 @@ def checked(ids_U: Ids, grads_UD: Rows, always_U: Flags | None, dim: int) -> tup
     return np.ascontiguousarray(ids_U), grads_UD, always_U
 
 
+def checked_rows(rows_UD: Rows | None, important_U: Flags | None, grads_UD: Rows) -> tuple[Rows | None, Flags]:
+    """The values that the rows have, and which of them are important; raises what `Sparsifier.select` names."""
+    important_U = np.ones(len(grads_UD), np.bool_) if important_U is None else important_U
+    if important_U.dtype != np.bool_ or important_U.shape != grads_UD.shape[:1]:
+        raise LengthMismatch(
+            f"`important` is {important_U.dtype} {important_U.shape}: give a bool for each of {len(grads_UD)} ids"
+        )
+    if rows_UD is None:
+        return None, important_U
+    if rows_UD.dtype != np.float32:
+        raise DtypeMismatch(f"rows of {rows_UD.dtype}: give float32")
+    if rows_UD.shape != grads_UD.shape:
+        raise LengthMismatch(f"rows of shape {rows_UD.shape}, and their gradients of {grads_UD.shape}")
+    return np.ascontiguousarray(rows_UD), important_U
+
+
 def make_room(store: ResidualStore, slots_U: Slots, norms_U: Rows, stays_U: Flags) -> tuple[Held, Slots]:
     """Frees slots for the rows of a step that stay and have none: those of which nothing stays, then those of the rows
     with the largest residuals. In freed slots of the step, totals can still be read.

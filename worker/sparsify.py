@@ -12,6 +12,9 @@ applied, or `rollback` when it is known that it was not and will not be: what it
 been held since, so other steps may be selected meanwhile. Of a push whose fate is unknown neither is right: repeat it.
 While a selection is open, `state_dict` refuses.
 
+**Relaxed rows** (`worker.relaxation`) are held whatever their size, and sent whole when they are due: no threshold is
+asked, and none is estimated from them. What else may send a row sends them too: the bound, `flush`, being new.
+
 **Optimizers** run on the shards, and so do their momenta and accumulators: a trainer has none. They see gradients that
 come late and summed, G = g1 + ... + gn in one push instead of n. No momentum needs correction or masking (Deep Gradient
 Compression needs both, for its momentum comes before the selection). A row that is not sent counts as
@@ -42,15 +45,16 @@ import torch
 from ps.errors import InvalidArgument, ResourceExhausted
 from ps.wire.selected import Selected
 from worker.estimator import Estimator
+from worker.relaxation import Pace, Relaxation
 from worker.residuals import NO_ELEMENTS, Held, Ids, ResidualStore, Rows
-from worker.selection import Flags, Selection, checked, make_room
-from worker.thresholds import Sparsify, Threshold, TopK
+from worker.selection import Flags, Selection, checked, checked_rows, make_room
+from worker.thresholds import Relaxed, Sparsify, Threshold, TopK
 
-__all__ = ["Held", "Selection", "Sparsifier", "Sparsify", "Threshold", "TopK"]
+__all__ = ["Held", "Relaxed", "Selection", "Sparsifier", "Sparsify", "Threshold", "TopK"]
 
 MAX_BYTES = 256 << 20
 """Of residuals, by default."""
-FORMAT = 1
+FORMAT = 2
 """Of `state_dict`."""
 
 
@@ -67,6 +71,8 @@ class Sparsifier:
         self.config = config
         self._store = ResidualStore(dim, max_bytes)
         self._estimator = Estimator(config, seed)
+        self._feedback = isinstance(config, Threshold) or config.error_feedback
+        self._relaxation = Relaxation(config.relaxed) if config.relaxed is not None else None
         self._open: dict[int, Selection] = {}
         self._selections = 0
         self._lock = threading.Lock()
@@ -96,23 +102,47 @@ class Sparsifier:
         """How often the threshold was estimated."""
         return self._estimator.estimates
 
-    def select(self, ids_U: Ids, grads_UD: Rows, always_U: Flags | None = None) -> Selection:
+    @property
+    def rows_waited(self) -> int:
+        """How many times a row that had converged has waited (`relaxed`)."""
+        return self._relaxation.waited if self._relaxation is not None else 0
+
+    @property
+    def statistics_nbytes(self) -> int:
+        """Bytes of what is known of rows that may be relaxed, as `Relaxed.max_bytes` counts them."""
+        return self._relaxation.store.nbytes if self._relaxation is not None else 0
+
+    def select(
+        self,
+        ids_U: Ids,
+        grads_UD: Rows,
+        always_U: Flags | None = None,
+        *,
+        rows_UD: Rows | None = None,
+        important_U: Flags | None = None,
+    ) -> Selection:
         """What to send of a step's gradients; the rest is held back.
 
         ids_U: int64 [U], unique. grads_UD: float32 [U, D], in their order. always_U: bool [U], rows that are sent whole
-        however small, as new rows should be. Raises DtypeMismatch, LengthMismatch, DimensionMismatch or
-        NonFiniteGradient, and then nothing has changed.
+        however small, as new rows should be. For `relaxed`: rows_UD float32 [U, D], their values as pulled (None: in
+        this step no row waits), and important_U bool [U], which of them may (None: any). Raises DtypeMismatch,
+        LengthMismatch, DimensionMismatch or NonFiniteGradient, and then nothing has changed.
         """
         ids_U, grads_UD, always_U = checked(ids_U, grads_UD, always_U, self._store.dim)
+        rows_UD, important_U = checked_rows(rows_UD, important_U, grads_UD)
         with self._lock:
             store, slots_U = self._store, self._store.find(ids_U)
-            threshold = self._estimator.next(store, slots_U, grads_UD, always_U)
+            pace = self._pace(ids_U, grads_UD, rows_UD, always_U, important_U)
+            apart_U = always_U | pace.relaxed_U
+            threshold = self._estimator.next(store, slots_U, grads_UD, apart_U)
             by_elements = self.config.by == "elements"
             element_threshold = threshold if by_elements else NO_ELEMENTS
-            picked_U, norms_U = store.accumulate(slots_U, grads_UD, element_threshold)
-            whole_U = always_U.copy() if by_elements else always_U | (norms_U >= threshold)
-            self._estimator.observe(picked_U if by_elements else whole_U, always_U, store.dim if by_elements else 1)
-            stays_U = ~whole_U & (norms_U > 0)
+            picked_U, norms_U = store.accumulate(slots_U, grads_UD, element_threshold, pace.waits_U)
+            whole_U = always_U | pace.due_U
+            if not by_elements:
+                whole_U |= (norms_U >= threshold) & ~pace.waits_U
+            self._estimator.observe(picked_U if by_elements else whole_U, apart_U, store.dim if by_elements else 1)
+            stays_U = ~whole_U & (norms_U > 0) & self._feedback
             others, also_N = make_room(store, slots_U, norms_U, stays_U)
             whole_U[also_N], stays_U[also_N] = True, False
             new_N = np.flatnonzero(stays_U & (slots_U < 0))
@@ -124,9 +154,11 @@ class Sparsifier:
             rows_R = np.flatnonzero(whole_U | (picked_U > 0))
             store.note_sent(slots_U[whole_U & (slots_U >= 0)])
             grads_RD = store.send(slots_U[rows_R], grads_UD, rows_R, whole_U[rows_R], element_threshold)
-            store.hold(
-                new_slots_N, grads_UD, new_N, element_threshold, norms_U[new_N]
-            )  # into slots just freed, perhaps
+            store.hold(  # into slots just freed, perhaps
+                new_slots_N, grads_UD, new_N, element_threshold, pace.waits_U[new_N], norms_U[new_N]
+            )
+            if self._relaxation is not None:
+                self._relaxation.note_sent(ids_U[whole_U])
             return self._opened(Selected(rows_R, grads_RD, by_elements), ids_U[rows_R], others)
 
     def flush(self) -> Selection:
@@ -154,8 +186,11 @@ class Sparsifier:
 
     def forget(self, ids_N: Ids) -> Held:
         """Lets go of what is held of these ids, unique: rows that were removed or evicted. Returns what it was."""
+        ids_N = np.ascontiguousarray(ids_N, np.int64)
         with self._lock:
-            slots_N = self._store.find(np.ascontiguousarray(ids_N, np.int64))
+            if self._relaxation is not None:
+                self._relaxation.store.reset(ids_N)
+            slots_N = self._store.find(ids_N)
             return self._store.take(slots_N[slots_N >= 0])
 
     def state_dict(self) -> dict[str, Any]:
@@ -170,6 +205,7 @@ class Sparsifier:
                 "by": self.config.by,
                 **self._estimator.state(),
                 **tensors,
+                "relaxed": self._relaxation.state() if self._relaxation is not None else None,
             }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -185,10 +221,20 @@ class Sparsifier:
             self._store.take_all()
             self._store.add(Held(ids_R, grads_RD))
             self._estimator.load(state)
+            if self._relaxation is not None and state["relaxed"] is not None:
+                self._relaxation.load(state["relaxed"])
 
     def close(self) -> None:
         """Gives the memory back; what is held is lost, so `flush` first."""
         self._store.close()
+        if self._relaxation is not None:
+            self._relaxation.store.close()
+
+    def _pace(self, ids_U: Ids, grads_UD: Rows, rows_UD: Rows | None, always_U: Flags, important_U: Flags) -> Pace:
+        if self._relaxation is None or rows_UD is None:
+            nobody_U = np.zeros(len(ids_U), np.bool_)
+            return Pace(nobody_U, nobody_U)
+        return self._relaxation.next(ids_U, grads_UD, rows_UD, always_U, important_U)
 
     def _kind(self) -> dict[str, Any]:
         return {"format": FORMAT, "dim": self._store.dim, "by": self.config.by}

@@ -32,6 +32,38 @@ ESTIMATE_AGAIN = 0.9
 
 
 @dataclass(frozen=True)
+class Relaxed:
+    """Push important rows that have converged every `every`-th step only; until then their gradients are held back.
+
+    A row has converged when the running mean of |gradient| / |value| over the steps that have it is `ratio` at most:
+    the plain mean of its first `window` steps, before which it has not, and from then on an exponential one, that is
+    mean += (x - mean) / window. The gradient is that of the step's rows, as `loss.backward` leaves it, so with a mean
+    loss it falls with the size of the batch. `worker.relaxation` has the formulas. New rows are pushed in every step,
+    and so is a row whose gradients grow again. What a failed push gives back may wait for as long once more.
+
+    What is seen of a row takes 48 bytes, all of it `max_bytes` at most. Beyond that the rows that no step has had for
+    the longest are forgotten: they are pushed in every step again, until they have been seen `window` times.
+    """
+
+    every: int = 8
+    """Steps; 1: no row waits."""
+    ratio: float = 0.01
+    share: float = 0.1
+    """Of a shard's rows of the table, the most important, in (0, 1]: no others wait."""
+    window: int = 16
+    """Steps that have a row until it may wait, and over which what they showed is forgotten."""
+    max_bytes: int = 64 << 20
+    """Of statistics."""
+
+    def __post_init__(self) -> None:
+        _check_whole("Relaxed.every", self.every, 1)
+        _check_number("Relaxed.ratio", self.ratio, "a share from 0 to below 1", lambda r: 0 <= r < 1)
+        _check_number("Relaxed.share", self.share, "a share above 0 and at most 1", lambda s: 0 < s <= 1)
+        _check_whole("Relaxed.window", self.window, 1)
+        _check_whole("Relaxed.max_bytes", self.max_bytes, 48)
+
+
+@dataclass(frozen=True)
 class TopK:
     """Send about this share of the gradients, the largest.
 
@@ -44,8 +76,9 @@ class TopK:
     "Deep Gradient Compression", ICLR 2018, section 3.3, there once an epoch and here step by step).
     """
 
-    density: float = 0.05
-    """Share of the rows, or of their elements, in (0, 1]. Rows that must be sent anyway are not counted."""
+    density: float = 0.1
+    """Share of the rows, or of their elements, in (0, 1]. Rows that must be sent anyway are not counted. A row should
+    occur far more than 1 / density times: docs/communication.md has what is lost where it does not."""
     by: By = "rows"
     """rows: by the norm of a row's gradient. elements: by the absolute value of each element of it."""
     reestimate_every: int = 100
@@ -54,6 +87,10 @@ class TopK:
     """Rows or elements looked at for an estimate. At density d the share sent is off by about 1 / sqrt(d * sample)."""
     warm_up: int = 0
     """Steps until the density is reached."""
+    relaxed: Relaxed | None = None
+    """Rows that are, wait or are sent whatever the threshold."""
+    error_feedback: bool = True
+    """Off, what is not sent is lost: to compare with, and for nothing else."""
 
     def __post_init__(self) -> None:
         _check_number("TopK.density", self.density, "a share above 0 and at most 1", lambda d: 0 < d <= 1)
@@ -61,6 +98,9 @@ class TopK:
         _check_whole("TopK.reestimate_every", self.reestimate_every, 1)
         _check_whole("TopK.sample", self.sample, 1)
         _check_whole("TopK.warm_up", self.warm_up, 0)
+        _check_relaxed("TopK", self.relaxed)
+        if self.relaxed is not None and not self.error_feedback:
+            raise ConfigError("TopK.relaxed needs error_feedback: the gradients of rows that wait would be lost")
 
     def density_at(self, step: int) -> float:
         """The share to send in step 0, 1, 2, ..."""
@@ -69,14 +109,17 @@ class TopK:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Send every gradient of this size or more: rows of that norm, or elements of that absolute value. 0: all."""
+    """Send every gradient of this size or more: rows of that norm, or elements of that absolute value. 0: all, but for
+    what is relaxed."""
 
     value: float
     by: By = "rows"
+    relaxed: Relaxed | None = None
 
     def __post_init__(self) -> None:
         _check_number("Threshold.value", self.value, "a number from 0 to 1e18", lambda v: 0 <= v <= 1e18)
         _check_by("Threshold", self.by)
+        _check_relaxed("Threshold", self.relaxed)
 
 
 Sparsify = TopK | Threshold
@@ -109,3 +152,8 @@ def _check_whole(name: str, value: Any, least: int) -> None:
 def _check_by(name: str, by: Any) -> None:
     if by not in ("rows", "elements"):
         raise ConfigError(f"{name}.by: {by!r}: choose 'rows' or 'elements'")
+
+
+def _check_relaxed(name: str, relaxed: Any) -> None:
+    if not isinstance(relaxed, Relaxed | None):
+        raise ConfigError(f"{name}.relaxed: {relaxed!r}: give Relaxed(...), or None")

@@ -61,13 +61,14 @@ def accumulate(
     slots_U: Slots,
     grads_UD: Rows,
     threshold: np.float32,
+    waits_U: npt.NDArray[np.bool_],
     picked_U: npt.NDArray[np.int32],
     norms_U: Rows,
 ) -> None:
     """Holds the totals of rows that have a slot: residuals[slots[i]] += grads[i]. Others are only looked at.
 
-    picked[i] = how many elements of total i are sent; norms[i], and norms_S of its slot, = the squared norm of what
-    stays of it: 0 only where all of that is 0, else TINY at least.
+    picked[i] = how many elements of total i are sent, none where waits[i]; norms[i], and norms_S of its slot, = the
+    squared norm of what stays of it: 0 only where all of that is 0, else TINY at least.
     """
     dim = grads_UD.shape[1]
     left_D, by_elements = np.empty(dim, np.float32), threshold < np.inf
@@ -83,7 +84,7 @@ def accumulate(
         else:
             for j in range(dim):
                 left_D[j] = grad_D[j]
-        if by_elements:
+        if by_elements and not waits_U[i]:
             for j in range(dim):
                 picked += np.int32(abs(left_D[j]) >= threshold)
             for j in range(dim):
@@ -131,9 +132,17 @@ def send(
 
 
 @njit(cache=True, nogil=True)
-def hold(residuals_SD: Rows, slots_H: Slots, grads_UD: Rows, rows_H: Slots, threshold: np.float32) -> None:
-    """residuals[slots[k]] = what stays of grads[rows[k]], whatever was there."""
+def hold(
+    residuals_SD: Rows,
+    slots_H: Slots,
+    grads_UD: Rows,
+    rows_H: Slots,
+    threshold: np.float32,
+    waits_H: npt.NDArray[np.bool_],
+) -> None:
+    """residuals[slots[k]] = what stays of grads[rows[k]], whatever was there: all of it where waits[k]."""
     for k in range(len(rows_H)):
         grad_D, held_D = grads_UD[rows_H[k]], residuals_SD[slots_H[k]]
+        limit = np.float32(np.inf) if waits_H[k] else threshold
         for j in range(grads_UD.shape[1]):
-            held_D[j] = _ZERO if abs(grad_D[j]) >= threshold else grad_D[j]
+            held_D[j] = _ZERO if abs(grad_D[j]) >= limit else grad_D[j]

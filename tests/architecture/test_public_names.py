@@ -66,7 +66,7 @@ PS = [
 ]
 WORKER = [
     *("DLRM", "Bags", "Batch", "EmbeddingBagCollection", "Feature", "Prefetcher", "TensorTrainEmbeddingBag"),
-    *("Sparsifier", "Threshold", "TopK"),
+    *("Relaxed", "Sparsifier", "Threshold", "TopK"),
 ]
 
 

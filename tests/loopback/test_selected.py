@@ -17,7 +17,7 @@ from tests.clusters import LoopbackCluster
 from tests.conftest import QUIET
 from tests.faults import Faults, Rates
 from tests.loopback.tables import DIM, contents, summing
-from worker import Bags, EmbeddingBagCollection, Threshold, TopK
+from worker import Bags, EmbeddingBagCollection, Relaxed, Threshold, TopK
 
 IDS = np.arange(-40, 60)
 OTHER = "u"
@@ -180,6 +180,39 @@ def test_a_trainer_that_holds_gradients_back_loses_none(client: ps.Client) -> No
     emb.load_state_dict(state)  # a trainer that goes on from its checkpoint has what was held then
     emb.flush()
     assert (client.pull("t", np.arange(100)) == expected + held).all()
+
+
+@pytest.mark.parametrize(("share", "waits"), [(1.0, True), (1e-6, False)])
+def test_rows_that_have_converged_wait_if_the_shards_call_them_important(
+    client: ps.Client, share: float, waits: bool
+) -> None:
+    """And none of their gradients is lost: integers, so sums are exact."""
+    fresh(client, "t")
+    relaxed = Relaxed(every=4, ratio=0.1, share=share, window=2)
+    emb = EmbeddingBagCollection(client, [summing()], sparsify=Threshold(0.0, relaxed=relaxed))
+    expected = np.full((20, DIM), 10_000.0)
+    client.upsert("t", np.arange(20), expected)
+    rng, behind = np.random.default_rng(0), 0
+    for _ in range(20):
+        weights_N = rng.integers(1, 5, 20)
+        pooled = emb({"t": Bags(torch.arange(20), torch.arange(20))})
+        (pooled[:, 0] * torch.from_numpy(weights_N)[:, None]).sum().backward()
+        emb.step()
+        expected -= weights_N[:, None]
+        behind += int((client.pull("t", np.arange(20), train=False) != expected).any(axis=1).sum())
+    assert (behind > 100) == waits
+    assert emb._pushes.sparsifiers["t"].rows_waited == behind
+    emb.flush()
+    assert (client.pull("t", np.arange(20), train=False) == expected).all()
+
+
+def test_relaxing_and_precision_part_a_table_at_one_share(cluster: LoopbackCluster) -> None:
+    relaxed = Threshold(0.0, relaxed=Relaxed(share=0.2))
+    with (
+        ps.connect(cluster.address, wire_dtype={"t": ps.ByImportance(share=0.1)}) as client,
+        pytest.raises(ps.InvalidArgument, match="ask for the same share"),
+    ):
+        EmbeddingBagCollection(client, [summing()], sparsify=relaxed)
 
 
 def test_sparsify_is_for_tables_that_there_are(client: ps.Client) -> None:

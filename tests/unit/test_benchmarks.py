@@ -18,6 +18,10 @@ TT_OTHERS = (
     "8_tenth_of_hot",
     "8_untrained_no_cache",
 )
+DCT = (
+    *(f"topk_{percent}{end}" for percent in (1, 5, 20) for end in ("", "_no_feedback")),
+    *("topk_10", "topk_5_warm_up", "topk_5_elements", "relaxed", "by_importance", "fp16"),
+)
 PROMISED = {
     "index": {
         ("find", "million_ids_per_s"),
@@ -98,6 +102,15 @@ PROMISED = {
         for case in (*(f"{rank}{end}" for rank in (8, 16, 32, 64) for end in ("", "_no_cache")), *TT_OTHERS)
         for metric in ("auc", "log_loss", "compression", "auc_loss_percent")
     },
+    "dctquality": {
+        *((f"{stream}_dense", "seed_noise") for stream in ("synthetic", "flights")),
+        *(
+            (f"{stream}_{case}", metric)
+            for stream in ("synthetic", "flights")
+            for case in DCT
+            for metric in ("auc", "log_loss", "auc_difference", "push_bytes_saved_factor")
+        ),
+    },
     "link": {
         (rate, metric)
         for rate in ("100mbit", "1gbit")
@@ -159,7 +172,10 @@ MAY_BE_NONE = {
     "bytes_exists",
 }
 """All is well, or there was no need."""
-MAY_BE_NEGATIVE = {"auc_loss_percent", "auc_loss_percent_least", "auc_loss_percent_most", "step_time_saved_percent"}
+MAY_BE_NEGATIVE = {
+    *("auc_loss_percent", "auc_loss_percent_least", "auc_loss_percent_most", "step_time_saved_percent"),
+    *("auc_difference", "auc_difference_least", "auc_difference_most"),
+}
 """Luck, or better than what it is compared with."""
 
 
@@ -239,7 +255,7 @@ def test_kernel_benchmarks_run_and_keep_their_promises() -> None:
 @pytest.mark.slow
 def test_all_other_benchmarks_run_and_keep_their_promises() -> None:
     names = ["echo", "pull", "push", "step", "scale", "swap", "budget", "evict"]
-    names += ["ttspeed", "ttquality", "wirebytes", "startup"]
+    names += ["ttspeed", "ttquality", "dctquality", "wirebytes", "startup"]
     found = figures(*names)
     for name in names:
         check(found, name)

@@ -18,18 +18,19 @@ def accumulate(
     slots_U: Slots,
     grads_UD: Rows,
     threshold: np.float32,
+    waits_U: npt.NDArray[np.bool_],
     picked_U: npt.NDArray[np.int32],
     norms_U: Rows,
 ) -> None:
     """Holds the totals of rows that have a slot: residuals[slots[i]] += grads[i]. Others are only looked at.
 
-    picked[i] = how many elements of total i are sent; norms[i], and norms_S of its slot, = the squared norm of what
-    stays of it: 0 only where all of that is 0, else TINY at least.
+    picked[i] = how many elements of total i are sent, none where waits[i]; norms[i], and norms_S of its slot, = the
+    squared norm of what stays of it: 0 only where all of that is 0, else TINY at least.
     """
     here_U = slots_U >= 0
     residuals_SD[slots_U[here_U]] += grads_UD[here_U]
     total_UD = _totals(residuals_SD, slots_U, grads_UD)
-    sent_UD = np.abs(total_UD) >= threshold
+    sent_UD = (np.abs(total_UD) >= threshold) & ~waits_U[:, None]
     picked_U[:] = sent_UD.sum(axis=1)
     left_UD = np.where(sent_UD, np.float32(0), total_UD)
     norms_U[:] = np.where(left_UD.any(axis=1), np.maximum(_sum_squares(left_UD), TINY), np.float32(0))
@@ -53,10 +54,18 @@ def send(
     residuals_SD[slots_R[here_R]] = np.where(sent_RD, np.float32(0), total_RD)[here_R]
 
 
-def hold(residuals_SD: Rows, slots_H: Slots, grads_UD: Rows, rows_H: Slots, threshold: np.float32) -> None:
-    """residuals[slots[k]] = what stays of grads[rows[k]], whatever was there."""
+def hold(
+    residuals_SD: Rows,
+    slots_H: Slots,
+    grads_UD: Rows,
+    rows_H: Slots,
+    threshold: np.float32,
+    waits_H: npt.NDArray[np.bool_],
+) -> None:
+    """residuals[slots[k]] = what stays of grads[rows[k]], whatever was there: all of it where waits[k]."""
     grads_HD = grads_UD[rows_H]
-    residuals_SD[slots_H] = np.where(np.abs(grads_HD) >= threshold, np.float32(0), grads_HD)
+    sent_HD = (np.abs(grads_HD) >= threshold) & ~waits_H[:, None]
+    residuals_SD[slots_H] = np.where(sent_HD, np.float32(0), grads_HD)
 
 
 def _totals(residuals_SD: Rows, slots_N: Slots, grads_ND: Rows) -> Rows:

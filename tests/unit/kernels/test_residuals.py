@@ -34,11 +34,13 @@ def drawn(n, dim, seed):
 @given(sizes, thresholds)
 def test_accumulate_is_that_of_the_reference(size, threshold):
     residuals_SD, slots_N, grads_ND = drawn(*size)
+    waits_N = np.random.default_rng(size[2]).random(size[0]) < 0.3
     made = []
     for module, grads in ((kernels, frozen(grads_ND)), (reference, grads_ND)):
         arrays = residuals_SD.copy(), np.full(S, 7, F32), np.full(size[0], 7, np.int32), np.full(size[0], 7, F32)
-        module.accumulate(arrays[0], arrays[1], slots_N, grads, threshold, *arrays[2:])
+        module.accumulate(arrays[0], arrays[1], slots_N, grads, threshold, waits_N, *arrays[2:])
         made.append(arrays)
+        assert not arrays[2][waits_N].any()
     for found, expected in zip(*made, strict=True):
         assert same_bytes(found, expected)
 
@@ -66,10 +68,12 @@ def test_send_is_that_of_the_reference_and_parts_the_total(size, threshold):
 def test_hold_is_that_of_the_reference(size, threshold):
     residuals_SD, slots_N, grads_ND = drawn(*size)
     rows_H = np.flatnonzero(slots_N >= 0)
+    waits_H = np.random.default_rng(size[2]).random(len(rows_H)) < 0.3
     expected_SD = residuals_SD.copy()
-    kernels.hold(residuals_SD, slots_N[rows_H], frozen(grads_ND), rows_H, threshold)
-    reference.hold(expected_SD, slots_N[rows_H], grads_ND, rows_H, threshold)
+    kernels.hold(residuals_SD, slots_N[rows_H], frozen(grads_ND), rows_H, threshold, waits_H)
+    reference.hold(expected_SD, slots_N[rows_H], grads_ND, rows_H, threshold, waits_H)
     assert same_bytes(residuals_SD, expected_SD)
+    assert same_bytes(residuals_SD[slots_N[rows_H[waits_H]]], grads_ND[rows_H[waits_H]])
 
 
 @pytest.mark.parametrize("module", [kernels, reference])
@@ -78,6 +82,6 @@ def test_a_row_is_zero_only_where_all_of_it_is(module):
     grads_ND = np.array([[0, 1e-30, 0], [0, 0, 0], [-0.0, 0, -0.0], [3, 4, 0]], F32)
     picked_N, norms_N = np.empty(4, np.int32), np.empty(4, F32)
     arena = np.zeros((1, 3), F32), np.zeros(1, F32)
-    module.accumulate(*arena, np.full(4, -1), grads_ND, F32(np.inf), picked_N, norms_N)
+    module.accumulate(*arena, np.full(4, -1), grads_ND, F32(np.inf), np.zeros(4, np.bool_), picked_N, norms_N)
     assert norms_N.tolist() == [module.TINY, 0, 0, 25]
     assert picked_N.tolist() == [0, 0, 0, 0]

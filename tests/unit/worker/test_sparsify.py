@@ -97,6 +97,16 @@ def test_at_density_1_all_is_sent_zeros_too(make, config):
     assert (sent.rows_R.tolist(), sparsifier.rows_held) == ([0, 1], 0)
 
 
+@pytest.mark.parametrize("by", ["rows", "elements"])
+def test_without_error_feedback_the_rest_is_gone(make, by):
+    sparsifier = make(TopK(0.5, by=by, error_feedback=False))
+    for _ in range(3):
+        selection = select(sparsifier, ids(1, 2), grads([4, 4], [1, 1]))
+        assert by_id(selection.by_id()) == {1: [4, 4]}
+        assert sparsifier.rows_held == 0
+    assert by_id(select(sparsifier, ids(2), grads([5, 5])).by_id()) == {2: [5, 5]}
+
+
 def test_over_the_bound_the_largest_are_sent_be_they_of_the_step_or_not(make):
     sparsifier = make(Threshold(100.0), max_bytes=rows_of(2, 3) + 1)
     select(sparsifier, ids(1, 2, 3), grads([9, 0], [1, 0], [5, 0]))

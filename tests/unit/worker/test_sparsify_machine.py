@@ -1,7 +1,7 @@
 """Nothing is lost and nothing doubled: what was applied and what is held is the sum of all true gradients.
 
 Exactly, with gradients that are integers, whatever is selected, always sent, over the bound, flushed, rolled back,
-forgotten, and saved and restored in any order. Against a plain dict.
+forgotten, relaxed, and saved and restored in any order. Against a plain dict.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
+from worker.convergence import STATISTIC_BYTES
 from worker.residuals import KEY_BYTES
-from worker.sparsify import Sparsifier, Threshold, TopK
+from worker.sparsify import Relaxed, Sparsifier, Threshold, TopK
 
 F32 = np.float32
 IDS = 24
@@ -20,8 +21,17 @@ IDS = 24
 bys = st.sampled_from(["rows", "elements"])
 
 
+relaxing = st.none() | st.builds(
+    Relaxed,
+    every=st.integers(1, 6),
+    ratio=st.sampled_from([0.0, 0.1, 0.5]),
+    window=st.integers(1, 3),
+    max_bytes=st.sampled_from([1, 7, 100]).map(lambda rows: rows * STATISTIC_BYTES),
+)
+
+
 def configs(by):
-    fixed = st.builds(Threshold, st.sampled_from([0.0, 1.0, 2.5, 7.0, 1e9]), st.just(by))
+    fixed = st.builds(Threshold, st.sampled_from([0.0, 1.0, 2.5, 7.0, 1e9]), st.just(by), relaxing)
     top = st.builds(
         TopK,
         density=st.sampled_from([0.01, 0.3, 1.0]),
@@ -29,6 +39,7 @@ def configs(by):
         reestimate_every=st.integers(1, 4),
         sample=st.sampled_from([1, 10, 1000]),
         warm_up=st.sampled_from([0, 5]),
+        relaxed=relaxing,
     )
     return fixed | top
 
@@ -60,7 +71,9 @@ class Sparsifying(RuleBasedStateMachine):
         grads_UD = (rng.integers(-4, 5, (len(ids_U), self.dim)) * rng.integers(0, 3, (len(ids_U), 1))).astype(F32)
         always_U = rng.random(len(ids_U)) < 0.2 if always else None
         self.true_ID[ids_U] += grads_UD
-        selection = self.sparsifier.select(ids_U, grads_UD, always_U)
+        values_UD = np.full((len(ids_U), self.dim), rng.choice([0, 20, 200]), F32)
+        important_U = rng.random(len(ids_U)) < 0.8
+        selection = self.sparsifier.select(ids_U, grads_UD, always_U, rows_UD=values_UD, important_U=important_U)
         assert self.sparsifier.nbytes <= self.max_rows * (4 * self.dim + KEY_BYTES)
         selected = selection.selected
         assert (np.diff(selected.rows_R) > 0).all()

@@ -1,0 +1,127 @@
+"""What compressed communication costs in accuracy: AUC against the same model with whole gradients in fp32.
+
+A DLRM learns in one pass over planted clicks and over a year of flights; the figures are of predictions made before
+training on them, in the later part of the stream. Seeds are paired: a case begins with the values that its dense twin
+begins with, and sees the same clicks. `seed_noise` is what a difference is where nothing is compressed and only the
+first values are others: the root of the mean square over the seeds. `benchmarks.dctplot` draws the figures.
+
+The dense part of several trainers is not here: `tests/convergence` and `worker.dense` are about that.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import ps
+from benchmarks.dctproblems import Problem, problems
+from benchmarks.measure import Report, Sizes
+from worker import Prefetcher, Relaxed, TopK
+from worker.sparsify import Sparsify, Threshold
+from worker.trainer import Trainer
+
+DIM = 16
+DENSE_LR = 0.02
+BOUND = 1e-1 * DIM**-0.5
+"""Rows begin uniform within it, as in `worker.train`."""
+OTHER_VALUES = 1000
+"""Added to a seed: the same data, other first values."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is compressed, and how."""
+
+    sparsify: Sparsify | None = None
+    wire_dtype: Any = "fp32"
+
+
+DENSITIES = (1, 5, 10, 20)
+"""In percent of the rows of a step, of those that are not new."""
+NO_FEEDBACK = (1, 5, 20)
+RELAXED = Relaxed(every=8)
+CASES = (
+    {f"topk_{percent}": Case(TopK(percent / 100)) for percent in DENSITIES}
+    | {f"topk_{percent}_no_feedback": Case(TopK(percent / 100, error_feedback=False)) for percent in NO_FEEDBACK}
+    | {
+        "topk_5_warm_up": Case(TopK(0.05, warm_up=100)),
+        "topk_5_elements": Case(TopK(0.05, by="elements")),
+        "relaxed": Case(Threshold(0.0, relaxed=RELAXED)),
+        "by_importance": Case(wire_dtype=ps.ByImportance()),
+        "fp16": Case(wire_dtype="fp16"),
+    }
+)
+DEFAULT = "topk_10"
+"""As `TopK()` is."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one pass."""
+
+    auc: float
+    log_loss: float
+    push_bytes: int
+
+
+def run(report: Report, sizes: Sizes) -> None:
+    """Each case on each stream, with `dctquality_seeds` seeds."""
+    torch.set_num_threads(1)
+    for problem in problems(sizes):
+        compare(report, problem, range(sizes.dctquality_seeds), list(CASES))
+
+
+def compare(report: Report, problem: Problem, seeds: Sequence[int], names: Sequence[str]) -> None:
+    """These cases, and what they are compared with."""
+    dense = [train(problem, Case(), seed, seed) for seed in seeds]
+    others = [train(problem, Case(), seed, seed + OTHER_VALUES) for seed in seeds]
+    squares = [(other.auc - one.auc) ** 2 for other, one in zip(others, dense, strict=True)]
+    _report(report, f"{problem.name}_dense", dense)
+    report.add(f"{problem.name}_dense", "seed_noise", math.sqrt(statistics.mean(squares)))
+    for name in names:
+        found = [train(problem, CASES[name], seed, seed) for seed in seeds]
+        _report(report, f"{problem.name}_{name}", found)
+        differences = [mine.auc - theirs.auc for mine, theirs in zip(found, dense, strict=True)]
+        fewer = [theirs.push_bytes / mine.push_bytes for mine, theirs in zip(found, dense, strict=True)]
+        report.add(f"{problem.name}_{name}", "auc_difference", statistics.mean(differences))
+        report.add(f"{problem.name}_{name}", "auc_difference_least", min(differences))
+        report.add(f"{problem.name}_{name}", "auc_difference_most", max(differences))
+        report.add(f"{problem.name}_{name}", "push_bytes_saved_factor", statistics.mean(fewer))
+
+
+def train(problem: Problem, case: Case, data_seed: int, seed: int) -> Outcome:
+    """One pass over the stream. seed: of the first values, of rows and of the dense layers."""
+    begun_s = time.monotonic()
+    source = problem.source(data_seed)
+    tables = [
+        ps.TableConfig(
+            name=name,
+            dim=DIM,
+            optimizer=ps.Adagrad(lr=problem.row_lr),
+            initializer=ps.Uniform(low=-BOUND, high=BOUND),
+            seed=seed,
+        )
+        for name in dict.fromkeys(feature.table for feature in source.features)
+    ]
+    with ps.connect("inproc:", wire_dtype=case.wire_dtype) as client:
+        trainer = Trainer(client, source, tables, DENSE_LR, seed, sparsify=case.sparsify)
+        for batch in Prefetcher(source.batches(problem.batch), trainer.embeddings, 1):
+            trainer.step(batch)
+        pushed = client.connection.traffic.report()["sent_bytes"]["Push"]
+    window = problem.window()
+    found = Outcome(trainer.metrics.auc(window), trainer.metrics.log_loss(window), pushed)
+    seconds = time.monotonic() - begun_s
+    print(f"{problem.name} {case} seeds {data_seed} {seed}: {found} in {seconds:.0f} s", file=sys.stderr, flush=True)
+    return found
+
+
+def _report(report: Report, case: str, found: Sequence[Outcome]) -> None:
+    report.add(case, "auc", statistics.mean(outcome.auc for outcome in found))
+    report.add(case, "log_loss", statistics.mean(outcome.log_loss for outcome in found))
