@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         TableNotFound,
         Unavailable,
     )
+    from ps.round import Round
     from ps.wire.bags import PooledBags
     from ps.wire.formats import ByImportance
     from ps.wire.selected import PooledGradients, Selected
@@ -96,6 +97,7 @@ __all__ = [
     "Probability",
     "PsError",
     "ResourceExhausted",
+    "Round",
     "RowwiseAdagrad",
     "Selected",
     "SequenceConflict",
@@ -122,6 +124,7 @@ _HOMES = {
     "ps.client.pulled": ("TableRows",),
     "ps.client.step": ("Step",),
     "ps.cluster.launch": ("Service", "launch"),
+    "ps.round": ("Round",),
     "ps.wire.formats": ("ByImportance",),
     "ps.wire.bags": ("PooledBags",),
     "ps.wire.selected": ("PooledGradients", "Selected"),

@@ -17,6 +17,7 @@ from ps.client.pulled import Flags, Pulled, TableRows
 from ps.client.retry import Deadline
 from ps.client.write import Write
 from ps.errors import DeadlineExceeded, InvalidArgument, LengthMismatch
+from ps.round import Round
 from ps.wire.formats import TableFormat
 from ps.wire.selected import PooledGradients, Selected
 
@@ -87,6 +88,7 @@ class Step:
         grads: Mapping[str, ArrayLike | Selected | PooledGradients],
         *,
         positives: Mapping[str, ArrayLike] | None = None,
+        in_round: Round | None = None,
         timeout_s: float | None = None,
     ) -> None:
         """Applies the gradient of each row pulled; duplicates of an id are summed. Of a table that was prepared with
@@ -99,6 +101,10 @@ class Step:
 
         positives: for tables whose importance has a weight for it, how often each id, in the order and the shape of the
         ids, occurs in positive samples; duplicates are summed.
+
+        in_round: the gradients of all ranks of this round are summed and applied once, when the last of them has come;
+        this call waits for it. Every rank pushes the same tables, perhaps with no ids. DeadlineExceeded names the ranks
+        that did not come in time; then nothing was applied on that shard.
 
         All tables of the step, all or nothing on each shard. Calling it again after an error repeats the same push:
         shards that have applied it answer from their ledger.
@@ -121,7 +127,7 @@ class Step:
             # Not at prepare: by the first push a step may have waited for longer than the ledgers look back.
             self._write = self._write or self._client.new_write(self._batch)
             self._sent_as = important  # a repeat is the same bytes, whatever has been pulled since
-            self._client.writes.push(self._write, parts, deadline, handle, self._versions, counted)
+            self._client.writes.push(self._write, parts, deadline, handle, self._versions, counted, in_round)
         finally:
             self._pushing.release()
 

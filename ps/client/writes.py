@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple
 from typing import TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from ps.client.pulled import put_flags
 from ps.client.retry import Deadline
 from ps.client.write import Write
 from ps.errors import StaleRouting
+from ps.round import Round
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import blocks, codec, methods
 from ps.wire.blocks import EncodedBlock
@@ -24,6 +26,9 @@ from ps.wire.methods import Method
 
 T = TypeVar("T")
 Flags = npt.NDArray[np.bool_]
+
+ROUND_SHARE = 0.9
+"""Of the time left, for which a shard may wait for the other ranks of a round."""
 
 NO_POSITIVES: Mapping[str, Counts] = {}
 
@@ -43,8 +48,10 @@ class Writes:
         handle: Handle = NO_HANDLE,
         versions: Versions = UNKNOWN_VERSIONS,
         positives: Mapping[str, Counts] = NO_POSITIVES,
+        place: Round | None = None,
     ) -> None:
-        """Gradients of each table, and occurrences in positive samples, to every shard."""
+        """Gradients of each table, and occurrences in positive samples, to every shard; of a round also to those that have
+        none of the ids."""
 
         def run(batch: Batch) -> None:
             grouped = [part.by_shard(table) for table, part in zip(batch.tables, parts, strict=True)]
@@ -59,19 +66,19 @@ class Writes:
                 def by(step: int) -> bytes:
                     head = self._push_head(write, batch, shard, step, shapes)
                     head.pulled_version = versions.of(shard, batch.routing)
-                    return self._send(
-                        write,
-                        batch,
-                        shard,
-                        lambda address: self.connection.stream_in(
-                            address, methods.PUSH, head, _messages(pb.PushChunk(head=head), body), deadline
-                        ),
-                        deadline,
-                    )
+
+                    def send(address: str) -> bytes:
+                        if place is not None:
+                            _put_round(head, place, deadline)
+                        messages = _messages(pb.PushChunk(head=head), body)
+                        return self.connection.stream_in(address, methods.PUSH, head, messages, deadline)
+
+                    return self._send(write, batch, shard, send, deadline)
 
                 return lambda: by_step_or_ids(handle.on(shard, batch.routing), by)
 
-            self.connection.each([one(shard) for shard in batch.shards])
+            shards = batch.shards if place is None else range(len(batch.routing.shards))
+            self.connection.each([one(shard) for shard in shards])
 
         self._routed(write, run, deadline)
 
@@ -191,6 +198,12 @@ class Writes:
 
     def _header(self, batch: Batch) -> pb.Header:
         return pb.Header(routing_epoch=batch.epoch, worker_id=self.worker_id)
+
+
+def _put_round(head: pb.PushHead, place: Round, deadline: Deadline) -> None:
+    """The shard gives up before the client does: its error says which ranks are missing."""
+    head.round.group, head.round.number, head.round.rank, head.round.ranks = astuple(place)
+    head.wait_ms = int(ROUND_SHARE * 1000 * deadline.remaining_s())
 
 
 def _messages(head: pb.PushChunk | pb.WriteChunk, body: Sequence[EncodedBlock]) -> Iterator[bytes]:

@@ -13,6 +13,7 @@ import xxhash
 
 from ps.errors import DimensionMismatch, InvalidArgument, LengthMismatch, NonFiniteGradient, ResourceExhausted
 from ps.kernels.rows import all_finite
+from ps.round import Round
 from ps.shard import Gradients, StepRef, TableIds
 from ps.shard.requests import BagGradients, Bags, Rows
 from ps.v1 import embedding_pb2 as pb
@@ -217,3 +218,10 @@ def _table_ids(message: pb.TableIds) -> TableIds:
 def step_ref(header: pb.Header, ref: pb.StepRef) -> StepRef:
     """The handle of a worker's step, under the routing table of the request."""
     return StepRef(header.worker_id, ref.step, header.routing_epoch)
+
+
+def place_of(head: pb.PushHead) -> Round | None:
+    """The round that a push is part of, if any; raises InvalidArgument."""
+    if not head.HasField("round"):
+        return None
+    return Round(head.round.group, head.round.number, head.round.rank, head.round.ranks)

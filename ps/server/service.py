@@ -74,13 +74,21 @@ class ShardService:
         head = first.head
         call.received.said(head)
         self._check(head.header)
+        place = inbound.place_of(head)
         with self.shard.look_ahead(self._target(head)) as ahead:
-            digest = _digest(pb.PushHead(tables=head.tables, ids_digest=_ids_digest(head)))
+            said = pb.PushHead(tables=head.tables, ids_digest=_ids_digest(head))
+            if place is not None:
+                said.round.CopyFrom(head.round)
+            digest = _digest(said)
             reader = inbound.BodyReader(head.tables, self.config.max_body_bytes, digest)
             with self.shard.budget.bodies.holding(reader.nbytes):
                 gradients = inbound.read_body(chunks, payload, reader)
                 write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
-                result = self.shard.push(write, ahead, gradients, head.pulled_version)
+                if place is None:
+                    result = self.shard.push(write, ahead, gradients, head.pulled_version)
+                else:
+                    wait_s = head.wait_ms / 1000
+                    result = self.shard.push_round(place, wait_s, write, ahead, gradients, head.pulled_version)
         return pb.PushResponse(
             version=result.version, staleness=result.staleness, repeated=result.repeated
         ).SerializeToString()

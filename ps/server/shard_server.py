@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
 from ps.config import ServiceConfig, TableConfig
+from ps.errors import Unavailable
 from ps.kernels import warm_up
 from ps.server.dispatch import Dispatcher, Handler
 from ps.server.metrics import MetricsServer, RpcMetrics
@@ -83,6 +85,8 @@ class ShardServer:
 
     def stop(self) -> None:
         """Drains, then frees everything."""
+        with suppress(Unavailable):  # stopped before
+            self.shard.end_rounds()  # they would wait for as long as the drain may take
         self._grpc.stop()
         if self._metrics:
             self._metrics.close()

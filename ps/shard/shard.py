@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy.typing as npt
 from ps.config import ServiceConfig, TableConfig
 from ps.errors import (
     CorruptRow,
+    DeadlineExceeded,
     DiskError,
     DiskFull,
     ResourceExhausted,
@@ -29,6 +30,7 @@ from ps.errors import (
     Unavailable,
 )
 from ps.policy.ranking import EVERY_RANK
+from ps.round import Round
 from ps.shard.account import Account
 from ps.shard.assistant import Assistant
 from ps.shard.capacity import Capacity
@@ -42,6 +44,7 @@ from ps.shard.pooled import pull_bytes, spread
 from ps.shard.pressure import Pressure
 from ps.shard.requests import Gradients, Page, PushResult, Rows, StepRef, TableIds, Target, Wanted, WriteResult
 from ps.shard.rising import Rising
+from ps.shard.rounds import Part, Rounds, Waiting, summed, sums_bytes
 from ps.shard.staleness import Staleness
 from ps.shard.steps import Resolved, Steps
 from ps.shard.stream import Allocate, RowStream, plain
@@ -90,6 +93,7 @@ class Shard:
         self._maintenance = Maintenance(self.tables, self._steps, self.engine, self._io, self._disk_health, clock)
         self._pressure = Pressure(self._steps, self._maintenance.run)
         self._account = Account()
+        self._rounds = Rounds(min(config.grpc_threads, config.max_requests))
 
     # tables
 
@@ -208,31 +212,51 @@ class Shard:
         self, write: WriteId, ahead: LookAhead, gradients: Sequence[Gradients], pulled_version: int = 0
     ) -> PushResult:
         """Applies finite gradients, all or nothing, once per (worker_id, sequence). Ids unique in each table."""
-        target = ahead.target
         ahead.wait()
         gradients = spread(ahead.ids, gradients)  # on the caller's time
 
         def apply() -> PushResult:
-            tables = ahead.tables(self.tables) or self._resolve(target)
+            tables = self._tables_of(ahead)
             check_gradients(tables, gradients)
-            with self._pressure.relieved(tables, ahead.let_go):
-                ahead.check()
-                self._raise_late(tables)
-                _create_rows(tables, gradients)  # the last step that can fail
-            self.version += 1
-            for resolved, part in zip(tables, gradients, strict=True):
-                table, ids, slots_N = resolved.table, resolved.ids, resolved.slots()
-                table.apply(ids.ids_N, slots_N, ids.counts_N, part.blocks, part.positives_N, part.rows_R)
-            ahead.let_go()
-            if isinstance(target, StepRef):
-                self._steps.finish(target)
-            self._capacity.evict(self.tables)
-            self._maintenance.run()
-            staleness = self.staleness.observe(self.version, pulled_version)
-            return PushResult(self.version, staleness)
+            (result,) = self._apply(tables, gradients, [Part(write, ahead, gradients, pulled_version)])
+            return result
 
         result, repeated = self._once(write, apply)
         return replace(result, repeated=repeated)
+
+    def push_round(
+        self,
+        place: Round,
+        wait_s: float,
+        write: WriteId,
+        ahead: LookAhead,
+        gradients: Sequence[Gradients],
+        pulled_version: int = 0,
+    ) -> PushResult:
+        """The same together with the pushes of the round's other ranks, which are summed and make one version.
+
+        Waits up to `wait_s` for the others. Raises DeadlineExceeded, which names those that are missing: then nothing
+        of this push was applied, and it may be sent again.
+        """
+        self._rounds.check(place)
+        ahead.wait()
+        gradients = spread(ahead.ids, gradients)  # on the caller's time
+        part = Part(write, ahead, gradients, pulled_version)
+        joined = self.engine.run(lambda: self._join(place, part))
+        if isinstance(joined, PushResult):
+            return replace(joined, repeated=True)
+        wait([joined.outcome], wait_s)
+        missing = [] if joined.outcome.done() else self.engine.post(lambda: self._rounds.leave(joined)).result()
+        if missing:
+            raise DeadlineExceeded(
+                f"{place}: ranks {missing} of {place.ranks} have not pushed within {wait_s:.3g} s; nothing was "
+                "applied. Are they running? The same push, sent again, waits for them again"
+            )
+        return joined.outcome.result()
+
+    def end_rounds(self) -> None:
+        """Whoever waits for other ranks hears that the shard is stopping."""
+        self.engine.post(self._rounds.close).result()
 
     # explicit writes
 
@@ -312,6 +336,8 @@ class Shard:
                 "steps_prepared": self._steps.prepared,
                 "steps_expired": self._steps.expired,
                 "steps_held": len(self._steps),
+                "rounds_waiting": self._rounds.waiting,
+                "staleness": self.staleness.report(),
                 "rows_late": self.rows_late,
                 "disk_errors": dict(self._disk_health.errors),
                 "degraded": self._disk_health.degraded,
@@ -336,6 +362,8 @@ class Shard:
 
     def close(self) -> None:
         """Finishes queued work, ends the engine and gives the tables' memory back."""
+        with suppress(Unavailable):  # closed before
+            self.end_rounds()
         self._maintenance.close()
         self._io.shutdown()
         self.engine.close()
@@ -364,6 +392,65 @@ class Shard:
         for resolved in tables:
             resolved.table.check_ids(resolved.ids.ids_N)
         return tables
+
+    def _tables_of(self, ahead: LookAhead) -> list[Resolved]:
+        return ahead.tables(self.tables) or self._resolve(ahead.target)
+
+    def _apply(
+        self, tables: Sequence[Resolved], gradients: Sequence[Gradients], parts: Sequence[Part]
+    ) -> list[PushResult]:
+        """One push of the shard's history, of which these are the parts, all or nothing. Each part's result."""
+
+        def let_go() -> None:
+            for part in parts:
+                part.ahead.let_go()
+
+        with self._pressure.relieved(tables, let_go):
+            for part in parts:
+                part.ahead.check()
+            self._raise_late(tables)
+            _create_rows(tables, gradients)  # the last step that can fail
+        self.version += 1
+        for resolved, given in zip(tables, gradients, strict=True):
+            table, ids, slots_N = resolved.table, resolved.ids, resolved.slots()
+            table.apply(ids.ids_N, slots_N, ids.counts_N, given.blocks, given.positives_N, given.rows_R)
+        let_go()
+        for part in parts:
+            if isinstance(part.ahead.target, StepRef):
+                self._steps.finish(part.ahead.target)
+        self._capacity.evict(self.tables)
+        self._maintenance.run()
+        return [PushResult(self.version, self.staleness.observe(self.version, part.pulled_version)) for part in parts]
+
+    def _join(self, place: Round, part: Part) -> PushResult | Waiting:
+        """The result of a push that was applied before; else it waits, or completes its round."""
+        known = self._ledger.answer(part.write)
+        if known is not None:
+            self.repeats += 1
+            return cast(PushResult, known)
+        tables = self._tables_of(part.ahead)
+        check_gradients(tables, part.gradients)
+        waiting = Waiting(place, part, [resolved.ids for resolved in tables])
+        complete = self._rounds.join(waiting)
+        if complete:
+            self._apply_round(complete)
+        return waiting
+
+    def _apply_round(self, waiting: Sequence[Waiting]) -> None:
+        """Those of all ranks, by rank: each gets its result, or all of them the error."""
+        try:
+            tables = [self._table(ids.table) for ids in waiting[0].ids]
+            with self.budget.bodies.holding(sums_bytes(tables, waiting)):
+                together = [summed(table, number, waiting) for number, table in enumerate(tables)]
+                resolved = [Resolved(table, ids) for table, (ids, _) in zip(tables, together, strict=True)]
+                results = self._apply(resolved, [sums for _, sums in together], [each.part for each in waiting])
+        except BaseException as error:  # noqa: BLE001  handed to those who wait
+            for each in waiting:
+                each.outcome.set_exception(error)
+            return
+        for each, result in zip(waiting, results, strict=True):
+            self._ledger.record(each.part.write, result, result.nbytes)
+            each.outcome.set_result(result)
 
     def _body_bytes(self, tables: Sequence[Resolved]) -> int:
         total = sum(pull_bytes(r.ids, r.table.config.dim) for r in tables)

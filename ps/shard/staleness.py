@@ -12,6 +12,7 @@ class Staleness:
     def __init__(self) -> None:
         self.buckets = [0] * (len(BOUNDS) + 1)
         self.total = 0
+        self.most = 0
 
     def observe(self, version: int, pulled_version: int) -> int:
         """Counts and returns the staleness of the push that made `version`; 0 if its pull is not known."""
@@ -20,4 +21,9 @@ class Staleness:
         staleness = max(0, version - 1 - pulled_version)
         self.buckets[next((i for i, bound in enumerate(BOUNDS) if staleness <= bound), len(BOUNDS))] += 1
         self.total += staleness
+        self.most = max(self.most, staleness)
         return staleness
+
+    def report(self) -> dict[str, int]:
+        """Over the pushes whose pull is known: how many, the sum of their staleness and the most of any."""
+        return {"pushes": sum(self.buckets), "total": self.total, "most": self.most}

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13ps/v1/control.proto\x12\x05ps.v1\"\x11\n\x0f\x44\x65scribeRequest\"O\n\x10\x44\x65scribeResponse\x12\x1f\n\x07routing\x18\x01 \x01(\x0b\x32\x0e.ps.v1.Routing\x12\x1a\n\x12table_configs_json\x18\x02 \x03(\t\"k\n\x07Routing\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12 \n\x06shards\x18\x02 \x03(\x0b\x32\x10.ps.v1.ShardInfo\x12\x1a\n\x12shard_of_partition\x18\x03 \x01(\x0c\x12\x13\n\x0b\x63oordinator\x18\x04 \x01(\t\"V\n\tShardInfo\x12\x10\n\x08shard_id\x18\x01 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x17\n\x0fmetrics_address\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\";\n\x12\x43reateTableRequest\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\t\x12\x10\n\x08\x65xist_ok\x18\x02 \x01(\x08\";\n\x13\x43reateTableResponse\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\t\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"5\n\x10\x44ropTableRequest\x12\r\n\x05table\x18\x01 \x01(\t\x12\x12\n\nmissing_ok\x18\x02 \x01(\x08\"$\n\x11\x44ropTableResponse\x12\x0f\n\x07\x64ropped\x18\x01 \x01(\x08\"\x0e\n\x0cStatsRequest\"#\n\rStatsResponse\x12\x12\n\nstats_json\x18\x01 \x01(\t2\x80\x02\n\x07\x43ontrol\x12;\n\x08\x44\x65scribe\x12\x16.ps.v1.DescribeRequest\x1a\x17.ps.v1.DescribeResponse\x12\x44\n\x0b\x43reateTable\x12\x19.ps.v1.CreateTableRequest\x1a\x1a.ps.v1.CreateTableResponse\x12>\n\tDropTable\x12\x17.ps.v1.DropTableRequest\x1a\x18.ps.v1.DropTableResponse\x12\x32\n\x05Stats\x12\x13.ps.v1.StatsRequest\x1a\x14.ps.v1.StatsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13ps/v1/control.proto\x12\x05ps.v1\"\x11\n\x0f\x44\x65scribeRequest\"O\n\x10\x44\x65scribeResponse\x12\x1f\n\x07routing\x18\x01 \x01(\x0b\x32\x0e.ps.v1.Routing\x12\x1a\n\x12table_configs_json\x18\x02 \x03(\t\"k\n\x07Routing\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12 \n\x06shards\x18\x02 \x03(\x0b\x32\x10.ps.v1.ShardInfo\x12\x1a\n\x12shard_of_partition\x18\x03 \x01(\x0c\x12\x13\n\x0b\x63oordinator\x18\x04 \x01(\t\"V\n\tShardInfo\x12\x10\n\x08shard_id\x18\x01 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x17\n\x0fmetrics_address\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\";\n\x12\x43reateTableRequest\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\t\x12\x10\n\x08\x65xist_ok\x18\x02 \x01(\x08\";\n\x13\x43reateTableResponse\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\t\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"5\n\x10\x44ropTableRequest\x12\r\n\x05table\x18\x01 \x01(\t\x12\x12\n\nmissing_ok\x18\x02 \x01(\x08\"$\n\x11\x44ropTableResponse\x12\x0f\n\x07\x64ropped\x18\x01 \x01(\x08\"\x0e\n\x0cStatsRequest\"#\n\rStatsResponse\x12\x12\n\nstats_json\x18\x01 \x01(\t\"T\n\x0e\x41\x64vanceRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\x0e\n\x06\x63locks\x18\x03 \x03(\x04\x12\x15\n\rmax_staleness\x18\x04 \x01(\x04\"!\n\x0f\x41\x64vanceResponse\x12\x0e\n\x06\x63locks\x18\x01 \x03(\x04\x32\xba\x02\n\x07\x43ontrol\x12;\n\x08\x44\x65scribe\x12\x16.ps.v1.DescribeRequest\x1a\x17.ps.v1.DescribeResponse\x12\x44\n\x0b\x43reateTable\x12\x19.ps.v1.CreateTableRequest\x1a\x1a.ps.v1.CreateTableResponse\x12>\n\tDropTable\x12\x17.ps.v1.DropTableRequest\x1a\x18.ps.v1.DropTableResponse\x12\x32\n\x05Stats\x12\x13.ps.v1.StatsRequest\x1a\x14.ps.v1.StatsResponse\x12\x38\n\x07\x41\x64vance\x12\x15.ps.v1.AdvanceRequest\x1a\x16.ps.v1.AdvanceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,6 +51,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATSREQUEST']._serialized_end=556
   _globals['_STATSRESPONSE']._serialized_start=558
   _globals['_STATSRESPONSE']._serialized_end=593
-  _globals['_CONTROL']._serialized_start=596
-  _globals['_CONTROL']._serialized_end=852
+  _globals['_ADVANCEREQUEST']._serialized_start=595
+  _globals['_ADVANCEREQUEST']._serialized_end=679
+  _globals['_ADVANCERESPONSE']._serialized_start=681
+  _globals['_ADVANCERESPONSE']._serialized_end=714
+  _globals['_CONTROL']._serialized_start=717
+  _globals['_CONTROL']._serialized_end=1031
 # @@protoc_insertion_point(module_scope)

@@ -81,3 +81,21 @@ class StatsResponse(_message.Message):
     STATS_JSON_FIELD_NUMBER: _ClassVar[int]
     stats_json: str
     def __init__(self, stats_json: _Optional[str] = ...) -> None: ...
+
+class AdvanceRequest(_message.Message):
+    __slots__ = ("group", "rank", "clocks", "max_staleness")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    CLOCKS_FIELD_NUMBER: _ClassVar[int]
+    MAX_STALENESS_FIELD_NUMBER: _ClassVar[int]
+    group: str
+    rank: int
+    clocks: _containers.RepeatedScalarFieldContainer[int]
+    max_staleness: int
+    def __init__(self, group: _Optional[str] = ..., rank: _Optional[int] = ..., clocks: _Optional[_Iterable[int]] = ..., max_staleness: _Optional[int] = ...) -> None: ...
+
+class AdvanceResponse(_message.Message):
+    __slots__ = ("clocks",)
+    CLOCKS_FIELD_NUMBER: _ClassVar[int]
+    clocks: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, clocks: _Optional[_Iterable[int]] = ...) -> None: ...

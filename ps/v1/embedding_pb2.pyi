@@ -181,7 +181,7 @@ class PushChunk(_message.Message):
     def __init__(self, head: _Optional[_Union[PushHead, _Mapping]] = ..., payload: _Optional[bytes] = ...) -> None: ...
 
 class PushHead(_message.Message):
-    __slots__ = ("header", "sequence", "step", "ids", "tables", "pulled_version", "ids_digest")
+    __slots__ = ("header", "sequence", "step", "ids", "tables", "pulled_version", "ids_digest", "round", "wait_ms")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -189,6 +189,8 @@ class PushHead(_message.Message):
     TABLES_FIELD_NUMBER: _ClassVar[int]
     PULLED_VERSION_FIELD_NUMBER: _ClassVar[int]
     IDS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
     header: Header
     sequence: int
     step: StepRef
@@ -196,7 +198,21 @@ class PushHead(_message.Message):
     tables: _containers.RepeatedCompositeFieldContainer[PushedTable]
     pulled_version: int
     ids_digest: int
-    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., sequence: _Optional[int] = ..., step: _Optional[_Union[StepRef, _Mapping]] = ..., ids: _Optional[_Union[IdSet, _Mapping]] = ..., tables: _Optional[_Iterable[_Union[PushedTable, _Mapping]]] = ..., pulled_version: _Optional[int] = ..., ids_digest: _Optional[int] = ...) -> None: ...
+    round: Round
+    wait_ms: int
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., sequence: _Optional[int] = ..., step: _Optional[_Union[StepRef, _Mapping]] = ..., ids: _Optional[_Union[IdSet, _Mapping]] = ..., tables: _Optional[_Iterable[_Union[PushedTable, _Mapping]]] = ..., pulled_version: _Optional[int] = ..., ids_digest: _Optional[int] = ..., round: _Optional[_Union[Round, _Mapping]] = ..., wait_ms: _Optional[int] = ...) -> None: ...
+
+class Round(_message.Message):
+    __slots__ = ("group", "number", "rank", "ranks")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    RANKS_FIELD_NUMBER: _ClassVar[int]
+    group: str
+    number: int
+    rank: int
+    ranks: int
+    def __init__(self, group: _Optional[str] = ..., number: _Optional[int] = ..., rank: _Optional[int] = ..., ranks: _Optional[int] = ...) -> None: ...
 
 class PushedTable(_message.Message):
     __slots__ = ("table", "rows", "dim", "positives", "blocks", "bags", "bag_blocks")

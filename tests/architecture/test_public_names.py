@@ -45,6 +45,7 @@ PS = [
     "Probability",
     "PsError",
     "ResourceExhausted",
+    "Round",
     "RowwiseAdagrad",
     "Selected",
     "SequenceConflict",
