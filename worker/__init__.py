@@ -10,25 +10,34 @@ if TYPE_CHECKING:
     from worker.dlrm import DLRM
     from worker.embedding import EmbeddingBagCollection
     from worker.feature import Feature
+    from worker.modes import Asynchronous, Bounded, Group, Synchronous
     from worker.prefetch import Prefetcher
     from worker.sparsify import Relaxed, Sparsifier, Threshold, TopK
     from worker.tensor_train import TensorTrainEmbeddingBag
 
 __all__ = [
     "DLRM",
+    "Asynchronous",
     "Bags",
     "Batch",
+    "Bounded",
     "EmbeddingBagCollection",
     "Feature",
+    "Group",
     "Prefetcher",
     "Relaxed",
     "Sparsifier",
+    "Synchronous",
     "TensorTrainEmbeddingBag",
     "Threshold",
     "TopK",
 ]
 
 _HOMES = {
+    "Asynchronous": "worker.modes",
+    "Bounded": "worker.modes",
+    "Group": "worker.modes",
+    "Synchronous": "worker.modes",
     "Bags": "worker.data.batch",
     "Batch": "worker.data.batch",
     "DLRM": "worker.dlrm",

@@ -28,9 +28,11 @@ from ps.config import TableConfig
 from ps.errors import InvalidArgument, LengthMismatch
 from ps.kernels.unique import unique
 from ps.wire.bags import PooledBags
+from worker.ahead import Ahead, PulledRows, Pulls, PullStaleness
 from worker.data.batch import Bags
 from worker.feature import Feature
 from worker.kjt import bags_of
+from worker.modes import ASYNCHRONOUS, Mode
 from worker.pooled import ShardPooling, lengths
 from worker.pushes import Pushes
 from worker.sum_masks import SumMasks
@@ -57,6 +59,8 @@ class PreparedBags:
     """Per table that weighs it, how often each unique id occurs in a positive sample."""
     pooled: dict[str, PooledBags] = field(default_factory=dict)
     """The tables that the shards pool: `rows` has the sums of these."""
+    ahead: Ahead | None = None
+    """Where its rows are pulled before it is used."""
 
 
 class EmbeddingBagCollection(nn.Module):
@@ -77,6 +81,7 @@ class EmbeddingBagCollection(nn.Module):
         *,
         sparsify: Sparsify | Mapping[str, Sparsify] | None = None,
         mask_sums: Sparsify | Mapping[str, Sparsify] | None = None,
+        mode: Mode = ASYNCHRONOUS,
     ) -> None:
         """Creates the tables that do not exist. Without `features`, each table is one feature of its name, summed.
 
@@ -84,6 +89,9 @@ class EmbeddingBagCollection(nn.Module):
         are held back here and added to the next of their row. `flush` sends them; `state_dict` has them.
         mask_sums: the same by elements, of the sums that shards send while training (`Feature.pooled`): the others read
         as 0. What is left out of these nobody makes up for: `worker.sum_masks` says why.
+
+        mode: how the pushes of several trainers go together, `Asynchronous`, `Synchronous` or `Bounded`. The gradients
+        of all trainers are summed, so each should be of its part of the mean loss.
         """
         super().__init__()
         self.client = client
@@ -105,7 +113,11 @@ class EmbeddingBagCollection(nn.Module):
         self._in_flight: deque[Future[None]] = deque()
         self._pushes = Pushes(client, tables, sparsify)
         self._sum_masks = SumMasks(masked)
+        self._masks_sums = bool(masked)
         self._pooling = ShardPooling(client, self.features, self.dim)
+        self._sent = 0
+        self._pulls = Pulls(client.connection)
+        self._pace = mode.start(client)
 
     def prepare(self, sparse: Mapping[str, Bags] | Any) -> PreparedBags:
         """Names a batch's ids to the shards and returns at once; pass the result to `forward` later."""
@@ -129,7 +141,11 @@ class EmbeddingBagCollection(nn.Module):
         prepared = sparse if isinstance(sparse, PreparedBags) else self.prepare(sparse)
         if labels is not None and len(labels) != prepared.batch_size:
             raise LengthMismatch(f"{len(labels)} labels for a batch of {prepared.batch_size}: give one a sample")
-        prepared.rows = self._pull(prepared)
+        if self.training and torch.is_grad_enabled():
+            self._begin_step()
+        ahead, prepared.ahead = prepared.ahead, None  # if it has failed, the next use pulls again
+        pulled = self._pulls.take(ahead, lambda: self._pull(prepared), self._sent, list(self._in_flight))
+        prepared.rows, prepared.exists, prepared.important = pulled.rows, pulled.exists, pulled.important
         if labels is not None and self.training:
             prepared.positives = self._count_positives(prepared, labels)
         if self.training and torch.is_grad_enabled():
@@ -139,6 +155,26 @@ class EmbeddingBagCollection(nn.Module):
             prepared.rows = dict(zip(prepared.rows, watched, strict=True))
         pooled = [self._pool(feature, prepared) for feature in self.features]
         return torch.stack(pooled, dim=1)
+
+    @property
+    def staleness(self) -> PullStaleness:
+        """Of the rows of the batches so far, in this trainer's own pushes."""
+        return self._pulls.staleness
+
+    def check_pull_ahead(self, batches: int) -> None:
+        """Raises InvalidArgument unless this collection's mode, and its masks, allow to pull so far ahead."""
+        self._pace.check_pull_ahead(batches)
+        if batches and self._masks_sums:
+            raise InvalidArgument(
+                f"pull_ahead={batches} with mask_sums: its thresholds follow one pull after the other; choose one of both"
+            )
+
+    def pull_ahead(self, prepared: PreparedBags, batches: int) -> None:
+        """Begins to pull a batch's rows in the background, when the pushes sent so far are applied; they are used if at
+        most `batches` more are sent until then. What goes wrong is raised at the use."""
+        self.check_pull_ahead(batches)
+        if prepared.ahead is None:
+            prepared.ahead = self._pulls.start(lambda: self._pull(prepared), batches, self._sent, list(self._in_flight))
 
     def step(self) -> None:
         """Waits until every gradient sent so far is applied; raises the first error of a push."""
@@ -150,6 +186,11 @@ class EmbeddingBagCollection(nn.Module):
         self.step()
         self._pushes.flush()
 
+    def finish(self) -> None:
+        """Flushes, and tells the other trainers of the group that this one makes no more steps."""
+        self.flush()
+        self._pace.finish()
+
     def get_extra_state(self) -> dict[str, Any]:
         """What is held back, for `state_dict`. Waits for the pushes on their way."""
         self.step()
@@ -160,13 +201,21 @@ class EmbeddingBagCollection(nn.Module):
         self.step()
         self._pushes.load_state_dict(state)
 
-    def _pull(self, prepared: PreparedBags) -> dict[str, torch.Tensor]:
+    def _begin_step(self) -> None:
+        if self._pace.in_turn:
+            self.step()
+        self._pace.begin(self._sent)
+
+    def _pull(self, prepared: PreparedBags) -> PulledRows:
+        """On any thread: a batch may be pulled ahead in one mode of the module and used in the other."""
+        exists: dict[str, npt.NDArray[np.bool_]] = {}
+        important: dict[str, npt.NDArray[np.bool_]] = {}
         masks = self._sum_masks.next(prepared.pooled) if self.training else {}
-        if self.training and self._pushes.wants_exists:
+        if self._pushes.wants_exists:
             asked = {name: s for name, s in self._pushes.important_shares.items() if name not in prepared.pooled}
             pulled = prepared.step.pull_rows(important=asked, mask_below=masks)
-            prepared.exists = {name: np.asarray(part.exists) for name, part in pulled.items()}
-            prepared.important = {
+            exists = {name: np.asarray(part.exists) for name, part in pulled.items()}
+            important = {
                 name: np.asarray(part.important) for name, part in pulled.items() if part.important is not None
             }
             rows = {name: part.rows for name, part in pulled.items()}
@@ -175,7 +224,7 @@ class EmbeddingBagCollection(nn.Module):
         found = {name: torch.as_tensor(part) for name, part in rows.items()}
         if self.training:
             self._sum_masks.observe(prepared.pooled, found)
-        return found
+        return PulledRows(found, exists, important)
 
     def _dedupe(
         self, bags: Mapping[str, Bags]
@@ -232,8 +281,18 @@ class EmbeddingBagCollection(nn.Module):
             prepared.pooled,
             rows=prepared.rows,
             important=prepared.important,
+            in_round=self._pace.round(),
+            timeout_s=self._pace.patience_s,
         )
-        self._in_flight.append(self.client.connection.submit(push))
+        before = self._in_flight[-1] if self._pace.in_turn and self._in_flight else None
+
+        def send() -> None:
+            if before is not None:
+                before.result()  # a round that is not complete is followed by none
+            push()
+
+        self._sent += 1
+        self._in_flight.append(self.client.connection.submit(send))
 
     def _raise_failed(self) -> None:
         while self._in_flight and self._in_flight[0].done():

@@ -14,6 +14,7 @@ from ps.client.client import Client
 from ps.client.step import Step
 from ps.config import TableConfig, TensorTrain
 from ps.errors import InvalidArgument
+from ps.round import Round
 from ps.wire.bags import PooledBags
 from ps.wire.selected import PooledGradients, Selected
 from worker.pooled_gradients import BagSelector
@@ -75,6 +76,8 @@ class Pushes:
         *,
         rows: Mapping[str, torch.Tensor],
         important: Mapping[str, Flags],
+        in_round: Round | None = None,
+        timeout_s: float | None = None,
     ) -> Callable[[], None]:
         """Selects at once, in the order of the steps, and returns what is to be done on another thread: the push.
 
@@ -102,7 +105,7 @@ class Pushes:
             parts[name] = PooledGradients(of_bags, selections[name].selected)
 
         def push() -> None:
-            step.push(parts, positives=positives)
+            step.push(parts, positives=positives, in_round=in_round, timeout_s=timeout_s)
             for name, selection in selections.items():
                 self._finish(name, selection)
 

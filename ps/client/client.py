@@ -26,6 +26,7 @@ from google.protobuf.message import Message
 from ps.client import evict, reports
 from ps.client.arrays import ArrayLike
 from ps.client.batch import Batch, make_batch
+from ps.client.clock import Clock
 from ps.client.connection import Connection
 from ps.client.evict import Evicted
 from ps.client.exchange import Exchange, PullOptions
@@ -179,6 +180,13 @@ class Client:
     apply_gradients = push
     """The name of `push` in TFRA and Monolith."""
 
+    # several trainers
+
+    def clock(self, group: str, *, rank: int, ranks: int, max_staleness: int) -> Clock:
+        """This trainer's clock among the `ranks` of a group: `clock.advance(steps)` before a step waits while the
+        slowest is more than `max_staleness` steps behind. Name the group of each run anew."""
+        return Clock(self, group, rank, ranks, max_staleness)
+
     # explicit writes
 
     def upsert(
@@ -291,7 +299,11 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # for Step
+    # for Step and Clock
+
+    def control(self, method: Method, data: bytes, deadline: Deadline) -> bytes:
+        """A call of the coordinator's that may be repeated, until the deadline."""
+        return self._retry(lambda _: self._coordinator(method, data, deadline), deadline)
 
     def new_write(self, batch: Batch) -> Write:
         """A write with a sequence that no other of this worker has. Make it when it is about to be sent: the shards'

@@ -19,6 +19,7 @@ from ps.config import ServiceConfig, TableConfig
 from ps.errors import PsError, TableNotFound, Unavailable
 from ps.server.dispatch import Dispatcher, Handler
 from ps.server.metrics import RpcMetrics
+from ps.server.progress import Progress
 from ps.server.server import GrpcServer
 from ps.server.shard_server import ShardReport
 from ps.v1 import control_pb2 as pb
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 class Coordinator:
-    """Serves Describe, CreateTable and DropTable on a port of its own: Unavailable until it knows the shards."""
+    """Serves Describe, CreateTable, DropTable (Unavailable until it knows the shards) and Advance on its own port."""
 
     def __init__(self, config: ServiceConfig, port: int = 0) -> None:
         self._changing = threading.Lock()  # one table change at a time: all shards see them in one order
@@ -51,6 +52,7 @@ class Coordinator:
             methods.DESCRIBE: self._describe,
             methods.CREATE_TABLE: self._create_table,
             methods.DROP_TABLE: self._drop_table,
+            methods.ADVANCE: Progress(config).advance,
         }
         dispatcher = Dispatcher(handlers, RpcMetrics(CollectorRegistry()), config.max_requests)
         self._grpc = GrpcServer(dispatcher, config, port)

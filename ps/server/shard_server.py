@@ -12,6 +12,7 @@ from ps.errors import Unavailable
 from ps.kernels import warm_up
 from ps.server.dispatch import Dispatcher, Handler
 from ps.server.metrics import MetricsServer, RpcMetrics
+from ps.server.progress import Progress
 from ps.server.server import GrpcServer
 from ps.server.service import ShardService
 from ps.shard import Shard
@@ -113,5 +114,6 @@ def dispatcher(service: ShardService, metrics: RpcMetrics, config: ServiceConfig
         methods.CREATE_TABLE: service.create_table,
         methods.DROP_TABLE: service.drop_table,
         methods.STATS: service.stats,
+        methods.ADVANCE: Progress(config).advance,
     }
     return Dispatcher(handlers, metrics, config.max_requests)

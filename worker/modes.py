@@ -1,0 +1,154 @@
+"""How the pushes of several trainers go together.
+
+    Asynchronous()                     each as it comes
+    Synchronous(group)                 all trainers' gradients of a step are summed and applied once
+    Bounded(group, max_staleness=S)    each as it comes; nobody begins a step more than S steps ahead of the slowest
+
+The dense part is another matter: with DDP it is in step in any mode, and with `Asynchronous` the whole is hybrid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ps.client.client import Client
+from ps.errors import InvalidArgument
+from ps.round import Round, check_member
+
+PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Group:
+    """This trainer's place in a group of trainers."""
+
+    name: str
+    """Of this run and this collection, and of no other; the same on all of its trainers."""
+    rank: int
+    ranks: int
+    patience_s: float = PATIENCE_S
+    """How long a trainer waits for the others before it raises DeadlineExceeded."""
+
+    def __post_init__(self) -> None:
+        check_member(self.name, self.rank, self.ranks)
+        if not self.patience_s > 0:
+            raise InvalidArgument(f"patience_s={self.patience_s!r}: give a positive number of seconds")
+
+
+class Pace(Protocol):
+    """One collection's part in its group. Called by the trainer's thread."""
+
+    in_turn: bool
+    """Whether a step begins when the push before it is applied, and pushes go one after the other."""
+    patience_s: float | None
+    """The deadline of a push; None: the client's."""
+
+    def begin(self, steps: int) -> None:
+        """Before the rows of a step are pulled, `steps` having been made. May wait for others; raises
+        DeadlineExceeded."""
+
+    def round(self) -> Round | None:
+        """For the next push."""
+
+    def check_pull_ahead(self, batches: int) -> None:
+        """Raises InvalidArgument unless rows may be pulled so many batches before they are used."""
+
+    def finish(self) -> None:
+        """No more steps: the others do not wait for this trainer."""
+
+
+class Mode(Protocol):
+    """What a collection is given."""
+
+    def start(self, client: Client) -> Pace:
+        """Of one collection."""
+
+
+@dataclass(frozen=True)
+class Asynchronous:
+    """Pushes are applied as they come: trainers see each other's when they land."""
+
+    def start(self, client: Client) -> Pace:
+        """Of one collection."""
+        return _Free()
+
+
+@dataclass(frozen=True)
+class Synchronous:
+    """The gradients of all trainers for a step are summed, in the order of their ranks, and applied once: as one
+    process does with the batches of all. Every trainer makes as many steps."""
+
+    group: Group
+
+    def start(self, client: Client) -> Pace:
+        """Of one collection."""
+        return _InRounds(self.group)
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """Pushes are applied as they come; a trainer that has made more than `max_staleness` steps more than the slowest
+    waits before its next. Call the collection's `finish` when a trainer has made its last."""
+
+    group: Group
+    max_staleness: int
+
+    def start(self, client: Client) -> Pace:
+        """Of one collection."""
+        return _Clocked(client, self)
+
+
+ASYNCHRONOUS = Asynchronous()
+
+
+class _Free:
+    in_turn = False
+    patience_s: float | None = None
+
+    def begin(self, steps: int) -> None:
+        pass
+
+    def round(self) -> Round | None:
+        return None
+
+    def check_pull_ahead(self, batches: int) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+
+class _InRounds(_Free):
+    in_turn = True
+
+    def __init__(self, group: Group) -> None:
+        self.patience_s = group.patience_s
+        self._group = group
+        self._rounds = 0
+
+    def round(self) -> Round:
+        self._rounds += 1
+        return Round(self._group.name, self._rounds, self._group.rank, self._group.ranks)
+
+    def check_pull_ahead(self, batches: int) -> None:
+        if batches:
+            raise InvalidArgument(
+                f"pull_ahead={batches}: rows pulled before the step before is applied are not those that one process "
+                "would train on. Use Bounded or Asynchronous, or pull_ahead=0"
+            )
+
+
+class _Clocked(_Free):
+    in_turn = True
+
+    def __init__(self, client: Client, mode: Bounded) -> None:
+        group = mode.group
+        self._wait_s = group.patience_s
+        self._clock = client.clock(group.name, rank=group.rank, ranks=group.ranks, max_staleness=mode.max_staleness)
+
+    def begin(self, steps: int) -> None:
+        self._clock.advance(steps, timeout_s=self._wait_s)
+
+    def finish(self) -> None:
+        self._clock.finish()
