@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ps.client.client import Client
 from ps.client.reports import ShardStats, tiers
 from ps.wire import methods
 from ps.wire.kinds import KINDS
+from worker.ahead import PullStaleness
 from worker.data.source import Source
 from worker.dense import DenseStats
 from worker.metrics import Progressive
@@ -43,6 +45,7 @@ class Share:
     whole_gradient_bytes: int
     dense: DenseStats | None
     dense_digest: str
+    staleness: PullStaleness
 
 
 Advance = Callable[[int, float], None]
@@ -114,6 +117,21 @@ def where_rows_live(console: Console, client: Client) -> None:
     for shard in shards:
         if shard["degraded"]:
             console.print(Text(f"shard {shard['shard_id']} is degraded: {shard['degraded']}", "yellow"))
+
+
+def how_stale(console: Console, client: Client, shares: Sequence[Share]) -> None:
+    """What the rows that were trained on lacked: of the trainer's own pushes, and on the shards of anybody's."""
+    by_pushes = sum((share.staleness.by_pushes for share in shares), Counter[int]())
+    batches = ", ".join(f"{pushes}: {count:,}" for pushes, count in sorted(by_pushes.items()))
+    console.print(f"batches by how many pushes of their own trainer their rows lack: {batches}", highlight=False)
+    if renewed := sum(share.staleness.renewed for share in shares):
+        console.print(f"rows pulled again, too stale: of {renewed:,} batches", highlight=False)
+    parts = [shard["staleness"] for shard in client.stats()["shards"]]
+    pushes, total = (sum(part[key] for part in parts) for key in ("pushes", "total"))
+    mean, most = total / pushes if pushes else 0.0, max(part["most"] for part in parts)
+    console.print(
+        f"pushes on a shard between a pull and its push: {mean:.2f} on average, {most} at most", highlight=False
+    )
 
 
 def on_the_wire(console: Console, shares: Sequence[Share]) -> None:

@@ -1,4 +1,4 @@
-"""A training run of one trainer, or of several in hybrid mode: embeddings asynchronous, dense part synchronous.
+"""A training run of one trainer, or of several: the dense part in step, embeddings asynchronous (hybrid) or in step.
 
     trainer 0: batches 0, N, 2N, ...   trainer 1: batches 1, N + 1, ...      each pulls and pushes rows when it is ready
         ^------------ gradients of the dense part, step by step ------------^
@@ -9,6 +9,7 @@ predictions of all are put back into the order of the data.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice, zip_longest
@@ -24,8 +25,9 @@ from worker import report
 from worker.data.batch import Batch
 from worker.data.source import Source
 from worker.metrics import Progressive
+from worker.modes import Group
 from worker.prefetch import Prefetcher
-from worker.ranks import Meeting
+from worker.ranks import PATIENCE_S, Meeting
 from worker.report import Share
 from worker.settings import WIRE_DTYPES, Settings
 from worker.trainer import Trainer
@@ -61,7 +63,10 @@ def run(place: Meeting, settings: Settings, address: str, source: Source | None 
     if place.ranks > 1:
         place.join()
     with connect(address, wire_dtype=WIRE_DTYPES[settings.wire_dtype], compress_ids=settings.compress_ids) as client:
-        trainer = Trainer(client, source, configs, settings.dense_lr, settings.seed, sparsify=settings.sparsify)
+        mode = settings.mode_of(_group(place))
+        trainer = Trainer(
+            client, source, configs, settings.dense_lr, settings.seed, sparsify=settings.sparsify, mode=mode
+        )
         if place.ranks > 1:
             trainer.share_dense(settings.dense)
         started = time.perf_counter()
@@ -72,6 +77,7 @@ def run(place: Meeting, settings: Settings, address: str, source: Source | None 
             report.summary(console, source, in_order(shares, settings.batch_size), seconds)
             console.print(f"batches prepared ahead, at the end: {depth}", highlight=False)
             report.where_rows_live(console, client)
+            report.how_stale(console, client, shares)
             report.on_the_wire(console, shares)
             _check_equal(shares)
     return mine
@@ -96,7 +102,7 @@ def _train(trainer: Trainer, source: Source, settings: Settings, place: Meeting,
     """One pass; how many batches were prepared ahead at its end."""
     mine = EveryNth(source.batches(settings.batch_size), place)
     with report.progress(source, console) as advance:
-        prefetcher = Prefetcher(mine, trainer.embeddings, settings.depth)
+        prefetcher = Prefetcher(mine, trainer.embeddings, settings.depth, pull_ahead=settings.pull_ahead)
         for batch in prefetcher:
             loss = trainer.step(batch)
             advance(place.ranks * len(batch.labels), loss)
@@ -113,7 +119,16 @@ def _share(trainer: Trainer, client: Client) -> Share:
         whole_gradient_bytes=trainer.whole_gradient_bytes,
         dense=trainer.hook.stats() if trainer.hook else None,
         dense_digest=trainer.dense_digest(),
+        staleness=trainer.embeddings.staleness,
     )
+
+
+def _group(place: Meeting) -> Group:
+    """Under a name that no run had before: rank 0 draws it."""
+    name = [f"run {secrets.token_hex(8)}"]
+    if place.ranks > 1:
+        dist.broadcast_object_list(name)
+    return Group(name[0], place.rank, place.ranks, PATIENCE_S)
 
 
 def _gathered(mine: Share, place: Meeting) -> list[Share]:

@@ -13,9 +13,12 @@ from ps.errors import ConfigError, InvalidArgument
 from ps.wire.formats import ByImportance, WireDtype
 from worker.data.source import Source
 from worker.dense import DenseConfig
+from worker.modes import ASYNCHRONOUS, Bounded, Group, Mode, Synchronous
 from worker.thresholds import TopK
 
 WIRE_DTYPES: dict[str, WireDtype] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8", "by-importance": ByImportance()}
+MODES = ("hybrid", "synchronous")
+"""Of the embeddings: asynchronous, or in step like the dense part."""
 OPTIMIZERS = {"sgd": SGD, "adagrad": Adagrad, "rowwise_adagrad": RowwiseAdagrad, "adam": Adam}
 
 
@@ -44,6 +47,9 @@ class Settings:
     wire_dtype: str = "fp32"
     compress_ids: bool = False
     dense: DenseConfig = field(default_factory=lambda: DenseConfig(density=1.0))
+    mode: str = "hybrid"
+    max_staleness: int | None = None
+    pull_ahead: int = 0
 
     def open_source(self) -> Source:
         """The data set. Every trainer opens it for itself and finds the same rows in the same order."""
@@ -52,6 +58,26 @@ class Settings:
     def table_configs(self, source: Source) -> list[TableConfig]:
         """Of the source's tables."""
         return table_configs(source, self.dim, self.optimizer, self.lr, self.swap_fraction, self.tables)
+
+    def check_modes(self, ranks: int) -> None:
+        """Raises InvalidArgument for modes that do not go together, or need more trainers."""
+        if self.mode not in MODES:
+            raise InvalidArgument(f"--mode {self.mode!r}: choose one of {', '.join(MODES)}")
+        if ranks == 1 and (self.mode != MODES[0] or self.max_staleness is not None):
+            raise InvalidArgument(
+                "--mode and --max-staleness are for --trainers 2 or more: one trainer waits for nobody"
+            )
+        if self.mode == "synchronous" and (self.max_staleness is not None or self.pull_ahead):
+            raise InvalidArgument(
+                "--mode synchronous: every step trains on rows that have all gradients of the step before, so there is "
+                "no --max-staleness and no --pull-ahead"
+            )
+
+    def mode_of(self, group: Group) -> Mode:
+        """Of the embeddings of one trainer of the group."""
+        if self.mode == "synchronous":
+            return Synchronous(group)
+        return ASYNCHRONOUS if self.max_staleness is None else Bounded(group, self.max_staleness)
 
 
 def open_source(data: str, path: Path | None, rows: int, seed: int, on_error: str) -> Source:

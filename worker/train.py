@@ -2,6 +2,7 @@
 
     python -m worker.train --data flights --local 2
     python -m worker.train --data flights --local 2 --trainers 2 --sparsify 0.2 --dense-density 0.2
+    python -m worker.train --data flights --local 2 --trainers 2 --mode synchronous
     python -m worker.train --data criteo --path day_0.gz --service 10.0.0.5:50051
     torchrun --nnodes 2 ... -m worker.train --data criteo --path day_0.gz --service 10.0.0.5:50051
 
@@ -118,10 +119,30 @@ def train(
     trainers: Annotated[
         int,
         typer.Option(
-            help="Trainer processes: each has its part of a batch; embeddings asynchronous, dense part in step.",
+            help="Trainer processes: each has its part of a batch; the dense part in step, embeddings by --mode.",
             min=1,
         ),
     ] = 1,
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="With --trainers: hybrid (embeddings asynchronous) or synchronous (gradients of all summed, applied "
+            "once, as one trainer would)."
+        ),
+    ] = "hybrid",
+    max_staleness: Annotated[
+        int | None,
+        typer.Option(
+            help="With --trainers, hybrid: a trainer that is more than so many steps ahead of the slowest waits.", min=0
+        ),
+    ] = None,
+    pull_ahead: Annotated[
+        int,
+        typer.Option(
+            help="Pull the rows of so many batches ahead, while another trains: their rows lack as many steps at most.",
+            min=0,
+        ),
+    ] = 0,
     sparsify: Annotated[
         float | None,
         typer.Option(
@@ -167,7 +188,11 @@ def train(
         wire_dtype=wire_dtype,
         compress_ids=compress_ids,
         dense=DenseConfig(density=dense_density),
+        mode=mode,
+        max_staleness=max_staleness,
+        pull_ahead=pull_ahead,
     )
+    settings.check_modes(ranks)
     source = settings.open_source()
     settings.table_configs(source)  # what is wrong with the options is said before anything is launched
     with service_address(service, local, disk, no_disk) as address:

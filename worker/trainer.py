@@ -16,6 +16,7 @@ from worker.dlrm import DLRM
 from worker.embedding import EmbeddingBagCollection
 from worker.feature import Feature
 from worker.metrics import Progressive
+from worker.modes import ASYNCHRONOUS, Mode
 from worker.prefetch import PreparedBatch
 from worker.thresholds import Sparsify
 
@@ -34,10 +35,11 @@ class Trainer:
         seed: int,
         *,
         sparsify: Sparsify | Mapping[str, Sparsify] | None = None,
+        mode: Mode = ASYNCHRONOUS,
     ) -> None:
         torch.manual_seed(seed)
         features = [Feature(feature.name, feature.table) for feature in source.features]
-        self.embeddings = EmbeddingBagCollection(client, tables, features, sparsify=sparsify)
+        self.embeddings = EmbeddingBagCollection(client, tables, features, sparsify=sparsify, mode=mode)
         self.dense = DLRM(source.n_dense, len(features), tables[0].dim)
         self.model: nn.Module = self.dense
         self.hook: DctHook | None = None
@@ -86,7 +88,7 @@ class Trainer:
 
     def finish(self) -> None:
         """Trains on what has been held back, here and by the other ranks: nothing is lost."""
-        self.embeddings.flush()
+        self.embeddings.finish()
         if self.hook is not None:
             self.hook.flush()
             self.optimizer.step()

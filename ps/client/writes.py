@@ -50,8 +50,8 @@ class Writes:
         positives: Mapping[str, Counts] = NO_POSITIVES,
         place: Round | None = None,
     ) -> None:
-        """Gradients of each table, and occurrences in positive samples, to every shard; of a round also to those that have
-        none of the ids."""
+        """Gradients of each table, and occurrences in positive samples, to every shard; of a round also to those that
+        have none of the ids."""
 
         def run(batch: Batch) -> None:
             grouped = [part.by_shard(table) for table, part in zip(batch.tables, parts, strict=True)]

@@ -16,11 +16,11 @@ import ps
 from ps.errors import InvalidArgument
 from tests.conftest import StartServer
 from tests.waiting import until
-from worker import report
+from worker import Asynchronous, Bounded, Group, Synchronous, report
 from worker.data.synthetic import Synthetic
 from worker.ranks import Meeting
-from worker.run import ALONE, EveryNth
-from worker.settings import WIRE_DTYPES, batches_ahead, table_configs
+from worker.run import ALONE, EveryNth, run
+from worker.settings import WIRE_DTYPES, Settings, batches_ahead, table_configs
 from worker.train import disk_folder, place_of, service_address, train
 
 
@@ -109,6 +109,44 @@ def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
     answer = CliRunner().invoke(app(), ["--service", "h:1", "--trainers", "3"])
     assert isinstance(answer.exception, InvalidArgument)
     assert "--batch-size 512 cannot be shared out evenly among 3 trainers" in str(answer.exception)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--trainers 2 --mode fast", "choose one of hybrid, synchronous"),
+        ("--mode synchronous", "one trainer waits for nobody"),
+        ("--max-staleness 2", "one trainer waits for nobody"),
+        ("--trainers 2 --mode synchronous --pull-ahead 1", "no --max-staleness and no --pull-ahead"),
+        ("--trainers 2 --mode synchronous --max-staleness 0", "no --max-staleness and no --pull-ahead"),
+    ],
+)
+def test_modes_that_do_not_go_together_are_refused(options: str, words: str) -> None:
+    answer = CliRunner().invoke(app(), ["--service", "h:1", *options.split()])
+    assert isinstance(answer.exception, InvalidArgument)
+    assert words in str(answer.exception)
+
+
+def test_the_mode_of_the_embeddings_is_what_the_options_say() -> None:
+    group = Group("run", 0, 2)
+    assert Settings().mode_of(group) == Asynchronous()
+    assert Settings(mode="synchronous").mode_of(group) == Synchronous(group)
+    assert Settings(max_staleness=0).mode_of(group) == Bounded(group, 0)
+
+
+def test_the_end_says_how_stale_rows_were(start_server: StartServer) -> None:
+    console = Console(record=True, width=160, file=io.StringIO())
+    settings = Settings(data="synthetic", rows=2000, dim=2, batch_size=200, depth=1, swap_fraction=0.0, pull_ahead=1)
+    with ps.connect(start_server().address) as client:
+        share = run(ALONE, settings, client.connection.address)
+        report.how_stale(console, client, [share])
+        (shard,) = client.stats()["shards"]
+    text = console.export_text()
+    assert share.staleness.by_pushes == {0: 1, 1: 9}
+    assert "their rows lack: 0: 1, 1: 9" in text
+    staleness = shard["staleness"]
+    assert f"{staleness['total'] / staleness['pushes']:.2f} on average, {staleness['most']} at most" in text
+    assert staleness["most"] <= 1
 
 
 def app() -> typer.Typer:
