@@ -384,7 +384,7 @@ class ServiceConfig(_Frozen):
     host: str = "127.0.0.1"
     """Address to listen on. Loopback by default: there is no authentication on the port yet."""
     grpc_threads: Annotated[int, Field(ge=2, le=1024)] = 16
-    """Threads that decode and encode. A streaming call holds one while it runs, and so does a push while it waits for the
+    """Threads that decode and encode. A streaming call holds one while it runs, and so does a push that waits for the
     other ranks of its round: synchronous trainers may be one fewer than these."""
     max_requests: Annotated[int, Field(ge=1)] = 256
     """Calls in progress at once; more are refused with RESOURCE_EXHAUSTED and a hint when to come again."""

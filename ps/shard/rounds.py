@@ -50,7 +50,7 @@ class Rounds:
 
     def __init__(self, threads: int) -> None:
         """`threads`: that serve calls. A part that waits holds one."""
-        self._most = threads - 2  # one for the part that completes a round, one for what is none
+        self._most = max(threads - 2, 0)  # one for the part that completes a round, one for what is none
         self._open: dict[str, dict[int, Waiting]] = {}
         self._closed = False
 
