@@ -255,8 +255,8 @@ class Shard:
         return joined.outcome.result()
 
     def end_rounds(self) -> None:
-        """Whoever waits for other ranks hears that the shard is stopping."""
-        self.engine.post(self._rounds.close).result()
+        """Whoever waits for other ranks hears that the shard is stopping, when the engine comes to it."""
+        self.engine.post(self._rounds.close)
 
     # explicit writes
 
