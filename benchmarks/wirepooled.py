@@ -34,7 +34,7 @@ LENGTHS = (1, 2, 3, 5, 10, 30, 100)
 LONGEST = 100
 METHODS = ("Prepare", "Pull", "Push")
 WAYS: tuple[Pooled, ...] = ("trainer", "shard", "auto")
-THRESHOLDS = {"sparsify": TopK(density=0.05), "mask_sums": TopK(density=0.2, by="elements")}
+SPARSIFY, MASK_SUMS = TopK(density=0.05), TopK(density=0.2, by="elements")
 WARM_UP, MEASURED = 5, 3
 """Steps with thresholds. Sums are pulled whole in the 1st, 2nd, 3rd and 5th."""
 
@@ -57,7 +57,9 @@ def run(report: Report, sizes: Sizes) -> None:
             report.add(f"pooled_{case}", "trainer_bytes", moved["trainer"])
             report.add(f"pooled_{case}", "bytes_saved_factor", moved["trainer"] / moved["shard"])
             report.add(f"pooled_{case}", "auto_saved_factor", moved["trainer"] / moved["auto"])
-            dct = EmbeddingBagCollection(client, tables, layers["shard"].features, **THRESHOLDS)
+            dct = EmbeddingBagCollection(
+                client, tables, layers["shard"].features, sparsify=SPARSIFY, mask_sums=MASK_SUMS
+            )
             thresholded = [_bytes(client, dct, batch) for _ in range(WARM_UP + MEASURED)][WARM_UP:]
             report.add(f"pooled_{case}", "dct_saved_factor", moved["trainer"] / mean(thresholded))
 

@@ -166,7 +166,7 @@ class EmbeddingBagCollection(nn.Module):
         self._pace.check_pull_ahead(batches)
         if batches and self._masks_sums:
             raise InvalidArgument(
-                f"pull_ahead={batches} with mask_sums: its thresholds follow one pull after the other; choose one of both"
+                f"pull_ahead={batches} with mask_sums: its thresholds go by one pull after the other; choose one"
             )
 
     def pull_ahead(self, prepared: PreparedBags, batches: int) -> None:

@@ -301,9 +301,9 @@ class Client:
 
     # for Step and Clock
 
-    def control(self, method: Method, data: bytes, deadline: Deadline) -> bytes:
+    def control(self, method: Method, request: Message, deadline: Deadline) -> bytes:
         """A call of the coordinator's that may be repeated, until the deadline."""
-        return self._retry(lambda _: self._coordinator(method, data, deadline), deadline)
+        return self._retry(lambda _: self._coordinator(method, request, deadline), deadline)
 
     def new_write(self, batch: Batch) -> Write:
         """A write with a sequence that no other of this worker has. Make it when it is about to be sent: the shards'

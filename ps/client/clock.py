@@ -62,7 +62,7 @@ class Clock:
 
     def _exchange(self, deadline: Deadline, max_staleness: int) -> None:
         request = pb.AdvanceRequest(group=self.group, rank=self.rank, clocks=self.clocks, max_staleness=max_staleness)
-        answer = self._client.control(methods.ADVANCE, request.SerializeToString(), deadline)
+        answer = self._client.control(methods.ADVANCE, request, deadline)
         told = codec.parse(pb.AdvanceResponse, answer).clocks
         self.clocks = [max(clock, now) for clock, now in zip(self.clocks, told, strict=True)]
 

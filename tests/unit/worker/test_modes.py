@@ -11,7 +11,7 @@ import torch
 
 import ps
 from ps.server import local
-from worker import Asynchronous, Bags, Bounded, EmbeddingBagCollection, Group, Prefetcher, Synchronous, TopK
+from worker import Asynchronous, Bags, Bounded, EmbeddingBagCollection, Feature, Group, Prefetcher, Synchronous, TopK
 from worker.data.batch import Batch
 from worker.embedding import PreparedBags
 
@@ -195,6 +195,34 @@ def test_in_step_nothing_is_pulled_ahead(connect: Callable[[], ps.Client]) -> No
     Prefetcher([], embeddings, pull_ahead=0)
     with pytest.raises(ps.InvalidArgument, match="Use Bounded or Asynchronous, or pull_ahead=0"):
         Prefetcher([], embeddings, pull_ahead=1)
+
+
+def test_thresholds_of_sums_go_by_one_pull_after_the_other(connect: Callable[[], ps.Client]) -> None:
+    features = [Feature("users", "users", pooled="shard")]
+    embeddings = EmbeddingBagCollection(connect(), [USERS], features, mask_sums=TopK(density=0.5, by="elements"))
+    Prefetcher([], embeddings, pull_ahead=0)
+    with pytest.raises(ps.InvalidArgument, match="pull_ahead=1 with mask_sums"):
+        Prefetcher([], embeddings, pull_ahead=1)
+
+
+def test_bags_that_the_shards_sum_are_in_step_too(connect: Callable[[], ps.Client]) -> None:
+    clients = [connect(), connect()]
+
+    def run(rank: int) -> None:
+        features = [Feature("users", "users", pooled="shard")]
+        mode = Synchronous(Group("run", rank, 2))
+        embeddings = EmbeddingBagCollection(clients[rank], [ADAGRAD], features, mode=mode)
+        train(embeddings, Prefetcher(OF_RANKS[rank], embeddings, 1))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(run, range(2)))
+    with ps.connect("inproc:") as alone:
+        embeddings = EmbeddingBagCollection(alone, [ADAGRAD])
+        for one, two in zip(*OF_RANKS, strict=True):
+            both = batch(*one.sparse["users"].ids.tolist(), *two.sparse["users"].ids.tolist())
+            train(embeddings, Prefetcher([both], embeddings, 1))
+        ids = list(range(8))
+        assert clients[0].pull("users", ids).tolist() == alone.pull("users", ids).tolist()
 
 
 # bounded
