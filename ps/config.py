@@ -422,7 +422,10 @@ class ServiceConfig(_Frozen):
     drain_timeout_s: Positive = 10.0
     """How long a shard that is told to stop waits for calls in progress."""
     metrics: bool = True
-    """Serve Prometheus metrics on a port of its own."""
+    """Serve Prometheus metrics on a port of its own: every shard, and the coordinator."""
+    discovery_path: Path | None = None
+    """Directory in which the coordinator keeps SERVICE.json, Prometheus's targets: for its `file_sd_configs`. It is
+    written when a shard starts or comes back, and removed when the service ends. None: no such file."""
 
     @field_validator("ram_bytes")
     @classmethod

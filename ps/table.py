@@ -95,6 +95,8 @@ class Table:
         self.closed = False
         self.pushes = 0
         self.rows_read = 0
+        self.rows_pushed = 0
+        """Ids that pushes named, whether their gradients were sent or held back."""
         self.rows_updated = 0
         self.rows_created = 0
         self.rows_refused = 0
@@ -103,6 +105,7 @@ class Table:
         """Gradients that went to the cores of a tensor-train table."""
         self.rows_evicted = 0
         self.rows_expired = 0
+        self.rows_on_time = 0
         self.rows_late = 0
 
     def __len__(self) -> int:
@@ -230,6 +233,7 @@ class Table:
         """
         self._refuse(ids_N, slots_N, counts_N, blocks, rows_R)
         self.pushes += 1
+        self.rows_pushed += len(ids_N)
         updated_N = slots_N if rows_R is None else slots_N[rows_R]
         if (updated_N < 0).any():
             blocks = [block_ND[part_N] for part_N, block_ND in _parts(updated_N >= 0, blocks)]
@@ -410,6 +414,7 @@ class Table:
             "bytes": self.memory_usage(),
             "pushes": self.pushes,
             "rows_read": self.rows_read,
+            "rows_pushed": self.rows_pushed,
             "rows_updated": self.rows_updated,
             "rows_created": self.rows_created,
             "rows_refused": self.rows_refused,
@@ -419,6 +424,7 @@ class Table:
             "rows_widened": self._precision.rows_widened if self._precision else 0,
             "rows_evicted": self.rows_evicted,
             "rows_expired": self.rows_expired,
+            "rows_on_time": self.rows_on_time,
             "rows_late": self.rows_late,
             "rows_in_cores": self.rows_in_cores,
             **(Lifting.NOTHING if self._lifting is None else self._lifting.stats()),

@@ -68,7 +68,8 @@ class CoordinatorActor:
         self._stopped = threading.Event()
         self._telling = threading.Lock()
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
-        self._coordinator = _listen(_resolve_host(config), port, patience_s=BIND_PATIENCE_S if restarted else 0.0)
+        patience_s = BIND_PATIENCE_S if restarted else 0.0
+        self._coordinator = _listen(_resolve_host(config), port, service, patience_s)
         if restarted:
             keep_trying(f"{coordinator_name(service)} asks the shards who they are", self._adopt, self._stopped)
 
@@ -154,19 +155,19 @@ class ShardActor:
         ray.get(coordinator.restarted.remote(self._server.info), timeout=CALL_TIMEOUT_S)
 
 
-def _listen(config: ServiceConfig, port: int, patience_s: float) -> Coordinator:
+def _listen(config: ServiceConfig, port: int, service: str, patience_s: float) -> Coordinator:
     """On its port, where clients look for it. One that comes back waits a while for a port that is taken, then listens
     on any other: clients that know a shard learn of it there."""
     deadline = time.monotonic() + patience_s
     while True:
         try:
-            return Coordinator(config, port)
+            return Coordinator(config, port, service)
         except RuntimeError as error:  # gRPC's, when it cannot bind
             if not patience_s:
                 raise
             if time.monotonic() > deadline:
                 log.error("port %d is taken (%s): the coordinator listens on another one", port, error)
-                return Coordinator(config)
+                return Coordinator(config, service=service)
             time.sleep(BIND_PAUSE_S)
 
 

@@ -15,10 +15,12 @@ from prometheus_client import CollectorRegistry
 
 from ps.client.retry import Deadline, retry
 from ps.client.transport import GrpcTransport, Transport
+from ps.cluster.discovery import Discovery
+from ps.cluster.metrics import CoordinatorCollector
 from ps.config import ServiceConfig, TableConfig
 from ps.errors import PsError, TableNotFound, Unavailable
 from ps.server.dispatch import Dispatcher, Handler
-from ps.server.metrics import RpcMetrics
+from ps.server.metrics import MetricsServer, RpcMetrics
 from ps.server.progress import Progress
 from ps.server.server import GrpcServer
 from ps.server.shard_server import ShardReport
@@ -39,7 +41,8 @@ log = logging.getLogger(__name__)
 class Coordinator:
     """Serves Describe, CreateTable, DropTable (Unavailable until it knows the shards) and Advance on its own port."""
 
-    def __init__(self, config: ServiceConfig, port: int = 0) -> None:
+    def __init__(self, config: ServiceConfig, port: int = 0, service: str = "default") -> None:
+        """`service`: its name, for those who watch it."""
         self._changing = threading.Lock()  # one table change at a time: all shards see them in one order
         self._settling = threading.Lock()  # one `assemble` or `adopt` at a time
         self._guard = threading.Lock()  # of the routing and the tables; never held during a call
@@ -54,9 +57,15 @@ class Coordinator:
             methods.DROP_TABLE: self._drop_table,
             methods.ADVANCE: Progress(config).advance,
         }
-        dispatcher = Dispatcher(handlers, RpcMetrics(CollectorRegistry()), config.max_requests)
+        registry = CollectorRegistry()
+        dispatcher = Dispatcher(handlers, RpcMetrics(registry), config.max_requests)
         self._grpc = GrpcServer(dispatcher, config, port)
         self.address = self._grpc.address
+        registry.register(CoordinatorCollector(lambda: self.routing, lambda: len(self._tables)))
+        self._metrics = MetricsServer(registry, config.host) if config.metrics else None
+        self.metrics_address = self._metrics.address if self._metrics else ""
+        self._discovery = Discovery(config.discovery_path, service) if config.discovery_path else None
+        self._publishing = threading.Lock()
 
     @property
     def routing(self) -> Routing:
@@ -94,7 +103,8 @@ class Coordinator:
             with self._guard:
                 self._tables |= {config.name: config for report in reports for config in report.tables}
                 self._routing = replace(known, shards=infos, coordinator=self.address)
-                return self._routing
+            self._publish()
+            return self.routing
 
     def replace_shard(self, shard: ShardInfo) -> Routing:
         """A shard came back at a new address. Partitions stay where they are, and so does the epoch."""
@@ -102,12 +112,19 @@ class Coordinator:
             if not self._routing.shards:
                 raise Unavailable("the coordinator does not know the shards yet itself")
             shards = tuple(shard if known.shard_id == shard.shard_id else known for known in self._routing.shards)
-            self._routing = replace(self._routing, shards=shards)
-            return self._routing
+            self._routing = changed = replace(self._routing, shards=shards)
+        self._publish()
+        return changed
 
     def stop(self) -> None:
         """Drains, then closes the connections to the shards."""
         self._grpc.stop()
+        with self._publishing:
+            if self._discovery:
+                self._discovery.remove()
+                self._discovery = None
+        if self._metrics:
+            self._metrics.close()
         for transport in self._transports.values():
             transport.close()
 
@@ -115,7 +132,14 @@ class Coordinator:
         routing = Routing.even(new_epoch(), sorted(shards, key=lambda s: s.shard_id), self.address)
         tell(routing)  # before any client can learn of it and come
         self.routing = routing
+        self._publish()
         return routing
+
+    def _publish(self) -> None:
+        """Tells Prometheus; the newest last, whoever changed it."""
+        with self._publishing:
+            if self._discovery:
+                self._discovery.write(self.routing, self.metrics_address)
 
     def _describe(self, data: bytes) -> bytes:
         routing = self._known()

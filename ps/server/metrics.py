@@ -1,4 +1,4 @@
-"""Prometheus metrics of one shard's server, on a registry of its own.
+"""Prometheus metrics of one server, on a registry of its own.
 
 RPC figures are counted as calls end. Everything else is plain integers of the shard, read when Prometheus asks: hot
 loops know nothing of this module.
@@ -6,16 +6,18 @@ loops know nothing of this module.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ps.config import ServiceConfig
 from ps.shard import Shard
 from ps.shard.staleness import BOUNDS
 
+FLOAT_BYTES = 4
 _LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -40,6 +42,7 @@ class RpcMetrics:
 
 TABLE_COUNTERS = {
     "rows_read": "Rows read by pulls.",
+    "rows_pushed": "Ids that pushes named, whether their gradients were sent or held back.",
     "rows_updated": "Rows updated by pushes.",
     "rows_created": "Rows created.",
     "rows_refused": "Ids without a row whose gradient was dropped: not admitted.",
@@ -47,6 +50,7 @@ TABLE_COUNTERS = {
     "rows_expired": "Rows dropped by age.",
     "rows_raised": "Rows that came up from disk.",
     "rows_demoted": "Rows that went down to disk.",
+    "rows_on_time": "Rows that a prepare brought up from disk.",
     "rows_late": "Rows read from disk while a call waited.",
     "rows_narrowed": "Rows that became half precision, in RAM.",
     "rows_in_cores": "Rows without a slot whose gradients trained the cores of a tensor-train table.",
@@ -61,8 +65,11 @@ TABLE_COUNTERS = {
 class ShardCollector(Collector):
     """Reads the shard's counters at scrape time, on the engine thread, so that they belong to one moment."""
 
-    def __init__(self, shard: Shard) -> None:
+    def __init__(self, shard: Shard, config: ServiceConfig, state_lost: Callable[[], str | None]) -> None:
+        """`config` as it was given; `state_lost` says why the shard refuses, if it does."""
         self._shard = shard
+        self._budgets = {"ram": config.ram_bytes, "gpu": config.gpu_bytes, "disk": config.disk_bytes}
+        self._state_lost = state_lost
 
     def collect(self) -> Iterator[Metric]:
         """One family after the other."""
@@ -73,6 +80,8 @@ class ShardCollector(Collector):
         yield _counter("ps_pushes_repeated", "Writes answered from the ledger.", stats["repeated_pushes"])
         yield _counter("ps_steps_prepared", "Steps prepared.", stats["steps_prepared"])
         yield _counter("ps_steps_expired", "Steps that expired unused.", stats["steps_expired"])
+        yield _gauge("ps_state_lost", "1 since the shard has lost its rows.", int(self._state_lost() is not None))
+        yield _budgets(self._budgets)
         yield from _disk(stats)
         yield _gauge("ps_steps_held", "Steps prepared and not yet pushed.", stats["steps_held"])
         memory = GaugeMetricFamily("ps_process_bytes", "Bytes held outside the tables.", labels=["purpose"])
@@ -87,7 +96,12 @@ class ShardCollector(Collector):
         counters = {
             key: CounterMetricFamily(f"ps_{key}", text, labels=["table"]) for key, text in TABLE_COUNTERS.items()
         }
+        plain = CounterMetricFamily(
+            "ps_plain_bytes", "What rows and gradients would take in float32.", labels=["table", "direction"]
+        )
         for name, table in stats["tables"].items():
+            for direction, rows_key in (("sent", "rows_read"), ("received", "rows_pushed")):
+                plain.add_metric([name, direction], table[rows_key] * table["dim"] * FLOAT_BYTES)
             for tier, n in table["rows"].items():
                 rows.add_metric([name, tier], n)
             for tier, purposes in table["bytes"].items():
@@ -95,7 +109,7 @@ class ShardCollector(Collector):
                     held.add_metric([name, tier, purpose], n)
             for key, counter in counters.items():
                 counter.add_metric([name], table[key])
-        yield from (rows, held, *counters.values())
+        yield from (rows, held, plain, *counters.values())
 
     def _engine(self) -> Iterator[Metric]:
         engine = self._shard.engine
@@ -116,10 +130,10 @@ class ShardCollector(Collector):
 
 
 class MetricsServer:
-    """The registry of one shard behind HTTP."""
+    """A registry behind HTTP, and with it what is known of the process."""
 
-    def __init__(self, shard: Shard, registry: CollectorRegistry, host: str) -> None:
-        registry.register(ShardCollector(shard))
+    def __init__(self, registry: CollectorRegistry, host: str) -> None:
+        ProcessCollector(registry=registry)
         self._server, self._thread = start_http_server(0, addr=host, registry=registry)
         self.address = f"{host}:{self._server.server_port}"
 
@@ -150,6 +164,15 @@ def _disk(stats: dict[str, Any]) -> Iterator[Metric]:
         for table, figures in stats["tables"].items():
             family.add_metric([table], figures["disk"][key])
         yield family
+
+
+def _budgets(given: Mapping[str, int | None]) -> Metric:
+    """None: no bound, and no figure."""
+    family = GaugeMetricFamily("ps_budget_bytes", "Bytes that the shard may take.", labels=["kind"])
+    for kind, n in given.items():
+        if n is not None:
+            family.add_metric([kind], n)
+    return family
 
 
 def _flag(stats: dict[str, Any]) -> int:

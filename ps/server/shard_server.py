@@ -11,7 +11,7 @@ from ps.config import ServiceConfig, TableConfig
 from ps.errors import Unavailable
 from ps.kernels import warm_up
 from ps.server.dispatch import Dispatcher, Handler
-from ps.server.metrics import MetricsServer, RpcMetrics
+from ps.server.metrics import MetricsServer, RpcMetrics, ShardCollector
 from ps.server.progress import Progress
 from ps.server.server import GrpcServer
 from ps.server.service import ShardService
@@ -54,7 +54,8 @@ class ShardServer:
         self.service = ShardService(self.shard, UNKNOWN, fitted(config), state_lost)
         self.dispatcher = dispatcher(self.service, RpcMetrics(registry), config)
         self._grpc = GrpcServer(self.dispatcher, config)
-        self._metrics = MetricsServer(self.shard, registry, config.host) if config.metrics else None
+        registry.register(ShardCollector(self.shard, config, lambda: self.service.state_lost))
+        self._metrics = MetricsServer(registry, config.host) if config.metrics else None
         self.address = self._grpc.address
         self.metrics_address = self._metrics.address if self._metrics else ""
         if state_lost is not None:

@@ -147,7 +147,9 @@ class Shard:
 
         def add() -> int:
             with self._pressure.relieved(rising.tables, rising.let_go):
-                rising.finish()
+                raised = rising.finish()
+            for table, rows in raised:
+                table.rows_on_time += rows
             self._steps.add(ref, rising.tables, self._clock())
             return self.version
 

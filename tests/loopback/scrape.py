@@ -12,7 +12,11 @@ Scrape = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def scrape(server: ShardServer) -> Scrape:
-    with urllib.request.urlopen(f"http://{server.metrics_address}/metrics", timeout=10) as answer:
+    return scrape_at(server.metrics_address)
+
+
+def scrape_at(metrics_address: str) -> Scrape:
+    with urllib.request.urlopen(f"http://{metrics_address}/metrics", timeout=10) as answer:
         text = answer.read().decode()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
@@ -29,6 +33,6 @@ def labels_by_name(found: Scrape) -> dict[str, set[str]]:
     """Without the figures that Prometheus clients add by themselves."""
     names: dict[str, set[str]] = {}
     for name, labels in found:
-        if not name.endswith(("_created", "_sum", "_count")):
+        if not name.startswith("process_") and not name.endswith(("_created", "_sum", "_count")):
             names.setdefault(name, set()).update(label for label, _ in labels)
     return names

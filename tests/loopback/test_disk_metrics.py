@@ -22,8 +22,10 @@ IDS = np.arange(200)
 ROW = DIM * 4
 VALUE = 13 + ROW
 """Header and row."""
+DISK_BYTES = 1 << 30
 
 DOCUMENTED_WITH_DISK = DOCUMENTED | {
+    "ps_budget_bytes": {"kind"},
     "ps_disk_bytes": set(),
     "ps_disk_rows_read_total": {"table"},
     "ps_disk_rows_written_total": {"table"},
@@ -32,9 +34,13 @@ DOCUMENTED_WITH_DISK = DOCUMENTED | {
 }
 
 
+COORDINATORS = {"ps_shards", "ps_tables", "ps_routing_epoch"}
+"""Of the coordinator's endpoint only; tests/observe/test_discovery.py asks it."""
+
+
 @pytest.fixture
 def server(start_server: StartServer, tmp_path: Path) -> ShardServer:
-    return start_server(disk_path=tmp_path, metrics=True)
+    return start_server(disk_path=tmp_path, disk_bytes=DISK_BYTES, metrics=True)
 
 
 @pytest.fixture
@@ -50,7 +56,7 @@ def client(server: ShardServer) -> Iterator[ps.Client]:
 
 def test_metrics_of_the_readme_exist() -> None:
     named = set(re.findall(r"`(ps_[a-z_]+)`", README.read_text()))
-    assert {"ps_rows", "ps_degraded"} <= named <= set(DOCUMENTED_WITH_DISK)
+    assert {"ps_rows", "ps_degraded"} <= named <= set(DOCUMENTED_WITH_DISK) | COORDINATORS
 
 
 def errors(found: Scrape, operation: str) -> float:
@@ -68,19 +74,21 @@ def test_rows_are_counted_on_their_way_down_up_and_when_they_are_late(server: Sh
     assert value(down, "ps_disk_rows_written_total", table="t") == 100
     assert value(down, "ps_disk_written_bytes_total", table="t") == 100 * VALUE
     assert value(down, "ps_rows_raised_total", table="t") == value(down, "ps_rows_late_total", table="t") == 0
+    assert value(down, "ps_budget_bytes", kind="disk") == DISK_BYTES
     assert value(down, "ps_disk_bytes") > 0
     client.pull("t", IDS)  # without a prepare, and it leaves them where they are
     late = scrape(server)
     assert value(late, "ps_rows_late_total", table="t") == 100
     assert value(late, "ps_disk_rows_read_total", table="t") == 100
     assert value(late, "ps_disk_read_bytes_total", table="t") == 100 * VALUE
-    assert value(late, "ps_rows_raised_total", table="t") == 0
+    assert value(late, "ps_rows_raised_total", table="t") == value(late, "ps_rows_on_time_total", table="t") == 0
     step = client.prepare({"t": IDS})
     until(lambda: value(scrape(server), "ps_rows_raised_total", table="t") == 100)
     step.pull()
     up = scrape(server)
     assert value(up, "ps_rows", table="t", tier="hot") == 200
     assert value(up, "ps_rows_late_total", table="t") == 100, "what was prepared is not late"
+    assert value(up, "ps_rows_on_time_total", table="t") == 100
     for name in ("raised", "demoted", "late"):
         assert value(up, f"ps_rows_{name}_total", table="u") == 0
     assert value(up, "ps_degraded") == errors(up, "read") == errors(up, "write") == 0

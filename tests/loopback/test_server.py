@@ -291,6 +291,11 @@ def test_a_shard_whose_rows_are_lost_says_so_to_everyone(start_server: StartServ
         late.pull("t", [1])
 
 
+def test_a_shard_whose_rows_are_lost_says_so_to_prometheus() -> None:
+    with ShardServer(0, ps.ServiceConfig(), state_lost="shard 0 was restarted") as server:
+        assert value(scrape(server), "ps_state_lost") == 1
+
+
 def test_counts_that_lack_one_shards_rows_are_not_given_for_the_whole(cluster: LoopbackCluster) -> None:
     with ps.connect(cluster.address) as client:
         client.create_table(summing())
@@ -443,6 +448,7 @@ DOCUMENTED = {
     "ps_rows": {"table", "tier"},
     "ps_bytes": {"table", "tier", "purpose"},
     "ps_rows_read_total": {"table"},
+    "ps_rows_pushed_total": {"table"},
     "ps_rows_updated_total": {"table"},
     "ps_rows_created_total": {"table"},
     "ps_rows_refused_total": {"table"},
@@ -456,7 +462,10 @@ DOCUMENTED = {
     "ps_fold_error_total": {"table"},
     "ps_rows_raised_total": {"table"},
     "ps_rows_demoted_total": {"table"},
+    "ps_rows_on_time_total": {"table"},
     "ps_rows_late_total": {"table"},
+    "ps_plain_bytes_total": {"table", "direction"},
+    "ps_state_lost": set(),
     "ps_degraded": set(),
     "ps_disk_errors_total": {"operation"},
     "ps_pushes_total": set(),
@@ -507,6 +516,8 @@ def test_the_metrics_move_with_what_was_done(metered: ShardServer) -> None:
     assert moved("ps_rows_created_total", table="t") == 100
     assert moved("ps_rows_updated_total", table="t") == 110
     assert moved("ps_rows_read_total", table="t") == 130
+    assert moved("ps_plain_bytes_total", table="t", direction="sent") == 130 * DIM * 4
+    assert moved("ps_plain_bytes_total", table="t", direction="received") == 110 * DIM * 4
     assert moved("ps_pushes_total") == 2
     assert moved("ps_pushes_repeated_total") == 1
     assert moved("ps_steps_prepared_total") == 1
@@ -521,7 +532,7 @@ def test_the_metrics_move_with_what_was_done(metered: ShardServer) -> None:
     assert moved("ps_push_staleness_bucket", le="0.0") + moved("ps_push_staleness_bucket", le="0") == 0
     assert moved("ps_push_staleness_sum") == 1
     assert moved("ps_engine_tasks_total") > 5
-    assert value(after, "ps_rpc_active") == 0
+    assert value(after, "ps_rpc_active") == value(after, "ps_state_lost") == 0
 
 
 def test_a_push_that_its_client_broke_off_is_not_counted_as_a_failure_of_the_shard(metered: ShardServer) -> None:

@@ -1,0 +1,53 @@
+"""Where Prometheus finds the service's metrics: a file of targets, kept current (its `file_sd_configs`).
+
+https://prometheus.io/docs/prometheus/latest/configuration/configuration/#file_sd_config
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+
+from ps.wire.routing import Routing
+
+log = logging.getLogger(__name__)
+
+
+def targets(service: str, routing: Routing, coordinator: str) -> list[dict[str, object]]:
+    """A group for each endpoint. A shard keeps its labels wherever it comes back, so that its series go on; one that
+    is down stays in, so that somebody notices. `coordinator`: the address of its metrics, "" for none."""
+    found = [
+        (shard.metrics_address, {"cluster": service, "role": "shard", "shard": str(shard.shard_id)})
+        for shard in routing.shards
+    ]
+    found.append((coordinator, {"cluster": service, "role": "coordinator"}))
+    return [{"targets": [address], "labels": labels} for address, labels in found if address]
+
+
+class Discovery:
+    """The file of one service, `SERVICE.json` in a folder. An error is logged: who trains does not wait for who
+    watches. Not thread-safe."""
+
+    def __init__(self, folder: Path, service: str) -> None:
+        self._service = service
+        self.path = folder.expanduser() / f"{service}.json"
+
+    def write(self, routing: Routing, coordinator: str) -> None:
+        """Whole or not at all: Prometheus reads it whenever it changes."""
+        fresh = self.path.with_suffix(f".{os.getpid()}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            fresh.write_text(json.dumps(targets(self._service, routing, coordinator), indent=2) + "\n")
+            fresh.chmod(0o644)
+            fresh.replace(self.path)
+        except OSError as error:
+            log.error("Prometheus is not told where the shards are: %s (discovery_path)", error)
+
+    def remove(self) -> None:
+        """The service has ended: nothing is to be scraped any more, and nothing is down."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            log.error("Prometheus is not told that the service has ended: %s (discovery_path)", error)

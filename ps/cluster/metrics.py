@@ -1,0 +1,29 @@
+"""What the coordinator knows, for Prometheus."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ps.wire.routing import Routing
+
+
+class CoordinatorCollector(Collector):
+    """Asked at scrape time."""
+
+    def __init__(self, routing: Callable[[], Routing], tables: Callable[[], int]) -> None:
+        self._routing = routing
+        self._tables = tables
+
+    def collect(self) -> Iterator[Metric]:
+        """One family after the other."""
+        routing = self._routing()
+        shards = GaugeMetricFamily("ps_shards", "Shards by state, as clients are told.", labels=["state"])
+        for state, n in Counter(shard.state for shard in routing.shards).items():
+            shards.add_metric([state], n)
+        yield shards
+        yield GaugeMetricFamily("ps_tables", "Tables.", value=self._tables())
+        yield GaugeMetricFamily("ps_routing_epoch", "Of the routing table.", value=routing.epoch)
