@@ -10,7 +10,7 @@ import ps
 from benchmarks.data import Ids
 from benchmarks.processes import Child, child
 from ps.cluster.coordinator import Coordinator
-from ps.wire.routing import ShardInfo
+from ps.wire.routing import Routing, ShardInfo
 
 PREPARE_TIMEOUT_S = 30.0
 
@@ -26,14 +26,31 @@ def one_shard(config: ps.ServiceConfig | None = None) -> Iterator[tuple[ps.Clien
 @contextmanager
 def shards(count: int) -> Iterator[ps.Client]:
     """A coordinator in this process, shards in others."""
+    with cluster(count, ps.ServiceConfig()) as (coordinator, _), ps.connect(coordinator.address) as client:
+        yield client
+
+
+@contextmanager
+def cluster(count: int, config: ps.ServiceConfig) -> Iterator[tuple[Coordinator, list[Child]]]:
+    """A coordinator in this process, and the processes of its shards."""
     with ExitStack() as stack:
-        servers = [stack.enter_context(child("benchmarks.server", str(i))) for i in range(count)]
-        coordinator = Coordinator(ps.ServiceConfig())
+        servers = [stack.enter_context(child("benchmarks.server", str(i), config.to_json())) for i in range(count)]
+        coordinator = Coordinator(config)
         stack.callback(coordinator.stop)
-        routing = coordinator.assemble([ShardInfo(i, server.address) for i, server in enumerate(servers)])
-        for server in servers:
-            server.ask(routing.to_proto().SerializeToString().hex())
-        yield stack.enter_context(ps.connect(coordinator.address))
+
+        def tell(routing: Routing) -> None:
+            for server in servers:
+                server.ask(routing.to_proto().SerializeToString().hex())
+
+        coordinator.assemble([_info(server) for server in servers], tell)
+        yield coordinator, servers
+
+
+def _info(server: Child) -> ShardInfo:
+    """A shard is a service of its own until it is told of others."""
+    with ps.connect(server.address) as client:
+        (info,) = client.connection.routing.shards
+        return info
 
 
 def fill(client: ps.Client, table: str, ids_N: Ids, dim: int, batch: int) -> None:

@@ -45,6 +45,7 @@ class Dispatcher:
     def __init__(self, handlers: dict[Method, Handler], metrics: RpcMetrics, max_requests: int) -> None:
         self.handlers = handlers
         self._metrics = metrics
+        metrics.expect(method.name for method in handlers)
         self._max_requests = max_requests
         self._active = 0
         self._lock = threading.Lock()

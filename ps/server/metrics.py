@@ -6,7 +6,7 @@ loops know nothing of this module.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
@@ -18,6 +18,8 @@ from ps.shard import Shard
 from ps.shard.staleness import BOUNDS
 
 FLOAT_BYTES = 4
+ALARMING = ("INTERNAL", "DATA_LOSS")
+"""Codes of which one answer is too many."""
 _LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -38,6 +40,12 @@ class RpcMetrics:
         self.received = Counter("ps_rpc_received_bytes", "Bytes of messages received.", by_kind, registry=registry)
         self.sent = Counter("ps_rpc_sent_bytes", "Bytes of messages sent.", by_kind, registry=registry)
         self.active = Gauge("ps_rpc_active", "Calls in progress.", registry=registry)
+
+    def expect(self, methods: Iterable[str]) -> None:
+        """Counts that should stay 0 are there from the start: Prometheus sees a counter rise, but not one appear."""
+        for method in methods:
+            for code in ALARMING:
+                self.calls.labels(method, code)
 
 
 TABLE_COUNTERS = {

@@ -1,0 +1,1 @@
+"""The dashboard: `python -m deploy.grafana.generate` writes it."""

@@ -1,0 +1,100 @@
+"""A panel of the dashboard, and the kinds that come more than once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+WIDTH = 24
+"""Columns of Grafana's grid."""
+
+SHARD = 'cluster="$cluster", shard=~"$shard"'
+TABLE = f'{SHARD}, table=~"$table"'
+RAM = f'{TABLE}, purpose!="device_rows"'
+
+
+def rate(counter: str, labels: str, by: str) -> str:
+    """A second, summed."""
+    return f"sum by ({by}) (rate({counter}{{{labels}}}[$__rate_interval]))"
+
+
+def total(counter: str, labels: str) -> str:
+    """A second, over all that there is."""
+    return f"sum(rate({counter}{{{labels}}}[$__rate_interval]))"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A figure over time. `queries`: expression -> legend."""
+
+    title: str
+    text: str
+    queries: dict[str, str]
+    unit: str = "short"
+    kind: str = "timeseries"
+    stacked: bool = False
+    width: int = 8
+    height: int = 8
+    repeat: str = ""
+    """A variable: the panel is there once for each of its values."""
+
+    def options(self) -> dict[str, Any]:
+        """What goes by the kind of panel."""
+        if self.kind == "heatmap":
+            return {"calculate": False, "yAxis": {"unit": self.unit}, "color": {"scheme": "Blues", "mode": "scheme"}}
+        if self.kind == "stat":
+            return {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "none"}
+        return {
+            "legend": {"displayMode": "table", "placement": "bottom", "calcs": ["last"]},
+            "tooltip": {"mode": "multi"},
+        }
+
+    def to_json(self, number: int, x: int, y: int) -> dict[str, Any]:
+        """As Grafana has it."""
+        stacking = {"mode": "normal" if self.stacked else "none"}
+        panel: dict[str, Any] = {
+            "id": number,
+            "type": self.kind,
+            "title": self.title,
+            "description": self.text,
+            "datasource": SOURCE,
+            "gridPos": {"x": x, "y": y, "w": self.width, "h": self.height},
+            "fieldConfig": {
+                "defaults": {
+                    "unit": self.unit,
+                    "min": 0,
+                    "custom": {"stacking": stacking, "fillOpacity": 40 if self.stacked else 0, "showPoints": "never"},
+                },
+                "overrides": [],
+            },
+            "options": self.options(),
+            "targets": [
+                {
+                    "refId": chr(ord("A") + i),
+                    "datasource": SOURCE,
+                    "expr": expression,
+                    "legendFormat": legend,
+                    "format": "heatmap" if self.kind == "heatmap" else "time_series",
+                }
+                for i, (expression, legend) in enumerate(self.queries.items())
+            ],
+        }
+        if self.repeat:
+            panel |= {"repeat": self.repeat, "repeatDirection": "h", "maxPerRow": WIDTH // self.width}
+        return panel
+
+
+def stat(title: str, text: str, query: str, unit: str = "short") -> Panel:
+    """The newest value of one figure."""
+    return Panel(title, text, {query: ""}, unit, kind="stat", width=4, height=4)
+
+
+def by_table(title: str, text: str, **counters: str) -> Panel:
+    """Rows a second, by table. name -> counter."""
+    return Panel(title, text, {rate(c, TABLE, "table"): f"{{{{table}}}}: {name}" for name, c in counters.items()})
+
+
+def by_bucket(histogram: str, labels: str) -> dict[str, str]:
+    """What a heat map shows."""
+    return {f"sum by (le) (increase({histogram}{{{labels}}}[$__rate_interval]))": "{{le}}"}
