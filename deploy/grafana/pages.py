@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.grafana.panel import RAM, SHARD, TABLE, Panel, by_bucket, by_table, rate, stat, total
+from deploy.grafana.panel import RAM, RPC, SHARD, TABLE, Panel, by_bucket, by_table, rate, stat, total
 
 GLANCE = [
     stat("Shards that answer", "Prometheus reached them.", 'sum(up{cluster="$cluster", role="shard"})'),
@@ -34,9 +34,9 @@ MEMORY = [
         "By shard: what is accounted for, what it may have (ram_bytes), and what the kernel says (RSS, which has the "
         "process's own start in it).",
         {
-            f"shard:ps_ram_bytes:sum{{{SHARD}}}": "{{shard}}",
-            f'ps_budget_bytes{{{SHARD}, kind="ram"}}': "{{shard}} budget",
-            f"process_resident_memory_bytes{{{SHARD}}}": "{{shard}} RSS",
+            f"shard:ps_ram_bytes:sum{{{SHARD}}}": "shard {{shard}}",
+            f'ps_budget_bytes{{{SHARD}, kind="ram"}}': "shard {{shard}} budget",
+            f"process_resident_memory_bytes{{{RPC}}}": "shard {{shard}} RSS",
         },
         "bytes",
         width=12,
@@ -52,8 +52,8 @@ MEMORY = [
         "Disk against budget",
         "Files on disk, and disk_bytes. Rows get four fifths of it, the rest is for what RocksDB has yet to compact.",
         {
-            f"ps_disk_bytes{{{SHARD}}}": "{{shard}}",
-            f'ps_budget_bytes{{{SHARD}, kind="disk"}}': "{{shard}} budget",
+            f"ps_disk_bytes{{{SHARD}}}": "shard {{shard}}",
+            f'ps_budget_bytes{{{SHARD}, kind="disk"}}': "shard {{shard}} budget",
         },
         "bytes",
     ),
@@ -61,8 +61,8 @@ MEMORY = [
         "GPU against budget",
         "Rows of tables on a device, and gpu_bytes. Empty where there are none.",
         {
-            f'sum by (shard) (ps_bytes{{{TABLE}, purpose="device_rows"}})': "{{shard}}",
-            f'ps_budget_bytes{{{SHARD}, kind="gpu"}}': "{{shard}} budget",
+            f'sum by (shard) (ps_bytes{{{TABLE}, purpose="device_rows"}})': "shard {{shard}}",
+            f'ps_budget_bytes{{{SHARD}, kind="gpu"}}': "shard {{shard}} budget",
         },
         "bytes",
     ),
@@ -74,14 +74,12 @@ ROWS = [
     by_table(
         "Swap in and out",
         "Rows that came up from disk, and that went down: both follow what is trained.",
-        up="ps_rows_raised_total",
-        down="ps_rows_demoted_total",
+        {"up": "ps_rows_raised_total", "down": "ps_rows_demoted_total"},
     ),
     by_table(
         "Prepared on time, and late",
         "Rows that a prepare brought up before they were asked for, and those that a pull or push waited for.",
-        time="ps_rows_on_time_total",
-        late="ps_rows_late_total",
+        {"on time": "ps_rows_on_time_total", "late": "ps_rows_late_total"},
     ),
     Panel(
         "Late, of the rows read from disk",
@@ -93,8 +91,8 @@ ROWS = [
         "Disk",
         "Bytes of rows read and written a second.",
         {
-            rate("ps_disk_read_bytes_total", TABLE, "shard"): "{{shard}} read",
-            rate("ps_disk_written_bytes_total", TABLE, "shard"): "{{shard}} written",
+            rate("ps_disk_read_bytes_total", TABLE, "shard"): "shard {{shard}} read",
+            rate("ps_disk_written_bytes_total", TABLE, "shard"): "shard {{shard}} written",
         },
         "Bps",
     ),
@@ -105,8 +103,8 @@ TRAFFIC = [
         "Traffic by method and direction",
         "Bytes of messages: received by the shards, and sent by them.",
         {
-            rate("ps_rpc_received_bytes_total", SHARD, "method"): "{{method}} received",
-            rate("ps_rpc_sent_bytes_total", SHARD, "method"): "{{method}} sent",
+            rate("ps_rpc_received_bytes_total", RPC, "method"): "{{method}} received",
+            rate("ps_rpc_sent_bytes_total", RPC, "method"): "{{method}} sent",
         },
         "Bps",
         stacked=True,
@@ -127,25 +125,23 @@ TRAFFIC = [
     by_table(
         "Rows read, pushed, updated",
         "Pushed: named by pushes; updated: those whose gradient came along and that have a row.",
-        read="ps_rows_read_total",
-        pushed="ps_rows_pushed_total",
-        updated="ps_rows_updated_total",
+        {"read": "ps_rows_read_total", "pushed": "ps_rows_pushed_total", "updated": "ps_rows_updated_total"},
     ),
-    Panel("Calls", "A second, by method.", {rate("ps_rpc_total", SHARD, "method"): "{{method}}"}, "ops"),
+    Panel("Calls", "A second, by method.", {rate("ps_rpc_total", RPC, "method"): "{{method}}"}, "ops"),
     Panel(
         "Failed calls",
         "A second, by method and code. NOT_FOUND: a step had expired, its ids were sent instead. RESOURCE_EXHAUSTED: "
         "told to come again.",
-        {rate("ps_rpc_total", f'{SHARD}, code!="OK"', "method, code"): "{{method}} {{code}}"},
+        {rate("ps_rpc_total", f'{RPC}, code!="OK"', "method, code"): "{{method}} {{code}}"},
         "ops",
     ),
     Panel(
         "Steps",
         "Prepared, and of those expired: prepared and never pushed. Held: prepared and not yet pushed.",
         {
-            rate("ps_steps_prepared_total", SHARD, "shard"): "{{shard}} prepared a second",
-            rate("ps_steps_expired_total", SHARD, "shard"): "{{shard}} expired a second",
-            f"ps_steps_held{{{SHARD}}}": "{{shard}} held",
+            rate("ps_steps_prepared_total", SHARD, "shard"): "shard {{shard}} prepared a second",
+            rate("ps_steps_expired_total", SHARD, "shard"): "shard {{shard}} expired a second",
+            f"ps_steps_held{{{SHARD}}}": "shard {{shard}} held",
         },
     ),
 ]
@@ -154,7 +150,7 @@ LATENCY = [
     Panel(
         "$method: seconds a call",
         "How many calls took how long, from their first byte to their last. Two bands: some shards or calls are slow.",
-        by_bucket("ps_rpc_duration_seconds_bucket", f'{SHARD}, method="$method"'),
+        by_bucket("ps_rpc_duration_seconds_bucket", f'{RPC}, method="$method"'),
         "s",
         kind="heatmap",
         repeat="method",
@@ -170,8 +166,8 @@ LATENCY = [
         "Of the chosen methods: one that stands out is a slow node, or has more than its share of ids.",
         {
             "histogram_quantile(0.99, "
-            + rate("ps_rpc_duration_seconds_bucket", f'{SHARD}, method=~"$method"', "shard, le")
-            + ")": "{{shard}}"
+            + rate("ps_rpc_duration_seconds_bucket", f'{RPC}, method=~"$method"', "shard, le")
+            + ")": "shard {{shard}}"
         },
         "s",
     ),
@@ -181,36 +177,35 @@ ENGINE = [
     Panel(
         "Engine busy",
         "Share of the time that the engine thread works. At 1 a shard does all that it can: add shards.",
-        {rate("ps_engine_busy_seconds_total", SHARD, "shard"): "{{shard}}"},
+        {rate("ps_engine_busy_seconds_total", SHARD, "shard"): "shard {{shard}}"},
         "percentunit",
     ),
-    Panel("Engine queue", "Calls that wait for the engine.", {f"ps_engine_queue_length{{{SHARD}}}": "{{shard}}"}),
+    Panel("Engine queue", "Calls that wait for the engine.", {f"ps_engine_queue_length{{{SHARD}}}": "shard {{shard}}"}),
     Panel(
         "Wait for the engine",
         "Seconds that a task waited, on average.",
         {
             rate("ps_engine_wait_seconds_total", SHARD, "shard")
             + " / "
-            + rate("ps_engine_tasks_total", SHARD, "shard"): "{{shard}}"
+            + rate("ps_engine_tasks_total", SHARD, "shard"): "shard {{shard}}"
         },
         "s",
     ),
     Panel(
         "Staleness",
-        "Pushes that a shard applied between a pull and the push of its gradients. Grows with trainers, and with "
-        "batches under way.",
+        "Pushes that a shard applied between a pull and the push of its gradients. It grows with the trainers.",
         by_bucket("ps_push_staleness_bucket", SHARD),
         kind="heatmap",
     ),
     Panel(
         "9 of 10 pushes are less stale",
         "By shard.",
-        {f"shard:ps_push_staleness:p90_rate5m{{{SHARD}}}": "{{shard}}"},
+        {f"shard:ps_push_staleness:p90_rate5m{{{SHARD}}}": "shard {{shard}}"},
     ),
     Panel(
         "CPU",
         "Cores that the process keeps busy; the engine is one of its threads.",
-        {rate("process_cpu_seconds_total", SHARD, "shard"): "{{shard}}"},
+        {rate("process_cpu_seconds_total", RPC, "shard"): "shard {{shard}}"},
     ),
 ]
 
@@ -218,27 +213,22 @@ CHANGES = [
     by_table(
         "Admission",
         "Rows created, and ids without a row whose gradient was dropped because they were not admitted.",
-        created="ps_rows_created_total",
-        refused="ps_rows_refused_total",
+        {"created": "ps_rows_created_total", "refused": "ps_rows_refused_total"},
     ),
     by_table(
         "Eviction",
         "Rows dropped for more important ones, and by age.",
-        evicted="ps_rows_evicted_total",
-        expired="ps_rows_expired_total",
+        {"evicted": "ps_rows_evicted_total", "expired": "ps_rows_expired_total"},
     ),
     by_table(
         "Precision",
         "Rows that became half precision, and float32 again.",
-        narrowed="ps_rows_narrowed_total",
-        widened="ps_rows_widened_total",
+        {"narrowed": "ps_rows_narrowed_total", "widened": "ps_rows_widened_total"},
     ),
     by_table(
         "Tensor-train tables",
         "Gradients that trained the cores, rows folded back into them, and rows kept exact because they did not fit.",
-        cores="ps_rows_in_cores_total",
-        folded="ps_rows_folded_total",
-        kept="ps_rows_kept_total",
+        {"cores": "ps_rows_in_cores_total", "folded": "ps_rows_folded_total", "kept": "ps_rows_kept_total"},
     ),
 ]
 

@@ -10,6 +10,8 @@ WIDTH = 24
 """Columns of Grafana's grid."""
 
 SHARD = 'cluster="$cluster", shard=~"$shard"'
+RPC = f'{SHARD}, role="shard"'
+"""Of what the coordinator has too, which is no shard and is in none of the others."""
 TABLE = f'{SHARD}, table=~"$table"'
 RAM = f'{TABLE}, purpose!="device_rows"'
 
@@ -90,9 +92,9 @@ def stat(title: str, text: str, query: str, unit: str = "short") -> Panel:
     return Panel(title, text, {query: ""}, unit, kind="stat", width=4, height=4)
 
 
-def by_table(title: str, text: str, **counters: str) -> Panel:
-    """Rows a second, by table. name -> counter."""
-    return Panel(title, text, {rate(c, TABLE, "table"): f"{{{{table}}}}: {name}" for name, c in counters.items()})
+def by_table(title: str, text: str, counters: dict[str, str]) -> Panel:
+    """Rows a second, by table. What it is -> counter."""
+    return Panel(title, text, {rate(c, TABLE, "table"): f"{{{{table}}}}: {what}" for what, c in counters.items()})
 
 
 def by_bucket(histogram: str, labels: str) -> dict[str, str]:
