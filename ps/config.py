@@ -423,6 +423,9 @@ class ServiceConfig(_Frozen):
     """How long a shard that is told to stop waits for calls in progress."""
     metrics: bool = True
     """Serve Prometheus metrics on a port of its own: every shard, and the coordinator."""
+    log_format: Literal["text", "json"] = "text"
+    """Of the lines that shards and coordinator log (Ray keeps them by actor): for people, or a JSON object each, with
+    the ids of worker, step and write that a line is about."""
     discovery_path: Path | None = None
     """Directory in which the coordinator keeps SERVICE.json, Prometheus's targets: for its `file_sd_configs`. It is
     written when a shard starts or comes back, and removed when the service ends. None: no such file."""

@@ -22,6 +22,7 @@ from ray.exceptions import RayError
 from ps.cluster.coordinator import Coordinator
 from ps.cluster.handshake import keep_trying
 from ps.config import ServiceConfig
+from ps.server.logs import configure
 from ps.server.shard_server import ShardReport, ShardServer
 from ps.wire.routing import Routing, ShardInfo
 
@@ -63,6 +64,7 @@ class CoordinatorActor:
     """Runs the coordinator."""
 
     def __init__(self, service: str, shards: int, config: ServiceConfig, port: int) -> None:
+        configure(config.log_format, {"service": service, "role": "coordinator"})
         self._service = service
         self._shards = shards
         self._stopped = threading.Event()
@@ -125,6 +127,7 @@ class ShardActor:
     """Runs one shard's server."""
 
     def __init__(self, service: str, shard_id: int, config: ServiceConfig) -> None:
+        configure(config.log_format, {"service": service, "role": "shard", "shard": str(shard_id)})
         self._service = service
         self._stopped = threading.Event()
         restarted = ray.get_runtime_context().was_current_actor_reconstructed

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ps.errors import InternalError, PsError, ResourceExhausted
+from ps.server import logs
 from ps.server.metrics import RpcMetrics
 from ps.wire.kinds import Call
 from ps.wire.methods import EMBEDDING, Method, Shape
@@ -29,8 +30,9 @@ service Embedding, are given the `Call` too, and tell it what was said."""
 class _Call(Call):
     """What one call has moved so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, method: Method) -> None:
         super().__init__()
+        self.fields = logs.begin_call(method.name)
         self.code = "OK"
 
     def counted(self, method: Method, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -79,7 +81,7 @@ class Dispatcher:
 
     @contextmanager
     def _guard(self, method: Method) -> Iterator[_Call]:
-        call, started = _Call(), time.perf_counter()
+        call, started = _Call(method), time.perf_counter()
         try:
             self._enter()
             try:
@@ -88,6 +90,7 @@ class Dispatcher:
                 self._leave()
         except PsError as error:
             call.code = code_of(error).name
+            _log_refusal(error, call, time.perf_counter() - started)
             raise
         except MemoryError as error:
             call.code = "RESOURCE_EXHAUSTED"
@@ -97,7 +100,7 @@ class Dispatcher:
             raise
         except Exception as error:
             call.code = "INTERNAL"
-            log.exception("%s failed", method.name)
+            log.exception("%s failed", method.name, extra={"fields": call.fields})
             raise InternalError(f"{method.name} failed in the shard: {type(error).__name__}: {error}") from error
         finally:
             self._count(method, call, time.perf_counter() - started)
@@ -123,6 +126,15 @@ class Dispatcher:
             for kind, n in moved.by_kind().items():
                 if n > 0:
                     counter.labels(method.name, kind).inc(n)
+
+
+def _log_refusal(error: PsError, call: _Call, seconds: float) -> None:
+    """The caller is told too; whoever must come again is not worth a line in everybody's log."""
+    come_again = isinstance(error, ResourceExhausted) and error.retry_after_s is not None
+    fields = {**call.fields, "code": call.code, "seconds": round(seconds, 6)}
+    log.log(
+        logging.DEBUG if come_again else logging.INFO, "%s: %s", type(error).__name__, error, extra={"fields": fields}
+    )
 
 
 SHAPES: dict[Shape, Callable[..., Any]] = {

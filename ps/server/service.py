@@ -12,6 +12,7 @@ from ps.config import ServiceConfig, TableConfig
 from ps.errors import InvalidArgument, StaleRouting, StateLost, Unavailable
 from ps.policy.ranking import EVERY_RANK
 from ps.server import inbound, outbound
+from ps.server.logs import about_call
 from ps.shard import Shard
 from ps.shard.ledger import WriteId
 from ps.shard.requests import Target, Wanted
@@ -44,7 +45,7 @@ class ShardService:
         """Embedding.Prepare."""
         request = codec.parse(pb.PrepareRequest, data)
         call.received.said(request)
-        self._check(request.header)
+        self._check(request.header, step=request.step)
         ref = inbound.step_ref(request.header, pb.StepRef(step=request.step))
         version = self.shard.prepare(ref, inbound.id_set(request.ids, self.config.max_ids))
         return pb.PrepareResponse(version=version).SerializeToString()
@@ -53,7 +54,7 @@ class ShardService:
         """Embedding.Pull."""
         request = codec.parse(pb.PullRequest, data)
         call.received.said(request)
-        self._check(request.header)
+        self._check(request.header, step=request.step.step)
         formats = outbound.formats_of(request)
         exact = all(form.exact for form in formats)
         wanted = Wanted(request.return_exists, [form.share for form in formats])
@@ -73,7 +74,7 @@ class ShardService:
         first, payload = codec.split(pb.PushChunk, _first(chunks))
         head = first.head
         call.received.said(head)
-        self._check(head.header)
+        self._check(head.header, step=head.step.step, sequence=head.sequence)
         place = inbound.place_of(head)
         with self.shard.look_ahead(self._target(head)) as ahead:
             said = pb.PushHead(tables=head.tables, ids_digest=_ids_digest(head))
@@ -100,7 +101,7 @@ class ShardService:
         first, payload = codec.split(pb.WriteChunk, _first(chunks))
         head = first.head
         call.received.said(head)
-        self._check(head.header)
+        self._check(head.header, sequence=head.sequence)
         operations = {pb.WRITE_MODE_UPSERT: self.shard.upsert, pb.WRITE_MODE_ASSIGN: self.shard.assign}
         if head.mode not in operations:
             raise InvalidArgument(f"write mode {head.mode}: this version knows {sorted(operations)}")
@@ -118,7 +119,7 @@ class ShardService:
         """Embedding.Remove."""
         request = codec.parse(pb.RemoveRequest, data)
         call.received.said(request)
-        self._check(request.header)
+        self._check(request.header, sequence=request.sequence)
         digest = _digest(pb.RemoveRequest(ids=request.ids, statistics=request.statistics))
         write = WriteId(request.header.worker_id, request.sequence, digest.intdigest())
         ids = inbound.table_ids(request.ids, self.config.max_ids)
@@ -132,7 +133,7 @@ class ShardService:
         """Embedding.ReportImportance."""
         request = codec.parse(pb.ReportImportanceRequest, data)
         call.received.said(request)
-        self._check(request.header)
+        self._check(request.header, sequence=request.sequence)
         digest = _digest(pb.ReportImportanceRequest(ids=request.ids, scores=request.scores))
         write = WriteId(request.header.worker_id, request.sequence, digest.intdigest())
         ids = inbound.table_ids(request.ids, self.config.max_ids)
@@ -204,7 +205,8 @@ class ShardService:
             return inbound.step_ref(request.header, request.step)
         return inbound.id_set(request.ids, self.config.max_ids)
 
-    def _check(self, header: pb.Header) -> None:
+    def _check(self, header: pb.Header, step: int = 0, sequence: int = 0) -> None:
+        about_call(worker=f"{header.worker_id:#x}", step=step, sequence=sequence)
         self._check_state()
         if header.routing_epoch != self.routing.epoch:
             raise StaleRouting(
