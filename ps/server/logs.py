@@ -1,4 +1,4 @@
-"""What a server's process logs: lines for people, or a JSON object each, with the ids of the call that they are about."""
+"""What a server's process logs: lines for people, or JSON objects, with the ids of the call that they are about."""
 
 from __future__ import annotations
 
