@@ -426,6 +426,8 @@ class ServiceConfig(_Frozen):
     log_format: Literal["text", "json"] = "text"
     """Of the lines that shards and coordinator log (Ray keeps them by actor): for people, or a JSON object each, with
     the ids of worker, step and write that a line is about."""
+    tracing: bool = False
+    """Send OpenTelemetry traces of calls, by OTLP over HTTP to OTEL_EXPORTER_OTLP_ENDPOINT; needs the extra `otel`."""
     discovery_path: Path | None = None
     """Directory in which the coordinator keeps SERVICE.json, Prometheus's targets: for its `file_sd_configs`. It is
     written when a shard starts or comes back, and removed when the service ends. None: no such file."""

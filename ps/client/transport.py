@@ -68,7 +68,7 @@ class GrpcTransport:
             try:
                 yield from call
             finally:
-                call.cancel()  # does nothing after the end; before it, the shard stops sending
+                _end(call)
 
     def close(self) -> None:
         """Ends the connection."""
@@ -131,3 +131,12 @@ def open_transport(address: str, max_message_bytes: int = MAX_MESSAGE_BYTES) -> 
     if address.startswith(inproc.PREFIX):
         return InProcessTransport(address)
     return GrpcTransport(address, max_message_bytes)
+
+
+def _end(call: Any) -> None:
+    """Does nothing after the end; before it, the shard stops sending. Where OpenTelemetry is in between, a call is a
+    generator, and gRPC cancels the one in it as it is let go."""
+    if hasattr(call, "cancel"):
+        call.cancel()
+    else:
+        call.close()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -22,7 +22,7 @@ from ray.exceptions import RayError
 from ps.cluster.coordinator import Coordinator
 from ps.cluster.handshake import keep_trying
 from ps.config import ServiceConfig
-from ps.server.logs import configure
+from ps.server import logs, tracing
 from ps.server.shard_server import ShardReport, ShardServer
 from ps.wire.routing import Routing, ShardInfo
 
@@ -60,11 +60,18 @@ def _resolve_host(config: ServiceConfig) -> ServiceConfig:
     return config.model_copy(update={"host": ray.util.get_node_ip_address()})
 
 
+def _be_seen(config: ServiceConfig, labels: Mapping[str, str]) -> None:
+    """Of this process, which does nothing else: how it logs, and whether it traces."""
+    logs.configure(config.log_format, labels)
+    if config.tracing:
+        tracing.instrument(tracing.exporter(labels))
+
+
 class CoordinatorActor:
     """Runs the coordinator."""
 
     def __init__(self, service: str, shards: int, config: ServiceConfig, port: int) -> None:
-        configure(config.log_format, {"service": service, "role": "coordinator"})
+        _be_seen(config, {"service": service, "role": "coordinator"})
         self._service = service
         self._shards = shards
         self._stopped = threading.Event()
@@ -127,7 +134,7 @@ class ShardActor:
     """Runs one shard's server."""
 
     def __init__(self, service: str, shard_id: int, config: ServiceConfig) -> None:
-        configure(config.log_format, {"service": service, "role": "shard", "shard": str(shard_id)})
+        _be_seen(config, {"service": service, "role": "shard", "shard": str(shard_id)})
         self._service = service
         self._stopped = threading.Event()
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
