@@ -429,8 +429,8 @@ class ServiceConfig(_Frozen):
     tracing: bool = False
     """Send OpenTelemetry traces of calls, by OTLP over HTTP to OTEL_EXPORTER_OTLP_ENDPOINT; needs the extra `otel`."""
     discovery_path: Path | None = None
-    """Directory in which the coordinator keeps SERVICE.json, Prometheus's targets: for its `file_sd_configs`. It is
-    written when a shard starts or comes back, and removed when the service ends. None: no such file."""
+    """Directory, on the coordinator's host, in which it keeps SERVICE.json: Prometheus's targets, for its
+    `file_sd_configs`. Written when a shard starts or comes back, removed when the service ends. None: no such file."""
 
     @field_validator("ram_bytes")
     @classmethod

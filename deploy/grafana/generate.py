@@ -37,8 +37,8 @@ def _place(y: int) -> dict[str, int]:
     return {"x": 0, "y": y, "w": WIDTH, "h": 1}
 
 
-def variable(name: str, query: str, chosen: tuple[str, ...] = ("$__all",), one: bool = False) -> dict[str, Any]:
-    """A list of label values to choose from."""
+def choice(name: str, query: str) -> dict[str, Any]:
+    """A list of label values, one of which is chosen."""
     return {
         "name": name,
         "type": "query",
@@ -46,11 +46,16 @@ def variable(name: str, query: str, chosen: tuple[str, ...] = ("$__all",), one: 
         "query": {"query": query, "refId": name},
         "refresh": 2,  # when the time range changes
         "sort": 1,
-        "multi": not one,
-        "includeAll": not one,
-        "allValue": None if one else ".*",
-        "current": {} if one else {"text": list(chosen), "value": list(chosen)},
+        "multi": False,
+        "includeAll": False,
+        "current": {},
     }
+
+
+def choices(name: str, query: str, chosen: tuple[str, ...] = ("$__all",)) -> dict[str, Any]:
+    """The same, of which several may be chosen."""
+    current = {"text": list(chosen), "value": list(chosen)}
+    return choice(name, query) | {"multi": True, "includeAll": True, "allValue": ".*", "current": current}
 
 
 def dashboard() -> dict[str, Any]:
@@ -58,15 +63,15 @@ def dashboard() -> dict[str, Any]:
     source = {"name": "datasource", "type": "datasource", "query": "prometheus", "label": "Prometheus", "current": {}}
     variables = [
         source,
-        variable("cluster", "label_values(up{role=~\"shard|coordinator\"}, cluster)", one=True),
-        variable("shard", 'label_values(up{cluster="$cluster", role="shard"}, shard)'),
-        variable("table", 'label_values(ps_rows{cluster="$cluster"}, table)'),
-        variable(
+        choice("cluster", 'label_values(up{role=~"shard|coordinator"}, cluster)'),
+        choices("shard", 'label_values(up{cluster="$cluster", role="shard"}, shard)'),
+        choices("table", 'label_values(ps_rows{cluster="$cluster"}, table)'),
+        choices(
             "method",
             'label_values(ps_rpc_duration_seconds_count{cluster="$cluster", role="shard"}, method)',
             chosen=("Prepare", "Pull", "Push"),
         ),
-    ]  # fmt: skip
+    ]
     return {
         "uid": "embedding-ps",
         "title": "embedding-ps",

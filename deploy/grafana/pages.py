@@ -110,6 +110,16 @@ TRAFFIC = [
         stacked=True,
     ),
     Panel(
+        "Traffic by kind and direction",
+        "The same bytes by what they are: ids, rows, gradients, flags, and headers with all that is around them.",
+        {
+            rate("ps_rpc_received_bytes_total", RPC, "kind"): "{{kind}} received",
+            rate("ps_rpc_sent_bytes_total", RPC, "kind"): "{{kind}} sent",
+        },
+        "Bps",
+        stacked=True,
+    ),
+    Panel(
         "Compression",
         "How many times fewer bytes than rows and gradients in float32. About 1 without wire_dtype and sparsify; ids "
         "that go with a push count against it.",

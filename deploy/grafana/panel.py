@@ -54,7 +54,10 @@ class Panel:
 
     def to_json(self, number: int, x: int, y: int) -> dict[str, Any]:
         """As Grafana has it."""
-        stacking = {"mode": "normal" if self.stacked else "none"}
+        defaults: dict[str, Any] = {"unit": self.unit, "min": 0}
+        if self.kind == "timeseries":
+            stacking, fill = ("normal", 40) if self.stacked else ("none", 0)
+            defaults["custom"] = {"stacking": {"mode": stacking}, "fillOpacity": fill, "showPoints": "never"}
         panel: dict[str, Any] = {
             "id": number,
             "type": self.kind,
@@ -62,14 +65,7 @@ class Panel:
             "description": self.text,
             "datasource": SOURCE,
             "gridPos": {"x": x, "y": y, "w": self.width, "h": self.height},
-            "fieldConfig": {
-                "defaults": {
-                    "unit": self.unit,
-                    "min": 0,
-                    "custom": {"stacking": stacking, "fillOpacity": 40 if self.stacked else 0, "showPoints": "never"},
-                },
-                "overrides": [],
-            },
+            "fieldConfig": {"defaults": defaults, "overrides": []},
             "options": self.options(),
             "targets": [
                 {
