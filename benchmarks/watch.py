@@ -31,7 +31,7 @@ from worker.trainer import Trainer
 
 PANELS = (
     *("RAM by tier and purpose", "RAM against budget", "Swap in and out", "Prepared on time, and late"),
-    *("Traffic by method and direction", "Compression"),
+    *("Traffic by kind and direction", "Compression"),
 )
 RAM_BYTES = 96 << 20
 TABLE, DIM, IDS, BATCH = "ids", 64, 4_000_000, 1024

@@ -20,4 +20,13 @@ def test_the_graphs_are_drawn_from_what_prometheus_says() -> None:
         pytest.skip(str(reason))
     texts = {element.text for element in root.iter(f"{SVG}text")}
     assert set(PANELS) <= texts
-    assert {"hot: rows", "process: allocator", "ids: up", "ids: late", "Pull sent", "shard 0 budget", "pushes"} <= texts
+    assert {
+        "hot: rows",
+        "process: allocator",
+        "ids: up",
+        "ids: late",
+        "rows sent",
+        "gradients received",
+        "shard 0 budget",
+        "pushes",
+    } <= texts
