@@ -37,6 +37,11 @@ class RpcMetrics:
         self.sent = Counter("ps_rpc_sent_bytes", "Bytes of messages sent.", by_kind, registry=registry)
         self.active = Gauge("ps_rpc_active", "Calls in progress.", registry=registry)
 
+    def traffic(self) -> dict[str, dict[str, int]]:
+        """Calls, and bytes of messages, since the start, by method."""
+        found = {"calls": self.calls, "received_bytes": self.received, "sent_bytes": self.sent}
+        return {name: _by_method(counter) for name, counter in found.items()}
+
 
 TABLE_COUNTERS = {
     "rows_read": "Rows read by pulls.",
@@ -150,6 +155,15 @@ def _disk(stats: dict[str, Any]) -> Iterator[Metric]:
         for table, figures in stats["tables"].items():
             family.add_metric([table], figures["disk"][key])
         yield family
+
+
+def _by_method(counter: Counter) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for sample in next(iter(counter.collect())).samples:
+        if sample.name.endswith("_total"):
+            method = sample.labels["method"]
+            total[method] = total.get(method, 0) + int(sample.value)
+    return total
 
 
 def _flag(stats: dict[str, Any]) -> int:

@@ -1,0 +1,5 @@
+"""psctl doctor."""
+
+
+def doctor() -> None:
+    """X."""

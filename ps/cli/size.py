@@ -1,0 +1,5 @@
+"""psctl size."""
+
+
+def size() -> None:
+    """X."""
