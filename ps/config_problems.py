@@ -10,9 +10,8 @@ from pydantic import ValidationError
 
 from ps.errors import ConfigError
 
-
 Problem = tuple[str, str]
-"""The field, dotted as in YAML, empty where it is the value as a whole; and what is wrong, with the value and the mend."""
+"""The field, dotted as in YAML, empty where it is the value as a whole; and what is wrong with it."""
 
 
 def refused(name: str, error: ValidationError, fields: Collection[str]) -> ConfigError:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 app = typer.Typer(name="config", help="Shows settings with their defaults, and checks files of them.")
 
 
-
 @app.command()
 def show(
     kind: Annotated[
@@ -70,8 +69,12 @@ def check(
 def _models() -> dict[str, type[BaseModel]]:
     from ps import config
 
-    kinds = {"service": config.ServiceConfig, "table": config.TableConfig, "importance": config.Importance}
-    parts = (
+    kinds: dict[str, type[BaseModel]] = {
+        "service": config.ServiceConfig,
+        "table": config.TableConfig,
+        "importance": config.Importance,
+    }
+    parts: tuple[type[BaseModel], ...] = (
         *(config.SGD, config.Adagrad, config.RowwiseAdagrad, config.Adam, config.FTRL),
         *(config.Uniform, config.Normal, config.Constant),
         *(config.Always, config.CountThreshold, config.Probability),

@@ -41,7 +41,7 @@ def check(path: Path, kind: str | None = None) -> Checked:
         raise NotFound(f"{path} cannot be read: {error.strerror}") from error
     problems: list[Problem] = []
     try:
-        content = yaml.load(text, _loader(problems)) or {}  # noqa: S506  a SafeLoader
+        content = yaml.load(text, _loader(problems)) or {}
     except yaml.YAMLError as error:
         return Checked(kind or SERVICE, (), (Problem("", f"is no YAML: {' '.join(str(error).split())}"),))
     if kind is None:

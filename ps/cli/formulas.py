@@ -48,7 +48,6 @@ LEVELS = 1.05
 faster than RocksDB compacts it is more; `disk_bytes` leaves room for that."""
 
 
-
 @dataclass(frozen=True)
 class Load:
     """What a step of all trainers together brings to a table on one shard."""

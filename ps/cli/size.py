@@ -24,9 +24,12 @@ def size(
     optimizer: Annotated[
         str, typer.Option("--optimizer", help="sgd, adagrad, rowwise_adagrad, adam or ftrl.")
     ] = "rowwise_adagrad",
-    cold: Annotated[str, typer.Option("--cold", help="none, fp16 or tensor_train: what most rows are made of.")] = "none",
+    cold: Annotated[
+        str, typer.Option("--cold", help="none, fp16 or tensor_train: what most rows are made of.")
+    ] = "none",
     swap_fraction: Annotated[
-        float, typer.Option("--swap-fraction", min=0, max=0.999, help="Share of the rows that live on disk; 0: no disk.")
+        float,
+        typer.Option("--swap-fraction", min=0, max=0.999, help="Share of the rows that live on disk; 0: no disk."),
     ] = 0.5,
     tables: Annotated[
         Path | None, typer.Option("--tables", exists=True, dir_okay=False, help="A tables file, instead of one table.")
@@ -102,13 +105,19 @@ def _one(ids: Sequence[str], **settings: Any) -> tuple[TableConfig, int]:
     from ps.config import TableConfig
 
     if len(ids) != 1 or "=" in ids[0]:
-        raise InvalidArgument(f"--ids {', '.join(ids)}: one table takes one number; --tables FILE takes NAME=N for each")
+        raise InvalidArgument(
+            f"--ids {', '.join(ids)}: one table takes one number; --tables FILE takes NAME=N for each"
+        )
     n = parse_count(ids[0])
-    cold = {"kind": settings.pop("cold")}
+    cold: dict[str, Any] = {"kind": settings["cold"]}
     if cold["kind"] == "tensor_train":
         cold |= {"rows": n, "index": "hash"}
-    kind = {"kind": settings.pop("optimizer")}
-    return TableConfig(name="table", optimizer=kind, cold=None if cold["kind"] == "none" else cold, **settings), n
+    settings |= {
+        "name": "table",
+        "optimizer": {"kind": settings["optimizer"]},
+        "cold": None if cold["kind"] == "none" else cold,
+    }
+    return TableConfig(**settings), n
 
 
 def _listed(file: Path, ids: Sequence[str]) -> list[tuple[TableConfig, int]]:

@@ -58,7 +58,7 @@ def _overview(survey: Survey, names: list[str]) -> list[str]:
     for name in names:
         config = survey.tables[name]
         cold = NOTHING if config.cold is None else config.cold.kind
-        about = (name, str(config.dim), config.optimizer.kind, cold)
+        about: tuple[str, ...] = (name, str(config.dim), config.optimizer.kind, cold)
         for share in _shares(survey, name):
             a_row = f"{share.nbytes / share.rows:,.0f}" if share.rows else NOTHING
             rows.append((*about, share.tier, count(share.rows), nbytes(share.nbytes), a_row))

@@ -224,7 +224,11 @@ BAD: list[tuple[Any, dict[str, Any], str]] = [
     ),
     (ps.TableConfig, {"name": "t", "dim": 4, "cold": "fp16"}, "cold: Input should be a valid dictionary"),
     (ps.TableConfig, {"name": "t", "dim": 4, "cold": {"kind": "int8"}}, "cold"),
-    (ps.TableConfig, {"name": "t", "dim": 4, "cold": {"kind": "fp16", "rows": 9}}, "cold.rows: no such setting (got 9); there are: kind, hot_fraction, state"),
+    (
+        ps.TableConfig,
+        {"name": "t", "dim": 4, "cold": {"kind": "fp16", "rows": 9}},
+        "cold.rows: no such setting (got 9); there are: kind, hot_fraction, state",
+    ),
     (ps.TableConfig, {"name": "t", "dim": 4, "cold": {"kind": "tensor_train"}}, "cold.rows: Field required"),
     (ps.TableConfig, {"name": "t", "dim": 4, "hot_fraction": 0.1}, "hot_fraction"),
     (ps.Fp16, {"hot_fraction": -0.1}, "hot_fraction"),
