@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, field by field: all of it at once, and for an unknown key the nearest known one."""
+"""What is wrong with a configuration: all of it at once, field by field, an unknown key with the nearest known one."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def doctor(
     as_json: Json = False,
     timeout_s: TimeoutS = ANSWER_TIMEOUT_S,
 ) -> None:
-    """Looks for what is wrong or slow, on this host, with the settings, Ray, and a service if one runs; says how to mend it.
+    """Looks for what is wrong or slow, on this host, in Ray, and in a service if one runs, and says how to mend it.
 
     Exit code 1 if a check says FAIL. --json: {checks: [{check, level, says, mend}]}, level: ok, warn or FAIL.
     """

@@ -41,11 +41,11 @@ logarithm (Fagin et al. 1979)."""
 PLACE_BYTES = 8
 """For a slot of a table with cold rows in half precision (`ps.storage.mixed_rows`)."""
 ENTRY_BYTES = 13
-"""That RocksDB adds to a key and its value: 8 of sequence and type, 3 of lengths, its share of a block's restarts and of
-the index; less the shared beginning of the key. Measured: 13."""
+"""That RocksDB adds to a key and its value: 8 of sequence and type, lengths, a share of restarts and index; less the
+shared beginning of the key. Measured."""
 LEVELS = 1.05
-"""Times the rows' bytes on disk: levels of at most a tenth of the next one each, 1 to 1.11 at rest. While rows are written
-faster than RocksDB compacts it is more; `disk_bytes` leaves room for that."""
+"""Times the rows' bytes on disk: levels of at most a tenth of the next one each, 1 to 1.11 at rest. It is more while rows
+are written faster than RocksDB compacts; `disk_bytes` leaves room for that."""
 
 
 @dataclass(frozen=True)

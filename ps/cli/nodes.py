@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ps.cli.formulas import Load, TableSize, table_size
@@ -45,7 +45,7 @@ class Demand:
 
     tables: Sequence[tuple[TableConfig, int]]
     """Each with the rows that it has in the end, over all shards."""
-    service: ServiceConfig = ServiceConfig()
+    service: ServiceConfig = field(default_factory=ServiceConfig)
     """Of each shard; whether it has a disk is what counts, and its cache."""
     shards: int = 1
     step_ids: int = 100_000

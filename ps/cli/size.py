@@ -48,9 +48,9 @@ def size(
 ) -> None:
     """Says what tables take: RAM, SSD, network, nodes, and the settings of a shard to go with it.
 
-    docs/operations.md has the formulas. --json: {tables: [{name, ids, per_shard: {...}}], shards, shard: {ram_bytes,
-    start_bytes, disk_bytes}, settings: {ram_bytes, disk_bytes}, step: {to_shards_bytes, from_shards_bytes}, nodes: {ram,
-    disk, network, work, needed}}.
+    docs/operations.md has the formulas. --json: {tables: [{name, ids, per_shard}], shards, shard: {ram_bytes, start_bytes,
+    disk_bytes}, settings: {ram_bytes, disk_bytes}, step: {to_shards_bytes, from_shards_bytes}, nodes: {ram, disk, network,
+    work, needed}}.
     """
     from ps.cli.nodes import WIRE_BYTES, Demand, Node, fitted_to
     from ps.config import ServiceConfig
@@ -128,7 +128,7 @@ def _listed(file: Path, ids: Sequence[str]) -> list[tuple[TableConfig, int]]:
     names = {config.name for config in configs}
     if set(given) != names:
         raise InvalidArgument(
-            f"--ids for {', '.join(sorted(given))}; {file} has the tables {', '.join(sorted(names))}: give --ids NAME=N "
-            "for each"
+            f"--ids for {', '.join(sorted(given))}; {file} has the tables {', '.join(sorted(names))}: "
+            "give --ids NAME=N for each"
         )
     return [(config, parse_count(given[config.name])) for config in configs]

@@ -45,12 +45,17 @@ def title(survey: Survey) -> str:
     return f"{release} at {survey.address}: " + ", ".join(f"{n} {state}" for state, n in states.most_common())
 
 
+def worst_first(shards: Sequence[Seen]) -> list[Seen]:
+    """Those that are not well, then the others: a list that is cut is cut at its end."""
+    return sorted(shards, key=lambda seen: (seen.state == SERVING, seen.info.shard_id))
+
+
 def _shards(shards: Sequence[Seen]) -> list[str]:
     """A head and a line for each; those that are not well come first."""
-    rows = [("shard", "state", "address", "pushes", "rows", "RAM", "disk")]
-    for seen in sorted(shards, key=lambda seen: (seen.state == SERVING, seen.info.shard_id)):
-        rows.append((str(seen.info.shard_id), seen.state, seen.info.address, *_shard_figures(seen)))
-    return columns(rows, left=3)
+    rows = [
+        (str(seen.info.shard_id), seen.state, seen.info.address, *_shard_figures(seen)) for seen in worst_first(shards)
+    ]
+    return columns([("shard", "state", "address", "pushes", "rows", "RAM", "disk"), *rows], left=3)
 
 
 def _shard_figures(seen: Seen) -> tuple[str, str, str, str]:

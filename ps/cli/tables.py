@@ -54,7 +54,7 @@ def tables(
 def _overview(survey: Survey, names: list[str]) -> list[str]:
     if not names:
         return ["no tables yet: client.create_table makes one"]
-    rows = [("table", "dim", "optimizer", "cold", "tier", "rows", "bytes", "bytes a row")]
+    rows: list[tuple[str, ...]] = [("table", "dim", "optimizer", "cold", "tier", "rows", "bytes", "bytes a row")]
     for name in names:
         config = survey.tables[name]
         cold = NOTHING if config.cold is None else config.cold.kind

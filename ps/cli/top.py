@@ -26,8 +26,8 @@ def top(
 ) -> None:
     """Shows what the service does just now, again and again; Ctrl-C ends it.
 
-    Where stdout is no terminal the frames come one after the other. --json: a line each time, {address, shards: [{shard_id,
-    state, why, rates}], rates, levels}; rates are a second's, null where there is nothing to compare.
+    Where stdout is no terminal the frames come one after the other. --json: a line each time, {address, shards:
+    [{shard_id, state, why, rates}], rates, levels}; rates are a second's, null where there is nothing to compare.
     """
     with suppress(KeyboardInterrupt), Watch(address_of(name, address), timeout_s) as watch:
         history = History(watch.look())

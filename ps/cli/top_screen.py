@@ -10,8 +10,8 @@ from ps.cli.history import History, Moment
 from ps.cli.layout import bar, columns, cut, first, sparkline, wrapped
 from ps.cli.numbers import NOTHING, count, nbytes, of_budget, percent
 from ps.cli.output import Size
-from ps.cli.status_screen import title
-from ps.cli.survey import SERVING, Seen
+from ps.cli.status_screen import title, worst_first
+from ps.cli.survey import Seen
 
 SPARKS, BAR = 40, 20
 """How wide sparklines are where the screen has no bounds, and bars."""
@@ -100,10 +100,12 @@ def _series(history: History, width: int | None) -> list[str]:
 
 
 def _shards(moment: Moment) -> list[str]:
-    rows = [("shard", "state", "pushes/s", "pulled/s", "pushed/s", "in/s", "out/s", "steps", "RAM")]
-    for seen in sorted(moment.survey.shards, key=lambda seen: (seen.state == SERVING, seen.info.shard_id)):
-        rows.append((str(seen.info.shard_id), seen.state, *_rates(moment, seen), *_held(seen)))
-    return columns(rows, left=2)
+    head = ("shard", "state", "pushes/s", "pulled/s", "pushed/s", "in/s", "out/s", "steps", "RAM")
+    rows = [
+        (str(seen.info.shard_id), seen.state, *_rates(moment, seen), *_held(seen))
+        for seen in worst_first(moment.survey.shards)
+    ]
+    return columns([head, *rows], left=2)
 
 
 def _rates(moment: Moment, seen: Seen) -> tuple[str, str, str, str, str]:

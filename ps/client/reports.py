@@ -42,8 +42,8 @@ def shard_stats(connection: Connection, deadline: Deadline) -> list[dict[str, An
 
 
 def answers(connection: Connection, routing: Routing, timeout_s: float) -> list[dict[str, Any] | PsError]:
-    """Of every shard what it reports, or why it does not answer within `timeout_s`. All are asked at once, each once: for
-    those who watch a service that may be ill."""
+    """Of every shard what it reports, or why it does not answer within `timeout_s`. All are asked at once, each once:
+    for those who watch a service that may be ill."""
     deadline = Deadline(timeout_s)
 
     def ask(address: str) -> dict[str, Any] | PsError:
