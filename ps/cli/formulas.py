@@ -44,8 +44,8 @@ ENTRY_BYTES = 13
 """That RocksDB adds to a key and its value: 8 of sequence and type, lengths, a share of restarts and index; less the
 shared beginning of the key. Measured."""
 LEVELS = 1.05
-"""Times the rows' bytes on disk: levels of at most a tenth of the next one each, 1 to 1.11 at rest. It is more while rows
-are written faster than RocksDB compacts; `disk_bytes` leaves room for that."""
+"""Times the rows' bytes on disk: levels of at most a tenth of the next one each, 1 to 1.11 at rest. More while rows are
+written faster than RocksDB compacts; `disk_bytes` leaves room for that."""
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,9 @@ def size(
 ) -> None:
     """Says what tables take: RAM, SSD, network, nodes, and the settings of a shard to go with it.
 
-    docs/operations.md has the formulas. --json: {tables: [{name, ids, per_shard}], shards, shard: {ram_bytes, start_bytes,
-    disk_bytes}, settings: {ram_bytes, disk_bytes}, step: {to_shards_bytes, from_shards_bytes}, nodes: {ram, disk, network,
-    work, needed}}.
+    docs/operations.md has the formulas. --json: {tables: [{name, ids, per_shard}], shards, shard: {ram_bytes,
+    start_bytes, disk_bytes}, settings: {ram_bytes, disk_bytes}, step: {to_shards_bytes, from_shards_bytes}, nodes:
+    {ram, disk, network, work, needed}}.
     """
     from ps.cli.nodes import WIRE_BYTES, Demand, Node, fitted_to
     from ps.config import ServiceConfig

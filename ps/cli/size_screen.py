@@ -32,8 +32,8 @@ def size_screen(demand: Demand, node: Node) -> list[str]:
     return [
         *columns(rows),
         "",
-        f"each of {demand.shards} shards uses {nbytes(shard.ram_bytes)} of RAM ({nbytes(shard.start_bytes)} before it has "
-        f"tables) and {nbytes(shard.disk_bytes)} of disk; give it",
+        f"each of {demand.shards} shards uses {nbytes(shard.ram_bytes)} of RAM ({nbytes(shard.start_bytes)} before it "
+        f"has tables) and {nbytes(shard.disk_bytes)} of disk; give it",
         *settings,
         f"a step of {count(demand.step_ids)} ids: {nbytes(wire.to_shards)} to the shards, {nbytes(wire.from_shards)} "
         f"from them; at {demand.steps_per_s:g} steps/s {nbytes(per_s)}/s in the busier direction",
