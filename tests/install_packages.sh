@@ -3,6 +3,7 @@
 set -euo pipefail
 packages=(
     iproute2 # ip and tc: the shaped link of `python -m benchmarks link`
+    tmux     # a terminal for tests of `psctl top`
 )
 apt-get update -qq
 apt-get install --yes --quiet --no-install-recommends "${packages[@]}"
