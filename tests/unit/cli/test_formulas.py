@@ -1,4 +1,4 @@
-"""The formulas of `psctl size` against the structures that they are about. Against processes: tests/loopback/test_size.py."""
+"""The formulas of `psctl size` against the structures that they are about; tests/loopback/test_size.py has processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What status and top show, of stats that real shards gave: it fits, the ill come first, and rates are what was done."""
+"""What status and top show, of stats that real shards gave: it fits, the ill come first, rates are what was done."""
 
 from __future__ import annotations
 
