@@ -23,6 +23,8 @@ from ps.config import MIN_RAM_BYTES, ServiceConfig, TableConfig
 from ps.kernels.records import HEADER_BYTES, KEY_BYTES
 from ps.policy.eviction import DISK_SHARE, RAM_SHARE
 from ps.storage.budget import PROCESS_BYTES, READ_COPIES, SLOT_BYTES, RamBudget, set_aside
+from ps.wire.block import bits_bytes
+from ps.wire.encodings import NUMBERS
 
 START_BYTES = 218 << 20
 """RSS of a shard's process before it has tables: interpreter, numpy, numba, gRPC, RocksDB. Measured, x86-64, Ray's own
@@ -33,8 +35,6 @@ PULLED_ROWS_PER_S, PUSHED_ROWS_PER_S = 4.2e6, 3.1e6
 """By one shard of dim 64 fp32, from RAM, prepared. Measured: the README's first table."""
 AT_MOST_OF_RAM, AT_MOST_OF_DISK, AT_MOST_OF_NETWORK = 0.85, 0.8, 0.6
 """Of what a node has. The rest is for the system and the page cache; for RocksDB while it compacts; for bursts."""
-WIRE_BYTES = {"fp32": 4, "fp16": 2}
-"""Of a number."""
 ID_BYTES, COUNT_BYTES = 8, 1
 """Of an id on the wire, prepared."""
 
@@ -118,10 +118,10 @@ def _outside(demand: Demand, sizes: Sequence[TableSize]) -> int:
 
 def network(demand: Demand) -> Network:
     """Of a step; the headers of messages are left out, some hundred bytes a shard."""
-    numbers = _mean_dim(demand) * WIRE_BYTES[demand.wire]
-    bitmap = 0 if demand.density == 1 else 1 / 8
-    up = demand.step_ids * (ID_BYTES + COUNT_BYTES + bitmap + demand.density * numbers)
-    return Network(math.ceil(up), math.ceil(demand.step_ids * numbers))
+    n = demand.step_ids
+    sent = math.ceil(demand.density * n)
+    bitmap = 0 if sent == n else bits_bytes(n)
+    return Network(n * (ID_BYTES + COUNT_BYTES) + bitmap + _rows(demand, sent), _rows(demand, n))
 
 
 def busy_shards(demand: Demand) -> int:
@@ -192,7 +192,12 @@ def _for_slots(service: ServiceConfig, ram: int, tables: int) -> int:
 
 def _body(demand: Demand) -> int:
     """Of a push to one shard."""
-    return math.ceil(demand.step_ids / demand.shards * _mean_dim(demand) * WIRE_BYTES[demand.wire])
+    return _rows(demand, math.ceil(demand.step_ids / demand.shards))
+
+
+def _rows(demand: Demand, n: int) -> int:
+    """Bytes of so many on the wire."""
+    return NUMBERS[demand.wire].size(n, math.ceil(n * _mean_dim(demand)))
 
 
 def _mean_dim(demand: Demand) -> float:

@@ -38,7 +38,7 @@ def size(
     step_ids: Annotated[str, typer.Option("--step-ids", help="Unique ids of a step, all trainers together.")] = "100k",
     new_ids: Annotated[str, typer.Option("--new-ids", help="Of them, those that get a row.")] = "0",
     steps_per_s: Annotated[float, typer.Option("--steps-per-s", min=0, help="Steps a second.")] = 1.0,
-    wire: Annotated[str, typer.Option("--wire", help="fp32 or fp16: numbers on the wire.")] = "fp32",
+    wire: Annotated[str, typer.Option("--wire", help="fp32, fp16 or int8: numbers on the wire.")] = "fp32",
     density: Annotated[float, typer.Option("--density", min=0, max=1, help="Share of gradients that is sent.")] = 1.0,
     node_ram: Annotated[str, typer.Option("--node-ram", help="RAM of a node.")] = "64GiB",
     node_disk: Annotated[str, typer.Option("--node-disk", help="SSD of a node.")] = "1TB",
@@ -52,11 +52,12 @@ def size(
     start_bytes, disk_bytes}, settings: {ram_bytes, disk_bytes}, step: {to_shards_bytes, from_shards_bytes}, nodes:
     {ram, disk, network, work, needed}}.
     """
-    from ps.cli.nodes import WIRE_BYTES, Demand, Node, fitted_to
+    from ps.cli.nodes import Demand, Node, fitted_to
     from ps.config import ServiceConfig
+    from ps.wire.encodings import NUMBERS
 
-    if wire not in WIRE_BYTES:
-        raise typer.BadParameter(f"--wire {wire!r}: expected {' or '.join(WIRE_BYTES)}")
+    if wire not in NUMBERS:
+        raise typer.BadParameter(f"--wire {wire!r}: expected {', '.join(NUMBERS)}")
     if tables is None:
         wanted = [_one(ids, dim=dim, optimizer=optimizer, cold=cold, swap_fraction=swap_fraction)]
     else:

@@ -1,4 +1,4 @@
-"""The formulas of `psctl size` against the structures that they are about; tests/loopback/test_size.py has processes."""
+"""The formulas of `psctl size` against the structures that they are about; processes: tests/loopback/test_size.py."""
 
 from __future__ import annotations
 
@@ -117,16 +117,16 @@ def test_the_suggested_settings_have_room_for_the_rows(ids: int, shards: int, se
         assert below <= 0.8 * given.disk_bytes + 1
 
 
-@pytest.mark.parametrize("wire", ["fp32", "fp16"])
+@pytest.mark.parametrize("wire", ["fp32", "fp16", "int8"])
 def test_the_bytes_of_a_step_are_what_a_client_counts(wire: str) -> None:
     config, n = table(dim=64), 5000
     predicted = network(Demand([(config, n)], step_ids=n, wire=wire))
     with ps.connect("inproc:", wire_dtype=wire) as client:
         client.create_table(config)
         before = client.stats()["client"]
-        step = client.prepare({"t": np.arange(n)})
+        step = client.prepare({"t": np.r_[0:n, 0]})  # with a duplicate, so that counts are sent
         step.pull()
-        step.push({"t": np.ones((n, 64), np.float32)})
+        step.push({"t": np.ones((n + 1, 64), np.float32)})
         after = client.stats()["client"]
 
     def counted(direction: str) -> int:
