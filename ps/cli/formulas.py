@@ -12,6 +12,9 @@ so. N: rows of the table on this shard; bytes of
     a row there     1.05 (row + 10 + 13 + 13) key, header, what RocksDB adds; its levels
     the filter      1.5 an id on disk         in layers of 2^18 ids, twice as many, ...
     tensor train    12 p slice, for each core its values, and as much twice for gradients; 8 a cell of the sketch
+
+A table with cold fp16 has 1.25 hot_fraction of its rows in float32, and those that are newer than two ticks, of
+half_life_pushes / 64 pushes each.
 """
 
 from __future__ import annotations

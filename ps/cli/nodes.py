@@ -1,14 +1,16 @@
 """From tables to shards, network and nodes: the rest of the formulas behind `psctl size`. Pure.
 
-a shard's RAM   what its process takes at its start                     as measured
-              + tables                                                  `ps.cli.formulas`
-              + 12 MiB once it is used                                  `ps.storage.budget`
-              + RocksDB's cache and write buffers, with a disk          the same: at most 1/16 of ram_bytes each
-              + what the allocator keeps                                1/32, at most 4 bodies of a push, 8 with a disk
-to a shard      ids (8 + 1 for the count) once, selected gradients      b dim a row, of U ids a step
-from it         rows                                                    b dim a row: b is 4, 2 with fp16
-time of a row   1 / pulled a second + 1 / pushed a second               as measured, one shard and one trainer
-nodes           the most of: RAM / 0.85, disk / 0.8, network / 0.6, shards / shards a node
+    a shard's RAM   what its process takes at its start           as measured
+                  + tables                                        `ps.cli.formulas`
+                  + 12 MiB once it is used                        `ps.storage.budget`, and below
+                  + RocksDB's cache and write buffers             with a disk: at most 1/16 of ram_bytes each
+                  + what the allocator keeps                      1/32; at most 4 bodies of a push, 8 with a disk
+    to the shards   ids once, 8 + 1 for the count; the gradients that are sent, b dim each, a bit an id if not all are
+    from them       rows, b dim each                              b: 4, with fp16 2, with int8 1 + 4 / dim
+    time of a row   1 / pulled a second + 1 / pushed a second     as measured, one shard and one trainer
+    nodes           the most of: RAM / 0.85, disk / 0.8, network / 0.6, shards / shards a node
+
+RAM and disk of nodes are what shards are given (`suggested`), not what they use of it.
 """
 
 from __future__ import annotations
