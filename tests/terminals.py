@@ -21,10 +21,13 @@ class Terminal:
         self._tmux = ["tmux", "-S", str(socket), "-f", "/dev/null"]
 
     def run(self, command: Sequence[str], environment: Mapping[str, str], done: Path) -> None:
-        """Starts it; its exit code will be in `done`."""
-        line = f"{shlex.join(command)}; echo $? > {shlex.quote(str(done))}; exec sleep 1000"
+        """Starts it, in an environment that leaves the size to the terminal; its exit code will be in `done`."""
+        environment = {key: value for key, value in environment.items() if key not in ("COLUMNS", "LINES")}
+        environment["TERM"] = "screen-256color"
+        # Ctrl-C is for the command, not for the shell around it.
+        line = f"trap : INT; {shlex.join(command)}; echo $? > {shlex.quote(str(done))}; exec sleep 1000"
         size = ["-x", str(WIDTH), "-y", str(HEIGHT)]
-        arguments = ["new-session", "-d", *size, "env", "-i", *(f"{k}={v}" for k, v in environment.items())]
+        arguments = ["new-session", "-d", *size, "env", "-i", *(f"{key}={value}" for key, value in environment.items())]
         subprocess.run([*self._tmux, *arguments, "sh", "-c", line], check=True)
 
     def screen(self) -> list[str]:

@@ -21,7 +21,8 @@ def status_screen(survey: Survey, size: Size) -> list[str]:
     notes = _notes(survey, size.width)
     room = None if size.height is None else size.height - len(end) - 5  # title, blank, heads of two lists, the prompt
     if room is not None:
-        notes = first(notes, max(room // 3, NOTE_LINES), "lines of what is wrong: psctl status --json has all")
+        spare = room - len(survey.shards) - len(_tables(survey))
+        notes = first(notes, max(spare, NOTE_LINES), "lines of what is wrong: psctl status --json has all")
         room -= len(notes)
     shards, tables = _shards(survey.shards), _tables(survey)
     half = None if room is None else max(room - min(len(tables), room // 2), 2)
@@ -55,16 +56,16 @@ def _shards(shards: Sequence[Seen]) -> list[str]:
     rows = [
         (str(seen.info.shard_id), seen.state, seen.info.address, *_shard_figures(seen)) for seen in worst_first(shards)
     ]
-    return columns([("shard", "state", "address", "pushes", "rows", "RAM", "disk"), *rows], left=3)
+    return columns([("shard", "state", "address", "pushes", "rows", "RAM", "full", "disk"), *rows], left=3)
 
 
-def _shard_figures(seen: Seen) -> tuple[str, str, str, str]:
+def _shard_figures(seen: Seen) -> tuple[str, str, str, str, str]:
     if seen.stats is None:
-        return (NOTHING,) * 4
+        return (NOTHING,) * 5
     now = levels([seen.stats])
-    disk = NOTHING if seen.stats["disk_bytes"] is None else of_budget(now.disk, now.disk_budget)
-    rows = count(sum(now.rows.values()))
-    return count(seen.stats["version"]), rows, of_budget(now.ram_used, now.ram_budget), disk
+    rows, full = count(sum(now.rows.values())), percent(now.ram_used, now.ram_budget or 0)
+    disk = NOTHING if seen.stats["disk_bytes"] is None else nbytes(now.disk)
+    return count(seen.stats["version"]), rows, nbytes(now.ram_used), full, disk
 
 
 def _notes(survey: Survey, width: int | None) -> list[str]:
@@ -94,6 +95,8 @@ def _figures(survey: Survey) -> list[str]:
     now, done = levels(survey.stats), total(map(flows, survey.stats))
     parts = ", ".join(f"{tier} {nbytes(n)}" for tier, n in now.ram.items() if n)
     lines = [f"memory   {of_budget(now.ram_used, now.ram_budget)}: {parts or 'nothing'}"]
+    if any(stats["disk_bytes"] is not None for stats in survey.stats):
+        lines.append(f"disk     {of_budget(now.disk, now.disk_budget)}")
     if now.gpu or now.gpu_budget:
         lines.append(f"gpu      {of_budget(now.gpu, now.gpu_budget)}")
     late = percent(done["rows_late"], done["rows_pulled"])

@@ -64,7 +64,8 @@ def top_screen(history: History, size: Size) -> list[str]:
     room = None if size.height is None else max(size.height - len(lines), 2)
     notes = _notes(history.last, size.width)
     if room is not None:
-        notes = first(notes, max(room // 3, 1), "lines of what is wrong")
+        spare = room - len(history.last.survey.shards) - 1
+        notes = first(notes, max(spare, room // 3, 1), "lines of what is wrong")
         room -= len(notes)
     shards = _shards(history.last)
     lines += [shards[0], *first(shards[1:], None if room is None else room - 1, "shards"), *notes]
@@ -74,7 +75,7 @@ def top_screen(history: History, size: Size) -> list[str]:
 def _memory(moment: Moment) -> list[str]:
     now = moment.levels
     parts = ", ".join(f"{tier} {nbytes(n)}" for tier, n in now.ram.items() if n)
-    lines = [f"RAM   {_filled(now.ram_used, now.ram_budget)}: {parts or 'nothing'}"]
+    lines = [f"RAM   {_filled(now.ram_used, now.ram_budget)}", f"      {parts or 'nothing'}"]
     if any(stats["disk_bytes"] is not None for stats in moment.survey.stats):
         lines.append(f"disk  {_filled(now.disk, now.disk_budget)}")
     if now.gpu or now.gpu_budget:
@@ -100,9 +101,9 @@ def _series(history: History, width: int | None) -> list[str]:
 
 
 def _shards(moment: Moment) -> list[str]:
-    head = ("shard", "state", "pushes/s", "pulled/s", "pushed/s", "in/s", "out/s", "steps", "RAM")
+    head = ("shard", "state", "pushes/s", "pulled/s", "pushed/s", "in/s", "out/s", "RAM")
     rows = [
-        (str(seen.info.shard_id), seen.state, *_rates(moment, seen), *_held(seen))
+        (str(seen.info.shard_id), seen.state, *_rates(moment, seen), _ram(seen))
         for seen in worst_first(moment.survey.shards)
     ]
     return columns([head, *rows], left=2)
@@ -116,10 +117,8 @@ def _rates(moment: Moment, seen: Seen) -> tuple[str, str, str, str, str]:
     return pushes, pulled, pushed, nbytes(flows["received_bytes"]), nbytes(flows["sent_bytes"])
 
 
-def _held(seen: Seen) -> tuple[str, str]:
-    if seen.stats is None:
-        return NOTHING, NOTHING
-    return count(seen.stats["steps_held"]), nbytes(levels([seen.stats]).ram_used)
+def _ram(seen: Seen) -> str:
+    return NOTHING if seen.stats is None else nbytes(levels([seen.stats]).ram_used)
 
 
 def _notes(moment: Moment, width: int | None) -> list[str]:

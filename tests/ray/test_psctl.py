@@ -70,7 +70,10 @@ def wait_for(terminal: Terminal, *words: str) -> None:
         screen = "\n".join(" ".join(line.split()) for line in terminal.screen())
         return all(some in screen for some in words)
 
-    until(seen, 60)
+    try:
+        until(seen, 60)
+    except AssertionError:
+        raise AssertionError(f"not all of {words} are on:\n" + "\n".join(terminal.screen())) from None
 
 
 @pytest.mark.slow
@@ -86,7 +89,7 @@ def test_top_and_status_follow_a_shards_death_and_return_in_a_terminal(home: dic
             victim = client.stats()["shards"][1]["process"]["pid"]
             ended = tmp_path / "top-ended"
             command = [sys.executable, "-m", "ps.cli", "top", "--interval", "0.3"]
-            top.run(command, home | {"TERM": "screen-256color"}, ended)
+            top.run(command, home, ended)
             wait_for(top, "2 SERVING", "▁", "0 SERVING", "1 SERVING")
             os.kill(victim, signal.SIGKILL)
             wait_for(top, "1 SERVING, 1 DOWN", "1 DOWN", "0 SERVING")
@@ -97,7 +100,7 @@ def test_top_and_status_follow_a_shards_death_and_return_in_a_terminal(home: dic
             assert ended.read_text().strip() == "0"
             assert not any("Traceback" in line for line in top.screen())
             shown = tmp_path / "status-ended"
-            status.run([*command[:3], "status"], home | {"TERM": "screen-256color"}, shown)
+            status.run([*command[:3], "status"], home, shown)
             until(shown.exists, 60)
             wait_for(status, "1 SERVING, 1 STATE_LOST", "clicks hot", "memory", "swap")
             assert shown.read_text().strip() == "1"
