@@ -16,7 +16,8 @@ from ps.cli.numbers import nbytes
 
 DISTRIBUTION = "embedding-ps"
 SERVER_FILES = 256
-"""Descriptors of a shard beside RocksDB's: connections of trainers, libraries, logs. One trainer: 40, measured."""
+"""Descriptors of a shard beside RocksDB's: connections of trainers, libraries, Ray, logs. 71 were measured under Ray with
+a small database and one trainer."""
 COMFORTABLE_FILES = 4096
 ANY_HOST = ("", "auto")
 
@@ -59,7 +60,11 @@ def files(limit: int, has_disk: bool) -> Finding:
     if limit < needed:
         return fail("files", f"a process may open {limit:,} files, a shard needs {needed:,}", mend)
     if limit < 2 * needed:
-        return warn("files", f"a process may open {limit:,} files, a busy shard takes {needed:,}", mend)
+        return warn(
+            "files",
+            f"a process may open {limit:,} files, a shard needs {needed:,}: few are left for many trainers",
+            mend,
+        )
     return ok("files", f"a process may open {limit:,} files")
 
 

@@ -14,7 +14,7 @@ from ps.cli.figures import FLOWS, flows, levels, rates, total
 from ps.cli.history import History
 from ps.cli.output import Size
 from ps.cli.status_screen import status_screen
-from ps.cli.survey import Survey
+from ps.cli.survey import Survey, seen
 from ps.cli.top_screen import SERIES, in_ram, on_time, top_screen
 from tests.unit.cli.surveys import many, watched
 
@@ -110,6 +110,15 @@ def test_the_screens_at_80x24(looks: tuple[Survey, Survey]) -> None:
     top = top_screen(history, SCREEN)
     assert all(any(line.startswith(series.name) for line in top) for series in SERIES)
     assert any(line.split()[:5] == ["0", "SERVING", "0.30", "20", "30"] for line in top)
+
+
+def test_a_disk_that_is_full_or_sick_is_degraded(looks: tuple[Survey, Survey]) -> None:
+    stats = dict(looks[1].stats[0]) | {"degraded": "the disk is full"}
+    ill = seen(looks[1].shards[0].info, stats)
+    assert (ill.state, ill.why) == ("DEGRADED", "the disk is full")
+    lines = status_screen(replace(looks[1], shards=[ill]), SCREEN)
+    assert lines[0].endswith("1 DEGRADED")
+    assert "shard 0 is DEGRADED: the disk is full" in lines
 
 
 def test_a_file_has_no_bounds(looks: tuple[Survey, Survey]) -> None:
