@@ -18,7 +18,7 @@ from ps.cli.numbers import count, nbytes
 
 PROBE_BYTES, PIECE_BYTES = 32 << 20, 1 << 20
 READS = 512
-SLOW_WRITE, SLOW_READS = 100 << 20, 4_000
+SLOW_WRITE, SLOW_READS = 100 << 20, 2_000
 """Bytes a second that are flushed, and reads of a block a second: what a slow SSD does; spinning disks do 200 reads."""
 
 

@@ -16,8 +16,8 @@ from ps.cli.numbers import nbytes
 
 DISTRIBUTION = "embedding-ps"
 SERVER_FILES = 256
-"""Descriptors of a shard beside RocksDB's: connections of trainers, libraries, Ray, logs. 71 were measured under Ray with
-a small database and one trainer."""
+"""Descriptors of a shard beside RocksDB's: connections of trainers, libraries, Ray, logs. Under Ray, with a small
+database and one trainer, 71 were open."""
 COMFORTABLE_FILES = 4096
 ANY_HOST = ("", "auto")
 
