@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +36,8 @@ def disk(path: Path, shards: int, disk_bytes: int | None) -> Iterator[Finding]:
     """All checks of `disk_path`."""
     folder = _existing(path)
     room = os.statvfs(folder)
-    free, wanted = room.f_bavail * room.f_frsize, shards * disk_bytes if disk_bytes else 0
+    free = room.f_bavail * room.f_frsize
+    wanted = shards * disk_bytes - _taken(path) if disk_bytes else 0
     try:
         speed = measured(folder)
     except OSError as error:
@@ -44,7 +46,7 @@ def disk(path: Path, shards: int, disk_bytes: int | None) -> Iterator[Finding]:
     says = f"{nbytes(free)} free below {path}"
     if free < wanted:
         yield fail(
-            "disk", f"{says}, and {shards} shards may take {nbytes(wanted)}", "a lower disk_bytes, or another disk"
+            "disk", f"{says}, and {shards} shards may take {nbytes(wanted)} more", "a lower disk_bytes, or another disk"
         )
     elif not disk_bytes:
         yield warn("disk", f"{says}, and shards have no bound there", "set disk_bytes: psctl size says how much")
@@ -78,27 +80,23 @@ def measured(folder: Path) -> Speed:
         places = random.sample(range(PROBE_BYTES // BLOCK_BYTES), READS)
         with _past_the_cache(file.fileno()) as reader, ThreadPoolExecutor(IO_THREADS) as pool:
             started = time.perf_counter()
-            list(pool.map(lambda place: _read(reader.descriptor, place * BLOCK_BYTES, BLOCK_BYTES), places))
+            list(pool.map(lambda place: _read(reader, place * BLOCK_BYTES, BLOCK_BYTES), places))
             read = time.perf_counter() - started
     return Speed(PROBE_BYTES / written, READS / read)
 
 
-class _past_the_cache:  # noqa: N801  a context, used like a function
+@contextmanager
+def _past_the_cache(descriptor: int) -> Iterator[int]:
     """The file opened once more for direct reads, where the file system has them."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._own = True
-        try:
-            self.descriptor = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_DIRECT)
-        except OSError:  # tmpfs, say
-            self.descriptor, self._own = descriptor, False
-
-    def __enter__(self) -> _past_the_cache:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._own:
-            os.close(self.descriptor)
+    try:
+        direct = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_DIRECT)
+    except OSError:  # tmpfs, say
+        yield descriptor
+        return
+    try:
+        yield direct
+    finally:
+        os.close(direct)
 
 
 def _read(descriptor: int, offset: int, n: int) -> None:
@@ -116,6 +114,16 @@ def _refused(path: Path, free: int, error: OSError) -> Finding:
     return fail(
         "disk", f"{path} cannot be written: {error.strerror}", "chown it to who runs the shards, or name another"
     )
+
+
+def _taken(path: Path) -> int:
+    """By shards that run there already."""
+    total = 0
+    for folder, _, files in os.walk(path.expanduser()):
+        for name in files:
+            with suppress(OSError):  # compacted away meanwhile
+                total += os.stat(os.path.join(folder, name)).st_size
+    return total
 
 
 def _existing(path: Path) -> Path:

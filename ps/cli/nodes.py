@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from ps.cli.formulas import Load, TableSize, table_size
 from ps.config import MIN_RAM_BYTES, ServiceConfig, TableConfig
+from ps.errors import InvalidArgument
 from ps.kernels.records import HEADER_BYTES, KEY_BYTES
 from ps.policy.eviction import DISK_SHARE, RAM_SHARE
 from ps.storage.budget import PROCESS_BYTES, READ_COPIES, SLOT_BYTES, RamBudget, set_aside
@@ -208,4 +209,8 @@ def _mean_dim(demand: Demand) -> float:
 
 
 def _parts(whole: float, part: float) -> int:
-    return math.ceil(whole / part) if part > 0 else 0
+    if whole and part <= 0:
+        raise InvalidArgument(
+            "a node has none of what is needed: --node-ram, --node-disk and --node-network must be more"
+        )
+    return math.ceil(whole / part) if whole else 0

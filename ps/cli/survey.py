@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from ps.errors import PsError
+from ps.errors import PsError, Unavailable
 
 if TYPE_CHECKING:
     from ps.config import TableConfig
@@ -70,7 +70,12 @@ class Watch:
         from ps.client.connection import Connection
 
         self._timeout_s = timeout_s
-        self._connection = Connection(address)
+        try:
+            self._connection = Connection(address)
+        except Unavailable as error:
+            raise Unavailable(
+                f"{error}; if only the coordinator is down, --address of any shard shows the others"
+            ) from error
         self._fresh = True
 
     def look(self) -> Survey:

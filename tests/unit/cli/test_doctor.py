@@ -146,6 +146,13 @@ def test_a_disk_is_measured_and_its_room_is_compared(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_what_shards_have_taken_there_already_is_not_asked_for_again(tmp_path: Path) -> None:
+    with mounted(tmp_path / "small", "64m"):
+        (tmp_path / "small" / "rows").write_bytes(bytes(16 << 20))
+        for wanted, level in ((60 << 20, OK), (80 << 20, FAIL)):
+            assert levels(list(check_disk.disk(tmp_path / "small", 1, wanted)))["disk"] == level
+
+
 def test_a_slow_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check_disk, "SLOW_READS", 1e9)
     (found,) = (finding for finding in check_disk.disk(tmp_path, 1, 1 << 20) if finding.check == "disk speed")

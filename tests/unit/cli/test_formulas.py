@@ -147,6 +147,8 @@ def test_what_is_short_decides_how_many_nodes() -> None:
     ):
         found = nodes(small, short)
         assert getattr(found, name) == found.needed > 1
+    with pytest.raises(ps.InvalidArgument, match="--node-disk"):
+        nodes(small, NODE._replace(disk_bytes=0))
     busy = Demand([(table(dim=64), 10**6)], step_ids=10**6, steps_per_s=100)
     assert nodes(busy, NODE._replace(network_bytes_per_s=1e12)).work == -(-busy_shards(busy) // 8) > 1
 
