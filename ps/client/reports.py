@@ -48,7 +48,7 @@ def answers(connection: Connection, routing: Routing, timeout_s: float) -> list[
 
     def ask(address: str) -> dict[str, Any] | PsError:
         try:
-            answer = connection.unary(address, methods.STATS, b"", deadline)
+            answer = connection.unary(address, methods.STATS, pb.StatsRequest(), deadline)
         except PsError as error:
             return error
         stats: dict[str, Any] = json.loads(codec.parse(pb.StatsResponse, answer).stats_json)
