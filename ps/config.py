@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ps.config_problems import refused
 from ps.errors import ConfigError, InvalidArgument
 
 PARTITIONS = 4096
@@ -43,7 +44,7 @@ class _Frozen(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ConfigError(_explain(type(self).__name__, error)) from None
+            raise refused(type(self).__name__, error, type(self).model_fields) from None
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -51,19 +52,11 @@ class _Frozen(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise ConfigError(_explain(cls.__name__, error)) from None
+            raise refused(cls.__name__, error, cls.model_fields) from None
 
     def to_json(self) -> str:
         """As JSON, every default written out."""
         return self.model_dump_json()
-
-
-def _explain(name: str, error: ValidationError) -> str:
-    problems = (
-        f"{'.'.join(str(part) for part in problem['loc']) or 'value'}: {problem['msg']} (got {problem['input']!r})"
-        for problem in error.errors()
-    )
-    return f"{name}: " + "; ".join(problems)
 
 
 class SGD(_Frozen):

@@ -40,7 +40,12 @@ class InvalidArgument(PsError, ValueError):
 
 
 class ConfigError(InvalidArgument):
-    """A configuration has an unknown key or a value out of range."""
+    """A configuration has unknown keys or values out of range; where it was made it says so field by field."""
+
+    def __init__(self, message: str, problems: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems
+        """(dotted name of the field, what is wrong with it) of each."""
 
 
 class DimensionMismatch(InvalidArgument):

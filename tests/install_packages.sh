@@ -4,6 +4,7 @@ set -euo pipefail
 packages=(
     iproute2 # ip and tc: the shaped link of `python -m benchmarks link`
     prometheus # with promtool: scrapes a running service, checks rules and alerts (tests/observe)
+    tmux     # a terminal for tests of `psctl top`
 )
 apt-get update -qq
 apt-get install --yes --quiet --no-install-recommends "${packages[@]}"

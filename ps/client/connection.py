@@ -47,6 +47,8 @@ class Connection:
         self._background = ThreadPoolExecutor(max_workers=16, thread_name_prefix="ps-background")
         self._calls = ThreadPoolExecutor(max_workers=64, thread_name_prefix="ps-call")
         self.tables: dict[str, TableConfig] = {}
+        self.release = ""
+        """Of embedding-ps, of whoever was asked last what there is; empty where it does not say."""
         self.routing: Routing
         deadline = Deadline(DESCRIBE_TIMEOUT_S)
         try:
@@ -218,6 +220,7 @@ class Connection:
                 continue
             message = codec.parse(pb.DescribeResponse, answer)
             self.tables = {c.name: c for c in map(TableConfig.from_json, message.table_configs_json)}
+            self.release = message.release
             self.routing = Routing.from_proto(message.routing)
             return
         raise last or Unavailable("no address to ask")

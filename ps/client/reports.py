@@ -10,7 +10,7 @@ from typing import Any
 
 from ps.client.connection import Connection
 from ps.client.retry import Deadline
-from ps.errors import StateLost
+from ps.errors import PsError, StateLost
 from ps.v1 import control_pb2 as pb
 from ps.wire import codec, methods
 from ps.wire.routing import Routing
@@ -39,6 +39,22 @@ def shard_stats(connection: Connection, deadline: Deadline) -> list[dict[str, An
         return connection.each([partial(ask, routing, shard) for shard in range(len(routing.shards))])
 
     return connection.routed(lambda routing: routing, ask_all, deadline)
+
+
+def answers(connection: Connection, routing: Routing, timeout_s: float) -> list[dict[str, Any] | PsError]:
+    """Of every shard what it reports, or why it does not answer within `timeout_s`. All are asked at once, each once:
+    for those who watch a service that may be ill."""
+    deadline = Deadline(timeout_s)
+
+    def ask(address: str) -> dict[str, Any] | PsError:
+        try:
+            answer = connection.unary(address, methods.STATS, pb.StatsRequest(), deadline)
+        except PsError as error:
+            return error
+        stats: dict[str, Any] = json.loads(codec.parse(pb.StatsResponse, answer).stats_json)
+        return stats
+
+    return connection.each([partial(ask, shard.address) for shard in routing.shards])
 
 
 def sizes(table: str, shards: ShardStats) -> list[int]:

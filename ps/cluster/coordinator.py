@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from prometheus_client import CollectorRegistry
 
+from ps import __version__
 from ps.client.retry import Deadline, retry
 from ps.client.transport import GrpcTransport, Transport
 from ps.cluster.discovery import Discovery
@@ -145,7 +146,9 @@ class Coordinator:
         routing = self._known()
         with self._guard:
             tables = [config.to_json() for config in self._tables.values()]
-        return pb.DescribeResponse(routing=routing.to_proto(), table_configs_json=tables).SerializeToString()
+        return pb.DescribeResponse(
+            routing=routing.to_proto(), table_configs_json=tables, release=__version__
+        ).SerializeToString()
 
     def _create_table(self, data: bytes) -> bytes:
         """On all shards or on none: what a failed call created is dropped again.

@@ -47,6 +47,11 @@ class RpcMetrics:
             for code in ALARMING:
                 self.calls.labels(method, code)
 
+    def traffic(self) -> dict[str, dict[str, int]]:
+        """Calls, and bytes of messages, since the start, by method."""
+        found = {"calls": self.calls, "received_bytes": self.received, "sent_bytes": self.sent}
+        return {name: _by_method(counter) for name, counter in found.items()}
+
 
 TABLE_COUNTERS = {
     "rows_read": "Rows read by pulls.",
@@ -181,6 +186,15 @@ def _budgets(given: Mapping[str, int | None]) -> Metric:
         if n is not None:
             family.add_metric([kind], n)
     return family
+
+
+def _by_method(counter: Counter) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for sample in next(iter(counter.collect())).samples:
+        if sample.name.endswith("_total"):
+            method = sample.labels["method"]
+            total[method] = total.get(method, 0) + int(sample.value)
+    return total
 
 
 def _flag(stats: dict[str, Any]) -> int:

@@ -8,11 +8,14 @@ from collections.abc import Iterator
 import xxhash
 from google.protobuf.message import Message
 
+from ps import __version__
 from ps.config import ServiceConfig, TableConfig
 from ps.errors import InvalidArgument, StaleRouting, StateLost, Unavailable
 from ps.policy.ranking import EVERY_RANK
 from ps.server import inbound, outbound
 from ps.server.logs import about_call
+from ps.server.metrics import RpcMetrics
+from ps.server.process import process_report
 from ps.shard import Shard
 from ps.shard.ledger import WriteId
 from ps.shard.requests import Target, Wanted
@@ -38,6 +41,7 @@ class ShardService:
         self.routing = routing
         self.config = config
         self.state_lost = state_lost
+        self.release = __version__
 
     # the step protocol
 
@@ -169,7 +173,9 @@ class ShardService:
         if not self.routing.shards:
             raise Unavailable("this shard has no routing table yet: the service is still starting")
         tables = [table.config.to_json() for table in list(self.shard.tables.values())]
-        return control.DescribeResponse(routing=self.routing.to_proto(), table_configs_json=tables).SerializeToString()
+        return control.DescribeResponse(
+            routing=self.routing.to_proto(), table_configs_json=tables, release=self.release
+        ).SerializeToString()
 
     def create_table(self, data: bytes) -> bytes:
         """Control.CreateTable."""
@@ -186,9 +192,20 @@ class ShardService:
         dropped = self.shard.drop_table(request.table, request.missing_ok)
         return control.DropTableResponse(dropped=dropped).SerializeToString()
 
-    def stats(self, data: bytes) -> bytes:
+    def stats(self, metrics: RpcMetrics, data: bytes) -> bytes:
         """Control.Stats."""
-        stats = {**self.shard.stats(), "state_lost": self.state_lost}
+        stats = {
+            **self.shard.stats(),
+            "state_lost": self.state_lost,
+            "release": self.release,
+            "budget": {
+                "ram": self.config.ram_bytes,
+                "gpu": self.config.gpu_bytes,
+                "disk": self.config.disk_bytes,
+            },
+            "traffic": metrics.traffic(),
+            "process": process_report(),
+        }
         return control.StatsResponse(stats_json=json.dumps(stats)).SerializeToString()
 
     def _page_rows(self, request: pb.ExportRequest) -> int:

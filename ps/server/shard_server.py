@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from prometheus_client import CollectorRegistry
 
@@ -114,7 +115,7 @@ def dispatcher(service: ShardService, metrics: RpcMetrics, config: ServiceConfig
         methods.DESCRIBE: service.describe,
         methods.CREATE_TABLE: service.create_table,
         methods.DROP_TABLE: service.drop_table,
-        methods.STATS: service.stats,
+        methods.STATS: partial(service.stats, metrics),
         methods.ADVANCE: Progress(config).advance,
     }
     return Dispatcher(handlers, metrics, config.max_requests)

@@ -13,7 +13,7 @@ from ps.config import Constant, Normal, TableConfig, TensorTrain, Uniform
 from ps.initializer import RowInitializer
 from ps.kernels.hashing import hash_ids
 from ps.kernels.rows import gather
-from ps.optim import update_rule
+from ps.optim import UpdateRule, update_rule
 from ps.policy import lifting
 from ps.storage.budget import SLOT_BYTES, RamBudget
 from ps.storage.rows import Slots, Values
@@ -39,10 +39,8 @@ class ColdCores:
         """`state_width`: of rows of their own. Raises ResourceExhausted if they and the cores do not fit into RAM."""
         self.shape = shape_of(config.dim, cold)
         self._name, self._cold, self._share, self._budget = config.name, cold, share, budget
-        optimizer = cold.optimizer or config.optimizer
-        rules = [update_rule(optimizer, size) for size in self.shape.slice_sizes]
-        widths = [size + rule.state_width for size, rule in zip(self.shape.slice_sizes, rules, strict=True)]
-        self._held = sum(4 * (3 * p * width) for p, width in zip(self.shape.p, widths, strict=True))
+        rules = _rules(config, cold)
+        self._held = cores_bytes(config, cold)
         own = int(lifting.MOST * cold.hot_rows) * (4 * (config.dim + state_width) + SLOT_BYTES)
         budget.hold(self._held, own, f"the cores of table {config.name} and its hot_rows")
         seed = int(RowInitializer.of(config).seed)
@@ -121,6 +119,19 @@ class ColdCores:
         hashes_N = np.empty(len(ids_N), np.uint64)
         hash_ids(ids_N, hashes_N)
         return (hashes_N % np.uint64(self._cold.rows)).astype(np.int64)
+
+
+def cores_bytes(config: TableConfig, cold: TensorTrain) -> int:
+    """Of the cores of a table on one shard: slices with their state, and as much twice for gradients on their way."""
+    shape = shape_of(config.dim, cold)
+    parts = zip(shape.p, shape.slice_sizes, _rules(config, cold), strict=True)
+    return sum(4 * (3 * p * (size + rule.state_width)) for p, size, rule in parts)
+
+
+def _rules(config: TableConfig, cold: TensorTrain) -> list[UpdateRule]:
+    """The optimizer of the slices of each core."""
+    optimizer = cold.optimizer or config.optimizer
+    return [update_rule(optimizer, size) for size in shape_of(config.dim, cold).slice_sizes]
 
 
 def shape_of(dim: int, cold: TensorTrain) -> TTShape:

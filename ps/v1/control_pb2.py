@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13ps/v1/control.proto\x12\x05ps.v1\"\x11\n\x0f\x44\x65scribeRequest\"O\n\x10\x44\x65scribeResponse\x12\x1f\n\x07routing\x18\x01 \x01(\x0b\x32\x0e.ps.v1.Routing\x12\x1a\n\x12table_configs_json\x18\x02 \x03(\t\"k\n\x07Routing\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12 \n\x06shards\x18\x02 \x03(\x0b\x32\x10.ps.v1.ShardInfo\x12\x1a\n\x12shard_of_partition\x18\x03 \x01(\x0c\x12\x13\n\x0b\x63oordinator\x18\x04 \x01(\t\"V\n\tShardInfo\x12\x10\n\x08shard_id\x18\x01 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x17\n\x0fmetrics_address\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\";\n\x12\x43reateTableRequest\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\t\x12\x10\n\x08\x65xist_ok\x18\x02 \x01(\x08\";\n\x13\x43reateTableResponse\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\t\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"5\n\x10\x44ropTableRequest\x12\r\n\x05table\x18\x01 \x01(\t\x12\x12\n\nmissing_ok\x18\x02 \x01(\x08\"$\n\x11\x44ropTableResponse\x12\x0f\n\x07\x64ropped\x18\x01 \x01(\x08\"\x0e\n\x0cStatsRequest\"#\n\rStatsResponse\x12\x12\n\nstats_json\x18\x01 \x01(\t\"T\n\x0e\x41\x64vanceRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\x0e\n\x06\x63locks\x18\x03 \x03(\x04\x12\x15\n\rmax_staleness\x18\x04 \x01(\x04\"!\n\x0f\x41\x64vanceResponse\x12\x0e\n\x06\x63locks\x18\x01 \x03(\x04\x32\xba\x02\n\x07\x43ontrol\x12;\n\x08\x44\x65scribe\x12\x16.ps.v1.DescribeRequest\x1a\x17.ps.v1.DescribeResponse\x12\x44\n\x0b\x43reateTable\x12\x19.ps.v1.CreateTableRequest\x1a\x1a.ps.v1.CreateTableResponse\x12>\n\tDropTable\x12\x17.ps.v1.DropTableRequest\x1a\x18.ps.v1.DropTableResponse\x12\x32\n\x05Stats\x12\x13.ps.v1.StatsRequest\x1a\x14.ps.v1.StatsResponse\x12\x38\n\x07\x41\x64vance\x12\x15.ps.v1.AdvanceRequest\x1a\x16.ps.v1.AdvanceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13ps/v1/control.proto\x12\x05ps.v1\"\x11\n\x0f\x44\x65scribeRequest\"`\n\x10\x44\x65scribeResponse\x12\x1f\n\x07routing\x18\x01 \x01(\x0b\x32\x0e.ps.v1.Routing\x12\x1a\n\x12table_configs_json\x18\x02 \x03(\t\x12\x0f\n\x07release\x18\x03 \x01(\t\"k\n\x07Routing\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12 \n\x06shards\x18\x02 \x03(\x0b\x32\x10.ps.v1.ShardInfo\x12\x1a\n\x12shard_of_partition\x18\x03 \x01(\x0c\x12\x13\n\x0b\x63oordinator\x18\x04 \x01(\t\"V\n\tShardInfo\x12\x10\n\x08shard_id\x18\x01 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x17\n\x0fmetrics_address\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\";\n\x12\x43reateTableRequest\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\t\x12\x10\n\x08\x65xist_ok\x18\x02 \x01(\x08\";\n\x13\x43reateTableResponse\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\t\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"5\n\x10\x44ropTableRequest\x12\r\n\x05table\x18\x01 \x01(\t\x12\x12\n\nmissing_ok\x18\x02 \x01(\x08\"$\n\x11\x44ropTableResponse\x12\x0f\n\x07\x64ropped\x18\x01 \x01(\x08\"\x0e\n\x0cStatsRequest\"#\n\rStatsResponse\x12\x12\n\nstats_json\x18\x01 \x01(\t\"T\n\x0e\x41\x64vanceRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\x0e\n\x06\x63locks\x18\x03 \x03(\x04\x12\x15\n\rmax_staleness\x18\x04 \x01(\x04\"!\n\x0f\x41\x64vanceResponse\x12\x0e\n\x06\x63locks\x18\x01 \x03(\x04\x32\xba\x02\n\x07\x43ontrol\x12;\n\x08\x44\x65scribe\x12\x16.ps.v1.DescribeRequest\x1a\x17.ps.v1.DescribeResponse\x12\x44\n\x0b\x43reateTable\x12\x19.ps.v1.CreateTableRequest\x1a\x1a.ps.v1.CreateTableResponse\x12>\n\tDropTable\x12\x17.ps.v1.DropTableRequest\x1a\x18.ps.v1.DropTableResponse\x12\x32\n\x05Stats\x12\x13.ps.v1.StatsRequest\x1a\x14.ps.v1.StatsResponse\x12\x38\n\x07\x41\x64vance\x12\x15.ps.v1.AdvanceRequest\x1a\x16.ps.v1.AdvanceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,27 +34,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIBEREQUEST']._serialized_start=30
   _globals['_DESCRIBEREQUEST']._serialized_end=47
   _globals['_DESCRIBERESPONSE']._serialized_start=49
-  _globals['_DESCRIBERESPONSE']._serialized_end=128
-  _globals['_ROUTING']._serialized_start=130
-  _globals['_ROUTING']._serialized_end=237
-  _globals['_SHARDINFO']._serialized_start=239
-  _globals['_SHARDINFO']._serialized_end=325
-  _globals['_CREATETABLEREQUEST']._serialized_start=327
-  _globals['_CREATETABLEREQUEST']._serialized_end=386
-  _globals['_CREATETABLERESPONSE']._serialized_start=388
-  _globals['_CREATETABLERESPONSE']._serialized_end=447
-  _globals['_DROPTABLEREQUEST']._serialized_start=449
-  _globals['_DROPTABLEREQUEST']._serialized_end=502
-  _globals['_DROPTABLERESPONSE']._serialized_start=504
-  _globals['_DROPTABLERESPONSE']._serialized_end=540
-  _globals['_STATSREQUEST']._serialized_start=542
-  _globals['_STATSREQUEST']._serialized_end=556
-  _globals['_STATSRESPONSE']._serialized_start=558
-  _globals['_STATSRESPONSE']._serialized_end=593
-  _globals['_ADVANCEREQUEST']._serialized_start=595
-  _globals['_ADVANCEREQUEST']._serialized_end=679
-  _globals['_ADVANCERESPONSE']._serialized_start=681
-  _globals['_ADVANCERESPONSE']._serialized_end=714
-  _globals['_CONTROL']._serialized_start=717
-  _globals['_CONTROL']._serialized_end=1031
+  _globals['_DESCRIBERESPONSE']._serialized_end=145
+  _globals['_ROUTING']._serialized_start=147
+  _globals['_ROUTING']._serialized_end=254
+  _globals['_SHARDINFO']._serialized_start=256
+  _globals['_SHARDINFO']._serialized_end=342
+  _globals['_CREATETABLEREQUEST']._serialized_start=344
+  _globals['_CREATETABLEREQUEST']._serialized_end=403
+  _globals['_CREATETABLERESPONSE']._serialized_start=405
+  _globals['_CREATETABLERESPONSE']._serialized_end=464
+  _globals['_DROPTABLEREQUEST']._serialized_start=466
+  _globals['_DROPTABLEREQUEST']._serialized_end=519
+  _globals['_DROPTABLERESPONSE']._serialized_start=521
+  _globals['_DROPTABLERESPONSE']._serialized_end=557
+  _globals['_STATSREQUEST']._serialized_start=559
+  _globals['_STATSREQUEST']._serialized_end=573
+  _globals['_STATSRESPONSE']._serialized_start=575
+  _globals['_STATSRESPONSE']._serialized_end=610
+  _globals['_ADVANCEREQUEST']._serialized_start=612
+  _globals['_ADVANCEREQUEST']._serialized_end=696
+  _globals['_ADVANCERESPONSE']._serialized_start=698
+  _globals['_ADVANCERESPONSE']._serialized_end=731
+  _globals['_CONTROL']._serialized_start=734
+  _globals['_CONTROL']._serialized_end=1048
 # @@protoc_insertion_point(module_scope)

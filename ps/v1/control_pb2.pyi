@@ -11,12 +11,14 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DescribeResponse(_message.Message):
-    __slots__ = ("routing", "table_configs_json")
+    __slots__ = ("routing", "table_configs_json", "release")
     ROUTING_FIELD_NUMBER: _ClassVar[int]
     TABLE_CONFIGS_JSON_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
     routing: Routing
     table_configs_json: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, routing: _Optional[_Union[Routing, _Mapping]] = ..., table_configs_json: _Optional[_Iterable[str]] = ...) -> None: ...
+    release: str
+    def __init__(self, routing: _Optional[_Union[Routing, _Mapping]] = ..., table_configs_json: _Optional[_Iterable[str]] = ..., release: _Optional[str] = ...) -> None: ...
 
 class Routing(_message.Message):
     __slots__ = ("epoch", "shards", "shard_of_partition", "coordinator")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 
 import ps
 from ps.cluster.local import is_alive
+from tests.terminals import Terminal, terminal
+from tests.waiting import until
 
 pytestmark = pytest.mark.ray
 
@@ -45,7 +48,7 @@ def test_up_status_down(home: dict[str, str], tmp_path: Path) -> None:
         status = psctl(home, "status")
         assert status.returncode == 0, status.stderr
         assert "clicks" in status.stdout
-        assert status.stdout.count("SERVING") == 2
+        assert status.stdout.splitlines()[0].endswith("2 SERVING")
         again = psctl(home, "up")
         assert again.returncode == 2
         assert "runs already" in again.stderr
@@ -58,6 +61,51 @@ def test_up_status_down(home: dict[str, str], tmp_path: Path) -> None:
     gone = psctl(home, "status")
     assert gone.returncode == 1
     assert "no service 'default' was started on this host" in gone.stderr
+
+
+def wait_for(terminal: Terminal, *words: str) -> None:
+    """All of them on one screen, however many spaces are between them."""
+
+    def seen() -> bool:
+        screen = "\n".join(" ".join(line.split()) for line in terminal.screen())
+        return all(some in screen for some in words)
+
+    try:
+        until(seen, 60)
+    except AssertionError:
+        raise AssertionError(f"not all of {words} are on:\n" + "\n".join(terminal.screen())) from None
+
+
+@pytest.mark.slow
+def test_top_and_status_follow_a_shards_death_and_return_in_a_terminal(home: dict[str, str], tmp_path: Path) -> None:
+    """Ray restarts the shard; its rows are gone, and both say so."""
+    up = psctl(home, "up", "--shards", "2", "--json")
+    assert up.returncode == 0, up.stderr
+    address = json.loads(up.stdout)["address"]
+    try:
+        with ps.connect(address) as client, terminal(tmp_path / "a") as top, terminal(tmp_path / "b") as status:
+            client.create_table(ps.TableConfig(name="clicks", dim=4))
+            client.push("clicks", np.arange(1000), np.ones((1000, 4), np.float32))
+            victim = client.stats()["shards"][1]["process"]["pid"]
+            ended = tmp_path / "top-ended"
+            command = [sys.executable, "-m", "ps.cli", "top", "--interval", "0.3"]
+            top.run(command, home, ended)
+            wait_for(top, "2 SERVING", "▁", "0 SERVING", "1 SERVING")
+            os.kill(victim, signal.SIGKILL)
+            wait_for(top, "1 SERVING, 1 DOWN", "1 DOWN", "0 SERVING")
+            wait_for(top, "1 SERVING, 1 STATE_LOST", "1 STATE_LOST", "its rows are gone", "0 SERVING")
+            assert not ended.exists(), "it goes on"
+            top.press("C-c")
+            until(ended.exists, 20)
+            assert ended.read_text().strip() == "0"
+            assert not any("Traceback" in line for line in top.screen())
+            shown = tmp_path / "status-ended"
+            status.run([*command[:3], "status"], home, shown)
+            until(shown.exists, 60)
+            wait_for(status, "1 SERVING, 1 STATE_LOST", "clicks hot", "memory", "swap")
+            assert shown.read_text().strip() == "1"
+    finally:
+        psctl(home, "down")
 
 
 def test_an_unknown_setting_is_named(home: dict[str, str], tmp_path: Path) -> None:

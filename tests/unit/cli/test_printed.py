@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import ps
 from ps import cli
@@ -32,23 +33,19 @@ def test_an_error_is_one_line_with_its_class_and_every_bracket(
     assert printed.out == ""
 
 
-def test_status_shows_tiers_and_what_is_wrong_with_a_disk(
-    start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(cli.out, "_width", 160)
+def test_status_shows_tiers_and_what_is_wrong_with_a_disk(start_server: StartServer, tmp_path: Path) -> None:
     server = start_server(disk_path=tmp_path)
     ids = np.arange(200)
     with ps.connect(server.address) as client:
         client.create_table(ps.TableConfig(name="clicks", dim=4))
         client.push("clicks", ids, np.ones((200, 4), np.float32))
         until(lambda: client.stats()["shards"][0]["tables"]["clicks"]["rows"]["disk"] == 100)
-    cli.status(address=server.address)
-    well = capsys.readouterr().out
-    assert re.search(r"clicks +│ hot +│ 100 ", well)
-    assert re.search(r"clicks +│ disk +│ 100 +│ [1-9]", well)
-    assert "SERVING" in well
+    well = CliRunner().invoke(cli.app, ["status", "--address", server.address])
+    assert well.exit_code == 0
+    assert re.search(r"(?m)^clicks +hot +100 ", well.stdout)
+    assert re.search(r"(?m)^clicks +disk +100 +[1-9]", well.stdout)
+    assert "1 SERVING" in well.stdout
     server.shard._disk_health.refused(ps.DiskFull("no room"))
-    cli.status(address=server.address)
-    ill = capsys.readouterr().out
-    assert "DEGRADED" in ill
-    assert "shard 0 is degraded: rows cannot go down to disk: no room" in ill
+    ill = CliRunner().invoke(cli.app, ["status", "--address", server.address])
+    assert ill.exit_code == 0, "it goes on"
+    assert "shard 0 is DEGRADED: rows cannot go down to disk: no room" in ill.stdout

@@ -1,0 +1,38 @@
+"""psctl: start, watch, check, size and stop a service. One file for each command; each imports what it needs when it
+runs, so that `psctl --help` and completion are quick.
+
+Exit codes: 0 done; 1 an error, or a check that failed: one line on stderr says what and how to mend it; 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from ps.cli import config, doctor, down, size, status, tables, top, up
+from ps.cli.output import print_error
+from ps.errors import PsError
+
+app = typer.Typer(
+    name="psctl",
+    help="Starts, watches, checks, sizes and ends an embedding parameter server. Every command takes --json.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+for _command in (up.up, down.down, status.status, top.top, tables.tables, doctor.doctor, size.size):
+    app.command()(_command)
+app.add_typer(config.app)
+
+
+def main() -> None:
+    """Entry point: errors of ours are one line, not a stack."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # grpc's own words on a dead address would lie across the screen
+    try:
+        app()
+    except PsError as error:
+        print_error(error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,5 @@
+"""`python -m ps.cli` is psctl."""
+
+from ps.cli import main
+
+main()

@@ -1,0 +1,107 @@
+"""Configuration files as written by hand: what kind they are of, and all that is wrong with them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic import BaseModel
+
+from ps.config import ServiceConfig, TableConfig
+from ps.errors import ConfigError, NotFound
+
+SERVICE, TABLES = "service", "tables"
+
+
+class Problem(NamedTuple):
+    """One of a file's."""
+
+    field: str
+    """Dotted; of tables with the table's name first. Empty: of the file as a whole."""
+    says: str
+
+
+class Checked(NamedTuple):
+    """A file that was read."""
+
+    kind: str
+    values: tuple[BaseModel, ...]
+    """What is right in it."""
+    problems: tuple[Problem, ...]
+
+
+def check(path: Path, kind: str | None = None) -> Checked:
+    """`kind`: by default tables where there is a list, or a key `tables`; else a service. Raises NotFound."""
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise NotFound(f"{path} cannot be read: {error.strerror}") from error
+    problems: list[Problem] = []
+    try:
+        content = yaml.load(text, _loader(problems)) or {}
+    except yaml.YAMLError as error:
+        return Checked(kind or SERVICE, (), (Problem("", f"is no YAML: {' '.join(str(error).split())}"),))
+    if kind is None:
+        kind = TABLES if isinstance(content, list) or (isinstance(content, dict) and "tables" in content) else SERVICE
+    found = list(_service(content) if kind == SERVICE else _tables(content))
+    problems += [item for item in found if isinstance(item, Problem)]
+    return Checked(kind, tuple(item for item in found if isinstance(item, BaseModel)), tuple(problems))
+
+
+def tables_of(path: Path) -> list[TableConfig]:
+    """Those of a tables file; raises ConfigError with all that is wrong, NotFound."""
+    checked = check(path, TABLES)
+    if checked.problems:
+        text = "; ".join(f"{field}: {says}" if field else says for field, says in checked.problems)
+        raise ConfigError(f"{path}: {text}", checked.problems)
+    return [value for value in checked.values if isinstance(value, TableConfig)]
+
+
+def _service(content: Any) -> Iterator[BaseModel | Problem]:
+    if not isinstance(content, dict):
+        yield Problem("", f"expected a mapping of settings, found {type(content).__name__}")
+        return
+    yield from _model(ServiceConfig, content, "")
+
+
+def _tables(content: Any) -> Iterator[BaseModel | Problem]:
+    if isinstance(content, dict):
+        yield from (Problem(str(key), "no such setting; do you mean tables?") for key in content if key != "tables")
+        content = content.get("tables")
+    if not isinstance(content, list):
+        yield Problem("tables", f"expected a list of tables, found {type(content).__name__}")
+        return
+    for number, item in enumerate(content):
+        name = item.get("name", number) if isinstance(item, dict) else number
+        if isinstance(item, dict):
+            yield from _model(TableConfig, item, f"tables[{name}].")
+        else:
+            yield Problem(f"tables[{name}]", f"expected a mapping of settings, found {item!r}")
+    names = Counter(str(item["name"]) for item in content if isinstance(item, dict) and "name" in item)
+    yield from (Problem(f"tables[{name}]", f"there are {n} of this name") for name, n in names.items() if n > 1)
+
+
+def _model(kind: type[BaseModel], values: dict[Any, Any], where: str) -> Iterator[BaseModel | Problem]:
+    try:
+        yield kind(**{str(key): value for key, value in values.items()})
+    except ConfigError as error:
+        yield from (Problem(f"{where}{field}".rstrip("."), says) for field, says in error.problems)
+
+
+def _loader(problems: list[Problem]) -> type[yaml.SafeLoader]:
+    """One that notes keys which are given twice; YAML itself takes the last."""
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+            keys = Counter(str(key.value) for key, _ in node.value)
+            problems.extend(
+                Problem(key, f"is given {n} times, near line {node.start_mark.line + 1}")
+                for key, n in keys.items()
+                if n > 1
+            )
+            return super().construct_mapping(node, deep)
+
+    return Loader

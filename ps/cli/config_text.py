@@ -1,0 +1,34 @@
+"""Settings with their defaults and what they mean, as commented YAML. Pure."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+WIDTH = 100
+
+
+def documented(model: type[BaseModel]) -> Iterator[str]:
+    """The lines of a file that sets every field to its default; those without one are commented out."""
+    yield from _comment(model.__doc__ or "")
+    for name, field in model.model_fields.items():
+        yield ""
+        yield from _comment(field.description or "")
+        yield from _setting(name, field)
+
+
+def _setting(name: str, field: FieldInfo) -> Iterator[str]:
+    if field.is_required():
+        yield f"# {name}:    required"
+        return
+    default = field.get_default(call_default_factory=True)
+    value = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
+    yield from yaml.safe_dump({name: value}, sort_keys=False).splitlines()
+
+
+def _comment(text: str) -> Iterator[str]:
+    yield from (f"# {line}" for line in textwrap.wrap(" ".join(text.split()), WIDTH))

@@ -1,0 +1,67 @@
+"""What psctl prints: text for people, colored where it is a terminal; JSON for programs; errors in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.text import Text
+
+from ps.errors import PsError
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, markup=False, soft_wrap=True)  # what it prints quotes others: [host:port] is no style
+
+_STYLES = {
+    "green": r"\b(SERVING|ok)\b",
+    "yellow": r"\b(DEGRADED|warn)\b",
+    "red": r"\b(DOWN|STATE_LOST|FAIL)\b",
+    "bold": r"^(shard|table|tier|check) .*",
+}
+
+
+class Size(NamedTuple):
+    """Of what is printed to, in characters; None: no bound."""
+
+    width: int | None
+    height: int | None
+
+
+def screen() -> Size:
+    """The terminal's; without bounds where it is a file or a pipe."""
+    return Size(*shutil.get_terminal_size()) if out.is_terminal else Size(None, None)
+
+
+def print_json(value: object, *, lines: bool = False) -> None:
+    """One JSON value; `lines`: in one line, for a stream of them."""
+    print(json.dumps(value, indent=None if lines else 2, allow_nan=False), flush=True)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Text, colored."""
+    out.print(painted(lines))
+
+
+def print_error(error: PsError) -> None:
+    """One line on stderr."""
+    err.print(Text.assemble((type(error).__name__, "red"), f": {error}"))
+
+
+def painted(lines: Iterable[str]) -> Text:
+    """The same with states in color."""
+    text = Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
+    for style, pattern in _STYLES.items():
+        text.highlight_regex(f"(?m){pattern}", style)
+    return text
+
+
+def plain(value: Any) -> Any:
+    """For JSON: tuples and mappings as lists and objects."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if hasattr(value, "_asdict"):
+        return plain(value._asdict())
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value

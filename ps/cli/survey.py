@@ -1,0 +1,135 @@
+"""A look at a service as a whole: what each shard reports of itself, or why it does not.
+
+Nothing here waits for a shard longer than it is told to, and a shard that is dead does not hide the others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from ps.errors import PsError, Unavailable
+
+if TYPE_CHECKING:
+    from ps.config import TableConfig
+    from ps.wire.routing import ShardInfo
+
+SERVING, DEGRADED, DOWN, STATE_LOST = "SERVING", "DEGRADED", "DOWN", "STATE_LOST"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One shard."""
+
+    info: ShardInfo
+    stats: Mapping[str, Any] | None
+    """`Control.Stats`; None where it did not answer."""
+    why: str | None
+    """What is wrong, if anything is."""
+    state: str
+
+    def report(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "shard_id": self.info.shard_id,
+            "address": self.info.address,
+            "metrics_address": self.info.metrics_address,
+            "state": self.state,
+            "why": self.why,
+            "stats": self.stats,
+        }
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All of them."""
+
+    address: str
+    release: str
+    """Of embedding-ps, at that address."""
+    at_s: float
+    """When, on this process's clock."""
+    shards: Sequence[Seen]
+    tables: Mapping[str, TableConfig]
+    trouble: str | None = None
+    """Why what is known of addresses may be old."""
+
+    @property
+    def stats(self) -> list[Mapping[str, Any]]:
+        """Of those that answer."""
+        return [seen.stats for seen in self.shards if seen.stats is not None]
+
+
+class Watch:
+    """Looks at a service again and again."""
+
+    def __init__(self, address: str, timeout_s: float) -> None:
+        """Raises Unavailable if nobody answers there."""
+        from ps.client.connection import Connection
+
+        self._timeout_s = timeout_s
+        try:
+            self._connection = Connection(address)
+        except Unavailable as error:
+            raise Unavailable(
+                f"{error}; if only the coordinator is down, --address of any shard shows the others"
+            ) from error
+        self._fresh = True
+
+    def look(self) -> Survey:
+        """As of now, after at most twice the timeout."""
+        from ps.client.reports import answers
+
+        trouble = None if self._fresh else self._refresh()
+        self._fresh = False
+        routing = self._connection.routing
+        found = answers(self._connection, routing, self._timeout_s)
+        shards = [seen(info, answer) for info, answer in zip(routing.shards, found, strict=True)]
+        address = routing.coordinator or self._connection.address
+        tables = dict(self._connection.tables)
+        return Survey(address, self._connection.release, time.monotonic(), shards, tables, trouble)
+
+    def close(self) -> None:
+        """Ends the connections."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _refresh(self) -> str | None:
+        from ps.client.retry import Deadline
+
+        try:
+            self._connection.refresh(Deadline(self._timeout_s))
+        except PsError as error:
+            return str(error)
+        return None
+
+
+def seen(info: ShardInfo, answer: Mapping[str, Any] | PsError) -> Seen:
+    """What an answer says."""
+    if isinstance(answer, PsError):
+        return Seen(info, None, str(answer), DOWN)
+    if answer["state_lost"] is not None:
+        return Seen(info, answer, str(answer["state_lost"]), STATE_LOST)
+    if answer["degraded"] is not None:
+        return Seen(info, answer, str(answer["degraded"]), DEGRADED)
+    return Seen(info, answer, None, SERVING)
+
+
+def look(address: str, timeout_s: float) -> Survey:
+    """Once."""
+    with Watch(address, timeout_s) as watch:
+        return watch.look()
+
+
+def address_of(name: str, address: str) -> str:
+    """Where to ask: the address if one is given, else where the service of that name was started on this host."""
+    from ps.cluster import local
+
+    return address or local.read_state(name).address
