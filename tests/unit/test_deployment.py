@@ -1,0 +1,62 @@
+"""A service file: settings of the service, and below `launch` what to start where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import ps
+from ps.cluster.deployment import Deployment
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+def read(folder: Path, text: str) -> Deployment:
+    path = folder / "service.yaml"
+    path.write_text(text)
+    return Deployment.from_yaml(path)
+
+
+def test_the_service_file_that_comes_along_reads_as_it_says() -> None:
+    deployment = Deployment.from_yaml(DEPLOY / "service.yaml")
+    assert (deployment.shards, deployment.port) == (16, 7370)
+    assert deployment.placement.bundle == {"CPU": 1, "ps_shard": 1}
+    assert deployment.placement.strategy == "SPREAD"
+    assert deployment.service.host == "auto"
+    assert deployment.service.disk_path == Path("/mnt/nvme/embedding-ps")
+    assert Deployment.from_json(deployment.to_json()) == deployment, "it goes to the keeper as JSON"
+
+
+def test_a_file_of_settings_alone_launches_one_shard_anywhere(tmp_path: Path) -> None:
+    deployment = read(tmp_path, "max_ids: 1000\n")
+    assert deployment == Deployment(service=ps.ServiceConfig(max_ids=1000))
+    assert (deployment.shards, deployment.port, deployment.placement) == (1, 0, ps.Placement())
+    assert read(tmp_path, "") == Deployment()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("shards: 2\n", "shards: Extra inputs"),
+        ("launch: {shard: 2}\n", "shard: Extra inputs"),
+        ("launch: {shards: 0}\n", "shards: Input should be greater"),
+        ("launch: {port: 70000}\n", "port: Input should be less"),
+        ("launch: {placement: {cpu: 1}}\n", r"placement.cpu: Extra inputs"),
+        ("launch: {placement: {cpus: 0}}\n", "reserves nothing cannot be placed"),
+        ("launch: {placement: {strategy: ROUND}}\n", "strategy: Input should be 'SPREAD'"),
+        ("launch: {service: {}}\n", "launch.service: settings of the service stand on the top level"),
+        ("launch: 3\n", "launch: expected a mapping of settings, found int"),
+        ("- 1\n", "expected a mapping of settings, found list"),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(ps.ConfigError, match=complaint):
+        read(tmp_path, text)
+
+
+def test_what_a_shard_reserves() -> None:
+    placement = ps.Placement(cpus=2, gpus=0.5, resources={"ps_shard": 1})
+    assert placement.bundle == {"CPU": 2, "GPU": 0.5, "ps_shard": 1}
+    assert str(placement) == "2 CPUs, 0.5 GPUs, 1 ps_shard"
+    assert ps.Placement(cpus=0, resources={"ps_shard": 1}).bundle == {"ps_shard": 1}
