@@ -4,6 +4,8 @@ set -euo pipefail
 packages=(
     iproute2 # ip and tc: the shaped link of `python -m benchmarks link`
     prometheus # with promtool: scrapes a running service, checks rules and alerts (tests/observe)
+    openssh-server # sshd: those machines
+    rsync # those machines: `ray up` copies files with it
 )
 apt-get update -qq
 apt-get install --yes --quiet --no-install-recommends "${packages[@]}"
