@@ -30,6 +30,7 @@ mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /dev/shm
 mkdir -p {HOME}/.ssh /run/sshd
 mount --bind "$1/passwd" /etc/passwd
+mount --bind "$1/hosts" /etc/hosts
 cp "$1/id_ed25519" {HOME}/.ssh/
 chmod -R go= {HOME}
 hostname "$2"
@@ -96,26 +97,32 @@ def machines(folder: Path, addresses: Sequence[str]) -> Iterator[list[Machine]]:
     for tool in TOOLS:
         if shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin") is None:
             pytest.skip(f"there is no command `{tool}`: run tests/install_packages.sh")
-    _prepare(folder)
+    _prepare(folder, addresses)
     with ExitStack() as stack:
         started = [stack.enter_context(_machine(folder, number, a)) for number, a in enumerate(addresses)]
         _join(started)
         yield started
 
 
-def _prepare(folder: Path) -> None:
+def _prepare(folder: Path, addresses: Sequence[str]) -> None:
     for key in ("host_key", "id_ed25519"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
     (folder / "sshd_config").write_text(SSHD.format(folder=folder))
+    hosts = [f"{address} {_name(number)}" for number, address in enumerate(addresses)]
+    (folder / "hosts").write_text("\n".join(["127.0.0.1 localhost", *hosts, ""]))
     others = [line for line in Path("/etc/passwd").read_text().splitlines() if not line.startswith("root:")]
     accounts = [f"{name}:*:0:0::{HOME}:/bin/bash" for name in (ACCOUNT, "root")]
     (folder / "passwd").write_text("\n".join([*accounts, *others, ""]))
 
 
+def _name(number: int) -> str:
+    return f"machine-{number}"
+
+
 @contextmanager
 def _machine(folder: Path, number: int, address: str) -> Iterator[Machine]:
     spaces = ["--net", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "--uts", "--ipc"]
-    boot = ["bash", "-c", BOOT, "boot", str(folder), f"machine-{number}"]
+    boot = ["bash", "-c", BOOT, "boot", str(folder), _name(number)]
     keeper = subprocess.Popen(
         ["unshare", *spaces, *boot],
         stdin=subprocess.PIPE,
@@ -146,12 +153,13 @@ def _join(started: Sequence[Machine]) -> None:
     _ip(hub, "link", "add", "bridge", "type", "bridge")
     _ip(hub, "link", "set", "bridge", "up")
     _ip(hub, "address", "add", f"{hub.address}/24", "dev", "bridge")
+    _ip(hub, "route", "add", "default", "dev", "bridge")  # Ray takes the address by which the world would be reached
     for number, machine in enumerate(started[1:], 1):
         _ip(hub, "link", "add", f"port{number}", "type", "veth", "peer", "name", "eth0", "netns", str(machine.pid))
         _ip(hub, "link", "set", f"port{number}", "master", "bridge", "up")
         _ip(machine, "address", "add", f"{machine.address}/24", "dev", "eth0")
         _ip(machine, "link", "set", "eth0", "up")
-        _ip(machine, "route", "add", "default", "via", hub.address)  # by which Ray finds a node's own address
+        _ip(machine, "route", "add", "default", "via", hub.address)
 
 
 def _ip(machine: Machine, *arguments: str) -> None:

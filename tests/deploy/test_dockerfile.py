@@ -1,0 +1,73 @@
+"""docker/Dockerfile without Docker: its build commands run in a clean directory, and what they made runs its CMD and
+its HEALTHCHECK on a machine made of namespaces. What is not shown: the base images, apt-get, and the file system's
+layers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.dockerfile import CleanDirectory, command, read
+from tests.machines import machines
+
+ROOT = Path(__file__).parents[2]
+STAGES = read(ROOT / "docker" / "Dockerfile")
+ADDRESS = "192.0.2.1"
+
+
+def test_stages() -> None:
+    assert [*STAGES] == ["build", "build-service", "build-trainer", "run", "trainer", "service"]
+    assert STAGES["build-service"].base == STAGES["build-trainer"].base == "build"
+    for name in ("service", "trainer"):
+        assert STAGES[name].base == "run"
+        assert STAGES[name].last("USER") == "10001", "not root"
+        assert f"--from=build-{name} /opt/venv /opt/venv" in STAGES[name].last("COPY") or name == "service"
+
+
+def test_what_is_kept_out_of_the_build_is_not_copied() -> None:
+    let_in = {line[1:] for line in (ROOT / "docker/Dockerfile.dockerignore").read_text().splitlines() if line[0] == "!"}
+    copied = {
+        source
+        for stage in STAGES.values()
+        for instruction, arguments in stage.steps
+        if instruction == "COPY" and "--from" not in arguments
+        for source in arguments.split()[:-1]
+    }
+    assert copied == let_in
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+def test_what_the_build_makes_serves_and_is_healthy(tmp_path: Path) -> None:
+    clean = CleanDirectory(tmp_path / "root", ROOT)
+    clean.root.mkdir()
+    for stage in ("build", "build-service"):
+        clean.build(STAGES[stage])
+    settings = tmp_path / "service.yaml"
+    settings.write_text(
+        (ROOT / "docker/service.yaml").read_text().replace("/var/lib/embedding-ps", "/mnt/embedding-ps")
+    )
+
+    environment = ["env", "-u", "PYTHONPATH", "PYTHONSAFEPATH=1", f"NUMBA_CACHE_DIR={clean.root}/opt/kernels"]
+    environment.append(f"PATH={clean.root}/opt/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    start = [clean.here(part) for part in command(STAGES["service"].last("CMD"))]
+    start[-1] = str(settings)
+    health = [*environment, *command(STAGES["service"].last("HEALTHCHECK"))]
+    with machines(tmp_path, [ADDRESS]) as (machine,):
+        service = machine.start([*environment, "bash", "-c", 'echo $$ > /mnt/pid; exec "$@"', "bash", *start])
+        end = time.monotonic() + 300
+        while (probe := machine.start(health)).wait(timeout=60) and service.poll() is None:
+            assert time.monotonic() < end, "it never gets healthy"
+            assert probe.stdout is not None
+            probe.stdout.close()
+            threading.Event().wait(1)
+        assert service.poll() is None, service.communicate()[0]
+        status = machine.run(*environment, "psctl", "status", "--address", f"{ADDRESS}:7370", timeout_s=60)
+        assert status.count("SERVING") == 2
+        machine.run("bash", "-c", "kill -TERM $(cat /mnt/pid)", timeout_s=10)
+        printed, _ = service.communicate(timeout=120)
+        assert service.returncode == 0, printed
