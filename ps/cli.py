@@ -55,9 +55,7 @@ def up(
     from ps.cluster import local
     from ps.cluster.deployment import Deployment
 
-    deployment = Deployment.from_yaml(config_file) if config_file else Deployment()
-    asked = {"shards": shards, "port": port, "timeout_s": timeout_s}
-    deployment = Deployment(**(dict(deployment) | {key: value for key, value in asked.items() if value is not None}))
+    deployment = Deployment.of(config_file, shards=shards, port=port, timeout_s=timeout_s)
     if ray_address and foreground:
         raise typer.BadParameter("--foreground is for a Ray of its own; in a cluster the service needs nobody to stay")
     if not ray_address:

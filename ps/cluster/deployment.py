@@ -60,6 +60,12 @@ class Deployment(Frozen):
     service: ServiceConfig = ServiceConfig()
 
     @classmethod
+    def of(cls, path: Path | None, **asked: Any) -> Self:
+        """A file, or defaults without one, with those fields of `asked` in their place that are not None."""
+        deployment = cls.from_yaml(path) if path else cls()
+        return cls(**(dict(deployment) | {name: value for name, value in asked.items() if value is not None}))
+
+    @classmethod
     def from_yaml(cls, path: str | Path) -> Self:
         """Reads a YAML mapping: settings of ps.ServiceConfig, and below `launch` those of this class. Raises
         ConfigError."""

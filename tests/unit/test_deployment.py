@@ -35,6 +35,17 @@ def test_a_file_of_settings_alone_launches_one_shard_anywhere(tmp_path: Path) ->
     assert read(tmp_path, "") == Deployment()
 
 
+def test_options_go_before_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "service.yaml"
+    path.write_text("max_ids: 1000\nlaunch: {shards: 3, port: 7000}\n")
+    assert Deployment.of(path, shards=2, port=None) == Deployment(
+        shards=2, port=7000, service=ps.ServiceConfig(max_ids=1000)
+    )
+    assert Deployment.of(None, port=0) == Deployment()
+    with pytest.raises(ps.ConfigError, match="port"):
+        Deployment.of(path, port=70_000)
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
