@@ -4,6 +4,7 @@ layers."""
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -25,6 +26,16 @@ def test_stages() -> None:
         assert STAGES[name].base == "run"
         assert STAGES[name].last("USER") == "10001", "not root"
         assert f"--from=build-{name} /opt/venv /opt/venv" in STAGES[name].last("COPY") or name == "service"
+
+
+def test_a_login_shell_finds_the_commands_too(tmp_path: Path) -> None:
+    """As KubeRay's: /etc/profile sets PATH anew, then reads /etc/profile.d."""
+    (made,) = [step for _, step in STAGES["run"].steps if "profile.d" in step]
+    (echo,) = [part for part in made.split("&&") if "profile.d" in part]
+    profile = tmp_path / "profile.sh"
+    subprocess.run(["sh", "-c", echo.replace("/etc/profile.d/embedding-ps.sh", str(profile))], check=True)
+    shell = ["env", "-i", "sh", "-c", f"PATH=/usr/bin:/bin; export PATH; . {profile}; env"]
+    assert "PATH=/opt/venv/bin:/usr/bin:/bin\n" in subprocess.run(shell, capture_output=True, text=True).stdout
 
 
 def test_what_is_kept_out_of_the_build_is_not_copied() -> None:
