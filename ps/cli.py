@@ -62,9 +62,9 @@ def up(
         _check_not_running(name)
     if foreground:
         return local.keep(name, deployment)
-    with out.status(f"starting {deployment.shards} shards..."):
+    with out.status(f"starting {deployment.launch.shards} shards..."):
         state = _up_in_cluster(name, deployment, ray_address) if ray_address else local.start_keeper(name, deployment)
-    out.print(f"service [bold]{name}[/bold] with {deployment.shards} shards at [bold]{state.address}[/bold]")
+    out.print(f"service [bold]{name}[/bold] with {deployment.launch.shards} shards at [bold]{state.address}[/bold]")
     out.print(f'connect with ps.connect("{state.address}"); psctl status shows it, psctl down ends it', highlight=False)
 
 

@@ -47,35 +47,38 @@ class Placement(Frozen):
         return ", ".join(f"{amount:g} {name}" for name, amount in asked.items() if amount) or "nothing"
 
 
-class Deployment(Frozen):
-    """A whole service file."""
+class Launch(Frozen):
+    """How many shards, where, and where clients find them."""
 
     shards: Annotated[int, Field(ge=1)] = 1
     """About one for each CPU core that is to work for the service."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 0
     """The coordinator's, where clients connect: on the head node. 0: any."""
     placement: Placement = Placement()
+    """What each shard reserves of its node."""
     timeout_s: Positive = LAUNCH_TIMEOUT_S
     """How long to wait for the shards, and for the nodes that they need."""
+
+
+class Deployment(Frozen):
+    """A whole service file."""
+
+    launch: Launch = Launch()
     service: ServiceConfig = ServiceConfig()
 
     @classmethod
     def of(cls, path: Path | None, **asked: Any) -> Self:
-        """A file, or defaults without one, with those fields of `asked` in their place that are not None."""
+        """A file, or defaults without one; those fields of `launch` in `asked` that are not None go before it."""
         deployment = cls.from_yaml(path) if path else cls()
-        return cls(**(dict(deployment) | {name: value for name, value in asked.items() if value is not None}))
+        launch = dict(deployment.launch) | {name: value for name, value in asked.items() if value is not None}
+        return cls(launch=Launch(**launch), service=deployment.service)
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:
-        """Reads a YAML mapping: settings of ps.ServiceConfig, and below `launch` those of this class. Raises
-        ConfigError."""
+        """A YAML mapping: settings of ps.ServiceConfig, and below `launch` those of Launch. Raises ConfigError."""
         values = _mapping(yaml.safe_load(Path(path).read_text()), str(path))
         launch = _mapping(values.pop("launch", None), f"{path}: launch")
-        if "service" in launch:
-            raise ConfigError(
-                f"{path}: settings of the service stand on the top level of the file, not in launch.service"
-            )
-        return cls(**launch, service=ServiceConfig(**values))
+        return cls(launch=Launch(**launch), service=ServiceConfig(**values))
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from ps.cluster import actors
-from ps.cluster.deployment import LAUNCH_TIMEOUT_S, Deployment, Placement
+from ps.cluster.deployment import LAUNCH_TIMEOUT_S, Deployment, Launch, Placement
 from ps.config import ServiceConfig
 from ps.errors import InvalidArgument, Unavailable
 from ps.wire.routing import Routing
@@ -76,13 +76,8 @@ def launch(
     """
     if shards < 1:
         raise InvalidArgument(f"shards={shards}: a service needs at least one")
-    deployment = Deployment(
-        shards=shards,
-        port=port,
-        placement=placement or Placement(),
-        timeout_s=timeout_s,
-        service=config or ServiceConfig(),
-    )
+    wanted = Launch(shards=shards, port=port, placement=placement or Placement(), timeout_s=timeout_s)
+    deployment = Deployment(launch=wanted, service=config or ServiceConfig())
     return deploy(deployment, name=name, ray_address=ray_address, detached=detached)
 
 
@@ -90,7 +85,7 @@ def deploy(
     deployment: Deployment, *, name: str = "default", ray_address: str | None = None, detached: bool = False
 ) -> Service:
     """`launch` of what a service file says."""
-    owns_ray = _connect_ray(ray_address, deployment)
+    owns_ray = _connect_ray(ray_address, deployment.launch)
     try:
         return _start(name, deployment, detached, owns_ray)
     except BaseException:
@@ -137,7 +132,7 @@ def _check_listening(ray_address: str) -> None:
         raise Unavailable(f"no Ray cluster at {ray_address!r}: {error}") from error
 
 
-def _connect_ray(ray_address: str | None, deployment: Deployment) -> bool:
+def _connect_ray(ray_address: str | None, wanted: Launch) -> bool:
     """True if a local Ray was started for us; it has all that the shards ask for."""
     if ray.is_initialized():
         return False
@@ -145,7 +140,7 @@ def _connect_ray(ray_address: str | None, deployment: Deployment) -> bool:
     if address:
         join(address)
         return False
-    placement, shards = deployment.placement, deployment.shards
+    placement, shards = wanted.placement, wanted.shards
     ray.init(
         address="local",
         namespace=actors.NAMESPACE,
@@ -164,11 +159,12 @@ def _start(name: str, deployment: Deployment, detached: bool, owns_ray: bool) ->
         raise InvalidArgument(f"a service named {name!r} runs in this Ray cluster already; psctl down ends it")
     actors.release(name)  # of a launch that was killed halfway
     lifetime = "detached" if detached else None
-    config, shards, timeout_s = deployment.service, deployment.shards, deployment.timeout_s
+    config, wanted = deployment.service, deployment.launch
+    shards, timeout_s = wanted.shards, wanted.timeout_s
     try:
-        with _chosen(deployment.port) as chosen:
+        with _chosen(wanted.port) as chosen:
             coordinator = actors.start_coordinator(name, shards, config, chosen, lifetime)
-            group = actors.reserve(name, shards, deployment.placement, lifetime)
+            group = actors.reserve(name, shards, wanted.placement, lifetime)
             handles = [actors.start_shard(name, i, config, group, lifetime) for i in range(shards)]
             infos = ray.get([handle.info.remote() for handle in handles], timeout=timeout_s)
             address = ray.get(coordinator.address.remote(), timeout=timeout_s)
@@ -176,7 +172,7 @@ def _start(name: str, deployment: Deployment, detached: bool, owns_ray: bool) ->
     except (RayError, GetTimeoutError) as error:
         stop_actors(name, timeout_s=1.0)
         raise Unavailable(
-            f"{shards} shards of {deployment.placement} did not start within {timeout_s:g} s; the cluster has "
+            f"{shards} shards of {wanted.placement} did not start within {timeout_s:g} s; the cluster has "
             f"{_all_resources()}: {error}"
         ) from error
     return Service(name, address, routing, owns_ray, [coordinator, *handles])

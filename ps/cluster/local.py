@@ -67,7 +67,7 @@ def start_keeper(name: str, deployment: Deployment) -> State:
         keeper = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
         )
-    timeout_s = deployment.timeout_s
+    timeout_s = deployment.launch.timeout_s
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline and keeper.poll() is None:
         try:

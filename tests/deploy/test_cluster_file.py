@@ -65,9 +65,9 @@ def test_what_is_copied_exists_and_is_enough_to_install(cluster: dict[str, Any])
 
 def test_the_nodes_that_are_there_from_the_beginning_hold_all_shards() -> None:
     shard = load("cluster.yaml")["available_node_types"]["shard"]
-    (resource,) = SERVICE.placement.resources
-    assert shard["min_workers"] * shard["resources"][resource] == SERVICE.shards
-    assert shard["resources"]["CPU"] >= shard["resources"][resource] * SERVICE.placement.cpus
+    (resource,) = SERVICE.launch.placement.resources
+    assert shard["min_workers"] * shard["resources"][resource] == SERVICE.launch.shards
+    assert shard["resources"]["CPU"] >= shard["resources"][resource] * SERVICE.launch.placement.cpus
 
 
 def test_the_shards_of_a_node_fit_its_memory_and_disk() -> None:

@@ -66,7 +66,7 @@ def test_settings_and_pods_agree(tmp_path: Path) -> None:
     deployment = Deployment.from_yaml(path)
     assert deployment == Deployment.from_yaml(DEPLOY / "service.yaml"), "the same service as on machines"
     assert CLUSTER["spec"]["rayVersion"] == ray.__version__
-    assert deployment.shards == GROUPS["shard"]["minReplicas"] * 8
+    assert deployment.launch.shards == GROUPS["shard"]["minReplicas"] * 8
     shard = TEMPLATES["shard"]["spec"]["containers"][0]
     limits = {
         name: int(shard["resources"]["limits"][name].removesuffix("Gi")) * 2**30
@@ -79,6 +79,6 @@ def test_settings_and_pods_agree(tmp_path: Path) -> None:
     assert str(deployment.service.disk_path).startswith(shard["volumeMounts"][0]["mountPath"])
     head = TEMPLATES["head"]["spec"]["containers"][0]
     (port,) = SERVICE["spec"]["ports"]
-    assert {"name": "ps", "containerPort": deployment.port} in head["ports"]
-    assert (port["port"], port["targetPort"]) == (deployment.port, deployment.port)
+    assert {"name": "ps", "containerPort": deployment.launch.port} in head["ports"]
+    assert (port["port"], port["targetPort"]) == (deployment.launch.port, deployment.launch.port)
     assert SERVICE["spec"]["selector"] == {"ray.io/cluster": CLUSTER["metadata"]["name"], "ray.io/node-type": "head"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import ps
-from ps.cluster.deployment import Deployment
+from ps.cluster.deployment import Deployment, Launch
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -20,9 +20,9 @@ def read(folder: Path, text: str) -> Deployment:
 
 def test_the_service_file_that_comes_along_reads_as_it_says() -> None:
     deployment = Deployment.from_yaml(DEPLOY / "service.yaml")
-    assert (deployment.shards, deployment.port) == (16, 7370)
-    assert deployment.placement.bundle == {"CPU": 1, "ps_shard": 1}
-    assert deployment.placement.strategy == "SPREAD"
+    assert (deployment.launch.shards, deployment.launch.port) == (16, 7370)
+    assert deployment.launch.placement.bundle == {"CPU": 1, "ps_shard": 1}
+    assert deployment.launch.placement.strategy == "SPREAD"
     assert deployment.service.host == "auto"
     assert deployment.service.disk_path == Path("/mnt/nvme/embedding-ps")
     assert Deployment.from_json(deployment.to_json()) == deployment, "it goes to the keeper as JSON"
@@ -31,7 +31,7 @@ def test_the_service_file_that_comes_along_reads_as_it_says() -> None:
 def test_a_file_of_settings_alone_launches_one_shard_anywhere(tmp_path: Path) -> None:
     deployment = read(tmp_path, "max_ids: 1000\n")
     assert deployment == Deployment(service=ps.ServiceConfig(max_ids=1000))
-    assert (deployment.shards, deployment.port, deployment.placement) == (1, 0, ps.Placement())
+    assert deployment.launch == Launch(shards=1, port=0, placement=ps.Placement(), timeout_s=120)
     assert read(tmp_path, "") == Deployment()
 
 
@@ -39,7 +39,7 @@ def test_options_go_before_the_file(tmp_path: Path) -> None:
     path = tmp_path / "service.yaml"
     path.write_text("max_ids: 1000\nlaunch: {shards: 3, port: 7000}\n")
     assert Deployment.of(path, shards=2, port=None) == Deployment(
-        shards=2, port=7000, service=ps.ServiceConfig(max_ids=1000)
+        launch=Launch(shards=2, port=7000), service=ps.ServiceConfig(max_ids=1000)
     )
     assert Deployment.of(None, port=0) == Deployment()
     with pytest.raises(ps.ConfigError, match="port"):
@@ -56,7 +56,7 @@ def test_options_go_before_the_file(tmp_path: Path) -> None:
         ("launch: {placement: {cpu: 1}}\n", "placement: .*cpu: Extra inputs"),
         ("launch: {placement: {cpus: 0}}\n", "reserves nothing cannot be placed"),
         ("launch: {placement: {strategy: ROUND}}\n", "strategy: Input should be 'SPREAD'"),
-        ("launch: {service: {}}\n", "top level of the file, not in launch.service"),
+        ("launch: {max_ids: 1}\n", "max_ids: Extra inputs"),
         ("launch: 3\n", "launch: expected a mapping of settings, found int"),
         ("- 1\n", "expected a mapping of settings, found list"),
     ],
