@@ -52,7 +52,7 @@ def test_what_is_kept_out_of_the_build_is_not_copied() -> None:
 
 @pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)  # pip, and a minute of CPU for the kernels
 def test_what_the_build_makes_serves_and_is_healthy(tmp_path: Path) -> None:
     clean = CleanDirectory(tmp_path / "root", ROOT)
     clean.root.mkdir()
