@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,21 @@ def test_the_head_starts_the_service_from_the_file_that_is_copied_to_it(cluster:
     assert cluster["file_mounts"]["~/embedding-ps/deploy"] == "deploy"
 
 
+def test_every_kind_of_node_is_set_up(cluster: dict[str, Any]) -> None:
+    """What a kind of node says takes the place of setup_commands, in Ray."""
+    ready = prepared(cluster)
+    kinds = [
+        kind.get("worker_setup_commands", ready["setup_commands"]) for kind in ready["available_node_types"].values()
+    ]
+    for commands in [*kinds, ready["head_setup_commands"]]:
+        assert commands[0].startswith("~/embedding-ps/deploy/install.sh")
+        assert "RAY_AUTH_MODE=token" in commands[1]
+        for command in commands:
+            script = command.split()[0]
+            if script.startswith("~/embedding-ps/"):
+                assert os.access(ROOT / script.removeprefix("~/embedding-ps/"), os.X_OK)
+
+
 def test_what_is_copied_exists_and_is_enough_to_install(cluster: dict[str, Any]) -> None:
     copied = {source for source in cluster["file_mounts"].values() if not source.startswith("~")}
     assert all((ROOT / source).exists() for source in copied)
@@ -78,7 +94,7 @@ def test_the_shards_of_a_node_fit_its_memory_and_disk() -> None:
     assert SERVICE.service.disk_bytes is not None
     assert 1.2 * 8 * SERVICE.service.ram_bytes < 64 * 2**30
     assert 8 * SERVICE.service.disk_bytes < 1875e9
-    assert str(SERVICE.service.disk_path).startswith(shard["worker_setup_commands"][0].split()[-1])
+    assert str(SERVICE.service.disk_path).startswith(shard["worker_setup_commands"][-1].split()[-1])
 
 
 def test_the_merge_command_prints_what_merge_says() -> None:

@@ -31,7 +31,7 @@ def cluster_file(folder: Path) -> Path:
     base, on_premise = (
         yaml.safe_load((ROOT / "deploy" / name).read_text()) for name in ("cluster.yaml", "on-premise.yaml")
     )
-    (environment,) = [command for command in base["setup_commands"] if ".bashrc" in command]
+    (environment,) = [command for command in on_premise["setup_commands"] if ".bashrc" in command]
     ours = {
         "setup_commands": [
             f"ln -sfn {sys.prefix} ~/venv",
