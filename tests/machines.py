@@ -23,6 +23,13 @@ HOME = "/mnt/home"
 ACCOUNT = "ps"
 READY = "ready"
 
+LOOK = """
+import sys, ps
+with ps.connect(sys.argv[1]) as client:
+    print(*(f"{shard.address}={shard.state}" for shard in client.connection.routing.shards), *client.tables())
+"""
+"""A program for `python -c`, with an address: shards with their states, then tables."""
+
 BOOT = f"""
 set -e
 mount -t tmpfs tmpfs /mnt

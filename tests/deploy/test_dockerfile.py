@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.dockerfile import CleanDirectory, command, read
-from tests.machines import machines
+from tests.machines import LOOK, machines
 
 ROOT = Path(__file__).parents[2]
 STAGES = read(ROOT / "docker" / "Dockerfile")
@@ -77,8 +77,8 @@ def test_what_the_build_makes_serves_and_is_healthy(tmp_path: Path) -> None:
             probe.stdout.close()
             threading.Event().wait(1)
         assert service.poll() is None, service.communicate()[0]
-        status = machine.run(*environment, "psctl", "status", "--address", f"{ADDRESS}:7370", timeout_s=60)
-        assert status.count("SERVING") == 2
+        shown = machine.run(*environment, "python", "-c", LOOK, f"{ADDRESS}:7370", timeout_s=60)
+        assert shown.count(f"{ADDRESS}:") == shown.count("=SERVING") == 2
         machine.run("bash", "-c", "kill -TERM $(cat /mnt/pid)", timeout_s=10)
         printed, _ = service.communicate(timeout=120)
         assert service.returncode == 0, printed
