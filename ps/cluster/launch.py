@@ -179,8 +179,11 @@ def _start(name: str, deployment: Deployment, detached: bool, owns_ray: bool) ->
 
 
 def _all_resources() -> str:
-    shown = {name: n for name, n in ray.cluster_resources().items() if ":" not in name and "memory" not in name}
-    return ", ".join(f"{n:g} {name}" for name, n in sorted(shown.items())) or "no nodes"
+    """Those that can be asked for: not what Ray has for itself, nodes and groups."""
+    hidden = ("node:", "memory", "object_store_memory", "accelerator_type:")
+    found = {name: n for name, n in ray.cluster_resources().items() if not name.startswith(hidden)}
+    shown = [f"{n:g} {name}" for name, n in sorted(found.items()) if "_group_" not in name]
+    return ", ".join(shown) or "nothing"
 
 
 @contextmanager
