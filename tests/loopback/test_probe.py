@@ -5,7 +5,10 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 
+import ps
+from ps.cluster.coordinator import Coordinator
 from ps.server.probe import probe
 from ps.server.shard_server import ShardServer
 from tests.conftest import StartServer
@@ -15,6 +18,21 @@ def test_a_shard_that_serves_and_one_that_lost_its_rows(shard_server: ShardServe
     assert probe(shard_server.address) == "SERVING"
     shard_server.mark_state_lost("gone")
     assert probe(shard_server.address) == "NOT_SERVING"
+
+
+def test_a_coordinator_serves_when_it_knows_the_shards(start_server: StartServer) -> None:
+    """Whoever starts by its health, as the trainer of docker/compose.yaml, can connect then."""
+    server = start_server()
+    with ExitStack() as stack:
+        first, second = (Coordinator(ps.ServiceConfig()) for _ in range(2))
+        stack.callback(first.stop)
+        stack.callback(second.stop)
+        assert probe(first.address) == "NOT_SERVING"
+        server.set_routing(first.assemble([server.info]))
+        assert probe(first.address) == "SERVING"
+        assert probe(second.address) == "NOT_SERVING"
+        second.adopt([server.report], 1)
+        assert probe(second.address) == "SERVING"
 
 
 def test_nobody_there() -> None:
