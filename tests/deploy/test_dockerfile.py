@@ -58,6 +58,7 @@ def test_what_the_build_makes_serves_and_is_healthy(tmp_path: Path) -> None:
     clean.root.mkdir()
     for stage in ("build", "build-service"):
         clean.build(STAGES[stage])
+    kernels = set((clean.root / "opt/kernels").rglob("*.nbc"))
     settings = tmp_path / "service.yaml"
     settings.write_text(
         (ROOT / "docker/service.yaml").read_text().replace("/var/lib/embedding-ps", "/mnt/embedding-ps")
@@ -82,3 +83,4 @@ def test_what_the_build_makes_serves_and_is_healthy(tmp_path: Path) -> None:
         machine.run("bash", "-c", "kill -TERM $(cat /mnt/pid)", timeout_s=10)
         printed, _ = service.communicate(timeout=120)
         assert service.returncode == 0, printed
+    assert set((clean.root / "opt/kernels").rglob("*.nbc")) == kernels, "those of the build were what it needed"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -46,10 +49,19 @@ def cluster() -> Iterator[Cluster]:
         running.shutdown()
 
 
-def nodes_of_shards(name: str) -> list[str]:
-    handles = [ray.get_actor(actors.shard_name(name, i), namespace=actors.NAMESPACE) for i in range(SHARDS)]
-    asked = [handle.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()) for handle in handles]
+def where_shards_are() -> list[tuple[str, int]]:
+    """(node, process id) of each."""
+    handles = [ray.get_actor(actors.shard_name("spread", i), namespace=actors.NAMESPACE) for i in range(SHARDS)]
+    asked = [h.__ray_call__.remote(lambda _: (ray.get_runtime_context().get_node_id(), os.getpid())) for h in handles]
     return ray.get(asked, timeout=60)
+
+
+def lose(cluster: Cluster, node: Any, pids: list[int]) -> None:
+    """All of a machine at once. Left to themselves, its shards would serve until they miss their Ray."""
+    cluster.remove_node(node, allow_graceful=False)
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_the_shards_of_a_node_that_dies_come_back_on_another_and_say_that_their_rows_are_gone(cluster: Cluster) -> None:
@@ -59,7 +71,8 @@ def test_the_shards_of_a_node_that_dies_come_back_on_another_and_say_that_their_
         ps.launch(SHARDS, name="spread", ray_address=cluster.address, placement=placement) as service,
         ps.connect(service.address) as client,
     ):
-        nodes = nodes_of_shards("spread")
+        found = where_shards_are()
+        nodes = [node for node, _ in found]
         assert sorted(nodes) == sorted([first.node_id, second.node_id] * 2), "two on each, none on the head"
         train(service.address)
 
@@ -71,7 +84,7 @@ def test_the_shards_of_a_node_that_dies_come_back_on_another_and_say_that_their_
         kept = next(shard for shard, node in enumerate(nodes) if node == first.node_id)
         kept_ids = split.ids_N[split.of(kept)]
 
-        cluster.remove_node(second, allow_graceful=False)
+        lose(cluster, second, [found[shard][1] for shard in lost])
         with pytest.raises((ps.Unavailable, ps.DeadlineExceeded)):
             client.pull("u", IDS, timeout_s=2)
         with pytest.raises((ps.Unavailable, ps.DeadlineExceeded)):
@@ -83,7 +96,7 @@ def test_the_shards_of_a_node_that_dies_come_back_on_another_and_say_that_their_
             with pytest.raises(ps.StateLost, match=f"shard {shard} was restarted"):
                 client.pull("u", split.ids_N[split.of(shard)], timeout_s=120)
         after = client.connection.routing
-        assert [nodes_of_shards("spread")[shard] for shard in lost] == [third.node_id] * len(lost)
+        assert [where_shards_are()[shard][0] for shard in lost] == [third.node_id] * len(lost)
         assert after.epoch == before.epoch
         for shard in range(SHARDS):
             state = "STATE_LOST" if shard in lost else "SERVING"
