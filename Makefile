@@ -28,11 +28,12 @@ test: setup      ## the tests, without those marked slow
 test-slow: setup ## the tests marked slow
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
 
-lint: setup      ## ruff, mypy --strict, the layers
+lint: setup      ## ruff, mypy --strict, the layers, the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports
+	$(BIN)/hadolint docker/Dockerfile
 
 bench: setup     ## make bench NAME="pull push"
 	$(BIN)/python -m benchmarks $(NAME)

@@ -26,6 +26,7 @@ BENCHMARKS = {
     "push": ("benchmarks.exchange:push", "push over gRPC to one shard, against the echo and TCP; memory of a row"),
     "step": ("benchmarks.step:run", "prepare + pull + push of two tables with duplicates, in process and over gRPC"),
     "scale": ("benchmarks.scale:run", "cost of a row from 10^5 to 10^7 rows, and from 1 to 4 shards"),
+    "fanout": ("benchmarks.fanout:run", "a small step over 1 to 16 shards: what each call more costs"),
     "disk": ("benchmarks.disk:run", "rows on disk: batch reads against the binding alone, writes, the filter of ids"),
     "swap": (
         "benchmarks.swap:run",

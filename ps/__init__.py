@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ps.client.evict import Evicted
     from ps.client.pulled import TableRows
     from ps.client.step import Step
+    from ps.cluster.deployment import Placement
     from ps.cluster.launch import Service, launch
     from ps.config import (
         FTRL,
@@ -92,6 +93,7 @@ __all__ = [
     "NonFiniteGradient",
     "Normal",
     "NotFound",
+    "Placement",
     "PooledBags",
     "PooledGradients",
     "Probability",
@@ -123,6 +125,7 @@ _HOMES = {
     "ps.client.evict": ("Evicted",),
     "ps.client.pulled": ("TableRows",),
     "ps.client.step": ("Step",),
+    "ps.cluster.deployment": ("Placement",),
     "ps.cluster.launch": ("Service", "launch"),
     "ps.round": ("Round",),
     "ps.wire.formats": ("ByImportance",),

@@ -37,7 +37,9 @@ Finite = Annotated[float, Field(ge=-MAX_FLOAT32, le=MAX_FLOAT32)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """A value that does not change, and knows no keys but its own."""
+
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     def __init__(self, **values: Any) -> None:
@@ -59,14 +61,14 @@ class _Frozen(BaseModel):
         return self.model_dump_json()
 
 
-class SGD(_Frozen):
+class SGD(Frozen):
     """w -= lr * g. No state."""
 
     kind: Literal["sgd"] = "sgd"
     lr: Positive = 0.01
 
 
-class Adagrad(_Frozen):
+class Adagrad(Frozen):
     """h += g*g; w -= lr * g / (sqrt(h) + eps), as torch.optim.Adagrad. State: dim floats a row."""
 
     kind: Literal["adagrad"] = "adagrad"
@@ -76,7 +78,7 @@ class Adagrad(_Frozen):
     """h of a new row."""
 
 
-class RowwiseAdagrad(_Frozen):
+class RowwiseAdagrad(Frozen):
     """h += mean(g*g); w -= lr * g / (sqrt(h) + eps): one float of state a row (FBGEMM's exact row-wise Adagrad)."""
 
     kind: Literal["rowwise_adagrad"] = "rowwise_adagrad"
@@ -86,7 +88,7 @@ class RowwiseAdagrad(_Frozen):
     """h of a new row."""
 
 
-class Adam(_Frozen):
+class Adam(Frozen):
     """Lazy Adam, as torch.optim.SparseAdam: moments of a row move only when it is pushed; the bias correction counts
     the table's pushes on its shard. State: 2 * dim floats a row."""
 
@@ -97,7 +99,7 @@ class Adam(_Frozen):
     eps: Positive = 1e-8
 
 
-class FTRL(_Frozen):
+class FTRL(Frozen):
     """FTRL-Proximal (McMahan et al. 2013, Algorithm 1), sparse by l1. State: 2 * dim floats a row."""
 
     kind: Literal["ftrl"] = "ftrl"
@@ -110,7 +112,7 @@ class FTRL(_Frozen):
 Optimizer = Annotated[SGD | Adagrad | RowwiseAdagrad | Adam | FTRL, Field(discriminator="kind")]
 
 
-class Uniform(_Frozen):
+class Uniform(Frozen):
     """Uniform in [low, high)."""
 
     kind: Literal["uniform"] = "uniform"
@@ -126,7 +128,7 @@ class Uniform(_Frozen):
         return self
 
 
-class Normal(_Frozen):
+class Normal(Frozen):
     """Gaussian."""
 
     kind: Literal["normal"] = "normal"
@@ -134,7 +136,7 @@ class Normal(_Frozen):
     std: NonNegative = 0.01
 
 
-class Constant(_Frozen):
+class Constant(Frozen):
     """One value everywhere."""
 
     kind: Literal["constant"] = "constant"
@@ -144,7 +146,7 @@ class Constant(_Frozen):
 Initializer = Annotated[Uniform | Normal | Constant, Field(discriminator="kind")]
 
 
-class Importance(_Frozen):
+class Importance(Frozen):
     """What makes a row important: the weights of the signals whose decaying sum is the row's score."""
 
     frequency: NonNegative = 1.0
@@ -168,13 +170,13 @@ class Importance(_Frozen):
         return self
 
 
-class Always(_Frozen):
+class Always(Frozen):
     """An id gets a row with its first push."""
 
     kind: Literal["always"] = "always"
 
 
-class CountThreshold(_Frozen):
+class CountThreshold(Frozen):
     """An id gets a row with the push that brings its occurrences to `min_count`, by a count-min sketch: never later,
     and now and then too early where ids share cells. Counts are halved once in the table's `half_life_pushes`, so that
     rare ids do not get in by patience."""
@@ -187,7 +189,7 @@ class CountThreshold(_Frozen):
     half-life without being admitted: with fewer, some are admitted too early."""
 
 
-class Probability(_Frozen):
+class Probability(Frozen):
     """An id without a row gets one with probability p at each push: frequent ids soon, rare ones seldom."""
 
     kind: Literal["probability"] = "probability"
@@ -197,7 +199,7 @@ class Probability(_Frozen):
 Admission = Annotated[Always | CountThreshold | Probability, Field(discriminator="kind")]
 
 
-class Fp16(_Frozen):
+class Fp16(Frozen):
     """All but the most important rows take 16 bits an element: half the RAM and disk, rounded at random at each of
     their updates; a push takes somewhat longer."""
 
@@ -214,7 +216,7 @@ Factor = Annotated[int, Field(ge=1)]
 CoreOptimizer = Annotated[SGD | Adagrad | RowwiseAdagrad, Field(discriminator="kind")]
 
 
-class TensorTrain(_Frozen):
+class TensorTrain(Frozen):
     """All rows but the most frequent are computed from a few small cores (TT-Rec, Yin et al. 2021): RAM for thousands
     of rows instead of millions. Rows share the cores, so a push of one moves others a little, and each costs more to
     read."""
@@ -283,7 +285,7 @@ class TensorTrain(_Frozen):
 Cold = Annotated[Fp16 | TensorTrain, Field(discriminator="kind")]
 
 
-class TableConfig(_Frozen):
+class TableConfig(Frozen):
     """One embedding table."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}$")]
@@ -371,7 +373,7 @@ class TableConfig(_Frozen):
         return self
 
 
-class ServiceConfig(_Frozen):
+class ServiceConfig(Frozen):
     """What a shard's server is told. The defaults suit one host; every limit has a typed error behind it."""
 
     host: str = "127.0.0.1"

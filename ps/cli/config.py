@@ -19,7 +19,8 @@ app = typer.Typer(name="config", help="Shows settings with their defaults, and c
 @app.command()
 def show(
     kind: Annotated[
-        str, typer.Argument(help="service, table, or a part of a table: importance, adagrad, fp16, tensor_train, ...")
+        str,
+        typer.Argument(help="service, launch, table, or a part of one: placement, importance, adagrad, fp16, ..."),
     ] = "service",
     as_json: Json = False,
 ) -> None:
@@ -68,9 +69,12 @@ def check(
 
 def _models() -> dict[str, type[BaseModel]]:
     from ps import config
+    from ps.cluster import deployment
 
     kinds: dict[str, type[BaseModel]] = {
         "service": config.ServiceConfig,
+        "launch": deployment.Launch,
+        "placement": deployment.Placement,
         "table": config.TableConfig,
         "importance": config.Importance,
     }

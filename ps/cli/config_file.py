@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import BaseModel
 
+from ps.cluster.deployment import Launch
 from ps.config import ServiceConfig, TableConfig
 from ps.errors import ConfigError, NotFound
 
@@ -64,7 +65,12 @@ def _service(content: Any) -> Iterator[BaseModel | Problem]:
     if not isinstance(content, dict):
         yield Problem("", f"expected a mapping of settings, found {type(content).__name__}")
         return
+    launch = content.pop("launch", None)
     yield from _model(ServiceConfig, content, "")
+    if isinstance(launch, dict):
+        yield from _model(Launch, launch, "launch.")
+    elif launch is not None:
+        yield Problem("launch", f"expected a mapping of settings, found {type(launch).__name__}")
 
 
 def _tables(content: Any) -> Iterator[BaseModel | Problem]:

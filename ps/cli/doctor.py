@@ -18,17 +18,20 @@ from ps.cli.output import print_json, print_lines, screen
 from ps.errors import NotFound, PsError
 
 if TYPE_CHECKING:
-    from ps.config import ServiceConfig
+    from ps.cluster.deployment import Deployment
 
 
 def doctor(
     name: Name = DEFAULT_NAME,
     address: Address = "",
-    shards: Annotated[int, typer.Option("--shards", "-n", min=1, help="How many are to run on this host.")] = 1,
-    config_file: Annotated[
-        Path | None, typer.Option("--config", exists=True, dir_okay=False, help="Service settings in YAML.")
+    shards: Annotated[
+        int | None, typer.Option("--shards", "-n", min=1, help="How many are to run on this host.")
     ] = None,
-    port: Annotated[int, typer.Option("--port", help="The port that psctl up is to take; 0 for any.")] = 0,
+    config_file: Annotated[
+        Path | None,
+        typer.Option("--config", exists=True, dir_okay=False, help="A service file; options go before it."),
+    ] = None,
+    port: Annotated[int | None, typer.Option("--port", help="The port that psctl up is to take; 0 for any.")] = None,
     ray_address: RayAddress = "",
     as_json: Json = False,
     timeout_s: TimeoutS = ANSWER_TIMEOUT_S,
@@ -37,10 +40,14 @@ def doctor(
 
     Exit code 1 if a check says FAIL. --json: {checks: [{check, level, says, mend}]}, level: ok, warn or FAIL.
     """
-    from ps.config import ServiceConfig
+    from ps.cluster.deployment import Deployment
 
-    config = ServiceConfig.from_yaml(config_file) if config_file else ServiceConfig()
-    found = [*_host(config, shards, port), *_ray(ray_address, name, shards), *_service(name, address, timeout_s)]
+    deployment = Deployment.of(config_file, shards=shards, port=port)
+    found = [
+        *_host(deployment),
+        *_ray(ray_address, name, deployment.launch.shards),
+        *_service(name, address, timeout_s),
+    ]
     if as_json:
         print_json({"checks": [finding._asdict() for finding in found]})
     else:
@@ -62,10 +69,11 @@ def lines(found: Sequence[Finding], width: int | None) -> list[str]:
     return shown
 
 
-def _host(config: ServiceConfig, shards: int, port: int) -> Iterator[Finding]:
+def _host(deployment: Deployment) -> Iterator[Finding]:
     from ps import memory
     from ps.cli import check_disk, check_host
 
+    config, shards, port = deployment.service, deployment.launch.shards, deployment.launch.port
     yield from check_host.python_and_packages()
     yield check_host.files(resource.getrlimit(resource.RLIMIT_NOFILE)[0], config.disk_path is not None)
     if port:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,56 +12,65 @@ from ps.cli.output import err, out, print_json
 from ps.errors import NotFound
 
 if TYPE_CHECKING:
+    from ps.cluster.deployment import Deployment
     from ps.cluster.local import State
 
 
 def up(
-    shards: Annotated[int, typer.Option("--shards", "-n", min=1, help="How many shards: about one per CPU core.")] = 1,
+    shards: Annotated[
+        int | None, typer.Option("--shards", "-n", min=1, help="How many shards: about one per CPU core.")
+    ] = None,
     name: Name = DEFAULT_NAME,
     config_file: Annotated[
-        Path | None, typer.Option("--config", exists=True, dir_okay=False, help="Service settings in YAML.")
+        Path | None,
+        typer.Option("--config", exists=True, dir_okay=False, help="A service file in YAML; options go before it."),
     ] = None,
-    port: Annotated[int, typer.Option("--port", help="The port that clients connect to; 0 for any.")] = 0,
+    port: Annotated[int | None, typer.Option("--port", help="The port that clients connect to; 0 for any.")] = None,
     ray_address: RayAddress = "",
     as_json: Json = False,
-    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the shards.")] = 120.0,
+    timeout_s: Annotated[float | None, typer.Option("--timeout", help="Seconds to wait for the shards.")] = None,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay, and end the service on SIGTERM or Ctrl-C: for containers.")
+    ] = False,
 ) -> None:
     """Starts a coordinator and shards, and returns when they answer. --json: {name, address, shards}."""
     from ps.cluster import local
-    from ps.config import ServiceConfig
+    from ps.cluster.deployment import Deployment
 
-    config = ServiceConfig.from_yaml(config_file) if config_file else ServiceConfig()
+    deployment = Deployment.of(config_file, shards=shards, port=port, timeout_s=timeout_s)
+    if ray_address and foreground:
+        raise typer.BadParameter("--foreground is for a Ray of its own; in a cluster the service needs nobody to stay")
+    if not ray_address:
+        _check_not_running(name)
+    if foreground:
+        return local.keep(name, deployment)
+    wanted = deployment.launch.shards
+    with err.status(f"starting {wanted} shards..."):
+        state = _up_in_cluster(name, deployment, ray_address) if ray_address else local.start_keeper(name, deployment)
+    if as_json:
+        print_json({"name": name, "address": state.address, "shards": wanted})
+        return None
+    out.print(f"service [bold]{name}[/bold] with {wanted} shards at [bold]{state.address}[/bold]")
+    out.print(f'connect with ps.connect("{state.address}"); psctl status shows it, psctl down ends it')
+    return None
+
+
+def _check_not_running(name: str) -> None:
+    """On this host. In a Ray cluster Ray itself knows: a state file may be older than the cluster."""
+    from ps.cluster import local
+
     try:
         running = local.read_state(name)
     except NotFound:
-        pass
-    else:
-        raise typer.BadParameter(f"service {name!r} runs already at {running.address}; psctl down ends it")
-    with err.status(f"starting {shards} shards..."):
-        if ray_address:
-            state = _up_in_cluster(name, shards, config, port, ray_address, timeout_s)
-        else:
-            state = local.start_keeper(name, shards, config, port, timeout_s)
-    if as_json:
-        print_json({"name": name, "address": state.address, "shards": shards})
         return
-    out.print(f"service [bold]{name}[/bold] with {shards} shards at [bold]{state.address}[/bold]")
-    out.print(f'connect with ps.connect("{state.address}"); psctl status shows it, psctl down ends it')
+    raise typer.BadParameter(f"service {name!r} runs already at {running.address}; psctl down ends it")
 
 
-def _up_in_cluster(name: str, shards: int, config: Any, port: int, ray_address: str, timeout_s: float) -> State:
+def _up_in_cluster(name: str, deployment: Deployment, ray_address: str) -> State:
     from ps.cluster import local
-    from ps.cluster.launch import launch
+    from ps.cluster.launch import deploy
 
-    service = launch(
-        shards,
-        name=name,
-        config=config,
-        port=port,
-        ray_address=ray_address,
-        detached=True,
-        timeout_s=timeout_s,
-    )
+    service = deploy(deployment, name=name, ray_address=ray_address, detached=True)
     state = local.State(name, service.address, pid=0, ray_address=ray_address)
     local.write_state(state)
     return state

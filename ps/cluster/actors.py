@@ -18,8 +18,12 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.util import get_placement_group, placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ps.cluster.coordinator import Coordinator
+from ps.cluster.deployment import Placement
 from ps.cluster.handshake import keep_trying
 from ps.config import ServiceConfig
 from ps.server import logs, tracing
@@ -28,6 +32,9 @@ from ps.wire.routing import Routing, ShardInfo
 
 NAMESPACE = "embedding-ps"
 AUTO_HOST = "auto"
+HEAD = "node:__internal_head__"
+"""The resource that Ray gives to the head node."""
+HEAD_SHARE = 0.001
 
 CALL_TIMEOUT_S = 5.0
 """For an actor to answer another before it is asked again; about what Ray takes to restart one."""
@@ -51,6 +58,11 @@ def coordinator_name(service: str) -> str:
 def shard_name(service: str, shard_id: int) -> str:
     """The actor's name."""
     return f"{service}/shard-{shard_id}"
+
+
+def group_name(service: str) -> str:
+    """The placement group's name."""
+    return f"{service}/shards"
 
 
 def _resolve_host(config: ServiceConfig) -> ServiceConfig:
@@ -182,16 +194,45 @@ def _listen(config: ServiceConfig, port: int, service: str, patience_s: float) -
 
 
 def start_coordinator(service: str, shards: int, config: ServiceConfig, port: int, lifetime: str | None) -> Any:
-    """The actor's handle. It does no work worth reserving a CPU for."""
+    """The actor's handle. It lies on the head node, whose address clients know, and does no work worth a CPU."""
     options = {"name": coordinator_name(service), "namespace": NAMESPACE, "lifetime": lifetime}
+    on_head = {HEAD: HEAD_SHARE} if HEAD in ray.cluster_resources() else {}
     return (
         ray.remote(CoordinatorActor)
-        .options(num_cpus=0, max_restarts=-1, **options)
+        .options(num_cpus=0, resources=on_head, max_restarts=-1, **options)
         .remote(service, shards, config, port)
     )
 
 
-def start_shard(service: str, shard_id: int, config: ServiceConfig, cpus: float, lifetime: str | None) -> Any:
-    """The actor's handle."""
-    options = {"name": shard_name(service, shard_id), "namespace": NAMESPACE, "lifetime": lifetime}
-    return ray.remote(ShardActor).options(num_cpus=cpus, max_restarts=-1, **options).remote(service, shard_id, config)
+def reserve(service: str, shards: int, placement: Placement, lifetime: str | None) -> PlacementGroup:
+    """Room for all shards, or for none: Ray finds it, now or when there are nodes for it, and again for the shards of a
+    node that dies."""
+    return placement_group(
+        [placement.bundle] * shards, strategy=placement.strategy, name=group_name(service), lifetime=lifetime
+    )
+
+
+def release(service: str) -> None:
+    """Gives the room back, if there is any."""
+    with suppress(ValueError):  # there is no such group
+        remove_placement_group(get_placement_group(group_name(service)))
+
+
+def start_shard(service: str, shard_id: int, config: ServiceConfig, group: PlacementGroup, lifetime: str | None) -> Any:
+    """The actor's handle. It lives in its bundle of the group, and is restarted there."""
+    bundle = group.bundle_specs[shard_id]
+    own = {name: amount for name, amount in bundle.items() if name not in ("CPU", "GPU")}
+    return (
+        ray.remote(ShardActor)
+        .options(
+            name=shard_name(service, shard_id),
+            namespace=NAMESPACE,
+            lifetime=lifetime,
+            max_restarts=-1,
+            num_cpus=bundle.get("CPU", 0),
+            num_gpus=bundle.get("GPU", 0),
+            resources=own,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=shard_id),
+        )
+        .remote(service, shard_id, config)
+    )

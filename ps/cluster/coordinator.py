@@ -40,7 +40,8 @@ log = logging.getLogger(__name__)
 
 
 class Coordinator:
-    """Serves Describe, CreateTable, DropTable (Unavailable until it knows the shards) and Advance on its own port."""
+    """Serves Describe, CreateTable, DropTable and Advance on its own port. Until it knows the shards the first three
+    are Unavailable, and its health is NOT_SERVING."""
 
     def __init__(self, config: ServiceConfig, port: int = 0, service: str = "default") -> None:
         """`service`: its name, for those who watch it."""
@@ -61,6 +62,7 @@ class Coordinator:
         registry = CollectorRegistry()
         dispatcher = Dispatcher(handlers, RpcMetrics(registry), config.max_requests)
         self._grpc = GrpcServer(dispatcher, config, port)
+        self._grpc.set_serving(False)
         self.address = self._grpc.address
         registry.register(CoordinatorCollector(lambda: self.routing, lambda: len(self._tables)))
         self._metrics = MetricsServer(registry, config.host) if config.metrics else None
@@ -104,6 +106,7 @@ class Coordinator:
             with self._guard:
                 self._tables |= {config.name: config for report in reports for config in report.tables}
                 self._routing = replace(known, shards=infos, coordinator=self.address)
+            self._grpc.set_serving(True)
             self._publish()
             return self.routing
 
@@ -133,6 +136,7 @@ class Coordinator:
         routing = Routing.even(new_epoch(), sorted(shards, key=lambda s: s.shard_id), self.address)
         tell(routing)  # before any client can learn of it and come
         self.routing = routing
+        self._grpc.set_serving(True)
         self._publish()
         return routing
 

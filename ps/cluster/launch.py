@@ -13,11 +13,11 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from ps.cluster import actors
+from ps.cluster.deployment import LAUNCH_TIMEOUT_S, Deployment, Launch, Placement
 from ps.config import ServiceConfig
 from ps.errors import InvalidArgument, Unavailable
 from ps.wire.routing import Routing
 
-LAUNCH_TIMEOUT_S = 120.0
 CONNECT_TIMEOUT_S = 5.0
 OBJECT_STORE_BYTES = 100 << 20
 """Rows travel by gRPC, never through Ray's object store; a local Ray gets little more than the minimum."""
@@ -62,7 +62,7 @@ def launch(
     config: ServiceConfig | None = None,
     ray_address: str | None = None,
     port: int = 0,
-    cpus_per_shard: float = 1.0,
+    placement: Placement | None = None,
     detached: bool = False,
     timeout_s: float = LAUNCH_TIMEOUT_S,
 ) -> Service:
@@ -70,15 +70,24 @@ def launch(
 
     Uses the Ray that this process is connected to; else the cluster at `ray_address` or RAY_ADDRESS; else it starts a
     local one, which ends with the service. `port` is the coordinator's, 0 for any; when Ray restarts the coordinator it
-    comes back on the same one. `detached` actors outlive this process. On a cluster of several hosts set
-    `config.host="auto"`. Raises Unavailable when the cluster has no room for the actors within `timeout_s`.
+    comes back on the same one. `placement` says what a shard reserves, and on which nodes. `detached` actors outlive
+    this process. On a cluster of several hosts set `config.host="auto"`. Raises Unavailable when the cluster has no
+    room for the actors within `timeout_s`.
     """
     if shards < 1:
         raise InvalidArgument(f"shards={shards}: a service needs at least one")
-    config = config or ServiceConfig()
-    owns_ray = _connect_ray(ray_address, cpus=max(os.cpu_count() or 1, int(shards * cpus_per_shard + 1)))
+    wanted = Launch(shards=shards, port=port, placement=placement or Placement(), timeout_s=timeout_s)
+    deployment = Deployment(launch=wanted, service=config or ServiceConfig())
+    return deploy(deployment, name=name, ray_address=ray_address, detached=detached)
+
+
+def deploy(
+    deployment: Deployment, *, name: str = "default", ray_address: str | None = None, detached: bool = False
+) -> Service:
+    """`launch` of what a service file says."""
+    owns_ray = _connect_ray(ray_address, deployment.launch)
     try:
-        return _start(name, shards, config, port, cpus_per_shard, detached, timeout_s, owns_ray)
+        return _start(name, deployment, detached, owns_ray)
     except BaseException:
         if owns_ray:
             ray.shutdown()
@@ -92,6 +101,7 @@ def stop_actors(name: str, timeout_s: float = 30.0) -> int:
         with suppress(RayError, GetTimeoutError):  # an actor that does not answer is ended all the same
             ray.get(handle.stop.remote(), timeout=timeout_s)
         ray.kill(handle, no_restart=True)
+    actors.release(name)
     return len(handles)
 
 
@@ -122,18 +132,20 @@ def _check_listening(ray_address: str) -> None:
         raise Unavailable(f"no Ray cluster at {ray_address!r}: {error}") from error
 
 
-def _connect_ray(ray_address: str | None, cpus: int) -> bool:
-    """True if a local Ray was started for us."""
+def _connect_ray(ray_address: str | None, wanted: Launch) -> bool:
+    """True if a local Ray was started for us; it has all that the shards ask for."""
     if ray.is_initialized():
         return False
     address = ray_address or os.environ.get("RAY_ADDRESS")
     if address:
         join(address)
         return False
+    placement, shards = wanted.placement, wanted.shards
     ray.init(
         address="local",
         namespace=actors.NAMESPACE,
-        num_cpus=cpus,
+        num_cpus=max(os.cpu_count() or 1, int(shards * placement.cpus + 1)),
+        resources={name: amount * shards for name, amount in placement.resources.items()},
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
         log_to_driver=False,
@@ -142,33 +154,36 @@ def _connect_ray(ray_address: str | None, cpus: int) -> bool:
     return True
 
 
-def _start(
-    name: str,
-    shards: int,
-    config: ServiceConfig,
-    port: int,
-    cpus: float,
-    detached: bool,
-    timeout_s: float,
-    owns_ray: bool,
-) -> Service:
+def _start(name: str, deployment: Deployment, detached: bool, owns_ray: bool) -> Service:
     if find_actors(name):
         raise InvalidArgument(f"a service named {name!r} runs in this Ray cluster already; psctl down ends it")
+    actors.release(name)  # of a launch that was killed halfway
     lifetime = "detached" if detached else None
+    config, wanted = deployment.service, deployment.launch
+    shards, timeout_s = wanted.shards, wanted.timeout_s
     try:
-        with _chosen(port) as chosen:
+        with _chosen(wanted.port) as chosen:
             coordinator = actors.start_coordinator(name, shards, config, chosen, lifetime)
-            handles = [actors.start_shard(name, i, config, cpus, lifetime) for i in range(shards)]
+            group = actors.reserve(name, shards, wanted.placement, lifetime)
+            handles = [actors.start_shard(name, i, config, group, lifetime) for i in range(shards)]
             infos = ray.get([handle.info.remote() for handle in handles], timeout=timeout_s)
             address = ray.get(coordinator.address.remote(), timeout=timeout_s)
         routing = ray.get(coordinator.assemble.remote(infos), timeout=timeout_s)
     except (RayError, GetTimeoutError) as error:
         stop_actors(name, timeout_s=1.0)
         raise Unavailable(
-            f"{shards} shards of {cpus:g} CPUs did not start within {timeout_s:g} s on "
-            f"{ray.cluster_resources().get('CPU', 0):g} CPUs: {error}"
+            f"{shards} shards of {wanted.placement} did not start within {timeout_s:g} s; the cluster has "
+            f"{_all_resources()}: {error}"
         ) from error
     return Service(name, address, routing, owns_ray, [coordinator, *handles])
+
+
+def _all_resources() -> str:
+    """Those that can be asked for: not what Ray has for itself, nodes and groups."""
+    hidden = ("node:", "memory", "object_store_memory", "accelerator_type:")
+    found = {name: n for name, n in ray.cluster_resources().items() if not name.startswith(hidden)}
+    shown = [f"{n:g} {name}" for name, n in sorted(found.items()) if "_group_" not in name]
+    return ", ".join(shown) or "nothing"
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ps.config import ServiceConfig
+from ps.cluster.deployment import Deployment
 from ps.errors import NotFound, Unavailable
 
 
@@ -58,15 +58,16 @@ def write_state(state: State) -> None:
     fresh.replace(path)
 
 
-def start_keeper(name: str, shards: int, config: ServiceConfig, port: int, timeout_s: float) -> State:
+def start_keeper(name: str, deployment: Deployment) -> State:
     """Starts the keeper and waits until the service answers; raises Unavailable with the keeper's last words."""
     log_path = state_file(name).with_suffix(".log")
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "ps.cluster.local", name, str(shards), config.to_json(), str(port)]
+    command = [sys.executable, "-m", "ps.cluster.local", name, deployment.to_json()]
     with log_path.open("w") as log:
         keeper = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
         )
+    timeout_s = deployment.launch.timeout_s
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline and keeper.poll() is None:
         try:
@@ -103,12 +104,12 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def keep(name: str, shards: int, config: ServiceConfig, port: int) -> None:
+def keep(name: str, deployment: Deployment) -> None:
     """The keeper's main: launch, write the state file, wait for SIGTERM or SIGINT, shut down."""
-    from ps.cluster.launch import launch
+    from ps.cluster.launch import deploy
 
     told_to_stop = threading.Event()
-    with launch(shards, name=name, config=config, port=port) as service:
+    with deploy(deployment, name=name) as service:
         for number in (signal.SIGTERM, signal.SIGINT):  # after ray.init, which sets its own
             signal.signal(number, lambda *_: told_to_stop.set())
         write_state(State(name, service.address, os.getpid()))
@@ -119,4 +120,4 @@ def keep(name: str, shards: int, config: ServiceConfig, port: int) -> None:
 
 
 if __name__ == "__main__":
-    keep(sys.argv[1], int(sys.argv[2]), ServiceConfig.from_json(sys.argv[3]), int(sys.argv[4]))
+    keep(sys.argv[1], Deployment.from_json(sys.argv[2]))

@@ -40,6 +40,7 @@ PS = [
     "NonFiniteGradient",
     "Normal",
     "NotFound",
+    "Placement",
     "PooledBags",
     "PooledGradients",
     "Probability",

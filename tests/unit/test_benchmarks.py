@@ -67,6 +67,7 @@ PROMISED = {
         *((f"{call}_rows_20000", "nanoseconds_per_row") for call in ("pull", "push")),
         *((f"{call}_shards_4", "speed_vs_one_shard") for call in ("pull", "push")),
     },
+    "fanout": {(f"shards_{n}", metric) for n in (4, 16) for metric in ("time_vs_one_shard", "cpu_us_a_call_more")},
     "disk": {
         *((f"{heat}_{who}", "rows_per_s") for heat in ("warm", "cold") for who in ("ours", "plain", "plain_4_threads")),
         *((f"{heat}_ours", metric) for heat in ("warm", "cold") for metric in ("vs_plain", "vs_plain_threads")),

@@ -71,6 +71,7 @@ def test_a_sound_file(tmp_path: Path) -> None:
     code, text = psctl("config", "check", str(written(tmp_path, "max_ids: 1000\n")))
     assert code == 0
     assert "a sound service file" in text
+    assert psctl("config", "check", str(written(tmp_path, "launch: {shards: 3}\nmax_ids: 1000\n")))[0] == 0
     file = written(tmp_path, "tables:\n- {name: a, dim: 4}\n- {name: b, dim: 8, cold: {kind: fp16}}\n")
     assert psctl("config", "check", str(file))[0] == 0
     assert [table.name for table in tables_of(file)] == ["a", "b"]
@@ -81,6 +82,11 @@ BAD = [
     ("max_ids: 1\nmax_ids: 2\n", {"max_ids": "is given 2 times, near line 1"}),
     ("a: [", {"": "is no YAML"}),
     ("7", {"": "expected a mapping of settings, found int"}),
+    (
+        "launch: {shard: 3, placement: {cpu: 1}}\n",
+        {"launch.shard": "shards?", "launch.placement.cpu": "do you mean cpus?"},
+    ),
+    ("launch: 3\n", {"launch": "expected a mapping of settings, found int"}),
     ("tables: 3\n", {"tables": "expected a list of tables, found int"}),
     ("tables: []\ntabels: []\n", {"tabels": "do you mean tables?"}),
     ("- 3\n", {"tables[0]": "expected a mapping of settings, found 3"}),

@@ -1,0 +1,89 @@
+"""What to launch, and where: the `launch` part of a service file, beside the settings of `ps.ServiceConfig`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, model_validator
+
+from ps.config import Frozen, Positive, ServiceConfig
+from ps.errors import ConfigError
+
+LAUNCH_TIMEOUT_S = 120.0
+
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class Placement(Frozen):
+    """What one shard reserves of its node, and how shards are spread over the nodes: a bundle of Ray's placement group.
+
+    A shard whose process dies comes back on its node. One whose node dies comes back on another that has room for it.
+    """
+
+    cpus: NonNegative = 1.0
+    gpus: NonNegative = 0.0
+    """Needed by a service that has tables with `device: cuda`: Ray hides the GPUs from those who reserve none."""
+    resources: dict[str, Positive] = Field(default={})
+    """Of the custom resources that nodes were started with. Shards come to lie only on nodes that have them."""
+    strategy: Literal["SPREAD", "STRICT_SPREAD", "PACK", "STRICT_PACK"] = "SPREAD"
+    """Ray's: evenly over the nodes as far as there is room; one a node at most; on few nodes; all on one node."""
+
+    @model_validator(mode="after")
+    def _reserves_something(self) -> Self:
+        if not self.bundle:
+            raise ValueError("a shard that reserves nothing cannot be placed: set cpus, gpus or resources")
+        return self
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """What Ray is asked for, for each shard."""
+        asked = {"CPU": self.cpus, "GPU": self.gpus, **self.resources}
+        return {name: amount for name, amount in asked.items() if amount}
+
+    def __str__(self) -> str:
+        asked = {"CPUs": self.cpus, "GPUs": self.gpus, **self.resources}
+        return ", ".join(f"{amount:g} {name}" for name, amount in asked.items() if amount) or "nothing"
+
+
+class Launch(Frozen):
+    """How many shards, where, and where clients find them."""
+
+    shards: Annotated[int, Field(ge=1)] = 1
+    """About one for each CPU core that is to work for the service."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    """The coordinator's, where clients connect: on the head node. 0: any."""
+    placement: Placement = Placement()
+    """What each shard reserves of its node."""
+    timeout_s: Positive = LAUNCH_TIMEOUT_S
+    """How long to wait for the shards, and for the nodes that they need."""
+
+
+class Deployment(Frozen):
+    """A whole service file."""
+
+    launch: Launch = Launch()
+    service: ServiceConfig = ServiceConfig()
+
+    @classmethod
+    def of(cls, path: Path | None, **asked: Any) -> Self:
+        """A file, or defaults without one; those fields of `launch` in `asked` that are not None go before it."""
+        deployment = cls.from_yaml(path) if path else cls()
+        launch = dict(deployment.launch) | {name: value for name, value in asked.items() if value is not None}
+        return cls(launch=Launch(**launch), service=deployment.service)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Self:
+        """A YAML mapping: settings of ps.ServiceConfig, and below `launch` those of Launch. Raises ConfigError."""
+        values = _mapping(yaml.safe_load(Path(path).read_text()), str(path))
+        launch = _mapping(values.pop("launch", None), f"{path}: launch")
+        return cls(launch=Launch(**launch), service=ServiceConfig(**values))
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where}: expected a mapping of settings, found {type(value).__name__}")
+    return value

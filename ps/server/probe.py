@@ -1,0 +1,34 @@
+"""`python -m ps.server.probe HOST:PORT`: ends with 0 if the server there is SERVING by grpc.health.v1, else with 1.
+
+For the health probe of a container. Without a host, the address that this host has by its own name.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+TIMEOUT_S = 3.0
+
+
+def probe(address: str) -> str:
+    """What it answers: SERVING or another name of a state, or a gRPC status code of the call."""
+    host, _, port = address.rpartition(":")
+    target = f"{host or socket.gethostbyname(socket.gethostname())}:{port}"
+    with grpc.insecure_channel(target) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
+        except grpc.RpcError as error:
+            return str(error.code().name)
+    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    found = probe(sys.argv[1])
+    print(found)
+    sys.exit(found != "SERVING")
