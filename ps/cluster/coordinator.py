@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 class Coordinator:
-    """Serves Describe, CreateTable, DropTable and Advance on its own port. Until it knows the shards the first three are
+    """Serves Describe, CreateTable, DropTable and Advance on its own port. Until it knows the shards the three are
     Unavailable, and its health is NOT_SERVING."""
 
     def __init__(self, config: ServiceConfig, port: int = 0, service: str = "default") -> None:
