@@ -25,6 +25,9 @@ from worker.thresholds import Sparsify, Threshold
 Ids = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
+FLUSH_BYTES = 256 << 10
+"""Of gradients in one push of what was held back: a shard with little RAM takes no large bodies."""
+
 NOT_POOLED: Mapping[str, PooledBags] = {}
 
 
@@ -114,7 +117,10 @@ class Pushes:
     def flush(self) -> None:
         """Sends all that is held back. When no push is on its way."""
         for name, sparsifier in self.sparsifiers.items():
-            self._finish(name, sparsifier.flush())
+            most = max(1, FLUSH_BYTES // (4 * sparsifier.dim))
+            while len(selection := sparsifier.flush(most)):
+                self._finish(name, selection)
+            sparsifier.commit(selection)
 
     def state_dict(self) -> dict[str, Any]:
         """What is held back, by table. When no push is on its way."""

@@ -169,15 +169,22 @@ class ResidualStore:
 
     def all(self) -> Held:
         """A copy of everything held, ids ascending."""
-        slots_N = np.flatnonzero(self.norms_S > 0)
-        slots_N = slots_N[np.argsort(self._ids.array[slots_N])]
+        slots_N = self._held_slots()
         return Held(self._ids.array[slots_N], self._residuals.array[slots_N])
 
-    def take_all(self) -> Held:
-        """Takes everything out, ids ascending."""
-        held = self.all()
+    def take_all(self, most: int | None = None) -> Held:
+        """Takes everything out, ids ascending; with `most`, of so many rows at most."""
+        slots_N = self._held_slots()
+        if most is not None and len(slots_N) > most:
+            return self.take(slots_N[:most])
+        held = Held(self._ids.array[slots_N], self._residuals.array[slots_N])
         self.release(np.flatnonzero(self.norms_S >= 0))
         return held
+
+    def _held_slots(self) -> Slots:
+        """Of the rows of which something is held, by ascending id."""
+        slots_N = np.flatnonzero(self.norms_S > 0)
+        return slots_N[np.argsort(self._ids.array[slots_N])]
 
     def close(self) -> None:
         """Gives the memory back; what is held is lost."""

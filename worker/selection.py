@@ -27,6 +27,9 @@ class Selection:
     others: Held
     """Rows that are not of this step, to be pushed by their ids: what there was no more room for. Mostly empty."""
 
+    def __len__(self) -> int:
+        return len(self.ids_R) + len(self.others.ids_R)
+
     def by_id(self) -> Held:
         """All of it, by ids."""
         return Held(

@@ -161,11 +161,12 @@ class Sparsifier:
                 self._relaxation.note_sent(ids_U[whole_U])
             return self._opened(Selected(rows_R, grads_RD, by_elements), ids_U[rows_R], others)
 
-    def flush(self) -> Selection:
-        """All that is held, to be pushed by ids: `others` of a selection without rows of a step."""
+    def flush(self, most: int | None = None) -> Selection:
+        """All that is held, to be pushed by ids: `others` of a selection without rows of a step. With `most`, so many
+        rows of it at most: flush again until there are none."""
         with self._lock:
             nothing = Selected(np.empty(0, np.int64), np.empty((0, self._store.dim), np.float32), False)
-            return self._opened(nothing, np.empty(0, np.int64), self._store.take_all())
+            return self._opened(nothing, np.empty(0, np.int64), self._store.take_all(most))
 
     def commit(self, selection: Selection) -> None:
         """The selection has been applied. Raises InvalidArgument where it is not open."""

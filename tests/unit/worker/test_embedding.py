@@ -11,7 +11,8 @@ import torch
 
 import ps
 from ps.errors import InvalidArgument, LengthMismatch
-from worker import Bags, EmbeddingBagCollection, Feature, Prefetcher
+from ps.server import local
+from worker import Bags, EmbeddingBagCollection, Feature, Prefetcher, Threshold
 from worker.data.batch import Batch
 
 DIM = 4
@@ -183,3 +184,22 @@ def test_torchrecs_own_keyed_jagged_tensor(client: ps.Client) -> None:
     jagged = sparse.KeyedJaggedTensor(["f", "g"], torch.tensor([1, 2, 3, 4]), lengths=torch.tensor([2, 0, 1, 1]))
     layer = EmbeddingBagCollection(client, [USERS], [Feature("f", "users"), Feature("g", "users")])
     torch.testing.assert_close(layer(jagged), layer({"f": bags([1, 2], []), "g": bags([3], [4])}))
+
+
+def test_a_flush_of_more_than_a_shard_takes_at_once_goes_in_pieces() -> None:
+    wide = USERS.model_copy(update={"dim": 64})
+    address = local.start(ps.ServiceConfig(max_body_bytes=1 << 20))
+    ids = list(range(20_000))  # 5 MB of gradients
+    with ps.connect(address) as client:
+        layer = EmbeddingBagCollection(client, [wide], sparsify=Threshold(100.0))
+        for start in range(0, len(ids), 2000):
+            part = [[i] for i in ids[start : start + 2000]]
+            client.upsert("users", np.array(part).reshape(-1), np.zeros((2000, 64)))
+            layer({"users": bags(*part)}).sum().backward()
+            layer.step()
+        assert not pulled(client, "users", ids[:10]).any(), "all of it is held back"
+        layer.flush()
+        for start in range(0, len(ids), 2000):
+            torch.testing.assert_close(pulled(client, "users", ids[start : start + 2000]), -torch.ones(2000, 64))
+        layer.flush()  # nothing is left
+        assert client.stats()["shards"][0]["tables"]["users"]["rows_updated"] == len(ids)
