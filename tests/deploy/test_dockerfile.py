@@ -70,7 +70,7 @@ def test_what_the_build_makes_serves_and_is_healthy(tmp_path: Path) -> None:
     start[-1] = str(settings)
     health = [*environment, *command(STAGES["service"].last("HEALTHCHECK"))]
     with machines(tmp_path, [ADDRESS]) as (machine,):
-        service = machine.start([*environment, "bash", "-c", 'echo $$ > /mnt/pid; exec "$@"', "bash", *start])
+        service = machine.start([*environment, "bash", "-c", 'echo $$ > /mnt/pid; cd /mnt; exec "$@"', "bash", *start])
         end = time.monotonic() + 300
         while (probe := machine.start(health)).wait(timeout=60) and service.poll() is None:
             assert time.monotonic() < end, "it never gets healthy"
