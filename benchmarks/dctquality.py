@@ -68,12 +68,13 @@ DEFAULT = "topk_10"
 MASKED = {percent: TopK(percent / 100, by="elements") for percent in (20, 50)}
 """Of the elements of sums."""
 POOLED = (
-    {"topk_10": Case(TopK(0.1)), "pooled": Case(pooled="shard")}
-    | {"pooled_topk_10": Case(TopK(0.1), pooled="shard")}
+    {f"topk_{percent}": Case(TopK(percent / 100)) for percent in (2, 10)}
+    | {"pooled": Case(pooled="shard")}
+    | {f"pooled_topk_{percent}": Case(TopK(percent / 100), pooled="shard") for percent in (2, 10)}
     | {f"pooled_masked_{percent}": Case(pooled="shard", mask_sums=mask) for percent, mask in MASKED.items()}
     | {"pooled_both": Case(TopK(0.1), pooled="shard", mask_sums=MASKED[20])}
 )
-"""On long bags; the first by rows, to compare with. `pooled_both`: of pushes and of sums."""
+"""On long bags; the first two by rows, to compare with. `pooled_both`: of pushes and of sums."""
 
 
 @dataclass(frozen=True)

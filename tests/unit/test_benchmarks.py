@@ -22,7 +22,10 @@ DCT = (
     *(f"topk_{percent}{end}" for percent in (1, 5, 20) for end in ("", "_no_feedback")),
     *("topk_10", "topk_5_warm_up", "topk_5_elements", "relaxed", "by_importance", "fp16"),
 )
-DCT_POOLED = ("topk_10", "pooled", "pooled_topk_10", "pooled_masked_20", "pooled_masked_50", "pooled_both")
+DCT_POOLED = (
+    *(f"{way}topk_{percent}" for way in ("", "pooled_") for percent in (2, 10)),
+    *("pooled", "pooled_masked_20", "pooled_masked_50", "pooled_both"),
+)
 PROMISED = {
     "index": {
         ("find", "million_ids_per_s"),
