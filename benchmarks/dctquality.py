@@ -1,6 +1,6 @@
 """What compressed communication costs in accuracy: AUC against the same model with whole gradients in fp32.
 
-A DLRM learns in one pass over planted clicks, over a year of flights, and over planted samples with long bags, which the
+A DLRM learns in one pass over planted clicks, over a year of flights, and over planted samples with long bags, which
 shards may pool; the figures are of predictions made before training on them, in the later part of the stream. Seeds are
 paired: a case begins with the values that its dense twin begins with, and sees the same clicks. `seed_noise` is what a
 difference is where nothing is compressed and only the first values are others: the root of the mean square over the
@@ -130,8 +130,16 @@ def train(problem: Problem, case: Case, data_seed: int, seed: int) -> Outcome:
         for name in dict.fromkeys(feature.table for feature in source.features)
     ]
     with ps.connect("inproc:", wire_dtype=case.wire_dtype) as client:
-        options = {"sparsify": case.sparsify, "mask_sums": case.mask_sums}
-        trainer = Trainer(client, source, tables, DENSE_LR, seed, pooled=case.pooled, **options)
+        trainer = Trainer(
+            client,
+            source,
+            tables,
+            DENSE_LR,
+            seed,
+            sparsify=case.sparsify,
+            mask_sums=case.mask_sums,
+            pooled=case.pooled,
+        )
         for batch in Prefetcher(source.batches(problem.batch), trainer.embeddings, 1):
             trainer.step(batch)
         moved = {method: _moved(client, method) for method in ("Prepare", "Pull", "Push")}
