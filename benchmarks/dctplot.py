@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.dctquality import CASES, DEFAULT, DENSITIES, NO_FEEDBACK
+from benchmarks.dctquality import CASES, DEFAULT, DENSITIES, NO_FEEDBACK, POOLED
 from benchmarks.ttplot import Figures, dot, read, text
 
 STREAMS = ("synthetic", "flights")
@@ -25,7 +25,13 @@ OTHERS = "#3f7d20"
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 340, 62, 30, 34, 46
 STEPS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)
 """Of the lines across, in AUC: the first by which they are ten at most."""
+BAGS = "bags"
+"""The stream of the pooled cases: a table of its own, and not in the plot."""
 HEADING = "| pushes | AUC | log loss | AUC, difference (least to most) | bytes of a push |\n|---|---|---|---|---|"
+BAGS_HEADING = (
+    "| long bags | AUC | log loss | AUC, difference (least to most) | bytes of a push | of a pull | of a step |\n"
+    "|---|---|---|---|---|---|---|"
+)
 
 
 @dataclass(frozen=True)
@@ -51,19 +57,33 @@ class Panel:
 
 def table(figures: Figures, stream: str) -> str:
     """Markdown."""
-    dense = figures[f"{stream}_dense"]
-    noise = f"seed noise {dense['seed_noise']:.4f}"
-    lines = [HEADING, f"| whole, fp32 | {dense['auc']:.4f} | {dense['log_loss']:.4f} | {noise} | 1 |"]
+    lines = [HEADING, f"{_whole(figures, stream, 'whole, fp32')} 1 |"]
     for case in CASES:
         of = figures[f"{stream}_{case}"]
-        # + 0.0: not -0.0000
-        mean, least, most = (round(of[f"auc_difference{end}"], 4) + 0.0 for end in ("", "_least", "_most"))
         name = f"**`{case}`**" if case == DEFAULT else f"`{case}`"
-        lines.append(
-            f"| {name} | {of['auc']:.4f} | {of['log_loss']:.4f} | {mean:+.4f} ({least:+.4f} to {most:+.4f}) "
-            f"| 1/{of['push_bytes_saved_factor']:.1f} |"
-        )
+        lines.append(f"{_against(of, name)} 1/{of['push_bytes_saved_factor']:.1f} |")
     return "\n".join(lines)
+
+
+def bags_table(figures: Figures) -> str:
+    """The same of the cases on long bags, with the bytes of pulls and of whole steps."""
+    lines = [BAGS_HEADING, f"{_whole(figures, BAGS, 'by rows, whole')} 1 | 1 | 1 |"]
+    for case in POOLED:
+        of = figures[f"{BAGS}_{case}"]
+        factors = (f"1/{of[f'{kind}_bytes_saved_factor']:.1f}" for kind in ("push", "pull", "step"))
+        lines.append(f"{_against(of, f'`{case}`')} {' | '.join(factors)} |")
+    return "\n".join(lines)
+
+
+def _whole(figures: Figures, stream: str, name: str) -> str:
+    dense = figures[f"{stream}_dense"]
+    return f"| {name} | {dense['auc']:.4f} | {dense['log_loss']:.4f} | seed noise {dense['seed_noise']:.4f} |"
+
+
+def _against(of: Mapping[str, float], name: str) -> str:
+    # + 0.0: not -0.0000
+    mean, least, most = (round(of[f"auc_difference{end}"], 4) + 0.0 for end in ("", "_least", "_most"))
+    return f"| {name} | {of['auc']:.4f} | {of['log_loss']:.4f} | {mean:+.4f} ({least:+.4f} to {most:+.4f}) |"
 
 
 def svg(figures: Figures) -> str:
@@ -153,6 +173,7 @@ def main(arguments: Sequence[str]) -> None:
     Path(arguments[1]).write_text(svg(figures))
     for stream in STREAMS:
         print(f"\n{stream}\n\n{table(figures, stream)}")
+    print(f"\n{BAGS}\n\n{bags_table(figures)}")
 
 
 if __name__ == "__main__":

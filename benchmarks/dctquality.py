@@ -1,9 +1,10 @@
 """What compressed communication costs in accuracy: AUC against the same model with whole gradients in fp32.
 
-A DLRM learns in one pass over planted clicks and over a year of flights; the figures are of predictions made before
-training on them, in the later part of the stream. Seeds are paired: a case begins with the values that its dense twin
-begins with, and sees the same clicks. `seed_noise` is what a difference is where nothing is compressed and only the
-first values are others: the root of the mean square over the seeds. `benchmarks.dctplot` draws the figures.
+A DLRM learns in one pass over planted clicks, over a year of flights, and over planted samples with long bags, which
+shards may pool; the figures are of predictions made before training on them, in the later part of the stream. Seeds are
+paired: a case begins with the values that its dense twin begins with, and sees the same clicks. `seed_noise` is what a
+difference is where nothing is compressed and only the first values are others: the root of the mean square over the
+seeds. `benchmarks.dctplot` draws the figures.
 
 The dense part of several trainers is not here: `tests/convergence` and `worker.dense` are about that.
 """
@@ -14,16 +15,18 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 import ps
+from benchmarks.dctbags import PlantedBags
 from benchmarks.dctproblems import Problem, problems
 from benchmarks.measure import Report, Sizes
 from worker import Prefetcher, Relaxed, TopK
+from worker.feature import Pooled
 from worker.sparsify import Sparsify, Threshold
 from worker.trainer import Trainer
 
@@ -41,6 +44,8 @@ class Case:
 
     sparsify: Sparsify | None = None
     wire_dtype: Any = "fp32"
+    pooled: Pooled = "trainer"
+    mask_sums: Sparsify | None = None
 
 
 DENSITIES = (1, 5, 10, 20)
@@ -60,6 +65,16 @@ CASES = (
 )
 DEFAULT = "topk_10"
 """As `TopK()` is."""
+MASKED = {percent: TopK(percent / 100, by="elements") for percent in (20, 50)}
+"""Of the elements of sums."""
+POOLED = (
+    {f"topk_{percent}": Case(TopK(percent / 100)) for percent in (2, 10)}
+    | {"pooled": Case(pooled="shard")}
+    | {f"pooled_topk_{percent}": Case(TopK(percent / 100), pooled="shard") for percent in (2, 10)}
+    | {f"pooled_masked_{percent}": Case(pooled="shard", mask_sums=mask) for percent, mask in MASKED.items()}
+    | {"pooled_both": Case(TopK(0.1), pooled="shard", mask_sums=MASKED[20])}
+)
+"""On long bags; the first two by rows, to compare with. `pooled_both`: of pushes and of sums."""
 
 
 @dataclass(frozen=True)
@@ -68,32 +83,36 @@ class Outcome:
 
     auc: float
     log_loss: float
-    push_bytes: int
+    moved: dict[str, int]
+    """Bytes of the messages of pushes and of pulls, both ways; and of a step, prepares too: bags are a part of ids."""
 
 
 def run(report: Report, sizes: Sizes) -> None:
     """Each case on each stream, with `dctquality_seeds` seeds."""
     torch.set_num_threads(1)
+    seeds = range(sizes.dctquality_seeds)
     for problem in problems(sizes):
-        compare(report, problem, range(sizes.dctquality_seeds), list(CASES))
+        compare(report, problem, seeds, CASES)
+    compare(report, PlantedBags(sizes.dctquality_bags, sizes.dctquality_bag_ids), seeds, POOLED)
 
 
-def compare(report: Report, problem: Problem, seeds: Sequence[int], names: Sequence[str]) -> None:
+def compare(report: Report, problem: Problem, seeds: Sequence[int], cases: Mapping[str, Case]) -> None:
     """These cases, and what they are compared with."""
     dense = [train(problem, Case(), seed, seed) for seed in seeds]
     others = [train(problem, Case(), seed, seed + OTHER_VALUES) for seed in seeds]
     squares = [(other.auc - one.auc) ** 2 for other, one in zip(others, dense, strict=True)]
     _report(report, f"{problem.name}_dense", dense)
     report.add(f"{problem.name}_dense", "seed_noise", math.sqrt(statistics.mean(squares)))
-    for name in names:
-        found = [train(problem, CASES[name], seed, seed) for seed in seeds]
+    for name, case in cases.items():
+        found = [train(problem, case, seed, seed) for seed in seeds]
         _report(report, f"{problem.name}_{name}", found)
         differences = [mine.auc - theirs.auc for mine, theirs in zip(found, dense, strict=True)]
-        fewer = [theirs.push_bytes / mine.push_bytes for mine, theirs in zip(found, dense, strict=True)]
         report.add(f"{problem.name}_{name}", "auc_difference", statistics.mean(differences))
         report.add(f"{problem.name}_{name}", "auc_difference_least", min(differences))
         report.add(f"{problem.name}_{name}", "auc_difference_most", max(differences))
-        report.add(f"{problem.name}_{name}", "push_bytes_saved_factor", statistics.mean(fewer))
+        for kind in ("push", "pull", "step"):
+            factors = [theirs.moved[kind] / mine.moved[kind] for mine, theirs in zip(found, dense, strict=True)]
+            report.add(f"{problem.name}_{name}", f"{kind}_bytes_saved_factor", statistics.mean(factors))
 
 
 def train(problem: Problem, case: Case, data_seed: int, seed: int) -> Outcome:
@@ -111,15 +130,30 @@ def train(problem: Problem, case: Case, data_seed: int, seed: int) -> Outcome:
         for name in dict.fromkeys(feature.table for feature in source.features)
     ]
     with ps.connect("inproc:", wire_dtype=case.wire_dtype) as client:
-        trainer = Trainer(client, source, tables, DENSE_LR, seed, sparsify=case.sparsify)
+        trainer = Trainer(
+            client,
+            source,
+            tables,
+            DENSE_LR,
+            seed,
+            sparsify=case.sparsify,
+            mask_sums=case.mask_sums,
+            pooled=case.pooled,
+        )
         for batch in Prefetcher(source.batches(problem.batch), trainer.embeddings, 1):
             trainer.step(batch)
-        pushed = client.connection.traffic.report()["sent_bytes"]["Push"]
+        moved = {method: _moved(client, method) for method in ("Prepare", "Pull", "Push")}
     window = problem.window()
-    found = Outcome(trainer.metrics.auc(window), trainer.metrics.log_loss(window), pushed)
+    auc, log_loss = trainer.metrics.auc(window), trainer.metrics.log_loss(window)
+    found = Outcome(auc, log_loss, {"push": moved["Push"], "pull": moved["Pull"], "step": sum(moved.values())})
     seconds = time.monotonic() - begun_s
     print(f"{problem.name} {case} seeds {data_seed} {seed}: {found} in {seconds:.0f} s", file=sys.stderr, flush=True)
     return found
+
+
+def _moved(client: ps.Client, method: str) -> int:
+    traffic = client.connection.traffic.report()
+    return int(traffic["sent_bytes"][method]) + int(traffic["received_bytes"].get(method, 0))
 
 
 def _report(report: Report, case: str, found: Sequence[Outcome]) -> None:

@@ -59,6 +59,10 @@ class Sizes:
     """Ids that they are drawn from."""
     dctquality_flights: int | None = None
     """Flights of a pass; None: the whole year."""
+    dctquality_bags: int = 400_000
+    """Samples of a pass over long bags."""
+    dctquality_bag_ids: int = 100_000
+    """Ids that the bags are drawn from."""
     dctquality_seeds: int = 3
     starts: int = 5
     """Processes that `startup` starts."""
@@ -88,6 +92,8 @@ QUICK = Sizes(
     dctquality_samples=4_096,
     dctquality_ids=20_000,
     dctquality_flights=4_096,
+    dctquality_bags=4_096,
+    dctquality_bag_ids=4_000,
     dctquality_seeds=1,
     starts=1,
     wire_ids=20_000,

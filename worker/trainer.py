@@ -14,7 +14,7 @@ from worker.data.source import Source
 from worker.dense import DctHook, DenseConfig, register
 from worker.dlrm import DLRM
 from worker.embedding import EmbeddingBagCollection
-from worker.feature import Feature
+from worker.feature import Feature, Pooled
 from worker.metrics import Progressive
 from worker.modes import ASYNCHRONOUS, Mode
 from worker.prefetch import PreparedBatch
@@ -35,11 +35,17 @@ class Trainer:
         seed: int,
         *,
         sparsify: Sparsify | Mapping[str, Sparsify] | None = None,
+        mask_sums: Sparsify | Mapping[str, Sparsify] | None = None,
+        pooled: Pooled = "trainer",
         mode: Mode = ASYNCHRONOUS,
     ) -> None:
+        """pooled: where the bags of every feature are added up, as `Feature` says. sparsify, mask_sums, mode: as
+        `EmbeddingBagCollection` has them."""
         torch.manual_seed(seed)
-        features = [Feature(feature.name, feature.table) for feature in source.features]
-        self.embeddings = EmbeddingBagCollection(client, tables, features, sparsify=sparsify, mode=mode)
+        features = [Feature(feature.name, feature.table, pooled=pooled) for feature in source.features]
+        self.embeddings = EmbeddingBagCollection(
+            client, tables, features, sparsify=sparsify, mask_sums=mask_sums, mode=mode
+        )
         self.dense = DLRM(source.n_dense, len(features), tables[0].dim)
         self.model: nn.Module = self.dense
         self.hook: DctHook | None = None

@@ -22,6 +22,10 @@ DCT = (
     *(f"topk_{percent}{end}" for percent in (1, 5, 20) for end in ("", "_no_feedback")),
     *("topk_10", "topk_5_warm_up", "topk_5_elements", "relaxed", "by_importance", "fp16"),
 )
+DCT_POOLED = (
+    *(f"{way}topk_{percent}" for way in ("", "pooled_") for percent in (2, 10)),
+    *("pooled", "pooled_masked_20", "pooled_masked_50", "pooled_both"),
+)
 PROMISED = {
     "index": {
         ("find", "million_ids_per_s"),
@@ -104,12 +108,15 @@ PROMISED = {
         for metric in ("auc", "log_loss", "compression", "auc_loss_percent")
     },
     "dctquality": {
-        *((f"{stream}_dense", "seed_noise") for stream in ("synthetic", "flights")),
+        *((f"{stream}_dense", "seed_noise") for stream in ("synthetic", "flights", "bags")),
         *(
             (f"{stream}_{case}", metric)
-            for stream in ("synthetic", "flights")
-            for case in DCT
-            for metric in ("auc", "log_loss", "auc_difference", "push_bytes_saved_factor")
+            for stream, cases in (("synthetic", DCT), ("flights", DCT), ("bags", DCT_POOLED))
+            for case in cases
+            for metric in (
+                *("auc", "log_loss", "auc_difference"),
+                *(f"{kind}_bytes_saved_factor" for kind in ("push", "pull", "step")),
+            )
         ),
     },
     "link": {

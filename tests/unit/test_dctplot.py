@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.dctplot import HEIGHT, STREAMS, WIDTH, main, svg, table
-from benchmarks.dctquality import CASES, DEFAULT, DENSITIES, NO_FEEDBACK
+from benchmarks.dctplot import BAGS, HEIGHT, STREAMS, WIDTH, bags_table, main, svg, table
+from benchmarks.dctquality import CASES, DEFAULT, DENSITIES, NO_FEEDBACK, POOLED
 from benchmarks.ttplot import Figures, read
 from worker import TopK
 
@@ -19,15 +19,16 @@ SVG = "{http://www.w3.org/2000/svg}"
 def figures_lines() -> list[str]:
     """Of every case: without error feedback more is lost."""
     lines = [json.dumps({"bench": "ttquality", "case": "synthetic_dense", "metric": "auc", "value": 0.5})]
-    for stream in STREAMS:
+    for stream, cases in {**dict.fromkeys(STREAMS, CASES), BAGS: POOLED}.items():
         values = {"auc": 0.75, "log_loss": 0.5, "seed_noise": 0.0004}
         found = {f"{stream}_dense": values}
-        for number, name in enumerate(CASES):
+        for number, name in enumerate(cases):
             lost = -0.006 if name.endswith("no_feedback") else -0.0003
             found[f"{stream}_{name}"] = {
                 **{"auc": 0.75 + lost, "log_loss": 0.5, "auc_difference": lost},
                 **{"auc_difference_least": lost - 0.0001, "auc_difference_most": lost + 0.0001},
-                **{"push_bytes_saved_factor": 1.0 + number},
+                **{"push_bytes_saved_factor": 1.0 + number, "pull_bytes_saved_factor": 2.0 + number},
+                **{"step_bytes_saved_factor": 1.5 + number},
             }
         for case, metrics in found.items():
             lines += [
@@ -59,17 +60,27 @@ def test_a_table_has_a_line_for_every_case_and_its_figures(figures: Figures) -> 
     assert f"| **`{DEFAULT}`** | 0.7497 | 0.5000 | -0.0003 (-0.0004 to -0.0002) | 1/{factor:.1f} |" in lines
 
 
+def test_the_table_of_long_bags_has_the_bytes_of_pushes_pulls_and_steps_of_each_case(figures: Figures) -> None:
+    lines = bags_table(figures).splitlines()
+    assert len(lines) == 3 + len(POOLED)
+    assert "| by rows, whole | 0.7500 | 0.5000 | seed noise 0.0004 | 1 | 1 | 1 |" in lines
+    factors = [f"1/{start + list(POOLED).index('pooled'):.1f}" for start in (1, 2, 1.5)]
+    assert f"| `pooled` | 0.7497 | 0.5000 | -0.0003 (-0.0004 to -0.0002) | {' | '.join(factors)} |" in lines
+
+
 def test_the_default_of_the_benchmark_is_that_of_the_package() -> None:
     assert CASES[DEFAULT].sparsify == TopK()
     assert CASES[DEFAULT].wire_dtype == "fp32"
 
 
-def test_the_command_writes_the_plot_and_prints_both_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_the_plot_and_prints_all_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given, plot = tmp_path / "figures.jsonl", tmp_path / "plot.svg"
     given.write_text("\n".join(figures_lines()))
     main([str(given), str(plot)])
     ElementTree.parse(plot)
-    assert capsys.readouterr().out.count("| `relaxed` |") == len(STREAMS)
+    printed = capsys.readouterr().out
+    assert printed.count("| `relaxed` |") == len(STREAMS)
+    assert printed.count("| `pooled_both` |") == 1
 
 
 def test_a_missing_argument_is_named() -> None:
