@@ -61,6 +61,9 @@ CASES = (
         "relaxed": Case(Threshold(0.0, relaxed=RELAXED)),
         "by_importance": Case(wire_dtype=ps.ByImportance()),
         "fp16": Case(wire_dtype="fp16"),
+        "int8": Case(wire_dtype="int8"),
+        "topk_10_fp16": Case(TopK(), wire_dtype="fp16"),
+        "topk_10_int8": Case(TopK(), wire_dtype="int8"),
     }
 )
 DEFAULT = "topk_10"

@@ -44,7 +44,7 @@ class Way:
 
 WAYS = {
     "plain": Way({}, None),
-    "compressed": Way({"wire_dtype": "fp16", "compress_ids": True}, TopK(density=0.05)),
+    "compressed": Way({"wire_dtype": "int8", "compress_ids": True}, TopK()),
 }
 
 

@@ -8,8 +8,8 @@ push_5_percent        the push alone, at that density: rows selected, numbers an
 push_5_percent_...    the same: rows or elements selected, fp32 or fp16; at 5 % int8 and ByImportance() too
 exchange_...          prepare + pull + push of the same steps; ids as gaps
 day_one               as 5_percent, while the uniform tail of the ids is met for the first time: new rows go whole
-step, dense_part      two data-parallel trainers with the dense part's hook: all of a trainer's step, and what it says
-                      to the other trainer. Of DLRM as the trainer has it, and as published for Criteo Terabyte
+step, dense_part      two data-parallel trainers with the dense part's hook: all of a trainer's step, TopK() and int8,
+                      and what it says to the other. Of DLRM as the trainer has it, and as published for Criteo Terabyte
 
 pooled_...            long bags, pooled by the trainer and by the shards (`wirepooled`)
 

@@ -42,14 +42,13 @@ class Settings:
     dim: int
     warm_up: int
     steps: int
-    density: float
 
 
 def connect(settings: Settings) -> ps.Client:
     """A client that sends in this way."""
     if settings.way == "dense":
         return ps.connect(settings.address)
-    return ps.connect(settings.address, wire_dtype="fp16", compress_ids=True)
+    return ps.connect(settings.address, wire_dtype="int8", compress_ids=True)
 
 
 def train(rank: int, settings: Settings, client: ps.Client) -> dict[str, float]:
@@ -59,7 +58,7 @@ def train(rank: int, settings: Settings, client: ps.Client) -> dict[str, float]:
     wrapped = DistributedDataParallel(model(settings.dim, settings.widths), forward_sync_buffers=False)
     compressed = settings.way == "compressed"
     hook = register(wrapped) if compressed else None
-    sparsify = TopK(density=settings.density) if compressed else None
+    sparsify = TopK() if compressed else None
     trainer = CountingTrainer(client, table(settings.table, settings.dim), wrapped, sparsify)
     for step in range(settings.warm_up):
         trainer.step(clicks.batch(RANKS * step + rank))

@@ -18,8 +18,6 @@ from benchmarks.wirerank import RANKS, Settings
 from benchmarks.wiretrainer import WIDTHS
 from worker.dense import DenseConfig
 
-DENSITY = 0.05
-"""Of the embeddings, in the whole step."""
 Way = Literal["dense", "compressed"]
 
 
@@ -56,9 +54,7 @@ def _settings(sizes: Sizes, address: str, table: str, widths: str, way: Way) -> 
     # over a whole life of the dense part's thresholds, and not the first, of large gradients
     life = min(DenseConfig().reestimate_every, 2 * sizes.rounds)
     warm_up, steps = (life, life) if way == "compressed" else (1, sizes.wire_steps)
-    return Settings(
-        address, table, way, widths, sizes.wire_ids, sizes.batch, sizes.dim, warm_up, steps, density=DENSITY
-    )
+    return Settings(address, table, way, widths, sizes.wire_ids, sizes.batch, sizes.dim, warm_up, steps)
 
 
 def _train(ranks: list[Child], settings: Settings) -> dict[str, float]:

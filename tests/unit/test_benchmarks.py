@@ -20,7 +20,17 @@ TT_OTHERS = (
 )
 DCT = (
     *(f"topk_{percent}{end}" for percent in (1, 5, 20) for end in ("", "_no_feedback")),
-    *("topk_10", "topk_5_warm_up", "topk_5_elements", "relaxed", "by_importance", "fp16"),
+    *(
+        "topk_10",
+        "topk_5_warm_up",
+        "topk_5_elements",
+        "relaxed",
+        "by_importance",
+        "fp16",
+        "int8",
+        "topk_10_fp16",
+        "topk_10_int8",
+    ),
 )
 DCT_POOLED = (
     *(f"{way}topk_{percent}" for way in ("", "pooled_") for percent in (2, 10)),
