@@ -537,6 +537,7 @@ def requests(header: pb.Header) -> dict[Method, list[Message]]:
         methods.CREATE_TABLE: [control.CreateTableRequest(config_json=summing("n", dim=2).to_json(), exist_ok=True)],
         methods.DROP_TABLE: [control.DropTableRequest(table="absent", missing_ok=True)],
         methods.STATS: [control.StatsRequest()],
+        methods.ADVANCE: [control.AdvanceRequest(group="g", rank=1, clocks=[1, 1], max_staleness=1)],
     }
 
 

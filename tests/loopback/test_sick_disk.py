@@ -169,6 +169,7 @@ def push_until_refused(client: ps.Client) -> np.ndarray:
     raise AssertionError("the disk took everything")
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_costs_no_row_and_is_used_again_when_there_is_room(tmp_path: Path) -> None:
     config = ps.ServiceConfig(disk_path=tmp_path / "m" / "d", metrics=False)
     with (

@@ -60,6 +60,7 @@ def test_two_shards_train_and_a_killed_one_says_that_its_rows_are_gone(service: 
         assert [shard.state for shard in client.connection.routing.shards] == ["SERVING", "STATE_LOST"]
 
 
+@pytest.mark.slow
 def test_the_coordinator_is_rebuilt_from_the_shards_where_it_was(service: ps.Service) -> None:
     with ps.connect(service.address) as client:
         client.create_table(ps.TableConfig(name="u", dim=4))
@@ -88,6 +89,7 @@ def connected(address: str) -> ps.Client:
                 raise
 
 
+@pytest.mark.slow
 def test_a_coordinator_and_a_shard_that_die_together_both_come_back(service: ps.Service) -> None:
     with ps.connect(service.address) as client:
         client.create_table(ps.TableConfig(name="u", dim=4, optimizer=ps.SGD(lr=1.0), initializer=ps.Constant()))
@@ -113,6 +115,7 @@ def test_a_coordinator_and_a_shard_that_die_together_both_come_back(service: ps.
             late.push("u", lost, np.ones((len(lost), 4), np.float32))
 
 
+@pytest.mark.slow
 def test_when_all_die_together_all_come_back_and_say_so(service: ps.Service) -> None:
     names = [actors.coordinator_name("test"), *(actors.shard_name("test", i) for i in range(2))]
     with ps.connect(service.address) as client:
@@ -124,6 +127,7 @@ def test_when_all_die_together_all_come_back_and_say_so(service: ps.Service) -> 
         assert [shard.state for shard in late.connection.routing.shards] == ["STATE_LOST", "STATE_LOST"]
 
 
+@pytest.mark.slow
 def test_a_name_belongs_to_one_service_and_shutdown_frees_it(service: ps.Service) -> None:
     with pytest.raises(ps.InvalidArgument, match="runs in this Ray cluster already"):
         ps.launch(shards=1, name="test")
@@ -133,6 +137,7 @@ def test_a_name_belongs_to_one_service_and_shutdown_frees_it(service: ps.Service
     assert len(find_actors("test")) == 3
 
 
+@pytest.mark.slow
 def test_more_cpus_than_the_cluster_has_is_a_clear_error(service: ps.Service) -> None:
     with pytest.raises(ps.Unavailable, match=r"1 shards of 999 CPUs did not .* 3 s; the cluster has \d+ CPU:"):
         ps.launch(shards=1, name="greedy", placement=ps.Placement(cpus=999), timeout_s=3)
