@@ -74,9 +74,9 @@ def test_what_the_build_makes_serves_and_is_healthy(tmp_path: Path) -> None:
         end = time.monotonic() + 300
         while (probe := machine.start(health)).wait(timeout=60) and service.poll() is None:
             assert time.monotonic() < end, "it never gets healthy"
-            assert probe.stdout is not None
-            probe.stdout.close()
+            probe.communicate()
             threading.Event().wait(1)
+        probe.communicate()
         assert service.poll() is None, service.communicate()[0]
         shown = machine.run(*environment, "python", "-c", LOOK, f"{ADDRESS}:7370", timeout_s=60)
         assert shown.count(f"{ADDRESS}:") == shown.count("=SERVING") == 2
