@@ -14,8 +14,12 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 GUIDES = ("README.md", "CONTRIBUTING.md", "docs/operations.md", "docs/communication.md", "docs/tensor_train.md")
-"""Documents whose indented blocks are all commands, Python, YAML or a screen. docs/architecture.md has drawings there."""
-SPEAK_OF_COMMANDS = (*GUIDES, "docs/architecture.md", *(f"docs/decisions/{p.name}" for p in ROOT.glob("docs/decisions/*")))
+"""Documents whose indented blocks are commands, Python, YAML or a screen. docs/architecture.md has drawings there."""
+SPEAK_OF_COMMANDS = (
+    *GUIDES,
+    "docs/architecture.md",
+    *(f"docs/decisions/{p.name}" for p in ROOT.glob("docs/decisions/*")),
+)
 PROGRAMS = ("psctl", "make", "python", "ray", "docker", "kubectl", "pip", "promtool", "torchrun", "ulimit")
 """What a command within a sentence or a table begins with."""
 

@@ -1,4 +1,4 @@
-"""The programs of the README run as they stand there."""
+"""The programs of the README and of the guides run as they stand there."""
 
 from __future__ import annotations
 
@@ -9,15 +9,28 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[2] / "README.md"
-PROGRAMS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+from tests.documents import GUIDES, ROOT
+
+PROGRAMS = [
+    (document, number, text)
+    for document in GUIDES
+    for number, text in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL))
+]
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("number", range(4))
-def test_program(number: int, tmp_path: Path) -> None:
-    assert len(PROGRAMS) == 4
+@pytest.mark.parametrize("text", [pytest.param(text, id=f"{where}-{n}") for where, n, text in PROGRAMS])
+def test_program(text: str, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
-    program.write_text(PROGRAMS[number])
+    program.write_text(text)
     run = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=180)
     assert run.returncode == 0, run.stderr
+
+
+def test_none_is_overlooked() -> None:
+    found = [document for document, _, _ in PROGRAMS]
+    assert [found.count(document) for document in ("README.md", "docs/communication.md", "docs/tensor_train.md")] == [
+        4,
+        1,
+        1,
+    ]

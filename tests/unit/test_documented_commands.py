@@ -1,5 +1,5 @@
-"""Every command that the documents name exists: the program's subcommand and options, the make target, the benchmark, the
-files. tests/ray/test_docs_commands.py runs those that can be run."""
+"""Every command that the documents name exists: the program's subcommand and options, the make target, the benchmark,
+the files. tests/ray/test_docs_commands.py runs those that can be run."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ A_PATH = re.compile(r"(?:deploy|docker|tests|docs|benchmarks)/[\w./-]+")
 
 
 def of_click(command: Any, given: Sequence[str]) -> None:
-    """The subcommands are there, and every option is one of the last of them. A command of click, or of typer, which has
-    classes of its own for the same."""
+    """The subcommands are there, and every option is one of the last of them.
+
+    A command of click, or of typer, which has classes of its own for the same.
+    """
     rest = list(given)
     while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
         assert rest[0] in command.commands, f"no command {rest[0]!r}"
