@@ -24,7 +24,7 @@ from worker.data.criteo_writer import write_criteo
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 CANNOT_RUN = {
-    "make ": "sets up .venv and runs for minutes; that is what CI does",
+    "make ": "sets up a .venv by downloading, and then takes minutes",
     ".venv/bin/pre-commit install": "writes into the .git that it finds",
     "pip install ": "downloads",
     "apt-get ": "changes this host",
@@ -164,8 +164,15 @@ def on_each_of_two_hosts(desk: Desk, command: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         command = command.replace("HOST:29500", f"127.0.0.1:{probe.getsockname()[1]}")
-    for process in [desk.start(command) for _ in range(2)]:
-        finish(process, command)
+    both = [desk.start(command) for _ in range(2)]
+    try:
+        for process in both:
+            finish(process, command)
+    finally:
+        for process in both:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
