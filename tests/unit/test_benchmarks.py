@@ -187,7 +187,7 @@ MAY_BE_NONE = {
     "waited_share",
     "share_in_cores",
     "new_rows_share",
-    "bytes_exists",
+    "bytes_flags",
 }
 """All is well, or there was no need."""
 MAY_BE_NEGATIVE = {
