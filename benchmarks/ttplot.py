@@ -6,54 +6,19 @@ python -m benchmarks.ttplot figures.jsonl docs/img/ttquality.svg
 
 from __future__ import annotations
 
-import json
 import math
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.panel import Figures, Frame, Panel, dot, read, text
 from benchmarks.ttquality import CASES, RANKS
-
-Figures = dict[str, dict[str, float]]
-"""By case and metric."""
 
 STREAMS = ("synthetic", "flights")
 ENDINGS = {"": ("with hot rows", "#1664c0"), "_no_cache": ("cores alone", "#c2410c")}
 """Of a case's name -> what it means, and its colour."""
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 420, 320, 58, 22, 34, 46
+FRAME = Frame(width=420, height=320, left=58, right=22, top=34, bottom=46)
 HEADING = "| tables | AUC | log loss | loss in AUC (least to most) | compression |\n|---|---|---|---|---|"
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Where a stream's figures are drawn: log2 of the compression to the right, the loss in AUC up, in percent."""
-
-    x0: int
-    low_x: float
-    high_x: float
-    low_y: float
-    high_y: float
-
-    def x(self, compression: float) -> float:
-        """In pixels."""
-        share = (math.log2(compression) - self.low_x) / (self.high_x - self.low_x)
-        return self.x0 + LEFT + share * (WIDTH - LEFT - RIGHT)
-
-    def y(self, loss: float) -> float:
-        """In pixels, from the top."""
-        return HEIGHT - BOTTOM - (loss - self.low_y) / (self.high_y - self.low_y) * (HEIGHT - TOP - BOTTOM)
-
-
-def read(lines: Iterable[str], bench: str = "ttquality") -> Figures:
-    """Of JSON lines, those of one benchmark."""
-    found: Figures = defaultdict(dict)
-    for line in lines:
-        figure = json.loads(line)
-        if figure["bench"] == bench:
-            found[figure["case"]][figure["metric"]] = figure["value"]
-    return found
 
 
 def table(figures: Figures, stream: str) -> str:
@@ -73,14 +38,10 @@ def table(figures: Figures, stream: str) -> str:
 
 def svg(figures: Figures) -> str:
     """Both streams side by side."""
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * WIDTH} {HEIGHT}" font-family="sans-serif" '
-        'font-size="11" fill="#222">',
-        f'<rect width="{2 * WIDTH}" height="{HEIGHT}" fill="#fff"/>',
-    ]
+    parts: list[str] = []
     for number, stream in enumerate(STREAMS):
-        parts += _stream(figures, stream, number * WIDTH)
-    return "\n".join([*parts, "</svg>\n"])
+        parts += _stream(figures, stream, number * FRAME.width)
+    return FRAME.svg(parts, len(STREAMS))
 
 
 def _stream(figures: Figures, stream: str, x0: int) -> list[str]:
@@ -88,36 +49,19 @@ def _stream(figures: Figures, stream: str, x0: int) -> list[str]:
     points = [point for line in lines.values() for point in line]
     step = 0.1 if max(point["auc_loss_percent_most"] for point in points) < 1 else 0.2
     panel = Panel(
+        FRAME,
         x0,
         math.floor(math.log2(min(point["compression"] for point in points))),
         math.ceil(math.log2(max(point["compression"] for point in points))),
         step * math.floor(min(0, *(point["auc_loss_percent_least"] for point in points)) / step),
         step * math.ceil(max(point["auc_loss_percent_most"] for point in points) / step),
     )
-    parts = _axes(panel, stream, step)
+    above = f"{stream}: loss in AUC, % (points: ranks {', '.join(map(str, RANKS))})"
+    parts = panel.axes(above, "compression of all tables", step, "{:.1f}".format)
     for number, (ending, (meaning, colour)) in enumerate(ENDINGS.items()):
         parts += _line(panel, lines[ending], colour)
-        y = TOP + 12 + 15 * number
-        parts += [dot(x0 + LEFT + 12, y - 4, colour), text(x0 + LEFT + 20, y, meaning, "start")]
-    return parts
-
-
-def _axes(panel: Panel, stream: str, step: float) -> list[str]:
-    left, right = panel.x0 + LEFT, panel.x0 + WIDTH - RIGHT
-    middle = (left + right) / 2
-    parts = [
-        text(middle, 20, f"{stream}: loss in AUC, % (points: ranks {', '.join(map(str, RANKS))})"),
-        text(middle, HEIGHT - 10, "compression of all tables"),
-    ]
-    for count in range(round((panel.high_y - panel.low_y) / step) + 1):
-        loss = panel.low_y + step * count
-        y = panel.y(loss)
-        parts.append(f'<path d="M{left} {y:.1f}H{right}" stroke="{"#888" if abs(loss) < 1e-9 else "#ddd"}"/>')
-        parts.append(text(left - 6, y + 4, f"{loss:.1f}", "end"))
-    for power in range(int(panel.low_x), int(panel.high_x) + 1):
-        x = panel.x(2.0**power)
-        parts.append(f'<path d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#eee"/>')
-        parts.append(text(x, HEIGHT - BOTTOM + 16, f"{2**power}x"))
+        y = FRAME.top + 12 + 15 * number
+        parts += [dot(x0 + FRAME.left + 12, y - 4, colour), text(x0 + FRAME.left + 20, y, meaning, "start")]
     return parts
 
 
@@ -133,21 +77,11 @@ def _line(panel: Panel, points: Sequence[dict[str, float]], colour: str) -> list
     return parts
 
 
-def dot(x: float, y: float, colour: str) -> str:
-    """A point."""
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>'
-
-
-def text(x: float, y: float, words: str, anchor: str = "middle", colour: str = "#222") -> str:
-    """A label."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{words}</text>'
-
-
 def main(arguments: Sequence[str]) -> None:
     """FIGURES.jsonl PLOT.svg"""
     if len(arguments) != 2:
         raise SystemExit("usage: python -m benchmarks.ttplot FIGURES.jsonl PLOT.svg")
-    figures = read(Path(arguments[0]).read_text().splitlines())
+    figures = read(Path(arguments[0]).read_text().splitlines(), "ttquality")
     Path(arguments[1]).write_text(svg(figures))
     for stream in STREAMS:
         print(f"\n{stream}\n\n{table(figures, stream)}")

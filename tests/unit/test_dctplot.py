@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.dctplot import BAGS, HEIGHT, STREAMS, WIDTH, bags_table, main, svg, table
+from benchmarks.dctplot import BAGS, FRAME, STREAMS, bags_table, main, svg, table
 from benchmarks.dctquality import CASES, DEFAULT, DENSITIES, NO_FEEDBACK, POOLED
-from benchmarks.ttplot import Figures, read
+from benchmarks.panel import Figures, read
 from worker import TopK
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -46,7 +46,7 @@ def figures() -> Figures:
 def test_every_case_is_a_point_inside_and_those_that_lose_more_are_lower(figures: Figures) -> None:
     root = ElementTree.fromstring(svg(figures))
     points = [(float(dot.attrib["cx"]), float(dot.attrib["cy"])) for dot in root.iter(f"{SVG}circle")]
-    assert all(0 < x < 2 * WIDTH and 0 < y < HEIGHT for x, y in points)
+    assert all(0 < x < 2 * FRAME.width and 0 < y < FRAME.height for x, y in points)
     assert len(points) == 2 * (len(CASES) + 2)  # and two in each legend
     with_feedback, without = points[: len(DENSITIES)], points[len(DENSITIES) + 1 :][: len(NO_FEEDBACK)]
     assert max(y for _, y in with_feedback) < min(y for _, y in without)  # pixels count from the top

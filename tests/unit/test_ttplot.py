@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.ttplot import HEIGHT, STREAMS, WIDTH, Figures, main, read, svg, table
+from benchmarks.panel import Figures, read
+from benchmarks.ttplot import FRAME, STREAMS, main, svg, table
 from benchmarks.ttquality import CASES, RANKS
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -32,13 +33,13 @@ def figures_lines() -> list[str]:
 
 @pytest.fixture
 def figures() -> Figures:
-    return read(figures_lines())
+    return read(figures_lines(), "ttquality")
 
 
 def test_points_are_inside_and_those_that_lose_more_are_higher(figures: Figures) -> None:
     root = ElementTree.fromstring(svg(figures))
     points = [(float(dot.attrib["cx"]), float(dot.attrib["cy"])) for dot in root.iter(f"{SVG}circle")]
-    assert all(0 < x < 2 * WIDTH and 0 < y < HEIGHT for x, y in points)
+    assert all(0 < x < 2 * FRAME.width and 0 < y < FRAME.height for x, y in points)
     per_line = len(RANKS) + 1  # and one in the legend
     assert len(points) == per_line * 2 * len(STREAMS)
     for start in range(0, len(points), per_line):
