@@ -63,15 +63,14 @@ class ShardService:
         exact = all(form.exact for form in formats)
         wanted = Wanted(request.return_exists, [form.share for form in formats])
         allocate = outbound.allocate_message if exact else outbound.allocate_chunk
-        stream = self.shard.pull(self._target(request), wanted, allocate)
-        head = stream.head()
-        message = outbound.pull_head(head)
-        call.sent.said(message)
-        yield pb.PullChunk(head=message).SerializeToString()
-        try:
+        with self.shard.pull(
+            self._target(request), wanted, allocate
+        ) as stream:  # it ends also when the client has gone
+            head = stream.head()
+            message = outbound.pull_head(head)
+            call.sent.said(message)
+            yield pb.PullChunk(head=message).SerializeToString()
             yield from stream if exact else outbound.messages(stream, head, formats)
-        finally:
-            stream.close()  # also when the client has gone
 
     def push(self, chunks: Iterator[bytes], call: Call) -> bytes:
         """Embedding.Push."""
