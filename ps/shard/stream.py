@@ -74,8 +74,8 @@ class RowStream:
         self.close()
 
     def fill(self, version: int, tables: Sequence[Resolved], wanted: Wanted) -> None:
-        """Reads everything, a chunk at a time, for as long as there is a reader. Ids that are not resolved yet are looked
-        up with their chunk."""
+        """Reads everything, a chunk at a time, while there is a reader. Ids that are not resolved yet are looked up as
+        their chunk is filled."""
         self._filled.put(PullHead(version, _shapes(tables, wanted)))
         sums: dict[int, Sums] = {}
         for cuts in _chunks(tables):
