@@ -294,11 +294,12 @@ class Table:
         slots_N = self.find(ids_N)
         existed_N = slots_N >= 0
         created_N = self.create_missing(ids_N, slots_N)
+        new_slots_N = slots_N[created_N]
+        added_N = self._signals.added(len(new_slots_N), None, None, None)
 
         def make() -> None:
             self._set(slots_N, blocks)
-            new_slots_N = slots_N[created_N]
-            added_N = self._signals.added(len(new_slots_N), None, None, None)
+            self._stamp(slots_N[existed_N])
             self._touch(new_slots_N, added_N, self._signals.floor)
 
         return Change(make, {"eviction": self._limit}, partial(self.undo_create, slots_N, created_N), existed_N)
@@ -310,10 +311,18 @@ class Table:
     def plan_assign(self, ids_N: Ids, blocks: Sequence[Rows]) -> Change:
         """Sets the values of rows that exist and leaves the others out."""
         slots_N = self.find(ids_N)
-        return Change(partial(self._set, slots_N, blocks), existed_N=slots_N >= 0)
+        existed_N = slots_N >= 0
+        if self._precision is not None:
+            self._precision.before_update(slots_N, 0)  # by its new stamp a row would not be cut any more
+
+        def make() -> None:
+            self._set(slots_N, blocks)
+            self._stamp(slots_N[existed_N])
+
+        return Change(make, existed_N=existed_N)
 
     def unchanged(self, ids_N: Ids, statistics_N2: npt.NDArray[np.uint32]) -> Flags:
-        """True where there is a row in RAM and its statistics are these."""
+        """True where there is a row in RAM and its statistics are these: it was not written since it had them."""
         slots_N = self.find(ids_N)
         same_N: Flags = slots_N >= 0
         same_N[same_N] = (self._ram.statistics_S2[slots_N[same_N]] == statistics_N2[same_N]).all(axis=1)
@@ -574,6 +583,10 @@ class Table:
             ranking.first,
         )
 
+    def _stamp(self, slots_N: Slots) -> None:
+        """These rows were written now; they are as important as before."""
+        self._touch(slots_N, np.zeros(len(slots_N), np.float32), np.float32(0))
+
     def _expire(self) -> None:
         """Drops rows that were left alone for `expire_after_pushes`."""
         kept_from, expired = self._ranking.expire()
@@ -584,7 +597,6 @@ class Table:
     def _set(self, slots_N: Slots, blocks: Sequence[Rows]) -> None:
         for part_N, block_ND in _parts(slots_N, blocks):
             self._rows.set(part_N, block_ND)
-        score.mark(self._ram.marks_S, slots_N, score.DIRTY, 0)
 
 
 def _rows_of(config: TableConfig, rule: UpdateRule, budget: RamBudget, initializer: Initializer) -> ArenaRows:
