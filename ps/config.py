@@ -89,8 +89,8 @@ class RowwiseAdagrad(Frozen):
 
 
 class Adam(Frozen):
-    """Lazy Adam, as torch.optim.SparseAdam: moments of a row move only when it is pushed; the bias correction counts
-    the table's pushes on its shard. State: 2 * dim floats a row."""
+    """Lazy Adam, as torch.optim.SparseAdam: moments of a row move only when it is pushed; the bias correction goes by
+    the pushes of the whole table (docs/decisions/0017-steps-of-adam.md). State: 2 * dim floats a row."""
 
     kind: Literal["adam"] = "adam"
     lr: Positive = 0.001

@@ -24,6 +24,7 @@ from ps.policy.importance import Signals
 from ps.policy.lifting import LiftGate
 from ps.policy.ranking import EVERY_RANK, Ranking
 from ps.precision import Precision
+from ps.push_count import ROUNDS, PushCount
 from ps.storage.arena import Arena
 from ps.storage.budget import SLOT_BYTES, RamBudget
 from ps.storage.device_rows import DeviceRows
@@ -95,7 +96,9 @@ class Table:
         self._bounded = bounded or config.max_rows_per_shard is not None
         self.closed = False
         self._ticked = False  # whether the last push has moved the clock on to another tick
+        self._count = PushCount()
         self.pushes = 0
+        """That this shard has seen. The optimizer's steps are counted by all shards alike."""
         self.rows_read = 0
         self.rows_pushed = 0
         """Ids that pushes named, whether their gradients were sent or held back."""
@@ -237,13 +240,16 @@ class Table:
         blocks: Sequence[Rows],
         positives_N: Counts | None = None,
         rows_R: Slots | None = None,
+        worker: int = ROUNDS,
+        said: int = 0,
     ) -> Change:
         """An update of rows with gradients, which adds to their importance. Ids are unique; what has no slot after
         `create_admitted` is left out, and counted as refused; or trains the cores, where there are some.
 
         `blocks` are the gradients of consecutive ids; `counts_N` how often each id occurs, once by default;
         `positives_N` how often in positive samples, never by default. `rows_R`: the positions of the ids that the
-        gradients are of, ascending; the others are used and not updated. All by default.
+        gradients are of, ascending; the others are used and not updated. All by default. `worker` and what it said: of
+        whose push, and which of its pushes, see `ps.push_count`.
         """
         refuse = self._plan_refusal(ids_N, slots_N, counts_N, blocks, rows_R)
         named = len(ids_N)
@@ -263,12 +269,14 @@ class Table:
         parts = list(_parts(updated_N, blocks))
 
         def make() -> None:
-            refuse()
+            step = self._count.count(worker, said)
+            refuse(step)
             self.pushes += 1
             self.rows_pushed += named
             tasks = [partial(self._touch, slots_N, added_N, self._signals.floor)]
             tasks += [
-                partial(self._rows.update, part_N, self._ram.ids_S, block_ND, self.pushes) for part_N, block_ND in parts
+                partial(self._rows.update, part_N, self._ram.ids_S, block_ND, self.pushes, step)
+                for part_N, block_ND in parts
             ]
             share = self._share if len(slots_N) >= SHARE_FROM_ROWS else one_by_one
             share(tasks)
@@ -477,6 +485,7 @@ class Table:
             "row_bytes": self._layout.row_bytes,
             "bytes": self.memory_usage(),
             "pushes": self.pushes,
+            "steps": self._count.total,
             "rows_read": self.rows_read,
             "rows_pushed": self.rows_pushed,
             "rows_updated": self.rows_updated,
@@ -528,13 +537,13 @@ class Table:
 
     def _plan_refusal(
         self, ids_N: Ids, slots_N: Slots, counts_N: Counts | None, blocks: Sequence[Rows], rows_R: Slots | None
-    ) -> Callable[[], None]:
-        """Counts the ids of a push that have no row after `create_admitted`; their gradients train the cores, if there
-        are some."""
+    ) -> Callable[[int], None]:
+        """Counts the ids of a push that have no row after `create_admitted`, given its step; their gradients
+        train the cores, if there are some."""
         missing_N = np.flatnonzero(slots_N < 0)
         gate, cores = self._gate, self._cores
         if gate is None or not len(missing_N):
-            return lambda: None
+            return lambda step: None
         missing_ids_M, counts_M = ids_N[missing_N], _counts(counts_N, missing_N)
         sent_R = np.arange(len(ids_N)) if rows_R is None else rows_R
         without_R = slots_N[sent_R] < 0
@@ -543,12 +552,12 @@ class Table:
         if cores is not None and len(refused_ids_N):
             grads_ND = np.concatenate([block_ND[part_R] for part_R, block_ND in _parts(without_R, blocks)])
 
-        def refuse() -> None:
+        def refuse(step: int) -> None:
             gate.refuse(missing_ids_M, counts_M)
             if cores is None:
                 self.rows_refused += len(refused_ids_N)
             elif grads_ND is not None:
-                cores.apply(refused_ids_N, grads_ND)
+                cores.apply(refused_ids_N, grads_ND, step)
                 self.rows_in_cores += len(refused_ids_N)
 
         return refuse

@@ -32,6 +32,7 @@ from ps.client.evict import Evicted
 from ps.client.exchange import Exchange, PullOptions
 from ps.client.export import Export
 from ps.client.outgoing import Outgoing
+from ps.client.push_numbers import PushNumbers
 from ps.client.retry import Deadline, retry
 from ps.client.step import Step
 from ps.client.transport import MAX_MESSAGE_BYTES, open_transport
@@ -70,6 +71,7 @@ class Client:
         self.writes = Writes(connection, self.worker_id)
         self._steps = itertools.count(1)
         self._sequences = itertools.count(1)
+        self._push_numbers = PushNumbers()
 
     # tables
 
@@ -85,6 +87,8 @@ class Client:
 
         deadline = self.deadline(timeout_s)
         answer = codec.parse(control.CreateTableResponse, self._retry(attempt, deadline))
+        if answer.created:
+            self._push_numbers.start_anew(config.name)
         self.connection.tables[config.name] = TableConfig.from_json(answer.config_json)
         return self.connection.tables[config.name]
 
@@ -98,6 +102,7 @@ class Client:
         deadline = self.deadline(timeout_s)
         answer = codec.parse(control.DropTableResponse, self._retry(attempt, deadline))
         self.connection.tables.pop(name, None)
+        self._push_numbers.start_anew(name)
         return answer.dropped
 
     def tables(self, *, timeout_s: float | None = None) -> dict[str, TableConfig]:
@@ -171,7 +176,7 @@ class Client:
         batch = self._batch({table: ids}, deadline)
         part = Outgoing.of(batch.tables[0], grads, self.formats.of(table).by_ids())
         counted = batch.positives({} if positives is None else {table: positives})
-        self.writes.push(self.new_write(batch), [part], deadline, positives=counted)
+        self.writes.push(self.new_push(batch), [part], deadline, positives=counted)
 
     prefetch = prepare
     """The name of `prepare` in HugeCTR and dynamicemb."""
@@ -309,6 +314,11 @@ class Client:
         """A write with a sequence that no other of this worker has. Make it when it is about to be sent: the shards'
         ledgers look back only so far."""
         return Write(next(self._sequences), batch)
+
+    def new_push(self, batch: Batch, in_round: bool = False) -> Write:
+        """A write that is a push of all tables of the batch."""
+        numbers = None if in_round else self._push_numbers.next([table.config.name for table in batch.tables])
+        return Write(next(self._sequences), batch, numbers)
 
     def deadline(self, timeout_s: float | None) -> Deadline:
         """From now on."""

@@ -33,6 +33,7 @@ from ps.errors import (
     Unavailable,
 )
 from ps.policy.ranking import EVERY_RANK
+from ps.push_count import ROUNDS
 from ps.round import Round
 from ps.shard.account import Account
 from ps.shard.aftermath import Aftermath
@@ -224,7 +225,8 @@ class Shard:
         def apply() -> PushResult:
             tables = self._tables_of(ahead)
             check_gradients(tables, gradients)
-            (result,) = self._apply(tables, gradients, [Part(write, ahead, gradients, pulled_version)])
+            part = Part(write, ahead, gradients, pulled_version)
+            (result,) = self._apply(tables, gradients, [part], write.worker_id)
             return result
 
         result, repeated = self._once(write, apply)
@@ -404,9 +406,10 @@ class Shard:
         return ahead.tables(self.tables) or self._resolve(ahead.target)
 
     def _apply(
-        self, tables: Sequence[Resolved], gradients: Sequence[Gradients], parts: Sequence[Part]
+        self, tables: Sequence[Resolved], gradients: Sequence[Gradients], parts: Sequence[Part], worker: int
     ) -> list[PushResult]:
-        """One push of the shard's history, of which these are the parts, all or nothing. Each part's result."""
+        """One push of the shard's history, of which these are the parts, all or nothing. Each part's result. `worker`:
+        whose push it is, ROUNDS where it is that of a round."""
 
         def let_go() -> None:
             for part in parts:
@@ -418,7 +421,7 @@ class Shard:
             self._raise_late(tables)
             with _rows_created(tables, gradients):
                 changes = [
-                    (resolved.table, _planned(resolved, given))
+                    (resolved.table, _planned(resolved, given, worker))
                     for resolved, given in zip(tables, gradients, strict=True)
                 ]
                 version = self.version + 1
@@ -485,7 +488,7 @@ class Shard:
             with self.budget.bodies.holding(sums_bytes(tables, waiting)):
                 together = [summed(table, number, waiting) for number, table in enumerate(tables)]
                 resolved = [Resolved(table, ids) for table, (ids, _) in zip(tables, together, strict=True)]
-                results = self._apply(resolved, [sums for _, sums in together], [each.part for each in waiting])
+                results = self._apply(resolved, [sums for _, sums in together], [each.part for each in waiting], ROUNDS)
         except BaseException as error:  # noqa: BLE001  handed to those who wait
             for each in waiting:
                 each.outcome.set_exception(error)
@@ -618,9 +621,10 @@ def _rows_created(tables: Sequence[Resolved], gradients: Sequence[Gradients]) ->
         raise
 
 
-def _planned(resolved: Resolved, given: Gradients) -> Change:
+def _planned(resolved: Resolved, given: Gradients, worker: int) -> Change:
     table, ids = resolved.table, resolved.ids
-    return table.plan_push(ids.ids_N, resolved.slots(), ids.counts_N, given.blocks, given.positives_N, given.rows_R)
+    slots_N, blocks, positives_N = resolved.slots(), given.blocks, given.positives_N
+    return table.plan_push(ids.ids_N, slots_N, ids.counts_N, blocks, positives_N, given.rows_R, worker, given.pushes)
 
 
 def _nbytes(result: PushResult | WriteResult) -> int:
