@@ -40,6 +40,7 @@ from ps.client.write import Write
 from ps.client.writes import Writes
 from ps.config import TableConfig
 from ps.errors import InvalidArgument
+from ps.seconds import seconds
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec, inproc, methods
@@ -65,7 +66,7 @@ class Client:
         self.connection = connection
         self.formats = Formats(wire_dtype)
         self.compress_ids = compress_ids
-        self.timeout_s = timeout_s
+        self.timeout_s = seconds(timeout_s)
         self.worker_id = secrets.randbits(63)
         self.exchange = Exchange(connection, self.worker_id)
         self.writes = Writes(connection, self.worker_id)
@@ -378,6 +379,7 @@ def connect(
     timeout_s: the deadline of calls that are not given their own. max_message_bytes: the largest single message, both
     ways; as the service's own setting of that name. Raises Unavailable.
     """
+    seconds(timeout_s)  # before anything is connected
     if max_message_bytes < 1:
         raise InvalidArgument(f"max_message_bytes={max_message_bytes!r}: give a positive number of bytes")
     if address == inproc.PREFIX:

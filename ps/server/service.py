@@ -12,6 +12,7 @@ from ps import __version__
 from ps.config import ServiceConfig, TableConfig
 from ps.errors import InvalidArgument, StaleRouting, StateLost, Unavailable
 from ps.policy.ranking import EVERY_RANK
+from ps.seconds import LONGEST_S
 from ps.server import inbound, outbound
 from ps.server.logs import about_call
 from ps.server.metrics import RpcMetrics
@@ -91,7 +92,7 @@ class ShardService:
                 if place is None:
                     result = self.shard.push(write, ahead, gradients, head.pulled_version)
                 else:
-                    wait_s = head.wait_ms / 1000
+                    wait_s = min(head.wait_ms / 1000, LONGEST_S)
                     result = self.shard.push_round(place, wait_s, write, ahead, gradients, head.pulled_version)
         return pb.PushResponse(
             version=result.version, staleness=result.staleness, repeated=result.repeated
