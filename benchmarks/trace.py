@@ -112,7 +112,8 @@ def _prepared(ids_N: Ids) -> tuple[float, float]:
             step, unique_U, counts_U, preparing = ahead.popleft()
             late = 0 if preparing.done() else int(counts_U.sum())
             preparing.result()
-            shard.pull(StepRef(1, step)).head()
+            with shard.pull(StepRef(1, step)) as pulled:
+                pulled.head()
             with shard.look_ahead(StepRef(1, step)) as looked:
                 zeros = Gradients("t", [np.zeros((len(unique_U), 1), np.float32)])
                 shard.push(WriteId(1, step, step), looked, [zeros])

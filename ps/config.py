@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ps.config_problems import refused
 from ps.errors import ConfigError, InvalidArgument
+from ps.seconds import LONGEST_S
 
 PARTITIONS = 4096
 """Hash partitions of the id space: the unit that moves between shards."""
@@ -32,6 +33,7 @@ MIN_FLOAT32, MAX_FLOAT32 = 1.2e-38, 3.4e38
 """Rows and their optimizers are float32: smaller would be 0 there, larger infinite."""
 
 Positive = Annotated[float, Field(ge=MIN_FLOAT32, le=MAX_FLOAT32)]
+Seconds = Annotated[float, Field(ge=MIN_FLOAT32, le=LONGEST_S)]
 NonNegative = Annotated[float, Field(ge=0, le=MAX_FLOAT32)]
 Finite = Annotated[float, Field(ge=-MAX_FLOAT32, le=MAX_FLOAT32)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -89,8 +91,8 @@ class RowwiseAdagrad(Frozen):
 
 
 class Adam(Frozen):
-    """Lazy Adam, as torch.optim.SparseAdam: moments of a row move only when it is pushed; the bias correction counts
-    the table's pushes on its shard. State: 2 * dim floats a row."""
+    """Lazy Adam, as torch.optim.SparseAdam: moments of a row move only when it is pushed; the bias correction goes by
+    the pushes of the whole table (docs/decisions/0017-steps-of-adam.md). State: 2 * dim floats a row."""
 
     kind: Literal["adam"] = "adam"
     lr: Positive = 0.001
@@ -389,7 +391,7 @@ class ServiceConfig(Frozen):
     """Most ids in one request, over all its tables."""
     max_body_bytes: Annotated[int, Field(ge=1 << 20)] = 1 << 30
     """Most bytes of rows or gradients in one call: they are held in memory until applied or sent."""
-    prepare_ttl_s: Positive = 60.0
+    prepare_ttl_s: Seconds = 60.0
     """A prepared step that nobody used is forgotten after so long."""
     max_steps: Annotated[int, Field(ge=1)] = 1024
     """Prepared steps held at once; the oldest is forgotten first, and its pull and push carry their ids."""
@@ -414,7 +416,7 @@ class ServiceConfig(Frozen):
     disk_bytes: Annotated[int, Field(ge=1 << 20)] | None = None
     """Room on disk. Four fifths of it are for rows, the rest is for what RocksDB keeps until it compacts; when those
     are full the least important rows are evicted, down to nine tenths. None: no bound."""
-    drain_timeout_s: Positive = 10.0
+    drain_timeout_s: Seconds = 10.0
     """How long a shard that is told to stop waits for calls in progress."""
     metrics: bool = True
     """Serve Prometheus metrics on a port of its own: every shard, and the coordinator."""

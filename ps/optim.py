@@ -27,7 +27,7 @@ class UpdateRule:
     initial_state: float
     """What each of them starts at."""
     update: Update
-    """update(rows_SW, slots_N, grads_ND, step): in place; slots are unique; `step` counts the table's pushes from 1."""
+    """update(rows_SW, slots_N, grads_ND, step): in place; slots are unique; `step` is the optimizer's, from 1."""
 
 
 def update_rule(optimizer: Optimizer, dim: int) -> UpdateRule:

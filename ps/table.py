@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ps.change import Change
 from ps.config import PARTITIONS, Fp16, ServiceConfig, TableConfig, TensorTrain
 from ps.errors import DimensionMismatch, InvalidArgument, LengthMismatch, TableNotFound
 from ps.initializer import RowInitializer
@@ -23,6 +24,7 @@ from ps.policy.importance import Signals
 from ps.policy.lifting import LiftGate
 from ps.policy.ranking import EVERY_RANK, Ranking
 from ps.precision import Precision
+from ps.push_count import ROUNDS, PushCount
 from ps.storage.arena import Arena
 from ps.storage.budget import SLOT_BYTES, RamBudget
 from ps.storage.device_rows import DeviceRows
@@ -93,7 +95,10 @@ class Table:
             )
         self._bounded = bounded or config.max_rows_per_shard is not None
         self.closed = False
+        self._ticked = False  # whether the last push has moved the clock on to another tick
+        self._count = PushCount()
         self.pushes = 0
+        """That this shard has seen. The optimizer's steps are counted by all shards alike."""
         self.rows_read = 0
         self.rows_pushed = 0
         """Ids that pushes named, whether their gradients were sent or held back."""
@@ -224,16 +229,30 @@ class Table:
         positives_N: Counts | None = None,
         rows_R: Slots | None = None,
     ) -> None:
-        """Updates rows with gradients and adds to their importance. Ids are unique; what has no slot after
+        """What `plan_push` plans, where this table is the only one."""
+        self.plan_push(ids_N, slots_N, counts_N, blocks, positives_N, rows_R).carry_out()
+
+    def plan_push(
+        self,
+        ids_N: Ids,
+        slots_N: Slots,
+        counts_N: Counts | None,
+        blocks: Sequence[Rows],
+        positives_N: Counts | None = None,
+        rows_R: Slots | None = None,
+        worker: int = ROUNDS,
+        said: int = 0,
+    ) -> Change:
+        """An update of rows with gradients, which adds to their importance. Ids are unique; what has no slot after
         `create_admitted` is left out, and counted as refused; or trains the cores, where there are some.
 
         `blocks` are the gradients of consecutive ids; `counts_N` how often each id occurs, once by default;
         `positives_N` how often in positive samples, never by default. `rows_R`: the positions of the ids that the
-        gradients are of, ascending; the others are used and not updated. All by default.
+        gradients are of, ascending; the others are used and not updated. All by default. `worker` and what it said: of
+        whose push, and which of its pushes, see `ps.push_count`.
         """
-        self._refuse(ids_N, slots_N, counts_N, blocks, rows_R)
-        self.pushes += 1
-        self.rows_pushed += len(ids_N)
+        refuse = self._plan_refusal(ids_N, slots_N, counts_N, blocks, rows_R)
+        named = len(ids_N)
         updated_N = slots_N if rows_R is None else slots_N[rows_R]
         if (updated_N < 0).any():
             blocks = [block_ND[part_N] for part_N, block_ND in _parts(updated_N >= 0, blocks)]
@@ -247,71 +266,124 @@ class Table:
             positives_N = None if positives_N is None else positives_N[has_row_N]
             slots_N = slots_N[has_row_N]
         added_N = self._signals.added(len(slots_N), counts_N, positives_N, attribution_N)
-        tasks = [partial(self._touch, slots_N, added_N, self._signals.floor)]
-        for part_N, block_ND in _parts(updated_N, blocks):
-            tasks.append(partial(self._rows.update, part_N, self._ram.ids_S, block_ND, self.pushes))
-        share = self._share if len(slots_N) >= SHARE_FROM_ROWS else one_by_one
-        share(tasks)
-        self.rows_updated += len(updated_N)
-        if self._precision is not None:
-            self._precision.touched(slots_N)
-        ticked = self._ranking.advance()
-        if ticked and self._precision is not None:
-            self._precision.tick()
-        self._expire()
-        self._limit()
-        if self._gate is not None:
-            self._gate.tick(self._ranking.tick)
-        if self._lifting is not None:
-            self._lifting.pushed()
-            if ticked:
-                self._lifting.tick()
+        parts = list(_parts(updated_N, blocks))
+
+        def make() -> None:
+            step = self._count.count(worker, said)
+            refuse(step)
+            self.pushes += 1
+            self.rows_pushed += named
+            tasks = [partial(self._touch, slots_N, added_N, self._signals.floor)]
+            tasks += [
+                partial(self._rows.update, part_N, self._ram.ids_S, block_ND, self.pushes, step)
+                for part_N, block_ND in parts
+            ]
+            share = self._share if len(slots_N) >= SHARE_FROM_ROWS else one_by_one
+            share(tasks)
+            self.rows_updated += len(updated_N)
+
+        return Change(
+            make,
+            {
+                "promotion": partial(self._promote, slots_N),
+                "clock": self._tick,
+                "expiry": self._expire,
+                "eviction": self._limit,
+                "admission": self._tick_gates,
+            },
+        )
 
     def upsert(self, ids_N: Ids, blocks: Sequence[Rows]) -> Flags:
-        """Sets values, creating rows where there are none. State of rows that exist stays. True where a row existed."""
+        """What `plan_upsert` plans, where this table is the only one. True where a row existed."""
+        return _carried_out(self.plan_upsert(ids_N, blocks))
+
+    def plan_upsert(self, ids_N: Ids, blocks: Sequence[Rows]) -> Change:
+        """Sets values, creating rows where there are none. State of rows that exist stays."""
         slots_N = self.find(ids_N)
         existed_N = slots_N >= 0
         created_N = self.create_missing(ids_N, slots_N)
-        self._set(slots_N, blocks)
         new_slots_N = slots_N[created_N]
         added_N = self._signals.added(len(new_slots_N), None, None, None)
-        self._touch(new_slots_N, added_N, self._signals.floor)
-        self._limit()
-        return existed_N
+
+        def make() -> None:
+            self._set(slots_N, blocks)
+            self._stamp(slots_N[existed_N])
+            self._touch(new_slots_N, added_N, self._signals.floor)
+
+        return Change(make, {"eviction": self._limit}, partial(self.undo_create, slots_N, created_N), existed_N)
 
     def assign(self, ids_N: Ids, blocks: Sequence[Rows]) -> Flags:
-        """Sets the values of rows that exist and leaves the others out. True where a row existed."""
+        """What `plan_assign` plans, where this table is the only one. True where a row existed."""
+        return _carried_out(self.plan_assign(ids_N, blocks))
+
+    def plan_assign(self, ids_N: Ids, blocks: Sequence[Rows]) -> Change:
+        """Sets the values of rows that exist and leaves the others out."""
         slots_N = self.find(ids_N)
-        self._set(slots_N, blocks)
-        return slots_N >= 0
+        existed_N = slots_N >= 0
+        if self._precision is not None:
+            self._precision.before_update(slots_N, 0)  # by its new stamp a row would not be cut any more
+
+        def make() -> None:
+            self._set(slots_N, blocks)
+            self._stamp(slots_N[existed_N])
+
+        return Change(make, existed_N=existed_N)
 
     def unchanged(self, ids_N: Ids, statistics_N2: npt.NDArray[np.uint32]) -> Flags:
-        """True where there is a row in RAM and its statistics are these."""
+        """True where there is a row in RAM and its statistics are these: it was not written since it had them."""
         slots_N = self.find(ids_N)
         same_N: Flags = slots_N >= 0
         same_N[same_N] = (self._ram.statistics_S2[slots_N[same_N]] == statistics_N2[same_N]).all(axis=1)
         return same_N
 
     def remove(self, ids_N: Ids) -> Flags:
-        """Drops rows; they read as initial values again. True where a row existed."""
+        """What `plan_removal` plans, where this table is the only one. True where a row existed."""
+        return _carried_out(self.plan_removal(ids_N))
+
+    def plan_removal(self, ids_N: Ids) -> Change:
+        """Drops rows; they read as initial values again. Their copies on disk, if any, go now: the rows are in RAM."""
         slots_N = self.find(ids_N)
         statistics_N2 = self._ram.statistics_S2[slots_N[slots_N >= 0]]
-        existed_N = self.store.remove(ids_N)
-        self._ranking.count(statistics_N2, -1)
-        return existed_N
+        self.store.discard_copies(ids_N)
+
+        def make() -> None:
+            self.store.remove(ids_N)
+            self._ranking.count(statistics_N2, -1)
+
+        return Change(make, existed_N=slots_N >= 0)
 
     def sweep(self) -> bool:
         """Carries out a little of what was decided about the precision of rows; whether there was anything to do."""
         return self._precision is not None and self._precision.sweep()
 
-    def report_importance(self, ids_N: Ids, scores_N: npt.NDArray[np.float32]) -> Flags:
-        """Adds weighted scores to rows that exist and leaves the others out. True where a row existed."""
+    def plan_report(self, ids_N: Ids, scores_N: npt.NDArray[np.float32]) -> Change:
+        """Adds weighted scores to rows that exist and leaves the others out."""
         slots_N = self.find(ids_N)
         existed_N = slots_N >= 0
         if self._precision is not None:
             self._precision.before_update(slots_N, 0)  # by its new statistics a row would not be cut any more
-        self._touch(slots_N[existed_N], self._signals.reported(scores_N[existed_N]), np.float32(0))
-        return existed_N
+        added_N = self._signals.reported(scores_N[existed_N])
+        return Change(partial(self._touch, slots_N[existed_N], added_N, np.float32(0)), existed_N=existed_N)
+
+    def _promote(self, slots_N: Slots) -> None:
+        """Rows of a push that are important now become float32."""
+        if self._precision is not None:
+            self._precision.touched(slots_N)
+
+    def _tick(self) -> None:
+        """A push has ended: the table's clock goes on."""
+        self._ticked = self._ranking.advance()
+        if self._ticked and self._precision is not None:
+            self._precision.tick()
+
+    def _tick_gates(self) -> None:
+        """Who gets in until the next push, or the next tick."""
+        if self._gate is not None:
+            self._gate.tick(self._ranking.tick)
+        if self._lifting is not None:
+            self._lifting.pushed()
+            if self._ticked:
+                self._lifting.tick()
 
     def _limit(self) -> None:
         if self.config.max_rows_per_shard is not None:
@@ -413,6 +485,7 @@ class Table:
             "row_bytes": self._layout.row_bytes,
             "bytes": self.memory_usage(),
             "pushes": self.pushes,
+            "steps": self._count.total,
             "rows_read": self.rows_read,
             "rows_pushed": self.rows_pushed,
             "rows_updated": self.rows_updated,
@@ -462,24 +535,32 @@ class Table:
         self.rows_created += len(new_ids_N)
         return missing_N
 
-    def _refuse(
+    def _plan_refusal(
         self, ids_N: Ids, slots_N: Slots, counts_N: Counts | None, blocks: Sequence[Rows], rows_R: Slots | None
-    ) -> None:
-        """Counts the ids of a push that have no row after `create_admitted`; their gradients train the cores, if there
-        are some."""
+    ) -> Callable[[int], None]:
+        """Counts the ids of a push that have no row after `create_admitted`, given its step; their gradients
+        train the cores, if there are some."""
         missing_N = np.flatnonzero(slots_N < 0)
-        if self._gate is None or not len(missing_N):
-            return
-        self._gate.refuse(ids_N[missing_N], _counts(counts_N, missing_N))
+        gate, cores = self._gate, self._cores
+        if gate is None or not len(missing_N):
+            return lambda step: None
+        missing_ids_M, counts_M = ids_N[missing_N], _counts(counts_N, missing_N)
         sent_R = np.arange(len(ids_N)) if rows_R is None else rows_R
         without_R = slots_N[sent_R] < 0
-        refused_N = sent_R[without_R]
-        if self._cores is None:
-            self.rows_refused += len(refused_N)
-        elif len(refused_N):
-            parts = [block_ND[part_R] for part_R, block_ND in _parts(without_R, blocks)]
-            self._cores.apply(ids_N[refused_N], np.concatenate(parts))
-            self.rows_in_cores += len(refused_N)
+        refused_ids_N = ids_N[sent_R[without_R]]
+        grads_ND = None
+        if cores is not None and len(refused_ids_N):
+            grads_ND = np.concatenate([block_ND[part_R] for part_R, block_ND in _parts(without_R, blocks)])
+
+        def refuse(step: int) -> None:
+            gate.refuse(missing_ids_M, counts_M)
+            if cores is None:
+                self.rows_refused += len(refused_ids_N)
+            elif grads_ND is not None:
+                cores.apply(refused_ids_N, grads_ND, step)
+                self.rows_in_cores += len(refused_ids_N)
+
+        return refuse
 
     def _attribution(self, slots_N: Slots, blocks: Sequence[Rows]) -> npt.NDArray[np.float32]:
         """|gradient x value| by slot, before the values change."""
@@ -511,6 +592,10 @@ class Table:
             ranking.first,
         )
 
+    def _stamp(self, slots_N: Slots) -> None:
+        """These rows were written now; they are as important as before."""
+        self._touch(slots_N, np.zeros(len(slots_N), np.float32), np.float32(0))
+
     def _expire(self) -> None:
         """Drops rows that were left alone for `expire_after_pushes`."""
         kept_from, expired = self._ranking.expire()
@@ -521,7 +606,6 @@ class Table:
     def _set(self, slots_N: Slots, blocks: Sequence[Rows]) -> None:
         for part_N, block_ND in _parts(slots_N, blocks):
             self._rows.set(part_N, block_ND)
-        score.mark(self._ram.marks_S, slots_N, score.DIRTY, 0)
 
 
 def _rows_of(config: TableConfig, rule: UpdateRule, budget: RamBudget, initializer: Initializer) -> ArenaRows:
@@ -531,6 +615,11 @@ def _rows_of(config: TableConfig, rule: UpdateRule, budget: RamBudget, initializ
     if isinstance(config.cold, Fp16):
         return MixedRows(config, rule, config.cold.state, budget.arrays)
     return PlainRows(config, rule, budget.arrays, initializer)
+
+
+def _carried_out(change: Change) -> Flags:
+    change.carry_out()
+    return change.existed_N
 
 
 def _spread(values_R: Rows, rows_R: Slots, n: int) -> Rows:

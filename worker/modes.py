@@ -15,6 +15,7 @@ from typing import Protocol
 from ps.client.client import Client
 from ps.errors import InvalidArgument
 from ps.round import Round, check_member
+from ps.seconds import seconds
 
 PATIENCE_S = 60.0
 
@@ -32,8 +33,7 @@ class Group:
 
     def __post_init__(self) -> None:
         check_member(self.name, self.rank, self.ranks)
-        if not self.patience_s > 0:
-            raise InvalidArgument(f"patience_s={self.patience_s!r}: give a positive number of seconds")
+        seconds(self.patience_s, "patience_s")
 
 
 class Pace(Protocol):

@@ -27,6 +27,7 @@ import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # of its public names, in a way mypy cannot see
 
 from ps.errors import PsError
+from ps.seconds import seconds
 from worker.data.errors import DataError
 
 HOST = "127.0.0.1"
@@ -59,7 +60,7 @@ class Meeting:
 
     def join(self, patience_s: float = PATIENCE_S) -> None:
         """Makes the default process group, with gloo."""
-        patience = timedelta(seconds=patience_s)
+        patience = timedelta(seconds=seconds(patience_s, "patience_s"))
         if self.port is None:
             dist.init_process_group("gloo", timeout=patience)
             return

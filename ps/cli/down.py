@@ -9,6 +9,7 @@ import typer
 from ps.cli.options import DEFAULT_NAME, Json, Name
 from ps.cli.output import err, out, print_json
 from ps.errors import DeadlineExceeded
+from ps.seconds import seconds
 
 if TYPE_CHECKING:
     from ps.cluster.local import State
@@ -38,7 +39,7 @@ def down(
 def _end(state: State, timeout_s: float) -> bool:
     from ps.cluster import local
 
-    return local.stop_keeper(state, timeout_s) if state.pid else _end_in_cluster(state)
+    return local.stop_keeper(state, seconds(timeout_s, "--timeout")) if state.pid else _end_in_cluster(state)
 
 
 def _end_in_cluster(state: State) -> bool:

@@ -14,6 +14,7 @@ from ps.cli.options import ANSWER_TIMEOUT_S, DEFAULT_NAME, Address, Json, Name, 
 from ps.cli.output import out, painted, plain, print_json, print_lines, screen
 from ps.cli.survey import Watch, address_of
 from ps.cli.top_screen import top_screen
+from ps.seconds import seconds
 
 
 def top(
@@ -29,6 +30,7 @@ def top(
     Where stdout is no terminal the frames come one after the other. --json: a line each time, {address, shards:
     [{shard_id, state, why, rates}], rates, levels}; rates are a second's, null where there is nothing to compare.
     """
+    interval_s = seconds(interval_s, "--interval")
     with suppress(KeyboardInterrupt), Watch(address_of(name, address), timeout_s) as watch:
         history = History(watch.look())
         if as_json:

@@ -32,6 +32,7 @@ from ps.client.evict import Evicted
 from ps.client.exchange import Exchange, PullOptions
 from ps.client.export import Export
 from ps.client.outgoing import Outgoing
+from ps.client.push_numbers import PushNumbers
 from ps.client.retry import Deadline, retry
 from ps.client.step import Step
 from ps.client.transport import MAX_MESSAGE_BYTES, open_transport
@@ -39,6 +40,7 @@ from ps.client.write import Write
 from ps.client.writes import Writes
 from ps.config import TableConfig
 from ps.errors import InvalidArgument
+from ps.seconds import seconds
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec, inproc, methods
@@ -64,12 +66,13 @@ class Client:
         self.connection = connection
         self.formats = Formats(wire_dtype)
         self.compress_ids = compress_ids
-        self.timeout_s = timeout_s
+        self.timeout_s = seconds(timeout_s)
         self.worker_id = secrets.randbits(63)
         self.exchange = Exchange(connection, self.worker_id)
         self.writes = Writes(connection, self.worker_id)
         self._steps = itertools.count(1)
         self._sequences = itertools.count(1)
+        self._push_numbers = PushNumbers()
 
     # tables
 
@@ -85,6 +88,8 @@ class Client:
 
         deadline = self.deadline(timeout_s)
         answer = codec.parse(control.CreateTableResponse, self._retry(attempt, deadline))
+        if answer.created:
+            self._push_numbers.start_anew(config.name)
         self.connection.tables[config.name] = TableConfig.from_json(answer.config_json)
         return self.connection.tables[config.name]
 
@@ -98,6 +103,7 @@ class Client:
         deadline = self.deadline(timeout_s)
         answer = codec.parse(control.DropTableResponse, self._retry(attempt, deadline))
         self.connection.tables.pop(name, None)
+        self._push_numbers.start_anew(name)
         return answer.dropped
 
     def tables(self, *, timeout_s: float | None = None) -> dict[str, TableConfig]:
@@ -171,7 +177,7 @@ class Client:
         batch = self._batch({table: ids}, deadline)
         part = Outgoing.of(batch.tables[0], grads, self.formats.of(table).by_ids())
         counted = batch.positives({} if positives is None else {table: positives})
-        self.writes.push(self.new_write(batch), [part], deadline, positives=counted)
+        self.writes.push(self.new_push(batch), [part], deadline, positives=counted)
 
     prefetch = prepare
     """The name of `prepare` in HugeCTR and dynamicemb."""
@@ -310,6 +316,11 @@ class Client:
         ledgers look back only so far."""
         return Write(next(self._sequences), batch)
 
+    def new_push(self, batch: Batch, in_round: bool = False) -> Write:
+        """A write that is a push of all tables of the batch."""
+        numbers = None if in_round else self._push_numbers.next([table.config.name for table in batch.tables])
+        return Write(next(self._sequences), batch, numbers)
+
     def deadline(self, timeout_s: float | None) -> Deadline:
         """From now on."""
         return Deadline(self.timeout_s if timeout_s is None else timeout_s)
@@ -368,6 +379,7 @@ def connect(
     timeout_s: the deadline of calls that are not given their own. max_message_bytes: the largest single message, both
     ways; as the service's own setting of that name. Raises Unavailable.
     """
+    seconds(timeout_s)  # before anything is connected
     if max_message_bytes < 1:
         raise InvalidArgument(f"max_message_bytes={max_message_bytes!r}: give a positive number of bytes")
     if address == inproc.PREFIX:

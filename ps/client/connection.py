@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
@@ -102,8 +102,8 @@ class Connection:
             call.received.message(answer)
         return answer
 
-    def stream_out(self, address: str, method: Method, request: Message, deadline: Deadline) -> Iterator[bytes]:
-        """One call with a stream of responses, counted."""
+    def stream_out(self, address: str, method: Method, request: Message, deadline: Deadline) -> Generator[bytes]:
+        """One call with a stream of responses, counted. Closed early, it ends the call."""
         with self._counted(method) as call:
             data = request.SerializeToString()
             transport, timeout_s = self._transport(address), deadline.remaining_s()

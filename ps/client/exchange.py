@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -74,8 +75,8 @@ class Exchange:
             request.ids.CopyFrom(batch.ids(shard))
 
         def call(address: str) -> None:
-            chunks = self.connection.stream_out(address, methods.PULL, request, deadline)
-            head = pulled.receive(shard, chunks)
+            with closing(self.connection.stream_out(address, methods.PULL, request, deadline)) as chunks:
+                head = pulled.receive(shard, chunks)
             self.connection.traffic.answered(methods.PULL, head)
 
         self.connection.on_shard(batch.routing, shard, call, deadline)

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ps.errors import DeadlineExceeded, InvalidArgument, PsError, ResourceExhausted, Unavailable
+from ps.errors import DeadlineExceeded, PsError, ResourceExhausted, Unavailable
+from ps.seconds import seconds
 
 T = TypeVar("T")
 
@@ -23,10 +24,9 @@ class Deadline:
     """A point in time that every part of an operation shares."""
 
     def __init__(self, timeout_s: float) -> None:
-        if not timeout_s > 0:
-            raise InvalidArgument(f"timeout_s={timeout_s!r}: give a positive number of seconds")
-        self.timeout_s = timeout_s
-        self._end = time.monotonic() + timeout_s
+        """Raises InvalidArgument unless it is a positive number."""
+        self.timeout_s = seconds(timeout_s)
+        self._end = time.monotonic() + self.timeout_s
 
     def at_most(self, timeout_s: float) -> Deadline:
         """This one, or `timeout_s` from now if that is sooner."""

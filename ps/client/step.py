@@ -125,7 +125,7 @@ class Step:
                 for table, form, important_U in zip(self._batch.tables, self._formats, important, strict=True)
             ]
             # Not at prepare: by the first push a step may have waited for longer than the ledgers look back.
-            self._write = self._write or self._client.new_write(self._batch)
+            self._write = self._write or self._client.new_push(self._batch, in_round is not None)
             self._sent_as = important  # a repeat is the same bytes, whatever has been pulled since
             self._client.writes.push(self._write, parts, deadline, handle, self._versions, counted, in_round)
         finally:

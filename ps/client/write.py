@@ -6,7 +6,7 @@ same under the same sequence; to other shards, or with other ids, it may only go
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, TypeVar
 
 from ps.client.batch import Batch
@@ -31,8 +31,10 @@ class Write:
     Threads: the parts of one attempt may run on many; attempts come one after the other.
     """
 
-    def __init__(self, sequence: int, batch: Batch) -> None:
+    def __init__(self, sequence: int, batch: Batch, pushes: Mapping[str, int] | None = None) -> None:
+        """`pushes`: of a push that is in no round, by table which of this worker's it is."""
         self.sequence = sequence
+        self.pushes = pushes or {}
         self._batch = batch
         self._fate: dict[int, Literal["applied", "unknown"]] = {}
 

@@ -60,7 +60,9 @@ class Writes:
                 shapes, body = [], []
                 for table, part in zip(batch.tables, grouped, strict=True):
                     of_bags, encoded = part.bag_blocks(table, shard), part.blocks(table, shard)
-                    shapes.append(table.shape_of(shard, encoded, positives.get(table.config.name), of_bags))
+                    shape = table.shape_of(shard, encoded, positives.get(table.config.name), of_bags)
+                    shape.pushes = write.pushes.get(table.config.name, 0)
+                    shapes.append(shape)
                     body += [*of_bags, *encoded]
 
                 def by(step: int) -> bytes:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
-from ps.config import Frozen, Positive, ServiceConfig
+from ps.config import Frozen, Positive, Seconds, ServiceConfig
 from ps.errors import ConfigError
 
 LAUNCH_TIMEOUT_S = 120.0
@@ -56,7 +56,7 @@ class Launch(Frozen):
     """The coordinator's, where clients connect: on the head node. 0: any."""
     placement: Placement = Placement()
     """What each shard reserves of its node."""
-    timeout_s: Positive = LAUNCH_TIMEOUT_S
+    timeout_s: Seconds = LAUNCH_TIMEOUT_S
     """How long to wait for the shards, and for the nodes that they need."""
 
 

@@ -16,6 +16,7 @@ from ps.cluster import actors
 from ps.cluster.deployment import LAUNCH_TIMEOUT_S, Deployment, Launch, Placement
 from ps.config import ServiceConfig
 from ps.errors import InvalidArgument, Unavailable
+from ps.seconds import seconds
 from ps.wire.routing import Routing
 
 CONNECT_TIMEOUT_S = 5.0
@@ -76,7 +77,7 @@ def launch(
     """
     if shards < 1:
         raise InvalidArgument(f"shards={shards}: a service needs at least one")
-    wanted = Launch(shards=shards, port=port, placement=placement or Placement(), timeout_s=timeout_s)
+    wanted = Launch(shards=shards, port=port, placement=placement or Placement(), timeout_s=seconds(timeout_s))
     deployment = Deployment(launch=wanted, service=config or ServiceConfig())
     return deploy(deployment, name=name, ray_address=ray_address, detached=detached)
 

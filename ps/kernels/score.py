@@ -8,7 +8,8 @@ rank has the higher decayed score at any time, now or later: the bits of a posit
 are 64 steps an octave, which is what a tick takes off (the steps are even in the mantissa, not in its logarithm: two
 scores less than 9 % apart may change places). So the rows of a table can be counted by rank once and for all, and a
 quantile is found without looking at them. A push never lowers a row's rank, whatever it adds: where adding and rounding
-would (by less than those 9 %), the score is the one that keeps it. So an older copy of a row never outranks it.
+would (by less than those 9 %), the score is the one that keeps it. So an older copy of a row never outranks it. And
+every touch changes (stamp, score): one that adds nothing at the time of the last makes the score the next number.
 
 Rows are counted by rank, and where rows expire also by age: counts_ER[e] has those whose stamps lie in epoch e, which
 is the number of `epochs_E` (times, rising) that are not later than the stamp. No epochs: nothing is counted by age.
@@ -104,8 +105,8 @@ def touch(
             prefetch(statistics_S2, slots_N[i + AHEAD] * 2)
             prefetch(marks_S, slots_N[i + AHEAD])
         s = slots_N[i]
-        stamp = statistics_S2[s, 1]
-        before = _rank(statistics_S2[s, 0], stamp, per_tick)
+        bits, stamp = statistics_S2[s, 0], statistics_S2[s, 1]
+        before = _rank(bits, stamp, per_tick)
         _tally(before, stamp, -1, counts_R, counts_ER, epochs_E, first)
         age = tick - np.int64(np.uint32(stamp) // np.uint32(per_tick))
         decayed = scores_S2[s, 0] * decay_T[age] if age < len(decay_T) else np.float32(0.0)
@@ -114,6 +115,9 @@ def touch(
         if after < before:
             statistics_S2[s, 0] = np.uint32((before - tick) << _SHIFT)
             after = before
+        if stamp == now and statistics_S2[s, 0] == bits:
+            statistics_S2[s, 0] = bits + np.uint32(1)
+            after = _rank(statistics_S2[s, 0], now, per_tick)
         statistics_S2[s, 1] = now
         _tally(after, now, 1, counts_R, counts_ER, epochs_E, first)
         marks_S[s] |= np.uint16(DIRTY)

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from ps.errors import InternalError, PsError, ResourceExhausted
@@ -71,9 +71,10 @@ class Dispatcher:
         """One message in, a stream out."""
         with self._guard(method) as call:
             call.received.message(data)
-            for chunk in self._handle(method, data, call):
-                call.sent.chunk(method, chunk)
-                yield chunk
+            with closing(self._handle(method, data, call)) as chunks:
+                for chunk in chunks:
+                    call.sent.chunk(method, chunk)
+                    yield chunk
 
     def _handle(self, method: Method, data: bytes | Iterator[bytes], call: Call) -> Any:
         handler = self.handlers[method]

@@ -13,6 +13,7 @@ import xxhash
 
 from ps.errors import DimensionMismatch, InvalidArgument, LengthMismatch, NonFiniteGradient, ResourceExhausted
 from ps.kernels.rows import all_finite
+from ps.push_count import check_said
 from ps.round import Round
 from ps.shard import Gradients, StepRef, TableIds
 from ps.shard.requests import BagGradients, Bags, Rows
@@ -121,9 +122,10 @@ class _Table:
     """One table's part of a body: gradients of bags, if any, then of rows."""
 
     def __init__(self, shape: pb.PushedTable) -> None:
-        """Raises DimensionMismatch or LengthMismatch."""
+        """Raises DimensionMismatch, LengthMismatch or InvalidArgument."""
         if (shape.rows or shape.bags) and not shape.dim:
             raise DimensionMismatch(f"table {shape.table!r}: rows of dim 0")
+        check_said(shape.table, shape.pushes)
         self._shape = shape
         self._bags = _reader(shape.table, shape.bags, shape.dim, shape.bag_blocks)
         self._rows = _reader(shape.table, shape.rows, shape.dim, shape.blocks)
@@ -138,7 +140,7 @@ class _Table:
         (bags_R, of_bags), (rows_R, of_rows) = self._bags.decoded(), self._rows.decoded()
         bags = BagGradients(shape.bags, shape.dim, of_bags, bags_R) if shape.bag_blocks else None
         positives_N = codec.decode_counts(shape.positives, shape.rows)
-        return Gradients(shape.table, of_rows, positives_N, rows_R, shape.rows, bags)
+        return Gradients(shape.table, of_rows, positives_N, rows_R, shape.rows, bags, shape.pushes)
 
 
 class BodyReader:

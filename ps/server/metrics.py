@@ -159,7 +159,11 @@ class MetricsServer:
 
 def _disk(stats: dict[str, Any]) -> Iterator[Metric]:
     """The disk as a whole, then what each table moved; without a disk just that nothing is wrong with it."""
-    yield _gauge("ps_degraded", "1 while rows cannot go down to disk or could not be read from it.", _flag(stats))
+    yield _gauge(
+        "ps_degraded",
+        "1 while the disk refuses rows or reads, or what follows writes fails.",
+        _flag(stats),
+    )
     errors = CounterMetricFamily("ps_disk_errors", "Reads that failed, writes refused.", labels=["operation"])
     for operation, n in _mapping(stats["disk_errors"]).items():
         errors.add_metric([operation], n)

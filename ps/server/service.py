@@ -12,6 +12,7 @@ from ps import __version__
 from ps.config import ServiceConfig, TableConfig
 from ps.errors import InvalidArgument, StaleRouting, StateLost, Unavailable
 from ps.policy.ranking import EVERY_RANK
+from ps.seconds import LONGEST_S
 from ps.server import inbound, outbound
 from ps.server.logs import about_call
 from ps.server.metrics import RpcMetrics
@@ -63,15 +64,14 @@ class ShardService:
         exact = all(form.exact for form in formats)
         wanted = Wanted(request.return_exists, [form.share for form in formats])
         allocate = outbound.allocate_message if exact else outbound.allocate_chunk
-        stream = self.shard.pull(self._target(request), wanted, allocate)
-        head = stream.head()
-        message = outbound.pull_head(head)
-        call.sent.said(message)
-        yield pb.PullChunk(head=message).SerializeToString()
-        try:
+        with self.shard.pull(
+            self._target(request), wanted, allocate
+        ) as stream:  # it ends also when the client has gone
+            head = stream.head()
+            message = outbound.pull_head(head)
+            call.sent.said(message)
+            yield pb.PullChunk(head=message).SerializeToString()
             yield from stream if exact else outbound.messages(stream, head, formats)
-        finally:
-            stream.close()  # also when the client has gone
 
     def push(self, chunks: Iterator[bytes], call: Call) -> bytes:
         """Embedding.Push."""
@@ -92,7 +92,7 @@ class ShardService:
                 if place is None:
                     result = self.shard.push(write, ahead, gradients, head.pulled_version)
                 else:
-                    wait_s = head.wait_ms / 1000
+                    wait_s = min(head.wait_ms / 1000, LONGEST_S)
                     result = self.shard.push_round(place, wait_s, write, ahead, gradients, head.pulled_version)
         return pb.PushResponse(
             version=result.version, staleness=result.staleness, repeated=result.repeated

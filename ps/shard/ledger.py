@@ -1,17 +1,19 @@
 """The ledger: what makes a retried write safe.
 
 Every write carries (worker_id, sequence) and a digest of its body. A known sequence with the same digest is answered
-from here and not applied again; with another digest it is an error. Per worker the last `window` sequences are kept;
-one as old as those forgotten cannot be judged and is refused, never guessed at. Of a worker that has been silent while
-MAX_WORKERS others wrote nothing is kept: its deadline has long passed.
+from here and not applied again; with another digest it is an error. A write is recorded when only the change of its
+rows is left to do; if that fails in the middle, the write is torn, and its repeat is told so. Per worker the last
+`window` sequences are kept; one as old as those forgotten cannot be judged and is refused, never guessed at. Of a
+worker that has been silent while MAX_WORKERS others wrote nothing is kept: its deadline has long passed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
-from ps.errors import SequenceConflict
+from ps.errors import InternalError, SequenceConflict
 
 R = TypeVar("R")
 
@@ -34,6 +36,8 @@ class _Entry(Generic[R]):
     digest: int
     result: R
     nbytes: int
+    torn: str = ""
+    """Why it is applied in part; empty: it is applied."""
 
 
 @dataclass
@@ -54,7 +58,8 @@ class Ledger(Generic[R]):
         """Estimated bytes held."""
 
     def answer(self, write: WriteId) -> R | None:
-        """The result of a repeat, None for a new write; raises SequenceConflict."""
+        """The result of a repeat, None for a new write; raises SequenceConflict, and InternalError for one that is
+        torn."""
         worker = self._workers.get(write.worker_id)
         if worker is None:
             return None
@@ -71,6 +76,8 @@ class Ledger(Generic[R]):
                 f"write {write.sequence} of worker {write.worker_id:#x} came before with another body: "
                 "a sequence number belongs to one write"
             )
+        if entry.torn:
+            raise InternalError(entry.torn)
         return entry.result
 
     def record(self, write: WriteId, result: R, nbytes: int = 0) -> None:
@@ -86,6 +93,26 @@ class Ledger(Generic[R]):
             self.nbytes -= sum(entry.nbytes for entry in silent.writes.values())
         if self.nbytes > self._max_bytes:
             self._shrink(worker)
+
+    def record_all(self, writes: Sequence[tuple[WriteId, R]], nbytes: Callable[[R], int]) -> None:
+        """Those of one change: all of them, or after an error none."""
+        try:
+            for write, result in writes:
+                self.record(write, result, nbytes(result))
+        except BaseException:
+            for write, _ in writes:
+                self._withdraw(write)
+            raise
+
+    def tear(self, write: WriteId, why: str) -> None:
+        """A write that was recorded is applied in part only."""
+        writes = self._workers[write.worker_id].writes
+        writes[write.sequence] = replace(writes[write.sequence], torn=why)
+
+    def _withdraw(self, write: WriteId) -> None:
+        worker = self._workers.get(write.worker_id)
+        entry = None if worker is None else worker.writes.pop(write.sequence, None)
+        self.nbytes -= 0 if entry is None else entry.nbytes
 
     def _shrink(self, last: _Worker[R]) -> None:
         """Forgets writes of the workers that were silent longest, but never the one just recorded."""

@@ -47,7 +47,7 @@ class Maintenance:
         self._closing = True
 
     def run(self) -> None:
-        """Begins what is due. Never fails: the write before it is applied, and must be answered so."""
+        """Begins what is due. What a disk refuses, or memory, is not told to the caller: it is tried again later."""
         self._steps.expire(self._clock())  # who waits for no other step would hold rows for good
         if any(table.has_disk for table in self._tables.values()):
             self._steps.look_again()

@@ -7,6 +7,7 @@ to rows by the thread that received them. So the engine does for a bag's ids wha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -78,9 +79,9 @@ def _spread(ids: TableIds, part: Gradients, sent: BagGradients) -> Gradients:
             "applied nothing (check the loss, clip the gradients)"
         )
     if used_U.all():
-        return Gradients(part.table, [grads_UD], part.positives_N)
+        return replace(part, blocks=[grads_UD], rows_R=None, ids=None, bags=None)
     rows_R = np.flatnonzero(used_U)
-    return Gradients(part.table, [grads_UD[rows_R]], part.positives_N, rows_R, n)
+    return replace(part, blocks=[grads_UD[rows_R]], rows_R=rows_R, ids=n, bags=None)
 
 
 def _add_rows(part: Gradients, dim: int, grads_UD: Rows, used_U: Flags) -> None:

@@ -83,6 +83,8 @@ class Gradients:
     """With `rows_R` or `bags`: how many ids there are."""
     bags: BagGradients | None = None
     """To be added to these."""
+    pushes: int = 0
+    """How many pushes of the table the worker has made, this one included; 0: it does not say."""
 
 
 @dataclass(frozen=True)

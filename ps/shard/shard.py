@@ -12,26 +12,31 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from ps.change import Change
 from ps.config import ServiceConfig, TableConfig
 from ps.errors import (
     CorruptRow,
     DeadlineExceeded,
     DiskError,
     DiskFull,
+    InternalError,
     ResourceExhausted,
     TableExists,
     TableNotFound,
     Unavailable,
 )
 from ps.policy.ranking import EVERY_RANK
+from ps.push_count import ROUNDS
 from ps.round import Round
 from ps.shard.account import Account
+from ps.shard.aftermath import Aftermath
 from ps.shard.assistant import Assistant
 from ps.shard.capacity import Capacity
 from ps.shard.checks import check_gradients, check_unique
@@ -51,7 +56,6 @@ from ps.shard.stream import Allocate, RowStream, plain
 from ps.storage.budget import RamBudget, fitted
 from ps.storage.disk import Disk
 from ps.storage.rows import Slots
-from ps.storage.tier import Flags
 from ps.table import Table
 
 R = TypeVar("R", PushResult, WriteResult)
@@ -91,7 +95,8 @@ class Shard:
         self._ledger: Ledger[PushResult | WriteResult] = Ledger(config.ledger_window, config.max_ledger_bytes)
         self._steps = Steps(config.prepare_ttl_s, config.max_steps, config.max_steps_bytes)
         self._maintenance = Maintenance(self.tables, self._steps, self.engine, self._io, self._disk_health, clock)
-        self._pressure = Pressure(self._steps, self._maintenance.run)
+        self._aftermath = Aftermath()
+        self._pressure = Pressure(self._steps, lambda: self._aftermath.run("maintenance", self._maintenance.run))
         self._account = Account()
         self._rounds = Rounds(min(config.grpc_threads, config.max_requests))
 
@@ -220,7 +225,8 @@ class Shard:
         def apply() -> PushResult:
             tables = self._tables_of(ahead)
             check_gradients(tables, gradients)
-            (result,) = self._apply(tables, gradients, [Part(write, ahead, gradients, pulled_version)])
+            part = Part(write, ahead, gradients, pulled_version)
+            (result,) = self._apply(tables, gradients, [part], write.worker_id)
             return result
 
         result, repeated = self._once(write, apply)
@@ -265,47 +271,47 @@ class Shard:
     def upsert(self, write: WriteId, ids: TableIds, blocks: Sequence[Rows]) -> WriteResult:
         """Sets values, creating rows. Ids unique, values finite."""
 
-        def apply(table: Table) -> Flags:
+        def plan(table: Table) -> Change:
             table.check(len(ids.ids_N), blocks)
-            return table.upsert(ids.ids_N, blocks)
+            return table.plan_upsert(ids.ids_N, blocks)
 
-        return self._write(write, ids, apply)
+        return self._write(write, ids, plan)
 
     def assign(self, write: WriteId, ids: TableIds, blocks: Sequence[Rows]) -> WriteResult:
         """Sets the values of rows that exist. Ids unique, values finite."""
 
-        def apply(table: Table) -> Flags:
+        def plan(table: Table) -> Change:
             table.check(len(ids.ids_N), blocks)
-            return table.assign(ids.ids_N, blocks)
+            return table.plan_assign(ids.ids_N, blocks)
 
-        return self._write(write, ids, apply)
+        return self._write(write, ids, plan)
 
     def remove(self, write: WriteId, ids: TableIds, statistics_N2: npt.NDArray[np.uint32] | None = None) -> WriteResult:
         """Drops rows, also those that cannot be read any more. Ids unique. With statistics, as exported: only rows that
         still have them, which are those that nobody has pushed since."""
         lost: set[int] = set()
 
-        def apply(table: Table) -> Flags:
+        def plan(table: Table) -> Change:
             if statistics_N2 is None:
-                return table.remove(ids.ids_N) | np.isin(ids.ids_N, list(lost))
+                change = table.plan_removal(ids.ids_N)
+                return replace(change, existed_N=change.existed_N | np.isin(ids.ids_N, list(lost)))
             same_N = table.unchanged(ids.ids_N, statistics_N2)
-            table.remove(ids.ids_N[same_N])
-            return same_N
+            return replace(table.plan_removal(ids.ids_N[same_N]), existed_N=same_N)
 
         while True:
             try:
-                return self._write(write, ids, apply)
+                return self._write(write, ids, plan)
             except CorruptRow as error:  # those rows cannot be brought up to be removed
                 lost |= set(self._forget(ids.table, np.array(error.ids, np.int64)).tolist())
 
     def report_importance(self, write: WriteId, ids: TableIds, scores_N: npt.NDArray[np.float32]) -> WriteResult:
         """Adds to the importance of rows that exist, which counts as a use of them. Ids unique."""
 
-        def apply(table: Table) -> Flags:
+        def plan(table: Table) -> Change:
             table.check_reports(len(ids.ids_N), scores_N)
-            return table.report_importance(ids.ids_N, scores_N)
+            return table.plan_report(ids.ids_N, scores_N)
 
-        return self._write(write, ids, apply)
+        return self._write(write, ids, plan)
 
     # reading
 
@@ -327,7 +333,7 @@ class Shard:
         return self.engine.run(run)
 
     def stats(self) -> dict[str, object]:
-        """Rows, bytes and counters, all of one moment. `degraded` says what is wrong with the disk, if anything is."""
+        """Rows, bytes and counters, all of one moment. `degraded` says what is wrong, if anything is."""
         disk_bytes = self._disk.bytes_on_disk() if self._disk is not None else None  # not on the engine thread's time
 
         def run() -> dict[str, object]:
@@ -342,7 +348,8 @@ class Shard:
                 "staleness": self.staleness.report(),
                 "rows_late": self.rows_late,
                 "disk_errors": dict(self._disk_health.errors),
-                "degraded": self._disk_health.degraded,
+                "failures_after_writes": self._aftermath.failures,
+                "degraded": self._disk_health.degraded or self._aftermath.degraded,
                 "disk_bytes": disk_bytes,
                 "tables": {name: table.stats() for name, table in self.tables.items()},
                 "bytes": self.memory_usage(),
@@ -399,9 +406,10 @@ class Shard:
         return ahead.tables(self.tables) or self._resolve(ahead.target)
 
     def _apply(
-        self, tables: Sequence[Resolved], gradients: Sequence[Gradients], parts: Sequence[Part]
+        self, tables: Sequence[Resolved], gradients: Sequence[Gradients], parts: Sequence[Part], worker: int
     ) -> list[PushResult]:
-        """One push of the shard's history, of which these are the parts, all or nothing. Each part's result."""
+        """One push of the shard's history, of which these are the parts, all or nothing. Each part's result. `worker`:
+        whose push it is, ROUNDS where it is that of a round."""
 
         def let_go() -> None:
             for part in parts:
@@ -411,18 +419,53 @@ class Shard:
             for part in parts:
                 part.ahead.check()
             self._raise_late(tables)
-            _create_rows(tables, gradients)  # the last step that can fail
-        self.version += 1
-        for resolved, given in zip(tables, gradients, strict=True):
-            table, ids, slots_N = resolved.table, resolved.ids, resolved.slots()
-            table.apply(ids.ids_N, slots_N, ids.counts_N, given.blocks, given.positives_N, given.rows_R)
-        let_go()
+            with _rows_created(tables, gradients):
+                changes = [
+                    (resolved.table, _planned(resolved, given, worker))
+                    for resolved, given in zip(tables, gradients, strict=True)
+                ]
+                version = self.version + 1
+                results = [PushResult(version, self.staleness.of(version, part.pulled_version)) for part in parts]
+                writes = [(part.write, result) for part, result in zip(parts, results, strict=True)]
+                self._ledger.record_all(writes, _nbytes)  # the last step that can fail
+        self.version = version
+        self._commit([part.write for part in parts], changes)
+        for part in parts:
+            self.staleness.observe(version, part.pulled_version)
+        self._aftermath.run("letting go of rows", let_go)
         for part in parts:
             if isinstance(part.ahead.target, StepRef):
-                self._steps.finish(part.ahead.target)
-        self._capacity.evict(self.tables)
-        self._maintenance.run()
-        return [PushResult(self.version, self.staleness.observe(self.version, part.pulled_version)) for part in parts]
+                self._aftermath.run("ending a step", partial(self._steps.finish, part.ahead.target))
+        self._settle(changes)
+        self._aftermath.run("maintenance", self._maintenance.run)
+        return results
+
+    def _commit(self, writes: Sequence[WriteId], changes: Sequence[tuple[Table, Change]]) -> None:
+        """Makes changes whose writes are in the ledger. Raises InternalError where one is torn: the ledger then says so
+        to every repeat, and the shard goes on."""
+        made: list[str] = []
+        try:
+            for table, change in changes:
+                change.make()
+                made.append(table.config.name)
+        except Exception as error:
+            torn = changes[len(made)][0].config.name
+            why = (
+                f"a write of {len(changes)} tables failed in the middle of table {torn!r} ({type(error).__name__}: "
+                f"{error}): tables {made} have all of it, {torn!r} perhaps a part, the others nothing. It is not "
+                "applied again; restore these rows or go on without"
+            )
+            log.exception("torn: %s", why)
+            for write in writes:
+                self._ledger.tear(write, why)
+            raise InternalError(why) from error
+
+    def _settle(self, changes: Sequence[tuple[Table, Change]]) -> None:
+        """What the tables, and the shard, decide after a write."""
+        for table, change in changes:
+            for name, part in change.settle.items():
+                self._aftermath.run(f"table {table.config.name!r}: {name}", part)
+        self._aftermath.run("eviction of all tables", lambda: self._capacity.evict(self.tables))
 
     def _join(self, place: Round, part: Part) -> PushResult | Waiting:
         """The result of a push that was applied before; else it waits, or completes its round."""
@@ -445,13 +488,12 @@ class Shard:
             with self.budget.bodies.holding(sums_bytes(tables, waiting)):
                 together = [summed(table, number, waiting) for number, table in enumerate(tables)]
                 resolved = [Resolved(table, ids) for table, (ids, _) in zip(tables, together, strict=True)]
-                results = self._apply(resolved, [sums for _, sums in together], [each.part for each in waiting])
+                results = self._apply(resolved, [sums for _, sums in together], [each.part for each in waiting], ROUNDS)
         except BaseException as error:  # noqa: BLE001  handed to those who wait
             for each in waiting:
                 each.outcome.set_exception(error)
             return
         for each, result in zip(waiting, results, strict=True):
-            self._ledger.record(each.part.write, result, result.nbytes)
             each.outcome.set_result(result)
 
     def _body_bytes(self, tables: Sequence[Resolved]) -> int:
@@ -514,7 +556,7 @@ class Shard:
             self.engine.post(rising.abandon)
             raise
 
-    def _write(self, write: WriteId, ids: TableIds, apply: Callable[[Table], Flags]) -> WriteResult:
+    def _write(self, write: WriteId, ids: TableIds, plan: Callable[[Table], Change]) -> WriteResult:
         check_unique([ids])
         rising = self._begin([ids])
         if rising.waits:
@@ -526,12 +568,14 @@ class Shard:
                     rising.finish()
                     table = self._table(ids.table)
                     self._raise_late([Resolved(table, ids)])
-                    result = WriteResult.of(self.version, apply(table))
-                self._capacity.evict(self.tables)
+                    change = plan(table)
+                    result = self._recorded(write, change)
+                self._commit([write], [(table, change)])
+                self._settle([(table, change)])
                 return result
             finally:
-                rising.let_go()
-                self._maintenance.run()
+                self._aftermath.run("letting go of rows", rising.let_go)
+                self._aftermath.run("maintenance", self._maintenance.run)
 
         try:
             return self._once(write, run)[0]
@@ -540,32 +584,51 @@ class Shard:
                 with suppress(Unavailable):
                     self.engine.post(rising.abandon)
 
+    def _recorded(self, write: WriteId, change: Change) -> WriteResult:
+        """The result of an explicit write, which the ledger knows from here on; after an error there is none."""
+        try:
+            result = WriteResult.of(self.version, change.existed_N)
+            self._ledger.record_all([(write, result)], _nbytes)
+        except BaseException:
+            change.undo()
+            raise
+        return result
+
     def _once(self, write: WriteId, apply: Callable[[], R]) -> tuple[R, bool]:
-        """The result, and whether it came from the ledger."""
+        """The result, and whether it came from the ledger; `apply` records it there."""
 
         def run() -> tuple[R, bool]:
             known = self._ledger.answer(write)
             if known is not None:
                 self.repeats += 1
                 return cast(R, known), True  # the digest tells writes of different kinds apart
-            result = apply()
-            self._ledger.record(write, result, result.nbytes)
-            return result, False
+            return apply(), False
 
         return self.engine.run(run)
 
 
-def _create_rows(tables: Sequence[Resolved], gradients: Sequence[Gradients]) -> None:
+@contextmanager
+def _rows_created(tables: Sequence[Resolved], gradients: Sequence[Gradients]) -> Iterator[None]:
     """A row for every id that has a gradient and may have one; after an error, none that was not there before."""
     created: list[tuple[Resolved, Slots]] = []
     try:
-        created.extend(
-            (resolved, resolved.create_admitted(part.rows_R)) for resolved, part in zip(tables, gradients, strict=True)
-        )
+        for resolved, part in zip(tables, gradients, strict=True):
+            created.append((resolved, resolved.create_admitted(part.rows_R)))
+        yield
     except BaseException:
         for resolved, positions_N in created:
             resolved.table.undo_create(resolved.slots(), positions_N)
         raise
+
+
+def _planned(resolved: Resolved, given: Gradients, worker: int) -> Change:
+    table, ids = resolved.table, resolved.ids
+    slots_N, blocks, positives_N = resolved.slots(), given.blocks, given.positives_N
+    return table.plan_push(ids.ids_N, slots_N, ids.counts_N, blocks, positives_N, given.rows_R, worker, given.pushes)
+
+
+def _nbytes(result: PushResult | WriteResult) -> int:
+    return result.nbytes
 
 
 @contextmanager

@@ -14,14 +14,18 @@ class Staleness:
         self.total = 0
         self.most = 0
 
+    @staticmethod
+    def of(version: int, pulled_version: int) -> int:
+        """That of a push that makes `version`; 0 if its pull is not known."""
+        return max(0, version - 1 - pulled_version) if pulled_version else 0
+
     def observe(self, version: int, pulled_version: int) -> int:
         """Counts and returns the staleness of the push that made `version`; 0 if its pull is not known."""
-        if not pulled_version:
-            return 0
-        staleness = max(0, version - 1 - pulled_version)
-        self.buckets[next((i for i, bound in enumerate(BOUNDS) if staleness <= bound), len(BOUNDS))] += 1
-        self.total += staleness
-        self.most = max(self.most, staleness)
+        staleness = self.of(version, pulled_version)
+        if pulled_version:
+            self.buckets[next((i for i, bound in enumerate(BOUNDS) if staleness <= bound), len(BOUNDS))] += 1
+            self.total += staleness
+            self.most = max(self.most, staleness)
         return staleness
 
     def report(self) -> dict[str, int]:

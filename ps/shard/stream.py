@@ -6,6 +6,7 @@ chunk's floats lie is the caller's choice: the server gives the memory of the ve
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ps.errors import LengthMismatch
+from ps.errors import LengthMismatch, Unavailable
 from ps.shard.pooled import Sums
 from ps.shard.requests import Cut, PulledTable, PullHead, Rows, TableIds, Wanted
 from ps.shard.steps import Resolved
@@ -40,30 +41,46 @@ def plain(cuts: Sequence[Cut]) -> tuple[Rows, Rows]:
 
 
 class RowStream:
-    """One pull's rows. `fill` on the engine thread; `head` and iteration on the reader's."""
+    """One pull's rows. `fill` on the engine thread; `head` and iteration on the reader's. As a context manager it holds
+    nothing at the end, however far its reader has come."""
 
     def __init__(self, allocate: Allocate, bodies: Part) -> None:
         """`bodies`: where the rows count until they have been read."""
         self._allocate = allocate
         self._bodies = bodies
         self._held = 0
+        self._closed = False
+        self._closing = threading.Lock()
         self._filled: SimpleQueue[Any] = SimpleQueue()  # PullHead, then _Chunks, then None; or an exception
 
     def hold(self, nbytes: int) -> None:
-        """Before it is filled with so many bytes; raises ResourceExhausted."""
-        self._bodies.hold(nbytes)
-        self._held = nbytes
+        """Before it is filled with so many bytes; raises ResourceExhausted, and Unavailable if its reader has gone."""
+        with self._closing:
+            if self._closed:
+                raise Unavailable("the reader of this pull has gone")
+            self._bodies.hold(nbytes)
+            self._held = nbytes
 
     def close(self) -> None:
-        """Its reader is done with it. May be called again."""
-        held, self._held = self._held, 0
+        """Its reader is done with it. May be called again, and before anything is held."""
+        with self._closing:
+            held, self._held, self._closed = self._held, 0, True
         self._bodies.give(held)
 
+    def __enter__(self) -> RowStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def fill(self, version: int, tables: Sequence[Resolved], wanted: Wanted) -> None:
-        """Reads everything, a chunk at a time. Ids that are not resolved yet are looked up with their chunk."""
+        """Reads everything, a chunk at a time, while there is a reader. Ids that are not resolved yet are looked up as
+        their chunk is filled."""
         self._filled.put(PullHead(version, _shapes(tables, wanted)))
         sums: dict[int, Sums] = {}
         for cuts in _chunks(tables):
+            if self._closed:
+                return
             chunk, floats = self._allocate(cuts)
             used, later = 0, []
             for cut in cuts:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DeviceUpdate = Callable[["Tensor", "Tensor", int], None]
-"""update(rows_NW, grads_ND, step): in place; `step` counts the table's pushes from 1."""
+"""update(rows_NW, grads_ND, step): in place; `step` is the optimizer's, from 1."""
 
 
 def device_update(config: TableConfig) -> DeviceUpdate:

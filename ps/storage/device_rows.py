@@ -107,11 +107,11 @@ class DeviceRows:
         for some_N in self._blocks(np.flatnonzero(slots_N >= 0)):
             self._put(slots_N[some_N], self._upload(rows_ND, some_N))
 
-    def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Values, push: int) -> None:
+    def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Values, push: int, step: int) -> None:
         """See `ArenaRows`."""
         for some_N in self._blocks(np.flatnonzero(slots_N >= 0)):
             rows_NW = self._take(slots_N[some_N], self._layout.width)
-            self._update(rows_NW, self._upload(grads_ND, some_N), push)
+            self._update(rows_NW, self._upload(grads_ND, some_N), step)
             self._put(slots_N[some_N], rows_NW)
 
     def copies(self, slots_N: Slots) -> list[tuple[npt.NDArray[np.int64], Bytes]]:

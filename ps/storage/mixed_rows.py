@@ -102,16 +102,16 @@ class MixedRows:
         if halves:
             narrow(rows_ND, half_N, self._half.array_PW, self._dim, 0)
 
-    def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Values, push: int) -> None:
+    def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Values, push: int, step: int) -> None:
         """See `ArenaRows`."""
         full_N, half_N, halves = self._split(slots_N)
         if not halves:
-            self._rule.update(self._full.array_PW, full_N, grads_ND, push)
+            self._rule.update(self._full.array_PW, full_N, grads_ND, step)
             return
         for some_N, grads_RD in self._blocks(np.flatnonzero(full_N >= 0), grads_ND):
-            self._rule.update(self._full.array_PW, full_N[some_N], grads_RD, push)
+            self._rule.update(self._full.array_PW, full_N[some_N], grads_RD, step)
         for some_N, grads_RD in self._blocks(np.flatnonzero(half_N >= 0), grads_ND):
-            self._update_half(half_N[some_N], ids_S[slots_N[some_N]], grads_RD, push)
+            self._update_half(half_N[some_N], ids_S[slots_N[some_N]], grads_RD, push, step)
 
     def round(self, out_ND: Values) -> None:
         """Values as they are when their rows have been narrowed."""
@@ -218,10 +218,10 @@ class MixedRows:
             take(grads_ND, some_N, grads_RD)
             yield some_N, grads_RD
 
-    def _update_half(self, places_R: Slots, ids_R: Ids, grads_RD: Values, push: int) -> None:
+    def _update_half(self, places_R: Slots, ids_R: Ids, grads_RD: Values, push: int, step: int) -> None:
         layout, rows_PI, n = self.layout, self._half.array_PW, len(places_R)
         row_RW = np.empty((n, layout.width), np.float32)
         widen(rows_PI, places_R, row_RW, layout.half, layout.brain)
-        self._cold_rule.update(row_RW, np.arange(n), grads_RD, push)
+        self._cold_rule.update(row_RW, np.arange(n), grads_RD, step)
         seed = self._initializer.seed
         narrow_stochastic(row_RW, places_R, rows_PI, layout.half, layout.brain, seed, np.uint64(push), ids_R)

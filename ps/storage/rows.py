@@ -55,8 +55,9 @@ class ArenaRows(Protocol):
     def set(self, slots_N: Slots, rows_ND: Values) -> None:
         """Sets values, or with them the whole rows if these are all float32; slot -1 is skipped."""
 
-    def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Values, push: int) -> None:
-        """Applies one push's gradients to unique slots. Two threads may do so at once with different slots."""
+    def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Values, push: int, step: int) -> None:
+        """Applies one push's gradients to unique slots: of this shard the `push`th, of the optimizer the `step`th. Two
+        threads may do so at once with different slots."""
 
     def copies(self, slots_N: Slots) -> list[tuple[npt.NDArray[np.int64], Bytes]]:
         """The rows as they are: for each length that occurs, positions in `slots_N` and bytes."""
@@ -141,9 +142,9 @@ class PlainRows:
         """See `ArenaRows`."""
         scatter(self._rows.array, slots_N, rows_ND)
 
-    def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Values, push: int) -> None:
+    def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Values, push: int, step: int) -> None:
         """See `ArenaRows`."""
-        self._rule.update(self._rows.array, slots_N, grads_ND, push)
+        self._rule.update(self._rows.array, slots_N, grads_ND, step)
 
     def copies(self, slots_N: Slots) -> list[tuple[npt.NDArray[np.int64], Bytes]]:
         """See `ArenaRows`."""

@@ -35,7 +35,7 @@ from ps.storage.dropped import Dropped
 from ps.storage.filter import IdFilter
 from ps.storage.purge import Purge, Slice
 from ps.storage.rows import Slots
-from ps.storage.tier import Flags, Ids, Records, where
+from ps.storage.tier import Ids, Records, where
 
 SEARCH_SLOTS = 1 << 16
 """Slots that one search for rows to demote looks at: 0.1 ms."""
@@ -261,19 +261,25 @@ class Store:
             self.ram.release(freed_N)
             self.rows_demoted += len(freed_N)
 
-    def remove(self, ids_N: Ids) -> Flags:
-        """Drops rows on every tier; True where there was one in RAM. Bring those below up before."""
+    def discard_copies(self, ids_N: Ids) -> None:
+        """Drops what the disk has of rows that are in RAM: they are in RAM alone then. Raises what the disk raises, and
+        has changed nothing then."""
         if self._writing is not None:  # it may be about one of them
             self._writing.written.wait()
             self.finish(self._writing)
         for demotion in self._condemned:
             demotion.call_off(ids_N)
         slots_N = self.find(ids_N)
+        score.mark(self.ram.marks_S, slots_N, 0, score.GOING)
         copied_N = (slots_N >= 0) & (self.ram.marks_S[slots_N] & score.COPIED != 0)
         if self._disk is not None and copied_N.any():
             self._disk.discard(ids_N[copied_N], int(copied_N.sum()))
+            score.mark(self.ram.marks_S, slots_N[copied_N], 0, score.COPIED)
+
+    def remove(self, ids_N: Ids) -> None:
+        """Drops rows that are in RAM, or nowhere. Those below come up, and copies are discarded, before."""
         self._removals += 1
-        return self.ram.discard(ids_N)
+        self.ram.discard(ids_N)
 
     def fold(self, ids_N: Ids) -> None:
         """Drops rows in RAM that have no copy on disk, and never had one: they go on elsewhere."""

@@ -82,9 +82,9 @@ class ColdCores:
             self._cores.lookup(self._index(ids_N[cold_N]), found_ND, self._share)
             out_ND[cold_N] = found_ND
 
-    def apply(self, ids_N: Ids, grads_ND: Values) -> None:
-        """Trains the cores by the gradients of these ids."""
-        self._cores.apply(self._index(ids_N), grads_ND, self._share)
+    def apply(self, ids_N: Ids, grads_ND: Values, step: int) -> None:
+        """Trains the cores by the gradients of these ids; `step` is the optimizer's."""
+        self._cores.apply(self._index(ids_N), grads_ND, self._share, step)
 
     def fold(self, ids_N: Ids, rows_ND: Values) -> npt.NDArray[np.float64]:
         """Moves the cores towards values of these ids; how far off each is then, relative to its length."""

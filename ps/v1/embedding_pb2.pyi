@@ -215,7 +215,7 @@ class Round(_message.Message):
     def __init__(self, group: _Optional[str] = ..., number: _Optional[int] = ..., rank: _Optional[int] = ..., ranks: _Optional[int] = ...) -> None: ...
 
 class PushedTable(_message.Message):
-    __slots__ = ("table", "rows", "dim", "positives", "blocks", "bags", "bag_blocks")
+    __slots__ = ("table", "rows", "dim", "positives", "blocks", "bags", "bag_blocks", "pushes")
     TABLE_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     DIM_FIELD_NUMBER: _ClassVar[int]
@@ -223,6 +223,7 @@ class PushedTable(_message.Message):
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
     BAGS_FIELD_NUMBER: _ClassVar[int]
     BAG_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    PUSHES_FIELD_NUMBER: _ClassVar[int]
     table: str
     rows: int
     dim: int
@@ -230,7 +231,8 @@ class PushedTable(_message.Message):
     blocks: _containers.RepeatedCompositeFieldContainer[Block]
     bags: int
     bag_blocks: _containers.RepeatedCompositeFieldContainer[Block]
-    def __init__(self, table: _Optional[str] = ..., rows: _Optional[int] = ..., dim: _Optional[int] = ..., positives: _Optional[bytes] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., bags: _Optional[int] = ..., bag_blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ...) -> None: ...
+    pushes: int
+    def __init__(self, table: _Optional[str] = ..., rows: _Optional[int] = ..., dim: _Optional[int] = ..., positives: _Optional[bytes] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., bags: _Optional[int] = ..., bag_blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., pushes: _Optional[int] = ...) -> None: ...
 
 class PushResponse(_message.Message):
     __slots__ = ("version", "staleness", "repeated")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import ps
+from ps.client.evict import Evicted
 from tests.clusters import LoopbackCluster
 from tests.conftest import QUIET
-from tests.loopback.tables import block, contents, summing
+from tests.loopback.tables import block, contents, scores, summing
 
 USED_TWICE, USED_ONCE = np.arange(300), np.arange(300, 1000)
 
@@ -71,3 +72,57 @@ def test_it_must_be_clear_how_much_is_to_go(client: ps.Client, how: dict[str, fl
         client.evict("t", **how)  # type: ignore[arg-type]
     with pytest.raises(ps.TableNotFound):
         client.evict("none", fraction=0.1)
+
+
+def write_before_removal(
+    client: ps.Client, monkeypatch: pytest.MonkeyPatch, write: Callable[[ps.Client, np.ndarray], object]
+) -> Evicted:
+    """Evicts everything; of the rows chosen, [395, 405) are written before they are removed."""
+    plain_remove = client.writes.remove
+
+    def written_before(*arguments: object) -> object:
+        monkeypatch.setattr(client.writes, "remove", plain_remove)
+        write(client, np.arange(395, 405))
+        return plain_remove(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(client.writes, "remove", written_before)
+    return client.evict("t", fraction=1.0, return_rows=True)
+
+
+EXPLICIT = {
+    "upsert": lambda client, ids: client.upsert("t", ids, block(ids * 10)),
+    "assign": lambda client, ids: client.assign("t", ids, block(ids * 10)),
+    "twice": lambda client, ids: [client.assign("t", ids, block(ids * by)) for by in (3, 10)],
+}
+
+
+@pytest.mark.parametrize("write", EXPLICIT.values(), ids=EXPLICIT.keys())
+def test_a_row_set_after_it_was_chosen_stays(
+    client: ps.Client, monkeypatch: pytest.MonkeyPatch, write: Callable[[ps.Client, np.ndarray], object]
+) -> None:
+    before, kept_N = scores(client, "t"), np.arange(395, 405)
+    evicted = write_before_removal(client, monkeypatch, write)
+    assert len(evicted) == 990
+    assert not np.isin(evicted.ids, kept_N).any()
+    np.testing.assert_array_equal(client.pull("t", kept_N), block(kept_N * 10))
+    after = scores(client, "t")
+    assert after == pytest.approx({id_: before[id_] for id_ in kept_N.tolist()}), "a value says nothing of importance"
+
+
+def test_so_does_one_of_half_precision_and_one_whose_use_adds_nothing(
+    client: ps.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.drop_table("t")
+    cold, by_recency = ps.Fp16(hot_fraction=0.1), ps.Importance(frequency=0, recency=1)
+    client.create_table(
+        summing().model_copy(
+            update={"cold": cold, "importance": by_recency, "half_life_pushes": 64, "swap_fraction": 0.5}
+        )
+    )
+    for _ in range(3):
+        client.push("t", np.arange(0, 300), block(np.arange(0, 300)))
+    client.upsert("t", np.arange(1000), block(np.arange(1000)))
+    client.assign("t", [404], block([2]))
+    evicted = write_before_removal(client, monkeypatch, lambda client, ids: client.push("t", ids, block(ids)))
+    assert len(evicted) == 990
+    assert client.pull("t", np.arange(395, 405))[:, 0].tolist() == [*[0] * 9, 2 - 404]

@@ -161,8 +161,8 @@ def test_a_step_pushed_by_many_threads_at_once_is_one_push(
 ) -> None:
     with ps.connect(cluster.address) as client, ThreadPoolExecutor(8) as pool:
         client.create_table(summing())
-        quick = client.new_write
-        monkeypatch.setattr(client, "new_write", lambda batch: (time.sleep(0.01), quick(batch))[1])
+        quick = client.new_push
+        monkeypatch.setattr(client, "new_push", lambda *given: (time.sleep(0.01), quick(*given))[1])
         for number in range(3):
             step = client.prepare({"t": range(20)})
             pushes = [pool.submit(step.push, {"t": block(np.ones(20))}) for _ in range(8)]

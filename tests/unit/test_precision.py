@@ -325,7 +325,7 @@ def test_hot_and_cold_rows_in_one_push_are_those_of_two():
         grads_ND = np.random.default_rng(1).standard_normal((50_000, DIM)).astype(F32)
         table._precision.before_update(slots_N, 0)
         for some_N in pushes(table, slots_N):
-            table._rows.update(slots_N[some_N], table._ram.ids_S, grads_ND[some_N], 41)
+            table._rows.update(slots_N[some_N], table._ram.ids_S, grads_ND[some_N], 41, 41)
         out_ND = np.empty((50_000, DIM), F32)
         table.lookup(np.arange(50_000), slots_N, out_ND)
         table.close()

@@ -62,6 +62,7 @@ def touch(
     """Adds to the scores of unique slots, which are `floor` then or more, counts their rows under the new rank, and
     marks them dirty."""
     count(statistics_S2[slots_N], -1, per_tick, counts_R, counts_ER, epochs_E, first)
+    given_N2 = statistics_S2[slots_N]
     before_N, after_N = np.empty(len(slots_N), np.int64), np.empty(len(slots_N), np.int64)
     ranks(statistics_S2[slots_N], per_tick, before_N)
     tick = int(now) // int(per_tick)
@@ -74,6 +75,8 @@ def touch(
     kept_N = (before_N - tick) << 17
     fell_N = after_N < before_N
     statistics_S2[slots_N[fell_N], 0] = kept_N[fell_N]
+    same_N = (statistics_S2[slots_N] == given_N2).all(axis=1)
+    statistics_S2[slots_N[same_N], 0] += np.uint32(1)
     count(statistics_S2[slots_N], 1, per_tick, counts_R, counts_ER, epochs_E, first)
     marks_S[slots_N] |= np.uint16(4)
 

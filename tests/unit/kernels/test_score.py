@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -89,6 +91,18 @@ def test_touch_count_and_ranks_are_those_of_the_reference(slots, n, now, seed):
         results.append((statistics, marks, *counted, ranks_N))
     for left, right in zip(*results, strict=True):
         assert same_bytes(left, right)
+
+
+@given(st.integers(1, 60), st.integers(0, 5000), st.integers(0, 2**32))
+def test_every_touch_shows(slots, now, seed):
+    rng, statistics_S2, _ = rows(slots, now, seed)
+    statistics_S2[rng.random(slots) < 0.7, 1] = now
+    seen, per_tick = [], np.uint32(rng.integers(1, 4))
+    for added in (0, 0, *rng.integers(0, 2, 3)):
+        seen.append([tuple(row) for row in statistics_S2[:, ::-1].tolist()])
+        touch(statistics_S2, np.arange(slots), np.full(slots, added, F32), now, per_tick)
+    for before, after in itertools.pairwise(seen):
+        assert all(old < new for old, new in zip(before, after, strict=True)), "(stamp, score) rises"
 
 
 @cases

@@ -134,7 +134,7 @@ class ColdMachine(RuleBasedStateMachine):
         order_N = np.random.default_rng(shuffle).permutation(len(ids_N))
         for part_N in (order_N[:cut], order_N[cut:]):
             part = ids_N[part_N]
-            self.bytes.update(self.cold.find(part), self.cold.ids_S, grads_ND[part_N], self.push)
+            self.bytes.update(self.cold.find(part), self.cold.ids_S, grads_ND[part_N], self.push, self.push)
         for id_, grad_D in zip(ids_N, grads_ND, strict=True):
             self.rows[int(id_)] = self.updated(id_, grad_D)
 
@@ -199,7 +199,7 @@ def trained(order_N, spare=0, pieces=1, threads=False, pushes=3):
         grads_ND = rng.standard_normal((len(ids_N), DIM)).astype(F32)
 
         def apply(part_N, push=push, grads_ND=grads_ND):
-            made.update(cold.find(ids_N[part_N]), cold.ids_S, grads_ND[part_N], push)
+            made.update(cold.find(ids_N[part_N]), cold.ids_S, grads_ND[part_N], push, push)
 
         parts = np.array_split(order_N, pieces)
         if threads:
@@ -273,7 +273,7 @@ def test_cold_rows_of_adagrad_kept_by_row_are_trained_by_row():
 
 def test_an_update_of_nothing_is_nothing():
     arena, made = new_arena(table(ps.SGD()))
-    made.update(np.empty(0, np.int64), arena.ids_S, np.empty((0, DIM), F32), 1)
+    made.update(np.empty(0, np.int64), arena.ids_S, np.empty((0, DIM), F32), 1, 1)
     arena.close()
 
 
@@ -340,7 +340,7 @@ def learned(optimizer, state, rounding):
 
 
 def stochastic(cold, slots_N, grads_ND, push, config):
-    cold.rows.update(slots_N, cold.ids_S, grads_ND, push)
+    cold.rows.update(slots_N, cold.ids_S, grads_ND, push, push)
 
 
 def to_nearest(cold, slots_N, grads_ND, push, config):

@@ -94,7 +94,7 @@ def test_every_update_is_that_of_the_reference(kind, device, small):
         scale_N1 = 10.0 ** rng.integers(-3, 1, (len(slots_N), 1))  # up to 1: FTRL subtracts what is alike, and
         grads_ND = (rng.standard_normal((len(slots_N), DIM)) * scale_N1).astype(F32)  # torch's roots are an ulp off
         expected_update(expected_SW, slots_N, grads_ND, push)
-        rows.update(read_only(slots_N), np.empty(0, np.int64), read_only(grads_ND), push)
+        rows.update(read_only(slots_N), np.empty(0, np.int64), read_only(grads_ND), push, push)
         found_SW = bytes_in(rows, np.arange(slots)).view(F32)
         np.testing.assert_allclose(found_SW, expected_SW, rtol=1e-6, atol=1e-6)
         expected_SW = found_SW

@@ -1,0 +1,34 @@
+"""A write of one table, in three parts: planned, which may fail and changes no row; made, which needs next to nothing
+that could fail; and settled, what a table decides after each write: who goes, which rows are of which precision.
+
+So a write of several tables is planned for all of them before any is changed, and is applied and known as applied
+before anything is settled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Change:
+    """A write that is planned. Good for the next thing that happens to the table, and not for later."""
+
+    make: Callable[[], None]
+    """Changes the rows."""
+    settle: Mapping[str, Callable[[], None]] = field(default_factory=dict)
+    """By name, in order: each whether or not the one before has failed."""
+    undo: Callable[[], None] = lambda: None
+    """Instead of `make`: takes back the rows that were created for it."""
+    existed_N: npt.NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
+    """Of an explicit write: where a row existed. Of a push, nothing."""
+
+    def carry_out(self) -> None:
+        """All of it, where it is the only one."""
+        self.make()
+        for part in self.settle.values():
+            part()

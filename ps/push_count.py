@@ -1,0 +1,48 @@
+"""How many pushes a table has had, counted alike on every shard: what Adam's bias correction goes by.
+
+A push goes to the shards that have an id of it, so none of them sees all. Hence each trainer says with a push how many
+of the table it has made; a shard keeps the most that each has said, and the sum over the trainers is the count. It is
+exact for one trainer, on any number of shards. Of several, a shard knows of another what that one's last push to it
+said. A round goes to every shard, so each counts rounds by itself.
+
+The count is a function of the writes in their order. The engine thread's.
+"""
+
+from __future__ import annotations
+
+from ps.errors import InvalidArgument
+
+ROUNDS = -1
+"""In place of a worker: the rounds of all groups."""
+MAX_SAID = 1 << 53
+MAX_WORKERS = 16_384
+"""That are told apart. Of one that was silent for longer than so many others only the sum remains."""
+
+
+class PushCount:
+    """One table's."""
+
+    def __init__(self) -> None:
+        self._of_worker: dict[int, int] = {}  # the one heard most recently last
+        self._total = 0
+
+    @property
+    def total(self) -> int:
+        """Pushes of all workers, as far as is known."""
+        return self._total
+
+    def count(self, worker: int, said: int) -> int:
+        """One more push: of this worker, which says that it is so many of its own; 0: it says nothing. The total."""
+        before = self._of_worker.pop(worker, 0)
+        now = max(before, said) if said else before + 1
+        self._of_worker[worker] = now
+        self._total += now - before
+        if len(self._of_worker) > MAX_WORKERS:
+            del self._of_worker[next(iter(self._of_worker))]
+        return self._total
+
+
+def check_said(table: str, said: int) -> None:
+    """Raises InvalidArgument for what no trainer can have made."""
+    if said > MAX_SAID:
+        raise InvalidArgument(f"table {table!r}: a push says that it is its worker's {said}th: the most is {MAX_SAID}")

@@ -1,0 +1,24 @@
+"""What users give as a number of seconds: of any numeric type, and infinity for as long as it takes."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+
+from ps.errors import InvalidArgument
+
+LONGEST_S = 1e8
+"""Three years, which is for ever: locks, condition variables and gRPC take no more than some hundred."""
+
+
+def seconds(value: object, name: str = "timeout_s") -> float:
+    """As a float of at most LONGEST_S. Raises InvalidArgument unless it is a positive number."""
+    if isinstance(value, bool) or not isinstance(value, Real):  # numpy's scalars are Real
+        raise InvalidArgument(f"{name}={value!r}: give a positive number of seconds (inf: as long as it takes)")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf if value > 0 else -math.inf
+    if not number > 0:
+        raise InvalidArgument(f"{name}={value!r}: give a positive number of seconds (inf: as long as it takes)")
+    return min(number, LONGEST_S)

@@ -1,0 +1,35 @@
+"""What follows a write that is applied: evictions, promotions, moves to disk. It may fail, and the write stands.
+
+A failure is logged and counted, and is why the shard is degraded until the same work passes again. The engine thread's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+
+class Aftermath:
+    """One shard's."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self._failing: dict[str, str] = {}
+
+    @property
+    def degraded(self) -> str | None:
+        """What failed when it was last tried; None while all is well."""
+        return next(iter(self._failing.values()), None)
+
+    def run(self, what: str, work: Callable[[], object]) -> None:
+        """Does it; never fails. `what` names the work, the same for the same."""
+        try:
+            work()
+        except Exception as error:
+            self.failures += 1
+            self._failing[what] = f"{what} failed after a write, which stands: {type(error).__name__}: {error}"
+            log.exception("%s failed after a write, which stands", what)
+        else:
+            self._failing.pop(what, None)
