@@ -89,12 +89,20 @@ def summary(console: Console, source: Source, metrics: Progressive, seconds: flo
     console.print(f"{rows:,} rows in {seconds:.1f} s: {rows / seconds:,.0f} samples/s")
     windows = {"all": slice(0, rows), **source.windows()}
     for name, window in windows.items():
-        console.print(
-            f"progressive AUC, {name}: {metrics.auc(window):.4f}   log loss: {metrics.log_loss(window):.4f}",
-            highlight=False,
-        )
+        console.print(f"progressive AUC, {name}: {quality(metrics, window)}", highlight=False)
     for line in source.remarks():
         console.print(line, highlight=False)
+
+
+def quality(metrics: Progressive, window: slice = slice(None)) -> str:
+    """AUC and log loss of a stretch of rows, in words where there is no such figure."""
+    _, labels_N = metrics.rows()
+    labels_W = labels_N[window]
+    if not len(labels_W):
+        return "none, there are no rows"
+    one_class = labels_W.all() or not labels_W.any()
+    area = f"none, all {len(labels_W):,} labels are {int(labels_W[0])}" if one_class else f"{metrics.auc(window):.4f}"
+    return f"{area}   log loss: {metrics.log_loss(window):.4f}"
 
 
 def where_rows_live(console: Console, client: Client) -> None:

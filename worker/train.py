@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from ps.errors import InvalidArgument, PsError
 from worker.data.errors import DataError
@@ -85,9 +86,18 @@ def place_of(trainers: int, service: str, dense_density: float) -> Meeting:
 
 def train(
     data: Annotated[str, typer.Option(help="flights, criteo or synthetic.")] = "flights",
-    path: Annotated[Path | None, typer.Option(help="The file, for criteo.", exists=True)] = None,
+    path: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="For criteo: a file, plain or gzip; again for more, or a quoted pattern: 'day_*'.", metavar="FILE"
+        ),
+    ] = None,
     rows: Annotated[int, typer.Option(help="How many rows to generate, for synthetic.", min=1)] = 500_000,
     on_error: Annotated[str, typer.Option(help="A malformed line, in criteo: skip or stop.")] = "skip",
+    max_malformed: Annotated[
+        float,
+        typer.Option(help="Share of a file's lines that may be malformed and skipped.", min=0, max=1, metavar="SHARE"),
+    ] = 0.01,
     tables: Annotated[
         Path | None, typer.Option(help="YAML of settings per table, {table: {field: value}}.", exists=True)
     ] = None,
@@ -171,9 +181,10 @@ def train(
         raise InvalidArgument(f"--batch-size {batch_size} cannot be shared out evenly among {ranks} trainers")
     settings = Settings(
         data=data,
-        path=path,
+        paths=tuple(path or ()),
         rows=rows,
         on_error=on_error,
+        max_malformed=max_malformed,
         tables=tables,
         dim=dim,
         optimizer=optimizer,
@@ -211,7 +222,8 @@ def main() -> None:
     try:
         typer.run(train)
     except (PsError, DataError, TrainerFailed) as error:
-        Console(stderr=True).print(f"[red]{type(error).__name__}[/red]: {error}", highlight=False)
+        line = Text.assemble((type(error).__name__, "red"), f": {error}")
+        Console(stderr=True).print(line, soft_wrap=True)
         raise SystemExit(1) from None
 
 

@@ -18,10 +18,11 @@ from tests.conftest import StartServer
 from tests.waiting import until
 from worker import Asynchronous, Bounded, Group, Synchronous, report
 from worker.data.synthetic import Synthetic
+from worker.metrics import Progressive
 from worker.ranks import Meeting
 from worker.run import ALONE, EveryNth, run
 from worker.settings import WIRE_DTYPES, Settings, batches_ahead, table_configs
-from worker.train import disk_folder, place_of, service_address, train
+from worker.train import disk_folder, main, place_of, service_address, train
 
 
 def test_every_wire_dtype_of_the_command_is_one_of_the_clients() -> None:
@@ -153,6 +154,52 @@ def app() -> typer.Typer:
     app = typer.Typer()
     app.command()(train)
     return app
+
+
+def test_one_class_of_labels_has_no_auc_and_the_end_says_so_in_words() -> None:
+    metrics = Progressive()
+    assert report.quality(metrics) == "none, there are no rows"
+    metrics.add(np.array([0.5, 0.25]), np.array([0.0, 0.0]))
+    assert report.quality(metrics) == "none, all 2 labels are 0   log loss: 0.4904"
+    metrics.add(np.array([0.75]), np.array([1.0]))
+    assert report.quality(metrics) == "1.0000   log loss: 0.4228"
+    assert report.quality(metrics, slice(2, 3)) == "none, all 1 labels are 1   log loss: 0.2877"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "does not exist"), (b"\x1f\x8b\x08", "ends early"), (b"", "has no lines"), (b"[red]\n", "none of 1 lines")],
+)
+def test_a_file_that_cannot_be_read_is_one_line_and_a_status(
+    content: bytes | None,
+    words: str,
+    tmp_path: Path,
+    start_server: StartServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / (
+        "a name that is longer than a terminal is wide " * 4 + ("[bold]" if content is not None else "absent")
+    )
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setattr(
+        "sys.argv", ["train", "--data", "criteo", "--path", str(path), "--service", start_server().address]
+    )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("skipped")]
+    assert f"{path}: " in line
+    assert words in line
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "C1: 3", "\x00"])
+def test_a_file_of_table_settings_that_is_none_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "tables.yaml").write_text(text)
+    with pytest.raises(ps.ConfigError, match=rf"--tables {tmp_path}/tables\.yaml") as caught:
+        table_configs(Synthetic(rows=1), 4, "sgd", 0.1, 0.25, tmp_path / "tables.yaml")
+    assert "\n" not in str(caught.value)
 
 
 def test_depth_is_a_number_or_auto() -> None:
