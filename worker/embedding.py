@@ -26,10 +26,10 @@ from ps.client.client import Client
 from ps.client.step import Step
 from ps.config import TableConfig
 from ps.errors import InvalidArgument, LengthMismatch
-from ps.kernels.unique import unique
 from ps.wire.bags import PooledBags
 from worker.ahead import Ahead, PulledRows, Pulls, PullStaleness
 from worker.data.batch import Bags
+from worker.dedupe import FeatureOfTable, dedupe
 from worker.feature import Feature
 from worker.kjt import bags_of
 from worker.modes import ASYNCHRONOUS, Mode
@@ -45,8 +45,8 @@ class PreparedBags:
 
     step: Step
     bags: dict[str, Bags]
-    inverse: dict[str, torch.Tensor]
-    """Per feature, where each of its ids is among the table's unique ids."""
+    inverse: dict[FeatureOfTable, torch.Tensor]
+    """Per feature of a table, where each of its ids is among the table's unique ids."""
     batch_size: int
     rows: dict[str, torch.Tensor] = field(default_factory=dict)
     ids: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
@@ -124,14 +124,20 @@ class EmbeddingBagCollection(nn.Module):
         bags = bags_of(sparse)
         missing = [feature.name for feature in self.features if feature.name not in bags]
         if missing:
-            raise InvalidArgument(f"the batch lacks the features {missing}; it has {sorted(bags)}")
-        sizes = {len(bags[feature.name].offsets) for feature in self.features}
-        if len(sizes) != 1:
-            raise InvalidArgument(f"features of batch sizes {sorted(sizes)} in one batch")
-        ids, counts, inverse = self._dedupe(bags)
-        pooled = self._pooling.choose(bags, ids, inverse)
-        step = self.client.prepare(ids, counts=counts, bags=pooled)
-        return PreparedBags(step, bags, inverse, sizes.pop(), ids=ids, pooled=pooled)
+            raise InvalidArgument(
+                f"the batch lacks the features {missing}; it has {sorted(bags)}. One that no sample has: Bags.empty(B)"
+            )
+        sizes = {feature.name: len(bags[feature.name].offsets) for feature in self.features}
+        if len(set(sizes.values())) != 1:
+            raise InvalidArgument(
+                f"features of different batch sizes in one batch: {sizes}. A KeyedJaggedTensor with a batch size per "
+                "feature needs inverse_indices, which say what each sample has"
+            )
+        found = dedupe(bags, self.features)
+        pooled = self._pooling.choose(bags, found.ids, found.inverse)
+        step = self.client.prepare(found.ids, counts=found.counts, bags=pooled)
+        size = next(iter(sizes.values()))
+        return PreparedBags(step, bags, found.inverse, size, ids=found.ids, pooled=pooled)
 
     def forward(
         self, sparse: PreparedBags | Mapping[str, Bags] | Any, labels: torch.Tensor | None = None
@@ -226,32 +232,15 @@ class EmbeddingBagCollection(nn.Module):
             self._sum_masks.observe(prepared.pooled, found)
         return PulledRows(found, exists, important)
 
-    def _dedupe(
-        self, bags: Mapping[str, Bags]
-    ) -> tuple[dict[str, npt.NDArray[np.int64]], dict[str, npt.NDArray[np.uint32]], dict[str, torch.Tensor]]:
-        """Unique ids and counts per table, and per feature the way back."""
-        ids, counts, inverse = {}, {}, {}
-        for table in dict.fromkeys(feature.table for feature in self.features):
-            names = [feature.name for feature in self.features if feature.table == table]
-            parts = [bags[name].ids.numpy() for name in names]
-            ids[table], inverse_N, counts[table] = unique(np.concatenate(parts))
-            ends = np.cumsum([len(part) for part in parts])
-            for name, part in zip(names, np.split(inverse_N, ends[:-1]), strict=True):
-                inverse[name] = torch.from_numpy(part)
-        return ids, counts, inverse
-
     def _count_positives(self, prepared: PreparedBags, labels: torch.Tensor) -> dict[str, npt.NDArray[np.uint32]]:
         """By table, in the order of its unique ids; of those tables that have a use for it."""
         positive_B = (labels.detach().cpu().reshape(-1) > 0).numpy()
         found: dict[str, npt.NDArray[np.uint32]] = {}
-        for feature in self.features:
-            if feature.table in self._weigh_positives:
-                bags, inverse_N = prepared.bags[feature.name], prepared.inverse[feature.name].numpy()
-                lengths_B = lengths(bags)
-                counts_U = np.bincount(
-                    inverse_N[np.repeat(positive_B, lengths_B)], minlength=len(prepared.ids[feature.table])
-                )
-                found[feature.table] = found.get(feature.table, 0) + counts_U.astype(np.uint32)
+        for (name, table), inverse_N in prepared.inverse.items():
+            if table in self._weigh_positives:
+                of_positives_N = np.repeat(positive_B, lengths(prepared.bags[name]))
+                counts_U = np.bincount(inverse_N.numpy()[of_positives_N], minlength=len(prepared.ids[table]))
+                found[table] = found.get(table, 0) + counts_U.astype(np.uint32)
         return found
 
     def _pool(self, feature: Feature, prepared: PreparedBags) -> torch.Tensor:
@@ -263,7 +252,7 @@ class EmbeddingBagCollection(nn.Module):
         if not len(rows_UD):
             return rows_UD.new_zeros((prepared.batch_size, self.dim))
         return nn.functional.embedding_bag(
-            prepared.inverse[feature.name],
+            prepared.inverse[feature.name, feature.table],
             rows_UD,
             bags.offsets,
             mode=feature.pooling,

@@ -27,6 +27,7 @@ from ps.client.client import Client
 from ps.wire.bags import PooledBags
 from ps.wire.encodings import NUMBERS
 from worker.data.batch import Bags
+from worker.dedupe import FeatureOfTable
 from worker.feature import Feature
 
 
@@ -43,18 +44,18 @@ class ShardPooling:
         self,
         bags: Mapping[str, Bags],
         ids: Mapping[str, npt.NDArray[np.int64]],
-        inverse: Mapping[str, torch.Tensor],
+        inverse: Mapping[FeatureOfTable, torch.Tensor],
     ) -> dict[str, PooledBags]:
         """The tables that the shards pool in this batch, and their bags: all those of a feature, then the next one's.
 
-        ids: unique, by table. inverse: by feature, where each of its ids is among those of its table.
+        ids: unique, by table. inverse: by feature of a table, where each of its ids is among the table's.
         """
         chosen = {}
         for table in self._may_be:
             features = self._features[table]
             if any(bags[feature.name].weights is not None for feature in features):
                 continue
-            positions_P = np.concatenate([inverse[feature.name].numpy() for feature in features])
+            positions_P = np.concatenate([inverse[feature.name, table].numpy() for feature in features])
             pooled = PooledBags(positions_P, np.concatenate([lengths(bags[feature.name]) for feature in features]))
             if all(feature.pooled == "shard" for feature in features) or self._pays(table, len(ids[table]), pooled):
                 chosen[table] = pooled

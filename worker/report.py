@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -84,36 +85,57 @@ def progress(source: Source, console: Console) -> Iterator[Advance]:
 
 
 def summary(console: Console, source: Source, metrics: Progressive, seconds: float) -> None:
-    """Progressive AUC and log loss, over everything and over the windows that the source names."""
+    """The result: speed, progressive AUC and log loss, over everything and over the windows that the source names."""
     rows = len(metrics)
-    console.print(f"{rows:,} rows in {seconds:.1f} s: {rows / seconds:,.0f} samples/s")
+    console.print(f"\n{rows:,} rows in {seconds:.1f} s: {rows / seconds:,.0f} rows/s", highlight=False)
     windows = {"all": slice(0, rows), **source.windows()}
     for name, window in windows.items():
-        console.print(
-            f"progressive AUC, {name}: {metrics.auc(window):.4f}   log loss: {metrics.log_loss(window):.4f}",
-            highlight=False,
-        )
+        console.print(f"progressive AUC, {name}: {quality(metrics, window)}", highlight=False)
+    console.print("AUC: 0.5 is guessing, 1 perfect; rows are predicted before they are trained on", style="dim")
     for line in source.remarks():
-        console.print(line, highlight=False)
+        console.print(Text(line, "yellow"), soft_wrap=True)
+
+
+def health(console: Console, client: Client) -> None:
+    """Whether all went well: the last line of a run."""
+    shards = client.stats()["shards"]
+    ill = [shard["shard_id"] for shard in shards if shard["degraded"]]
+    if ill:
+        console.print(Text(f"{len(ill)} of {len(shards)} shards are degraded: {ill}, see above", "yellow"))
+    else:
+        well = "the shard is well" if len(shards) == 1 else f"all {len(shards)} shards are well"
+        console.print(Text(f"all gradients are applied, {well}", "green"))
+
+
+def quality(metrics: Progressive, window: slice = slice(None)) -> str:
+    """AUC and log loss of a stretch of rows, in words where there is no such figure."""
+    _, labels_N = metrics.rows()
+    labels_W = labels_N[window]
+    if not len(labels_W):
+        return "none, there are no rows"
+    one_class = labels_W.all() or not labels_W.any()
+    area = f"none, all {len(labels_W):,} labels are {int(labels_W[0])}" if one_class else f"{metrics.auc(window):.4f}"
+    return f"{area}   log loss: {metrics.log_loss(window):.4f}"
 
 
 def where_rows_live(console: Console, client: Client) -> None:
     """Rows and bytes per table and tier, what was used and what moved, whether all shards are well."""
     stats = client.stats()
     shards = stats["shards"]
-    table = Table("table", "tier", "rows", "bytes", title="where the rows live")
+    table = Table("table", "tier", "rows", "bytes", title="where the rows live (hot: in RAM)")
     for share in tiers(shards):
-        table.add_row(share.table, share.tier, f"{share.rows:,}", f"{share.nbytes:,}")
+        table.add_row(share.table, share.tier, f"{share.rows:,}", decimal(share.nbytes))
     console.print(table)
     console.print(_counters(shards, "rows that were used", USED))
     console.print(_counters(shards, "rows that moved", MOVED))
+    console.print("raised: up from disk, demoted: down to it, late: up while a step waited", style="dim")
     if any(part["tensor_train"] for shard in shards for part in shard["tables"].values()):
         console.print(_counters(shards, "rows in and out of tensor-train cores", CORES))
     prepared, expired = (sum(shard[key] for shard in shards) for key in ("steps_prepared", "steps_expired"))
     console.print(f"steps prepared on a shard: {prepared:,}   of them expired unused: {expired:,}", highlight=False)
     if any(shard["disk_bytes"] is not None for shard in shards):
         files = sum(shard["disk_bytes"] or 0 for shard in shards)
-        console.print(f"files on disk: {files:,} bytes; the newest rows are still in write buffers", highlight=False)
+        console.print(f"files on disk: {decimal(files)}; the newest rows are still in write buffers", highlight=False)
     for shard in shards:
         if shard["degraded"]:
             console.print(Text(f"shard {shard['shard_id']} is degraded: {shard['degraded']}", "yellow"))
@@ -142,15 +164,15 @@ def on_the_wire(console: Console, shares: Sequence[Share]) -> None:
         sent, received = (
             sum(share.client[way].get(method, 0) for share in shares) for way in ("sent_bytes", "received_bytes")
         )
-        wire.add_row(method, f"{sent:,}", f"{received:,}")
+        wire.add_row(method, decimal(sent), decimal(received))
     console.print(wire)
-    kinds = Table("kind", "sent", "received", title="of that, by what the messages are made of")
+    kinds = Table("kind", "sent", "received", title="of that, by content")
     for kind in KINDS:
         sent, received = (
             sum(of_method[kind] for share in shares for of_method in share.client[way].values())
             for way in ("sent_by_kind", "received_by_kind")
         )
-        kinds.add_row(kind, f"{sent:,}", f"{received:,}")
+        kinds.add_row(kind, decimal(sent), decimal(received))
     console.print(kinds)
     pushed = sum(share.client["sent_bytes"].get(PUSH, 0) for share in shares)
     whole = sum(share.whole_gradient_bytes for share in shares)
@@ -163,7 +185,7 @@ def on_the_wire(console: Console, shares: Sequence[Share]) -> None:
 
 def _saved(what: str, sent: float, whole: float) -> str:
     factor = f" = 1/{whole / sent:.1f}" if sent and whole else ""
-    return f"{what}: {sent:,.0f} bytes of {whole:,.0f} as whole float32{factor}"
+    return f"{what}: {decimal(int(sent))} of {decimal(int(whole))} as whole float32{factor}"
 
 
 def _counters(shards: ShardStats, title: str, names: Sequence[str]) -> Table:

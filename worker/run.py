@@ -74,12 +74,13 @@ def run(place: Meeting, settings: Settings, address: str, source: Source | None 
         seconds = time.perf_counter() - started
         mine = _share(trainer, client)
         if shares := _gathered(mine, place):
-            report.summary(console, source, in_order(shares, settings.batch_size), seconds)
             console.print(f"batches prepared ahead, at the end: {depth}", highlight=False)
             report.where_rows_live(console, client)
             report.how_stale(console, client, shares)
             report.on_the_wire(console, shares)
             _check_equal(shares)
+            report.summary(console, source, in_order(shares, settings.batch_size), seconds)
+            report.health(console, client)
     return mine
 
 

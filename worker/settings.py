@@ -11,6 +11,7 @@ import yaml
 from ps.config import SGD, Adagrad, Adam, RowwiseAdagrad, TableConfig, Uniform
 from ps.errors import ConfigError, InvalidArgument
 from ps.wire.formats import ByImportance, WireDtype
+from worker.data.files import matching
 from worker.data.source import Source
 from worker.dense import DenseConfig
 from worker.modes import ASYNCHRONOUS, Bounded, Group, Mode, Synchronous
@@ -30,9 +31,10 @@ class Settings:
     """
 
     data: str = "flights"
-    path: Path | None = None
+    paths: tuple[str, ...] = ()
     rows: int = 500_000
     on_error: str = "skip"
+    max_malformed: float = 0.01
     tables: Path | None = None
     dim: int = 16
     optimizer: str = "adagrad"
@@ -52,8 +54,25 @@ class Settings:
     pull_ahead: int = 0
 
     def open_source(self) -> Source:
-        """The data set. Every trainer opens it for itself and finds the same rows in the same order."""
-        return open_source(self.data, self.path, self.rows, self.seed, self.on_error)
+        """The data set. Every trainer opens it for itself and finds the same rows in the same order. Raises DataError
+        for files that cannot be read."""
+        if self.data == "flights":
+            from worker.data.flights import Flights
+
+            return Flights()
+        if self.data == "criteo":
+            from worker.data.criteo import Criteo
+
+            if not self.paths:
+                raise InvalidArgument("--data criteo needs --path FILE (tab-separated, .gz too)")
+            criteo = Criteo(matching(self.paths), on_error=self.on_error, max_malformed=self.max_malformed)
+            criteo.check_files()
+            return criteo
+        if self.data == "synthetic":
+            from worker.data.synthetic import Synthetic
+
+            return Synthetic(rows=self.rows, seed=self.seed)
+        raise InvalidArgument(f"--data {self.data!r}: choose flights, criteo or synthetic")
 
     def table_configs(self, source: Source) -> list[TableConfig]:
         """Of the source's tables."""
@@ -80,25 +99,6 @@ class Settings:
         return ASYNCHRONOUS if self.max_staleness is None else Bounded(group, self.max_staleness)
 
 
-def open_source(data: str, path: Path | None, rows: int, seed: int, on_error: str) -> Source:
-    """The data set by name."""
-    if data == "flights":
-        from worker.data.flights import Flights
-
-        return Flights()
-    if data == "criteo":
-        from worker.data.criteo import Criteo
-
-        if path is None:
-            raise InvalidArgument("--data criteo needs --path FILE (tab-separated, .gz too)")
-        return Criteo(path, on_error=on_error)
-    if data == "synthetic":
-        from worker.data.synthetic import Synthetic
-
-        return Synthetic(rows=rows, seed=seed)
-    raise InvalidArgument(f"--data {data!r}: choose flights, criteo or synthetic")
-
-
 def table_configs(
     source: Source, dim: int, optimizer: str, lr: float, swap_fraction: float, overrides: Path | None
 ) -> list[TableConfig]:
@@ -106,7 +106,7 @@ def table_configs(
     if optimizer not in OPTIMIZERS:
         raise ConfigError(f"--optimizer {optimizer!r}: choose one of {', '.join(OPTIMIZERS)}")
     names = list(dict.fromkeys(feature.table for feature in source.features))
-    special = yaml.safe_load(overrides.read_text()) if overrides else {}
+    special = _overrides(overrides) if overrides else {}
     if unknown := set(special) - set(names):
         raise ConfigError(f"{overrides}: tables {sorted(unknown)} are not in this data; it has {names}")
     scale = dim**-0.5
@@ -117,6 +117,16 @@ def table_configs(
         "swap_fraction": swap_fraction,
     }
     return [TableConfig(name=name, **(default | special.get(name, {}))) for name in names]
+
+
+def _overrides(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"--tables {path} is no readable YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict) or not all(isinstance(part, dict) for part in found.values()):
+        raise ConfigError(f"--tables {path}: give {{table: {{field: value}}}}, as in `user: {{dim: 8}}`")
+    return found
 
 
 def batches_ahead(depth: str) -> int | Literal["auto"]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ps.config import SGD, Adagrad, CoreOptimizer, RowwiseAdagrad
 from ps.errors import DtypeMismatch, InvalidArgument, LengthMismatch
 from ps.tensor_train.shape import TTShape, tt_shape
+from worker.offsets import check_offsets
 
 MODES = ("sum", "mean")
 INITIALIZERS = ("approximate_uniform", "gaussian", "uniform")
@@ -112,14 +113,8 @@ def _check_offsets(indices: Tensor, offsets: Tensor, include_last_offset: bool) 
         raise DtypeMismatch(f"offsets are {offsets.dtype}: they must be int64 or int32")
     if include_last_offset and not len(offsets):
         raise InvalidArgument("no offsets, and include_last_offset wants one at least: the number of indices")
-    if not len(offsets):
-        return
-    n, first, last = len(indices), int(offsets[0]), int(offsets[-1])
-    if first != 0 or last > n or bool((offsets.diff() < 0).any()):
-        raise InvalidArgument(
-            f"offsets from {first} to {last} for {n} indices: they must begin with 0, never fall and not exceed {n}"
-        )
-    if include_last_offset and last != n:
+    check_offsets(offsets[:-1] if include_last_offset else offsets, len(indices))
+    if include_last_offset and (last := int(offsets[-1])) != (n := len(indices)):
         raise InvalidArgument(
             f"the last offset is {last}, with include_last_offset it must be {n}, the number of indices"
         )

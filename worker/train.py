@@ -12,7 +12,6 @@ What a run does is in `worker.run`.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,29 +19,34 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from ps.errors import InvalidArgument, PsError
 from worker.data.errors import DataError
 from worker.dense import DenseConfig
 from worker.ranks import Meeting, TrainerFailed, run_ranks
 from worker.run import ALONE, run
+from worker.scratch import scratch_folder
 from worker.settings import OPTIMIZERS, Settings, batches_ahead
 from worker.thresholds import TopK
+
+DATA, ROWS, MODEL = "Data", "Where the rows live", "Model"
+RANKS, WIRE = "Several trainers", "What is sent, and when"
+"""The panels of --help."""
 
 out = Console()
 
 
 @contextmanager
 def disk_folder(disk: Path | None, no_disk: bool) -> Iterator[Path | None]:
-    """Where local shards keep rows on disk: the folder asked for, else a temporary one, gone at the end however that
-    comes about."""
+    """Where local shards keep rows on disk: the folder asked for, else a temporary one, gone at the end."""
     if no_disk and disk is not None:
         raise InvalidArgument(f"--disk {disk} and --no-disk: choose one")
     if no_disk or disk is not None:
         yield disk and disk.expanduser().absolute()
         return
-    with tempfile.TemporaryDirectory(prefix="embedding-ps-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+    with scratch_folder() as folder:
+        yield folder
 
 
 @contextmanager
@@ -84,56 +88,108 @@ def place_of(trainers: int, service: str, dense_density: float) -> Meeting:
 
 
 def train(
-    data: Annotated[str, typer.Option(help="flights, criteo or synthetic.")] = "flights",
-    path: Annotated[Path | None, typer.Option(help="The file, for criteo.", exists=True)] = None,
-    rows: Annotated[int, typer.Option(help="How many rows to generate, for synthetic.", min=1)] = 500_000,
-    on_error: Annotated[str, typer.Option(help="A malformed line, in criteo: skip or stop.")] = "skip",
-    tables: Annotated[
-        Path | None, typer.Option(help="YAML of settings per table, {table: {field: value}}.", exists=True)
+    data: Annotated[
+        str,
+        typer.Option(
+            help="flights (a year of flights: late or not?), criteo (your files) or synthetic.", rich_help_panel=DATA
+        ),
+    ] = "flights",
+    path: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="For criteo: a file, plain or gzip; again for more, or a quoted pattern: 'day_*'.",
+            metavar="FILE",
+            rich_help_panel=DATA,
+        ),
     ] = None,
-    service: Annotated[str, typer.Option(help="host:port of a running service.")] = "",
-    local: Annotated[int, typer.Option(help="Launch this many shards on a local Ray.", min=0)] = 0,
-    dim: Annotated[int, typer.Option(help="Floats of an embedding.", min=1)] = 16,
-    optimizer: Annotated[str, typer.Option(help="Of the embeddings: " + ", ".join(OPTIMIZERS) + ".")] = "adagrad",
-    lr: Annotated[float, typer.Option(help="Learning rate of the embeddings.")] = 0.05,
-    dense_lr: Annotated[float, typer.Option(help="Learning rate of the dense layers (Adagrad).")] = 0.02,
-    batch_size: Annotated[int, typer.Option(help="Rows in a batch, of all trainers together.", min=1)] = 512,
+    rows: Annotated[
+        int, typer.Option(help="How many rows to generate, for synthetic.", min=1, rich_help_panel=DATA)
+    ] = 500_000,
+    on_error: Annotated[
+        str, typer.Option(help="A malformed line, in criteo: skip or stop.", rich_help_panel=DATA)
+    ] = "skip",
+    max_malformed: Annotated[
+        float,
+        typer.Option(
+            help="Share of a file's lines that may be malformed and skipped.",
+            min=0,
+            max=1,
+            metavar="SHARE",
+            rich_help_panel=DATA,
+        ),
+    ] = 0.01,
+    tables: Annotated[
+        Path | None,
+        typer.Option(help="YAML of settings per table, {table: {field: value}}.", exists=True, rich_help_panel=ROWS),
+    ] = None,
+    service: Annotated[str, typer.Option(help="host:port of a running service.", rich_help_panel=ROWS)] = "",
+    local: Annotated[
+        int, typer.Option(help="Launch this many shards on a local Ray.", min=0, rich_help_panel=ROWS)
+    ] = 0,
+    dim: Annotated[int, typer.Option(help="Floats of an embedding.", min=1, rich_help_panel=MODEL)] = 16,
+    optimizer: Annotated[
+        str, typer.Option(help="Of the embeddings: " + ", ".join(OPTIMIZERS) + ".", rich_help_panel=MODEL)
+    ] = "adagrad",
+    lr: Annotated[float, typer.Option(help="Learning rate of the embeddings.", rich_help_panel=MODEL)] = 0.05,
+    dense_lr: Annotated[
+        float, typer.Option(help="Learning rate of the dense layers (Adagrad).", rich_help_panel=MODEL)
+    ] = 0.02,
+    batch_size: Annotated[
+        int, typer.Option(help="Rows in a batch, of all trainers together.", min=1, rich_help_panel=MODEL)
+    ] = 512,
     disk: Annotated[
         Path | None,
         typer.Option(
             help="With --local: directory for the rows on disk, on an SSD; emptied at the start, stays at the end. "
-            "Default: a temporary one (below TMPDIR), removed at the end."
+            "Default: a temporary one (below TMPDIR), removed at the end.",
+            rich_help_panel=ROWS,
         ),
     ] = None,
-    no_disk: Annotated[bool, typer.Option("--no-disk", help="With --local: all rows stay in RAM.")] = False,
+    no_disk: Annotated[
+        bool, typer.Option("--no-disk", help="With --local: all rows stay in RAM.", rich_help_panel=ROWS)
+    ] = False,
     swap_fraction: Annotated[
         float,
-        typer.Option(help="Share of each table's rows, the least used, that live on disk.", min=0.0, max=0.999),
+        typer.Option(
+            help="Share of each table's rows, the least used, that live on disk.",
+            min=0.0,
+            max=0.999,
+            rich_help_panel=ROWS,
+        ),
     ] = 0.5,
     depth: Annotated[
         str,
-        typer.Option(help='Batches prepared ahead: a number, or "auto", as many as pass while one is prepared.'),
+        typer.Option(
+            help='Batches prepared ahead: a number, or "auto", as many as pass while one is prepared.',
+            rich_help_panel=WIRE,
+        ),
     ] = "auto",
-    seed: Annotated[int, typer.Option(help="For the dense layers, and for synthetic data.")] = 0,
-    threads: Annotated[int, typer.Option(help="Threads of torch; local shards need the other cores.", min=1)] = 1,
+    seed: Annotated[int, typer.Option(help="For the dense layers, and for synthetic data.", rich_help_panel=MODEL)] = 0,
+    threads: Annotated[
+        int, typer.Option(help="Threads of torch; local shards need the other cores.", min=1, rich_help_panel=MODEL)
+    ] = 1,
     trainers: Annotated[
         int,
         typer.Option(
             help="Trainer processes: each has its part of a batch; the dense part in step, embeddings by --mode.",
             min=1,
+            rich_help_panel=RANKS,
         ),
     ] = 1,
     mode: Annotated[
         str,
         typer.Option(
             help="With --trainers: hybrid (embeddings asynchronous) or synchronous (gradients of all summed, applied "
-            "once, as one trainer would)."
+            "once, as one trainer would).",
+            rich_help_panel=RANKS,
         ),
     ] = "hybrid",
     max_staleness: Annotated[
         int | None,
         typer.Option(
-            help="With --trainers, hybrid: a trainer that is more than so many steps ahead of the slowest waits.", min=0
+            help="With --trainers, hybrid: a trainer that is more than so many steps ahead of the slowest waits.",
+            min=0,
+            rich_help_panel=RANKS,
         ),
     ] = None,
     pull_ahead: Annotated[
@@ -141,39 +197,54 @@ def train(
         typer.Option(
             help="Pull the rows of so many batches ahead, while another trains: their rows lack as many steps at most.",
             min=0,
+            rich_help_panel=WIRE,
         ),
     ] = 0,
     sparsify: Annotated[
         float | None,
         typer.Option(
-            help="Push only this share of the rows' gradients, the largest; the others wait.", metavar="DENSITY"
+            help="Push only this share of the rows' gradients, the largest; the others wait.",
+            metavar="DENSITY",
+            rich_help_panel=WIRE,
         ),
     ] = None,
     wire_dtype: Annotated[
         Literal["fp32", "fp16", "int8", "by-importance"],
-        typer.Option(help="Rows and gradients on the wire; by-importance: the most important as fp32, others as int8."),
+        typer.Option(
+            help="Rows and gradients on the wire; by-importance: the most important as fp32, others as int8.",
+            rich_help_panel=WIRE,
+        ),
     ] = "fp32",
     compress_ids: Annotated[
-        bool, typer.Option("--compress-ids", help="Send ids sorted, as the gaps between them: for slow networks.")
+        bool,
+        typer.Option(
+            "--compress-ids", help="Send ids sorted, as the gaps between them: for slow networks.", rich_help_panel=WIRE
+        ),
     ] = False,
     dense_density: Annotated[
         float,
         typer.Option(
             help="With --trainers: share of the dense gradients that is exchanged, the largest; the others wait.",
             metavar="DENSITY",
+            rich_help_panel=RANKS,
         ),
     ] = 1.0,
 ) -> None:
-    """Trains a click model whose embeddings live on a parameter server, and reports progressive AUC and log loss."""
+    """Trains a click model whose embeddings live on a parameter server, and reports progressive AUC and log loss.
+
+    Say where the rows live: --local 2 launches two shards on this machine, --service HOST:PORT uses a running service.
+    One pass over the data; every batch is predicted before it is trained on, so the AUC is of rows not yet seen.
+    """
     place = place_of(trainers, service, dense_density)
     ranks = max(place.ranks, trainers)
     if batch_size % ranks:
         raise InvalidArgument(f"--batch-size {batch_size} cannot be shared out evenly among {ranks} trainers")
     settings = Settings(
         data=data,
-        path=path,
+        paths=tuple(path or ()),
         rows=rows,
         on_error=on_error,
+        max_malformed=max_malformed,
         tables=tables,
         dim=dim,
         optimizer=optimizer,
@@ -211,7 +282,8 @@ def main() -> None:
     try:
         typer.run(train)
     except (PsError, DataError, TrainerFailed) as error:
-        Console(stderr=True).print(f"[red]{type(error).__name__}[/red]: {error}", highlight=False)
+        line = Text.assemble((type(error).__name__, "red"), f": {error}")
+        Console(stderr=True).print(line, soft_wrap=True)
         raise SystemExit(1) from None
 
 

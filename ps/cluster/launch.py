@@ -14,6 +14,7 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from ps.cluster import actors
 from ps.cluster.deployment import LAUNCH_TIMEOUT_S, Deployment, Launch, Placement
+from ps.cluster.quiet import hush_ray
 from ps.config import ServiceConfig
 from ps.errors import InvalidArgument, Unavailable
 from ps.seconds import seconds
@@ -86,6 +87,7 @@ def deploy(
     deployment: Deployment, *, name: str = "default", ray_address: str | None = None, detached: bool = False
 ) -> Service:
     """`launch` of what a service file says."""
+    hush_ray()
     owns_ray = _connect_ray(ray_address, deployment.launch)
     try:
         return _start(name, deployment, detached, owns_ray)
@@ -115,9 +117,10 @@ def find_actors(name: str) -> list[Any]:
 
 def join(ray_address: str) -> None:
     """Connects this process to a running Ray cluster; raises Unavailable."""
+    hush_ray()
     _check_listening(ray_address)
     try:
-        ray.init(address=ray_address, namespace=actors.NAMESPACE, log_to_driver=False)
+        ray.init(address=ray_address, namespace=actors.NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
     except ConnectionError as error:
         raise Unavailable(f"no Ray cluster at {ray_address!r}: {error}") from error
 

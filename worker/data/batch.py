@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ps.errors import DtypeMismatch, LengthMismatch
+from ps.errors import DtypeMismatch, InvalidArgument, LengthMismatch
+from worker.offsets import check_offsets
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,10 @@ class Bags:
     """The ids of one feature for a batch, in the form of `torch.nn.EmbeddingBag`.
 
     ids: int64 [n], all bags one after the other.
-    offsets: int64 [B], where each bag starts; the last bag ends at n. One id a row: `arange(B)`.
+    offsets: int64 [B], where each bag starts; the first at 0, the last bag ends at n. One id a row: `arange(B)`.
     weights: float32 [n] or None, a factor for each id.
-    Raises `DtypeMismatch` and `LengthMismatch`.
+    All are CPU tensors. A feature that no sample of a batch has is `Bags.empty(B)`.
+    Raises `DtypeMismatch`, `LengthMismatch` and `InvalidArgument`.
     """
 
     ids: torch.Tensor
@@ -42,6 +44,12 @@ class Bags:
             _expect("weights", self.weights, torch.float32, 1)
             if len(self.weights) != len(self.ids):
                 raise LengthMismatch(f"{len(self.weights)} weights for {len(self.ids)} ids; give one weight an id")
+        check_offsets(self.offsets, len(self.ids))
+
+    @classmethod
+    def empty(cls, batch_size: int) -> Bags:
+        """Bags without an id, one a sample: each is pooled to zeros."""
+        return cls(torch.empty(0, dtype=torch.int64), torch.zeros(batch_size, dtype=torch.int64))
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,11 @@ class Batch:
 
 
 def _expect(name: str, tensor: torch.Tensor, dtype: torch.dtype, ndim: int) -> None:
+    if not isinstance(tensor, torch.Tensor):
+        raise DtypeMismatch(f"{name} is a {type(tensor).__name__}, not a torch tensor of {dtype}")
     if tensor.dtype != dtype:
-        raise DtypeMismatch(f"{name} is {tensor.dtype}, not {dtype}")
+        raise DtypeMismatch(f"{name} is {tensor.dtype}, not {dtype}; convert it where nothing can be lost")
+    if tensor.device.type != "cpu":
+        raise InvalidArgument(f"{name} is on {tensor.device}: batches are CPU tensors, give {name}.cpu()")
     if tensor.ndim != ndim:
         raise LengthMismatch(f"{name} has {tensor.ndim} dimensions, not {ndim}")

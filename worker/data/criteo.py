@@ -14,11 +14,14 @@ from worker.data.batch import Batch, FeatureSpec
 from worker.data.columns import Columns, rebatch
 from worker.data.criteo_lines import line_blocks
 from worker.data.criteo_parser import N_HEXES, N_INTEGERS, Parsed, parse
-from worker.data.errors import MalformedLine
+from worker.data.errors import MalformedFile, MalformedLine
+from worker.data.files import check_readable
 
 _LOG = logging.getLogger(__name__)
 _SHOWN = 10
 """Malformed lines logged one by one; the others are only counted."""
+_JUDGED_AFTER = 10_000
+"""Lines of a file after which its malformed ones may be too many; before, all of it has to be read."""
 _FIELD_SHIFT = 40
 """An id is field << 40 | value: a value, missing included, has 33 bits."""
 
@@ -30,9 +33,12 @@ class Criteo:
     ids: the hex value with its field's number above it, so no two fields share an id and 26 tables or a single one
     both work; an empty field has an id of its own in each field.
     on_error: "skip" logs the first malformed lines with file and line number, leaves all of them out and counts them
-    in `skipped`; "stop" raises `MalformedLine` at the first.
+    in `skipped`; "stop" raises `MalformedLine` at the first. Blank lines are no lines.
+    max_malformed: the largest share of a file's lines that is skipped; a file with more, or without a good line, raises
+    `MalformedFile`. The first ten are always skipped, unless they are more than half.
     table: one table for all features; None gives each its own, C1 to C26.
-    Raises `InvalidArgument` for no path or another `on_error`; a file that does not open raises OSError when read.
+    Raises `InvalidArgument` for no path, another `on_error` or a share out of [0, 1]. A file that cannot be read raises
+    `UnreadableFile` when it is its turn, and in `check_files`.
     """
 
     name = "criteo"
@@ -40,8 +46,15 @@ class Criteo:
     len_rows: int | None = None
 
     def __init__(
-        self, path: str | Path | Sequence[str | Path], *, on_error: str = "skip", table: str | None = None
+        self,
+        path: str | Path | Sequence[str | Path],
+        *,
+        on_error: str = "skip",
+        max_malformed: float = 0.01,
+        table: str | None = None,
     ) -> None:
+        if not 0 <= max_malformed <= 1:
+            raise InvalidArgument(f"max_malformed is {max_malformed}; it is a share, from 0 to 1")
         if on_error not in ("skip", "stop"):
             raise InvalidArgument(f'on_error is {on_error!r}; choose "skip" or "stop"')
         self.paths = [Path(part) for part in ([path] if isinstance(path, str | Path) else path)]
@@ -53,9 +66,16 @@ class Criteo:
         """Malformed lines that the latest pass left out so far."""
         self._first_skipped: MalformedLine | None = None
         self._stop = on_error == "stop"
+        self._max_malformed = max_malformed
+
+    def check_files(self) -> None:
+        """Opens every file, before anything is launched for them. Raises `UnreadableFile`."""
+        for path in self.paths:
+            check_readable(path)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """All good lines of all files, in order. Raises `MalformedLine` on the way if `on_error` is "stop"."""
+        """All good lines of all files, in order. Raises on the way: `MalformedLine` if `on_error` is "stop",
+        `MalformedFile` and `UnreadableFile`."""
         return rebatch(self._blocks(), batch_size, self.features)
 
     def windows(self) -> Mapping[str, slice]:
@@ -66,18 +86,46 @@ class Criteo:
         """What the latest pass left out."""
         if self._first_skipped is None:
             return ()
-        return (f"{self.skipped:,} malformed lines were skipped; the first: {self._first_skipped}",)
+        what = "line was" if self.skipped == 1 else "lines were"
+        return (f"{self.skipped:,} malformed {what} skipped; the first: {self._first_skipped}",)
 
     def _blocks(self) -> Iterator[Columns]:
         self.skipped, self._first_skipped = 0, None
         for path in self.paths:
-            lines = 0
-            for block in line_blocks(path):
-                parsed = parse(block)
-                for line, reason in parsed.malformed:
-                    self._report(MalformedLine(path, lines + line + 1, reason))
-                lines += parsed.lines
-                yield _columns(parsed)
+            yield from self._blocks_of(path)
+
+    def _blocks_of(self, path: Path) -> Iterator[Columns]:
+        lines = good = malformed = 0
+        first: MalformedLine | None = None
+        for block in line_blocks(path):
+            parsed = parse(block)
+            for line, reason in parsed.malformed:
+                error = MalformedLine(path, lines + line + 1, reason)
+                first = first or error
+                self._report(error)
+            lines += parsed.lines
+            good += len(parsed.labels)
+            malformed += len(parsed.malformed)
+            if first is not None and good + malformed >= _JUDGED_AFTER:
+                self._judge(first, good, malformed)
+            yield _columns(parsed)
+        if first is not None:
+            self._judge(first, good, malformed)
+        elif not good:
+            raise MalformedFile(path, "has no lines, the file is empty: was it downloaded to its end?")
+
+    def _judge(self, first: MalformedLine, good: int, malformed: int) -> None:
+        lines = good + malformed
+        if not good:
+            raise MalformedFile(
+                first.path, f"none of {lines:,} lines is in Criteo's format; line {first.line_number}: {first.reason}"
+            )
+        if malformed > max(self._max_malformed * lines, min(_SHOWN, lines // 2)):
+            raise MalformedFile(
+                first.path,
+                f"{malformed:,} of the first {lines:,} lines are malformed, more than {self._max_malformed:.2%}; line "
+                f"{first.line_number}: {first.reason}. Mend the file, or allow for a larger share (--max-malformed)",
+            )
 
     def _report(self, malformed: MalformedLine) -> None:
         if self._stop:

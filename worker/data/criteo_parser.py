@@ -5,6 +5,7 @@
     integer = "" | ["-"] 1 to 18 digits
     hex     = "" | 1 to 8 hex digits
     (all fields are separated by one TAB; an empty field is a missing value)
+    blank   = {" "} LF              is no line: it is left out, and counted only where lines are numbered
 
 Owns the grammar. Does not own files (`criteo_lines`) nor what a model makes of a value (`criteo`).
 """
@@ -42,7 +43,8 @@ class Parsed:
     """The good lines of a block, and what is wrong with the others.
 
     labels: float32 [B]. integers: int64 [B, 13], `MISSING_INTEGER` where empty. hexes: int64 [26, B], `MISSING_HEX`
-    where empty. lines: how many lines the block has, good or not. malformed: (line, reason), lines counted from 0.
+    where empty. lines: how many lines the block has, good, malformed or blank. malformed: (line, reason), lines counted
+    from 0.
     """
 
     labels: npt.NDArray[np.float32]
@@ -104,11 +106,19 @@ def _parse(
             kind, wrong_field = _FIELDS, field
         if kind == 0:
             good += 1
-        else:
+        elif field != 1 or not _is_blank(text_T, start, stop):
             problems_MP[bad] = (line, kind, wrong_field, wrong_start, wrong_stop)
             bad += 1
         line += 1
     return good, bad
+
+
+@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator, unused-ignore]
+def _is_blank(text_T: Text, start: int, stop: int) -> bool:
+    blank = True
+    for at in range(start, stop):
+        blank = blank and bool(text_T[at] == 32)
+    return blank
 
 
 @njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator, unused-ignore]

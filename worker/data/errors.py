@@ -3,6 +3,8 @@
 Not part of the service's tree of errors: these never cross the wire.
 
     DataError
+    ├── UnreadableFile (OSError)            a file does not open, is damaged, cut short or of another kind
+    ├── MalformedFile (ValueError)          a file in which too many lines are not in the format, or none is
     ├── MalformedLine (ValueError)          a line of a file is not in the format
     └── MissingDependency (ImportError)     an optional package is not installed
 """
@@ -14,6 +16,22 @@ from pathlib import Path
 
 class DataError(Exception):
     """The root of what reading data raises on purpose."""
+
+
+class UnreadableFile(DataError, OSError):
+    """A file cannot be read to its end."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+
+
+class MalformedFile(DataError, ValueError):
+    """A file has no line in the format, or too many that are not: most likely it is of another format."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
 
 
 class MalformedLine(DataError, ValueError):

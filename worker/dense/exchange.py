@@ -18,15 +18,23 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 SIZE_BYTES = 8
+_REFUSED = -1
 
 
-def gather(payload: torch.Tensor, group: ProcessGroup) -> list[torch.Tensor]:
-    """uint8 [any length] -> those of all ranks without their padding, in the order of the ranks."""
+def gather(payload: torch.Tensor, refused: bool, group: ProcessGroup) -> list[torch.Tensor] | None:
+    """uint8 [any length] -> those of all ranks without their padding, in the order of the ranks.
+
+    refused: this rank has none, and no rank shall get any: None on all of them.
+    """
     ranks = dist.get_world_size(group)
-    size = torch.tensor([len(payload)], dtype=torch.int64, device=payload.device)
+    size = torch.tensor([_REFUSED if refused else len(payload)], dtype=torch.int64, device=payload.device)
     sizes = [torch.empty_like(size) for _ in range(ranks)]
     dist.all_gather(sizes, size, group=group)
     lengths = [int(length) for length in sizes]
+    if _REFUSED in lengths:
+        return None
+    if not any(lengths):
+        return [payload] * ranks
     padded = payload.new_zeros(max(lengths))
     padded[: len(payload)] = payload
     parts = [torch.empty_like(padded) for _ in range(ranks)]

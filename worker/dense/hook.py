@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from ps.errors import DtypeMismatch, InvalidArgument
-from worker.dense.compressor import Compressor, Outgoing
+from worker.dense.compressor import Compressor, Outgoing, all_finite, split_into
 from worker.dense.config import DenseConfig
 from worker.dense.exchange import SIZE_BYTES, agree, gather
 from worker.dense.stats import DenseStats
@@ -33,6 +33,9 @@ class DctHook:
     of gradients. Momentum and Adam's averages take what was held back late and at once, and decay in between. Adagrad
     takes the square of the sum: larger than the sum of squares, so its rate falls faster. Weight decay is not touched.
     Scaled losses (`GradScaler`) are not for it: residuals would be in units of an older scale.
+
+    A step in which a gradient of any rank is NaN or infinite is plain DDP's: the mean of all gradients reaches all
+    ranks whole, so each sees that it is not finite, and may skip it. What is held back is not touched, on any rank.
     """
 
     def __init__(self, model: DistributedDataParallel, config: DenseConfig) -> None:
@@ -46,6 +49,7 @@ class DctHook:
         )
         self._names = {id(parameter): name for name, parameter in self._parameters.items()}
         self._rank, self._ranks = dist.get_rank(self._group), dist.get_world_size(self._group)
+        self._all_reduce_element = 4 * 2 * (self._ranks - 1) / self._ranks  # bytes that a rank sends for it
         self._size = sum(parameter.numel() for parameter in self._parameters.values())
         self._compressor = Compressor({name: p.detach() for name, p in self._parameters.items()}, config)
         self._stats = DenseStats()
@@ -120,23 +124,40 @@ class DctHook:
         outgoing = self._compressor.start(grads)
         if outgoing.whole:
             dist.all_reduce(outgoing.whole_buffer, group=self._group)
-        payloads = gather(outgoing.packed.payload, self._group) if outgoing.packed else []
-        self._compressor.finish(grads, outgoing, outgoing.whole_buffer, payloads, self._ranks)
-        self._count(outgoing, max((len(payload) for payload in payloads), default=0))
+        in_parts = len(outgoing.whole) < len(self._parameters)
+        payloads: list[torch.Tensor] | None = []
+        if in_parts:
+            payload = outgoing.packed.payload if outgoing.packed else torch.empty(0, dtype=torch.uint8)
+            payloads = gather(payload.to(outgoing.whole_buffer.device), not outgoing.finite, self._group)
+        self._count(outgoing, in_parts, payloads)
+        if payloads is None or not all_finite(outgoing.whole_buffer):  # the same on all ranks
+            self._exchange_all(grads)
+        else:
+            self._compressor.finish(grads, outgoing, outgoing.whole_buffer, payloads, self._ranks)
 
-    def _count(self, outgoing: Outgoing, padded: int) -> None:
-        stats, others = self._stats, self._ranks - 1
-        all_reduce_element = 4 * 2 * others / self._ranks
+    def _exchange_all(self, grads: Mapping[str, torch.Tensor]) -> None:
+        """As without the hook."""
+        flat = torch.cat(list(grads.values())) / self._ranks  # before, as DDP does: a sum may be too large, not a mean
+        dist.all_reduce(flat, group=self._group)
+        split_into(flat, list(grads), grads)
+        self._stats.steps_not_finite += 1
+        self._stats.elements_sent += self._size
+        self._stats.all_reduce_bytes += self._all_reduce_element * self._size
+
+    def _count(self, outgoing: Outgoing, in_parts: bool, payloads: list[torch.Tensor] | None) -> None:
+        stats, others, packed = self._stats, self._ranks - 1, outgoing.packed
         stats.steps += 1
         stats.elements += self._size
-        stats.dense_bytes += all_reduce_element * self._size
-        stats.all_reduce_bytes += all_reduce_element * len(outgoing.whole_buffer)
+        stats.dense_bytes += self._all_reduce_element * self._size
+        stats.all_reduce_bytes += self._all_reduce_element * len(outgoing.whole_buffer)
         stats.elements_sent += len(outgoing.whole_buffer)
-        if outgoing.packed:
-            packed = outgoing.packed
+        if in_parts:
+            stats.header_bytes += others * SIZE_BYTES
+        if packed and payloads:
+            padded = max(map(len, payloads))
             stats.position_bytes += others * packed.position_bytes
             stats.value_bytes += others * packed.value_bytes
-            stats.header_bytes += others * (SIZE_BYTES + padded - packed.position_bytes - packed.value_bytes)
+            stats.header_bytes += others * (padded - packed.position_bytes - packed.value_bytes)
             stats.elements_sent += len(packed.values_k)
 
 

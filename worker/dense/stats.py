@@ -14,6 +14,8 @@ class DenseStats:
     """
 
     steps: int = 0
+    steps_not_finite: int = 0
+    """Of these, those in which a gradient was NaN or infinite: exchanged whole, with nothing held back or let go."""
     position_bytes: float = 0.0
     value_bytes: float = 0.0
     header_bytes: float = 0.0

@@ -150,6 +150,34 @@ def _unused(rank: int) -> DctHook:
     return register(DistributedDataParallel(nn.Linear(2, 2), find_unused_parameters=True), DenseConfig())
 
 
+def with_a_step_that_is_not_finite(
+    rank: int, config: DenseConfig | None, layer: str, what: dict[int, float]
+) -> list[dict[str, Any]]:
+    """Eight steps with one in between whose gradients, in one element of one layer, are what[rank]; it is skipped where
+    they are not finite, as a trainer does. Then eight steps without it."""
+    answers = []
+    for odd in (3, None):
+        trainer = Trainer(rank, config, momentum=0.9)
+        weights = dict(trainer.model.module.named_parameters())
+        found = {}
+        for step in range(8):
+            if step == odd:
+                before = trainer.hook and trainer.hook.state_dict()
+                trainer.optimizer.zero_grad()
+                value = torch.tensor(what[rank])
+                (trainer.model(torch.zeros(1, 16)).sum() * 0 + weights[layer].flatten()[0] * value).backward()
+                found["gradients"] = torch.cat([p.grad.flatten() for p in weights.values()])
+                after = trainer.hook and trainer.hook.state_dict()
+                found["touched"] = [str(before[k]) != str(after[k]) for k in before if k != "stats"] if before else []
+            trainer.train(1)
+        found["parameters"] = trainer.parameters()
+        if trainer.hook:
+            found["held"] = torch.cat(list(trainer.hook.state_dict()["residuals"].values()))
+            found["stats"] = trainer.hook.stats()
+        answers.append(found)
+    return answers
+
+
 CASES: dict[str, Any] = {
     "config": lambda rank: Trainer(rank, DenseConfig(density=0.01 * (1 + rank))),
     "pattern": lambda rank: Trainer(rank, DenseConfig(layers={"deep.*": LayerConfig(0.1)})),

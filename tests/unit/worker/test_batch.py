@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ps.errors import DtypeMismatch, LengthMismatch
+from ps.errors import DtypeMismatch, InvalidArgument, LengthMismatch
 from worker.data.batch import Bags, Batch, FeatureSpec
 from worker.data.columns import Columns, rebatch
 from worker.data.hashing import cross, field_ids, mix, text_words
@@ -43,6 +43,44 @@ def test_what_does_not_fit_together_is_refused():
         Batch(torch.zeros(3, 1), {"a": bags}, torch.zeros(3))
     with pytest.raises(LengthMismatch, match="dense has 1 dimensions"):
         Batch(torch.zeros(2), {"a": bags}, torch.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("offsets", "message"),
+    [
+        ([0, 3, 1], r"offsets\[2\] is 1 after 3: offsets must never fall"),
+        ([0, -1], r"offsets\[1\] is -1 after 0"),
+        ([-1, 0], r"offsets\[0\] is -1: the first bag must begin at 0"),
+        ([1, 2], r"offsets\[0\] is 1"),
+        ([0, 2, 5], r"offsets\[2\] is 5, but there are only 4 ids"),
+        ([0, 2**62], r"there are only 4 ids"),
+        ([], "no offsets for 4 ids"),
+    ],
+)
+def test_offsets_that_part_no_ids_are_refused(offsets, message):
+    with pytest.raises(InvalidArgument, match=message):
+        Bags(torch.tensor([1, 2, 3, 4]), torch.tensor(offsets, dtype=torch.int64))
+
+
+def test_bags_without_ids_and_batches_without_bags():
+    assert len(Bags.empty(3).offsets) == 3
+    assert len(Bags.empty(0).offsets) == 0
+    Bags(torch.tensor([1, 2]), torch.tensor([0, 0, 2, 2]))  # empty at both ends
+    with pytest.raises(InvalidArgument, match=r"offsets\[0\] is 1"):
+        Bags(torch.empty(0, dtype=torch.int64), torch.tensor([1]))
+
+
+def test_what_is_no_tensor_of_this_host_is_refused():
+    offsets = torch.tensor([0, 2])
+    with pytest.raises(DtypeMismatch, match="ids is a list, not a torch tensor"):
+        Bags([1, 2], offsets)
+    with pytest.raises(DtypeMismatch, match="ids is a ndarray"):
+        Bags(np.array([1, 2]), offsets)
+    with pytest.raises(InvalidArgument, match=r"ids is on meta: batches are CPU tensors, give ids\.cpu\(\)"):
+        Bags(torch.empty(3, dtype=torch.int64, device="meta"), offsets)
+    for ids in (torch.tensor([1.0]), torch.tensor([True]), torch.tensor([1], dtype=torch.uint64)):
+        with pytest.raises(DtypeMismatch):
+            Bags(ids, offsets[:1])
 
 
 def test_hashes_are_what_they_always_were():

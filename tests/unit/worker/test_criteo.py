@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from worker.data.criteo import Criteo
 from worker.data.criteo_lines import MAX_LINE_BYTES, line_blocks
 from worker.data.criteo_parser import MISSING_HEX, MISSING_INTEGER, parse
 from worker.data.criteo_writer import write_criteo
-from worker.data.errors import MalformedLine
+from worker.data.errors import DataError, MalformedFile, MalformedLine, UnreadableFile
+from worker.data.files import matching
 
 ROWS = 7200
 
@@ -115,7 +117,8 @@ def test_one_shared_table_or_26():
 MALFORMED = {
     line() + "\t1": "41 fields; 40 are needed",
     line().rsplit("\t", 1)[0]: "39 fields; 40 are needed",
-    "": "1 fields; 40 are needed",
+    "x": "1 fields; 40 are needed",
+    "\t": "2 fields; 40 are needed",
     line(label="2"): "field 1 is '2'; it must be the label",
     line(label=""): "field 1 is ''; it must be the label",
     line(integers="1.5"): "field 2 is '1.5'; it must be an integer",
@@ -158,12 +161,12 @@ def test_line_numbers_count_over_blocks_and_begin_anew_in_each_file(logs, tmp_pa
     first, second = tmp_path / "day_0", tmp_path / "day_1"
     whole = logs.read_text() * 3
     assert len(whole) > 5_000_000
-    first.write_text(whole + "broken\n" + logs.read_text())
+    first.write_text(whole + "\n \nbroken\n" + logs.read_text())  # blank lines are counted and left out
     second.write_text(line() + "\n" + line(label="x"))
     source = Criteo([first, second])
     assert sum(len(batch) for batch in source.batches(1000)) == 4 * ROWS + 1
     assert source.skipped == 2
-    assert f"{first}:{3 * ROWS + 1}: 1 fields" in source.remarks()[0]
+    assert f"{first}:{3 * ROWS + 3}: 1 fields" in source.remarks()[0]
     with pytest.raises(MalformedLine, match=f"{second}:2: field 1 is 'x'"):
         list(Criteo(second, on_error="stop").batches(10))
 
@@ -196,10 +199,133 @@ def test_a_line_without_end_takes_little_memory_and_is_one_malformed_line(tmp_pa
     assert f"{path}:2: " in source.remarks()[0]
 
 
-def test_a_gzip_file_cut_short_raises(logs, tmp_path):
-    (tmp_path / "cut.gz").write_bytes(gzip.compress(logs.read_bytes())[:-1000])
-    with pytest.raises(EOFError):
-        list(Criteo(tmp_path / "cut.gz").batches(100))
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_blank_lines_are_no_lines_and_a_byte_order_mark_is_no_text(tmp_path, newline):
+    text = newline.join(["", line(integers="1"), "", "  ", line(integers="2"), ""])
+    for name, data in (("plain", text.encode("utf-8-sig")), ("zipped", gzip.compress(text.encode("utf-8-sig")))):
+        for content in (data, data.replace(b"\xef\xbb\xbf", b"")):
+            (tmp_path / name).write_bytes(content)
+            source = Criteo(tmp_path / name, on_error="stop")
+            (batch,) = source.batches(10)
+            np.testing.assert_allclose(batch.dense[:, 0], np.log1p([1, 2]), rtol=1e-6)
+            assert source.remarks() == ()
+    (tmp_path / "plain").write_bytes(("x" + newline + line()).encode("utf-8-sig"))
+    with pytest.raises(MalformedLine, match="plain:1: 1 fields"):
+        list(Criteo(tmp_path / "plain", on_error="stop").batches(1))
+
+
+ZIPPED = gzip.compress((line() + "\n").encode() * 3)
+UNREADABLE = {
+    "cut": (ZIPPED[:-10], "the gzip file ends early, it was cut short.*download or pack it again"),
+    "cut in its head": (ZIPPED[:5], "ends early"),
+    "flipped": (ZIPPED[:-6] + b"xxxxxx", "the gzip file is damaged .*CRC"),
+    "no deflate": (ZIPPED[:10] + b"\xff" * 50, "the gzip file is damaged"),
+    "with junk behind": (ZIPPED + b"junk", "the gzip file is damaged"),
+    "zip": (b"PK\x03\x04" + bytes(30), "is a zip archive: unpack it first"),
+    "zstd": (b"\x28\xb5\x2f\xfd" + bytes(30), "compressed by zstd"),
+    "utf-16": ((line() + "\n").encode("utf-16"), "text in UTF-16: `iconv"),
+    "empty": (b"", "has no lines, the file is empty"),
+    "blank": (b"\n\r\n  \n", "has no lines, the file is empty"),
+    "empty gzip": (gzip.compress(b""), "has no lines"),
+    "junk": (bytes(range(256)) * 400, "none of .* lines is in Criteo's format; line 1: "),
+    "csv": ((line() + "\n").replace("\t", ",").encode() * 3, "none of 3 lines .* line 1: 1 fields; 40 are needed"),
+    "one endless line": (b"7" * 100_000, "none of 1 lines"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_file_that_is_no_log_is_named_with_what_to_do(logs, tmp_path, name):
+    data, message = UNREADABLE[name]
+    (tmp_path / "day 1").write_bytes(data)
+    with pytest.raises(DataError, match=f"^{tmp_path}/day 1: .*{message}") as caught:
+        list(Criteo([logs, tmp_path / "day 1"]).batches(1000))
+    assert isinstance(caught.value, UnreadableFile | MalformedFile)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_gzip_file_cut_short_says_after_which_line_and_what_is_before_is_read(logs, tmp_path):
+    whole = logs.read_bytes() * 3
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(whole)[:-1000])
+    sizes: list[int] = []
+    with pytest.raises(UnreadableFile, match=r"cut\.gz: .* cut short after line ([\d,]+): ") as caught:
+        sizes.extend(len(batch) for batch in Criteo(tmp_path / "cut.gz").batches(100))
+    said = int(str(caught.value).split("line ")[1].split(":")[0].replace(",", ""))
+    assert said - 100 < sum(sizes) <= said < 3 * ROWS
+
+
+def test_files_that_do_not_open_are_named_before_anything_else(logs, tmp_path):
+    for path, message in (
+        (tmp_path, r"is a directory: name files in it"),
+        (tmp_path / "absent", "does not exist"),
+        (logs / "below", "Not a directory"),
+    ):
+        source = Criteo([logs, path])
+        for read_files in (source.check_files, lambda: list(source.batches(10_000))):  # noqa: B023
+            with pytest.raises(UnreadableFile, match=f"^{path}: .*{message}"):
+                read_files()
+    Criteo(logs).check_files()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_of_somebody_else_is_named(tmp_path):
+    (tmp_path / "x").write_text(line())
+    (tmp_path / "x").chmod(0)
+    with pytest.raises(UnreadableFile, match="permission denied"):
+        Criteo(tmp_path / "x").check_files()
+
+
+def broken(good: int, bad: int) -> str:
+    """So many lines, the bad ones spread evenly."""
+    return "".join(
+        (line() if i * good // (good + bad) < (i + 1) * good // (good + bad) else "x") + "\n" for i in range(good + bad)
+    )
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "share", "fine"),
+    [
+        (1, 1, 0.01, True),
+        (1, 2, 0.01, False),
+        (10, 10, 0.01, True),
+        (100, 11, 0.01, False),
+        (1089, 11, 0.01, True),
+        (1088, 12, 0.01, False),
+        (100, 11, 0.1, True),
+        (1, 100, 1.0, True),
+        (11, 11, 0.0, False),
+    ],
+)
+def test_more_malformed_lines_than_a_share_are_an_error(tmp_path, good, bad, share, fine):
+    (tmp_path / "x").write_text(broken(good, bad))
+    source = Criteo(tmp_path / "x", max_malformed=share)
+    if fine:
+        assert sum(len(batch) for batch in source.batches(100)) == good
+        assert source.skipped == bad
+    else:
+        with pytest.raises(MalformedFile, match=rf"{bad} of the first {good + bad:,} lines are .* more than .*%"):
+            list(source.batches(100))
+
+
+def test_a_file_of_another_format_is_an_error_before_its_first_batch(tmp_path):
+    (tmp_path / "x").write_text(broken(20_000, 10_000))
+    with pytest.raises(MalformedFile, match=r"x: .* malformed, more than 1.00%; line \d+: 1 fields"):
+        next(Criteo(tmp_path / "x").batches(1))
+
+
+def test_patterns_name_files_in_the_order_of_their_numbers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for day in (10, 2, 1):
+        Path(f"day_{day}").touch()
+    Path("odd[1]").touch()
+    assert [str(path) for path in matching(["day_*", "odd[1]", "absent"])] == [
+        "day_1",
+        "day_2",
+        "day_10",
+        "odd[1]",
+        "absent",
+    ]
+    with pytest.raises(InvalidArgument, match=r"'week_\*' matches no file here"):
+        matching(["week_*"])
 
 
 def test_wrong_arguments_are_named(tmp_path):
@@ -209,8 +335,8 @@ def test_wrong_arguments_are_named(tmp_path):
         Criteo([])
     with pytest.raises(InvalidArgument, match="missing is 2"):
         write_criteo(tmp_path / "x", 1, 0, missing=2)
-    with pytest.raises(FileNotFoundError):
-        list(Criteo(tmp_path / "absent").batches(1))
+    with pytest.raises(InvalidArgument, match="max_malformed is 2"):
+        Criteo(tmp_path / "x", max_malformed=2)
 
 
 def test_a_model_learns_the_planted_signal(tmp_path):

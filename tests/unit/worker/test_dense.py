@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ps.errors import ConfigError, InvalidArgument, LengthMismatch
 from worker.dense import DenseConfig, DenseStats, LayerConfig
-from worker.dense.compressor import Compressor
+from worker.dense.compressor import Compressor, all_finite
 from worker.dense.threshold import Scratch, Threshold
 
 SIZES = {"bottom.weight": 37, "bottom.bias": 1, "top.weight": 20, "top.bias": 5}
@@ -215,6 +215,36 @@ def test_a_sample_is_as_good_as_all_and_nan_is_sent() -> None:
     chosen = Threshold().select(grads, Scratch(len(grads), grads.device), LayerConfig(0.01), DenseConfig())
     assert 12345 in chosen
     assert len(chosen) == pytest.approx(0.01 * len(grads), rel=0.12), "3 sigma of 655 of 65,536"
+
+
+@pytest.mark.parametrize("error_feedback", [True, False])
+def test_a_step_that_is_not_finished_did_not_happen(error_feedback: bool) -> None:
+    """Of any kind: also one with a NaN, and one whose gradients are too large together with what is held back."""
+    rng = np.random.default_rng(3)
+    config = DenseConfig(density=0.1, error_feedback=error_feedback, layers={"top.*": LayerConfig(1.0)})
+    group, other = Ranks(1, config), Ranks(1, config)
+    for step in range(6):
+        grads = gradients(rng, 9)
+        for value in (float("nan"), float("inf"), -float("inf"), 1.0):
+            started = group.ranks[0].start({**gradients(rng, 9), "bottom.bias": torch.tensor([value])})
+            assert started.finite == math.isfinite(value)
+            assert (started.packed is None) == (not started.finite)
+        group.step([{name: grad.clone() for name, grad in grads.items()}])
+        other.step([grads])
+        mine, theirs = (each.ranks[0].state_dict() for each in (group, other))
+        assert mine["thresholds"] == theirs["thresholds"]
+        assert mine["step"] == theirs["step"] == step + 1
+        assert all(torch.equal(mine["residuals"][name], held) for name, held in theirs["residuals"].items())
+
+
+def test_numbers_too_large_to_add_up_are_finite_and_a_state_with_nan_is_refused() -> None:
+    assert all_finite(torch.full((1000,), 3e38))
+    assert not all_finite(torch.tensor([3e38, 3e38, float("inf")]))
+    group = Ranks(1, DenseConfig())
+    state = group.ranks[0].state_dict()
+    state["residuals"]["top.bias"][2] = float("nan")
+    with pytest.raises(InvalidArgument, match=r"top\.bias: the state holds back NaN"):
+        group.ranks[0].load_state_dict(state)
 
 
 def test_the_factor_of_what_was_sent() -> None:

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dense_programs import bytes_of_collectives, gradients_by_layer, integers, interrupted, refused, trained
+from dense_programs import (
+    bytes_of_collectives,
+    gradients_by_layer,
+    integers,
+    interrupted,
+    refused,
+    trained,
+    with_a_step_that_is_not_finite,
+)
 from dense_ranks import RankPair, rank_pair
 
 from worker.dense import DenseConfig, LayerConfig
@@ -81,6 +89,31 @@ def test_each_layer_goes_by_its_own_setting(ranks: RankPair) -> None:
         assert (counts["2.bias"] > 0) == (warm or last_of_two)
         assert (counts["4.weight"] > 0) == (warm or last_of_three)
     assert steps[5]["4.weight"] <= 2 * 13 * 1.25
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("layer", ["0.weight", "2.weight", "4.weight", "4.bias"])
+@pytest.mark.parametrize("what", [{0: 0.0, 1: NAN}, {0: INF, 1: -INF}, {0: INF, 1: 0.0}, {0: 3e38, 1: 3e38}])
+@pytest.mark.parametrize("config", [DenseConfig(density=0.05), PER_LAYER, DenseConfig(density=1.0)])
+def test_a_step_that_is_not_finite_is_plain_ddps_and_changes_nothing_held_back(
+    ranks: RankPair, config: DenseConfig, layer: str, what: dict[int, float]
+) -> None:
+    """By layer: it is sent whole, in part, not in this step."""
+    (plain, _), _ = ranks.run(with_a_step_that_is_not_finite, None, layer, what)
+    whole_layer = config.density == 1.0 or (config is PER_LAYER and layer in ("0.weight", "4.bias"))
+    for with_it, without in ranks.run(with_a_step_that_is_not_finite, config, layer, what):
+        if what[1] == 3e38 and not whole_layer:  # only their sum is too large, and a part is not added up
+            assert with_it["stats"].steps_not_finite == 0
+            continue
+        torch.testing.assert_close(with_it["gradients"], plain["gradients"], equal_nan=True)
+        assert with_it["gradients"].isfinite().all() == (what[1] == 3e38)
+        assert not any(with_it["touched"])
+        assert with_it["stats"].steps_not_finite == 1
+        assert torch.equal(with_it["parameters"], without["parameters"])
+        assert torch.equal(with_it["held"], without["held"])
+        assert with_it["held"].isfinite().all()
 
 
 @pytest.mark.parametrize("config", [DenseConfig(), PER_LAYER])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -150,40 +149,6 @@ def test_prefetching_changes_no_value(client: ps.Client) -> None:
         finals.append(pulled(client, config.name, list(range(20))))
     assert torch.equal(finals[0], finals[1])
     assert torch.equal(finals[0], finals[2])
-
-
-@dataclass
-class JaggedShape:
-    """The part of a KeyedJaggedTensor's interface that is used, for machines without torchrec."""
-
-    weights: list[float] | None = None
-
-    def keys(self) -> list[str]:
-        return ["f", "g"]
-
-    def values(self) -> torch.Tensor:
-        return torch.tensor([1, 2, 3, 4])
-
-    def lengths(self) -> torch.Tensor:
-        return torch.tensor([2, 0, 1, 1])
-
-    def weights_or_none(self) -> torch.Tensor | None:
-        return None if self.weights is None else torch.tensor(self.weights)
-
-
-@pytest.mark.parametrize("weights", [None, [1.0, 0.5, 2.0, 3.0]])
-def test_a_keyed_jagged_tensor_is_taken_as_bags(client: ps.Client, weights: list[float] | None) -> None:
-    layer = EmbeddingBagCollection(client, [USERS], [Feature("f", "users"), Feature("g", "users")])
-    f_weights, g_weights = (None, None) if weights is None else (weights[:2], weights[2:])
-    expected = layer({"f": bags([1, 2], [], weights=f_weights), "g": bags([3], [4], weights=g_weights)})
-    torch.testing.assert_close(layer(JaggedShape(weights)), expected)
-
-
-def test_torchrecs_own_keyed_jagged_tensor(client: ps.Client) -> None:
-    sparse = pytest.importorskip("torchrec.sparse.jagged_tensor", reason="torchrec is not installed")
-    jagged = sparse.KeyedJaggedTensor(["f", "g"], torch.tensor([1, 2, 3, 4]), lengths=torch.tensor([2, 0, 1, 1]))
-    layer = EmbeddingBagCollection(client, [USERS], [Feature("f", "users"), Feature("g", "users")])
-    torch.testing.assert_close(layer(jagged), layer({"f": bags([1, 2], []), "g": bags([3], [4])}))
 
 
 def test_a_flush_of_more_than_a_shard_takes_at_once_goes_in_pieces() -> None:

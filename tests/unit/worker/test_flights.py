@@ -11,10 +11,11 @@ import pytest
 from in_process_model import train
 
 from ps.errors import InvalidArgument
-from worker.data.errors import MissingDependency
+from worker.data.errors import MissingDependency, UnreadableFile
 
 pd = pytest.importorskip("pandas")
 try:
+    from worker.data import flights as flights_module
     from worker.data.flights import Flights, _data_file
     from worker.data.flights_features import CROSSES, FIELDS, dense_columns, sparse_columns
 
@@ -135,3 +136,16 @@ def test_the_reference_model_learns_it(flights):
 def _ids_of_batches(flights):
     for batch in flights.batches(65_536):
         yield [batch.sparse[feature.name].ids.numpy() for feature in flights.features]
+
+
+@pytest.mark.parametrize("name", ["flights.csv.zip", "weather.csv"])
+@pytest.mark.parametrize("size", [0, 5000])
+def test_a_damaged_file_of_the_package_is_named_with_what_to_do(monkeypatch, tmp_path, name, size):
+    whole = flights_module._data_file(name)
+    (tmp_path / name).write_bytes(whole.read_bytes()[:size])
+    monkeypatch.setattr(flights_module, "_data_file", lambda name: tmp_path / name)
+    with pytest.raises(
+        UnreadableFile, match=rf"^{tmp_path}/{name}: cannot be read \(.*\): pip install --force"
+    ) as caught:
+        flights_module._read(name)
+    assert "\n" not in str(caught.value)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import logging
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -13,15 +17,17 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import ps
+from ps.cluster.quiet import hush_ray
 from ps.errors import InvalidArgument
 from tests.conftest import StartServer
 from tests.waiting import until
 from worker import Asynchronous, Bounded, Group, Synchronous, report
 from worker.data.synthetic import Synthetic
+from worker.metrics import Progressive
 from worker.ranks import Meeting
 from worker.run import ALONE, EveryNth, run
 from worker.settings import WIRE_DTYPES, Settings, batches_ahead, table_configs
-from worker.train import disk_folder, place_of, service_address, train
+from worker.train import disk_folder, main, place_of, service_address, train
 
 
 def test_every_wire_dtype_of_the_command_is_one_of_the_clients() -> None:
@@ -42,6 +48,88 @@ def test_a_temporary_disk_is_gone_however_the_block_is_left() -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert not seen[0].exists()
+
+
+OWNER = """
+import os, sys
+from worker.scratch import scratch_folder
+with scratch_folder() as folder:
+    (folder / "shard-0").mkdir()
+    (folder / "shard-0" / "CURRENT").touch()
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_folder_of_a_killed_trainer_is_removed_by_the_next_and_nobody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    others = [tmp_path / "embedding-ps-without-lock", tmp_path / "other", tmp_path / "embedding-ps-file"]
+    others[0].mkdir()
+    others[1].mkdir()
+    (others[1] / "owner.lock").touch()
+    others[2].touch()
+    (tmp_path / "embedding-ps-link").symlink_to(others[1])
+    owners = [
+        subprocess.Popen([sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    try:
+        killed, living = (Path(owner.stdout.readline().strip()) for owner in owners if owner.stdout)
+        owners[0].kill()
+        owners[0].wait()
+        assert (killed / "shard-0" / "CURRENT").exists()
+        with disk_folder(None, no_disk=False):
+            assert not killed.exists()
+            assert (living / "shard-0" / "CURRENT").exists()
+            assert all(other.exists() for other in others)
+            assert (others[1] / "owner.lock").exists()
+        owners[1].communicate()
+        assert not living.exists(), "it has ended by itself"
+    finally:
+        for owner in owners:
+            owner.kill()
+            owner.communicate()
+
+
+def test_the_last_lines_of_a_run_are_its_result(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = "--data synthetic --rows 2000 --dim 2 --batch-size 200 --swap-fraction 0 --depth 1 --service"
+    monkeypatch.setattr("sys.argv", ["train", *options.split(), start_server().address])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    *_, well = lines = printed.out.splitlines()
+    result = lines[len(lines) - lines[::-1].index("") :]
+    assert re.fullmatch(r"2,000 rows in [\d.]+ s: [\d,]+ rows/s", result[0])
+    assert re.fullmatch(r"progressive AUC, all: 0\.\d{4}   log loss: \d\.\d{4}", result[1])
+    assert len(result) <= 7
+    assert well == "all gradients are applied, the shard is well"
+
+
+def test_rays_advice_to_turn_authentication_off_is_not_shown_and_that_it_is_off_is() -> None:
+    pytest.importorskip("ray")
+    from ray._private.authentication import authentication_token_setup as setup
+
+    hush_ray()
+    hush_ray()
+    logger = setup.logger
+    records: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    try:
+        setup._warn_token_auth_enabled()
+        assert not records
+        setup._warn_token_auth_disabled()
+        assert "Anyone with network access" in records[0]
+    finally:
+        logger.removeHandler(handler)
 
 
 def test_a_disk_that_was_asked_for_stays_and_is_the_same_from_everywhere(
@@ -155,6 +243,52 @@ def app() -> typer.Typer:
     return app
 
 
+def test_one_class_of_labels_has_no_auc_and_the_end_says_so_in_words() -> None:
+    metrics = Progressive()
+    assert report.quality(metrics) == "none, there are no rows"
+    metrics.add(np.array([0.5, 0.25]), np.array([0.0, 0.0]))
+    assert report.quality(metrics) == "none, all 2 labels are 0   log loss: 0.4904"
+    metrics.add(np.array([0.75]), np.array([1.0]))
+    assert report.quality(metrics) == "1.0000   log loss: 0.4228"
+    assert report.quality(metrics, slice(2, 3)) == "none, all 1 labels are 1   log loss: 0.2877"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "does not exist"), (b"\x1f\x8b\x08", "ends early"), (b"", "has no lines"), (b"[red]\n", "none of 1 lines")],
+)
+def test_a_file_that_cannot_be_read_is_one_line_and_a_status(
+    content: bytes | None,
+    words: str,
+    tmp_path: Path,
+    start_server: StartServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / (
+        "a name that is longer than a terminal is wide " * 4 + ("[bold]" if content is not None else "absent")
+    )
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setattr(
+        "sys.argv", ["train", "--data", "criteo", "--path", str(path), "--service", start_server().address]
+    )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("skipped")]
+    assert f"{path}: " in line
+    assert words in line
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "C1: 3", "\x00"])
+def test_a_file_of_table_settings_that_is_none_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "tables.yaml").write_text(text)
+    with pytest.raises(ps.ConfigError, match=rf"--tables {tmp_path}/tables\.yaml") as caught:
+        table_configs(Synthetic(rows=1), 4, "sgd", 0.1, 0.25, tmp_path / "tables.yaml")
+    assert "\n" not in str(caught.value)
+
+
 def test_depth_is_a_number_or_auto() -> None:
     assert [batches_ahead(text) for text in ("auto", "0", "7")] == ["auto", 0, 7]
     for text in ("-1", "deep", "1.5", ""):
@@ -185,7 +319,7 @@ def test_the_end_says_what_lives_where_and_what_moved(start_server: StartServer,
     lines = ["".join(line.split()) for line in console.export_text().splitlines()]
     assert any(line.startswith("│clicks│hot│100│") for line in lines)
     value = 10 + 13 + 16  # key, header, row
-    assert f"│clicks│disk│100│{100 * value:,}│" in lines
+    assert f"│clicks│disk│100│{100 * value / 1000:.1f}kB│" in lines
     assert "┃table┃read┃updated┃created┃refused┃evicted┃expired┃" in lines
     assert "│clicks│200│200│200│0│0│0│" in lines
     assert "┃table┃raised┃demoted┃late┃" in lines

@@ -1,0 +1,47 @@
+"""The temporary directory of a trainer's own shards: gone at its end, or at the next start where there was no end.
+
+An owner holds a lock on a file in it for as long as it lives. The kernel lets go of the lock however the owner ends,
+and answers for all processes of the host, in other containers too, where a process id would say nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PREFIX = "embedding-ps-"
+_LOCK = "owner.lock"
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A new directory below TMPDIR, removed at the end of the block however that comes about."""
+    _remove_abandoned(Path(tempfile.gettempdir()))
+    made = tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
+    with made as folder, (Path(folder) / _LOCK).open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield Path(folder)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Those of this user whose owners were killed. One without a lock file is just being made, or not ours."""
+    for folder in parent.glob(f"{PREFIX}*"):
+        try:
+            found = folder.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                continue
+            opened = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        with open(opened, "rb+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue  # its owner lives
+            shutil.rmtree(folder, ignore_errors=True)
