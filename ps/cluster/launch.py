@@ -13,9 +13,11 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from ps.cluster import actors
+from ps.cluster.compiling import Stopwatch, compile_on_nodes
 from ps.cluster.deployment import LAUNCH_TIMEOUT_S, Deployment, Launch, Placement
 from ps.config import ServiceConfig
 from ps.errors import InvalidArgument, Unavailable
+from ps.server.compiling import compile_kernels
 from ps.wire.routing import Routing
 
 CONNECT_TIMEOUT_S = 5.0
@@ -72,7 +74,8 @@ def launch(
     local one, which ends with the service. `port` is the coordinator's, 0 for any; when Ray restarts the coordinator it
     comes back on the same one. `placement` says what a shard reserves, and on which nodes. `detached` actors outlive
     this process. On a cluster of several hosts set `config.host="auto"`. Raises Unavailable when the cluster has no
-    room for the actors within `timeout_s`.
+    room for the actors within `timeout_s`. The first launch on a host compiles the kernels there, about a minute that
+    is said on stderr and not counted in `timeout_s`.
     """
     if shards < 1:
         raise InvalidArgument(f"shards={shards}: a service needs at least one")
@@ -140,6 +143,7 @@ def _connect_ray(ray_address: str | None, wanted: Launch) -> bool:
     if address:
         join(address)
         return False
+    compile_kernels()  # here and now, where it can be seen: this host is the cluster
     placement, shards = wanted.placement, wanted.shards
     ray.init(
         address="local",
@@ -165,10 +169,16 @@ def _start(name: str, deployment: Deployment, detached: bool, owns_ray: bool) ->
         with _chosen(wanted.port) as chosen:
             coordinator = actors.start_coordinator(name, shards, config, chosen, lifetime)
             group = actors.reserve(name, shards, wanted.placement, lifetime)
+            clock = Stopwatch(timeout_s)
+            if not group.wait(clock.remaining_s()):
+                raise GetTimeoutError("no nodes have room for them")
+            if not owns_ray:  # else it was done before Ray was started
+                with clock.paused():
+                    compile_on_nodes(group)
             handles = [actors.start_shard(name, i, config, group, lifetime) for i in range(shards)]
-            infos = ray.get([handle.info.remote() for handle in handles], timeout=timeout_s)
-            address = ray.get(coordinator.address.remote(), timeout=timeout_s)
-        routing = ray.get(coordinator.assemble.remote(infos), timeout=timeout_s)
+            infos = ray.get([handle.info.remote() for handle in handles], timeout=clock.remaining_s())
+            address = ray.get(coordinator.address.remote(), timeout=clock.remaining_s())
+        routing = ray.get(coordinator.assemble.remote(infos), timeout=clock.remaining_s())
     except (RayError, GetTimeoutError) as error:
         stop_actors(name, timeout_s=1.0)
         raise Unavailable(
