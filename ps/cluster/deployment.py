@@ -57,7 +57,7 @@ class Launch(Frozen):
     placement: Placement = Placement()
     """What each shard reserves of its node."""
     timeout_s: Positive = LAUNCH_TIMEOUT_S
-    """How long to wait for the shards, and for the nodes that they need; not counted: kernels that are compiled first."""
+    """How long to wait for the shards, and for the nodes that they need. Not counted: compiling kernels before that."""
 
 
 class Deployment(Frozen):

@@ -19,8 +19,8 @@ cache.register()
 def warm_up() -> None:
     """Loads (or, the first time on a machine, compiles) every kernel, so that no request waits for it.
 
-    Takes about a second from the cache and about a minute without one: `ps.server.compiling` says so to who waits. Kernels are compiled per array type: read-only
-    arrays, as they come from the wire, are a type of their own.
+    Takes about a second from the cache and about a minute without one: `ps.server.compiling` says so to who waits.
+    Kernels are compiled per array type: read-only arrays, as they come from the wire, are a type of their own.
     """
     import numpy as np
 
