@@ -44,7 +44,7 @@ def host_ram_bytes() -> int:
 
 def available_bytes() -> int:
     """What processes here could still get without swapping, the file cache counted as free."""
-    with Path("/proc/meminfo").open() as lines:
+    with Path("/proc/meminfo").open(encoding="utf-8") as lines:
         figures = dict(line.split()[:2] for line in lines)
     host = int(figures.get("MemAvailable:", figures["MemFree:"])) * 1024
     return min([host, *(limit - used for limit, used in _control_groups())])
@@ -53,7 +53,7 @@ def available_bytes() -> int:
 def _control_groups() -> list[tuple[int, int]]:
     """(limit, in use) of the memory control groups that bound this process; the file cache is not counted as use."""
     found = []
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+    for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers in ("", "memory"):
             kind = _VERSION_1 if controllers else _VERSION_2
@@ -82,7 +82,7 @@ def heap() -> Heap:
 
 def file_pages_bytes() -> int:
     """Of this process's memory, what lies in files: code that has been run, mostly."""
-    return int(Path("/proc/self/statm").read_text().split()[2]) * PAGE
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[2]) * PAGE
 
 
 class _Mallinfo2(ctypes.Structure):

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from ps import yaml_file
 from ps.config import SGD, Adagrad, Adam, RowwiseAdagrad, TableConfig, Uniform
 from ps.errors import ConfigError, InvalidArgument
 from ps.wire.formats import ByImportance, WireDtype
@@ -106,7 +105,9 @@ def table_configs(
     if optimizer not in OPTIMIZERS:
         raise ConfigError(f"--optimizer {optimizer!r}: choose one of {', '.join(OPTIMIZERS)}")
     names = list(dict.fromkeys(feature.table for feature in source.features))
-    special = yaml.safe_load(overrides.read_text()) if overrides else {}
+    special = (yaml_file.load(overrides) or {}) if overrides else {}
+    if not isinstance(special, dict):
+        raise ConfigError(f"{overrides}: expected {{table: {{field: value}}}}, found {type(special).__name__}")
     if unknown := set(special) - set(names):
         raise ConfigError(f"{overrides}: tables {sorted(unknown)} are not in this data; it has {names}")
     scale = dim**-0.5

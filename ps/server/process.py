@@ -17,7 +17,7 @@ def process_report() -> dict[str, object]:
         "host": socket.gethostname(),
         "host_ram_bytes": memory.host_ram_bytes(),
         "pid": os.getpid(),
-        "rss_bytes": int(Path("/proc/self/statm").read_text().split()[1]) * memory.PAGE,
+        "rss_bytes": int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * memory.PAGE,
         "files_open": len(os.listdir("/proc/self/fd")),
         "files_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         "clock_s": time.time(),
