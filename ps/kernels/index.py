@@ -37,6 +37,8 @@ SPARE_SEGMENTS = 2
 class IdIndex:
     """int64 -> slot in [0, MAX_SLOT]. One thread. Arrays given are int64 [n] and contiguous."""
 
+    _segments: Segments
+
     def __init__(self, max_ids: int = MAX_SLOT + 1, memory: Memory | None = None) -> None:
         self._directory = ReservedArray((), np.int32, 1 << MAX_DEPTH, memory)
         # Segments are half full or more; a few of an index that has shrunk may be emptier.
