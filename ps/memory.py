@@ -182,6 +182,8 @@ class ReservedArray:
     another one then, so nobody may hold it, or a view of it, across `ensure`.
     """
 
+    array: npt.NDArray[Any]
+
     def __init__(
         self, tail: tuple[int, ...], dtype: npt.DTypeLike, max_rows: int | None = None, memory: Memory | None = None
     ) -> None:
@@ -246,13 +248,13 @@ class ReservedArray:
             reservation.map, self.dtype, rows * self._row_bytes // self.dtype.itemsize, reservation.offset
         )
         self._owner = weakref.ref(owner)  # it lives as long as any view
-        self.array: npt.NDArray[Any] = owner.reshape(rows, *self._tail)
+        self.array = owner.reshape(rows, *self._tail)
 
     def _move(self, needed: int) -> None:
         """To where `needed` bytes have room. Raises ResourceExhausted, and then nothing has changed."""
         wanted = min(self.max_rows * self._row_bytes, max(needed, GROWTH * self._reservation.size))
         larger = self._reserve(wanted)
-        del self.array
+        self.array = np.empty(0, self.dtype)
         try:
             self._check_unseen()
             self._reservation.move(self._committed, larger)
