@@ -13,7 +13,7 @@ setup: .venv/.done      ## a virtual environment with everything pinned in const
 .venv/.done: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'
-	$(BIN)/python -c "from ps.kernels import warm_up; warm_up()"  # compiles the kernels once, so that shards start at once
+	$(BIN)/python -m ps.server.compiling  # the kernels, so that shards start at once
 	touch $@
 
 train: setup     ## trains a click model on a year of flights through two shards launched by Ray

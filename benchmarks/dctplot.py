@@ -131,8 +131,8 @@ def main(arguments: Sequence[str]) -> None:
     """FIGURES.jsonl PLOT.svg"""
     if len(arguments) != 2:
         raise SystemExit("usage: python -m benchmarks.dctplot FIGURES.jsonl PLOT.svg")
-    figures = read(Path(arguments[0]).read_text().splitlines(), "dctquality")
-    Path(arguments[1]).write_text(svg(figures))
+    figures = read(Path(arguments[0]).read_text(encoding="utf-8").splitlines(), "dctquality")
+    Path(arguments[1]).write_text(svg(figures), encoding="utf-8")
     for stream in STREAMS:
         print(f"\n{stream}\n\n{table(figures, stream)}")
     print(f"\n{BAGS}\n\n{bags_table(figures)}")

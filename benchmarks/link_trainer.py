@@ -118,7 +118,7 @@ def _fill(client: ps.Client, ids_U: Ids, dim: int) -> None:
 
 def _carried() -> int:
     """Bytes received and sent on the link so far."""
-    for line in Path("/proc/self/net/dev").read_text().splitlines():
+    for line in Path("/proc/self/net/dev").read_text(encoding="utf-8").splitlines():
         name, _, counters = line.partition(":")
         if name.strip() == INTERFACE:
             numbers = counters.split()

@@ -81,8 +81,8 @@ def main(arguments: Sequence[str]) -> None:
     """FIGURES.jsonl PLOT.svg"""
     if len(arguments) != 2:
         raise SystemExit("usage: python -m benchmarks.ttplot FIGURES.jsonl PLOT.svg")
-    figures = read(Path(arguments[0]).read_text().splitlines(), "ttquality")
-    Path(arguments[1]).write_text(svg(figures))
+    figures = read(Path(arguments[0]).read_text(encoding="utf-8").splitlines(), "ttquality")
+    Path(arguments[1]).write_text(svg(figures), encoding="utf-8")
     for stream in STREAMS:
         print(f"\n{stream}\n\n{table(figures, stream)}")
 

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> None:
     if not 1 <= len(arguments) <= 2:
         raise SystemExit("usage: python -m benchmarks.watch PLOT.svg [SECONDS]")
     seconds = float(arguments[1]) if len(arguments) == 2 else 120.0
-    Path(arguments[0]).write_text(watch(seconds))
+    Path(arguments[0]).write_text(watch(seconds), encoding="utf-8")
 
 
 def watch(seconds: float) -> str:

@@ -10,4 +10,4 @@ if [ ! -x ~/uv/bin/uv ]; then
 fi
 [ -x ~/venv/bin/python ] || ~/uv/bin/uv venv --quiet --python 3.11 ~/venv
 ~/uv/bin/uv pip install --quiet --python ~/venv -c constraints.txt 'ray[default]' -e ".${1:+[$1]}"
-~/venv/bin/python -c 'from ps.kernels import warm_up; warm_up()' # compiles the kernels, so that shards start at once
+~/venv/bin/python -m ps.server.compiling  # the kernels, so that shards start at once

@@ -32,6 +32,7 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     print(
         yaml.safe_dump(
-            functools.reduce(merge, (yaml.safe_load(Path(p).read_text()) for p in sys.argv[1:])), sort_keys=False
+            functools.reduce(merge, (yaml.safe_load(Path(p).read_text(encoding="utf-8")) for p in sys.argv[1:])),
+            sort_keys=False,
         )
     )

@@ -10,9 +10,10 @@ from math import prod
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ps import yaml_file
+from ps.address import bare_host
 from ps.config_problems import refused
 from ps.errors import ConfigError, InvalidArgument
 from ps.seconds import LONGEST_S
@@ -379,7 +380,8 @@ class ServiceConfig(Frozen):
     """What a shard's server is told. The defaults suit one host; every limit has a typed error behind it."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Loopback by default: there is no authentication on the port yet."""
+    """Address to listen on, by IPv4, IPv6 or name. Loopback by default: there is no authentication on the port yet.
+    "auto": the address of the node that a shard runs on, as Ray knows it."""
     grpc_threads: Annotated[int, Field(ge=2, le=1024)] = 16
     """Threads that decode and encode. A streaming call holds one while it runs, and so does a push that waits for the
     other ranks of its round: synchronous trainers may be one fewer than these."""
@@ -429,6 +431,11 @@ class ServiceConfig(Frozen):
     """Directory, on the coordinator's host, in which it keeps SERVICE.json: Prometheus's targets, for its
     `file_sd_configs`. Written when a shard starts or comes back, removed when the service ends. None: no such file."""
 
+    @field_validator("host")
+    @classmethod
+    def _as_sockets_take_it(cls, host: str) -> str:
+        return bare_host(host)
+
     @field_validator("ram_bytes")
     @classmethod
     def _workable(cls, ram_bytes: int | None) -> int | None:
@@ -447,8 +454,8 @@ class ServiceConfig(Frozen):
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:
-        """Reads a YAML mapping; an unknown key is a ConfigError."""
-        values = yaml.safe_load(Path(path).read_text()) or {}
+        """Reads a YAML mapping. Raises ConfigError for an unknown key or broken YAML, NotFound."""
+        values = yaml_file.load(path) or {}
         if not isinstance(values, dict):
             raise ConfigError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
         return cls(**values)

@@ -1,17 +1,19 @@
-"""Memory that grows without moving, and never past what the host can give.
+"""Memory that grows without a copy, and never past what the host can give.
 
-A `ReservedArray` reserves address space for as many rows as may ever be asked of it and lets the operating system
-commit pages as they are first written. So it grows without a copy and kernels see one contiguous array. Reserved space
-costs nothing; only committed pages count, and `HostMemory` is asked before they do: a host that runs full gets no
-error from the system, it gets its processes killed.
+A `ReservedArray` reserves address space for more rows than it has and lets the operating system commit pages as they
+are first written. So it grows without a copy and kernels see one contiguous array. Reserved space costs nothing; only
+committed pages count, and `HostMemory` is asked before they do: a host that runs full gets no error from the system, it
+gets its processes killed.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import mmap
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,15 +22,18 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ps import address_space
+from ps.address_space import HUGE_PAGE, PAGE, Reservation
 from ps.errors import ResourceExhausted
 
 HUGE_FROM_BYTES = 8 << 20
 """Huge pages from here on: they make random access 1.5 times as fast, but would cost a small table 2 MiB an array."""
 
-PAGE = mmap.PAGESIZE
-HUGE_PAGE = 2 << 20
-_MADV_NOHUGEPAGE = 15  # Linux's value; the mmap module does not name it everywhere
-_MAP_NORESERVE = 0x4000  # Linux's value; the mmap module names it from Python 3.13 on
+FIRST_BYTES = 4 << 30
+"""Of address space, for each array of a table, of which there are five to ten: thousands of tables have room in the 128
+TiB of a process."""
+GROWTH = 8
+"""An array moves at most twice below 256 GiB."""
 
 FREE_SHARE = 0.05
 """Of the host's memory; it stays free, for what we do not count and what other processes take meanwhile."""
@@ -44,7 +49,7 @@ def host_ram_bytes() -> int:
 
 def available_bytes() -> int:
     """What processes here could still get without swapping, the file cache counted as free."""
-    with Path("/proc/meminfo").open() as lines:
+    with Path("/proc/meminfo").open(encoding="utf-8") as lines:
         figures = dict(line.split()[:2] for line in lines)
     host = int(figures.get("MemAvailable:", figures["MemFree:"])) * 1024
     return min([host, *(limit - used for limit, used in _control_groups())])
@@ -53,7 +58,7 @@ def available_bytes() -> int:
 def _control_groups() -> list[tuple[int, int]]:
     """(limit, in use) of the memory control groups that bound this process; the file cache is not counted as use."""
     found = []
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+    for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers in ("", "memory"):
             kind = _VERSION_1 if controllers else _VERSION_2
@@ -82,7 +87,7 @@ def heap() -> Heap:
 
 def file_pages_bytes() -> int:
     """Of this process's memory, what lies in files: code that has been run, mostly."""
-    return int(Path("/proc/self/statm").read_text().split()[2]) * PAGE
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[2]) * PAGE
 
 
 class _Mallinfo2(ctypes.Structure):
@@ -170,32 +175,27 @@ HOST = HostMemory()
 
 
 class ReservedArray:
-    """A zero-filled array [max_rows, *tail] of which the first `rows` given to `ensure` are in use."""
+    """A zero-filled array of up to `max_rows` rows [rows, *tail], of which the first given to `ensure` are in use.
+
+    Address space for all of them may be more than many arrays can have, so an array begins with FIRST_BYTES of it. One
+    that outgrows what it has moves to GROWTH times as much: its pages are mapped there, nothing is copied. `array` is
+    another one then, so nobody may hold it, or a view of it, across `ensure`.
+    """
+
+    array: npt.NDArray[Any]
 
     def __init__(
         self, tail: tuple[int, ...], dtype: npt.DTypeLike, max_rows: int | None = None, memory: Memory | None = None
     ) -> None:
         """`memory` is asked before any is committed: by default what the host has."""
         self._memory = memory or HOST
+        self._tail = tail
         self.dtype = np.dtype(dtype)
         self._row_bytes = self.dtype.itemsize * int(np.prod(tail, dtype=np.int64))
         self.max_rows = max_rows or host_ram_bytes() // self._row_bytes
-        size = -(-self.max_rows * self._row_bytes // PAGE) * PAGE
-        try:
-            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
-            self._map = mmap.mmap(-1, size, flags=flags)
-        except (OSError, ValueError) as error:
-            raise ResourceExhausted(
-                f"cannot reserve {size:,} bytes of address space ({error}): a table reserves about as much as the host "
-                "has memory, so have fewer tables on a shard, raise the process's limit (ulimit -v), or allow "
-                "overcommit (vm.overcommit_memory=0 or 1)"
-            ) from error
-        if not self._memory.huge_pages:
-            with suppress(OSError):  # a kernel without them
-                self._map.madvise(_MADV_NOHUGEPAGE)
-        n_items = self.max_rows * self._row_bytes // self.dtype.itemsize
-        self.array: npt.NDArray[Any] = np.frombuffer(self._map, self.dtype, n_items).reshape(self.max_rows, *tail)
         self._committed = 0
+        wanted = self.max_rows * self._row_bytes
+        self._take(self._reserve(min(wanted, FIRST_BYTES) if address_space.can_move() else wanted))
 
     @property
     def committed_bytes(self) -> int:
@@ -213,12 +213,13 @@ class ReservedArray:
             return
         huge = self._memory.huge_pages and needed > HUGE_FROM_BYTES
         step = HUGE_PAGE if huge else PAGE
-        grown = min(-(-needed // step) * step, len(self._map))
+        if rows > len(self.array):
+            self._move(needed)
+        grown = min(-(-needed // step) * step, self._reservation.size)
         self._memory.take(grown - self._committed)
         start = max(HUGE_FROM_BYTES, self._committed)
         if huge and grown > start:
-            with suppress(OSError):  # a kernel without huge pages: slower, no more
-                self._map.madvise(mmap.MADV_HUGEPAGE, start, grown - start)
+            self._reservation.advise(mmap.MADV_HUGEPAGE, start, grown)
         self._committed = grown
 
     def close(self) -> None:
@@ -226,7 +227,50 @@ class ReservedArray:
         self._memory.give(self._committed)
         self._committed = 0
         self.array = np.empty(0, self.dtype)
+        self._reservation.close()
+
+    def _reserve(self, size: int) -> Reservation:
         try:
-            self._map.close()
-        except BufferError:  # a view is held somewhere: the map goes with the last of them
-            del self._map
+            reservation = Reservation(size)
+        except (OSError, ValueError, OverflowError) as error:
+            raise ResourceExhausted(
+                f"cannot reserve {size:,} bytes of address space ({error}): have fewer tables on a shard, raise the "
+                "process's limit (ulimit -v), or allow overcommit (vm.overcommit_memory=0 or 1)"
+            ) from error
+        if not self._memory.huge_pages:
+            reservation.advise(address_space.MADV_NOHUGEPAGE, 0, reservation.size)
+        return reservation
+
+    def _take(self, reservation: Reservation) -> None:
+        rows = min(self.max_rows, reservation.size // self._row_bytes)
+        self._reservation = reservation
+        owner = np.frombuffer(
+            reservation.map, self.dtype, rows * self._row_bytes // self.dtype.itemsize, reservation.offset
+        )
+        self._owner = weakref.ref(owner)  # it lives as long as any view
+        self.array = owner.reshape(rows, *self._tail)
+
+    def _move(self, needed: int) -> None:
+        """To where `needed` bytes have room. Raises ResourceExhausted, and then nothing has changed."""
+        wanted = min(self.max_rows * self._row_bytes, max(needed, GROWTH * self._reservation.size))
+        larger = self._reserve(wanted)
+        self.array = np.empty(0, self.dtype)
+        try:
+            self._check_unseen()
+            self._reservation.move(self._committed, larger)
+        except (OSError, ResourceExhausted) as error:
+            self._take(self._reservation)
+            larger.close()
+            if isinstance(error, OSError):
+                raise ResourceExhausted(f"an array cannot grow beyond {self._committed:,} bytes: {error}") from error
+            raise
+        before = self._reservation
+        self._take(larger)
+        before.close()
+
+    def _check_unseen(self) -> None:
+        """A view would show the place that the pages have left. A failed request's traceback may hold one."""
+        if self._owner() is not None:
+            gc.collect()
+        if self._owner() is not None:
+            raise ResourceExhausted("an array that must grow is being looked at: come again", 0.05)

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from ps import yaml_file
 from ps.config import SGD, Adagrad, Adam, RowwiseAdagrad, TableConfig, Uniform
 from ps.errors import ConfigError, InvalidArgument
 from ps.wire.formats import ByImportance, WireDtype
@@ -120,10 +119,7 @@ def table_configs(
 
 
 def _overrides(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"--tables {path} is no readable YAML: {' '.join(str(error).split())}") from None
+    found = yaml_file.load(path) or {}
     if not isinstance(found, dict) or not all(isinstance(part, dict) for part in found.values()):
         raise ConfigError(f"--tables {path}: give {{table: {{field: value}}}}, as in `user: {{dim: 8}}`")
     return found

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import socket
 import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from ps.address import address_of
 from ps.cli.findings import Finding, fail, ok, warn
 from ps.cli.numbers import nbytes
+from ps.cluster import ports
 
 DISTRIBUTION = "embedding-ps"
 SERVER_FILES = 256
 """Descriptors of a shard beside RocksDB's: connections of trainers, libraries, Ray, logs. Under Ray, with a small
 database and one trainer, 71 were open."""
 COMFORTABLE_FILES = 4096
-ANY_HOST = ("", "auto")
 
 
 def python_and_packages() -> Iterator[Finding]:
@@ -68,23 +67,14 @@ def files(limit: int, has_disk: bool) -> Finding:
     return ok("files", f"a process may open {limit:,} files")
 
 
-def port_free(host: str, port: int) -> Finding:
-    """Binds as the coordinator would, without listening."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("" if host in ANY_HOST else host, port))
-            probe.listen()
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return fail(
-                    "port",
-                    f"port {port} is in use{_by_whom(port)}",
-                    "end that process, or psctl up --port with another",
-                )
-            return fail("port", f"cannot listen on {host}:{port}: {error.strerror}", "another host or --port")
-    return ok("port", f"{host}:{port} is free")
+def port_free(host: str, port: int, own: int | None = None) -> Finding:
+    """Whether the coordinator could listen there; `own`: the port that the service itself listens on, if it runs."""
+    if port == own:
+        return ok("port", f"the service itself listens on port {port}")
+    why = ports.refusal(host, port)
+    if why is not None:
+        return fail("port", why, "end that process, or another port or host (psctl up --port)")
+    return ok("port", f"{address_of(host, port)} is free")
 
 
 def memory(shards: int, ram_bytes: int | None, host_ram: int, available: int) -> Finding:
@@ -146,24 +136,6 @@ def kernel(settings: Path = Path("/")) -> Iterator[Finding]:
 
 def _word(path: Path) -> str:
     try:
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()
     except OSError:
         return ""  # not here: a container may hide it
-
-
-def _by_whom(port: int) -> str:
-    """ " by process 12 (python)", where /proc tells."""
-    inodes = set()
-    for table in ("tcp", "tcp6"):
-        for line in _word(Path(f"/proc/net/{table}")).splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
-                inodes.add(f"socket:[{fields[9]}]")
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            links = {os.readlink(link) for link in (process / "fd").iterdir()}
-        except OSError:
-            continue  # another user's, or gone
-        if links & inodes:
-            return f" by process {process.name} ({_word(process / 'comm')})"
-    return ""

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import BaseModel
 
+from ps import yaml_file
 from ps.cluster.deployment import Launch
 from ps.config import ServiceConfig, TableConfig
-from ps.errors import ConfigError, NotFound
+from ps.errors import ConfigError
 
 SERVICE, TABLES = "service", "tables"
 
@@ -36,15 +37,11 @@ class Checked(NamedTuple):
 
 def check(path: Path, kind: str | None = None) -> Checked:
     """`kind`: by default tables where there is a list, or a key `tables`; else a service. Raises NotFound."""
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise NotFound(f"{path} cannot be read: {error.strerror}") from error
     problems: list[Problem] = []
     try:
-        content = yaml.load(text, _loader(problems)) or {}
-    except yaml.YAMLError as error:
-        return Checked(kind or SERVICE, (), (Problem("", f"is no YAML: {' '.join(str(error).split())}"),))
+        content = yaml_file.load(path, _loader(problems)) or {}
+    except ConfigError as error:
+        return Checked(kind or SERVICE, (), tuple(Problem(*problem) for problem in error.problems))
     if kind is None:
         kind = TABLES if isinstance(content, list) or (isinstance(content, dict) and "tables" in content) else SERVICE
     found = list(_service(content) if kind == SERVICE else _tables(content))

@@ -44,7 +44,7 @@ def doctor(
 
     deployment = Deployment.of(config_file, shards=shards, port=port)
     found = [
-        *_host(deployment),
+        *_host(deployment, _own_port(name, address)),
         *_ray(ray_address, name, deployment.launch.shards),
         *_service(name, address, timeout_s),
     ]
@@ -69,7 +69,18 @@ def lines(found: Sequence[Finding], width: int | None) -> list[str]:
     return shown
 
 
-def _host(deployment: Deployment) -> Iterator[Finding]:
+def _own_port(name: str, address: str) -> int | None:
+    """Of the service that is looked at, if one runs here under that name or at the address given."""
+    from ps.address import parse
+    from ps.cli.survey import address_of
+
+    try:
+        return parse(address_of(name, address))[1]
+    except PsError:
+        return None
+
+
+def _host(deployment: Deployment, own_port: int | None) -> Iterator[Finding]:
     from ps import memory
     from ps.cli import check_disk, check_host
 
@@ -77,10 +88,10 @@ def _host(deployment: Deployment) -> Iterator[Finding]:
     yield from check_host.python_and_packages()
     yield check_host.files(resource.getrlimit(resource.RLIMIT_NOFILE)[0], config.disk_path is not None)
     if port:
-        yield check_host.port_free(config.host, port)
+        yield check_host.port_free(config.host, port, own_port)
     yield check_host.memory(shards, config.ram_bytes, memory.host_ram_bytes(), memory.available_bytes())
     yield check_host.cores(shards)
-    yield check_host.cpu(Path("/proc/cpuinfo").read_text())
+    yield check_host.cpu(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     yield from check_host.kernel()
     if config.disk_path is not None:
         yield from check_disk.disk(config.disk_path, shards, config.disk_bytes)

@@ -34,24 +34,34 @@ def up(
     ] = False,
 ) -> None:
     """Starts a coordinator and shards, and returns when they answer. --json: {name, address, shards}."""
-    from ps.cluster import local
+    from ps.cluster import local, ports
     from ps.cluster.deployment import Deployment
 
     deployment = Deployment.of(config_file, shards=shards, port=port, timeout_s=timeout_s)
     if ray_address and foreground:
         raise typer.BadParameter("--foreground is for a Ray of its own; in a cluster the service needs nobody to stay")
+    local.make_folder()
     if not ray_address:
         _check_not_running(name)
+        ports.check_free(deployment.service.host, deployment.launch.port)
     if foreground:
         return local.keep(name, deployment)
     wanted = deployment.launch.shards
+    if not ray_address:
+        from ps.server.compiling import compile_kernels
+
+        compile_kernels()  # here, where it can be seen, and not by the keeper
     with err.status(f"starting {wanted} shards..."):
         state = _up_in_cluster(name, deployment, ray_address) if ray_address else local.start_keeper(name, deployment)
     if as_json:
         print_json({"name": name, "address": state.address, "shards": wanted})
         return None
     out.print(f"service [bold]{name}[/bold] with {wanted} shards at [bold]{state.address}[/bold]")
-    out.print(f'connect with ps.connect("{state.address}"); psctl status shows it, psctl down ends it')
+    named = "" if name == DEFAULT_NAME else f" --name {name}"
+    out.print(
+        f'connect with ps.connect("{state.address}"); psctl status{named} shows it, psctl down{named} ends it',
+        markup=False,
+    )
     return None
 
 
@@ -63,7 +73,8 @@ def _check_not_running(name: str) -> None:
         running = local.read_state(name)
     except NotFound:
         return
-    raise typer.BadParameter(f"service {name!r} runs already at {running.address}; psctl down ends it")
+    named = "" if name == DEFAULT_NAME else f" --name {name}"
+    raise typer.BadParameter(f"service {name!r} runs already at {running.address}; psctl down{named} ends it")
 
 
 def _up_in_cluster(name: str, deployment: Deployment, ray_address: str) -> State:

@@ -8,12 +8,15 @@ from typing import Any, Protocol
 
 import grpc
 
+from ps.address import FORM, parse
 from ps.errors import PsError, Unavailable
 from ps.wire import inproc, status
 from ps.wire.allocator import keep_freed_memory
 from ps.wire.channel import open_channel
 from ps.wire.methods import METHODS, Method, Shape
 
+GRPC_NAME = "dns:///"
+"""Of gRPC's naming, which knows several addresses for a name."""
 MAX_MESSAGE_BYTES = 64 << 20
 """As the service's own default."""
 
@@ -127,9 +130,11 @@ class InProcessTransport:
 
 
 def open_transport(address: str, max_message_bytes: int = MAX_MESSAGE_BYTES) -> Transport:
-    """The transport for an address: "host:port" or "inproc:NAME"."""
-    if address.startswith(inproc.PREFIX):
+    """The transport for an address: "host:port", "inproc:NAME", or gRPC's "dns:///...". Raises InvalidArgument."""
+    if isinstance(address, str) and address.startswith(inproc.PREFIX):
         return InProcessTransport(address)
+    if not isinstance(address, str) or not address.startswith(GRPC_NAME):
+        parse(address, f'{FORM}, or "{inproc.PREFIX}"')
     return GrpcTransport(address, max_message_bytes)
 
 

@@ -26,6 +26,7 @@ from ps.cluster.coordinator import Coordinator
 from ps.cluster.deployment import Placement
 from ps.cluster.handshake import keep_trying
 from ps.config import ServiceConfig
+from ps.errors import Unavailable
 from ps.server import logs, tracing
 from ps.server.shard_server import ShardReport, ShardServer
 from ps.wire.routing import Routing, ShardInfo
@@ -184,11 +185,11 @@ def _listen(config: ServiceConfig, port: int, service: str, patience_s: float) -
     while True:
         try:
             return Coordinator(config, port, service)
-        except RuntimeError as error:  # gRPC's, when it cannot bind
+        except Unavailable as error:  # it cannot bind
             if not patience_s:
                 raise
             if time.monotonic() > deadline:
-                log.error("port %d is taken (%s): the coordinator listens on another one", port, error)
+                log.error("port %d: %s: the coordinator listens on another one", port, error)
                 return Coordinator(config, service=service)
             time.sleep(BIND_PAUSE_S)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import Field, model_validator
 
+from ps import yaml_file
 from ps.config import Frozen, Positive, Seconds, ServiceConfig
 from ps.errors import ConfigError
 
@@ -57,7 +57,7 @@ class Launch(Frozen):
     placement: Placement = Placement()
     """What each shard reserves of its node."""
     timeout_s: Seconds = LAUNCH_TIMEOUT_S
-    """How long to wait for the shards, and for the nodes that they need."""
+    """How long to wait for the shards, and for the nodes that they need. Not counted: compiling kernels before that."""
 
 
 class Deployment(Frozen):
@@ -75,8 +75,9 @@ class Deployment(Frozen):
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:
-        """A YAML mapping: settings of ps.ServiceConfig, and below `launch` those of Launch. Raises ConfigError."""
-        values = _mapping(yaml.safe_load(Path(path).read_text()), str(path))
+        """A YAML mapping: settings of ps.ServiceConfig, and below `launch` those of Launch. Raises ConfigError,
+        NotFound."""
+        values = _mapping(yaml_file.load(path), str(path))
         launch = _mapping(values.pop("launch", None), f"{path}: launch")
         return cls(launch=Launch(**launch), service=ServiceConfig(**values))
 

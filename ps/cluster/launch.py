@@ -5,19 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Self
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import AuthenticationError, GetTimeoutError, RayError
 
-from ps.cluster import actors
+from ps.address import parse
+from ps.cluster import actors, ports, ray_home
+from ps.cluster.compiling import Stopwatch, compile_on_nodes
 from ps.cluster.deployment import LAUNCH_TIMEOUT_S, Deployment, Launch, Placement
 from ps.cluster.quiet import hush_ray
 from ps.config import ServiceConfig
 from ps.errors import InvalidArgument, Unavailable
 from ps.seconds import seconds
+from ps.server.compiling import compile_kernels
 from ps.wire.routing import Routing
 
 CONNECT_TIMEOUT_S = 5.0
@@ -74,7 +77,8 @@ def launch(
     local one, which ends with the service. `port` is the coordinator's, 0 for any; when Ray restarts the coordinator it
     comes back on the same one. `placement` says what a shard reserves, and on which nodes. `detached` actors outlive
     this process. On a cluster of several hosts set `config.host="auto"`. Raises Unavailable when the cluster has no
-    room for the actors within `timeout_s`.
+    room for the actors within `timeout_s`. The first launch on a host compiles the kernels there, about a minute that
+    is said on stderr and not counted in `timeout_s`.
     """
     if shards < 1:
         raise InvalidArgument(f"shards={shards}: a service needs at least one")
@@ -88,7 +92,7 @@ def deploy(
 ) -> Service:
     """`launch` of what a service file says."""
     hush_ray()
-    owns_ray = _connect_ray(ray_address, deployment.launch)
+    owns_ray = _connect_ray(ray_address, deployment)
     try:
         return _start(name, deployment, detached, owns_ray)
     except BaseException:
@@ -119,31 +123,35 @@ def join(ray_address: str) -> None:
     """Connects this process to a running Ray cluster; raises Unavailable."""
     hush_ray()
     _check_listening(ray_address)
+    ray_home.take_token()
     try:
         ray.init(address=ray_address, namespace=actors.NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
-    except ConnectionError as error:
-        raise Unavailable(f"no Ray cluster at {ray_address!r}: {error}") from error
+    except (ConnectionError, AuthenticationError) as error:
+        raise Unavailable(f"no Ray cluster at {ray_address!r}: {error}; {ray_home.token_advice()}") from error
 
 
 def _check_listening(ray_address: str) -> None:
     """Ray itself would ask a dead address again and again for minutes."""
-    host, colon, port = ray_address.rpartition(":")
-    if not colon or not port.isdigit() or "://" in ray_address:
+    if "://" in ray_address or ":" not in ray_address:
         return  # "auto" and "ray://..." are Ray's to resolve
     try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+        socket.create_connection(parse(ray_address), timeout=CONNECT_TIMEOUT_S).close()
     except OSError as error:
         raise Unavailable(f"no Ray cluster at {ray_address!r}: {error}") from error
 
 
-def _connect_ray(ray_address: str | None, wanted: Launch) -> bool:
-    """True if a local Ray was started for us; it has all that the shards ask for."""
+def _connect_ray(ray_address: str | None, deployment: Deployment) -> bool:
+    """True if a local Ray was started for us; it has all that the shards ask for. What would fail later is found
+    before."""
     if ray.is_initialized():
         return False
     address = ray_address or os.environ.get("RAY_ADDRESS")
     if address:
         join(address)
         return False
+    wanted = deployment.launch
+    ports.check_free(deployment.service.host, wanted.port)
+    compile_kernels()  # here and now, where it can be seen: this host is the cluster
     placement, shards = wanted.placement, wanted.shards
     ray.init(
         address="local",
@@ -154,6 +162,7 @@ def _connect_ray(ray_address: str | None, wanted: Launch) -> bool:
         object_store_memory=OBJECT_STORE_BYTES,
         log_to_driver=False,
         logging_level=logging.WARNING,
+        **ray_home.own(),
     )
     return True
 
@@ -166,13 +175,19 @@ def _start(name: str, deployment: Deployment, detached: bool, owns_ray: bool) ->
     config, wanted = deployment.service, deployment.launch
     shards, timeout_s = wanted.shards, wanted.timeout_s
     try:
-        with _chosen(wanted.port) as chosen:
+        with ports.chosen(config.host, wanted.port) as chosen:
+            clock = Stopwatch(timeout_s)
             coordinator = actors.start_coordinator(name, shards, config, chosen, lifetime)
             group = actors.reserve(name, shards, wanted.placement, lifetime)
+            if not group.wait(clock.remaining_s()):
+                raise GetTimeoutError("no nodes have room for them")
+            if not owns_ray:  # else it was done before Ray was started
+                with clock.paused():
+                    compile_on_nodes(group)
             handles = [actors.start_shard(name, i, config, group, lifetime) for i in range(shards)]
-            infos = ray.get([handle.info.remote() for handle in handles], timeout=timeout_s)
-            address = ray.get(coordinator.address.remote(), timeout=timeout_s)
-        routing = ray.get(coordinator.assemble.remote(infos), timeout=timeout_s)
+            address = ray.get(coordinator.address.remote(), timeout=clock.remaining_s())  # first: a taken port ends it
+            infos = ray.get([handle.info.remote() for handle in handles], timeout=clock.remaining_s())
+        routing = ray.get(coordinator.assemble.remote(infos), timeout=clock.remaining_s())
     except (RayError, GetTimeoutError) as error:
         stop_actors(name, timeout_s=1.0)
         raise Unavailable(
@@ -188,20 +203,3 @@ def _all_resources() -> str:
     found = {name: n for name, n in ray.cluster_resources().items() if not name.startswith(hidden)}
     shown = [f"{n:g} {name}" for name, n in sorted(found.items()) if "_group_" not in name]
     return ", ".join(shown) or "nothing"
-
-
-@contextmanager
-def _chosen(port: int) -> Iterator[int]:
-    """The number of "any" port: a coordinator that Ray restarts is given the arguments of the first one again, and must
-    come back where its clients look for it.
-
-    Until it listens we hold the port, bound without listening: the kernel offers it to nobody else, and lets the
-    coordinator bind it beside us, since both set SO_REUSEADDR.
-    """
-    if port:
-        yield port
-        return
-    with socket.socket() as held:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind(("", 0))
-        yield held.getsockname()[1]

@@ -11,13 +11,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ps.cluster.deployment import Deployment
-from ps.errors import NotFound, Unavailable
+from ps.errors import InvalidArgument, NotFound, Unavailable
 
 
 @dataclass(frozen=True)
@@ -40,30 +41,49 @@ def state_file(name: str) -> Path:
 def read_state(name: str) -> State:
     """Raises NotFound when no such service was started here, or its keeper is gone."""
     try:
-        state = State(**json.loads(state_file(name).read_text()))
-    except FileNotFoundError:
+        state = State(**json.loads(state_file(name).read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"no service {name!r} was started on this host; psctl up starts one") from None
+    except OSError as error:
+        raise _unusable(error) from error
     if state.pid and not is_alive(state.pid):
         state_file(name).unlink(missing_ok=True)
         raise NotFound(f"service {name!r} is gone: its process {state.pid} has ended")
     return state
 
 
+def make_folder() -> None:
+    """Where the state files are. Raises InvalidArgument, which names the remedy, before anything starts."""
+    folder = state_file("any").parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise _unusable(error) from error
+
+
+def _unusable(error: OSError) -> InvalidArgument:
+    return InvalidArgument(
+        f"psctl keeps what it started in {state_file('any').parent}, which cannot be used ({error.strerror}): set "
+        "XDG_STATE_HOME to a folder that can be written"
+    )
+
+
 def write_state(state: State) -> None:
     """Whole or not at all: readers may come at any time."""
+    make_folder()
     path = state_file(state.name)
-    path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(f".{os.getpid()}")
-    fresh.write_text(json.dumps(asdict(state)))
+    fresh.write_text(json.dumps(asdict(state)), encoding="utf-8")
     fresh.replace(path)
 
 
 def start_keeper(name: str, deployment: Deployment) -> State:
     """Starts the keeper and waits until the service answers; raises Unavailable with the keeper's last words."""
     log_path = state_file(name).with_suffix(".log")
-    log_path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder()
     command = [sys.executable, "-m", "ps.cluster.local", name, deployment.to_json()]
-    with log_path.open("w") as log:
+    with log_path.open("w", encoding="utf-8") as log:
         keeper = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
         )
@@ -80,7 +100,7 @@ def start_keeper(name: str, deployment: Deployment) -> State:
         time.sleep(0.1)
     if keeper.poll() is None:
         os.kill(keeper.pid, signal.SIGTERM)
-    tail = "\n".join(log_path.read_text().splitlines()[-5:])
+    tail = "\n".join(log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-5:])
     raise Unavailable(f"service {name!r} did not start within {timeout_s:g} s; the end of {log_path}:\n{tail}")
 
 

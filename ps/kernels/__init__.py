@@ -1,23 +1,26 @@
 """The arithmetic on arrays, in numba. `ps.kernels.reference` has the same functions in plain numpy: the specification.
 
-A compiled kernel is kept beside its file and compiled again when that file changes. It is not when only a helper that
-it takes from another file does: after a change to `hashing` or `prefetch`, run `make clean`.
+A compiled kernel is kept, and compiled again when its file changes or a file that it imports (`ps.kernels.cache`).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ps.kernels import cache
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+cache.register()
 
 
 def warm_up() -> None:
     """Loads (or, the first time on a machine, compiles) every kernel, so that no request waits for it.
 
-    Takes about a second from the cache and half a minute without one. Kernels are compiled per array type: read-only
-    arrays, as they come from the wire, are a type of their own.
+    Takes about a second from the cache and about a minute without one: `ps.server.compiling` says so to who waits.
+    Kernels are compiled per array type: read-only arrays, as they come from the wire, are a type of their own.
     """
     import numpy as np
 

@@ -37,6 +37,8 @@ SPARE_SEGMENTS = 2
 class IdIndex:
     """int64 -> slot in [0, MAX_SLOT]. One thread. Arrays given are int64 [n] and contiguous."""
 
+    _segments: Segments
+
     def __init__(self, max_ids: int = MAX_SLOT + 1, memory: Memory | None = None) -> None:
         self._directory = ReservedArray((), np.int32, 1 << MAX_DEPTH, memory)
         # Segments are half full or more; a few of an index that has shrunk may be emptier.
@@ -47,7 +49,6 @@ class IdIndex:
         self._state = np.array([0, 1, 0, 0, 0], np.int64)
         self._ensured = 0
         self._ensure(1)
-        self._segments = self._views()
 
     def __len__(self) -> int:
         return int(self._state[COUNT])
@@ -140,8 +141,13 @@ class IdIndex:
 
     def _ensure(self, segments: int) -> None:
         if segments > self._ensured:
-            for part in (self._lines, self._depths, self._fills):
-                part.ensure(segments)
+            if hasattr(self, "_segments"):
+                del self._segments  # views: an array that moves must not be looked at
+            try:
+                for part in (self._lines, self._depths, self._fills):
+                    part.ensure(segments)
+            finally:
+                self._segments = self._views()
             self._ensured = segments  # not before all have it: the kernel writes up to here without asking
 
     def _undo(self, ids_N: Ids, created_N: Slots) -> None:

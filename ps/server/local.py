@@ -7,6 +7,7 @@ import itertools
 from prometheus_client import CollectorRegistry
 
 from ps.config import ServiceConfig
+from ps.server.compiling import compile_kernels
 from ps.server.metrics import RpcMetrics
 from ps.server.service import ShardService
 from ps.server.shard_server import dispatcher
@@ -19,7 +20,11 @@ _numbers = itertools.count(1)
 
 
 def start(config: ServiceConfig | None = None) -> str:
-    """Starts a shard, registers it and returns its address. It lives as long as the process."""
+    """Starts a shard, registers it and returns its address. It lives as long as the process.
+
+    The first one on a machine compiles the kernels, and says so.
+    """
+    compile_kernels()
     config = fitted(config or ServiceConfig())
     address = f"{inproc.PREFIX}{next(_numbers)}"
     shard = Shard(0, config)

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ps.address import address_of
 from ps.config import ServiceConfig
 from ps.shard import Shard
 from ps.shard.staleness import BOUNDS
@@ -148,7 +149,7 @@ class MetricsServer:
     def __init__(self, registry: CollectorRegistry, host: str) -> None:
         ProcessCollector(registry=registry)
         self._server, self._thread = start_http_server(0, addr=host, registry=registry)
-        self.address = f"{host}:{self._server.server_port}"
+        self.address = address_of(host, self._server.server_port)
 
     def close(self) -> None:
         """Stops listening."""

@@ -16,14 +16,19 @@ TIMEOUT_S = 3.0
 
 def probe(address: str) -> str:
     """What it answers: SERVING or another name of a state, or a gRPC status code of the call."""
-    host, _, port = address.rpartition(":")
-    target = f"{host or socket.gethostbyname(socket.gethostname())}:{port}"
-    with grpc.insecure_channel(target) as channel:
+    target = f"{_own_host()}{address}" if address.startswith(":") else address
+    with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
         except grpc.RpcError as error:
             return str(error.code().name)
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
+
+def _own_host() -> str:
+    found = socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
+    host = str(found[0][4][0])
+    return f"[{host}]" if ":" in host else host
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from ps import memory
+from ps.address_space import PAGE
 
 
 def process_report() -> dict[str, object]:
@@ -17,7 +18,7 @@ def process_report() -> dict[str, object]:
         "host": socket.gethostname(),
         "host_ram_bytes": memory.host_ram_bytes(),
         "pid": os.getpid(),
-        "rss_bytes": int(Path("/proc/self/statm").read_text().split()[1]) * memory.PAGE,
+        "rss_bytes": int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * PAGE,
         "files_open": len(os.listdir("/proc/self/fd")),
         "files_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         "clock_s": time.time(),

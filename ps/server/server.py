@@ -11,6 +11,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from ps.address import address_of
 from ps.config import ServiceConfig
 from ps.errors import PsError, Unavailable
 from ps.server.dispatch import SHAPES, Dispatcher
@@ -44,10 +45,18 @@ class GrpcServer:
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection([*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
-        bound = self._server.add_insecure_port(f"{config.host}:{port}")
-        self.address = f"{config.host}:{bound}"
+        self.address = address_of(config.host, self._bind(config.host, port))
         self._server.start()
         self.set_serving(True)
+
+    def _bind(self, host: str, port: int) -> int:
+        try:
+            return self._server.add_insecure_port(address_of(host, port))
+        except RuntimeError as error:  # all that gRPC says
+            where = f"port {port} of host {host!r}" if port else f"host {host!r}"
+            raise Unavailable(
+                f"cannot listen on {where}: {error}; is the port taken, or the host not an address of this machine?"
+            ) from error
 
     def set_serving(self, serving: bool) -> None:
         """What grpc.health.v1 answers."""

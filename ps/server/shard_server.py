@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from ps.config import ServiceConfig, TableConfig
 from ps.errors import Unavailable
 from ps.kernels import warm_up
+from ps.server.compiling import compile_kernels
 from ps.server.dispatch import Dispatcher, Handler
 from ps.server.metrics import MetricsServer, RpcMetrics, ShardCollector
 from ps.server.progress import Progress
@@ -49,7 +50,8 @@ class ShardServer:
         budget = RamBudget(config or ServiceConfig())
         keep_freed_memory(min(budget.aside.allocator, KEEP_BYTES))  # before there are threads
         config = config or ServiceConfig()
-        warm_up()  # the first request must not wait for a compiler
+        compile_kernels()
+        warm_up()  # the first request must not wait for a compiler, nor for loading what it made
         registry = CollectorRegistry()
         self.shard = Shard(shard_id, config)
         self.service = ShardService(self.shard, UNKNOWN, fitted(config), state_lost)

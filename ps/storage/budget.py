@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ps import memory
+from ps.address_space import PAGE
 from ps.config import ServiceConfig
 from ps.errors import ResourceExhausted
 from ps.kernels.index import SPARE_SEGMENTS
@@ -35,7 +36,7 @@ SLOT_BYTES = 18 + INDEX_BYTES
 """For a slot beside the row."""
 READ_COPIES = 4
 """Of a row that is read from disk: RocksDB's answer, the joined values, the rows checked."""
-TABLE_BYTES = (1 + SPARE_SEGMENTS) * LINES * LINE_BYTES + 8 * memory.PAGE
+TABLE_BYTES = (1 + SPARE_SEGMENTS) * LINES * LINE_BYTES + 8 * PAGE
 """By which a table's arrays are larger than its slots."""
 
 

@@ -1,9 +1,19 @@
-"""Options of channels and servers. Both sides use the same, so that what is measured is what is served."""
+"""Options of channels and servers. Both sides use the same, so that what is measured is what is served.
+
+http_proxy and its kin are for the web: gRPC would send there what is for shards, loopback too. Only `grpc_proxy` is
+followed, which is gRPC's own, and its `no_grpc_proxy`; never to this host.
+"""
 
 from __future__ import annotations
 
+import os
+
 import grpc
 from grpc.experimental import ChannelOptions
+
+from ps.address import is_loopback
+
+PROXY = "grpc_proxy"
 
 Option = tuple[str, int | str]
 
@@ -30,5 +40,12 @@ def open_channel(address: str, max_message_bytes: int) -> grpc.Channel:
         ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.enable_retries", 0),  # the client retries itself, with the ledger's sequence
         ("grpc.use_local_subchannel_pool", 1),  # each client its own connection
+        proxy_option(address),
     ]
     return grpc.insecure_channel(address, options=[*options(max_message_bytes), *extra])
+
+
+def proxy_option(address: str) -> Option:
+    """Whether a channel to that address goes through a proxy."""
+    wanted = bool(os.environ.get(PROXY)) and not is_loopback(address.rpartition(":")[0].strip("[]"))
+    return ("grpc.enable_http_proxy", int(wanted))

@@ -34,6 +34,8 @@ _NAME, _RETRY = "ps-error", "ps-retry-after-s"
 _GRPC_IS_FULL = "oncurrent RPC limit"
 """What a gRPC server says that refuses a call before our code sees it."""
 FULL_RETRY_S = 0.1
+_GRPC_IS_TOO_SMALL = "essage larger than max"
+"""What gRPC says on either side of a message over its limit."""
 
 MAX_DETAILS = 2000
 """Characters; gRPC refuses headers over 8 KiB, and one character may take twelve bytes there."""
@@ -65,6 +67,12 @@ def from_status(code: grpc.StatusCode, details: str, metadata: Iterable[tuple[st
     trailers = {key: value for key, value in metadata if isinstance(value, str)}  # ours are text
     kind = _CLASS_OF_NAME.get(trailers.get(_NAME, "")) or _CLASS_OF_CODE.get(code)
     if kind is not None and issubclass(kind, errors.ResourceExhausted):
+        if _NAME not in trailers and _GRPC_IS_TOO_SMALL in details:
+            return kind(
+                f"{details}: the ids for a shard are one message, and max_message_bytes (of the service, and of "
+                "ps.connect) bounds it: give fewer ids at once, have more shards, or raise both; max_ids bounds their "
+                "number"
+            )
         full = _NAME not in trailers and _GRPC_IS_FULL in details
         return kind(details, FULL_RETRY_S if full else _seconds(trailers.get(_RETRY)))
     if kind is not None:

@@ -18,7 +18,6 @@ import ps
 from ps.initializer import RowInitializer
 from ps.kernels.reference import init as init_specification
 from ps.kernels.reference import optim as specification
-from ps.memory import host_ram_bytes
 from ps.shard import Gradients, Shard, StepRef, TableIds
 from ps.shard.ledger import WriteId
 from ps.shard.requests import Wanted
@@ -312,18 +311,65 @@ def test_memory_usage_counts_what_rows_cost() -> None:
     made.close()
 
 
+@pytest.fixture
+def large_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 1 TiB of RAM, as far as tables ask."""
+    for module in ("ps.memory", "ps.storage.rows", "ps.kernels.index"):
+        monkeypatch.setattr(f"{module}.host_ram_bytes", lambda: 1 << 40)
+
+
+def reserved_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
+
+
+@pytest.mark.parametrize("cold", [None, ps.Fp16()])
 @pytest.mark.parametrize("dim", [1, 16, 1024])
-def test_a_table_reserves_little_more_address_space_than_the_host_has_memory(dim: int) -> None:
-    """Address space is 128 TiB: what a table reserves decides how many fit on a large host."""
-
-    def reserved() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
-
-    before = reserved()
-    made = table(dim=dim, optimizer=ps.SGD())
-    assert reserved() - before < 1.8 * host_ram_bytes()
+def test_thousands_of_tables_have_room_in_the_address_space_of_a_large_host(
+    large_host: None, dim: int, cold: ps.Fp16 | None
+) -> None:
+    before = reserved_bytes()
+    made = table(dim=dim, optimizer=ps.SGD(), cold=cold)
+    assert (reserved_bytes() - before) * 2500 < 128 << 40
     made.close()
-    assert reserved() - before < 1 << 30
+    assert reserved_bytes() - before < 1 << 30
+
+
+@pytest.mark.parametrize("cold", [None, ps.Fp16(hot_fraction=0.3)])
+def test_a_table_whose_arrays_move_holds_what_one_holds_whose_arrays_stay(
+    monkeypatch: pytest.MonkeyPatch, cold: ps.Fp16 | None
+) -> None:
+    def filled(first_bytes: int) -> Table:
+        monkeypatch.setattr("ps.memory.FIRST_BYTES", first_bytes)
+        made, rng = table(dim=8, optimizer=ps.Adagrad(), cold=cold, half_life_pushes=64), np.random.default_rng(1)
+        for push in range(40):
+            ids_N = np.unique(rng.integers(0, 200 * (push + 1), 1000))
+            slots_N = made.find(ids_N)
+            made.create_missing(ids_N, slots_N)
+            made.apply(ids_N, slots_N, np.ones(len(ids_N), np.uint32), [np.ones((len(ids_N), 8), np.float32)])
+            made.remove(ids_N[::7])
+        return made
+
+    moved, stayed = filled(1 << 14), filled(1 << 32)
+    ids_N = np.arange(8000)
+    for made in (moved, stayed):
+        assert len(made) > 4000
+    np.testing.assert_array_equal(moved.find(ids_N) >= 0, stayed.find(ids_N) >= 0)
+    rows = [np.empty((len(ids_N), 8), np.float32) for _ in range(2)]
+    for made, out_ND in zip((moved, stayed), rows, strict=True):
+        made.lookup(ids_N, made.find(ids_N), out_ND)
+    np.testing.assert_array_equal(*rows)
+    moved.close()
+    stayed.close()
+
+
+@pytest.mark.slow
+def test_three_thousand_tables_on_a_large_host_take_rows(large_host: None) -> None:
+    tables = [table(dim=64, optimizer=ps.RowwiseAdagrad()) for _ in range(3000)]
+    for made in tables:
+        made.upsert(np.arange(3), [np.ones((3, 64), np.float32)])
+    assert [len(made) for made in tables] == [3] * 3000
+    for made in tables:
+        made.close()
 
 
 @pytest.mark.parametrize(

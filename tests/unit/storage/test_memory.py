@@ -47,10 +47,11 @@ def test_it_grows_without_moving():
     reserved.close()
 
 
-def test_as_much_as_the_host_has_is_reserved_and_next_to_nothing_taken():
+def test_as_much_as_the_host_has_may_be_asked_for_and_next_to_nothing_is_taken():
     before = resident_bytes()
     reserved = ReservedArray((64,), np.float32)
-    assert host_ram_bytes() - 256 < reserved.array.nbytes <= host_ram_bytes()
+    assert host_ram_bytes() - 256 < reserved.max_rows * 256 <= host_ram_bytes()
+    assert reserved.array.nbytes == min(memory.FIRST_BYTES, reserved.max_rows * 256)
     assert reserved.committed_bytes == 0
     reserved.ensure(10)
     reserved.array[:10] = 1
@@ -83,7 +84,8 @@ def test_more_rows_than_reserved_are_refused_and_nothing_changes():
     reserved.close()
 
 
-def test_a_reservation_that_fails_names_the_size_and_the_mend():
+def test_a_reservation_that_fails_names_the_size_and_the_mend(monkeypatch):
+    monkeypatch.setattr(memory, "FIRST_BYTES", 2**62)
     with pytest.raises(ResourceExhausted, match=r"4,611,686,018,427,387,904 bytes.*overcommit"):
         ReservedArray((), np.uint8, 2**62)
 
@@ -139,3 +141,69 @@ def test_many_small_steps_stop_at_the_same_place():
 def test_available_memory_is_measured():
     """Its exact value is the host's business, and other processes' too."""
     assert host_ram_bytes() // 100 < available_bytes() <= host_ram_bytes()
+
+
+@pytest.fixture
+def little_room(monkeypatch):
+    """Arrays begin with 1 MiB of address space."""
+    monkeypatch.setattr(memory, "FIRST_BYTES", 1 << 20)
+
+
+def test_where_the_kernel_moves_no_pages_all_room_is_reserved_at_once(little_room, monkeypatch):
+    monkeypatch.setattr(memory.address_space, "can_move", lambda: False)
+    reserved = ReservedArray((), np.uint8, 1 << 30)
+    assert len(reserved.array) == 1 << 30
+    reserved.close()
+
+
+@pytest.mark.parametrize("huge_pages", [True, False])
+def test_an_array_that_outgrows_its_room_moves_with_what_was_written(little_room, monkeypatch, huge_pages):
+    """Over several moves, with huge pages and without, in small steps and in leaps; memory is neither copied nor
+    left behind."""
+    monkeypatch.setattr(HostMemory, "huge_pages", huge_pages)
+    before = resident_bytes()
+    reserved = ReservedArray((64,), np.float32)
+    expected, places = {}, set()
+    for rows in (1, 4096, 4097, 5000, 32_000, 33_000, 70_000, 300_000, 600_000):
+        reserved.ensure(rows)
+        for row in (*range(max(0, rows - 900), rows, 300), rows - 1):
+            assert not reserved.array[row].any() or row in expected
+            reserved.array[row] = expected[row] = row + 1
+        places.add(reserved.array.ctypes.data)
+        assert all((reserved.array[row] == value).all() for row, value in expected.items())
+    assert len(places) > 3
+    assert all(place % (2 << 20) == 0 for place in places), "huge pages stay whole where they go"
+    assert reserved.committed_bytes < 600_000 * 256 + (2 << 20)
+    assert resident_bytes() - before < len(expected) * (2 << 20) + (8 << 20)
+    reserved.close()
+    assert resident_bytes() - before < 8 << 20
+
+
+def test_an_array_that_is_looked_at_does_not_move(little_room):
+    """Whoever holds a view would read and write where nothing is any more."""
+    reserved = ReservedArray((), np.uint8)
+    reserved.ensure(100)
+    reserved.array[:100] = 3
+    view = reserved.array[10:20]
+    with pytest.raises(ResourceExhausted, match="being looked at"):
+        reserved.ensure(2 << 20)
+    reserved.array[10] = 4
+    assert view[0] == 4
+    del view
+    reserved.ensure(2 << 20)
+    assert reserved.array[:100].tolist() == [3] * 10 + [4] + [3] * 89
+    reserved.close()
+
+
+def test_a_move_that_the_memory_does_not_allow_changes_nothing(little_room, monkeypatch):
+    monkeypatch.setattr(memory, "HOST", HostMemory(lambda: 100 << 20, keep_free=0))
+    reserved = ReservedArray((), np.uint8)
+    reserved.ensure(1 << 20)
+    reserved.array[:] = 5
+    with pytest.raises(ResourceExhausted, match="would leave this host less"):
+        reserved.ensure(1 << 30)
+    assert (reserved.array[: 1 << 20] == 5).all()
+    assert reserved.committed_bytes == 1 << 20
+    reserved.ensure(50 << 20)
+    assert (reserved.array[: 1 << 20] == 5).all()
+    reserved.close()

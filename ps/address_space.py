@@ -1,0 +1,96 @@
+"""Stretches of a process's address space: reserved without memory, and moved with the pages that were written.
+
+Linux commits pages as they are first written. `mremap` maps pages to another address without a copy: a few microseconds
+a GiB of huge pages, some milliseconds otherwise.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+
+PAGE = mmap.PAGESIZE
+HUGE_PAGE = 2 << 20
+MADV_NOHUGEPAGE = 15  # Linux's value; the mmap module does not name it everywhere
+_MAP_NORESERVE = 0x4000  # Linux's value; the mmap module names it from Python 3.13 on
+_MAYMOVE, _FIXED, _DONTUNMAP = 1, 2, 4
+_FAILED = ctypes.c_void_p(-1).value
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mremap.restype = ctypes.c_void_p
+_libc.mremap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p)
+
+
+class Reservation:
+    """`size` bytes or a little more, zero where nobody wrote, from a huge page's border on. Raises OSError, ValueError
+    or OverflowError where there is no such room."""
+
+    def __init__(self, size: int) -> None:
+        self.size = -(-size // PAGE) * PAGE
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+        self.map = mmap.mmap(-1, self.size + HUGE_PAGE, flags=flags)
+        begin = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
+        self.offset = -begin % HUGE_PAGE
+        """Where the bytes begin in `map`."""
+        self.address = begin + self.offset
+
+    def advise(self, advice: int, start: int, end: int) -> None:
+        """`madvise`; a kernel that does not know the advice is slower, no more."""
+        with suppress(OSError):
+            self.map.madvise(advice, self.offset + start, end - start)
+
+    def move(self, size: int, to: Reservation) -> None:
+        """Maps the pages of the first `size` bytes there; they read as zeros here. Raises OSError, and then all are
+        here as before."""
+        moved: list[tuple[int, int]] = []
+        try:
+            for start, end in list(_mappings(self.address, self.address + size)):
+                _remap(start, end - start, to.address + start - self.address)
+                moved.append((start, end))
+        except OSError:
+            for start, end in moved:
+                _remap(to.address + start - self.address, end - start, start)
+            raise
+
+    def close(self) -> None:
+        """Gives it back; while somebody looks at it, when they end."""
+        try:
+            self.map.close()
+        except BufferError:
+            del self.map
+
+
+@cache
+def can_move() -> bool:
+    """Whether the kernel moves pages and leaves their place reserved (Linux 5.7): without that, another thread could
+    be given the place before we let it go."""
+    here, there = Reservation(PAGE), Reservation(PAGE)
+    here.map[here.offset] = 7
+    try:
+        here.move(PAGE, there)
+        return there.map[there.offset] == 7 and here.map[here.offset] == 0
+    except OSError:
+        return False
+    finally:
+        here.close()
+        there.close()
+
+
+def _mappings(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The kernel's parts of a stretch, which is what it can move: huge pages and others are apart, for one."""
+    with open("/proc/self/maps", encoding="utf-8") as lines:
+        for line in lines:
+            begin, _, stop = line.partition(" ")[0].partition("-")
+            low, high = max(int(begin, 16), start), min(int(stop, 16), end)
+            if low < high:
+                yield low, high
+
+
+def _remap(start: int, size: int, to: int) -> None:
+    if _libc.mremap(start, size, size, _MAYMOVE | _FIXED | _DONTUNMAP, to) == _FAILED:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

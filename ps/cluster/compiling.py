@@ -1,0 +1,59 @@
+"""Kernels on the nodes of a Ray cluster: each node compiles once, before its shards start."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import ray
+from ray.util import placement_group_table
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from ps.kernels.cache import is_complete
+from ps.server.compiling import compile_kernels, to_stderr
+
+T = TypeVar("T")
+
+
+class Stopwatch:
+    """Seconds that are left, of those that count."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._end = time.monotonic() + timeout_s
+
+    def remaining_s(self) -> float:
+        """0 when none are left."""
+        return max(self._end - time.monotonic(), 0.0)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens meanwhile takes as long as it takes."""
+        started = time.monotonic()
+        yield
+        self._end += time.monotonic() - started
+
+
+def compile_on_nodes(group: PlacementGroup) -> None:
+    """Waits until all nodes that shards of the group will lie on have compiled kernels, however long that takes."""
+    bundles = {node: bundle for bundle, node in placement_group_table(group)["bundles_to_node_id"].items()}
+
+    def on(bundle: int, task: Callable[[], T]) -> ray.ObjectRef[T]:
+        placed = PlacementGroupSchedulingStrategy(group, bundle)
+        return ray.remote(num_cpus=0)(task).options(scheduling_strategy=placed).remote()
+
+    have_all = ray.get([on(bundle, is_complete) for bundle in bundles.values()])
+    lack = [bundle for bundle, complete in zip(bundles.values(), have_all, strict=True) if not complete]
+    if not lack:
+        return
+    says = f"compiling kernels on {len(lack)} of {len(bundles)} nodes, once each: about a minute..."
+    console = to_stderr()
+    compiling = [on(bundle, compile_kernels) for bundle in lack]
+    if console.is_terminal:
+        with console.status(says):
+            ray.get(compiling)
+    else:
+        console.print(says)
+        ray.get(compiling)

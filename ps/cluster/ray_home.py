@@ -1,0 +1,93 @@
+"""What Ray wants of a host's folders and environment, and fails over without words of ours: a temporary directory whose
+path is short enough for sockets, and a token."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled, without types
+
+from ps.errors import InvalidArgument
+
+AUTH_MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+LONGEST_TEMPORARY = 37
+"""Bytes of the path. Ray's sockets lie below it at /ray/session_DATE_TIME_MICROSECONDS_PID/sockets/plasma_store, up to
+70 more, and a path of a socket has 107."""
+SHORT = ("/tmp", "/var/tmp", "/dev/shm")
+
+log = logging.getLogger(__name__)
+
+
+def own() -> dict[str, Any]:
+    """Arguments of `ray.init` for a Ray of our own. Raises InvalidArgument where no folder will do."""
+    _make_token()
+    if AUTH_MODE not in os.environ:
+        _authenticate()
+    wanted = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or tempfile.gettempdir()
+    if _serves(wanted):
+        return {}
+    for other in SHORT:
+        if _serves(other):
+            log.warning(
+                "Ray cannot use the temporary directory %s (a path for sockets has %d bytes, and it must be possible "
+                "to write there): it uses %s; set RAY_TMPDIR to choose another",
+                wanted,
+                LONGEST_TEMPORARY,
+                other,
+            )
+            return {"_temp_dir": f"{other}/ray"}
+    raise InvalidArgument(
+        f"Ray needs a temporary directory with a path of at most {LONGEST_TEMPORARY} bytes that can be written, and "
+        f"{', '.join((wanted, *SHORT))} are not: set RAY_TMPDIR to one"
+    )
+
+
+def take_token() -> None:
+    """Before a running cluster is joined: a token that is at hand is used, as `ray start` does. A cluster without
+    authentication does not look at it."""
+    if AUTH_MODE not in os.environ and AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+        _authenticate()
+
+
+def token_advice() -> str:
+    """What to do when a cluster does not answer whoever comes without its token, or with another."""
+    if os.environ.get(AUTH_MODE, "token").lower() != "token":
+        return f"if the cluster asks for a token, unset {AUTH_MODE}"
+    return (
+        f"if the cluster asks for a token, it must be the head's: copy its ~/.ray/auth_token here, or set {TOKEN} or "
+        f"{TOKEN_PATH}"
+    )
+
+
+def _authenticate() -> None:
+    """Switches Ray's authentication by token on for this process and those that it starts: what Ray does by itself, and
+    warns of each time, when nobody says which mode."""
+    os.environ[AUTH_MODE] = "token"
+    Config.initialize("")  # Ray has read the environment before
+
+
+def _make_token() -> None:
+    """Where Ray could not write its own: home is read-only, say."""
+    if os.environ.get(AUTH_MODE, "token").lower() != "token" or os.environ.get(TOKEN) or os.environ.get(TOKEN_PATH):
+        return
+    place = Path.home() / ".ray"
+    if not (place / "auth_token").exists() and not _can_write(place):
+        os.environ[TOKEN] = secrets.token_hex(32)  # for the processes that Ray starts, too
+
+
+def _serves(folder: str) -> bool:
+    return len(os.fsencode(folder)) <= LONGEST_TEMPORARY and _can_write(Path(folder))
+
+
+def _can_write(folder: Path) -> bool:
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+        return True
+    return False

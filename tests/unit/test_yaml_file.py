@@ -1,0 +1,51 @@
+"""YAML files: what is wrong with one is a line, and its encoding does not depend on the locale."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ps
+from ps import yaml_file
+from ps.cluster.deployment import Deployment
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        (b"a: [1\nb: 2\n", "2:2"),
+        (b"max_ids: 5\n  metrics: false\n", "2:10"),
+        (b"\tmetrics: false\n", "1:1"),
+        (b"a: 1\nb: f\xfcr\n", "2:5"),
+        (b"a: 1\nb: \x07\n", "2:4"),
+        (b"a: &b [*c]\n", "1:8"),
+        (b"a: !!python/object:os.system x\n", "1:4"),
+    ],
+)
+def test_what_is_no_yaml_is_one_line_with_its_place(content: bytes, place: str, tmp_path: Path) -> None:
+    path = tmp_path / "service.yaml"
+    path.write_bytes(content)
+    for read in (ps.ServiceConfig.from_yaml, Deployment.from_yaml):
+        with pytest.raises(ps.ConfigError) as raised:
+            read(path)
+        assert str(raised.value).startswith(f"{path}:{place}: no YAML: ")
+        assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "missing.yaml"):
+        with pytest.raises(ps.NotFound, match="cannot be read: "):
+            ps.ServiceConfig.from_yaml(path)
+
+
+def test_a_file_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    path = tmp_path / "service.yaml"
+    path.write_bytes("\ufeff# für alle\nmetrics: false\n".encode())
+    assert yaml_file.load(path) == {"metrics": False}
+    code = f"import ps; assert not ps.ServiceConfig.from_yaml({str(path)!r}).metrics"
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", code], env=plain, check=True, timeout=60)
