@@ -69,7 +69,7 @@ class Pulls:
             wait(in_flight)  # what went wrong with them the trainer hears from `step`
             return pull()
 
-        return Ahead(self._connection.submit(run), sent, bound)
+        return Ahead(self._connection.submit(run, hint=True), sent, bound)
 
     def take(
         self, ahead: Ahead | None, pull: Callable[[], PulledRows], sent: int, in_flight: Sequence[Future[None]]

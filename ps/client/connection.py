@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
+from ps.client import leaving
 from ps.client.bound import same_split
+from ps.client.pool import Pool, Task
 from ps.client.retry import Deadline, retry
 from ps.client.traffic import Traffic
 from ps.client.transport import Transport, open_transport
@@ -27,6 +29,8 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 DESCRIBE_TIMEOUT_S = 5.0
+ABORT_S = 1.0
+"""For calls whose connections have been ended to return."""
 REROUTES = 3
 """How often one call follows the routing table before it gives up."""
 CLOSED = "this client is closed; ps.connect makes another"
@@ -43,9 +47,11 @@ class Connection:
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._closed = False
+        self._aborted = threading.Event()
         # Two pools: a background task (a push) waits for its calls to the shards, which must never queue behind it.
-        self._background = ThreadPoolExecutor(max_workers=16, thread_name_prefix="ps-background")
-        self._calls = ThreadPoolExecutor(max_workers=64, thread_name_prefix="ps-call")
+        self._background = Pool(16, "ps-background", leaving.failed)
+        self._calls = Pool(64, "ps-call")
+        leaving.watch(self)
         self.tables: dict[str, TableConfig] = {}
         self.release = ""
         """Of embedding-ps, of whoever was asked last what there is; empty where it does not say."""
@@ -134,7 +140,7 @@ class Connection:
                 self.traffic.retries += 1
             return attempt(self.address_of(routing, shard))
 
-        return retry(once, deadline, before_next=lambda: self.refresh(deadline))
+        return retry(once, deadline, before_next=lambda: self.refresh(deadline), sleep=self._aborted.wait)
 
     def address_of(self, routing: Routing, shard: int) -> str:
         """Where a shard of the routing that the caller goes by is now: it may have restarted elsewhere. Raises
@@ -144,21 +150,23 @@ class Connection:
             raise StaleRouting(f"routing table {routing.epoch} has been replaced by {now.epoch}")
         return now.shards[shard].address
 
-    def submit(self, task: Callable[[], T]) -> Future[T]:
-        """Runs a task in the background."""
+    def submit(self, task: Callable[[], T], *, hint: bool = False) -> Future[T]:
+        """Runs a task in the background. What becomes of it is said at the end of the process where nobody has asked
+        its future, unless it is a hint."""
         self.check_usable()
-        return self._start(self._background, task)
+        return self._start(self._background, task, hint)
 
     def each(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
-        """Runs tasks concurrently, the last one on this thread; waits for all, then raises the first error."""
+        """Runs tasks concurrently, the last one on this thread; waits for all, then raises the first error. Ctrl-C is
+        raised at once: the others' calls then end by themselves."""
         self.check_usable()
         if not tasks:
             return []
-        futures = [self._start(self._calls, task) for task in tasks[:-1]]
+        futures: list[Future[T]] = [self._start(self._calls, task, hint=True) for task in tasks[:-1]]
         last: Future[T] = Future()
         try:
             last.set_result(tasks[-1]())
-        except BaseException as error:  # noqa: BLE001  raised below, after the others have ended
+        except Exception as error:  # noqa: BLE001  raised below, after the others have ended
             last.set_exception(error)
         futures.append(last)
         for future in futures:
@@ -175,17 +183,31 @@ class Connection:
         if self._closed:
             raise InvalidArgument(CLOSED)
 
-    def close(self) -> None:
-        """Waits for background calls, then ends all connections."""
+    def is_mine(self) -> bool:
+        """Whether this is the process that made it, and it is open."""
+        return os.getpid() == self._pid and not self._closed
+
+    def unfinished(self) -> list[Task[Any]]:
+        """Background calls that wait or run, but for hints."""
+        return [task for task in self._background.unfinished() if not task.outcome.heard]
+
+    def close(self, timeout_s: float | None = None) -> None:
+        """Waits for background calls, for so long at most, then ends all connections."""
         if os.getpid() != self._pid:
             return
-        self._background.shutdown(wait=True)  # its tasks make calls: only then is the rest closed
+        self._background.close(timeout_s)  # its tasks make calls: only then is the rest closed
+        self.abort()
+
+    def abort(self) -> None:
+        """Ends all connections, and with them the calls under way; waits a moment until these have returned."""
         self._closed = True
-        self._calls.shutdown(wait=True)
+        self._aborted.set()
         with self._lock:
             for transport in self._transports.values():
                 transport.close()
             self._transports.clear()
+        for pool in (self._calls, self._background):
+            pool.close(ABORT_S)
 
     @contextmanager
     def _counted(self, method: Method) -> Iterator[Call]:
@@ -196,9 +218,9 @@ class Connection:
             if call.sent.total or call.received.total:  # if it was made at all
                 self.traffic.add(method, call)
 
-    def _start(self, pool: ThreadPoolExecutor, task: Callable[[], T]) -> Future[T]:
+    def _start(self, pool: Pool, task: Callable[[], T], hint: bool) -> Future[T]:
         try:
-            return pool.submit(task)
+            return pool.submit(task, hint)
         except RuntimeError as error:  # the pool was shut down: another thread is closing the client
             raise InvalidArgument(CLOSED) from error
 

@@ -40,12 +40,17 @@ class Deadline:
         return left
 
 
-def retry(attempt: Callable[[int], T], deadline: Deadline, before_next: Callable[[], None] = lambda: None) -> T:
+def retry(
+    attempt: Callable[[int], T],
+    deadline: Deadline,
+    before_next: Callable[[], None] = lambda: None,
+    sleep: Callable[[float], object] | None = None,
+) -> T:
     """Calls attempt(0), attempt(1), ... until one succeeds or the deadline is too near for another.
 
     `before_next` runs before each repeat (the client looks up the shard's address again). Backoff doubles with full
     jitter, so that trainers that lost one shard together do not come back together. After the deadline the last error
-    is raised: it says more than "too late".
+    is raised: it says more than "too late". `sleep` may return early, where waiting has become pointless.
     """
     backoff_s = FIRST_BACKOFF_S
     for number in range(1_000_000):
@@ -56,20 +61,20 @@ def retry(attempt: Callable[[int], T], deadline: Deadline, before_next: Callable
             if hint_s is None:
                 raise
             wait_s = max(hint_s, random.uniform(0.5, 1.0) * backoff_s)
-            if not _sleep(wait_s, deadline):
+            if not _sleep(wait_s, deadline, sleep or time.sleep):
                 raise
             backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
         _quietly(before_next)
     raise AssertionError("unreachable: the deadline comes first")
 
 
-def _sleep(wait_s: float, deadline: Deadline) -> bool:
+def _sleep(wait_s: float, deadline: Deadline, sleep: Callable[[float], object]) -> bool:
     try:
         if deadline.remaining_s() <= wait_s:
             return False
     except DeadlineExceeded:
         return False
-    time.sleep(wait_s)
+    sleep(wait_s)
     return True
 
 

@@ -59,19 +59,26 @@ class Write:
         self._fate[shard] = "applied"
         return answer
 
+    def fate(self) -> str:
+        """Which write it is, and what has become of it on each shard."""
+        tables = ", ".join(table.config.name for table in self._batch.tables)
+        return f"write {self.sequence} of {tables}: {self._fates('perhaps applied by') or 'applied by no shard'}"
+
     def unfinished(self, stale: StaleRouting) -> StaleRouting:
         """What to tell a caller whose write the routing has overtaken."""
         if not self._fate:
             return StaleRouting(f"{stale}; no shard has applied any of this write")
-        applied = sorted(shard for shard, fate in self._fate.items() if fate == "applied")
-        unknown = sorted(self._fate.keys() - set(applied))
-        fates = (("applied", applied), ("perhaps applied", unknown))
-        what = " and ".join(f"{how} by shards {shards}" for how, shards in fates if shards)
+        what = self._fates("perhaps applied by")
         return StaleRouting(
             f"the routing changed while write {self.sequence} was under way: by routing table {self._batch.epoch} it "
             f"was {what}, and by no other. It is not sent on, since ids that have moved might be applied twice; a new "
             f"write of the same would apply those shards' part again ({stale})"
         )
+
+    def _fates(self, unknown: str) -> str:
+        applied = sorted(shard for shard, fate in self._fate.items() if fate == "applied")
+        fates = (("applied by", applied), (unknown, sorted(self._fate.keys() - set(applied))))
+        return " and ".join(f"{how} shards {shards}" for how, shards in fates if shards)
 
 
 def _changed_nothing(error: PsError) -> bool:

@@ -9,11 +9,13 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ps.client import leaving
 from ps.client.batch import Batch, Counts, Rows
 from ps.client.bound import NO_HANDLE, UNKNOWN_VERSIONS, Handle, Versions
 from ps.client.connection import Connection
 from ps.client.exchange import by_step_or_ids
 from ps.client.outgoing import Outgoing
+from ps.client.pool import current_task
 from ps.client.pulled import put_flags
 from ps.client.retry import Deadline
 from ps.client.write import Write
@@ -146,10 +148,18 @@ class Writes:
         return self._routed(write, run, deadline)
 
     def _routed(self, write: Write, run: Callable[[Batch], T], deadline: Deadline) -> T:
+        if (task := current_task()) is not None:
+            task.outcome.write = write
         try:
-            return self.connection.routed(write.split_by, run, deadline)
+            answer = self.connection.routed(write.split_by, run, deadline)
         except StaleRouting as stale:
             raise write.unfinished(stale) from stale
+        except BaseException as error:
+            if not isinstance(error, Exception):  # Ctrl-C: nobody else will say what became of it
+                leaving.interrupted(write)
+            raise
+        leaving.ended(write)
+        return answer
 
     def _send(self, write: Write, batch: Batch, shard: int, call: Callable[[str], bytes], deadline: Deadline) -> bytes:
         def attempt(address: str) -> bytes:
