@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,3 +57,20 @@ def test_without_a_home_to_write_ray_has_a_token_all_the_same(monkeypatch: pytes
         monkeypatch.setenv(name, "")  # so that it is put back
     ray_home.own()
     assert re.fullmatch(r"[0-9a-f]{64}", ray_home.os.environ["RAY_AUTH_TOKEN"])
+
+
+@pytest.mark.parametrize(("token", "mode"), [(True, "token"), (False, "None")])
+def test_the_token_at_hand_is_taken_to_a_cluster_whose_head_may_ask_for_it(
+    token: bool, mode: str, tmp_path: Path
+) -> None:
+    """As `ray start --head` does, which asks for it where it finds one; a process of its own, since Ray looks once."""
+    if token:
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text("0" * 64)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    code = "import os; from ps.cluster import ray_home; ray_home.take_token(); print(os.environ.get('RAY_AUTH_MODE'))"
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(
+        command, env={**environment, "HOME": str(tmp_path)}, capture_output=True, text=True, timeout=100
+    )
+    assert run.stdout.split() == [mode], run.stderr
