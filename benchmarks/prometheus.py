@@ -23,6 +23,8 @@ RULES = ("rules.yml", "alerts.yml")
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 10.0
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Past http_proxy: it is on this host."""
 PAUSE_S = 0.05
 
 Samples = list[dict[str, Any]]
@@ -58,7 +60,7 @@ class Prometheus:
         """The data of an answer of /api/v1."""
         url = f"{self._url}/api/v1/{what}?{urllib.parse.urlencode(parameters)}"
         try:
-            with urllib.request.urlopen(url, timeout=ANSWER_TIMEOUT_S) as answer:
+            with DIRECT.open(url, timeout=ANSWER_TIMEOUT_S) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
             with error:
@@ -67,7 +69,7 @@ class Prometheus:
     def ready(self) -> bool:
         """Whether it answers yet."""
         try:
-            with urllib.request.urlopen(f"{self._url}/-/ready", timeout=ANSWER_TIMEOUT_S):
+            with DIRECT.open(f"{self._url}/-/ready", timeout=ANSWER_TIMEOUT_S):
                 return True
         except OSError:
             return False

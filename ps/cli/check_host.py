@@ -73,7 +73,7 @@ def port_free(host: str, port: int, own: int | None = None) -> Finding:
         return ok("port", f"the service itself listens on port {port}")
     why = ports.refusal(host, port)
     if why is not None:
-        return fail("port", why, "end that process, or another port or host (psctl up --port)")
+        return fail("port", why, "end that process, or psctl up --port with another")
     return ok("port", f"{address_of(host, port)} is free")
 
 

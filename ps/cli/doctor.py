@@ -44,7 +44,7 @@ def doctor(
 
     deployment = Deployment.of(config_file, shards=shards, port=port)
     found = [
-        *_host(deployment, _own_port(name, address)),
+        *_host(deployment, own_port(name, address)),
         *_ray(ray_address, name, deployment.launch.shards),
         *_service(name, address, timeout_s),
     ]
@@ -69,7 +69,7 @@ def lines(found: Sequence[Finding], width: int | None) -> list[str]:
     return shown
 
 
-def _own_port(name: str, address: str) -> int | None:
+def own_port(name: str, address: str) -> int | None:
     """Of the service that is looked at, if one runs here under that name or at the address given."""
     from ps.address import parse
     from ps.cli.survey import address_of

@@ -57,12 +57,18 @@ def up(
         print_json({"name": name, "address": state.address, "shards": wanted})
         return None
     out.print(f"service [bold]{name}[/bold] with {wanted} shards at [bold]{state.address}[/bold]")
-    named = "" if name == DEFAULT_NAME else f" --name {name}"
-    out.print(
-        f'connect with ps.connect("{state.address}"); psctl status{named} shows it, psctl down{named} ends it',
-        markup=False,
-    )
+    out.print(hint(state), markup=False)
     return None
+
+
+def hint(state: State) -> str:
+    """What to do with a service that has started."""
+    named = _named(state.name)
+    return f'connect with ps.connect("{state.address}"); psctl status{named} shows it, psctl down{named} ends it'
+
+
+def _named(name: str) -> str:
+    return "" if name == DEFAULT_NAME else f" --name {name}"
 
 
 def _check_not_running(name: str) -> None:
@@ -73,8 +79,7 @@ def _check_not_running(name: str) -> None:
         running = local.read_state(name)
     except NotFound:
         return
-    named = "" if name == DEFAULT_NAME else f" --name {name}"
-    raise typer.BadParameter(f"service {name!r} runs already at {running.address}; psctl down{named} ends it")
+    raise typer.BadParameter(f"service {name!r} runs already at {running.address}; psctl down{_named(name)} ends it")
 
 
 def _up_in_cluster(name: str, deployment: Deployment, ray_address: str) -> State:

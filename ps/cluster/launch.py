@@ -152,19 +152,30 @@ def _connect_ray(ray_address: str | None, deployment: Deployment) -> bool:
     wanted = deployment.launch
     ports.check_free(deployment.service.host, wanted.port)
     compile_kernels()  # here and now, where it can be seen: this host is the cluster
-    placement, shards = wanted.placement, wanted.shards
-    ray.init(
-        address="local",
-        namespace=actors.NAMESPACE,
-        num_cpus=max(os.cpu_count() or 1, int(shards * placement.cpus + 1)),
-        resources={name: amount * shards for name, amount in placement.resources.items()},
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        **ray_home.own(),
-    )
+    _start_ray(wanted)
     return True
+
+
+def _start_ray(wanted: Launch) -> None:
+    placement, shards = wanted.placement, wanted.shards
+    settings = ray_home.own()
+    try:
+        ray.init(
+            address="local",
+            namespace=actors.NAMESPACE,
+            num_cpus=max(os.cpu_count() or 1, int(shards * placement.cpus + 1)),
+            resources={name: amount * shards for name, amount in placement.resources.items()},
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            **settings,
+        )
+    except Exception as error:  # Ray raises bare ones
+        raise Unavailable(
+            f"Ray did not start on this host: {error} Is the host overloaded? Ray's own logs are in "
+            "ray/session_latest/logs of the temporary directory"
+        ) from error
 
 
 def _start(name: str, deployment: Deployment, detached: bool, owns_ray: bool) -> Service:

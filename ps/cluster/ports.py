@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ps.errors import InvalidArgument
@@ -69,13 +69,19 @@ def _by_whom(port: int) -> str:
             if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
                 inodes.add(f"socket:[{fields[9]}]")
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            links = {os.readlink(link) for link in (process / "fd").iterdir()}
-        except OSError:
-            continue  # another user's, or gone
-        if links & inodes:
+        if inodes & _links(process / "fd"):
             return f" by process {process.name} ({_text(process / 'comm').strip()})"
     return ""
+
+
+def _links(folder: Path) -> set[str]:
+    """Targets of the links in a folder; none where it is another user's, or gone."""
+    found = set()
+    with suppress(OSError):
+        for link in folder.iterdir():
+            with suppress(OSError):  # closed meanwhile: of our own process, that of the folder itself
+                found.add(os.readlink(link))
+    return found
 
 
 def _text(path: Path) -> str:

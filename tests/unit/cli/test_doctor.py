@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 import ps
 from ps.cli import check_disk, check_host, check_ray, check_service
-from ps.cli.doctor import lines
+from ps.cli.doctor import lines, own_port
 from ps.cli.findings import FAIL, OK, WARN, Finding, fail, ok, warn
+from ps.cluster import local, ports
 from ps.cluster.ray_state import RayState
 from tests.unit.cli.surveys import many, watched
 from tests.unit.storage.test_disk_failures import mounted
@@ -59,6 +61,36 @@ def test_a_port_in_use_is_found_and_by_whom() -> None:
         assert f"port {port} is in use by process {os.getpid()} (" in found["port"]["says"]
         assert "--port" in found["port"]["mend"]
     assert check_host.port_free("127.0.0.1", port).level == OK
+
+
+def test_the_port_of_the_service_itself_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A doctor that is given the file of a service that runs; another's port is still one."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        assert own_port("default", "") is None
+        local.write_state(local.State("default", f"127.0.0.1:{port}", pid=0))
+        assert own_port("default", "") == own_port("other", f"[::1]:{port}") == port
+        assert own_port("other", "") is None
+        assert check_host.port_free("127.0.0.1", port, own=port).level == OK
+        assert check_host.port_free("127.0.0.1", port, own=port + 1).level == FAIL
+
+
+def test_a_port_that_is_taken_is_said_before_anything_starts() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for start in (lambda: ps.launch(port=port), lambda: ports.check_free("127.0.0.1", port)):
+            with pytest.raises(ps.InvalidArgument, match=rf"port {port} is in use by process .*--port"):
+                start()
+        assert not ray.is_initialized()
+    ports.check_free("127.0.0.1", port)
+    ports.check_free("auto", 0)
+    with pytest.raises(ps.InvalidArgument, match=r"cannot listen on port 5 of host 'no\.such\.host'"):
+        ports.check_free("no.such.host", 5)
 
 
 def test_a_full_disk_is_found(tmp_path: Path) -> None:
