@@ -15,7 +15,7 @@ from ps.config import FTRL, SGD, Adagrad, Adam, Optimizer, RowwiseAdagrad
 from ps.kernels import optim as kernels
 
 F32 = np.float32
-Update = Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32], int], None]
+Update = Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32], int], int]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class UpdateRule:
     initial_state: float
     """What each of them starts at."""
     update: Update
-    """update(rows_SW, slots_N, grads_ND, step): in place; slots are unique; `step` is the optimizer's, from 1."""
+    """update(rows_SW, slots_N, grads_ND, step): in place; slots are unique; `step` is the optimizer's, from 1. How many
+    rows may not be finite afterwards, see `ps.kernels.optim`."""
 
 
 def update_rule(optimizer: Optimizer, dim: int) -> UpdateRule:

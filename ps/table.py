@@ -30,7 +30,8 @@ from ps.storage.budget import SLOT_BYTES, RamBudget
 from ps.storage.device_rows import DeviceRows
 from ps.storage.disk import Disk
 from ps.storage.mixed_rows import MixedRows
-from ps.storage.rows import ArenaRows, Initializer, PlainRows, Slots
+from ps.storage.overflows import Overflows
+from ps.storage.rows import ArenaRows, Initializer, PlainRows, Slots, Updated
 from ps.storage.store import Demotion, Store
 from ps.storage.tensor_train import ColdCores
 from ps.storage.tier import Flags, Ids, Records, RowLayout, joined, where
@@ -96,6 +97,7 @@ class Table:
         self._bounded = bounded or config.max_rows_per_shard is not None
         self.closed = False
         self._ticked = False  # whether the last push has moved the clock on to another tick
+        self.overflows = Overflows(config.name, self._ram)
         self._count = PushCount()
         self.pushes = 0
         """That this shard has seen. The optimizer's steps are counted by all shards alike."""
@@ -267,17 +269,18 @@ class Table:
             slots_N = slots_N[has_row_N]
         added_N = self._signals.added(len(slots_N), counts_N, positives_N, attribution_N)
         parts = list(_parts(updated_N, blocks))
+        outcomes: list[Updated] = []
+
+        def update(part_N: Slots, block_ND: Rows, step: int) -> None:
+            outcomes.append(self._rows.update(part_N, self._ram.ids_S, block_ND, self.pushes, step))
 
         def make() -> None:
             step = self._count.count(worker, said)
-            refuse(step)
+            outcomes.append(Updated(refuse(step)))
             self.pushes += 1
             self.rows_pushed += named
             tasks = [partial(self._touch, slots_N, added_N, self._signals.floor)]
-            tasks += [
-                partial(self._rows.update, part_N, self._ram.ids_S, block_ND, self.pushes, step)
-                for part_N, block_ND in parts
-            ]
+            tasks += [partial(update, part_N, block_ND, step) for part_N, block_ND in parts]
             share = self._share if len(slots_N) >= SHARE_FROM_ROWS else one_by_one
             share(tasks)
             self.rows_updated += len(updated_N)
@@ -285,6 +288,7 @@ class Table:
         return Change(
             make,
             {
+                "report": lambda: self.overflows.update_ended(outcomes, updated_N),
                 "promotion": partial(self._promote, slots_N),
                 "clock": self._tick,
                 "expiry": self._expire,
@@ -491,6 +495,8 @@ class Table:
             "rows_updated": self.rows_updated,
             "rows_created": self.rows_created,
             "rows_refused": self.rows_refused,
+            "rows_nonfinite": self.overflows.nonfinite,
+            "rows_clamped": self.overflows.clamped,
             "rows_raised": self.store.rows_raised,
             "rows_demoted": self.store.rows_demoted,
             "rows_narrowed": self._precision.rows_narrowed if self._precision else 0,
@@ -537,13 +543,13 @@ class Table:
 
     def _plan_refusal(
         self, ids_N: Ids, slots_N: Slots, counts_N: Counts | None, blocks: Sequence[Rows], rows_R: Slots | None
-    ) -> Callable[[int], None]:
+    ) -> Callable[[int], int]:
         """Counts the ids of a push that have no row after `create_admitted`, given its step; their gradients
-        train the cores, if there are some."""
+        train the cores, if there are some: how many slices of those may not be finite afterwards."""
         missing_N = np.flatnonzero(slots_N < 0)
         gate, cores = self._gate, self._cores
         if gate is None or not len(missing_N):
-            return lambda step: None
+            return lambda step: 0
         missing_ids_M, counts_M = ids_N[missing_N], _counts(counts_N, missing_N)
         sent_R = np.arange(len(ids_N)) if rows_R is None else rows_R
         without_R = slots_N[sent_R] < 0
@@ -552,13 +558,14 @@ class Table:
         if cores is not None and len(refused_ids_N):
             grads_ND = np.concatenate([block_ND[part_R] for part_R, block_ND in _parts(without_R, blocks)])
 
-        def refuse(step: int) -> None:
+        def refuse(step: int) -> int:
             gate.refuse(missing_ids_M, counts_M)
             if cores is None:
                 self.rows_refused += len(refused_ids_N)
             elif grads_ND is not None:
-                cores.apply(refused_ids_N, grads_ND, step)
                 self.rows_in_cores += len(refused_ids_N)
+                return cores.apply(refused_ids_N, grads_ND, step)
+            return 0
 
         return refuse
 

@@ -75,7 +75,7 @@ def core_rules(shape: TTShape, optimizer: CoreOptimizer | None) -> list[UpdateRu
     return [rule(optimizer, size) for size in shape.slice_sizes]
 
 
-def _refuse(*_: object) -> None:
+def _refuse(*_: object) -> int:
     raise AssertionError("cores without an optimizer are updated from outside")
 
 

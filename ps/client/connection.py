@@ -173,6 +173,24 @@ class Connection:
             future.exception()  # waits
         return [future.result() for future in futures]
 
+    def each_to_its_end(self, tasks: Sequence[Callable[[], T]], deadline: Deadline) -> list[T]:
+        """As `each`, for calls that send streams. A signal that interrupts the caller (Ctrl-C, an alarm) does not break
+        them off in the middle, where gRPC would leave their threads and what they send for good: they end by
+        themselves, and are not tried again. Signals come to the main thread, so it makes no such call itself."""
+        if threading.current_thread() is not threading.main_thread():
+            return self.each(tasks)
+        self.check_usable()
+        futures = [self._start(self._calls, task) for task in tasks]
+        try:
+            for future in futures:
+                future.exception()  # waits
+        except BaseException:
+            deadline.end()
+            for future in futures:
+                future.cancel()  # what has not begun need not
+            raise
+        return [future.result() for future in futures]
+
     def check_usable(self) -> None:
         """Raises InvalidArgument in a forked child, where gRPC channels hang (a DataLoader worker), and after close."""
         if os.getpid() != self._pid:

@@ -6,6 +6,7 @@ again (ResourceExhausted with a hint). Writes are safe to retry because the shar
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -31,6 +32,10 @@ class Deadline:
     def at_most(self, timeout_s: float) -> Deadline:
         """This one, or `timeout_s` from now if that is sooner."""
         return self if self.remaining_s() <= timeout_s else Deadline(timeout_s)
+
+    def end(self) -> None:
+        """Nobody waits any more: what is under way is not tried again."""
+        self._end = -math.inf
 
     def remaining_s(self) -> float:
         """Seconds left; raises DeadlineExceeded when there are none."""

@@ -82,7 +82,7 @@ class Writes:
                 return lambda: by_step_or_ids(handle.on(shard, batch.routing), by)
 
             shards = batch.shards if place is None else range(len(batch.routing.shards))
-            self.connection.each([one(shard) for shard in shards])
+            self.connection.each_to_its_end([one(shard) for shard in shards], deadline)
 
         self._routed(write, run, deadline)
 
@@ -189,7 +189,7 @@ class Writes:
 
             return fill
 
-        self.connection.each([one(shard) for shard in batch.shards])
+        self.connection.each_to_its_end([one(shard) for shard in batch.shards], deadline)
         return flags_U
 
     def _push_head(

@@ -51,6 +51,7 @@ _QUANTUM, _QUANTA = np.float32(2.0**-24), np.float32(2.0**24)  # subnormal binar
 _UNIFORM_BITS, _TIE = I32(0xFFFFFF), I32(0x800000)
 _S8, _S11, _S13, _S16 = I32(8), I32(11), I32(13), I32(16)
 _ZERO, _ONE = I32(0), I32(1)
+_HALF_LARGEST_BITS = I32(0x477FE000)  # 65504 as float32
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
@@ -128,25 +129,30 @@ def _copy_words(bits_F: Bits, words: Halves) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def narrow(rows_NW: Rows, slots_N: Slots, half_SW: Halves, half: int, brain: int) -> None:
-    """The row in slot slots[i] = rows[i], rounded to nearest, ties to even; slot -1 is skipped."""
+def narrow(rows_NW: Rows, slots_N: Slots, half_SW: Halves, half: int, brain: int) -> int:
+    """The row in slot slots[i] = rows[i], rounded to nearest, ties to even; slot -1 is skipped. How many rows had a
+    finite number beyond the largest binary16, which it is now."""
     bits_NW = rows_NW.view(np.int32)
-    both = half + brain
+    both, clamped = half + brain, 0
     for i in range(len(slots_N)):
         s = slots_N[i]
         if s >= 0:
             row, value_W, bits_W = half_SW[s], rows_NW[i], bits_NW[i]
             half_H, brain_B = row[:half], row[half:both]
+            largest = _ZERO
             for j in range(len(half_H)):
+                largest = max(largest, I32(bits_W[j] & _MAGNITUDE))
                 small = I32(min(abs(value_W[j]), _SMALLEST_NORMAL) * _QUANTA)
                 odd = I32(I32(I32(bits_W[j] >> _S13) & _ONE) << _S11)
                 odd = I32(small & _ONE) if I32(bits_W[j] & _MAGNITUDE) < _SMALLEST_NORMAL_BITS else odd
                 half_H[j] = _half(value_W[j], bits_W[j], I32(_TIE - odd))
+            clamped += largest > _HALF_LARGEST_BITS and largest < _INFINITY
             given_B = bits_W[half:both]
             for j in range(len(brain_B)):
                 odd = I32(I32(I32(given_B[j] >> _S16) & _ONE) << _S8)
                 brain_B[j] = _brain(given_B[j], I32(_TIE - odd))
             _copy_words(bits_W[both:], row[both:])
+    return clamped
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -159,14 +165,14 @@ def narrow_stochastic(
     seed: np.uint64,
     push: np.uint64,
     ids_N: Ids,
-) -> None:
-    """The row in slot slots[i] = rows[i], rounded stochastically; slot -1 is skipped.
+) -> int:
+    """The row in slot slots[i] = rows[i], rounded stochastically; slot -1 is skipped. Returned as by `narrow`.
 
     Element j, in [0, half + brain), rounds away from zero if the fraction lost is more than u, the upper 24 bits of
     32 random ones. What is representable loses nothing and stays.
     """
     bits_NW = rows_NW.view(np.int32)
-    both = half + brain
+    both, clamped = half + brain, 0
     numbers_P = np.empty((both + 1) // 2, np.uint64)
     random_W = numbers_P.view(np.int32)
     stream = mix64(seed ^ mix64(push ^ SALT))
@@ -178,9 +184,13 @@ def narrow_stochastic(
                 numbers_P[p] = mix64(key + np.uint64(p + 1) * _GOLDEN)
             row, value_W, bits_W = half_SW[s], rows_NW[i], bits_NW[i]
             half_H, brain_B = row[:half], row[half:both]
+            largest = _ZERO
             for j in range(len(half_H)):
+                largest = max(largest, I32(bits_W[j] & _MAGNITUDE))
                 half_H[j] = _half(value_W[j], bits_W[j], I32(I32(random_W[j] >> _S8) & _UNIFORM_BITS))
+            clamped += largest > _HALF_LARGEST_BITS and largest < _INFINITY
             given_B, random_B = bits_W[half:both], random_W[half:both]
             for j in range(len(brain_B)):
                 brain_B[j] = _brain(given_B[j], I32(I32(random_B[j] >> _S8) & _UNIFORM_BITS))
             _copy_words(bits_W[both:], row[both:])
+    return clamped

@@ -217,9 +217,9 @@ def _table_ids(message: pb.TableIds) -> TableIds:
     return TableIds(message.table, ids_N, codec.decode_counts(message.counts, len(ids_N)), bags)
 
 
-def step_ref(header: pb.Header, ref: pb.StepRef) -> StepRef:
+def step_ref(header: pb.Header, ref: pb.StepRef, ids_digest: int = 0) -> StepRef:
     """The handle of a worker's step, under the routing table of the request."""
-    return StepRef(header.worker_id, ref.step, header.routing_epoch)
+    return StepRef(header.worker_id, ref.step, header.routing_epoch, ids_digest)
 
 
 def place_of(head: pb.PushHead) -> Round | None:

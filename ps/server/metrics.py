@@ -60,6 +60,8 @@ TABLE_COUNTERS = {
     "rows_updated": "Rows updated by pushes.",
     "rows_created": "Rows created.",
     "rows_refused": "Ids without a row whose gradient was dropped: not admitted.",
+    "rows_nonfinite": "Rows that an update has left with infinity or NaN, each time.",
+    "rows_clamped": "Values of half-precision rows cut to 65504.",
     "rows_evicted": "Rows dropped because there were more important ones.",
     "rows_expired": "Rows dropped by age.",
     "rows_raised": "Rows that came up from disk.",

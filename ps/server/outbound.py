@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ps.errors import InvalidArgument, NonFiniteGradient
-from ps.shard.requests import Cut, PulledTable, PullHead, Rows
+from ps.shard.requests import Cut, Flags, PulledTable, PullHead, Rows
 from ps.shard.stream import floats_of
 from ps.shard.stream import plain as plain_rows
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import blocks, codec
+from ps.wire.encodings import NUMBERS
 from ps.wire.formats import TableFormat
 from ps.wire.selected import Selected
 
@@ -80,4 +83,18 @@ def _encoded(rows_ND: Rows, table: PulledTable, cut: Cut, form: TableFormat) -> 
     try:
         return blocks.encode(selected, len(rows_ND), form, important_N)
     except NonFiniteGradient as error:
-        raise InvalidArgument(f"a row cannot be sent as asked for: {error}; pull with wire_dtype='fp32'") from None
+        whose = _first_beyond(rows_ND, table, cut.start, form, important_N)
+        raise InvalidArgument(
+            f"table {table.table!r}: {whose} cannot be sent as asked for: {error}; pull with wire_dtype='fp32'"
+        ) from None
+
+
+def _first_beyond(rows_ND: Rows, table: PulledTable, start: int, form: TableFormat, important_N: Flags | None) -> str:
+    """What to call the first row that its precision cannot hold; `start`: the place of these rows among the table's."""
+    important, others = NUMBERS[form.important].limit, NUMBERS[form.others].limit
+    limits_N = np.full(len(rows_ND), important)
+    if important_N is not None:
+        limits_N[~important_N] = others
+    beyond_N = ~(np.abs(rows_ND) < limits_N[:, None]).all(axis=1) & np.isfinite(limits_N)  # "not below" is true of NaN
+    at = start + int(np.argmax(beyond_N))
+    return f"the sum of bag {at}" if table.of_bags else f"the row of id {table.ids_N[at]}"

@@ -51,7 +51,7 @@ class ShardService:
         request = codec.parse(pb.PrepareRequest, data)
         call.received.said(request)
         self._check(request.header, step=request.step)
-        ref = inbound.step_ref(request.header, pb.StepRef(step=request.step))
+        ref = inbound.step_ref(request.header, pb.StepRef(step=request.step), codec.digest_ids(request.ids))
         version = self.shard.prepare(ref, inbound.id_set(request.ids, self.config.max_ids))
         return pb.PrepareResponse(version=version).SerializeToString()
 
@@ -219,7 +219,8 @@ class ShardService:
         if what is None:
             raise InvalidArgument("the request names neither a step nor ids")
         if what == "step":
-            return inbound.step_ref(request.header, request.step)
+            digest = request.ids_digest if isinstance(request, pb.PushHead) else 0
+            return inbound.step_ref(request.header, request.step, digest)
         return inbound.id_set(request.ids, self.config.max_ids)
 
     def _check(self, header: pb.Header, step: int = 0, sequence: int = 0) -> None:

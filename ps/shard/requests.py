@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +51,8 @@ class StepRef:
     worker_id: int
     step: int
     routing_epoch: int = 0
+    ids_digest: int = field(default=0, compare=False)
+    """Of the ids that are meant; 0: whoever names the step does not say."""
 
 
 Target = StepRef | Sequence[TableIds]
@@ -108,6 +110,9 @@ class PulledTable:
     important_N: Flags | None = None
     of_bags: bool = False
     """Whether the rows are sums of bags. The flags are of the ids all the same."""
+    table: str = ""
+    ids_N: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """What rows are called where one cannot be sent."""
 
 
 class Cut(NamedTuple):

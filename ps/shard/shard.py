@@ -253,8 +253,12 @@ class Shard:
         joined = self.engine.run(lambda: self._join(place, part))
         if isinstance(joined, PushResult):
             return replace(joined, repeated=True)
-        wait([joined.outcome], wait_s)
-        missing = [] if joined.outcome.done() else self.engine.post(lambda: self._rounds.leave(joined)).result()
+        missing: list[int] = []
+        try:
+            wait([joined.outcome], wait_s)
+        finally:  # also when the caller is interrupted: in process it is the trainer's own thread
+            if not joined.outcome.done():
+                missing = self.engine.post(lambda: self._rounds.leave(joined)).result()
         if missing:
             raise DeadlineExceeded(
                 f"{place}: ranks {missing} of {place.ranks} have not pushed within {wait_s:.3g} s; nothing was "

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ps.errors import StepNotFound
+from ps.errors import InvalidArgument, StepNotFound
 from ps.shard.requests import Rows, StepRef, TableIds
 from ps.storage.rows import Slots
 from ps.storage.store import Fetch
@@ -144,6 +144,7 @@ class Beside:
 @dataclass(frozen=True)
 class _Step:
     tables: list[Resolved]
+    ids_digest: int
     expires_at: float
     nbytes: int
 
@@ -168,14 +169,14 @@ class Steps:
     def add(self, ref: StepRef, tables: list[Resolved], now: float) -> None:
         """Holds a step until it is used up or its lease ends."""
         self.finish(ref)
-        step = _Step(tables, now + self._ttl_s, sum(resolved.nbytes for resolved in tables))
+        step = _Step(tables, ref.ids_digest, now + self._ttl_s, sum(resolved.nbytes for resolved in tables))
         self._steps[ref] = step
         self._count(step, 1)
         self.prepared += 1
         self.expire(now)
 
     def get(self, ref: StepRef, now: float) -> list[Resolved]:
-        """The step's ids; raises StepNotFound."""
+        """The step's ids; raises StepNotFound, and InvalidArgument if others were prepared than the caller means."""
         self.expire(now)
         step = self._steps.get(ref)
         if step is None:
@@ -183,6 +184,11 @@ class Steps:
                 f"step {ref.step} of worker {ref.worker_id:#x} is not prepared here under routing table "
                 f"{ref.routing_epoch}: it expired after {self._ttl_s:g} s, was pushed already, or its prepare was lost "
                 "(send the ids instead)"
+            )
+        if ref.ids_digest and step.ids_digest and ref.ids_digest != step.ids_digest:
+            raise InvalidArgument(
+                f"step {ref.step} of worker {ref.worker_id:#x} was prepared with other ids than this push means: their "
+                f"digest is {step.ids_digest:#x}, the push says {ref.ids_digest:#x}; nothing was applied"
             )
         return step.tables
 

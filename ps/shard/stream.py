@@ -155,6 +155,8 @@ def _shapes(tables: Sequence[Resolved], wanted: Wanted) -> list[PulledTable]:
             resolved.exists() if wanted.exists else None,
             None if share is None else resolved.important(share),
             resolved.ids.bags is not None,
+            resolved.ids.table,
+            resolved.ids.ids_N,
         )
         for resolved, share in zip(tables, shares, strict=True)
     ]

@@ -31,7 +31,7 @@ from ps.initializer import RowInitializer
 from ps.optim import UpdateRule
 from ps.storage.device_budget import DeviceBudget
 from ps.storage.device_optim import device_update
-from ps.storage.rows import Bytes, Slots, Values, max_rows
+from ps.storage.rows import Bytes, Slots, Updated, Values, max_rows
 from ps.storage.tier import Ids, RowLayout
 
 if TYPE_CHECKING:
@@ -107,12 +107,15 @@ class DeviceRows:
         for some_N in self._blocks(np.flatnonzero(slots_N >= 0)):
             self._put(slots_N[some_N], self._upload(rows_ND, some_N))
 
-    def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Values, push: int, step: int) -> None:
+    def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Values, push: int, step: int) -> Updated:
         """See `ArenaRows`."""
+        broken = 0
         for some_N in self._blocks(np.flatnonzero(slots_N >= 0)):
             rows_NW = self._take(slots_N[some_N], self._layout.width)
             self._update(rows_NW, self._upload(grads_ND, some_N), step)
+            broken += int((~rows_NW.isfinite()).any(dim=1).sum())
             self._put(slots_N[some_N], rows_NW)
+        return Updated(broken)
 
     def copies(self, slots_N: Slots) -> list[tuple[npt.NDArray[np.int64], Bytes]]:
         """See `ArenaRows`."""

@@ -33,6 +33,7 @@ from ps.config import FTRL, SGD, Adagrad, Adam, Optimizer, RowwiseAdagrad
 from ps.kernels.half import narrow, widen
 
 Bytes = npt.NDArray[np.uint8]
+HALF_LARGEST = 65504.0
 Rows = npt.NDArray[np.float32]
 State = Literal["fp16", "rowwise"]
 """As in `ps.config.Fp16`."""
@@ -78,6 +79,11 @@ class HalfLayout:
         item_NI = np.empty((len(row_NW), self.items), np.uint16)
         narrow(row_NW, np.arange(len(row_NW)), item_NI, self.half, self.brain)
         return item_NI.view(np.uint8)
+
+    def beyond_half(self, rows_NB: Bytes) -> int:
+        """Of hot rows, how many have a finite number beyond 65504 in a place of binary16: `to_half` clamps it."""
+        largest_N = np.abs(_items(rows_NB, np.float32)[:, : self.half]).max(axis=1, initial=0)
+        return int(((largest_N > HALF_LARGEST) & (largest_N < np.inf)).sum())
 
     def to_full(self, rows_NB: Bytes) -> Bytes:
         """Cold rows as hot ones. Nothing is rounded."""

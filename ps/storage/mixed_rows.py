@@ -29,7 +29,7 @@ from ps.memory import Memory, ReservedArray
 from ps.optim import UpdateRule, update_rule
 from ps.storage.half_layout import State, cold_optimizer, half_layout
 from ps.storage.pool import Pool
-from ps.storage.rows import Bytes, Slots, Values, max_rows
+from ps.storage.rows import Bytes, Slots, Updated, Values, max_rows
 from ps.storage.tier import Flags, Ids, RowLayout
 
 BLOCK_BYTES = 256 << 10
@@ -49,6 +49,8 @@ class MixedRows:
         self.lengths = [full.row_bytes, self.layout.row_bytes]
         self.ram_bytes = full.row_bytes
         self.max_rows = min(max_rows(self.layout.row_bytes + 8), int(HALF))
+        self.clamped = 0
+        """Rows that were set, or became half precision, with a value beyond what that holds."""
         self._places = ReservedArray((), np.uint32, self.max_rows, memory)
         self._full = Pool(full.width, np.float32, max_rows(full.row_bytes + 8), memory)
         self._half = Pool(self.layout.items, np.uint16, self.max_rows, memory)
@@ -100,18 +102,20 @@ class MixedRows:
         full_N, half_N, halves = self._split(slots_N)
         scatter(self._full.array_PW, full_N, rows_ND)
         if halves:
-            narrow(rows_ND, half_N, self._half.array_PW, self._dim, 0)
+            self.clamped += narrow(rows_ND, half_N, self._half.array_PW, self._dim, 0)
 
-    def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Values, push: int, step: int) -> None:
+    def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Values, push: int, step: int) -> Updated:
         """See `ArenaRows`."""
         full_N, half_N, halves = self._split(slots_N)
         if not halves:
-            self._rule.update(self._full.array_PW, full_N, grads_ND, step)
-            return
+            return Updated(self._rule.update(self._full.array_PW, full_N, grads_ND, step))
+        broken = clamped = 0
         for some_N, grads_RD in self._blocks(np.flatnonzero(full_N >= 0), grads_ND):
-            self._rule.update(self._full.array_PW, full_N[some_N], grads_RD, step)
+            broken += self._rule.update(self._full.array_PW, full_N[some_N], grads_RD, step)
         for some_N, grads_RD in self._blocks(np.flatnonzero(half_N >= 0), grads_ND):
-            self._update_half(half_N[some_N], ids_S[slots_N[some_N]], grads_RD, push, step)
+            part = self._update_half(half_N[some_N], ids_S[slots_N[some_N]], grads_RD, push, step)
+            broken, clamped = broken + part.broken, clamped + part.clamped
+        return Updated(broken, clamped)
 
     def round(self, out_ND: Values) -> None:
         """Values as they are when their rows have been narrowed."""
@@ -164,6 +168,7 @@ class MixedRows:
         """float32 rows become half, rounded to nearest. Raises ResourceExhausted, and then nothing has changed."""
         self._half.make_room(len(slots_N))
         ((_, rows_NB),) = self.copies(slots_N)
+        self.clamped += self.layout.beyond_half(rows_NB)
         self.put(slots_N, self.layout.to_half(rows_NB))
 
     def make_room_to_widen(self, rows: int) -> None:
@@ -218,10 +223,13 @@ class MixedRows:
             take(grads_ND, some_N, grads_RD)
             yield some_N, grads_RD
 
-    def _update_half(self, places_R: Slots, ids_R: Ids, grads_RD: Values, push: int, step: int) -> None:
+    def _update_half(self, places_R: Slots, ids_R: Ids, grads_RD: Values, push: int, step: int) -> Updated:
         layout, rows_PI, n = self.layout, self._half.array_PW, len(places_R)
         row_RW = np.empty((n, layout.width), np.float32)
         widen(rows_PI, places_R, row_RW, layout.half, layout.brain)
-        self._cold_rule.update(row_RW, np.arange(n), grads_RD, step)
+        broken = self._cold_rule.update(row_RW, np.arange(n), grads_RD, step)
         seed = self._initializer.seed
-        narrow_stochastic(row_RW, places_R, rows_PI, layout.half, layout.brain, seed, np.uint64(push), ids_R)
+        push_ = np.uint64(push)
+        return Updated(
+            broken, narrow_stochastic(row_RW, places_R, rows_PI, layout.half, layout.brain, seed, push_, ids_R)
+        )

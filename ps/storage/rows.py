@@ -6,7 +6,7 @@ Here, for tables whose rows are all float32: a row lies at its slot. `ps.storage
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,15 @@ ROW_OVERHEAD_BYTES = 38
 Slots = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
+
+
+class Updated(NamedTuple):
+    """What an update was bad for."""
+
+    broken: int = 0
+    """Rows that may hold infinity or NaN now, in value or state."""
+    clamped: int = 0
+    """Rows of half precision whose value was beyond 65504, and is that now."""
 
 
 class ArenaRows(Protocol):
@@ -55,7 +64,7 @@ class ArenaRows(Protocol):
     def set(self, slots_N: Slots, rows_ND: Values) -> None:
         """Sets values, or with them the whole rows if these are all float32; slot -1 is skipped."""
 
-    def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Values, push: int, step: int) -> None:
+    def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Values, push: int, step: int) -> Updated:
         """Applies one push's gradients to unique slots: of this shard the `push`th, of the optimizer the `step`th. Two
         threads may do so at once with different slots."""
 
@@ -142,9 +151,9 @@ class PlainRows:
         """See `ArenaRows`."""
         scatter(self._rows.array, slots_N, rows_ND)
 
-    def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Values, push: int, step: int) -> None:
+    def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Values, push: int, step: int) -> Updated:
         """See `ArenaRows`."""
-        self._rule.update(self._rows.array, slots_N, grads_ND, step)
+        return Updated(self._rule.update(self._rows.array, slots_N, grads_ND, step))
 
     def copies(self, slots_N: Slots) -> list[tuple[npt.NDArray[np.int64], Bytes]]:
         """See `ArenaRows`."""

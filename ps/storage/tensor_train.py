@@ -82,9 +82,10 @@ class ColdCores:
             self._cores.lookup(self._index(ids_N[cold_N]), found_ND, self._share)
             out_ND[cold_N] = found_ND
 
-    def apply(self, ids_N: Ids, grads_ND: Values, step: int) -> None:
-        """Trains the cores by the gradients of these ids; `step` is the optimizer's."""
-        self._cores.apply(self._index(ids_N), grads_ND, self._share, step)
+    def apply(self, ids_N: Ids, grads_ND: Values, step: int) -> int:
+        """Trains the cores by the gradients of these ids; `step` is the optimizer's. How many
+        slices of them may not be finite afterwards."""
+        return self._cores.apply(self._index(ids_N), grads_ND, self._share, step)
 
     def fold(self, ids_N: Ids, rows_ND: Values) -> npt.NDArray[np.float64]:
         """Moves the cores towards values of these ids; how far off each is then, relative to its length."""

@@ -93,14 +93,18 @@ class Cores:
         if len(index_N):
             self.factors(index_N, share).rows(out_ND, share)
 
-    def apply(self, index_N: Ints, grads_ND: Floats, share: Share = one_by_one, step: int | None = None) -> None:
+    def apply(self, index_N: Ints, grads_ND: Floats, share: Share = one_by_one, step: int | None = None) -> int:
         """One step of the optimizer by the gradients of rows; those of a row that comes more than once add up. Slices
-        that no row of the batch has stay as they are, state too. `step`: which one it is, by default the next."""
+        that no row of the batch has stay as they are, state too. `step`: which one it is, by default the next.
+        How many slices may not be finite afterwards."""
         if not len(index_N):
-            return
+            return 0
         self.steps = self.steps + 1 if step is None else step
-        for rows_PW, rule, found in zip(self._rows, self._rules, self.gradients(index_N, grads_ND, share), strict=True):
+        gradients = self.gradients(index_N, grads_ND, share)
+        return sum(
             rule.update(rows_PW, found.slices_T, found.grads_TJ, self.steps)
+            for rows_PW, rule, found in zip(self._rows, self._rules, gradients, strict=True)
+        )
 
     def gradients(self, index_N: Ints, grads_ND: Floats, share: Share = one_by_one) -> list[SliceGradients]:
         """What the gradients of rows come to, by core. At least one row."""

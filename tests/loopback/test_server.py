@@ -452,6 +452,8 @@ DOCUMENTED = {
     "ps_rows_updated_total": {"table"},
     "ps_rows_created_total": {"table"},
     "ps_rows_refused_total": {"table"},
+    "ps_rows_nonfinite_total": {"table"},
+    "ps_rows_clamped_total": {"table"},
     "ps_rows_evicted_total": {"table"},
     "ps_rows_expired_total": {"table"},
     "ps_rows_narrowed_total": {"table"},

@@ -1,4 +1,4 @@
-"""A number of seconds may be of any numeric type, and infinite; what is none is refused by name, wherever it is given."""
+"""A number of seconds is of any numeric type, or infinite; what is none is refused by name, wherever it is given."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def gather_half(half_SW: Halves, slots_N: Slots, out_ND: Rows) -> None:
     out_ND[here_N] = half_SW[slots_N[here_N], : out_ND.shape[1]].view(np.float16)
 
 
-def narrow(rows_NW: Rows, slots_N: Slots, half_SW: Halves, half: int, brain: int) -> None:
+def narrow(rows_NW: Rows, slots_N: Slots, half_SW: Halves, half: int, brain: int) -> int:
     """Rounds up where the fraction is more than a half, or a half and the lower neighbour odd; negative slots not."""
 
     def up(fraction: Fractions, lower: Halves) -> Flags:
@@ -47,6 +47,7 @@ def narrow(rows_NW: Rows, slots_N: Slots, half_SW: Halves, half: int, brain: int
 
     here_N = slots_N >= 0
     _write(half_SW, slots_N[here_N], rows_NW[here_N], half, brain, up, up)
+    return _clamped(rows_NW[here_N, :half])
 
 
 def narrow_stochastic(
@@ -58,7 +59,7 @@ def narrow_stochastic(
     seed: np.uint64,
     push: np.uint64,
     ids_N: Ids,
-) -> None:
+) -> int:
     """Rounds up where the fraction is more than u: bits 8..31 and 40..63 of the numbers of SplitMix64, in turn."""
     here_N = slots_N >= 0
     stream = mix64(np.array([seed ^ mix64(np.array([push ^ SALT]))[0]]))
@@ -73,6 +74,12 @@ def narrow_stochastic(
     u_half, u_brain = u[:, :half], u[:, half : half + brain]
     rows_NW, slots_N = rows_NW[here_N], slots_N[here_N]
     _write(half_SW, slots_N, rows_NW, half, brain, lambda f, _: f > u_half, lambda f, _: f > u_brain)
+    return _clamped(rows_NW[:, :half])
+
+
+def _clamped(value_NH: Rows) -> int:
+    """Rows that are finite and have a magnitude beyond 65504."""
+    return int((np.isfinite(value_NH).all(axis=1) & (np.abs(value_NH) > 65504).any(axis=1)).sum())
 
 
 def _write(half_SW: Halves, slots_N: Slots, rows_NW: Rows, half: int, brain: int, up_half: Up, up_brain: Up) -> None:

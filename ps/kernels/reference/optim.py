@@ -13,23 +13,27 @@ Rows = npt.NDArray[np.float32]
 Slots = npt.NDArray[np.int64]
 
 
-def update_sgd(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np.float32) -> None:
+def update_sgd(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np.float32) -> int:
     """w -= lr * g."""
     rows_SW[slots_N] -= lr * grads_ND
+    return _broken(rows_SW[slots_N])
 
 
-def update_adagrad(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np.float32, eps: np.float32) -> None:
+def update_adagrad(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np.float32, eps: np.float32) -> int:
     """h += g*g; w -= lr * g / (sqrt(h) + eps)."""
     w, h = _parts(rows_SW, slots_N, grads_ND)
     h += grads_ND * grads_ND
-    rows_SW[slots_N] = np.hstack([w - lr * grads_ND / (np.sqrt(h) + eps), h])
+    value_ND = w - lr * grads_ND / (np.sqrt(h) + eps)
+    rows_SW[slots_N] = np.hstack([value_ND, h])
+    return _broken(value_ND + h)
 
 
-def update_rowwise_adagrad(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np.float32, eps: np.float32) -> None:
+def update_rowwise_adagrad(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np.float32, eps: np.float32) -> int:
     """h += mean(g*g); w -= (lr / (sqrt(h) + eps)) * g."""
     w, h = _parts(rows_SW, slots_N, grads_ND)
     h += _mean_square(grads_ND)[:, None]
     rows_SW[slots_N] = np.hstack([w - lr / (np.sqrt(h) + eps) * grads_ND, h])
+    return _broken(rows_SW[slots_N])
 
 
 def _mean_square(grads_ND: Rows) -> Rows:
@@ -49,13 +53,15 @@ def _mean_square(grads_ND: Rows) -> Rows:
 
 def update_adam(
     rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: float, beta1: float, beta2: float, eps: float, step: int
-) -> None:
+) -> int:
     """m = b1*m + (1-b1)*g; v = b2*v + (1-b2)*g*g; w -= lr * sqrt(1-b2^t)/(1-b1^t) * m / (sqrt(v) + eps)."""
     w, m, v = _parts(rows_SW, slots_N, grads_ND)
     size = np.float32(lr * math.sqrt(1.0 - beta2**step) / (1.0 - beta1**step))
     m = np.float32(beta1) * m + np.float32(1.0 - beta1) * grads_ND
     v = np.float32(beta2) * v + np.float32(1.0 - beta2) * (grads_ND * grads_ND)
-    rows_SW[slots_N] = np.hstack([w - size * m / (np.sqrt(v) + np.float32(eps)), m, v])
+    value_ND = w - size * m / (np.sqrt(v) + np.float32(eps))
+    rows_SW[slots_N] = np.hstack([value_ND, m, v])
+    return _broken(value_ND + m + v)
 
 
 def update_ftrl(
@@ -66,14 +72,21 @@ def update_ftrl(
     beta: np.float32,
     l1: np.float32,
     l2: np.float32,
-) -> None:
+) -> int:
     """sigma = (sqrt(n + g*g) - sqrt(n)) / alpha; z += g - sigma*w; n += g*g; w from z, or 0 within l1."""
     w, z, n = _parts(rows_SW, slots_N, grads_ND)
     root = np.sqrt(n + grads_ND * grads_ND)
     z += grads_ND - (root - np.sqrt(n)) / alpha * w
     shrunk = np.where(z > 0, z - l1, z + l1)
     solved = np.where(np.abs(z) <= l1, np.float32(0), -shrunk / ((beta + root) / alpha + l2))
-    rows_SW[slots_N] = np.hstack([solved, z, n + grads_ND * grads_ND])
+    n += grads_ND * grads_ND
+    rows_SW[slots_N] = np.hstack([solved, z, n])
+    return _broken(solved + z + n)
+
+
+def _broken(numbers_NX: Rows) -> int:
+    """Rows with infinity or NaN."""
+    return int((~np.isfinite(numbers_NX)).any(axis=1).sum())
 
 
 def _parts(rows_SW: Rows, slots_N: Slots, grads_ND: Rows) -> list[Rows]:

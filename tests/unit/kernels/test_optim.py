@@ -31,8 +31,11 @@ def test_every_update_is_that_of_the_reference_to_the_bit(name, n, dim, seed):
     slots_N = rng.permutation(30)[:n]
     grads_ND = (rng.standard_normal((n, dim)) * 10.0 ** rng.integers(-5, 5, (n, 1))).astype(F32)
     expected_SW, out_SW, again_SW = (rows_SW.copy() for _ in range(3))
-    getattr(reference, name)(expected_SW, slots_N, grads_ND, *arguments)
-    getattr(kernels, name)(out_SW, slots_N, grads_ND, *arguments)
+    grads_ND *= F32(10.0) ** rng.choice([0, 0, 0, 19, 33], (n, 1)).astype(F32)  # squares, or values, overflow
+    with np.errstate(all="ignore"):
+        broken = getattr(reference, name)(expected_SW, slots_N, grads_ND, *arguments)
+    assert getattr(kernels, name)(out_SW, slots_N, grads_ND, *arguments) == broken
+    assert broken >= (~np.isfinite(expected_SW[slots_N])).any(axis=1).sum()
     getattr(kernels, name)(again_SW, frozen(slots_N), frozen(grads_ND), *arguments)
     assert same_bytes(out_SW, expected_SW)
     assert same_bytes(again_SW, expected_SW)
