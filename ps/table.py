@@ -14,6 +14,7 @@ from ps.config import PARTITIONS, Fp16, ServiceConfig, TableConfig, TensorTrain
 from ps.errors import DimensionMismatch, InvalidArgument, LengthMismatch, TableNotFound
 from ps.initializer import RowInitializer
 from ps.kernels import score
+from ps.kernels.hashing import hash_ids
 from ps.kernels.records import HEADER_BYTES, KEY_BYTES
 from ps.lifting import Lifting
 from ps.optim import UpdateRule, update_rule
@@ -69,7 +70,12 @@ class Table:
         self._share = share
         self._rule = update_rule(config.optimizer, config.dim)
         self._layout = RowLayout(config.dim, self._rule.state_width)
-        self._ranking = Ranking(config.half_life_pushes, config.expire_after_pushes)
+        self._bounded = bounded or config.max_rows_per_shard is not None
+        # Where no row ever makes way for another there is no turnover. Rows that may be evicted, or become cold, age
+        # the same with a disk and without it: else what they hold would depend on it.
+        self._ages = self._bounded or disk is not None or isinstance(config.cold, Fp16)
+        self._lucky = eviction.LUCKY_LOTS if self._bounded else 0
+        self._ranking = Ranking(config.clock_half_life, config.expire_after_pushes, parted=self._bounded)
         self._precision: Precision | None = None
         self._lifting: Lifting | None = None
         self._cores: ColdCores | None = None
@@ -91,7 +97,7 @@ class Table:
             self._lifting = Lifting(
                 self._cores, self._gate, self.store, self._rows, self._ranking, config.cold.fold_tolerance
             )
-        self._bounded = bounded or config.max_rows_per_shard is not None
+        self._gate_per_tick = int(score.stamps_per_tick(config.admission_half_life))
         self.closed = False
         self.pushes = 0
         self.rows_read = 0
@@ -247,7 +253,7 @@ class Table:
             positives_N = None if positives_N is None else positives_N[has_row_N]
             slots_N = slots_N[has_row_N]
         added_N = self._signals.added(len(slots_N), counts_N, positives_N, attribution_N)
-        tasks = [partial(self._touch, slots_N, added_N, self._signals.floor)]
+        tasks = [partial(self._touch, slots_N, added_N, self._signals.floor, self._lucky)]
         for part_N, block_ND in _parts(updated_N, blocks):
             tasks.append(partial(self._rows.update, part_N, self._ram.ids_S, block_ND, self.pushes))
         share = self._share if len(slots_N) >= SHARE_FROM_ROWS else one_by_one
@@ -261,7 +267,7 @@ class Table:
         self._expire()
         self._limit()
         if self._gate is not None:
-            self._gate.tick(self._ranking.tick)
+            self._gate.tick(self.pushes // self._gate_per_tick)
         if self._lifting is not None:
             self._lifting.pushed()
             if ticked:
@@ -275,7 +281,7 @@ class Table:
         self._set(slots_N, blocks)
         new_slots_N = slots_N[created_N]
         added_N = self._signals.added(len(new_slots_N), None, None, None)
-        self._touch(new_slots_N, added_N, self._signals.floor)
+        self._touch(new_slots_N, added_N, self._signals.floor, self._lucky)
         self._limit()
         return existed_N
 
@@ -308,9 +314,10 @@ class Table:
         """Adds weighted scores to rows that exist and leaves the others out. True where a row existed."""
         slots_N = self.find(ids_N)
         existed_N = slots_N >= 0
+        self._ranking.check_time(self.config.name)
         if self._precision is not None:
             self._precision.before_update(slots_N, 0)  # by its new statistics a row would not be cut any more
-        self._touch(slots_N[existed_N], self._signals.reported(scores_N[existed_N]), np.float32(0))
+        self._touch(slots_N[existed_N], self._signals.reported(scores_N[existed_N]), np.float32(0), 0)
         return existed_N
 
     def _limit(self) -> None:
@@ -318,13 +325,38 @@ class Table:
             self.evict(self.config.max_rows_per_shard)
 
     def evict(self, most: int) -> None:
-        """Drops the least important rows if there are more than `most`; all of them at once, on whatever tier."""
+        """Drops the least important rows if there are more than `most`; all of them at once, on whatever tier. No fewer
+        than `eviction.LEAST` of `most` are left."""
+        if len(self) <= most:
+            return
+        self._seal()
+        cut = self._ranking.cut(most)
+        self.rows_evicted += self._ranking.drop(cut)
+        self.store.drop(self._ranking.now, *cut)
         if len(self) > most:
-            keep = eviction.rows_kept(len(self), most)
-            highest = self._ranking.highest_of_others(keep, most)
-            self._ranking.advance()
-            self.rows_evicted += self._ranking.drop(highest)
-            self.store.drop(self._ranking.now, highest)
+            self._evict_one_by_one(len(self) - eviction.rows_kept(most))
+
+    def _evict_one_by_one(self, n: int) -> None:
+        """Drops the n least important rows by their ids, having looked at all: the rows of one lot are more than may go
+        at once. So it is where there is room for few rows, or a push brings many times what there is room for."""
+        rows = [(ids_N, statistics_N2) for ids_N, statistics_N2 in self.store.statistics()]
+        ids_N = np.concatenate([part_N for part_N, _ in rows])
+        statistics_N2 = np.concatenate([part_N2 for _, part_N2 in rows])
+        ranks_N, order_N = np.empty(len(ids_N), np.int64), np.empty(len(ids_N), np.uint64)
+        score.ranks(statistics_N2, self._ranking.per_tick, ranks_N)
+        hash_ids(ids_N ^ self._ranking.now, order_N)
+        chosen_N = np.lexsort((order_N, ranks_N))[:n]
+        self.store.drop_ids(ids_N[chosen_N])
+        self._ranking.count(statistics_N2[chosen_N], -1)
+        self.rows_evicted += n
+
+    def _seal(self) -> None:
+        """Before rows are dropped: those touched later are told from those touched before."""
+        if self._ranking.seal():
+            if self._precision is not None:
+                self._precision.tick()
+            if self._lifting is not None:
+                self._lifting.tick()
 
     def forget(self, ids_N: Ids) -> Ids:
         """Drops those of the rows that the disk cannot give back; their ids."""
@@ -389,7 +421,7 @@ class Table:
 
     def scores(self, records: Records) -> npt.NDArray[np.float32]:
         """Importance as of now."""
-        return self._ranking.decayed(records.scores_N, records.stamps_N)
+        return self._ranking.decayed(records.statistics_N2)
 
     @property
     def heap_bytes(self) -> int:
@@ -445,6 +477,7 @@ class Table:
         return {"hot": resident - sum(cold.values()), **cold, "disk": len(self) - resident}
 
     def _create(self, ids_N: Ids, slots_N: Slots, missing_N: Slots) -> Slots:
+        self._ranking.check_time(self.config.name)
         if self._precision is not None:
             self._precision.before_update(slots_N, len(missing_N))
         if not len(missing_N):
@@ -490,12 +523,11 @@ class Table:
             start += len(part_N)
         return out_N
 
-    def _touch(self, slots_N: Slots, added_N: npt.NDArray[np.float32], floor: np.float32) -> None:
-        ranking, ram, floor_N = self._ranking, self._ram, np.array([floor])
-        if self._bounded:  # rows are dropped by rank: those alike should differ a little
-            spread_N = eviction.spread(ram.ids_S[slots_N])
-            added_N, floor_N = added_N * spread_N, floor_N * spread_N
-        score.touch(
+    def _touch(self, slots_N: Slots, added_N: npt.NDArray[np.float32], floor: np.float32, lucky: int) -> None:
+        ranking, ram = self._ranking, self._ram
+        room = len(self) if self._bounded else max(self._resident_rows(len(self)), 1)
+        border = ranking.quantile(room) if ranking.by_turnover and room < len(self) else -EVERY_RANK
+        came = score.touch(
             ram.statistics_S2,
             ram.scores_S2,
             ram.marks_S,
@@ -504,19 +536,25 @@ class Table:
             np.uint32(ranking.now),
             ranking.per_tick,
             ranking.decay_T,
-            floor_N,
+            floor,
+            np.uint32(lucky),
+            border,
             ranking.counts_R,
             ranking.counts_ER,
+            ranking.lots_ERL,
             ranking.epochs_E,
             ranking.first,
         )
+        ranking.sealed = False
+        if self._ages:
+            ranking.turn(came, room)
 
     def _expire(self) -> None:
         """Drops rows that were left alone for `expire_after_pushes`."""
         kept_from, expired = self._ranking.expire()
         if expired:
             self.rows_expired += expired
-            self.store.drop(kept_from, EVERY_RANK)
+            self.store.drop(kept_from, EVERY_RANK, -EVERY_RANK, np.zeros(score.LOTS, np.bool_))
 
     def _set(self, slots_N: Slots, blocks: Sequence[Rows]) -> None:
         for part_N, block_ND in _parts(slots_N, blocks):

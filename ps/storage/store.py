@@ -39,6 +39,8 @@ from ps.storage.tier import Flags, Ids, Records, where
 
 SEARCH_SLOTS = 1 << 16
 """Slots that one search for rows to demote looks at: 0.1 ms."""
+PAGE_PARTITIONS = PARTITIONS // 64
+"""Of the disk, read at once."""
 SEARCHES = 8
 """Made until one finds any: it may be that what is held is all there is for a while."""
 
@@ -77,7 +79,9 @@ class Demotion:
     changed: list[Records]
     """Those that the disk does not have as they are: of one length, so that they are written whole or not at all."""
     held: int
-    """How many of them it has, in an older form."""
+    """How many of them it is known to have, in an older form."""
+    perhaps_held_N: Ids
+    """Of which others it may have a row: of an earlier life, dropped and still there."""
     written: threading.Event = field(default_factory=threading.Event)
     error: PsError | None = None
     not_before: int = 0
@@ -91,8 +95,9 @@ class Demotion:
     def write(self) -> None:
         """Any thread: writes below. An error is kept for `Store.finish`."""
         try:
+            held = self.held + self.disk.count_held(self.perhaps_held_N)
             for records in self.changed:
-                self.disk.write(records, self.held)
+                self.disk.write(records, held)
         except PsError as error:
             self.error = error
         except Exception as error:  # noqa: BLE001  no memory, say: whatever it is, the rows are not below
@@ -220,11 +225,14 @@ class Store:
             changed_N = self.ram.find(changed[0].ids_N)
         slots_N = np.concatenate([found_N[as_below_N], changed_N])
         new_N = changed_N[self.ram.marks_S[changed_N] & score.COPIED == 0]
+        new_ids_N = self.ram.ids_S[new_N]
+        perhaps_held_N = new_ids_N[self._below.may_contain(new_ids_N)]
         for filter_ in self._filters():
-            filter_.add(self.ram.ids_S[new_N])  # before the first of them can be missed in RAM
+            filter_.add(new_ids_N)  # before the first of them can be missed in RAM
         score.mark(self.ram.marks_S, slots_N, score.GOING, score.DIRTY)  # after all that can fail
         ids_N = self.ram.ids_S[slots_N]
-        self._writing = Demotion(self._disk, slots_N, ids_N, ids_N, changed, len(changed_N) - len(new_N))
+        held = len(changed_N) - len(new_N)
+        self._writing = Demotion(self._disk, slots_N, ids_N, ids_N, changed, held, perhaps_held_N)
         return self._writing
 
     def finish(self, written: Demotion | Slice) -> PsError | None:
@@ -298,9 +306,28 @@ class Store:
 
     # dropping
 
-    def drop(self, stamp: int, highest: int) -> None:
-        """Drops all rows of rank `highest` or lower with stamps below `stamp`, on every tier, at once."""
-        self._dropped.cut(stamp, highest)
+    def statistics(self) -> Iterator[tuple[Ids, npt.NDArray[np.uint32]]]:
+        """Ids and statistics of all rows, some partitions of the disk at a time. The caller waits for the disk."""
+        slots_N = self.living(np.flatnonzero(self.ram.marks_S[: self.ram.slots_end] & np.uint16(score.USED)))
+        yield self.ram.ids_S[slots_N], self.ram.statistics_S2[slots_N]
+        for first in range(0, PARTITIONS, PAGE_PARTITIONS) if self.has_below else ():
+            assert self._disk is not None
+            below = self._disk.partitions(first, min(first + PAGE_PARTITIONS, PARTITIONS))
+            for alive in map(self._dropped.alive, below):
+                here = where(alive, self.find(alive.ids_N) < 0)
+                yield here.ids_N, here.statistics_N2
+
+    def drop_ids(self, ids_N: Ids) -> None:
+        """Drops these rows, on whatever tier each of them is. Raises DiskFull and DiskError."""
+        below_N = ids_N[self.find(ids_N) < 0]
+        self.remove(ids_N)
+        if self._disk is not None and len(below_N):
+            self._disk.discard(below_N, len(below_N))
+
+    def drop(self, stamp: int, highest: int, border: int, lots_L: Flags) -> None:
+        """Drops all rows with stamps below `stamp` that are of rank `highest` or lower, or of rank `border` or lower
+        and in one of these lots: on every tier, at once."""
+        self._dropped.cut(stamp, highest, border, lots_L)
         writing = [self._writing] if isinstance(self._writing, Demotion) else []
         # before one ends, the same ids may be there again, with other rows
         for demotion in (*self._condemned, *writing):
