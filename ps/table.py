@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.config import PARTITIONS, Fp16, ServiceConfig, TableConfig, TensorTrain
-from ps.errors import DimensionMismatch, InvalidArgument, LengthMismatch, TableNotFound
+from ps.errors import DimensionMismatch, DiskError, DiskFull, InvalidArgument, LengthMismatch, TableNotFound
 from ps.initializer import RowInitializer
 from ps.kernels import score
 from ps.kernels.hashing import hash_ids
@@ -38,6 +39,8 @@ Rows = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.uint32]
 Share = Callable[[Sequence[Callable[[], None]]], None]
 """Runs tasks that touch disjoint rows; returns when all are done."""
+
+log = logging.getLogger(__name__)
 
 SHARE_FROM_ROWS = 8192
 """Smaller updates are over before another thread has woken."""
@@ -306,6 +309,16 @@ class Table:
         self._ranking.count(statistics_N2, -1)
         return existed_N
 
+    def evict_unchanged(self, ids_N: Ids, statistics_N2: npt.NDArray[np.uint32]) -> Flags:
+        """Drops those of the rows, all in RAM, that still have these statistics; True where it was dropped. What is
+        evicted on request turns the table over where nothing else does."""
+        same_N = self.unchanged(ids_N, statistics_N2)
+        total = len(self)
+        self.remove(ids_N[same_N])
+        if not self._ages:
+            self._ranking.turn(total - len(self), total)
+        return same_N
+
     def sweep(self) -> bool:
         """Carries out a little of what was decided about the precision of rows; whether there was anything to do."""
         return self._precision is not None and self._precision.sweep()
@@ -339,16 +352,20 @@ class Table:
     def _evict_one_by_one(self, n: int) -> None:
         """Drops the n least important rows by their ids, having looked at all: the rows of one lot are more than may go
         at once. So it is where there is room for few rows, or a push brings many times what there is room for."""
-        rows = [(ids_N, statistics_N2) for ids_N, statistics_N2 in self.store.statistics()]
-        ids_N = np.concatenate([part_N for part_N, _ in rows])
-        statistics_N2 = np.concatenate([part_N2 for _, part_N2 in rows])
-        ranks_N, order_N = np.empty(len(ids_N), np.int64), np.empty(len(ids_N), np.uint64)
-        score.ranks(statistics_N2, self._ranking.per_tick, ranks_N)
-        hash_ids(ids_N ^ self._ranking.now, order_N)
-        chosen_N = np.lexsort((order_N, ranks_N))[:n]
-        self.store.drop_ids(ids_N[chosen_N])
+        try:
+            rows = list(self.store.statistics())
+            ids_N = np.concatenate([part_N for part_N, _ in rows])
+            statistics_N2 = np.concatenate([part_N2 for _, part_N2 in rows])
+            ranks_N, order_N = np.empty(len(ids_N), np.int64), np.empty(len(ids_N), np.uint64)
+            score.ranks(statistics_N2, self._ranking.per_tick, ranks_N)
+            hash_ids(ids_N ^ self._ranking.now, order_N)
+            chosen_N = np.lexsort((order_N, ranks_N))[:n]
+            self.store.remove_all(ids_N[chosen_N])
+        except (DiskError, DiskFull) as error:  # the write before it is applied, and must be answered so
+            log.warning("table %s has more rows than it may until the next write: %s", self.config.name, error)
+            return
         self._ranking.count(statistics_N2[chosen_N], -1)
-        self.rows_evicted += n
+        self.rows_evicted += len(chosen_N)
 
     def _seal(self) -> None:
         """Before rows are dropped: those touched later are told from those touched before."""
@@ -526,7 +543,8 @@ class Table:
     def _touch(self, slots_N: Slots, added_N: npt.NDArray[np.float32], floor: np.float32, lucky: int) -> None:
         ranking, ram = self._ranking, self._ram
         room = len(self) if self._bounded else max(self._resident_rows(len(self)), 1)
-        border = ranking.quantile(room) if ranking.by_turnover and room < len(self) else -EVERY_RANK
+        by_turnover = self._ages and ranking.by_turnover
+        border = ranking.quantile(room) if by_turnover and room < len(self) else -EVERY_RANK
         came = score.touch(
             ram.statistics_S2,
             ram.scores_S2,
@@ -551,6 +569,9 @@ class Table:
 
     def _expire(self) -> None:
         """Drops rows that were left alone for `expire_after_pushes`."""
+        if not self._ranking.ends_epoch():
+            return
+        self._seal()
         kept_from, expired = self._ranking.expire()
         if expired:
             self.rows_expired += expired

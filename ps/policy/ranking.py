@@ -120,15 +120,16 @@ class Ranking:
             self._slide(score.HALF_LIFE)
         return self.tick > before
 
-    def expire(self) -> tuple[int, int]:
-        """A push has ended; if an epoch has with it, counts out the rows last touched before the oldest one that is
-        kept. Returns the stamp that the others have, or a higher one, and how many rows there were."""
+    def ends_epoch(self) -> bool:
+        """A push has ended; whether an epoch has with it, and rows may `expire`."""
         if self._pushes_per_epoch is None:
-            return 0, 0
-        self._epoch_pushes += 1
-        if self._epoch_pushes < self._pushes_per_epoch:
-            return 0, 0
-        self._epoch_pushes = 0
+            return False
+        self._epoch_pushes = (self._epoch_pushes + 1) % self._pushes_per_epoch
+        return self._epoch_pushes == 0
+
+    def expire(self) -> tuple[int, int]:
+        """At the end of an epoch, sealed: counts out the rows last touched before the oldest one that is kept. Returns
+        the stamp that the others have, or a higher one, and how many rows there were."""
         kept_from = int(self.epochs_E[0])
         expired = int(self.counts_ER[0].sum())
         self.counts_R -= self.counts_ER[0]

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -271,15 +271,32 @@ class Store:
 
     def remove(self, ids_N: Ids) -> Flags:
         """Drops rows on every tier; True where there was one in RAM. Bring those below up before."""
+        slots_N = self._held(ids_N)
+        return self._remove(ids_N, (slots_N >= 0) & self._copied(slots_N))
+
+    def remove_all(self, ids_N: Ids) -> None:
+        """Drops rows that exist, on whatever tier each of them is. Raises DiskFull and DiskError, and then nothing has
+        changed."""
+        slots_N = self._held(ids_N)
+        self._remove(ids_N, (slots_N < 0) | self._copied(slots_N))
+
+    def _held(self, ids_N: Ids) -> Slots:
+        """The slots of rows that are to be removed, -1 where one is not in RAM. None is on its way down any more."""
         if self._writing is not None:  # it may be about one of them
             self._writing.written.wait()
             self.finish(self._writing)
         for demotion in self._condemned:
             demotion.call_off(ids_N)
-        slots_N = self.find(ids_N)
-        copied_N = (slots_N >= 0) & (self.ram.marks_S[slots_N] & score.COPIED != 0)
-        if self._disk is not None and copied_N.any():
-            self._disk.discard(ids_N[copied_N], int(copied_N.sum()))
+        return self.find(ids_N)
+
+    def _copied(self, slots_N: Slots) -> Flags:
+        """Which of these slots have a row that is on disk as well. Without a meaning for a slot of -1."""
+        copied_N: Flags = self.ram.marks_S[slots_N] & score.COPIED != 0
+        return copied_N
+
+    def _remove(self, ids_N: Ids, below_N: Flags) -> Flags:
+        if self._disk is not None and below_N.any():
+            self._disk.discard(ids_N[below_N], int(below_N.sum()))
         self._removals += 1
         return self.ram.discard(ids_N)
 
@@ -307,22 +324,19 @@ class Store:
     # dropping
 
     def statistics(self) -> Iterator[tuple[Ids, npt.NDArray[np.uint32]]]:
-        """Ids and statistics of all rows, some partitions of the disk at a time. The caller waits for the disk."""
+        """Ids and statistics of all rows that can be read, some partitions of the disk at a time. The caller waits for
+        the disk. Raises DiskError."""
         slots_N = self.living(np.flatnonzero(self.ram.marks_S[: self.ram.slots_end] & np.uint16(score.USED)))
         yield self.ram.ids_S[slots_N], self.ram.statistics_S2[slots_N]
         for first in range(0, PARTITIONS, PAGE_PARTITIONS) if self.has_below else ():
             assert self._disk is not None
-            below = self._disk.partitions(first, min(first + PAGE_PARTITIONS, PARTITIONS))
+            try:
+                below: Sequence[Records] = self._disk.partitions(first, min(first + PAGE_PARTITIONS, PARTITIONS))
+            except CorruptRow as error:
+                below = error.sound
             for alive in map(self._dropped.alive, below):
                 here = where(alive, self.find(alive.ids_N) < 0)
                 yield here.ids_N, here.statistics_N2
-
-    def drop_ids(self, ids_N: Ids) -> None:
-        """Drops these rows, on whatever tier each of them is. Raises DiskFull and DiskError."""
-        below_N = ids_N[self.find(ids_N) < 0]
-        self.remove(ids_N)
-        if self._disk is not None and len(below_N):
-            self._disk.discard(below_N, len(below_N))
 
     def drop(self, stamp: int, highest: int, border: int, lots_L: Flags) -> None:
         """Drops all rows with stamps below `stamp` that are of rank `highest` or lower, or of rank `border` or lower

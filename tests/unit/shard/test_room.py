@@ -17,6 +17,7 @@ import ps
 from ps.errors import ResourceExhausted
 from ps.policy.ranking import LAST_STAMP
 from ps.shard import Shard
+from ps.storage.disk import Disk
 from ps.table import Table
 from tests.unit.shard.helpers import DIM, a_write, everything, ids_of, new_table, push_ids
 
@@ -227,3 +228,28 @@ class closing_table:  # noqa: N801  it is used as a function
 
     def __exit__(self, *_: object) -> None:
         self.table.close()
+
+
+def test_a_row_that_was_cut_made_again_and_demoted_counts_once(tmp_path: Path) -> None:
+    """Its earlier life may lie on disk still when it goes down."""
+    disk = Disk(tmp_path / "rows", 1 << 20, 1)
+    table = Table(ps.TableConfig(name="t", dim=1, max_rows_per_shard=100), disk=disk, resident_rows=lambda total: 10)
+    store = table.store
+    assert store._disk is not None
+    for turn in range(30):
+        ids_N = np.arange(40) + 40 * (turn % 5)
+        fetch = store.fetch(ids_N[table.find(ids_N) < 0])
+        if fetch is not None:
+            fetch.read()
+            store.install(fetch)
+            store.end(fetch)
+        slots_N = table.find(ids_N)
+        table.create_missing(ids_N, slots_N)
+        table.apply(ids_N, slots_N, None, [np.ones((40, 1), np.float32)])
+        while (demotion := table.maintain()) is not None:
+            demotion.write()
+            store.finish(demotion)
+        assert len(store._disk) == sum(len(part_N) for part_N in store._disk.ids())
+    assert table.rows_evicted > 300
+    table.close()
+    disk.close()
