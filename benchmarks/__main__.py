@@ -33,7 +33,10 @@ BENCHMARKS = {
         "training with half of the rows on disk, and with 36/37, against all of them in RAM",
     ),
     "budget": ("benchmarks.budget:run", "ids grow to 20 times of what `ram_bytes` holds: peak, account, speed"),
-    "trace": ("benchmarks.trace:run", "a real trace of accesses: what is in RAM when it is asked for, against LRU"),
+    "trace": (
+        "benchmarks.trace:run",
+        "real traces of accesses: what is there when it is asked for, against other policies",
+    ),
     "evict": ("benchmarks.evict:run", "AUC with room for a twentieth of the rows: importance against LRU and LFU"),
     "ttspeed": (
         "benchmarks.ttspeed:run",

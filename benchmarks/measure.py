@@ -38,8 +38,8 @@ class Sizes:
     """Table sizes that `scale` compares."""
     swap_rows: int = 4_000_000
     """Rows of the table that `swap` trains."""
-    trace_accesses: int = 5_000_000
-    """Accesses of the trace that `trace` replays."""
+    trace_accesses: int = 1_250_000
+    """Accesses of a trace that `trace` replays, the first ones."""
     evict_samples: int = 1_700_000
     """Samples that `evict` learns from, in each of its runs."""
     evict_ids: int = 20_000_000

@@ -1,7 +1,8 @@
-"""A real trace of accesses replayed: what placement by decayed frequency keeps in RAM, against LRU with the same room.
+"""Real traces of accesses replayed: what a table keeps of them, evicting and placing, against other policies.
 
-The trace: 5,000,000 object accesses of an e-commerce site ("orm-busy", Jens Wilke, headissue GmbH, CC BY 4.0). It is
-looked for below EMBEDDING_PS_DATA; without it there is nothing to report. BATCH accesses are a step.
+Three traces of a shop (Jens Wilke, headissue GmbH, CC BY 4.0): accesses of objects, and of product pages in two
+months. They are looked for below EMBEDDING_PS_DATA; one that is not there is left out. How hits are counted:
+`benchmarks.policies`.
 """
 
 from __future__ import annotations
@@ -9,94 +10,68 @@ from __future__ import annotations
 import lzma
 import os
 import tempfile
-from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.data import Ids
 from benchmarks.measure import Report, Sizes
-from ps.config import SGD, ServiceConfig, TableConfig
+from benchmarks.policies import CONFIG, LRU, Counts, batches, evicting, of_peers, placing
+from ps.config import ServiceConfig
 from ps.shard import Gradients, Shard, StepRef, TableIds
 from ps.shard.ledger import WriteId
-from ps.storage.disk import Disk
-from ps.table import Table
 
-FILE = Path("traces") / "orm-busy.trace.xz"
-ROOMS = (0.01, 0.1, 0.25, 0.5)
+FOLDER = Path("traces")
+TRACES = ("orm-busy", "web07", "web12")
+ROOMS = (0.01, 0.1, 0.3, 0.5)
 """Of the ids."""
+FEW, MANY = 32, 512
+"""Accesses a push: so few that it compares with policies that see one after the other, and a trainer's. In a room of
+few rows FEW is less, or most of them would be of the last push."""
 BATCH, AHEAD = 500, 2
-CONFIG = TableConfig(name="t", dim=1, optimizer=SGD())
-
-Counts = npt.NDArray[np.uint32]
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """Shares of the accesses that find their row in RAM; and, with half of the rows on disk, that wait for the disk."""
-    path = Path(os.environ.get("EMBEDDING_PS_DATA", ".")) / FILE
+    """Shares of the accesses that find their row; and, with half of the rows on disk, that wait for the disk."""
+    for name in TRACES:
+        ids_N = _trace(name, sizes)
+        if ids_N is not None:
+            for share in ROOMS:
+                _compare(report, f"{name}_{share:g}", ids_N, max(int(len(np.unique(ids_N)) * share), 1))
+    ids_N = _trace(TRACES[0], sizes)
+    if ids_N is not None:
+        late, waited = _prepared(ids_N)
+        report.add("half_on_disk", "late_share", [late])
+        report.add("half_on_disk", "waited_share", [waited])
+
+
+def _trace(name: str, sizes: Sizes) -> Ids | None:
+    path = Path(os.environ.get("EMBEDDING_PS_DATA", ".")) / FOLDER / f"{name}.trace.xz"
     if not path.exists():
         print(f"# trace: no {path}: set EMBEDDING_PS_DATA")
-        return
-    ids_N = np.frombuffer(lzma.decompress(path.read_bytes()), ">i4").astype(np.int64)[: sizes.trace_accesses]
-    distinct = len(np.unique(ids_N))
-    for share in ROOMS:
-        room, case = int(distinct * share), f"room_{share:g}"
-        ours, lru = _placed(ids_N, room), _lru(ids_N, room)
-        report.add(case, "hit_rate", [ours])
-        report.add(case, "hit_rate_lru", [lru])
-        report.add(case, "hit_rate_vs_lru", [ours / lru])
-    late, waited = _prepared(ids_N)
-    report.add("half_on_disk", "late_share", [late])
-    report.add("half_on_disk", "waited_share", [waited])
+        return None
+    return np.frombuffer(lzma.decompress(path.read_bytes()), ">i4").astype(np.int64)[: sizes.trace_accesses]
 
 
-def _steps(ids_N: Ids) -> Iterator[tuple[Ids, Counts]]:
-    for start in range(0, len(ids_N), BATCH):
-        unique_U, counts_U = np.unique(ids_N[start : start + BATCH], return_counts=True)
-        yield unique_U, counts_U.astype(np.uint32)
-
-
-def _lru(ids_N: Ids, room: int) -> float:
-    held: OrderedDict[int, None] = OrderedDict()
-    hits = 0
-    for id_ in ids_N.tolist():
-        if id_ in held:
-            hits += 1
-            held.move_to_end(id_)
-        else:
-            held[id_] = None
-            if len(held) > room:
-                held.popitem(last=False)
-    return hits / len(ids_N)
-
-
-def _placed(ids_N: Ids, room: int) -> float:
-    """A table that keeps at most `room` rows in RAM between steps, by its own ranking and its own store."""
-    hits = 0
-    with tempfile.TemporaryDirectory() as folder:
-        disk = Disk(Path(folder) / "rows", 8 << 20, 1)
-        table = Table(CONFIG, disk=disk, resident_rows=lambda total: room)
-        for unique_U, counts_U in _steps(ids_N):
-            slots_U = table.find(unique_U)
-            missing_M = unique_U[slots_U < 0]
-            hits += int(counts_U.sum()) - len(missing_M)
-            fetch = table.store.fetch(missing_M)
-            if fetch is not None:
-                fetch.read()
-                table.store.install(fetch)
-                table.store.end(fetch)
-            slots_U = table.find(unique_U)
-            table.create_missing(unique_U, slots_U)
-            table.apply(unique_U, slots_U, counts_U, [np.zeros((len(unique_U), 1), np.float32)])
-            while (demotion := table.maintain()) is not None:
-                demotion.write()
-                table.store.finish(demotion)
-        table.close()
-        disk.close()
-    return hits / len(ids_N)
+def _compare(report: Report, case: str, ids_N: Ids, room: int) -> None:
+    few = max(1, min(FEW, room // 20))
+    evicted, placed = evicting(ids_N, room, few), placing(ids_N, room, few)
+    peers = of_peers(ids_N, room)
+    report.add(case, "hit_rate", [evicted])
+    report.add(case, "hit_rate_placed", [placed])
+    report.add(case, "hit_rate_recency_alone", [evicting(ids_N, room, few, LRU)])
+    for name, found in peers.items():
+        report.add(case, f"hit_rate_{name}", [found])
+    if peers:
+        belady = peers.pop("belady")
+        report.add(case, "hit_rate_vs_lru", [evicted / peers["lru"]])
+        report.add(case, "hit_rate_vs_best_of_peers", [evicted / max(peers.values())])
+        report.add(case, "hit_rate_vs_belady", [evicted / belady])
+    report.add(case, f"hit_rate_by_{MANY}", [evicting(ids_N, room, MANY)])
+    report.add(case, f"hit_rate_placed_by_{MANY}", [placing(ids_N, room, MANY)])
+    report.add(case, f"hit_rate_recency_alone_by_{MANY}", [evicting(ids_N, room, MANY, LRU)])
 
 
 def _prepared(ids_N: Ids) -> tuple[float, float]:
@@ -119,7 +94,7 @@ def _prepared(ids_N: Ids) -> tuple[float, float]:
                 shard.push(WriteId(1, step, step), looked, [zeros])
             return late
 
-        for step, (unique_U, counts_U) in enumerate(_steps(ids_N), 1):
+        for step, (unique_U, counts_U) in enumerate(batches(ids_N, BATCH), 1):
             preparing = pool.submit(shard.prepare, StepRef(1, step), [TableIds("t", unique_U, counts_U)])
             ahead.append((step, unique_U, counts_U, preparing))
             if len(ahead) > AHEAD:

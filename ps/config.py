@@ -27,6 +27,12 @@ MIN_RAM_BYTES = 64 << 20
 MAX_DIM = 65_536
 """A row's value must fit a wire chunk."""
 
+SHORTEST_HALF_LIFE_PUSHES = 64
+"""A tick of a table's clock is a 64th of a half-life: one push at least."""
+
+DEFAULT_HALF_LIFE_PUSHES = 10_000
+"""Of what cannot go by turnover."""
+
 MAX_TENSOR_TRAIN_ROWS = 1 << 40
 """Rows that the cores of a table can stand for."""
 
@@ -161,10 +167,15 @@ class Importance(Frozen):
     attribution: NonNegative = 0.0
     """Of |gradient x value|, the value before the update: how much the loss leans on the row (first-order Taylor)."""
     recency: NonNegative = 0.0
-    """Not added: what a row scores at least just after a push, so that new rows are not the first to go. With a
-    frequency of 0, or a recency far above what the other signals come to, the order is that of the last push (LRU)."""
+    """Not added: what a row scores at least just after a push, so that new rows are not the first to go. As the only
+    weight (`frequency=0, recency=1`) the order is that of the last push, to the push (LRU)."""
     external: NonNegative = 0.0
     """Of the scores that `client.report_importance` sends."""
+
+    @property
+    def by_recency_alone(self) -> bool:
+        """Whether rows are ordered by their last push and nothing else."""
+        return not any(weight for signal, weight in self.model_dump().items() if signal != "recency")
 
     @model_validator(mode="after")
     def _any(self) -> Self:
@@ -181,8 +192,8 @@ class Always(Frozen):
 
 class CountThreshold(Frozen):
     """An id gets a row with the push that brings its occurrences to `min_count`, by a count-min sketch: never later,
-    and now and then too early where ids share cells. Counts are halved once in the table's `half_life_pushes`, so that
-    rare ids do not get in by patience."""
+    and now and then too early where ids share cells. Counts are halved once in the table's `half_life_pushes` (10,000
+    if that is None), so that rare ids do not get in by patience."""
 
     kind: Literal["count_threshold"] = "count_threshold"
     min_count: Annotated[int, Field(ge=1, le=65_535)]
@@ -209,7 +220,7 @@ class Fp16(Frozen):
     kind: Literal["fp16"] = "fp16"
     hot_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of all rows, the most important ones, that are float32. Raise it where rounding costs accuracy. New rows
-    are float32 until about half_life_pushes / 64 pushes later."""
+    are float32 until about a 64th of a half-life later."""
     state: Literal["fp16", "rowwise"] = "fp16"
     """The optimizer's state in cold rows: 16 bits an element, or (Adagrad only) one float32 a row, their mean."""
 
@@ -301,8 +312,13 @@ class TableConfig(Frozen):
     """What an id reads as before its first push."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """With the name and the id, decides the initial value: the same on every shard and after every restart."""
-    half_life_pushes: Annotated[int, Field(ge=64)] = 10_000
-    """Pushes of the table after which a use counts half: shorter follows what is new, longer what is regular."""
+    half_life_pushes: Annotated[int, Field(ge=SHORTEST_HALF_LIFE_PUSHES)] | None = None
+    """After how long a use counts half. None: by turnover, which is right for tables and pushes of any size: when as
+    many rows have come as there is room for. Where rows may be evicted those are new rows, and the room is the table;
+    elsewhere they are rows that come to be among those that `swap_fraction` leaves in RAM. What has no turnover takes
+    10,000 pushes: counts of ids without a row, and tensor-train tables. A number: pushes of the table. Shorter follows
+    what is new, longer what is regular, and far too long never forgets (LFU). Where recency is the only weight the
+    half-life does not matter."""
     swap_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Share of the rows, the least used, that live on disk only, where the shard has a disk (`disk_path`)."""
     cold: Cold | None = None
@@ -319,6 +335,18 @@ class TableConfig(Frozen):
     budgets of the shard allow."""
     expire_after_pushes: Annotated[int, Field(ge=16)] | None = None
     """Rows that this many pushes of the table have left alone are dropped (to a sixteenth more). None: never."""
+
+    @property
+    def admission_half_life(self) -> int:
+        """Pushes after which an id without a row counts half."""
+        return self.half_life_pushes or DEFAULT_HALF_LIFE_PUSHES
+
+    @property
+    def clock_half_life(self) -> int | None:
+        """The half-life of the clock that scores decay by, in pushes; None: by turnover."""
+        if isinstance(self.cold, TensorTrain):  # rows come when they are frequent, not when they are there
+            return self.admission_half_life
+        return SHORTEST_HALF_LIFE_PUSHES if self.importance.by_recency_alone else self.half_life_pushes
 
     @model_validator(mode="after")
     def _cold_rows_are_in_ram(self) -> Self:

@@ -80,7 +80,7 @@ class Lifting:
 
     def lifted(self, ids_N: Ids, slots_N: Slots) -> None:
         """Rows of these ids have just been given slots."""
-        self._store.ram.scores_S2[slots_N, 0] = self._gate.scores(ids_N)
+        score.begin(self._store.ram.statistics_S2, slots_N, self._gate.scores(ids_N))
         score.mark(self._store.ram.marks_S, slots_N, score.STAYS, 0)
 
     def stats(self) -> dict[str, object]:

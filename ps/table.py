@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,9 +13,10 @@ import numpy.typing as npt
 
 from ps.change import Change
 from ps.config import PARTITIONS, Fp16, ServiceConfig, TableConfig, TensorTrain
-from ps.errors import DimensionMismatch, InvalidArgument, LengthMismatch, TableNotFound
+from ps.errors import DimensionMismatch, DiskError, DiskFull, InvalidArgument, LengthMismatch, TableNotFound
 from ps.initializer import RowInitializer
 from ps.kernels import score
+from ps.kernels.hashing import hash_ids
 from ps.kernels.records import HEADER_BYTES, KEY_BYTES
 from ps.lifting import Lifting
 from ps.optim import UpdateRule, update_rule
@@ -40,6 +42,8 @@ Rows = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.uint32]
 Share = Callable[[Sequence[Callable[[], None]]], None]
 """Runs tasks that touch disjoint rows; returns when all are done."""
+
+log = logging.getLogger(__name__)
 
 SHARE_FROM_ROWS = 8192
 """Smaller updates are over before another thread has woken."""
@@ -72,7 +76,12 @@ class Table:
         self._share = share
         self._rule = update_rule(config.optimizer, config.dim)
         self._layout = RowLayout(config.dim, self._rule.state_width)
-        self._ranking = Ranking(config.half_life_pushes, config.expire_after_pushes)
+        self._bounded = bounded or config.max_rows_per_shard is not None
+        # Where no row ever makes way for another there is no turnover. Rows that may be evicted, or become cold, age
+        # the same with a disk and without it: else what they hold would depend on it.
+        self._ages = self._bounded or disk is not None or isinstance(config.cold, Fp16)
+        self._lucky = eviction.LUCKY_LOTS if self._bounded else 0
+        self._ranking = Ranking(config.clock_half_life, config.expire_after_pushes, parted=self._bounded)
         self._precision: Precision | None = None
         self._lifting: Lifting | None = None
         self._cores: ColdCores | None = None
@@ -94,7 +103,7 @@ class Table:
             self._lifting = Lifting(
                 self._cores, self._gate, self.store, self._rows, self._ranking, config.cold.fold_tolerance
             )
-        self._bounded = bounded or config.max_rows_per_shard is not None
+        self._gate_per_tick = int(score.stamps_per_tick(config.admission_half_life))
         self.closed = False
         self._ticked = False  # whether the last push has moved the clock on to another tick
         self.overflows = Overflows(config.name, self._ram)
@@ -279,7 +288,7 @@ class Table:
             outcomes.append(Updated(refuse(step)))
             self.pushes += 1
             self.rows_pushed += named
-            tasks = [partial(self._touch, slots_N, added_N, self._signals.floor)]
+            tasks = [partial(self._touch, slots_N, added_N, self._signals.floor, self._lucky)]
             tasks += [partial(update, part_N, block_ND, step) for part_N, block_ND in parts]
             share = self._share if len(slots_N) >= SHARE_FROM_ROWS else one_by_one
             share(tasks)
@@ -312,7 +321,7 @@ class Table:
         def make() -> None:
             self._set(slots_N, blocks)
             self._stamp(slots_N[existed_N])
-            self._touch(new_slots_N, added_N, self._signals.floor)
+            self._touch(new_slots_N, added_N, self._signals.floor, self._lucky)
 
         return Change(make, {"eviction": self._limit}, partial(self.undo_create, slots_N, created_N), existed_N)
 
@@ -324,6 +333,7 @@ class Table:
         """Sets the values of rows that exist and leaves the others out."""
         slots_N = self.find(ids_N)
         existed_N = slots_N >= 0
+        self._ranking.check_time(self.config.name)
         if self._precision is not None:
             self._precision.before_update(slots_N, 0)  # by its new stamp a row would not be cut any more
 
@@ -356,6 +366,20 @@ class Table:
 
         return Change(make, existed_N=slots_N >= 0)
 
+    def plan_eviction(self, ids_N: Ids, statistics_N2: npt.NDArray[np.uint32]) -> Change:
+        """Drops those of the rows, all in RAM, that still have these statistics. What is evicted on request turns the
+        table over where nothing else does."""
+        same_N = self.unchanged(ids_N, statistics_N2)
+        removal = self.plan_removal(ids_N[same_N])
+
+        def make() -> None:
+            total = len(self)
+            removal.make()
+            if not self._ages:
+                self._ranking.turn(total - len(self), total)
+
+        return Change(make, existed_N=same_N)
+
     def sweep(self) -> bool:
         """Carries out a little of what was decided about the precision of rows; whether there was anything to do."""
         return self._precision is not None and self._precision.sweep()
@@ -364,10 +388,11 @@ class Table:
         """Adds weighted scores to rows that exist and leaves the others out."""
         slots_N = self.find(ids_N)
         existed_N = slots_N >= 0
+        self._ranking.check_time(self.config.name)
         if self._precision is not None:
             self._precision.before_update(slots_N, 0)  # by its new statistics a row would not be cut any more
         added_N = self._signals.reported(scores_N[existed_N])
-        return Change(partial(self._touch, slots_N[existed_N], added_N, np.float32(0)), existed_N=existed_N)
+        return Change(partial(self._touch, slots_N[existed_N], added_N, np.float32(0), 0), existed_N=existed_N)
 
     def _promote(self, slots_N: Slots) -> None:
         """Rows of a push that are important now become float32."""
@@ -383,7 +408,7 @@ class Table:
     def _tick_gates(self) -> None:
         """Who gets in until the next push, or the next tick."""
         if self._gate is not None:
-            self._gate.tick(self._ranking.tick)
+            self._gate.tick(self.pushes // self._gate_per_tick)
         if self._lifting is not None:
             self._lifting.pushed()
             if self._ticked:
@@ -394,13 +419,42 @@ class Table:
             self.evict(self.config.max_rows_per_shard)
 
     def evict(self, most: int) -> None:
-        """Drops the least important rows if there are more than `most`; all of them at once, on whatever tier."""
+        """Drops the least important rows if there are more than `most`; all of them at once, on whatever tier. No fewer
+        than `eviction.LEAST` of `most` are left."""
+        if len(self) <= most:
+            return
+        self._seal()
+        cut = self._ranking.cut(most)
+        self.rows_evicted += self._ranking.drop(cut)
+        self.store.drop(self._ranking.now, *cut)
         if len(self) > most:
-            keep = eviction.rows_kept(len(self), most)
-            highest = self._ranking.highest_of_others(keep, most)
-            self._ranking.advance()
-            self.rows_evicted += self._ranking.drop(highest)
-            self.store.drop(self._ranking.now, highest)
+            self._evict_one_by_one(len(self) - eviction.rows_kept(most))
+
+    def _evict_one_by_one(self, n: int) -> None:
+        """Drops the n least important rows by their ids, having looked at all: the rows of one lot are more than may go
+        at once. So it is where there is room for few rows, or a push brings many times what there is room for."""
+        try:
+            rows = list(self.store.statistics())
+            ids_N = np.concatenate([part_N for part_N, _ in rows])
+            statistics_N2 = np.concatenate([part_N2 for _, part_N2 in rows])
+            ranks_N, order_N = np.empty(len(ids_N), np.int64), np.empty(len(ids_N), np.uint64)
+            score.ranks(statistics_N2, self._ranking.per_tick, ranks_N)
+            hash_ids(ids_N ^ self._ranking.now, order_N)
+            chosen_N = np.lexsort((order_N, ranks_N))[:n]
+            self.store.remove_all(ids_N[chosen_N])
+        except (DiskError, DiskFull) as error:  # the write before it is applied, and must be answered so
+            log.warning("table %s has more rows than it may until the next write: %s", self.config.name, error)
+            return
+        self._ranking.count(statistics_N2[chosen_N], -1)
+        self.rows_evicted += len(chosen_N)
+
+    def _seal(self) -> None:
+        """Before rows are dropped: those touched later are told from those touched before."""
+        if self._ranking.seal():
+            if self._precision is not None:
+                self._precision.tick()
+            if self._lifting is not None:
+                self._lifting.tick()
 
     def forget(self, ids_N: Ids) -> Ids:
         """Drops those of the rows that the disk cannot give back; their ids."""
@@ -465,7 +519,7 @@ class Table:
 
     def scores(self, records: Records) -> npt.NDArray[np.float32]:
         """Importance as of now."""
-        return self._ranking.decayed(records.scores_N, records.stamps_N)
+        return self._ranking.decayed(records.statistics_N2)
 
     @property
     def heap_bytes(self) -> int:
@@ -524,6 +578,7 @@ class Table:
         return {"hot": resident - sum(cold.values()), **cold, "disk": len(self) - resident}
 
     def _create(self, ids_N: Ids, slots_N: Slots, missing_N: Slots) -> Slots:
+        self._ranking.check_time(self.config.name)
         if self._precision is not None:
             self._precision.before_update(slots_N, len(missing_N))
         if not len(missing_N):
@@ -578,12 +633,12 @@ class Table:
             start += len(part_N)
         return out_N
 
-    def _touch(self, slots_N: Slots, added_N: npt.NDArray[np.float32], floor: np.float32) -> None:
-        ranking, ram, floor_N = self._ranking, self._ram, np.array([floor])
-        if self._bounded:  # rows are dropped by rank: those alike should differ a little
-            spread_N = eviction.spread(ram.ids_S[slots_N])
-            added_N, floor_N = added_N * spread_N, floor_N * spread_N
-        score.touch(
+    def _touch(self, slots_N: Slots, added_N: npt.NDArray[np.float32], floor: np.float32, lucky: int) -> None:
+        ranking, ram = self._ranking, self._ram
+        room = len(self) if self._bounded else max(self._resident_rows(len(self)), 1)
+        by_turnover = self._ages and ranking.by_turnover
+        border = ranking.quantile(room) if by_turnover and room < len(self) else -EVERY_RANK
+        came = score.touch(
             ram.statistics_S2,
             ram.scores_S2,
             ram.marks_S,
@@ -592,23 +647,32 @@ class Table:
             np.uint32(ranking.now),
             ranking.per_tick,
             ranking.decay_T,
-            floor_N,
+            floor,
+            np.uint32(lucky),
+            border,
             ranking.counts_R,
             ranking.counts_ER,
+            ranking.lots_ERL,
             ranking.epochs_E,
             ranking.first,
         )
+        ranking.sealed = False
+        if self._ages:
+            ranking.turn(came, room)
 
     def _stamp(self, slots_N: Slots) -> None:
         """These rows were written now; they are as important as before."""
-        self._touch(slots_N, np.zeros(len(slots_N), np.float32), np.float32(0))
+        self._touch(slots_N, np.zeros(len(slots_N), np.float32), np.float32(0), 0)
 
     def _expire(self) -> None:
         """Drops rows that were left alone for `expire_after_pushes`."""
+        if not self._ranking.ends_epoch():
+            return
+        self._seal()
         kept_from, expired = self._ranking.expire()
         if expired:
             self.rows_expired += expired
-            self.store.drop(kept_from, EVERY_RANK)
+            self.store.drop(kept_from, EVERY_RANK, -EVERY_RANK, np.zeros(score.LOTS, np.bool_))
 
     def _set(self, slots_N: Slots, blocks: Sequence[Rows]) -> None:
         for part_N, block_ND in _parts(slots_N, blocks):

@@ -13,8 +13,8 @@ so. N: rows of the table on this shard; bytes of
     the filter      1.5 an id on disk         in layers of 2^18 ids, twice as many, ...
     tensor train    12 p slice, for each core its values, and as much twice for gradients; 8 a cell of the sketch
 
-A table with cold fp16 has 1.25 hot_fraction of its rows in float32, and those that are newer than two ticks, of
-half_life_pushes / 64 pushes each.
+A table with cold fp16 has 1.25 hot_fraction of its rows in float32, and those that are newer than two ticks, each a
+64th of a half-life: half_life_pushes / 64 pushes, or what turns a 64th of the rows over.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ def _row_in_ram(config: TableConfig, layout: RowLayout, rows: int, load: Load) -
     """Of cold fp16: LEEWAY hot_fraction of the rows are float32, and those that are newer than two ticks."""
     if not isinstance(config.cold, Fp16) or not rows:
         return layout.row_bytes
-    new = 2 * load.new_ids * math.ceil(config.half_life_pushes / 64)
+    half_life = config.clock_half_life
+    new = 2 * (max(load.new_ids, rows // 64) if half_life is None else load.new_ids * math.ceil(half_life / 64))
     full = min(LEEWAY * config.cold.hot_fraction + new / rows, 1.0)
     return full * layout.row_bytes + (1 - full) * _half_bytes(config, config.cold) + PLACE_BYTES
 

@@ -79,7 +79,7 @@ def shares(sizes: Sequence[int], fraction: float | None, rows: int | None) -> li
 
 def least_of_shards(pages: Iterator[Page], least: Sequence[int], config: TableConfig, with_rows: bool) -> Candidates:
     """Of each shard as many as it is to give."""
-    per_tick = score.pushes_per_tick(config.half_life_pushes)
+    per_tick = score.stamps_per_tick(config.clock_half_life)
     nothing = Candidates(
         np.empty(0, np.int64),
         np.empty((0, config.dim), np.float32) if with_rows else None,

@@ -8,11 +8,17 @@ rank has the higher decayed score at any time, now or later: the bits of a posit
 are 64 steps an octave, which is what a tick takes off (the steps are even in the mantissa, not in its logarithm: two
 scores less than 9 % apart may change places). So the rows of a table can be counted by rank once and for all, and a
 quantile is found without looking at them. A push never lowers a row's rank, whatever it adds: where adding and rounding
-would (by less than those 9 %), the score is the one that keeps it. So an older copy of a row never outranks it. And
-every touch changes (stamp, score): one that adds nothing at the time of the last makes the score the next number.
+would (by less than those 9 %), the score is the one that keeps it. So an older copy of a row never outranks it.
+
+The lowest LOT_BITS bits of a score are the row's lot. It is drawn when the row is created (`lots`) and stays for as
+long as the row lives, whatever is added. Rows of one rank can be parted by it. What is added counts to 18 bits of the
+mantissa. Every touch changes the statistics: within one stamp the score rises by its last bit at least, so "unchanged"
+can be told.
 
 Rows are counted by rank, and where rows expire also by age: counts_ER[e] has those whose stamps lie in epoch e, which
 is the number of `epochs_E` (times, rising) that are not later than the stamp. No epochs: nothing is counted by age.
+Where rows may be evicted they are counted by lot as well: lots_ERL[e, r, l] of counts_ER[e, r], or of counts_R[r] where
+there are no epochs. A lots_ERL without elements is left alone.
 
 statistics_S2 uint32 [S, 2] holds (score, stamp); `scores_S2` is the same memory seen as float32.
 marks_S uint16 [S]: flags in the low bits, and how many steps hold the slot (pins) above them.
@@ -32,11 +38,15 @@ Scores = npt.NDArray[np.float32]
 Marks = npt.NDArray[np.uint16]
 Ranks = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.int64]
+Lots = npt.NDArray[np.int32]
 
 HALF_LIFE = 64
 """Ticks."""
 RANKS = 256 * HALF_LIFE
 """Ranks that are told apart: 256 octaves; what is below them counts as the lowest."""
+LOT_BITS = 5
+LOTS = 1 << LOT_BITS
+"""Lots that rows of one rank are parted by."""
 
 USED, COPIED, DIRTY, GOING, STAYS = 1, 2, 4, 8, 16
 """USED: the slot has a row. COPIED: the disk has a row of that id. DIRTY: it differs from the one on disk. GOING: it is
@@ -45,11 +55,32 @@ PIN = 32
 MAX_PINS = 0xFFFF // PIN
 _FLAGS = np.uint16(PIN - 1)
 _SHIFT = np.int64(17)
+_LOT = np.uint32(LOTS - 1)
+_SCORE = ~_LOT
+_SMALLEST = np.uint32(1 << 23)
+"""Bits of the smallest score that is not denormal: what is less counts as none."""
+_SALT = 0x9E3779B97F4A7C15
 
 
-def pushes_per_tick(half_life_pushes: int) -> np.uint32:
-    """HALF_LIFE ticks are about a half-life."""
-    return np.uint32(min(max(1, half_life_pushes // HALF_LIFE), 0xFFFFFFFF))
+def stamps_per_tick(half_life_pushes: int | None) -> np.uint32:
+    """HALF_LIFE ticks are about a half-life. Stamps count pushes; where a half-life is none in pushes (None), ticks."""
+    return np.uint32(1 if half_life_pushes is None else min(max(1, half_life_pushes // HALF_LIFE), 0xFFFFFFFF))
+
+
+def lots(hashes_N: npt.NDArray[np.uint64], stamp: int) -> Statistics:
+    """uint32 [n]: the lots of rows that are created at that time, from hashes of their ids."""
+    mixed_N = (hashes_N ^ np.uint64(stamp * _SALT & 0xFFFFFFFFFFFFFFFF)) * np.uint64(_SALT)
+    return (mixed_N >> np.uint64(64 - LOT_BITS)).astype(np.uint32)
+
+
+def begin(statistics_S2: Statistics, slots_N: Slots, scores_N: Scores) -> None:
+    """Gives new rows in these slots scores to begin with."""
+    statistics_S2[slots_N, 0] = (scores_N.view(np.uint32) & _SCORE) | (statistics_S2[slots_N, 0] & _LOT)
+
+
+def scores(statistics_N2: Statistics) -> Scores:
+    """float32 [n]: the scores without their lots."""
+    return (statistics_N2[:, 0] & _SCORE).view(np.float32)
 
 
 def decay_table() -> npt.NDArray[np.float32]:
@@ -70,15 +101,26 @@ def _place(rank: np.int64, first: np.int64) -> np.int64:
 
 @njit(cache=True, nogil=True, inline="always")
 def _tally(
-    rank: np.int64, stamp: np.uint32, change: int, counts_R: Ranks, counts_ER: Counts, epochs_E: Ranks, first: np.int64
+    rank: np.int64,
+    score_bits: np.uint32,
+    stamp: np.uint32,
+    change: int,
+    counts_R: Ranks,
+    counts_ER: Counts,
+    lots_ERL: Lots,
+    epochs_E: Ranks,
+    first: np.int64,
 ) -> None:
     place = _place(rank, first)
     counts_R[place] += change
+    epoch = 0
     if len(epochs_E):
         epoch = len(epochs_E)
         while epoch > 0 and epochs_E[epoch - 1] > np.int64(stamp):
             epoch -= 1
         counts_ER[epoch, place] += change
+    if lots_ERL.size:
+        lots_ERL[epoch, place, np.int64(score_bits & _LOT)] += change
 
 
 @njit(cache=True, nogil=True)
@@ -91,15 +133,20 @@ def touch(
     now: np.uint32,
     per_tick: np.uint32,
     decay_T: Scores,
-    floor_N: Scores,
+    floor: np.float32,
+    lucky: np.uint32,
+    border: np.int64,
     counts_R: Ranks,
     counts_ER: Counts,
+    lots_ERL: Lots,
     epochs_E: Ranks,
     first: np.int64,
-) -> None:
+) -> int:
     """Adds to the scores of unique slots, which are `floor` then or more, counts their rows under the new rank, and
-    marks them dirty. floor float32 [n], or [1] for one that is the same for all."""
+    marks them dirty. To rows without a score whose lot is below `lucky` twice as much is added. Returns how many had no
+    score yet, or were of rank `border` or lower."""
     tick = np.int64(np.uint32(now) // np.uint32(per_tick))
+    missed = 0
     for i in range(len(slots_N)):
         if i + AHEAD < len(slots_N):
             prefetch(statistics_S2, slots_N[i + AHEAD] * 2)
@@ -107,20 +154,25 @@ def touch(
         s = slots_N[i]
         bits, stamp = statistics_S2[s, 0], statistics_S2[s, 1]
         before = _rank(bits, stamp, per_tick)
-        _tally(before, stamp, -1, counts_R, counts_ER, epochs_E, first)
+        _tally(before, bits, stamp, -1, counts_R, counts_ER, lots_ERL, epochs_E, first)
+        missed += before <= border or bits < np.uint32(LOTS)
         age = tick - np.int64(np.uint32(stamp) // np.uint32(per_tick))
-        decayed = scores_S2[s, 0] * decay_T[age] if age < len(decay_T) else np.float32(0.0)
-        scores_S2[s, 0] = max(decayed + added_N[i], floor_N[min(i, len(floor_N) - 1)])
-        after = _rank(statistics_S2[s, 0], now, per_tick)
+        counts = bits >= _SMALLEST and age < len(decay_T)
+        decayed = scores_S2[s, 0] * decay_T[age] if counts else np.float32(0.0)
+        added = added_N[i] * np.float32(2.0) if bits < lucky else added_N[i]
+        scores_S2[s, 0] = max(decayed + added, floor)
+        touched = (statistics_S2[s, 0] & _SCORE) | (bits & _LOT)
+        after = _rank(touched, now, per_tick)
         if after < before:
-            statistics_S2[s, 0] = np.uint32((before - tick) << _SHIFT)
-            after = before
-        if stamp == now and statistics_S2[s, 0] == bits:
-            statistics_S2[s, 0] = bits + np.uint32(1)
-            after = _rank(statistics_S2[s, 0], now, per_tick)
+            touched = np.uint32((before - tick) << _SHIFT) | (bits & _LOT)
+        if stamp == now and touched <= bits:
+            touched = bits + np.uint32(LOTS)
+        statistics_S2[s, 0] = touched
         statistics_S2[s, 1] = now
-        _tally(after, now, 1, counts_R, counts_ER, epochs_E, first)
+        after = _rank(touched, now, per_tick)
+        _tally(after, touched, now, 1, counts_R, counts_ER, lots_ERL, epochs_E, first)
         marks_S[s] |= np.uint16(DIRTY)
+    return missed
 
 
 @njit(cache=True, nogil=True)
@@ -149,13 +201,14 @@ def count(
     per_tick: np.uint32,
     counts_R: Ranks,
     counts_ER: Counts,
+    lots_ERL: Lots,
     epochs_E: Ranks,
     first: np.int64,
 ) -> None:
     """Counts rows in (change 1) or out (change -1)."""
     for i in range(len(statistics_N2)):
-        rank, stamp = _rank(statistics_N2[i, 0], statistics_N2[i, 1], per_tick), statistics_N2[i, 1]
-        _tally(rank, stamp, change, counts_R, counts_ER, epochs_E, first)
+        bits, stamp = statistics_N2[i, 0], statistics_N2[i, 1]
+        _tally(_rank(bits, stamp, per_tick), bits, stamp, change, counts_R, counts_ER, lots_ERL, epochs_E, first)
 
 
 @njit(cache=True, nogil=True)
@@ -183,22 +236,47 @@ def select(
     return found, end
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _met(
+    bits: np.uint32,
+    stamp: np.int64,
+    per_tick: np.uint32,
+    stamps_C: Ranks,
+    ranks_C: Ranks,
+    stamps_LC: Counts,
+    ranks_LC: Counts,
+) -> bool:
+    rank = _rank(bits, np.uint32(stamp), per_tick)
+    cut = len(stamps_C) - 1
+    while cut > 0 and stamps_C[cut - 1] > stamp:
+        cut -= 1
+    if cut >= 0 and stamp < stamps_C[cut] and rank <= ranks_C[cut]:
+        return True
+    lot = np.int64(bits & _LOT)
+    for c in range(stamps_LC.shape[1]):  # noqa: SIM110  numba has no any()
+        if stamp < stamps_LC[lot, c] and rank <= ranks_LC[lot, c]:
+            return True
+    return False
+
+
 @njit(cache=True, nogil=True)
 def met(
-    statistics_N2: Statistics, per_tick: np.uint32, stamps_C: Ranks, ranks_C: Ranks, out_N: npt.NDArray[np.bool_]
+    statistics_N2: Statistics,
+    per_tick: np.uint32,
+    stamps_C: Ranks,
+    ranks_C: Ranks,
+    stamps_LC: Counts,
+    ranks_LC: Counts,
+    out_N: npt.NDArray[np.bool_],
 ) -> None:
-    """out[i] = whether row i is of rank ranks[c] or lower and its stamp is below stamps[c], for any c.
+    """out[i] = whether row i is of rank ranks[c] or lower and its stamp is below stamps[c], for any c; or the same by
+    the cuts of its lot, where a stamp of -1 is none.
 
-    Stamps rise, ranks fall: the first cut later than the stamp is the highest of those that count.
+    stamps_C rise, ranks_C fall: the first cut later than the stamp is the highest of those that count.
     """
-    last = len(stamps_C) - 1
     for i in range(len(out_N)):
         stamp = np.int64(statistics_N2[i, 1])
-        cut = last
-        while cut > 0 and stamps_C[cut - 1] > stamp:
-            cut -= 1
-        rank = _rank(statistics_N2[i, 0], statistics_N2[i, 1], per_tick)
-        out_N[i] = stamp < stamps_C[cut] and rank <= ranks_C[cut]
+        out_N[i] = _met(statistics_N2[i, 0], stamp, per_tick, stamps_C, ranks_C, stamps_LC, ranks_LC)
 
 
 @njit(cache=True, nogil=True)
@@ -210,17 +288,18 @@ def select_met(
     per_tick: np.uint32,
     stamps_C: Ranks,
     ranks_C: Ranks,
+    stamps_LC: Counts,
+    ranks_LC: Counts,
     out_N: Slots,
 ) -> tuple[int, int]:
     """Slots in [start, end) that are used and whose rows a cut has met; returned as by `select`."""
-    met_1 = np.zeros(1, np.bool_)
     found = 0
     for s in range(start, end):
         if found == len(out_N):
             return found, s
         if marks_S[s] & np.uint16(USED):
-            met(statistics_S2[s : s + 1], per_tick, stamps_C, ranks_C, met_1)
-            if met_1[0]:
+            stamp = np.int64(statistics_S2[s, 1])
+            if _met(statistics_S2[s, 0], stamp, per_tick, stamps_C, ranks_C, stamps_LC, ranks_LC):
                 out_N[found] = s
                 found += 1
     return found, end

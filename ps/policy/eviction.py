@@ -2,22 +2,32 @@
 
 Decided at the end of a write, from numbers of rows and logged scores: never from what happens to be in RAM, or from the
 time of day.
+
+More rows may have the rank at the border than are to go. They are parted by lot (`ps.kernels.score`), in an order that
+is drawn for each eviction: no row is better off for its id. Lots that have gathered far more rows than others go first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ps.kernels.hashing import hash_ids
 
-LOW_WATERMARK = 0.9
+LOW_WATERMARK = 0.95
 """Rows go down to this share of the room, so that they do not go a few at every push."""
-SPREAD = 0.125
-"""Rows alike are told apart by that much: less than what ranks are exact to."""
+LEAST = 0.85
+"""No eviction leaves less than this share of the room."""
 
+LUCKY_LOTS = 2
+"""Of the lots: rows that are created in them begin with twice what a use counts. So where more ids recur than there is
+room for, and all would be gone before they come again, some stay that long, other ones each time."""
+FULL_LOT = 3
+"""Times the mean that makes a lot go first."""
 
 DISK_SHARE = 0.8
 """Of the disk's room that rows may take. The rest is for what RocksDB keeps until it compacts: rows in older forms."""
@@ -26,21 +36,46 @@ RAM_SHARE = 0.85
 """Of the room in RAM, without a disk. The rest is for the rows that a push creates before others go."""
 
 
+class Bounds(NamedTuple):
+    """How many rows are to be left."""
+
+    least: int
+    keep: int
+    """About so many."""
+    most: int
+
+
 def rows_allowed(rows: Sequence[int], row_bytes: Sequence[int], room_bytes: int) -> list[int]:
     """How many rows each of the tables may have, from how many it has: all of them if they fit together, or else each
-    table gives up the same share."""
+    table gives up the same share, and none its last row."""
     total = sum(n * size for n, size in zip(rows, row_bytes, strict=True))
-    return list(rows) if total <= room_bytes else [n * room_bytes // total for n in rows]
+    return list(rows) if total <= room_bytes else [-(-n * room_bytes // total) for n in rows]
 
 
-def rows_kept(total: int, most: int) -> int:
-    """How many of the rows stay."""
-    return total if total <= most else int(most * LOW_WATERMARK)
+def rows_kept(most: int) -> int:
+    """How many rows stay, of more than `most`."""
+    return max(int(most * LOW_WATERMARK), rows_least(most))
 
 
-def spread(ids_N: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """float32 [n] in [1, 1 + SPREAD), a function of the id: what a use of the row counts. Otherwise rows that were used
-    once, at the same time, would all go or all stay."""
-    hashes_N = np.empty(len(ids_N), np.uint64)
-    hash_ids(ids_N, hashes_N)
-    return (1 + (hashes_N >> np.uint64(40)).astype(np.float32) * np.float32(SPREAD * 2.0**-24)).astype(np.float32)
+def rows_least(most: int) -> int:
+    """How many rows stay at least."""
+    return ceil(most * LEAST)
+
+
+def lots_dropped(rows_L: npt.NDArray[np.integer], above: int, bounds: Bounds, turn: int) -> npt.NDArray[np.bool_]:
+    """Which lots of the border rank go, of so many rows each, with so many rows above them. `turn`: a number that is
+    another one for each eviction.
+
+    About `keep` rows are left. If that would be more than `most`, as many lots go as leave `least`.
+    """
+    left = above + int(rows_L.sum())
+    dropped_L = np.zeros(len(rows_L), np.bool_)
+    drawn_L = np.empty(len(rows_L), np.uint64)
+    hash_ids(np.arange(len(rows_L)) + len(rows_L) * turn, drawn_L)
+    order = np.lexsort((drawn_L, rows_L <= FULL_LOT * rows_L.mean())).tolist()
+    for leave, unless in ((bounds.keep, bounds.keep), (bounds.least, bounds.most)):
+        for lot in order:
+            if left > unless and not dropped_L[lot] and left - rows_L[lot] >= leave:
+                left -= int(rows_L[lot])
+                dropped_L[lot] = True
+    return dropped_L

@@ -1,16 +1,20 @@
 """How many rows of a table have which rank, on whatever tier: quantiles without looking at a row.
 
-`ps.kernels.score` has the arithmetic of scores and ranks. Time is counted in the table's own pushes, and in decisions
-that part the rows touched before from those touched later. All of that is in the log, so the same pushes give the same
-ranking on every shard and after every restart.
+`ps.kernels.score` has the arithmetic of scores and ranks. The clock that scores decay by counts what is in the log: the
+table's own pushes, where a half-life is given in pushes, or else how many rows have come for how many there is room
+(its turnover). So the same pushes give the same ranking on every shard and after every restart.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
+from ps.errors import ResourceExhausted
 from ps.kernels import score
+from ps.policy import eviction
 
 BEHIND = score.RANKS // 4
 """Ticks that `first` lags behind the clock. A score of 1 is 127 octaves above rank 0, so that rows are told apart until
@@ -21,13 +25,28 @@ EVERY_RANK = 1 << 62
 """No row has a higher one."""
 EPOCHS = 16
 """Rows expire with the others of their epoch: to a sixteenth of the time that they have."""
+LAST_STAMP = (1 << 32) - (1 << 20)
+"""Stamps have 32 bits. No write is begun from there on; what is under way, and what follows it, has room to end."""
+
+
+class Cut(NamedTuple):
+    """Which rows go: those of rank `highest` or lower, and of those of rank `border` or lower these lots."""
+
+    highest: int
+    border: int
+    lots_L: npt.NDArray[np.bool_]
 
 
 class Ranking:
     """Counts by rank, and the clock that scores decay by."""
 
-    def __init__(self, half_life_pushes: int, expire_after_pushes: int | None = None) -> None:
-        self.per_tick = score.pushes_per_tick(half_life_pushes)
+    def __init__(
+        self, half_life_pushes: int | None, expire_after_pushes: int | None = None, parted: bool = False
+    ) -> None:
+        """`half_life_pushes` None: by turnover. `parted`: rows may be cut by lot, so they are counted by lot."""
+        self.by_turnover = half_life_pushes is None
+        self.per_tick = score.stamps_per_tick(half_life_pushes)
+        self._turned = 0.0  # since the last tick, in ticks
         self._pushes_per_epoch = None if expire_after_pushes is None else max(1, expire_after_pushes // EPOCHS)
         self._epoch_pushes = 0  # since the last epoch began
         self.decay_T = score.decay_table()
@@ -35,17 +54,30 @@ class Ranking:
         epochs = 0 if expire_after_pushes is None else EPOCHS
         self.counts_ER = np.zeros((epochs + 1, score.RANKS), np.int64)
         """The same by age, where rows expire; see `ps.kernels.score`."""
+        self.lots_ERL = np.zeros((epochs + 1 if parted else 0, score.RANKS, score.LOTS), np.int32)
+        """And by lot, where rows may be evicted. Ranks without a row take no memory: nothing is written there."""
         self.epochs_E = np.zeros(epochs, np.int64)
         self.first = 0
         """The rank counted in counts_R[0], with all below it."""
         self.now = 0
         """What a row that is touched is stamped with."""
+        self.sealed = True
+        """Whether no row has been touched at the time that is now."""
         self.total = 0
         """Rows counted."""
 
+    def check_time(self, table: str) -> None:
+        """Before a write: raises ResourceExhausted when the clock is at its end."""
+        if self.now >= LAST_STAMP:
+            raise ResourceExhausted(
+                f"table {table!r}: its clock shows {self.now:,}, and rows are stamped with 32 bits: export it, drop it "
+                "and create it again"
+            )
+
     def count(self, statistics_N2: npt.NDArray[np.uint32], change: int) -> None:
         """Counts rows in (1) or out (-1)."""
-        score.count(statistics_N2, change, self.per_tick, self.counts_R, self.counts_ER, self.epochs_E, self.first)
+        tallies = (self.counts_R, self.counts_ER, self.lots_ERL, self.epochs_E, self.first)
+        score.count(statistics_N2, change, self.per_tick, *tallies)
         self.total += change * len(statistics_N2)
 
     def forget(self, n: int) -> None:
@@ -53,6 +85,9 @@ class Ranking:
         left_R = np.diff(np.maximum(np.cumsum(self.counts_R) - n, 0), prepend=0)
         aged_ER = np.maximum(np.cumsum(self.counts_ER, axis=0) - (self.counts_R - left_R), 0)
         self.counts_ER[:] = np.diff(aged_ER, axis=0, prepend=0)
+        for place in np.flatnonzero(left_R != self.counts_R) if len(self.lots_ERL) else ():
+            upto_EL = np.cumsum(self.lots_ERL[:, place]) - (self.counts_R[place] - left_R[place])
+            self.lots_ERL[:, place] = np.diff(np.maximum(upto_EL, 0), prepend=0).reshape(-1, score.LOTS)
         self.counts_R = left_R
         self.total = int(left_R.sum())
 
@@ -61,52 +96,87 @@ class Ranking:
         """The clock that scores decay by."""
         return self.now // int(self.per_tick)
 
+    def turn(self, came: int, room: int) -> None:
+        """So many rows have come for which there is so much room: all of it once is a half-life."""
+        if self.by_turnover:
+            self._turned += score.HALF_LIFE * min(came / max(room, 1), 1.0)
+
     def advance(self) -> bool:
-        """A push has ended, or rows are about to be dropped: whoever is touched from now on is stamped otherwise than
-        all before. Whether a tick has passed. Ranks rise with ticks: every so often the lowest are counted as one."""
+        """A push has ended: time has passed, by as many ticks as rows have turned over, or by one push. Whether a tick
+        has passed. Ranks rise with ticks: every so often the lowest are counted as one."""
+        return self._advance(int(self._turned) if self.by_turnover else 1)
+
+    def seal(self) -> bool:
+        """Rows are about to be dropped: whoever is touched from now on is stamped otherwise than all before. Whether a
+        tick has passed."""
+        return not self.sealed and self._advance(max(int(self._turned), 1))
+
+    def _advance(self, by: int) -> bool:
         before = self.tick
-        self.now += 1
-        if self.tick - BEHIND - self.first >= score.HALF_LIFE:
+        self.now += by
+        self._turned = max(self._turned - by, 0.0)
+        self.sealed |= by > 0
+        while self.tick - BEHIND - self.first >= score.HALF_LIFE:
             self._slide(score.HALF_LIFE)
         return self.tick > before
 
-    def expire(self) -> tuple[int, int]:
-        """A push has ended; if an epoch has with it, counts out the rows last touched before the oldest one that is
-        kept. Returns the stamp that the others have, or a higher one, and how many rows there were."""
+    def ends_epoch(self) -> bool:
+        """A push has ended; whether an epoch has with it, and rows may `expire`."""
         if self._pushes_per_epoch is None:
-            return 0, 0
-        self._epoch_pushes += 1
-        if self._epoch_pushes < self._pushes_per_epoch:
-            return 0, 0
-        self._epoch_pushes = 0
+            return False
+        self._epoch_pushes = (self._epoch_pushes + 1) % self._pushes_per_epoch
+        return self._epoch_pushes == 0
+
+    def expire(self) -> tuple[int, int]:
+        """At the end of an epoch, sealed: counts out the rows last touched before the oldest one that is kept. Returns
+        the stamp that the others have, or a higher one, and how many rows there were."""
         kept_from = int(self.epochs_E[0])
         expired = int(self.counts_ER[0].sum())
         self.counts_R -= self.counts_ER[0]
         self.total -= expired
+        if len(self.lots_ERL):
+            live_P = np.flatnonzero(self.counts_ER.any(axis=0))
+            self.lots_ERL[:-1, live_P] = self.lots_ERL[1:, live_P]
+            self.lots_ERL[-1, live_P] = 0
         self.counts_ER[:-1] = self.counts_ER[1:]
         self.counts_ER[-1] = 0
         self.epochs_E[:-1] = self.epochs_E[1:]
         self.epochs_E[-1] = self.now
         return kept_from, expired
 
-    def highest_of_others(self, keep: int, most: int) -> int:
-        """The rank up to which rows go so that at least `keep` stay; fewer, if `most` would not hold otherwise."""
-        at = self.quantile(keep)
-        left = int(self.counts_R[max(at - self.first, 0) :].sum())
-        highest = at - 1 if left <= most else at
-        return highest if highest < self.first + score.RANKS - 1 else EVERY_RANK
+    def cut(self, most: int) -> Cut:
+        """Which rows are to go so that no more than `most` stay, about `eviction.rows_kept` of them, if lots part the
+        border as finely as that; more than `most` where they do not. Only where rows are counted by lot."""
+        keep, least = eviction.rows_kept(most), eviction.rows_least(most)
+        border = self.quantile(keep)
+        place = border - self.first
+        above = int(self.counts_R[place + 1 :].sum())
+        rows_L = self.lots_ERL[:, place].sum(axis=0)
+        lots_L = eviction.lots_dropped(rows_L, above, eviction.Bounds(least, keep, most), self.now)
+        highest = border - 1 if place else -EVERY_RANK
+        return Cut(highest, border if place < score.RANKS - 1 else EVERY_RANK, lots_L)
 
-    def drop(self, highest: int) -> int:
-        """Counts out all rows of rank `highest` or lower; how many."""
-        upto = min(max(highest - self.first + 1, 0), score.RANKS)
-        dropped = int(self.counts_R[:upto].sum())
-        self.counts_R[:upto] = 0
-        self.counts_ER[:, :upto] = 0
-        self.total -= dropped
-        return dropped
+    def drop(self, cut: Cut) -> int:
+        """Counts out the rows of a cut; how many."""
+        before = self.total
+        place = min(cut.border - self.first, score.RANKS - 1)
+        self._uncount(np.flatnonzero(self.counts_R[:place]))
+        gone_EL = self.lots_ERL[:, place] * cut.lots_L
+        self.lots_ERL[:, place] -= gone_EL
+        self.counts_R[place] -= gone_EL.sum()
+        if len(self.epochs_E):
+            self.counts_ER[:, place] -= gone_EL.sum(axis=1)
+        self.total = int(self.counts_R.sum())
+        return before - self.total
 
-    def decayed(self, scores_N: npt.NDArray[np.float32], stamps_N: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
+    def _uncount(self, places_P: npt.NDArray[np.intp]) -> None:
+        self.counts_R[places_P] = 0
+        self.counts_ER[:, places_P] = 0
+        self.lots_ERL[:, places_P] = 0
+
+    def decayed(self, statistics_N2: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
         """Scores as of now."""
+        scores_N, stamps_N = score.scores(statistics_N2), statistics_N2[:, 1]
         ages_N = self.tick - stamps_N.astype(np.int64) // int(self.per_tick)
         factors_N = np.where(ages_N < len(self.decay_T), self.decay_T[np.minimum(ages_N, len(self.decay_T) - 1)], 0)
         return (scores_N * factors_N).astype(np.float32)
@@ -135,6 +205,11 @@ class Ranking:
         return border - 1 if place else -EVERY_RANK
 
     def _slide(self, by: int) -> None:
+        if len(self.lots_ERL):
+            live_P = np.flatnonzero(self.counts_R)
+            lots_EPL = self.lots_ERL[:, live_P]
+            self.lots_ERL[:, live_P] = 0
+            np.add.at(self.lots_ERL, (slice(None), np.maximum(live_P - by, 0)), lots_EPL)
         self.counts_R = _slid(self.counts_R, by)
         for counts_R in self.counts_ER:
             counts_R[:] = _slid(counts_R, by)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.kernels import score
+from ps.kernels.hashing import hash_ids
 from ps.kernels.index import IdIndex
 from ps.kernels.rows import pop_free, push_free
 from ps.memory import ReservedArray
@@ -79,7 +80,7 @@ class Arena:
         return slots_N
 
     def insert(self, ids_N: Ids, stamp: int, length: int | None = None) -> Slots:
-        """Gives each id, all of them new and unique, a slot with score 0. The row's bytes are whatever was there.
+        """Gives each id, all of them new and unique, a slot with score 0 and a lot. The row's bytes are what was there.
 
         `length`: bytes of these rows, if they are not what new rows are. Raises ResourceExhausted when memory is at its
         end, or for ids chosen to collide; then nothing has changed.
@@ -101,7 +102,10 @@ class Arena:
         self._free, self._n_free, self._used = free, self._n_free - reused, used
         self.rows.place(slots_N, length)
         self._ids.array[slots_N] = ids_N
-        self._statistics.array[slots_N] = (0, stamp)
+        hashes_N = np.empty(n, np.uint64)
+        hash_ids(ids_N, hashes_N)
+        self._statistics.array[slots_N, 0] = score.lots(hashes_N, stamp)
+        self._statistics.array[slots_N, 1] = stamp
         self._marks.array[slots_N] = score.USED
         return slots_N
 

@@ -108,7 +108,7 @@ class DiskTier:
         """
         assert records.rows_NB.shape[1] in self._row_bytes, "write was given rows of a length that the table has not"
         if len(records):
-            held = self._count_held(records.ids_N) if held is None else held
+            held = self.count_held(records.ids_N) if held is None else held
             batch = self._batch()
             deque(map(batch.put, *encode(records)), maxlen=0)
             self._apply(batch)
@@ -119,7 +119,7 @@ class DiskTier:
 
     def discard(self, ids_N: Ids, held: int | None = None) -> None:
         """Drops rows; ids without one are left out. `held` as for `write`. Raises DiskFull and DiskError."""
-        held = self._count_held(ids_N) if held is None else held
+        held = self.count_held(ids_N) if held is None else held
         if held:
             batch = self._batch()
             deque(map(batch.delete, keys_of(ids_N[key_order(ids_N)])), maxlen=0)
@@ -161,6 +161,14 @@ class DiskTier:
             yield ids_of([key for key, _ in batch])
         if reasons:
             raise self._corrupt(np.empty(0, np.int64), reasons)
+
+    def count_held(self, ids_N: Ids) -> int:
+        """How many have a row here. One that cannot be read counts until it is overwritten or dropped."""
+
+        def count(piece_N: Ids) -> int:
+            return sum(value is not None for value in self._get(keys_of(piece_N), []))
+
+        return sum(self._by_piece(count, ids_N))
 
     def memory_usage(self) -> dict[str, int]:
         """Bytes of RAM by purpose, of this table alone; `Disk` knows the cache that all share."""
@@ -219,14 +227,6 @@ class DiskTier:
                 return [UNREADABLE]
         half = len(keys) // 2
         return self._get(keys[:half], reasons) + self._get(keys[half:], reasons)
-
-    def _count_held(self, ids_N: Ids) -> int:
-        """How many have a row here. One that cannot be read counts until it is overwritten or dropped."""
-
-        def count(piece_N: Ids) -> int:
-            return sum(value is not None for value in self._get(keys_of(piece_N), []))
-
-        return sum(self._by_piece(count, ids_N))
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:

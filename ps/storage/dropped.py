@@ -7,7 +7,7 @@ import numpy as np
 from ps.storage.arena import Arena
 from ps.storage.cuts import Cuts
 from ps.storage.rows import Slots
-from ps.storage.tier import Ids, Records, where
+from ps.storage.tier import Flags, Ids, Records, where
 
 SWEEP_SLOTS = 1 << 15
 """Slots looked at in one go: 0.1 ms, and 3 ms if every row is to be freed."""
@@ -26,9 +26,11 @@ class Dropped:
         """Whether rows may be in RAM still that are dropped."""
         return self._hand < self._end
 
-    def cut(self, stamp: int, highest: int) -> None:
-        """Drops rows of rank `highest` or lower with stamps below `stamp`. Slots found earlier may be wrong now."""
+    def cut(self, stamp: int, highest: int, border: int, lots_L: Flags) -> None:
+        """Drops rows with stamps below `stamp`: those of rank `highest` or lower, and those of rank `border` or lower
+        that are in one of these lots. Slots found earlier may be wrong now."""
         self.cuts.add(stamp, highest)
+        self.cuts.add(stamp, border, lots_L)
         self._ram.end_layout()
         self._hand, self._end = 0, self._ram.slots_end
 

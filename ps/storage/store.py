@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,6 +39,8 @@ from ps.storage.tier import Ids, Records, where
 
 SEARCH_SLOTS = 1 << 16
 """Slots that one search for rows to demote looks at: 0.1 ms."""
+PAGE_PARTITIONS = PARTITIONS // 64
+"""Of the disk, read at once."""
 SEARCHES = 8
 """Made until one finds any: it may be that what is held is all there is for a while."""
 
@@ -77,7 +79,9 @@ class Demotion:
     changed: list[Records]
     """Those that the disk does not have as they are: of one length, so that they are written whole or not at all."""
     held: int
-    """How many of them it has, in an older form."""
+    """How many of them it is known to have, in an older form."""
+    perhaps_held_N: Ids
+    """Of which others it may have a row: of an earlier life, dropped and still there."""
     written: threading.Event = field(default_factory=threading.Event)
     error: PsError | None = None
     not_before: int = 0
@@ -91,8 +95,9 @@ class Demotion:
     def write(self) -> None:
         """Any thread: writes below. An error is kept for `Store.finish`."""
         try:
+            held = self.held + self.disk.count_held(self.perhaps_held_N)
             for records in self.changed:
-                self.disk.write(records, self.held)
+                self.disk.write(records, held)
         except PsError as error:
             self.error = error
         except Exception as error:  # noqa: BLE001  no memory, say: whatever it is, the rows are not below
@@ -220,11 +225,14 @@ class Store:
             changed_N = self.ram.find(changed[0].ids_N)
         slots_N = np.concatenate([found_N[as_below_N], changed_N])
         new_N = changed_N[self.ram.marks_S[changed_N] & score.COPIED == 0]
+        new_ids_N = self.ram.ids_S[new_N]
+        perhaps_held_N = new_ids_N[self._below.may_contain(new_ids_N)]
         for filter_ in self._filters():
-            filter_.add(self.ram.ids_S[new_N])  # before the first of them can be missed in RAM
+            filter_.add(new_ids_N)  # before the first of them can be missed in RAM
         score.mark(self.ram.marks_S, slots_N, score.GOING, score.DIRTY)  # after all that can fail
         ids_N = self.ram.ids_S[slots_N]
-        self._writing = Demotion(self._disk, slots_N, ids_N, ids_N, changed, len(changed_N) - len(new_N))
+        held = len(changed_N) - len(new_N)
+        self._writing = Demotion(self._disk, slots_N, ids_N, ids_N, changed, held, perhaps_held_N)
         return self._writing
 
     def finish(self, written: Demotion | Slice) -> PsError | None:
@@ -264,22 +272,42 @@ class Store:
     def discard_copies(self, ids_N: Ids) -> None:
         """Drops what the disk has of rows that are in RAM: they are in RAM alone then. Raises what the disk raises, and
         has changed nothing then."""
-        if self._writing is not None:  # it may be about one of them
-            self._writing.written.wait()
-            self.finish(self._writing)
-        for demotion in self._condemned:
-            demotion.call_off(ids_N)
-        slots_N = self.find(ids_N)
+        slots_N = self._held(ids_N)
         score.mark(self.ram.marks_S, slots_N, 0, score.GOING)
-        copied_N = (slots_N >= 0) & (self.ram.marks_S[slots_N] & score.COPIED != 0)
-        if self._disk is not None and copied_N.any():
-            self._disk.discard(ids_N[copied_N], int(copied_N.sum()))
-            score.mark(self.ram.marks_S, slots_N[copied_N], 0, score.COPIED)
+        copied_N = (slots_N >= 0) & self._copied(slots_N)
+        self._discard_below(ids_N[copied_N])
+        score.mark(self.ram.marks_S, slots_N[copied_N], 0, score.COPIED)
 
     def remove(self, ids_N: Ids) -> None:
         """Drops rows that are in RAM, or nowhere. Those below come up, and copies are discarded, before."""
         self._removals += 1
         self.ram.discard(ids_N)
+
+    def remove_all(self, ids_N: Ids) -> None:
+        """Drops rows that exist, on whatever tier each of them is. Raises DiskFull and DiskError, and then nothing has
+        changed."""
+        slots_N = self._held(ids_N)
+        self._discard_below(ids_N[(slots_N < 0) | self._copied(slots_N)])
+        self.remove(ids_N)
+
+    def _held(self, ids_N: Ids) -> Slots:
+        """The slots of rows that are to be removed, -1 where one is not in RAM. None is on its way down any more."""
+        if self._writing is not None:  # it may be about one of them
+            self._writing.written.wait()
+            self.finish(self._writing)
+        for demotion in self._condemned:
+            demotion.call_off(ids_N)
+        return self.find(ids_N)
+
+    def _copied(self, slots_N: Slots) -> Flags:
+        """Which of these slots have a row that is on disk as well. Without a meaning for a slot of -1."""
+        copied_N: Flags = self.ram.marks_S[slots_N] & score.COPIED != 0
+        return copied_N
+
+    def _discard_below(self, ids_N: Ids) -> None:
+        """Drops these rows from the disk, if there is one."""
+        if self._disk is not None and len(ids_N):
+            self._disk.discard(ids_N, len(ids_N))
 
     def fold(self, ids_N: Ids) -> None:
         """Drops rows in RAM that have no copy on disk, and never had one: they go on elsewhere."""
@@ -304,9 +332,25 @@ class Store:
 
     # dropping
 
-    def drop(self, stamp: int, highest: int) -> None:
-        """Drops all rows of rank `highest` or lower with stamps below `stamp`, on every tier, at once."""
-        self._dropped.cut(stamp, highest)
+    def statistics(self) -> Iterator[tuple[Ids, npt.NDArray[np.uint32]]]:
+        """Ids and statistics of all rows that can be read, some partitions of the disk at a time. The caller waits for
+        the disk. Raises DiskError."""
+        slots_N = self.living(np.flatnonzero(self.ram.marks_S[: self.ram.slots_end] & np.uint16(score.USED)))
+        yield self.ram.ids_S[slots_N], self.ram.statistics_S2[slots_N]
+        for first in range(0, PARTITIONS, PAGE_PARTITIONS) if self.has_below else ():
+            assert self._disk is not None
+            try:
+                below: Sequence[Records] = self._disk.partitions(first, min(first + PAGE_PARTITIONS, PARTITIONS))
+            except CorruptRow as error:
+                below = error.sound
+            for alive in map(self._dropped.alive, below):
+                here = where(alive, self.find(alive.ids_N) < 0)
+                yield here.ids_N, here.statistics_N2
+
+    def drop(self, stamp: int, highest: int, border: int, lots_L: Flags) -> None:
+        """Drops all rows with stamps below `stamp` that are of rank `highest` or lower, or of rank `border` or lower
+        and in one of these lots: on every tier, at once."""
+        self._dropped.cut(stamp, highest, border, lots_L)
         writing = [self._writing] if isinstance(self._writing, Demotion) else []
         # before one ends, the same ids may be there again, with other rows
         for demotion in (*self._condemned, *writing):

@@ -96,8 +96,11 @@ PROMISED = {
     "budget": {
         *(("growing", metric) for metric in ("peak_rss_vs_ram_bytes", "memory_usage_vs_rss", "speed_vs_unlimited")),
     },
-    "trace": {("room_0.1", "hit_rate_vs_lru"), ("half_on_disk", "late_share")},
-    "evict": {(case, "auc") for case in ("unlimited", "importance", "lru", "lfu")},
+    "trace": {
+        *((f"web12_{room}", metric) for room in (0.01, 0.5) for metric in ("hit_rate", "hit_rate_placed_by_512")),
+        ("half_on_disk", "late_share"),
+    },
+    "evict": {(case, "auc") for case in ("unlimited", "default", "importance", "lru", "lfu")},
     "ttspeed": {
         *(
             (case, f"{what}_vs_{peer}")

@@ -11,6 +11,8 @@ Scores = npt.NDArray[np.float32]
 Marks = npt.NDArray[np.uint16]
 Ranks = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.int64]
+Lots = npt.NDArray[np.int32]
+LOT = np.uint32(31)
 
 
 def ranks(statistics_N2: Statistics, per_tick: int, out_N: Ranks) -> None:
@@ -31,17 +33,20 @@ def count(
     per_tick: int,
     counts_R: Ranks,
     counts_ER: Counts,
+    lots_ERL: Lots,
     epochs_E: Ranks,
     first: int,
 ) -> None:
-    """Counts rows in (change 1) or out (change -1), by rank and, where there are epochs, by epoch and rank."""
+    """Counts rows in (change 1) or out (change -1), by rank, by epoch and rank where there are epochs, and by lot."""
     places_N = np.empty(len(statistics_N2), np.int64)
     ranks(statistics_N2, per_tick, places_N)
     places_N = np.clip(places_N - first, 0, len(counts_R) - 1)
     np.add.at(counts_R, places_N, change)
+    epochs_N = np.searchsorted(epochs_E, statistics_N2[:, 1].astype(np.int64), side="right")
     if len(epochs_E):
-        stamps_N = statistics_N2[:, 1].astype(np.int64)
-        np.add.at(counts_ER, (np.searchsorted(epochs_E, stamps_N, side="right"), places_N), change)
+        np.add.at(counts_ER, (epochs_N, places_N), change)
+    if lots_ERL.size:
+        np.add.at(lots_ERL, (epochs_N, places_N, (statistics_N2[:, 0] & LOT).astype(np.int64)), change)
 
 
 def touch(
@@ -53,32 +58,40 @@ def touch(
     now: int,
     per_tick: int,
     decay_T: Scores,
-    floor_N: Scores,
+    floor: np.float32,
+    lucky: int,
+    border: int,
     counts_R: Ranks,
     counts_ER: Counts,
+    lots_ERL: Lots,
     epochs_E: Ranks,
     first: int,
-) -> None:
+) -> int:
     """Adds to the scores of unique slots, which are `floor` then or more, counts their rows under the new rank, and
-    marks them dirty."""
-    count(statistics_S2[slots_N], -1, per_tick, counts_R, counts_ER, epochs_E, first)
-    given_N2 = statistics_S2[slots_N]
+    marks them dirty. To rows without a score whose lot is below `lucky` twice as much is added. Returns how many had no
+    score yet, or were of rank `border` or lower."""
+    count(statistics_S2[slots_N], -1, per_tick, counts_R, counts_ER, lots_ERL, epochs_E, first)
+    old_N2 = statistics_S2[slots_N]
+    lots_N = old_N2[:, 0] & LOT
     before_N, after_N = np.empty(len(slots_N), np.int64), np.empty(len(slots_N), np.int64)
-    ranks(statistics_S2[slots_N], per_tick, before_N)
+    ranks(old_N2, per_tick, before_N)
     tick = int(now) // int(per_tick)
-    ages_N = tick - statistics_S2[slots_N, 1].astype(np.int64) // int(per_tick)
-    alive_N = ages_N < len(decay_T)
+    ages_N = tick - old_N2[:, 1].astype(np.int64) // int(per_tick)
+    alive_N = (ages_N < len(decay_T)) & (old_N2[:, 0] >= 1 << 23)
     factors_N = np.where(alive_N, decay_T[np.where(alive_N, ages_N, 0)], np.float32(0))
-    scores_S2[slots_N, 0] = np.maximum(scores_S2[slots_N, 0] * factors_N + added_N, floor_N)
-    statistics_S2[slots_N, 1] = now
-    ranks(statistics_S2[slots_N], per_tick, after_N)
-    kept_N = (before_N - tick) << 17
+    added_N = np.where(old_N2[:, 0] < lucky, added_N * np.float32(2), added_N)
+    added_N = np.maximum(np.where(alive_N, scores_S2[slots_N, 0] * factors_N, np.float32(0)) + added_N, floor)
+    new_N2 = np.stack([added_N.astype(np.float32).view(np.uint32) & ~LOT | lots_N, np.full(len(slots_N), now)], axis=1)
+    new_N2 = new_N2.astype(np.uint32)
+    ranks(new_N2, per_tick, after_N)
     fell_N = after_N < before_N
-    statistics_S2[slots_N[fell_N], 0] = kept_N[fell_N]
-    same_N = (statistics_S2[slots_N] == given_N2).all(axis=1)
-    statistics_S2[slots_N[same_N], 0] += np.uint32(1)
-    count(statistics_S2[slots_N], 1, per_tick, counts_R, counts_ER, epochs_E, first)
+    new_N2[fell_N, 0] = ((before_N - tick) << 17)[fell_N].astype(np.uint32) | lots_N[fell_N]
+    same_N = (old_N2[:, 1] == now) & (new_N2[:, 0] <= old_N2[:, 0])
+    new_N2[same_N, 0] = old_N2[same_N, 0] + np.uint32(32)
+    statistics_S2[slots_N] = new_N2
+    count(new_N2, 1, per_tick, counts_R, counts_ER, lots_ERL, epochs_E, first)
     marks_S[slots_N] |= np.uint16(4)
+    return int(((before_N <= border) | (old_N2[:, 0] < 32)).sum())
 
 
 def select(
@@ -92,13 +105,21 @@ def select(
 
 
 def met(
-    statistics_N2: Statistics, per_tick: int, stamps_C: Ranks, ranks_C: Ranks, out_N: npt.NDArray[np.bool_]
+    statistics_N2: Statistics,
+    per_tick: int,
+    stamps_C: Ranks,
+    ranks_C: Ranks,
+    stamps_LC: Counts,
+    ranks_LC: Counts,
+    out_N: npt.NDArray[np.bool_],
 ) -> None:
-    """out[i] = whether any cut is later than the row and as high as its rank or higher."""
+    """out[i] = whether any cut, of all rows or of its lot, is later than the row and as high as its rank or higher."""
     ranks_N = np.empty(len(statistics_N2), np.int64)
     ranks(statistics_N2, per_tick, ranks_N)
-    stamps_N = statistics_N2[:, 1].astype(np.int64)
-    out_N[:] = ((stamps_N[:, None] < stamps_C) & (ranks_N[:, None] <= ranks_C)).any(axis=1)
+    stamps_N1, ranks_N1 = statistics_N2[:, 1].astype(np.int64)[:, None], ranks_N[:, None]
+    lots_N = (statistics_N2[:, 0] & LOT).astype(np.int64)
+    out_N[:] = ((stamps_N1 < stamps_C) & (ranks_N1 <= ranks_C)).any(axis=1)
+    out_N |= ((stamps_N1 < stamps_LC[lots_N]) & (ranks_N1 <= ranks_LC[lots_N])).any(axis=1)
 
 
 def select_met(
@@ -109,11 +130,13 @@ def select_met(
     per_tick: int,
     stamps_C: Ranks,
     ranks_C: Ranks,
+    stamps_LC: Counts,
+    ranks_LC: Counts,
     out_N: Slots,
 ) -> tuple[int, int]:
     """Slots in [start, end) that are used and met by a cut; how many, and where it stopped."""
     met_S = np.zeros(len(marks_S), np.bool_)
-    met(statistics_S2, per_tick, stamps_C, ranks_C, met_S)
+    met(statistics_S2, per_tick, stamps_C, ranks_C, stamps_LC, ranks_LC, met_S)
     return _first_of(start + np.flatnonzero((met_S & (marks_S & 1 != 0))[start:end]), start, end, out_N)
 
 

@@ -31,9 +31,13 @@ def rows(slots, now, seed):
 ONE = np.uint32(1)
 
 
-def touch(statistics_S2, slots_N, added_N, now, per_tick=ONE):
-    """Without counting by age."""
-    kernels.touch(
+def no_lots():
+    return np.zeros((0, kernels.RANKS, kernels.LOTS), np.int32)
+
+
+def touch(statistics_S2, slots_N, added_N, now, per_tick=ONE, floor=0):
+    """Without counting by age or lot."""
+    return kernels.touch(
         statistics_S2,
         statistics_S2.view(F32),
         np.zeros(len(statistics_S2), np.uint16),
@@ -42,9 +46,12 @@ def touch(statistics_S2, slots_N, added_N, now, per_tick=ONE):
         np.uint32(now),
         per_tick,
         kernels.decay_table(),
-        np.zeros(1, F32),
+        F32(floor),
+        np.uint32(0),
+        0,
         np.zeros(kernels.RANKS, np.int64),
         np.zeros((1, kernels.RANKS), np.int64),
+        no_lots(),
         np.zeros(0, np.int64),
         0,
     )
@@ -56,18 +63,27 @@ def test_touch_count_and_ranks_are_those_of_the_reference(slots, n, now, seed):
     slots_N = rng.permutation(slots)[:n]
     added_N = rng.exponential(size=len(slots_N)).astype(F32)
     first, per_tick = int(rng.integers(0, 9000)), np.uint32(rng.integers(1, 4))
-    floor_N = rng.choice([0, 0.5], size=int(rng.choice([1, len(slots_N)])) or 1).astype(F32)
+    fresh_N = slots_N[rng.random(len(slots_N)) < 0.2]  # rows that have just been created
+    statistics_S2[fresh_N] = np.stack([rng.integers(0, kernels.LOTS, len(fresh_N)), np.full(len(fresh_N), now)], axis=1)
+    at_once_N = slots_N[rng.random(len(slots_N)) < 0.2]  # touched before at the same time
+    statistics_S2[at_once_N, 1] = now
+    floor, lucky, border = F32(rng.choice([0, 0.5, 4])), np.uint32(rng.choice([0, 9])), int(rng.integers(0, 9000))
     epochs_E = np.sort(rng.choice(now + 10, int(rng.integers(0, 4)), replace=False))
     results = []
     for module, given_N, given_added_N in ((kernels, slots_N, added_N), (reference, frozen(slots_N), frozen(added_N))):
         statistics, marks = statistics_S2.copy(), marks_S.copy()
+        lots = len(epochs_E) + 1 if seed % 2 else 0
         counted, again = (
-            (np.zeros(kernels.RANKS, np.int64), np.zeros((len(epochs_E) + 1, kernels.RANKS), np.int64))
+            (
+                np.zeros(kernels.RANKS, np.int64),
+                np.zeros((len(epochs_E) + 1, kernels.RANKS), np.int64),
+                np.zeros((lots, kernels.RANKS, kernels.LOTS), np.int32),
+            )
             for _ in range(2)
         )
         module.count(statistics, 1, per_tick, *counted, epochs_E, first)
         assert counted[0].sum() == slots
-        module.touch(
+        missed = module.touch(
             statistics,
             statistics.view(F32),
             marks,
@@ -76,7 +92,9 @@ def test_touch_count_and_ranks_are_those_of_the_reference(slots, n, now, seed):
             np.uint32(now),
             per_tick,
             kernels.decay_table(),
-            floor_N,
+            floor,
+            lucky,
+            border,
             *counted,
             epochs_E,
             first,
@@ -86,9 +104,11 @@ def test_touch_count_and_ranks_are_those_of_the_reference(slots, n, now, seed):
             assert same_bytes(left, right), "the counts moved along with the rows"
         if len(epochs_E):
             assert same_bytes(counted[1].sum(axis=0), counted[0])
+        if lots:
+            assert same_bytes(counted[2].sum(axis=(0, 2), dtype=np.int64), counted[0])
         ranks_N = np.empty(slots, np.int64)
         module.ranks(statistics, per_tick, ranks_N)
-        results.append((statistics, marks, *counted, ranks_N))
+        results.append((statistics, marks, *counted, ranks_N, np.array(missed)))
     for left, right in zip(*results, strict=True):
         assert same_bytes(left, right)
 
@@ -134,22 +154,29 @@ def test_select_mark_and_pin_are_those_of_the_reference(slots, n, now, seed):
         assert same_bytes(out_S, expected_S)
 
 
+def some_cuts(rng, now):
+    """Of all lots, and of some of them."""
+    cuts = int(rng.integers(0, 5))
+    stamps_C = np.sort(rng.choice(now + 10, cuts, replace=False))
+    ranks_C = np.sort(rng.choice(20_000, cuts, replace=False))[::-1].copy()
+    of_lots = (kernels.LOTS, int(rng.integers(0, 4)))
+    return stamps_C, ranks_C, rng.integers(-1, now + 10, of_lots), rng.integers(0, 20_000, of_lots)
+
+
 @cases
 def test_met_is_that_of_the_reference(slots, n, now, seed):
     rng, statistics_S2, _ = rows(slots, now, seed)
-    cuts = int(rng.integers(1, 5))
-    stamps_C, per_tick = np.sort(rng.choice(now + 10, cuts, replace=False)), np.uint32(rng.integers(1, 4))
-    ranks_C = np.sort(rng.choice(20_000, cuts, replace=False))[::-1].copy()
+    cuts, per_tick = some_cuts(rng, now), np.uint32(rng.integers(1, 4))
     out_N, expected_N = np.zeros(slots, np.bool_), np.zeros(slots, np.bool_)
-    kernels.met(statistics_S2, per_tick, stamps_C, ranks_C, out_N)
-    reference.met(statistics_S2, per_tick, stamps_C, ranks_C, expected_N)
+    kernels.met(statistics_S2, per_tick, *cuts, out_N)
+    reference.met(statistics_S2, per_tick, *cuts, expected_N)
     assert same_bytes(out_N, expected_N)
 
 
 @cases
 def test_select_met_is_that_of_the_reference(slots, n, now, seed):
     rng, statistics_S2, marks_S = rows(slots, now, seed)
-    cuts = np.array([now // 2, now + 1]), np.array([20_000, 6_000])
+    cuts = some_cuts(rng, now)
     where = (int(rng.integers(0, slots)), slots, np.uint32(rng.integers(1, 4)))
     found_N, expected_N = (np.full(n, -7) for _ in range(2))
     found = kernels.select_met(statistics_S2, marks_S, *where, *cuts, found_N)
@@ -168,6 +195,36 @@ def test_a_touch_never_lowers_a_rank(slots, n, now, seed):
     kernels.ranks(statistics_S2, per_tick, after_N)
     assert (after_N >= before_N).all()
     assert (statistics_S2[:, 1] == now).all()
+
+
+@cases
+def test_every_touch_changes_the_statistics_and_leaves_the_lot(slots, n, now, seed):
+    """Also one that adds nothing, at the time of the last one."""
+    rng, statistics_S2, _ = rows(slots, now, seed)
+    lots_S = statistics_S2[:, 0] % kernels.LOTS
+    seen = [statistics_S2.copy()]
+    for _ in range(4):
+        touch(statistics_S2, np.arange(slots), rng.choice([0, 1], slots).astype(F32), now, floor=rng.choice([0, 1]))
+        assert all((statistics_S2 != before).any(axis=1).all() for before in seen)
+        assert (statistics_S2[:, 0] % kernels.LOTS == lots_S).all()
+        seen.append(statistics_S2.copy())
+
+
+def test_a_row_of_a_lucky_lot_begins_with_twice_as_much():
+    statistics = np.array([[0, 5], [1, 5], [2, 5], [F32(1).view(np.uint32), 5]], np.uint32)
+    counts = np.zeros(kernels.RANKS, np.int64), np.zeros((1, kernels.RANKS), np.int64), no_lots(), np.zeros(0, np.int64)
+    marks, times = np.zeros(4, np.uint16), (np.uint32(5), ONE, kernels.decay_table(), F32(0), np.uint32(2))
+    kernels.touch(statistics, statistics.view(F32), marks, np.arange(4), np.full(4, 3, F32), *times, 0, *counts, 0)
+    assert kernels.scores(statistics).tolist() == [6, 6, 3, 4]
+
+
+def test_lots_are_drawn_evenly_and_anew_for_each_life():
+    hashes_N = np.random.default_rng(0).integers(0, 2**64, 32_000, dtype=np.uint64)
+    lots_N, others_N = kernels.lots(hashes_N, 7), kernels.lots(hashes_N, 8)
+    for drawn_N in (lots_N, others_N, (lots_N + others_N) % kernels.LOTS):
+        counts_L = np.bincount(drawn_N, minlength=kernels.LOTS)
+        assert len(counts_L) == kernels.LOTS
+        assert 850 < counts_L.min() <= counts_L.max() < 1150
 
 
 def test_a_slot_pinned_too_often_stays_pinned():
@@ -198,4 +255,4 @@ def test_a_score_halves_in_a_half_life_and_is_gone_after_thirty_two():
     statistics.view(F32)[:, 0] = 8
     for slot, now in enumerate((100 + 64, 100 + 32, 100 + 64 * 32)):
         touch(statistics, np.array([slot]), np.ones(1, F32), now)
-    np.testing.assert_allclose(statistics.view(F32)[:, 0], [5, 1 + 8 / 2**0.5, 1], rtol=1e-6)
+    np.testing.assert_allclose(statistics.view(F32)[:, 0], [5, 1 + 8 / 2**0.5, 1], rtol=2**-18)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ps.errors import ResourceExhausted
 from ps.kernels import score
-from ps.policy.ranking import BEHIND, Ranking
+from ps.policy import eviction
+from ps.policy.ranking import BEHIND, LAST_STAMP, Ranking
+from ps.storage.cuts import Cuts
 
 F32 = np.float32
 
@@ -94,15 +98,72 @@ def test_rows_whose_statistics_are_lost_are_counted_out_of_the_lowest_ranks() ->
     assert ranking.quantile(1) == ranks_of(rows_N2)[3], "the row of the highest rank is the one left"
 
 
-def test_rows_up_to_a_rank_are_counted_out_at_once() -> None:
-    ranking = after(10)
-    rows_N2 = statistics([1.0, 1.0, 2.0, 64.0], [0, 9, 0, 0])
+lots = st.integers(0, score.LOTS - 1)
+parted = st.lists(st.tuples(st.floats(0, 1e6, width=32), st.integers(0, 300), lots), min_size=1, max_size=60)
+
+
+@settings(max_examples=15)
+@given(parted, st.integers(1, 60), st.sampled_from([None, 16]), st.sampled_from([300, 13_000]))
+def test_a_cut_is_counted_out_as_its_rows_are_met(
+    rows: list[tuple[float, int, int]], most: int, expire: int | None, later: int
+) -> None:
+    """Those that are left are still counted by rank, age and lot: counted out one by one, nothing is left."""
+    rows_N2 = statistics([row[0] for row in rows], [row[1] for row in rows])
+    rows_N2[:, 0] = rows_N2[:, 0] & ~np.uint32(score.LOTS - 1) | np.array([row[2] for row in rows], np.uint32)
+    ranking = Ranking(score.HALF_LIFE, expire_after_pushes=expire, parted=True)
+    wait(ranking, 300)
     ranking.count(rows_N2, 1)
-    ranks_N = ranks_of(rows_N2)
-    assert ranking.drop(int(ranks_N[1])) == 2
-    assert ranking.total == 2 == ranking.counts_R.sum()
-    assert ranking.drop(ranking.first - 1) == 0
-    assert ranking.drop(ranking.first + 10**6) == 2
+    wait(ranking, later)
+    cut, cuts = ranking.cut(most), Cuts(ranking.per_tick)
+    dropped = ranking.drop(cut)
+    cuts.add(ranking.now + 1, cut.highest)
+    cuts.add(ranking.now + 1, cut.border, cut.lots_L)
+    met_N = cuts.met(rows_N2)
+    assert dropped == int(met_N.sum())
+    assert ranking.total == len(rows) - dropped
+    assert ranking.total >= min(eviction.rows_least(most), len(rows))
+    ranking.count(rows_N2[~met_N], -1)
+    for left in (ranking.counts_R, ranking.counts_ER, ranking.lots_ERL):
+        assert not left.any()
+
+
+@given(st.lists(st.integers(0, 50), min_size=32, max_size=32), st.integers(0, 200), st.integers(1, 2000), st.integers())
+def test_lots_go_until_about_as_many_rows_are_left_as_should_be(
+    rows: list[int], above: int, most: int, turn: int
+) -> None:
+    keep, least = eviction.rows_kept(most), eviction.rows_least(most)
+    above = min(above, keep - 1)
+    rows_L, total = np.array(rows), above + sum(rows)
+    dropped_L = eviction.lots_dropped(rows_L, above, eviction.Bounds(least, keep, most), turn % 2**32)
+    left = total - int(rows_L[dropped_L].sum())
+    assert left >= min(least, total)
+    assert left <= most or (left - rows_L[~dropped_L] < least).all(), "no lot can go any more"
+    assert left < keep + rows_L[~dropped_L].max(initial=0) or left == total
+
+
+def test_what_turns_over_is_the_clock_where_there_is_no_half_life() -> None:
+    ranking = Ranking(None)
+    assert not ranking.advance()
+    ranking.turn(500, 1000)
+    assert ranking.advance()
+    assert ranking.tick == ranking.now == score.HALF_LIFE // 2
+    ranking.turn(10, 1000)
+    assert not ranking.advance()
+    ranking.sealed = False
+    assert ranking.seal(), "rows are to be dropped: those touched before are told from those touched later"
+    assert ranking.tick == score.HALF_LIFE // 2 + 1
+    assert not ranking.seal(), "nobody was touched since"
+    ranking.turn(10**6, 1000)
+    assert ranking.advance()
+    assert ranking.tick <= score.HALF_LIFE // 2 + 1 + score.HALF_LIFE, "at most one turn a write"
+
+
+def test_a_clock_at_its_end_is_an_error_before_the_write() -> None:
+    ranking = Ranking(score.HALF_LIFE)
+    ranking.check_time("t")
+    ranking.now = LAST_STAMP
+    with pytest.raises(ResourceExhausted, match=r"'t'.*4,293,918,720.*create it again"):
+        ranking.check_time("t")
 
 
 @given(
