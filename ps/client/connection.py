@@ -180,7 +180,7 @@ class Connection:
         if threading.current_thread() is not threading.main_thread():
             return self.each(tasks)
         self.check_usable()
-        futures = [self._start(self._calls, task) for task in tasks]
+        futures = [self._start(self._calls, task, hint=True) for task in tasks]
         try:
             for future in futures:
                 future.exception()  # waits

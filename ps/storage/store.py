@@ -35,7 +35,7 @@ from ps.storage.dropped import Dropped
 from ps.storage.filter import IdFilter
 from ps.storage.purge import Purge, Slice
 from ps.storage.rows import Slots
-from ps.storage.tier import Ids, Records, where
+from ps.storage.tier import Flags, Ids, Records, where
 
 SEARCH_SLOTS = 1 << 16
 """Slots that one search for rows to demote looks at: 0.1 ms."""
