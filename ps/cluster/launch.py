@@ -201,9 +201,9 @@ def _start(name: str, deployment: Deployment, detached: bool, owns_ray: bool) ->
         routing = ray.get(coordinator.assemble.remote(infos), timeout=clock.remaining_s())
     except (RayError, GetTimeoutError) as error:
         stop_actors(name, timeout_s=1.0)
+        within = f" within {timeout_s:g} s" if isinstance(error, GetTimeoutError) else ""
         raise Unavailable(
-            f"{shards} shards of {wanted.placement} did not start within {timeout_s:g} s; the cluster has "
-            f"{_all_resources()}: {error}"
+            f"{shards} shards of {wanted.placement} did not start{within}; the cluster has {_all_resources()}: {error}"
         ) from error
     return Service(name, address, routing, owns_ray, [coordinator, *handles])
 

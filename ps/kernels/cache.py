@@ -93,6 +93,7 @@ def folder() -> Path:
     return taken
 
 
+@cache
 def stamp(file: Path) -> bytes:
     """A digest of a file of kernels, and of those that it imports."""
     digest = hashlib.sha256()
