@@ -137,9 +137,10 @@ class _Dense:
 
     def forward_backward(self, slots_N: Ids) -> None:
         self.forward(slots_N)
-        self._share(
-            [partial(self._rule.update, self._rows_SD, slots_N[half], self._grads_ND[half], 1) for half in self._halves]
-        )
+        self._share([partial(self._update, slots_N, half) for half in self._halves])
+
+    def _update(self, slots_N: Ids, half: slice) -> None:
+        self._rule.update(self._rows_SD, slots_N[half], self._grads_ND[half], 1)
 
 
 class _Torch:

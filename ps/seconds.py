@@ -17,8 +17,8 @@ def seconds(value: object, name: str = "timeout_s") -> float:
         raise InvalidArgument(f"{name}={value!r}: give a positive number of seconds (inf: as long as it takes)")
     try:
         number = float(value)
-    except OverflowError:
-        number = math.inf if value > 0 else -math.inf
+    except OverflowError:  # an integer, say
+        number = -math.inf if str(value).startswith("-") else math.inf
     if not number > 0:
         raise InvalidArgument(f"{name}={value!r}: give a positive number of seconds (inf: as long as it takes)")
     return min(number, LONGEST_S)

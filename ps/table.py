@@ -69,8 +69,27 @@ class Table:
     ) -> None:
         """`resident_rows`: how many of so many rows belong in RAM; by default what `swap_fraction` leaves. `bounded`:
         rows may be evicted, by `max_rows_per_shard` or by `evict`. `budget`: what there is room for; None: for all that
-        the host has."""
-        budget = budget or RamBudget(ServiceConfig())
+        the host has. Raises ConfigError, DiskError and ResourceExhausted, and then holds no memory."""
+        try:
+            self._build(config, share, disk, resident_rows, bounded, budget or RamBudget(ServiceConfig()))
+        except BaseException:
+            for part in ("store", "_ram", "_rows"):  # each closes those after it
+                if hasattr(self, part):
+                    getattr(self, part).close()
+                    break
+            if getattr(self, "_cores", None) is not None:
+                self._cores.close()
+            raise
+
+    def _build(
+        self,
+        config: TableConfig,
+        share: Share,
+        disk: Disk | None,
+        resident_rows: Callable[[int], int] | None,
+        bounded: bool,
+        budget: RamBudget,
+    ) -> None:
         self.config = config
         self._resident_rows = resident_rows or partial(placement.resident_rows, swap_fraction=config.swap_fraction)
         self._share = share

@@ -6,8 +6,9 @@
     rows = step.pull()["user"]
     step.push({"user": grads})
 
-Threads: a client may be used by many. Processes: not across a fork. Every blocking call takes `timeout_s`; without it
-the client's `timeout_s` holds.
+Threads: a client may be used by many. Processes: not across a fork. Every blocking call takes `timeout_s`, any positive
+number, `inf` for as long as it takes; without it the client's `timeout_s` holds. A signal that interrupts a write, as
+Ctrl-C does, leaves it to end by itself.
 """
 
 from __future__ import annotations

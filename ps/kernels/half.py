@@ -146,7 +146,7 @@ def narrow(rows_NW: Rows, slots_N: Slots, half_SW: Halves, half: int, brain: int
                 odd = I32(I32(I32(bits_W[j] >> _S13) & _ONE) << _S11)
                 odd = I32(small & _ONE) if I32(bits_W[j] & _MAGNITUDE) < _SMALLEST_NORMAL_BITS else odd
                 half_H[j] = _half(value_W[j], bits_W[j], I32(_TIE - odd))
-            clamped += largest > _HALF_LARGEST_BITS and largest < _INFINITY
+            clamped += int(largest > _HALF_LARGEST_BITS and largest < _INFINITY)
             given_B = bits_W[half:both]
             for j in range(len(brain_B)):
                 odd = I32(I32(I32(given_B[j] >> _S16) & _ONE) << _S8)
@@ -188,7 +188,7 @@ def narrow_stochastic(
             for j in range(len(half_H)):
                 largest = max(largest, I32(bits_W[j] & _MAGNITUDE))
                 half_H[j] = _half(value_W[j], bits_W[j], I32(I32(random_W[j] >> _S8) & _UNIFORM_BITS))
-            clamped += largest > _HALF_LARGEST_BITS and largest < _INFINITY
+            clamped += int(largest > _HALF_LARGEST_BITS and largest < _INFINITY)
             given_B, random_B = bits_W[half:both], random_W[half:both]
             for j in range(len(brain_B)):
                 brain_B[j] = _brain(given_B[j], I32(I32(random_B[j] >> _S8) & _UNIFORM_BITS))

@@ -51,7 +51,7 @@ def update_sgd(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np.float32) ->
             value = value_D[j] - lr * grad_D[j]
             value_D[j] = value
             largest = _larger(largest, value)
-        broken += largest >= _INFINITY
+        broken += int(largest >= _INFINITY)
     return broken
 
 
@@ -71,7 +71,7 @@ def update_adagrad(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np.float32
             value = value_D[j] - lr * grad_D[j] / (np.float32(math.sqrt(h)) + eps)
             value_D[j] = value
             largest = _larger(largest, value + h)
-        broken += largest >= _INFINITY
+        broken += int(largest >= _INFINITY)
     return broken
 
 
@@ -111,7 +111,7 @@ def update_rowwise_adagrad(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np
             value = row_W[j] - scale * grad_D[j]
             row_W[j] = value
             largest = _larger(largest, value)
-        broken += largest >= _INFINITY
+        broken += int(largest >= _INFINITY)
     return broken
 
 
@@ -142,7 +142,7 @@ def update_adam(
             value = value_D[j] - size * m / (np.float32(math.sqrt(v)) + tiny)
             value_D[j] = value
             largest = _larger(largest, value + m + v)
-        broken += largest >= _INFINITY
+        broken += int(largest >= _INFINITY)
     return broken
 
 
@@ -181,5 +181,5 @@ def update_ftrl(
             value = zero if abs(z) <= l1 else solved  # chosen after both are known: a branch would not vectorise
             value_D[j] = value
             largest = _larger(largest, value + z + n)
-        broken += largest >= _INFINITY
+        broken += int(largest >= _INFINITY)
     return broken

@@ -108,9 +108,7 @@ class Shard:
         def run() -> bool:
             existing = self.tables.get(config.name)
             if existing is None:
-                self.tables[config.name] = Table(
-                    config, self._assistant.share, self._disk, bounded=self._capacity.bounded, budget=self.budget
-                )
+                self.tables[config.name] = self._new_table(config)
                 return True
             if not exist_ok:
                 raise TableExists(f"table {config.name!r} exists; pass exist_ok=True to use it as it is")
@@ -389,6 +387,16 @@ class Shard:
                 self._disk.close()
 
     # on the engine thread
+
+    def _new_table(self, config: TableConfig) -> Table:
+        """One that finds no room leaves nothing behind, so it may be asked for again."""
+        try:
+            return Table(config, self._assistant.share, self._disk, bounded=self._capacity.bounded, budget=self.budget)
+        except BaseException:
+            if self._disk is not None:
+                with _letting_go(f"of table {config.name}"):
+                    self._disk.drop(config.name)
+            raise
 
     def _table(self, name: str) -> Table:
         try:

@@ -7,18 +7,21 @@ import signal
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
 import ps
 from ps.round import Round
+from ps.server import inbound
 from tests.clusters import LoopbackCluster
 from tests.conftest import QUIET
 from tests.loopback.tables import block, summing
-from tests.waiting import busy_engine, until
+from tests.waiting import LIMIT_S, busy_engine, until
 
-IDS = np.arange(20_000)
+IDS, WIDE = np.arange(20_000), 128
+"""10 MB, 5 of them for each shard: more than gRPC takes ahead."""
 
 Call = Callable[[ps.Client, np.ndarray], object]
 CALLS: dict[str, Call] = {
@@ -48,24 +51,44 @@ def alarm() -> Iterator[None]:
     signal.signal(signal.SIGUSR1, before)
 
 
+@contextmanager
+def unread(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Shards read no body before the block is left: what is on its way is stuck in the client. Set when one would."""
+    reached, go, plain = threading.Event(), threading.Event(), inbound.read_body
+
+    def later(*arguments: object) -> object:
+        reached.set()
+        assert go.wait(LIMIT_S)
+        return plain(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(inbound, "read_body", later)
+    try:
+        yield reached
+    finally:
+        go.set()
+
+
 def request_threads() -> int:
     """Of gRPC's, that send the messages of a stream."""
-    return sum("consume_request" in thread.name for thread in threading.enumerate())
+    return sum("managed_target" in thread.name for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
-def test_an_interrupted_call_ends_and_leaves_nothing(cluster: LoopbackCluster, alarm: None, call: Call) -> None:
-    main, first = threading.main_thread().ident, cluster.servers[0]
+def test_an_interrupted_call_ends_and_leaves_nothing(
+    cluster: LoopbackCluster, alarm: None, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    main, last = threading.main_thread().ident, cluster.servers[-1]  # its call would be made by this thread
     assert main == threading.get_ident()
     with ps.connect(cluster.address) as client:
-        client.create_table(summing(), exist_ok=True)
-        client.push("t", IDS, block(np.ones(len(IDS))))
-        threads, grads = request_threads(), block(np.ones(len(IDS)))
+        client.create_table(summing(dim=WIDE), exist_ok=True)
+        client.push("t", IDS, block(np.ones(len(IDS)), WIDE))
+        threads, grads = request_threads(), block(np.ones(len(IDS)), WIDE)
         held = weakref.ref(grads)
-        with busy_engine(first.shard):
+        with busy_engine(last.shard), unread(monkeypatch) as reached:
 
             def interrupt_when_it_waits() -> None:
-                until(lambda: first.dispatcher._active > 0 and first.shard.engine.queue_length > 0)
+                waits = last.shard.engine
+                until(lambda: last.dispatcher._active > 0 and (reached.is_set() or waits.queue_length > 0))
                 signal.pthread_kill(main, signal.SIGUSR1)
 
             threading.Thread(target=interrupt_when_it_waits).start()

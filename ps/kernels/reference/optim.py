@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -84,7 +85,7 @@ def update_ftrl(
     return _broken(solved + z + n)
 
 
-def _broken(numbers_NX: Rows) -> int:
+def _broken(numbers_NX: npt.NDArray[np.floating[Any]]) -> int:
     """Rows with infinity or NaN."""
     return int((~np.isfinite(numbers_NX)).any(axis=1).sum())
 

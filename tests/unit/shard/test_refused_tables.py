@@ -1,0 +1,54 @@
+"""A table that finds no room leaves nothing behind: not its name, and none of the others' memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import ps
+from ps.shard import Shard
+from tests.unit.shard.helpers import new_table, push_ids, read
+
+
+def held(shard: Shard) -> list[int | None]:
+    budget = shard.budget
+    return [budget.arrays.used, budget.filters.used, len(budget.slots._tables), budget.slots._nbytes]
+
+
+def fill(shard: Shard) -> None:
+    for number in range(1000):
+        new_table(shard, f"t{number}", dim=16)
+
+
+def test_a_refused_table_may_be_asked_for_again_and_takes_nothing(tmp_path: Path) -> None:
+    shard = Shard(0, ps.ServiceConfig(ram_bytes=64 << 20, disk_path=tmp_path, metrics=False))
+    with pytest.raises(ps.ResourceExhausted):
+        fill(shard)
+    made = len(shard.tables)
+    before = held(shard)
+    for _ in range(3):
+        with pytest.raises(ps.ResourceExhausted):
+            new_table(shard, f"t{made}", dim=16)
+    assert held(shard) == before
+    for number in range(made // 2, made):
+        shard.drop_table(f"t{number}")
+    new_table(shard, f"t{made}", dim=16)
+    push_ids(shard, f"t{made}", [1, 2], [[1] * 16, [2] * 16])
+    assert read(shard, f"t{made}", [1, 2])[:, 0].tolist() == [-1, -2]
+    shard.close()
+
+
+def test_cores_and_rows_of_a_refused_table_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise MemoryError("injected")
+
+    shard = Shard(0, ps.ServiceConfig(ram_bytes=256 << 20, metrics=False))
+    before = held(shard)
+    cold = ps.TensorTrain(rows=10_000, ranks=8, hot_rows=100)
+    monkeypatch.setattr("ps.table.Overflows", broken)  # late: all else is there
+    for settings in ({"initializer": ps.Normal(std=0.1), "cold": cold}, {"cold": ps.Fp16()}, {}):
+        with pytest.raises(MemoryError):
+            new_table(shard, dim=16, **settings)
+        assert held(shard) == before
+    shard.close()
