@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ps.config import PARTITIONS, Fp16, ServiceConfig, TableConfig, TensorTrain
+from ps.config import DEFAULT_HALF_LIFE_PUSHES, PARTITIONS, Fp16, ServiceConfig, TableConfig, TensorTrain
 from ps.errors import DimensionMismatch, DiskError, DiskFull, InvalidArgument, LengthMismatch, TableNotFound
 from ps.initializer import RowInitializer
 from ps.kernels import score
@@ -74,11 +74,12 @@ class Table:
         self._rule = update_rule(config.optimizer, config.dim)
         self._layout = RowLayout(config.dim, self._rule.state_width)
         self._bounded = bounded or config.max_rows_per_shard is not None
+        self._lucky = eviction.LUCKY_LOTS if self._bounded else 0
         # Where no row ever makes way for another there is no turnover. Rows that may be evicted, or become cold, age
         # the same with a disk and without it: else what they hold would depend on it.
-        self._ages = self._bounded or disk is not None or isinstance(config.cold, Fp16)
-        self._lucky = eviction.LUCKY_LOTS if self._bounded else 0
-        self._ranking = Ranking(config.clock_half_life, config.expire_after_pushes, parted=self._bounded)
+        turns_over = self._bounded or disk is not None or isinstance(config.cold, Fp16)
+        half_life = config.clock_half_life or (None if turns_over else DEFAULT_HALF_LIFE_PUSHES)
+        self._ranking = Ranking(half_life, config.expire_after_pushes, parted=self._bounded)
         self._precision: Precision | None = None
         self._lifting: Lifting | None = None
         self._cores: ColdCores | None = None
@@ -309,16 +310,6 @@ class Table:
         self._ranking.count(statistics_N2, -1)
         return existed_N
 
-    def evict_unchanged(self, ids_N: Ids, statistics_N2: npt.NDArray[np.uint32]) -> Flags:
-        """Drops those of the rows, all in RAM, that still have these statistics; True where it was dropped. What is
-        evicted on request turns the table over where nothing else does."""
-        same_N = self.unchanged(ids_N, statistics_N2)
-        total = len(self)
-        self.remove(ids_N[same_N])
-        if not self._ages:
-            self._ranking.turn(total - len(self), total)
-        return same_N
-
     def sweep(self) -> bool:
         """Carries out a little of what was decided about the precision of rows; whether there was anything to do."""
         return self._precision is not None and self._precision.sweep()
@@ -543,8 +534,7 @@ class Table:
     def _touch(self, slots_N: Slots, added_N: npt.NDArray[np.float32], floor: np.float32, lucky: int) -> None:
         ranking, ram = self._ranking, self._ram
         room = len(self) if self._bounded else max(self._resident_rows(len(self)), 1)
-        by_turnover = self._ages and ranking.by_turnover
-        border = ranking.quantile(room) if by_turnover and room < len(self) else -EVERY_RANK
+        border = ranking.quantile(room) if ranking.by_turnover and room < len(self) else -EVERY_RANK
         came = score.touch(
             ram.statistics_S2,
             ram.scores_S2,
@@ -564,8 +554,7 @@ class Table:
             ranking.first,
         )
         ranking.sealed = False
-        if self._ages:
-            ranking.turn(came, room)
+        ranking.turn(came, room)
 
     def _expire(self) -> None:
         """Drops rows that were left alone for `expire_after_pushes`."""

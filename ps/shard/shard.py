@@ -288,7 +288,9 @@ class Shard:
         def apply(table: Table) -> Flags:
             if statistics_N2 is None:
                 return table.remove(ids.ids_N) | np.isin(ids.ids_N, list(lost))
-            return table.evict_unchanged(ids.ids_N, statistics_N2)
+            same_N = table.unchanged(ids.ids_N, statistics_N2)
+            table.remove(ids.ids_N[same_N])
+            return same_N
 
         while True:
             try:
