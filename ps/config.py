@@ -315,10 +315,10 @@ class TableConfig(Frozen):
     half_life_pushes: Annotated[int, Field(ge=SHORTEST_HALF_LIFE_PUSHES)] | None = None
     """After how long a use counts half. None: by turnover, which is right for tables and pushes of any size: when as
     many rows have come as there is room for. Where rows may be evicted those are new rows, and the room is the table;
-    elsewhere they are rows that come to be among those that `swap_fraction` leaves in RAM. What has no turnover takes
-    10,000 pushes: counts of ids without a row, and tensor-train tables. A number: pushes of the table. Shorter follows
-    what is new, longer what is regular, and far too long never forgets (LFU). Where recency is the only weight the
-    half-life does not matter."""
+    elsewhere rows that come to be among those that `swap_fraction` leaves in RAM. What has no turnover takes
+    10,000 pushes: a table that no row ever leaves, a tensor-train table, and counts of ids without a row. A number:
+    pushes of the table. Shorter follows what is new, longer what is regular, and far too long never forgets (LFU).
+    Where recency is the only weight the half-life does not matter."""
     swap_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Share of the rows, the least used, that live on disk only, where the shard has a disk (`disk_path`)."""
     cold: Cold | None = None

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.change import Change
-from ps.config import PARTITIONS, Fp16, ServiceConfig, TableConfig, TensorTrain
+from ps.config import DEFAULT_HALF_LIFE_PUSHES, PARTITIONS, Fp16, ServiceConfig, TableConfig, TensorTrain
 from ps.errors import DimensionMismatch, DiskError, DiskFull, InvalidArgument, LengthMismatch, TableNotFound
 from ps.initializer import RowInitializer
 from ps.kernels import score
@@ -96,11 +96,12 @@ class Table:
         self._rule = update_rule(config.optimizer, config.dim)
         self._layout = RowLayout(config.dim, self._rule.state_width)
         self._bounded = bounded or config.max_rows_per_shard is not None
+        self._lucky = eviction.LUCKY_LOTS if self._bounded else 0
         # Where no row ever makes way for another there is no turnover. Rows that may be evicted, or become cold, age
         # the same with a disk and without it: else what they hold would depend on it.
-        self._ages = self._bounded or disk is not None or isinstance(config.cold, Fp16)
-        self._lucky = eviction.LUCKY_LOTS if self._bounded else 0
-        self._ranking = Ranking(config.clock_half_life, config.expire_after_pushes, parted=self._bounded)
+        turns_over = self._bounded or disk is not None or isinstance(config.cold, Fp16)
+        half_life = config.clock_half_life or (None if turns_over else DEFAULT_HALF_LIFE_PUSHES)
+        self._ranking = Ranking(half_life, config.expire_after_pushes, parted=self._bounded)
         self._precision: Precision | None = None
         self._lifting: Lifting | None = None
         self._cores: ColdCores | None = None
@@ -385,20 +386,6 @@ class Table:
 
         return Change(make, existed_N=slots_N >= 0)
 
-    def plan_eviction(self, ids_N: Ids, statistics_N2: npt.NDArray[np.uint32]) -> Change:
-        """Drops those of the rows, all in RAM, that still have these statistics. What is evicted on request turns the
-        table over where nothing else does."""
-        same_N = self.unchanged(ids_N, statistics_N2)
-        removal = self.plan_removal(ids_N[same_N])
-
-        def make() -> None:
-            total = len(self)
-            removal.make()
-            if not self._ages:
-                self._ranking.turn(total - len(self), total)
-
-        return Change(make, existed_N=same_N)
-
     def sweep(self) -> bool:
         """Carries out a little of what was decided about the precision of rows; whether there was anything to do."""
         return self._precision is not None and self._precision.sweep()
@@ -655,8 +642,7 @@ class Table:
     def _touch(self, slots_N: Slots, added_N: npt.NDArray[np.float32], floor: np.float32, lucky: int) -> None:
         ranking, ram = self._ranking, self._ram
         room = len(self) if self._bounded else max(self._resident_rows(len(self)), 1)
-        by_turnover = self._ages and ranking.by_turnover
-        border = ranking.quantile(room) if by_turnover and room < len(self) else -EVERY_RANK
+        border = ranking.quantile(room) if ranking.by_turnover and room < len(self) else -EVERY_RANK
         came = score.touch(
             ram.statistics_S2,
             ram.scores_S2,
@@ -676,8 +662,7 @@ class Table:
             ranking.first,
         )
         ranking.sealed = False
-        if self._ages:
-            ranking.turn(came, room)
+        ranking.turn(came, room)
 
     def _stamp(self, slots_N: Slots) -> None:
         """These rows were written now; they are as important as before."""

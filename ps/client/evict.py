@@ -16,7 +16,6 @@ import numpy.typing as npt
 from ps.client.export import Page
 from ps.config import TableConfig
 from ps.errors import InvalidArgument
-from ps.kernels import score
 from ps.kernels.hashing import hash_ids
 
 REMOVE_ROWS = 16_384
@@ -51,12 +50,11 @@ class Candidates:
         rows_ND = None if self.rows_ND is None else self.rows_ND[which_N]
         return Candidates(self.ids_N[which_N], rows_ND, self.scores_N[which_N], self.statistics_N2[which_N])
 
-    def least(self, n: int, per_tick: np.uint32) -> Candidates:
-        """The n of the lowest ranks; of rows of one rank, those that a hash of the id puts first."""
-        ranks_N, hashes_N = np.empty(len(self.ids_N), np.int64), np.empty(len(self.ids_N), np.uint64)
-        score.ranks(self.statistics_N2, per_tick, ranks_N)
+    def least(self, n: int) -> Candidates:
+        """The n of the lowest scores; of those that are alike the ones touched first, and then by a hash of the id."""
+        hashes_N = np.empty(len(self.ids_N), np.uint64)
         hash_ids(self.ids_N, hashes_N)
-        return self.chosen(np.lexsort((hashes_N, ranks_N))[:n])
+        return self.chosen(np.lexsort((hashes_N, self.statistics_N2[:, 1], self.scores_N))[:n])
 
 
 def check(fraction: float | None, rows: int | None) -> None:
@@ -79,7 +77,6 @@ def shares(sizes: Sequence[int], fraction: float | None, rows: int | None) -> li
 
 def least_of_shards(pages: Iterator[Page], least: Sequence[int], config: TableConfig, with_rows: bool) -> Candidates:
     """Of each shard as many as it is to give."""
-    per_tick = score.stamps_per_tick(config.clock_half_life)
     nothing = Candidates(
         np.empty(0, np.int64),
         np.empty((0, config.dim), np.float32) if with_rows else None,
@@ -87,7 +84,7 @@ def least_of_shards(pages: Iterator[Page], least: Sequence[int], config: TableCo
         np.empty((0, 2), np.uint32),
     )
     of_shards = (
-        _joined([_candidates(page, with_rows) for page in of_shard]).least(least[shard], per_tick)
+        _joined([_candidates(page, with_rows) for page in of_shard]).least(least[shard])
         for shard, of_shard in itertools.groupby(pages, lambda page: page.shard)
     )
     return _joined([nothing, *of_shards])

@@ -79,8 +79,9 @@ def begin(statistics_S2: Statistics, slots_N: Slots, scores_N: Scores) -> None:
 
 
 def scores(statistics_N2: Statistics) -> Scores:
-    """float32 [n]: the scores without their lots."""
-    return (statistics_N2[:, 0] & _SCORE).view(np.float32)
+    """float32 [n]: the scores without their lots; those that are denormal count as none."""
+    bits_N = statistics_N2[:, 0]
+    return np.where(bits_N < _SMALLEST, np.uint32(0), bits_N & _SCORE).view(np.float32)
 
 
 def decay_table() -> npt.NDArray[np.float32]:

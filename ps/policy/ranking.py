@@ -209,7 +209,7 @@ class Ranking:
             live_P = np.flatnonzero(self.counts_R)
             lots_EPL = self.lots_ERL[:, live_P]
             self.lots_ERL[:, live_P] = 0
-            np.add.at(self.lots_ERL, (slice(None), np.maximum(live_P - by, 0)), lots_EPL)
+            np.add.at(self.lots_ERL.swapaxes(0, 1), np.maximum(live_P - by, 0), lots_EPL.swapaxes(0, 1))
         self.counts_R = _slid(self.counts_R, by)
         for counts_R in self.counts_ER:
             counts_R[:] = _slid(counts_R, by)

@@ -297,7 +297,8 @@ class Shard:
             if statistics_N2 is None:
                 change = table.plan_removal(ids.ids_N)
                 return replace(change, existed_N=change.existed_N | np.isin(ids.ids_N, list(lost)))
-            return table.plan_eviction(ids.ids_N, statistics_N2)
+            same_N = table.unchanged(ids.ids_N, statistics_N2)
+            return replace(table.plan_removal(ids.ids_N[same_N]), existed_N=same_N)
 
         while True:
             try:

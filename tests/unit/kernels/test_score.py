@@ -218,6 +218,13 @@ def test_a_row_of_a_lucky_lot_begins_with_twice_as_much():
     assert kernels.scores(statistics).tolist() == [6, 6, 3, 4]
 
 
+def test_a_touch_that_adds_nothing_leaves_a_score_of_nothing():
+    statistics = np.array([[7, 5]], np.uint32)
+    touch(statistics, np.array([0]), np.zeros(1, F32), 5)
+    assert statistics[0, 0] != 7
+    assert kernels.scores(statistics).tolist() == [0]
+
+
 def test_lots_are_drawn_evenly_and_anew_for_each_life():
     hashes_N = np.random.default_rng(0).integers(0, 2**64, 32_000, dtype=np.uint64)
     lots_N, others_N = kernels.lots(hashes_N, 7), kernels.lots(hashes_N, 8)
