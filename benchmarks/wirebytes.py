@@ -161,7 +161,8 @@ class _Bench:
     def _bound(self, found: Measured, trainer: CountingTrainer, tally: wirekinds.Tally, dtype: str) -> None:
         (shape,) = tally.push_head.tables
         sent = wirebounds.sent(shape, tally.push_body)
-        exists_U, unique = trainer.prepared.exists[trainer.table], shape.rows
+        assert trainer.prepared.pulled is not None
+        exists_U, unique = trainer.prepared.pulled.exists[trainer.table], shape.rows
         ids_N = np.concatenate([bags.ids.numpy() for bags in trainer.prepared.bags.values()])
         push = wirebounds.gradients_bound(sent, unique, shape.dim)
         form, important = TableFormat.of(WIRE[dtype]), tally.important

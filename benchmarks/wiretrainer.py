@@ -13,8 +13,9 @@ from benchmarks.tcp import tcp_bytes
 from worker.data.batch import Batch
 from worker.data.synthetic import N_DENSE
 from worker.dlrm import DLRM
-from worker.embedding import EmbeddingBagCollection, PreparedBags
+from worker.embedding import EmbeddingBagCollection
 from worker.feature import Feature
+from worker.prepared import PreparedBags
 from worker.thresholds import Sparsify
 
 WIDTHS = {"default": ((64,), (64,)), "criteo_tb": ((512, 256), (512, 512, 256))}
@@ -71,6 +72,7 @@ class CountingTrainer:
         loss = nn.functional.binary_cross_entropy_with_logits(self.model(batch.dense, pooled_BFD), batch.labels)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        self.embeddings.send()
         self._optimizer.step()
         self.embeddings.step()
         return Moved(between - before, tcp_bytes(self.port) - between)

@@ -2,7 +2,8 @@
 
     sparse features --dedupe per table--> prepare --> pull [U, D] --> pool per feature (torch) --> [B, F, D]
                                                                             |
-                                   push [U, D] <-- gradient of the rows <---'  by a hook on backward
+                                         gradients of rows, [U, D], wait <--'  backward
+                            step: push, once, what all backwards have left
 
 Features that share a table share its rows: an id that two features name travels once. What torch differentiates is the
 pooling over the rows pulled, so any pooling that torch can express trains the same way. Of a table that the shards pool
@@ -11,10 +12,11 @@ pooling over the rows pulled, so any pooling that torch can express trains the s
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+import copy
+import logging
+import weakref
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,44 +25,25 @@ import torch
 from torch import nn
 
 from ps.client.client import Client
-from ps.client.step import Step
 from ps.config import TableConfig
 from ps.errors import InvalidArgument, LengthMismatch
-from ps.wire.bags import PooledBags
-from worker.ahead import Ahead, PulledRows, Pulls, PullStaleness
+from worker.ahead import PulledRows, Pulls, PullStaleness
+from worker.autograd import Stack, Watch
 from worker.data.batch import Bags
-from worker.dedupe import FeatureOfTable, dedupe
+from worker.dedupe import dedupe
 from worker.feature import Feature
+from worker.gradients import WaitingGradients
 from worker.kjt import bags_of
 from worker.modes import ASYNCHRONOUS, Mode
-from worker.pooled import ShardPooling, lengths
+from worker.pooled import ShardPooling
+from worker.prepared import Forward, PreparedBags
 from worker.pushes import Pushes
+from worker.row_optimizer import RowOptimizer
+from worker.sending import Sender
 from worker.sum_masks import SumMasks
 from worker.thresholds import Sparsify
 
-
-@dataclass
-class PreparedBags:
-    """A batch's sparse part on its way: prepared, perhaps pulled, not yet pushed."""
-
-    step: Step
-    bags: dict[str, Bags]
-    inverse: dict[FeatureOfTable, torch.Tensor]
-    """Per feature of a table, where each of its ids is among the table's unique ids."""
-    batch_size: int
-    rows: dict[str, torch.Tensor] = field(default_factory=dict)
-    ids: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
-    """Per table, its unique ids."""
-    exists: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
-    """Per table, which of them had a row when they were pulled; where gradients are sparsified."""
-    important: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
-    """Per table where that was asked, which were among its most important."""
-    positives: dict[str, npt.NDArray[np.uint32]] = field(default_factory=dict)
-    """Per table that weighs it, how often each unique id occurs in a positive sample."""
-    pooled: dict[str, PooledBags] = field(default_factory=dict)
-    """The tables that the shards pool: `rows` has the sums of these."""
-    ahead: Ahead | None = None
-    """Where its rows are pulled before it is used."""
+log = logging.getLogger(__name__)
 
 
 class EmbeddingBagCollection(nn.Module):
@@ -68,9 +51,20 @@ class EmbeddingBagCollection(nn.Module):
 
     forward: {feature: Bags} (or a torchrec KeyedJaggedTensor) -> float32 [B, F, D], features in the order given.
     Bags and result are CPU tensors: move the result to the model's device, the gradient finds its way back.
-    In training mode, `backward` sends the rows' gradients to the shards; the optimizer runs there. `step()` waits until
-    they are applied and raises what went wrong; without it the next `forward` does. In eval mode nothing is sent.
-    `forward(sparse, labels)` lets tables whose importance has a weight for `positives` learn which ids those are.
+
+    Training is as with torch's modules, and `step` is the optimizer's. `backward` adds to the gradients that wait here,
+    any number of times, of any forwards. `step()` pushes their sums, once, waits until the shards' optimizers have
+    applied them, and raises what went wrong. `send()` does not wait: call it before the dense optimizer's step, and the
+    two go on side by side. `zero_grad()` drops what waits. A table that no loss has used is left alone.
+
+    In eval mode, without grad, and where it is frozen (`requires_grad_(False)`, of the model too) nothing waits and the
+    result requires no grad. `forward(sparse, labels)` lets tables whose importance has a weight for `positives` learn
+    which ids those are.
+
+    The rows are no parameters: there may be more of them than fit here. `anchor`, without elements, stands for them
+    where torch asks a module for its parameters; `row_parameters` and `optimizer` are for clipping and for GradScaler.
+    `copy.deepcopy` shares the client and the tables: a copy reads the same rows, and trains them where it is trained.
+    What waits or is held back stays with the original. It cannot be pickled: save its `state_dict`.
     """
 
     def __init__(
@@ -109,16 +103,26 @@ class EmbeddingBagCollection(nn.Module):
             raise InvalidArgument(f"features use tables {sorted(missing)} that are not among `tables`")
         for table in tables:
             client.create_table(table, exist_ok=True)
+        self.anchor = nn.Parameter(torch.empty(0))
+        self._tables = tuple(tables)
+        self._sparsify = sparsify
+        self._masked = masked
         self._weigh_positives = {table.name for table in tables if table.importance.positives}
-        self._in_flight: deque[Future[None]] = deque()
-        self._pushes = Pushes(client, tables, sparsify)
-        self._sum_masks = SumMasks(masked)
-        self._masks_sums = bool(masked)
         self._pooling = ShardPooling(client, self.features, self.dim)
-        self._sent = 0
-        self._pulls = Pulls(client.connection)
         self._pace = mode.start(client)
+        self._begin()
 
+    def _begin(self) -> None:
+        """What is this collection's alone: nothing pulled, nothing waiting, nothing held back."""
+        used = dict.fromkeys((feature.table for feature in self.features), self.dim)
+        self._pulls = Pulls(self.client.connection)
+        self._sum_masks = SumMasks(self._masked)
+        self._pushes = Pushes(self.client, self._tables, self._sparsify)
+        self._sender = Sender(self.client, used, self._pushes, self._pace)
+        self._waiting = WaitingGradients(used)
+        weakref.finalize(self, self._waiting.tell_lost)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def prepare(self, sparse: Mapping[str, Bags] | Any) -> PreparedBags:
         """Names a batch's ids to the shards and returns at once; pass the result to `forward` later."""
         bags = bags_of(sparse)
@@ -137,30 +141,36 @@ class EmbeddingBagCollection(nn.Module):
         pooled = self._pooling.choose(bags, found.ids, found.inverse)
         step = self.client.prepare(found.ids, counts=found.counts, bags=pooled)
         size = next(iter(sizes.values()))
-        return PreparedBags(step, bags, found.inverse, size, ids=found.ids, pooled=pooled)
+        return PreparedBags(step, bags, found.inverse, size, found.ids, found.counts, pooled)
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(
         self, sparse: PreparedBags | Mapping[str, Bags] | Any, labels: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Float32 [B, F, D]. labels: [B], positive where above 0; they change no value, only what is important."""
-        self._raise_failed()
+        self._sender.raise_failed()
         prepared = sparse if isinstance(sparse, PreparedBags) else self.prepare(sparse)
         if labels is not None and len(labels) != prepared.batch_size:
             raise LengthMismatch(f"{len(labels)} labels for a batch of {prepared.batch_size}: give one a sample")
-        if self.training and torch.is_grad_enabled():
-            self._begin_step()
+        trains = self.training and torch.is_grad_enabled() and self.anchor.requires_grad
+        if trains:
+            self._sender.begin_step()
         ahead, prepared.ahead = prepared.ahead, None  # if it has failed, the next use pulls again
-        pulled = self._pulls.take(ahead, lambda: self._pull(prepared), self._sent, list(self._in_flight))
-        prepared.rows, prepared.exists, prepared.important = pulled.rows, pulled.exists, pulled.important
-        if labels is not None and self.training:
-            prepared.positives = self._count_positives(prepared, labels)
-        if self.training and torch.is_grad_enabled():
-            leaves = [rows.requires_grad_() for rows in prepared.rows.values()]
-            send: Any = _SendGradients.apply  # torch leaves it untyped
-            watched = send(lambda grads: self._send(prepared, grads), *leaves)
-            prepared.rows = dict(zip(prepared.rows, watched, strict=True))
-        pooled = [self._pool(feature, prepared) for feature in self.features]
-        return torch.stack(pooled, dim=1)
+        pulled = self._pulls.take(ahead, lambda: self._pull(prepared), self._sender.sent, self._sender.on_their_way)
+        prepared.pulled, rows = pulled, pulled.rows
+        if trains:
+            positive_B = None if labels is None else (labels.detach().cpu().reshape(-1) > 0).numpy()
+            forward = Forward(
+                prepared, pulled, prepared.step.versions, self.features, self._weigh_positives, positive_B
+            )
+            rows = self._watched(forward)
+        else:
+            forward = None
+            prepared.step.forget()  # no push will follow
+        pooled = [self._pool(feature, prepared, rows[feature.table]) for feature in self.features]
+        stack: Any = Stack.apply  # torch leaves it untyped
+        result: torch.Tensor = stack(forward, *pooled)
+        return result
 
     @property
     def staleness(self) -> PullStaleness:
@@ -170,7 +180,7 @@ class EmbeddingBagCollection(nn.Module):
     def check_pull_ahead(self, batches: int) -> None:
         """Raises InvalidArgument unless this collection's mode, and its masks, allow to pull so far ahead."""
         self._pace.check_pull_ahead(batches)
-        if batches and self._masks_sums:
+        if batches and self._masked:
             raise InvalidArgument(
                 f"pull_ahead={batches} with mask_sums: its thresholds go by one pull after the other; choose one"
             )
@@ -180,37 +190,112 @@ class EmbeddingBagCollection(nn.Module):
         most `batches` more are sent until then. What goes wrong is raised at the use."""
         self.check_pull_ahead(batches)
         if prepared.ahead is None:
-            prepared.ahead = self._pulls.start(lambda: self._pull(prepared), batches, self._sent, list(self._in_flight))
+            prepared.ahead = self._pulls.start(
+                lambda: self._pull(prepared), batches, self._sender.sent, self._sender.on_their_way
+            )
+
+    def send(self) -> None:
+        """Begins to push the gradients that wait, and returns: the next step's come after them. What goes wrong is
+        raised by `step`, or by the next `forward`."""
+        self._sender.send(*self._taken())
 
     def step(self) -> None:
-        """Waits until every gradient sent so far is applied; raises the first error of a push."""
-        while self._in_flight:
-            self._in_flight.popleft().result()
+        """Pushes the gradients that wait, waits until they and what was sent before are applied, and raises the first
+        error. What failed is told once, and dropped: the next step is without it.
+
+        In a `Synchronous` group every trainer makes every step, also one whose batch had no ids or no gradients.
+        Gradients of a scaled loss must come here unscaled: `scaler.step(collection.optimizer)`.
+        """
+        self._sender.step(*self._taken())
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drops the gradients that wait."""
+        super().zero_grad(set_to_none)
+        self._waiting.clear()
+
+    def row_parameters(self) -> list[nn.Parameter]:
+        """A stand-in for each table, whose `.grad`, float32 [U, D], has the gradients that wait, row by row; None where
+        there are none. For `torch.nn.utils.clip_grad_norm_([*model.parameters(), *collection.row_parameters()], 1.0)`
+        between backward and step; as they are no rows, no optimizer can train them."""
+        self._drop_zeroed()
+        self._waiting.by_rows()
+        return list(self._waiting.stand_ins.values())
+
+    @cached_property
+    def optimizer(self) -> RowOptimizer:
+        """`step` and `zero_grad` as a torch optimizer: for `scaler.step(collection.optimizer)`."""
+        return RowOptimizer(self, self._waiting.stand_ins.values())
 
     def flush(self) -> None:
         """Sends the gradients that are held back (`sparsify`), after those on their way; raises what goes wrong."""
-        self.step()
+        self._sender.wait()
         self._pushes.flush()
 
     def finish(self) -> None:
-        """Flushes, and tells the other trainers of the group that this one makes no more steps."""
+        """Flushes, and tells the other trainers of the group that this one makes no more steps. Raises InvalidArgument,
+        and does nothing, while gradients wait for a step."""
+        self._drop_zeroed()
+        if self._waiting.nbytes:
+            raise InvalidArgument(f"{self._waiting.told}: call step(), or zero_grad() to drop them")
         self.flush()
         self._pace.finish()
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What is held back, for `state_dict`. Waits for the pushes on their way."""
-        self.step()
+        """What is held back, for `state_dict`; not what waits for a step. Waits for the pushes on their way."""
+        self._sender.wait()
         return self._pushes.state_dict()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Of `load_state_dict`."""
-        self.step()
+        self._sender.wait()
         self._pushes.load_state_dict(state)
 
-    def _begin_step(self) -> None:
-        if self._pace.in_turn:
-            self.step()
-        self._pace.begin(self._sent)
+    def __deepcopy__(self, memo: dict[int, Any]) -> EmbeddingBagCollection:
+        """Shares the client, the tables and the place in a group; see the class."""
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        own = ("_pulls", "_sum_masks", "_pushes", "_sender", "_waiting", "optimizer")
+        shared = ("client", "features", "_tables", "_sparsify", "_masked", "_pooling", "_pace")
+        for name, value in self.__dict__.items():
+            if name not in own:
+                made.__dict__[name] = value if name in shared else copy.deepcopy(value, memo)
+        made._begin()
+        return made
+
+    def __reduce__(self) -> Any:
+        raise InvalidArgument(
+            "an EmbeddingBagCollection has a connection to its shards, which hold the rows, and cannot be pickled or "
+            "saved whole: save its state_dict(), and make another with its tables where that is loaded"
+        )
+
+    def _taken(self) -> Any:
+        """What waits, by table, and the forwards that it is of: from now on it does not."""
+        self._drop_zeroed()
+        return self._waiting.take()
+
+    def _drop_zeroed(self) -> None:
+        """Whoever sets the gradients of a model's parameters to None, its `zero_grad` or an optimizer's, reaches the
+        anchor's: then those of the rows are dropped too."""
+        if self._waiting and self.anchor.grad is None:
+            log.warning(
+                "%s, and were dropped by a zero_grad() of the model or of an optimizer: call the collection's step() "
+                "before that",
+                self._waiting.told,
+            )
+            self._waiting.clear()
+
+    def _watched(self, forward: Forward) -> dict[str, torch.Tensor]:
+        """The rows that were pulled; their gradients will wait for a step."""
+
+        def add(grads: Sequence[torch.Tensor | None]) -> None:
+            self._drop_zeroed()
+            given = zip(forward.pulled.rows, grads, strict=True)
+            self._waiting.add(forward, {name: forward.part(name, grad) for name, grad in given if grad is not None})
+            if self.anchor.grad is None:  # now, and not when autograd comes to it: another forward may add before that
+                self.anchor.grad = torch.zeros_like(self.anchor)
+
+        watch: Any = Watch.apply  # torch leaves it untyped
+        return dict(zip(forward.pulled.rows, watch(add, self.anchor, *forward.pulled.rows.values()), strict=True))
 
     def _pull(self, prepared: PreparedBags) -> PulledRows:
         """On any thread: a batch may be pulled ahead in one mode of the module and used in the other."""
@@ -232,25 +317,14 @@ class EmbeddingBagCollection(nn.Module):
             self._sum_masks.observe(prepared.pooled, found)
         return PulledRows(found, exists, important)
 
-    def _count_positives(self, prepared: PreparedBags, labels: torch.Tensor) -> dict[str, npt.NDArray[np.uint32]]:
-        """By table, in the order of its unique ids; of those tables that have a use for it."""
-        positive_B = (labels.detach().cpu().reshape(-1) > 0).numpy()
-        found: dict[str, npt.NDArray[np.uint32]] = {}
-        for (name, table), inverse_N in prepared.inverse.items():
-            if table in self._weigh_positives:
-                of_positives_N = np.repeat(positive_B, lengths(prepared.bags[name]))
-                counts_U = np.bincount(inverse_N.numpy()[of_positives_N], minlength=len(prepared.ids[table]))
-                found[table] = found.get(table, 0) + counts_U.astype(np.uint32)
-        return found
-
-    def _pool(self, feature: Feature, prepared: PreparedBags) -> torch.Tensor:
-        bags, rows_UD = prepared.bags[feature.name], prepared.rows[feature.table]
+    def _pool(self, feature: Feature, prepared: PreparedBags, rows_UD: torch.Tensor) -> torch.Tensor:
+        bags = prepared.bags[feature.name]
         if feature.pooling == "mean" and bags.weights is not None:
             raise InvalidArgument(f"feature {feature.name!r}: per-sample weights are for sum pooling, as in torch")
         if feature.table in prepared.pooled:
             return self._pooling.pool(feature, bags, rows_UD)
         if not len(rows_UD):
-            return rows_UD.new_zeros((prepared.batch_size, self.dim))
+            return rows_UD.sum() + rows_UD.new_zeros((prepared.batch_size, self.dim))  # with a gradient, as in torch
         return nn.functional.embedding_bag(
             prepared.inverse[feature.name, feature.table],
             rows_UD,
@@ -258,49 +332,3 @@ class EmbeddingBagCollection(nn.Module):
             mode=feature.pooling,
             per_sample_weights=bags.weights,
         )
-
-    def _send(self, prepared: PreparedBags, grads: Sequence[torch.Tensor]) -> None:
-        by_table = dict(zip(prepared.rows, grads, strict=True))
-        push = self._pushes.begin(
-            prepared.step,
-            by_table,
-            prepared.ids,
-            prepared.exists,
-            prepared.positives,
-            prepared.pooled,
-            rows=prepared.rows,
-            important=prepared.important,
-            in_round=self._pace.round(),
-            timeout_s=self._pace.patience_s,
-        )
-        before = self._in_flight[-1] if self._pace.in_turn and self._in_flight else None
-
-        def send() -> None:
-            if before is not None:
-                before.result()  # a round that is not complete is followed by none
-            push()
-
-        self._sent += 1
-        self._in_flight.append(self.client.connection.submit(send))
-
-    def _raise_failed(self) -> None:
-        while self._in_flight and self._in_flight[0].done():
-            self._in_flight.popleft().result()
-
-
-class _SendGradients(torch.autograd.Function):
-    """Identity on the rows of all tables; its backward runs once, when all their gradients are known.
-
-    One function for all tables, and not a hook on each: a table that the loss did not use would never call its hook,
-    and the others' gradients would wait for it for ever. Here it gets zeros.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, send: Callable[[Sequence[torch.Tensor]], None], *rows: torch.Tensor) -> Any:
-        ctx.send = send
-        return tuple(part.view_as(part) for part in rows)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
-        ctx.send(grads)
-        return None, *(None for _ in grads)

@@ -41,6 +41,8 @@ class Pace(Protocol):
 
     in_turn: bool
     """Whether a step begins when the push before it is applied, and pushes go one after the other."""
+    in_rounds: bool
+    """Whether every step of every trainer is a part of a round, also one without gradients."""
     patience_s: float | None
     """The deadline of a push; None: the client's."""
 
@@ -104,6 +106,7 @@ ASYNCHRONOUS = Asynchronous()
 
 class _Free:
     in_turn = False
+    in_rounds = False
     patience_s: float | None = None
 
     def begin(self, steps: int) -> None:
@@ -121,6 +124,7 @@ class _Free:
 
 class _InRounds(_Free):
     in_turn = True
+    in_rounds = True
 
     def __init__(self, group: Group) -> None:
         self.patience_s = group.patience_s

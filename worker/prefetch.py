@@ -14,7 +14,8 @@ import torch
 from ps.errors import InvalidArgument
 from worker.data.batch import Batch
 from worker.depth import Depth
-from worker.embedding import EmbeddingBagCollection, PreparedBags
+from worker.embedding import EmbeddingBagCollection
+from worker.prepared import PreparedBags
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,21 @@ class Prefetcher:
 
     def __iter__(self) -> Iterator[PreparedBatch]:
         ahead: deque[PreparedBatch] = deque()
-        last_s = self._clock()
-        for batch in self._loader:
-            ahead.append(PreparedBatch(batch.dense, self._embeddings.prepare(batch.sparse), batch.labels))
-            while len(ahead) > self.depth + self._pull_ahead:
-                ready = self._next(ahead)
-                yield ready
-                now_s = self._clock()
-                self._auto.observe(ready.sparse.step.prepare_s, now_s - last_s)
-                last_s = now_s
-        while ahead:
-            yield self._next(ahead)
+        try:
+            last_s = self._clock()
+            for batch in self._loader:
+                ahead.append(PreparedBatch(batch.dense, self._embeddings.prepare(batch.sparse), batch.labels))
+                while len(ahead) > self.depth + self._pull_ahead:
+                    ready = self._next(ahead)
+                    yield ready
+                    now_s = self._clock()
+                    self._auto.observe(ready.sparse.step.prepare_s, now_s - last_s)
+                    last_s = now_s
+            while ahead:
+                yield self._next(ahead)
+        finally:
+            for left in ahead:  # whoever iterates has stopped early
+                left.sparse.step.forget()
 
     def _next(self, ahead: deque[PreparedBatch]) -> PreparedBatch:
         ready = ahead.popleft()

@@ -5,30 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
-
 from ps.client.arrays import ArrayLike
 from ps.client.client import Client
 from ps.client.step import Step
 from ps.config import TableConfig, TensorTrain
-from ps.errors import InvalidArgument
+from ps.errors import InvalidArgument, NonFiniteGradient
 from ps.round import Round
-from ps.wire.bags import PooledBags
 from ps.wire.selected import PooledGradients, Selected
 from worker.pooled_gradients import BagSelector
 from worker.selection import Selection
 from worker.sparsify import Sparsifier
+from worker.table_gradients import TableGradients
 from worker.thresholds import Sparsify, Threshold
-
-Ids = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
 
 FLUSH_BYTES = 256 << 10
 """Of gradients in one push of what was held back: a shard with little RAM takes no large bodies."""
-
-NOT_POOLED: Mapping[str, PooledBags] = {}
 
 
 class Pushes:
@@ -68,58 +59,80 @@ class Pushes:
         relaxed = {name: sparsifier.config.relaxed for name, sparsifier in self.sparsifiers.items()}
         return {name: config.share for name, config in relaxed.items() if config is not None}
 
-    def begin(
-        self,
-        step: Step,
-        grads: Mapping[str, torch.Tensor],
-        ids: Mapping[str, Ids],
-        exists: Mapping[str, Flags],
-        positives: Mapping[str, ArrayLike],
-        pooled: Mapping[str, PooledBags] = NOT_POOLED,
-        *,
-        rows: Mapping[str, torch.Tensor],
-        important: Mapping[str, Flags],
-        in_round: Round | None = None,
-        timeout_s: float | None = None,
-    ) -> Callable[[], None]:
-        """Selects at once, in the order of the steps, and returns what is to be done on another thread: the push.
+    def begin(self, step: Step, parts: Mapping[str, TableGradients], in_rounds: bool) -> Callable[..., None]:
+        """Selects at once, in the order of the steps, and returns what is to be done on another thread: the push, given
+        its `in_round` and `timeout_s`.
 
-        grads: per table float32 [U, D] of unique ids [U]. Rows of ids that had none when they were pulled go whole.
-        pooled: tables whose gradients are of bags, [B, D]: what is not sent of those is held back by row.
-        rows: as pulled, in the order of `grads`; important: of the tables in `important_shares`. In tables that are
-        pooled no row waits for being relaxed: its value is not known here.
-        If the push fails, what was selected is in neither its residuals nor, for certain, its rows: the trainer hears
-        of it, and goes on from a checkpoint or without.
+        Where something is selected, or a round is to come, what cannot be sent is refused here: then nothing has
+        changed. Raises what `Step.push` raises before it sends anything.
+
+        If the push fails, what was selected is dropped, with what had been held of it: the shards may have applied it
+        or not, and held back again it might be applied twice. The error says so.
         """
-        parts: dict[str, ArrayLike | Selected | PooledGradients] = dict(grads)
+        sent: dict[str, ArrayLike | Selected | PooledGradients] = {name: part.grads for name, part in parts.items()}
+        if self.sparsifiers or in_rounds:
+            step.check(sent)
         selections: dict[str, Selection] = {}
-        for name, sparsifier in self.sparsifiers.items():
-            grads_ND, new_U = grads[name].detach().numpy(), ~exists[name] if name in self._has_new_rows else None
-            if name not in pooled:
-                values_UD, important_U = rows[name].detach().numpy(), important.get(name)
-                selections[name] = sparsifier.select(
-                    ids[name], grads_ND, new_U, rows_UD=values_UD, important_U=important_U
-                )
-                parts[name] = selections[name].selected
-                continue
-            of_bags, rest_UD, made_U = self._bag_selectors[name].select(pooled[name], len(ids[name]), grads_ND)
-            always_U = None if new_U is None else new_U & (~made_U | rest_UD.any(axis=1))
-            selections[name] = sparsifier.select(ids[name], rest_UD, always_U)
-            parts[name] = PooledGradients(of_bags, selections[name].selected)
+        try:
+            for name in self.sparsifiers.keys() & parts.keys():
+                selections[name], sent[name] = self._select(name, parts[name])
+        except BaseException:
+            self._drop(selections)
+            raise
+        positives = {name: part.positives_U for name, part in parts.items() if part.positives_U is not None}
 
-        def push() -> None:
-            step.push(parts, positives=positives, in_round=in_round, timeout_s=timeout_s)
+        def push(in_round: Round | None, timeout_s: float | None) -> None:
+            try:
+                step.push(sent, positives=positives, in_round=in_round, timeout_s=timeout_s)
+                for name, selection in selections.items():
+                    self._push_others(name, selection)
+            except BaseException as error:
+                if dropped := self._drop(selections):
+                    error.add_note(f"dropped with this push, as it may have been applied in part: {dropped}")
+                raise
             for name, selection in selections.items():
-                self._finish(name, selection)
+                self.sparsifiers[name].commit(selection)
 
         return push
 
+    def _select(self, name: str, part: TableGradients) -> tuple[Selection, Selected | PooledGradients]:
+        """What of one table is to be sent. In tables that are pooled no row waits for being relaxed: its value is not
+        known here."""
+        sparsifier, grads = self.sparsifiers[name], part.grads.numpy()
+        new_U = ~part.exists_U if name in self._has_new_rows and part.exists_U is not None else None
+        if part.bags is None:
+            values_UD = None if part.rows is None else part.rows.numpy()
+            selection = sparsifier.select(part.ids_U, grads, new_U, rows_UD=values_UD, important_U=part.important_U)
+            return selection, selection.selected
+        of_bags, rest_UD, made_U = self._bag_selectors[name].select(part.bags, len(part.ids_U), grads)
+        always_U = None if new_U is None else new_U & (~made_U | rest_UD.any(axis=1))
+        selection = sparsifier.select(part.ids_U, rest_UD, always_U)
+        return selection, PooledGradients(of_bags, selection.selected)
+
+    def _drop(self, selections: Mapping[str, Selection]) -> str:
+        """What was dropped, in words."""
+        for name, selection in selections.items():
+            self.sparsifiers[name].commit(selection)
+        rows = {name: len(selection) for name, selection in selections.items() if len(selection)}
+        return ", ".join(f"gradients of {n} rows of table {name!r}" for name, n in rows.items())
+
     def flush(self) -> None:
-        """Sends all that is held back. When no push is on its way."""
+        """Sends all that is held back. When no push is on its way. What cannot be sent is held on; of a push that fails
+        otherwise what it had is dropped, as in `begin`."""
         for name, sparsifier in self.sparsifiers.items():
             most = max(1, FLUSH_BYTES // (4 * sparsifier.dim))
             while len(selection := sparsifier.flush(most)):
-                self._finish(name, selection)
+                try:
+                    self._push_others(name, selection)
+                except NonFiniteGradient:  # said before anything is sent
+                    sparsifier.rollback(selection)
+                    raise
+                except BaseException as error:
+                    error.add_note(
+                        f"dropped with this push, as it may have been applied in part: {self._drop({name: selection})}"
+                    )
+                    raise
+                sparsifier.commit(selection)
             sparsifier.commit(selection)
 
     def state_dict(self) -> dict[str, Any]:
@@ -136,8 +149,7 @@ class Pushes:
         for name, sparsifier in self.sparsifiers.items():
             sparsifier.load_state_dict(state[name])
 
-    def _finish(self, name: str, selection: Selection) -> None:
+    def _push_others(self, name: str, selection: Selection) -> None:
         """Rows that are not of the step go by their ids."""
         if len(selection.others.ids_R):
             self._client.push(name, selection.others.ids_R, selection.others.grads_RD)
-        self.sparsifiers[name].commit(selection)

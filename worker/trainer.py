@@ -79,6 +79,7 @@ class Trainer:
         loss = _loss(logits, batch)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        self.embeddings.send()  # on its way while the dense part makes its step
         self.optimizer.step()
         self.embeddings.step()
         rows = sum(len(ids_U) for ids_U in batch.sparse.ids.values())

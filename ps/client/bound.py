@@ -50,6 +50,14 @@ class Versions:
         known = self.routing is not None and same_split(self.routing, routing)
         return self.by_shard.get(shard, 0) if known else 0
 
+    def oldest(self, other: Versions) -> Versions:
+        """Of gradients that both reads have a part in: each shard's lower version. Where the tables differ, or one is
+        not known, nothing is."""
+        if self.routing is None or other.routing is None or not same_split(self.routing, other.routing):
+            return UNKNOWN_VERSIONS
+        both = {**self.by_shard, **other.by_shard}
+        return Versions(self.routing, {shard: min(self.by_shard.get(shard, v), v) for shard, v in both.items()})
+
 
 NO_HANDLE = Handle()
 UNKNOWN_VERSIONS = Versions()

@@ -16,7 +16,10 @@ from __future__ import annotations
 import importlib
 import itertools
 import secrets
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -27,11 +30,13 @@ from google.protobuf.message import Message
 from ps.client import evict, reports
 from ps.client.arrays import ArrayLike
 from ps.client.batch import Batch, make_batch
+from ps.client.bound import UNKNOWN_VERSIONS, Versions
 from ps.client.clock import Clock
 from ps.client.connection import Connection
 from ps.client.evict import Evicted
 from ps.client.exchange import Exchange, PullOptions
 from ps.client.export import Export
+from ps.client.lease import Lease
 from ps.client.leaving import GRACE_S
 from ps.client.outgoing import Outgoing
 from ps.client.push_numbers import PushNumbers
@@ -49,6 +54,7 @@ from ps.wire import codec, inproc, methods
 from ps.wire.bags import PooledBags
 from ps.wire.formats import Formats, WireDtype
 from ps.wire.methods import Method
+from ps.wire.routing import Routing
 
 DEFAULT_TIMEOUT_S = 30.0
 EXPORT_PAGE_ROWS = 16_384
@@ -75,6 +81,7 @@ class Client:
         self._steps = itertools.count(1)
         self._sequences = itertools.count(1)
         self._push_numbers = PushNumbers()
+        self._abandoned: deque[Lease] = deque()
 
     # tables
 
@@ -131,6 +138,7 @@ class Client:
         float32 [B, dim] and pushes the gradients of those, B of them however many ids they have. What is then applied
         to a row is the sum of the gradients of its bags, as often as it is in each, as without `bags`.
         """
+        self._forget_abandoned()
         deadline = self.deadline(None)
         batch = self._batch(ids, deadline, counts, bags)
         number = next(self._steps)
@@ -138,7 +146,23 @@ class Client:
             shard: self.connection.submit(partial(self.exchange.prepare, batch, number, shard, deadline), hint=True)
             for shard in batch.shards
         }
-        return Step(self, number, batch, prepared)
+        lease = Lease(number, batch.routing, prepared, partial(self._forget, number, batch.routing))
+        step = Step(self, batch, lease)
+        weakref.finalize(step, self._abandoned.append, lease).atexit = False
+        return step
+
+    def step(
+        self,
+        ids: Mapping[str, ArrayLike],
+        *,
+        counts: Mapping[str, ArrayLike] | None = None,
+        bags: Mapping[str, PooledBags] | None = None,
+        versions: Versions = UNKNOWN_VERSIONS,
+    ) -> Step:
+        """A step that no shard is told of ahead: its ids go along with its pull and its push. For gradients that were
+        put together from several steps; versions: those that they were computed from (`Step.versions`, `oldest`)."""
+        batch = self._batch(ids, self.deadline(None), counts, bags)
+        return Step(self, batch, Lease(0, batch.routing, {}, lambda shard: None), versions)
 
     def pull(
         self,
@@ -303,6 +327,8 @@ class Client:
         A process that ends without it waits for its writes for 3 s, then ends their calls, says on stderr which are not
         known to be applied, and has the exit status 120; the same for writes whose errors nobody has heard.
         """
+        with suppress(InvalidArgument):  # closed before, or in a forked child
+            self._forget_abandoned()
         self.connection.close()
 
     def __enter__(self) -> Client:
@@ -331,6 +357,16 @@ class Client:
     def deadline(self, timeout_s: float | None) -> Deadline:
         """From now on."""
         return Deadline(self.timeout_s if timeout_s is None else timeout_s)
+
+    def _forget(self, number: int, routing: Routing, shard: int) -> None:
+        """In the background."""
+        self.connection.submit(partial(self.exchange.forget, number, shard, routing, self.deadline(None)))
+
+    def _forget_abandoned(self) -> None:
+        """Forgets the steps that nobody can push any more. Finalizers may run anywhere, inside a lock too: so they only
+        append."""
+        while self._abandoned:
+            self._abandoned.popleft().forget()
 
     def _batch(
         self,

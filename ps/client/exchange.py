@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -17,6 +17,7 @@ from ps.errors import PsError, StepNotFound
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import methods
 from ps.wire.formats import TableFormat
+from ps.wire.routing import Routing
 
 T = TypeVar("T")
 
@@ -47,6 +48,14 @@ class Exchange:
         except PsError:
             return False
         return True
+
+    def forget(self, step: int, shard: int, routing: Routing, deadline: Deadline) -> None:
+        """Tells one shard, once, that no push of this step will follow. A hint, too: where it is lost, the step's lease
+        ends it."""
+        header = pb.Header(routing_epoch=routing.epoch, worker_id=self.worker_id)
+        with suppress(PsError):
+            address = self.connection.address_of(routing, shard)
+            self.connection.unary(address, methods.FORGET, pb.ForgetRequest(header=header, step=step), deadline)
 
     def pull(self, batch: Batch, options: PullOptions, deadline: Deadline, handle: Handle = NO_HANDLE) -> Pulled:
         """Rows from every shard, by the handle where the shard holds the step and by ids elsewhere."""

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Mapping
-from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING
 
 from ps.client.arrays import ArrayLike
 from ps.client.batch import Batch
-from ps.client.bound import UNKNOWN_VERSIONS, Handle, Versions
+from ps.client.bound import UNKNOWN_VERSIONS, Versions
 from ps.client.exchange import PullOptions
+from ps.client.lease import Lease
 from ps.client.outgoing import Outgoing
 from ps.client.pulled import Flags, Pulled, TableRows
-from ps.client.retry import Deadline
 from ps.client.write import Write
 from ps.errors import DeadlineExceeded, InvalidArgument, LengthMismatch
 from ps.round import Round
@@ -24,23 +22,19 @@ from ps.wire.selected import PooledGradients, Selected
 if TYPE_CHECKING:
     from ps.client.client import Client
 
-MAX_PREPARE_WAIT_S = 1.0
-"""A prepare that takes longer has failed its purpose: the ids go along with the pull."""
-
 
 class Step:
-    """What `client.prepare` returns. One pull (or several), then one push; a step that is not pushed just expires."""
+    """What `client.prepare` returns. One pull (or several), then one push; or `forget`, if none will come.
 
-    def __init__(self, client: Client, number: int, batch: Batch, prepared: dict[int, Future[bool]]) -> None:
+    The shards hold the rows of a prepared step for its push. They let go of one that nobody refers to any more when the
+    client prepares the next, and of any other when its lease ends (`prepare_ttl_s`).
+    """
+
+    def __init__(self, client: Client, batch: Batch, lease: Lease, versions: Versions = UNKNOWN_VERSIONS) -> None:
         self._client = client
-        self._number = number
         self._batch = batch
-        self._preparing = prepared
-        self._begun_s = self._answered_s = time.monotonic()
-        for future in prepared.values():
-            future.add_done_callback(self._note_answer)
-        self._waited = False
-        self._versions: Versions = UNKNOWN_VERSIONS
+        self._lease = lease
+        self._versions = versions
         self._formats = [client.formats.of(table.config.name) for table in batch.tables]
         self._important: list[Flags | None] = [None] * len(batch.tables)
         self._sent_as = self._important
@@ -50,8 +44,22 @@ class Step:
     @property
     def prepare_s(self) -> float:
         """Seconds until the last shard answered the prepare, or until now if one has not."""
-        answered = all(future.done() for future in self._preparing.values())
-        return (self._answered_s if answered else time.monotonic()) - self._begun_s
+        return self._lease.prepare_s
+
+    @property
+    def held(self) -> bool:
+        """Whether the shards may still hold it: it was neither pushed nor forgotten."""
+        return not self._lease.ended
+
+    @property
+    def versions(self) -> Versions:
+        """Each shard's version at the last pull."""
+        return self._versions
+
+    def forget(self) -> None:
+        """Says that no push will follow: the shards need not hold its rows. Returns at once. It can be pulled and
+        pushed all the same; its ids go along then."""
+        self._lease.forget()
 
     def pull(
         self, *, mask_below: Mapping[str, float] | None = None, timeout_s: float | None = None
@@ -110,30 +118,44 @@ class Step:
         shards that have applied it answer from their ledger.
         """
         deadline = self._client.deadline(timeout_s)
-        names = [table.config.name for table in self._batch.tables]
-        if sorted(grads) != sorted(names):
-            raise LengthMismatch(f"the step has tables {sorted(names)}, gradients were given for {sorted(grads)}")
+        self._check_tables(grads)
         counted = self._batch.positives(positives or {})
-        handle = self._handle(deadline)
+        handle = self._lease.handle(deadline)
         # One at a time: what one attempt learns of the write's fate decides what the next may do.
         if not self._pushing.acquire(timeout=deadline.remaining_s()):
             raise DeadlineExceeded(f"another push of this step has not ended within {deadline.timeout_s:g} s")
         try:
             important = self._important if self._write is None else self._sent_as
-            parts = [
-                Outgoing.of(table, grads[table.config.name], form, important_U)
-                for table, form, important_U in zip(self._batch.tables, self._formats, important, strict=True)
-            ]
+            parts = self._outgoing(grads, important)
             # Not at prepare: by the first push a step may have waited for longer than the ledgers look back.
             self._write = self._write or self._client.new_push(self._batch, in_round is not None)
             self._sent_as = important  # a repeat is the same bytes, whatever has been pulled since
             self._client.writes.push(self._write, parts, deadline, handle, self._versions, counted, in_round)
+            self._lease.pushed(handle)
         finally:
             self._pushing.release()
 
+    def check(self, grads: Mapping[str, ArrayLike | Selected | PooledGradients]) -> None:
+        """Raises what `push` would raise before anything is sent; sends nothing."""
+        self._check_tables(grads)
+        self._outgoing(grads, self._important)
+
+    def _check_tables(self, grads: Mapping[str, ArrayLike | Selected | PooledGradients]) -> None:
+        names = [table.config.name for table in self._batch.tables]
+        if sorted(grads) != sorted(names):
+            raise LengthMismatch(f"the step has tables {sorted(names)}, gradients were given for {sorted(grads)}")
+
+    def _outgoing(
+        self, grads: Mapping[str, ArrayLike | Selected | PooledGradients], important: list[Flags | None]
+    ) -> list[Outgoing]:
+        return [
+            Outgoing.of(table, grads[table.config.name], form, important_U)
+            for table, form, important_U in zip(self._batch.tables, self._formats, important, strict=True)
+        ]
+
     def _pull(self, options: PullOptions, timeout_s: float | None) -> Pulled:
         deadline = self._client.deadline(timeout_s)
-        pulled = self._client.exchange.pull(self._batch, options, deadline, self._handle(deadline))
+        pulled = self._client.exchange.pull(self._batch, options, deadline, self._lease.handle(deadline))
         self._versions = Versions(pulled.batch.routing, pulled.versions)
         self._important = pulled.important
         return pulled
@@ -148,17 +170,3 @@ class Step:
             flagged = form.flagged(important[name], name) if name in important else form
             formats.append(flagged.masking(masks[name], name) if name in masks else flagged)
         return formats
-
-    def _note_answer(self, _: Future[bool]) -> None:
-        self._answered_s = time.monotonic()
-
-    def _handle(self, deadline: Deadline) -> Handle:
-        """The shards known to hold the step. Waits for the others once and for a part of the time: a prepare is a hint,
-        and a pull that has to go by ids needs time as well."""
-        if not self._waited:
-            wait(self._preparing.values(), timeout=min(MAX_PREPARE_WAIT_S, deadline.remaining_s() / 4))
-            self._waited = True
-            for future in self._preparing.values():
-                future.cancel()  # what has not been sent by now need not be
-        done = {shard: future for shard, future in self._preparing.items() if future.done() and not future.cancelled()}
-        return Handle(self._number, self._batch.routing, frozenset(shard for shard in done if done[shard].result()))

@@ -55,6 +55,14 @@ class ShardService:
         version = self.shard.prepare(ref, inbound.id_set(request.ids, self.config.max_ids))
         return pb.PrepareResponse(version=version).SerializeToString()
 
+    def forget(self, data: bytes, call: Call) -> bytes:
+        """Embedding.Forget."""
+        request = codec.parse(pb.ForgetRequest, data)
+        call.received.said(request)
+        self._check(request.header, step=request.step)
+        self.shard.forget(inbound.step_ref(request.header, pb.StepRef(step=request.step)))
+        return pb.ForgetResponse().SerializeToString()
+
     def pull(self, data: bytes, call: Call) -> Iterator[bytes]:
         """Embedding.Pull."""
         request = codec.parse(pb.PullRequest, data)

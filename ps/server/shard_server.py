@@ -108,6 +108,7 @@ def dispatcher(service: ShardService, metrics: RpcMetrics, config: ServiceConfig
     """The handlers of a shard's RPCs."""
     handlers: dict[Method, Handler] = {
         methods.PREPARE: service.prepare,
+        methods.FORGET: service.forget,
         methods.PULL: service.pull,
         methods.PUSH: service.push,
         methods.WRITE: service.write,

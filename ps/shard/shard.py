@@ -158,6 +158,10 @@ class Shard:
 
         return self.engine.post(add).result()  # accepted before: refused now, its rows would stay held
 
+    def forget(self, ref: StepRef) -> None:
+        """No push of this step will follow: what it holds may move again. It need not be held."""
+        self.engine.run(lambda: self._steps.finish(ref))
+
     def pull(self, target: Target, wanted: Wanted = ROWS_ONLY, allocate: Allocate = plain) -> RowStream:
         """Rows in the order of the ids; changes nothing. Errors are raised by the stream's `head()`.
 

@@ -193,7 +193,7 @@ class Steps:
         return step.tables
 
     def finish(self, ref: StepRef) -> None:
-        """The step was pushed: forget it."""
+        """The step was pushed, or will not be: forget it, if it is held."""
         step = self._steps.pop(ref, None)
         if step is not None:
             self._count(step, -1)

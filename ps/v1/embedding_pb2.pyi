@@ -108,6 +108,18 @@ class PrepareResponse(_message.Message):
     version: int
     def __init__(self, version: _Optional[int] = ...) -> None: ...
 
+class ForgetRequest(_message.Message):
+    __slots__ = ("header", "step")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    header: Header
+    step: int
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., step: _Optional[int] = ...) -> None: ...
+
+class ForgetResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class PullRequest(_message.Message):
     __slots__ = ("header", "step", "ids", "formats", "return_exists")
     HEADER_FIELD_NUMBER: _ClassVar[int]

@@ -31,6 +31,7 @@ class Method:
 EMBEDDING, CONTROL = "ps.v1.Embedding", "ps.v1.Control"
 
 PREPARE = Method(EMBEDDING, "Prepare", Shape.UNARY)
+FORGET = Method(EMBEDDING, "Forget", Shape.UNARY)
 PULL = Method(EMBEDDING, "Pull", Shape.STREAM_OUT)
 PUSH = Method(EMBEDDING, "Push", Shape.STREAM_IN)
 WRITE = Method(EMBEDDING, "Write", Shape.STREAM_IN)
@@ -45,6 +46,6 @@ STATS = Method(CONTROL, "Stats", Shape.UNARY)
 ADVANCE = Method(CONTROL, "Advance", Shape.UNARY)
 
 METHODS = (
-    *(PREPARE, PULL, PUSH, WRITE, REMOVE, REPORT_IMPORTANCE, EXPORT),
+    *(PREPARE, FORGET, PULL, PUSH, WRITE, REMOVE, REPORT_IMPORTANCE, EXPORT),
     *(DESCRIBE, CREATE_TABLE, DROP_TABLE, STATS, ADVANCE),
 )

@@ -483,6 +483,7 @@ def test_a_coordinator_without_shards_yet_is_unavailable_not_wrong(monkeypatch: 
 def requests(header: pb.Header) -> dict[Method, list[Message]]:
     return {
         methods.PREPARE: [pb.PrepareRequest(header=header, step=1, ids=id_set(t=[1, 2]))],
+        methods.FORGET: [pb.ForgetRequest(header=header, step=1)],
         methods.PULL: [
             pb.PullRequest(
                 header=header,

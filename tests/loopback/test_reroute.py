@@ -100,7 +100,7 @@ def once(ids: Iterable[int] = IDS.tolist()) -> dict[int, float]:
 
 def taken(step: ps.Step) -> ps.Step:
     """The step, once every shard has taken it."""
-    assert all(future.result(20) for future in step._preparing.values())
+    assert all(future.result(20) for future in step._lease.preparing.values())
     return step
 
 

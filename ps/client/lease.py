@@ -1,0 +1,86 @@
+"""What the shards hold for a prepared step, from the client's side: until its push, or until it is forgotten.
+
+A shard keeps the rows of a prepared step in RAM until the step is pushed or its lease ends. So whoever knows that no
+push will follow says so: `Lease.forget`. That is a hint, as a prepare is: where it is lost, time ends the lease.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
+from contextlib import suppress
+
+from ps.client.bound import NO_HANDLE, Handle
+from ps.client.retry import Deadline
+from ps.errors import InvalidArgument
+from ps.wire.routing import Routing
+
+MAX_PREPARE_WAIT_S = 1.0
+"""A prepare that takes longer has failed its purpose: the ids go along with the pull."""
+
+
+class Lease:
+    """Of one step. It knows nothing of the step itself, so that it can outlive it. Threads: any."""
+
+    def __init__(
+        self, number: int, routing: Routing, prepared: Mapping[int, Future[bool]], tell: Callable[[int], object]
+    ) -> None:
+        """prepared: by shard, whether it holds the step. tell: has a shard told, in the background, to forget it."""
+        self._number = number
+        self._routing = routing
+        self.preparing = prepared
+        """By shard."""
+        self._tell = tell
+        self._waited = False
+        self._begun_s = self._answered_s = time.monotonic()
+        self.ended = False
+        """Whether the step was pushed or forgotten."""
+        for future in prepared.values():
+            future.add_done_callback(self._note_answer)
+
+    @property
+    def prepare_s(self) -> float:
+        """Seconds until the last shard answered the prepare, or until now if one has not."""
+        answered = all(future.done() for future in self.preparing.values())
+        return (self._answered_s if answered else time.monotonic()) - self._begun_s
+
+    def handle(self, deadline: Deadline) -> Handle:
+        """The shards known to hold the step. Waits for the others once and for a part of the time: a prepare is a hint,
+        and a pull that has to go by ids needs time as well."""
+        if self.ended:
+            return NO_HANDLE
+        if not self._waited:
+            wait(self.preparing.values(), timeout=min(MAX_PREPARE_WAIT_S, deadline.remaining_s() / 4))
+            self._waited = True
+            for future in self.preparing.values():
+                future.cancel()  # what has not been sent by now need not be
+        return Handle(self._number, self._routing, frozenset(shard for shard in self.preparing if self._holds(shard)))
+
+    def pushed(self, by: Handle) -> None:
+        """The push was applied. Shards that it reached by this handle have forgotten the step; one whose prepare came
+        later than that has not."""
+        self._end(set(self.preparing) - by.shards)
+
+    def forget(self) -> None:
+        """No push will follow. Returns at once."""
+        if not self.ended:
+            self._end(set(self.preparing))
+
+    def _end(self, shards: set[int]) -> None:
+        self.ended = True
+        for shard in shards:
+            self.preparing[shard].cancel()
+            self.preparing[shard].add_done_callback(lambda _, shard=shard: self._tell_if_held(shard))  # type: ignore[misc]
+
+    def _tell_if_held(self, shard: int) -> None:
+        if self._holds(shard):
+            with suppress(InvalidArgument):  # the client is closed
+                self._tell(shard)
+
+    def _holds(self, shard: int) -> bool:
+        future = self.preparing[shard]
+        return future.done() and not future.cancelled() and future.result()
+
+    def _note_answer(self, _: Future[bool]) -> None:
+        self._answered_s = time.monotonic()

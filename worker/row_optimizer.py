@@ -1,0 +1,59 @@
+"""A collection as a torch optimizer: for what takes one, above all `torch.amp.GradScaler`.
+
+    scaler.scale(loss).backward()
+    scaler.step(dense_optimizer)
+    scaler.step(embeddings.optimizer)
+    scaler.update()
+
+The optimizers themselves run on the shards, with the settings of each `TableConfig`: no learning rate is here, and no
+scheduler can change one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+
+class Steps(Protocol):
+    """A collection."""
+
+    def step(self) -> None:
+        """Pushes what waits."""
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drops it."""
+
+
+class RowOptimizer(torch.optim.Optimizer):
+    """Of one collection. Its parameters are stand-ins, whose `.grad` are the gradients that wait."""
+
+    _step_supports_amp_scaling = True
+    """So that GradScaler calls `step` after an overflow too, with `found_inf`: what waits must be dropped then, and
+    trainers in step must make a step all the same."""
+
+    def __init__(self, collection: Steps, stand_ins: Iterable[nn.Parameter]) -> None:
+        super().__init__(list(stand_ins), {})
+        self._collection = collection
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """The collection's `step`. Called by a GradScaler: of gradients divided by its scale, or, if one is infinite or
+        NaN, without gradients."""
+        loss = None if closure is None else closure()
+        found_inf, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
+        if found_inf:
+            self._collection.zero_grad()
+        elif scale is not None:
+            factor = scale.double().reciprocal().float()
+            for stand_in in self.param_groups[0]["params"]:
+                if stand_in.grad is not None:
+                    stand_in.grad.mul_(factor)
+        self._collection.step()
+        return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drops the gradients that wait."""
+        self._collection.zero_grad(set_to_none)
