@@ -77,8 +77,9 @@ class Table:
                 if hasattr(self, part):
                     getattr(self, part).close()
                     break
-            if getattr(self, "_cores", None) is not None:
-                self._cores.close()
+            cores: ColdCores | None = getattr(self, "_cores", None)
+            if cores is not None:
+                cores.close()
             raise
 
     def _build(
