@@ -80,7 +80,7 @@ def placing(ids_N: Ids, room: int, batch: int, importance: Importance = CONFIG.i
 
 
 def of_peers(ids_N: Ids, room: int) -> dict[str, float]:
-    """The same of other policies, and of "belady"; empty without libcachesim, and where the room is too small for it."""
+    """The same of other policies, and of "belady"; empty without libcachesim, or in a room that is too small for it."""
     if room < SMALLEST_ROOM:
         return {}
     try:
