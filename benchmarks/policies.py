@@ -30,6 +30,8 @@ PEERS = {
     "gdsf": "GDSF",
 }
 """By libcachesim's names, beside Belady, who knows what comes."""
+SMALLEST_ROOM = 100
+"""S3-FIFO has queues of a tenth of the room, and libcachesim ends the process where one is empty."""
 CONFIG = TableConfig(name="t", dim=1, optimizer=SGD())
 LRU = Importance(frequency=0, recency=1)
 
@@ -78,7 +80,9 @@ def placing(ids_N: Ids, room: int, batch: int, importance: Importance = CONFIG.i
 
 
 def of_peers(ids_N: Ids, room: int) -> dict[str, float]:
-    """The same of other policies, and of "belady"; empty without libcachesim."""
+    """The same of other policies, and of "belady"; empty without libcachesim, or in a room that is too small for it."""
+    if room < SMALLEST_ROOM:
+        return {}
     try:
         import libcachesim
     except ImportError:
