@@ -64,6 +64,12 @@ class Sizes:
     dctquality_bag_ids: int = 100_000
     """Ids that the bags are drawn from."""
     dctquality_seeds: int = 3
+    bursty_samples: int = 200_000
+    """Planted clicks of a pass over ids that come in bursts."""
+    retail_lines: int | None = None
+    """Lines of invoices, each of which is two samples; None: half a year."""
+    movielens_ratings: int | None = None
+    """Of films; None: all."""
     starts: int = 5
     """Processes that `startup` starts."""
     wire_ids: int = 10_000_000
@@ -95,6 +101,9 @@ QUICK = Sizes(
     dctquality_bags=4_096,
     dctquality_bag_ids=4_000,
     dctquality_seeds=1,
+    bursty_samples=4_096,
+    retail_lines=2_048,
+    movielens_ratings=2_048,
     starts=1,
     wire_ids=20_000,
     wire_steps=2,

