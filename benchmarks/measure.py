@@ -46,12 +46,10 @@ class Sizes:
     """Ids that they are drawn from."""
     tt_rows: int = 10_000_000
     """Rows that the cores of `ttspeed` stand for."""
-    ttquality_samples: int = 300_000
-    """Planted clicks of a pass of `ttquality`."""
+    ttquality_samples: int = 40_000
+    """Of a pass of `ttquality`, planted and real ones alike."""
     ttquality_scale: int = 50
     """By which it divides Criteo's cardinalities."""
-    ttquality_flights: int | None = None
-    """Flights of a pass; None: the whole year."""
     ttquality_seeds: int = 3
     dctquality_samples: int = 300_000
     """Planted clicks of a pass of `dctquality`."""
@@ -91,9 +89,8 @@ QUICK = Sizes(
     evict_samples=20_000,
     evict_ids=20_000,
     tt_rows=20_000,
-    ttquality_samples=4_096,
+    ttquality_samples=2_048,
     ttquality_scale=2_000,
-    ttquality_flights=4_096,
     ttquality_seeds=1,
     dctquality_samples=4_096,
     dctquality_ids=20_000,
