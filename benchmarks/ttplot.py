@@ -1,4 +1,4 @@
-"""The figures of `ttquality` as a plot (SVG) and as tables (Markdown, on stdout).
+"""The figures of `ttquality` as a plot (SVG) and as a table (Markdown, on stdout).
 
 python -m benchmarks ttquality --json > figures.jsonl
 python -m benchmarks.ttplot figures.jsonl docs/img/ttquality.svg
@@ -27,7 +27,6 @@ FRAME = Frame(width=300, height=340, left=50, right=14, top=34, bottom=46)
 STEPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 LINES = 8
 """Across a panel, at most."""
-HEADING = "| tables | AUC | log loss | difference in AUC (least to most) | compression |\n|---|---|---|---|---|"
 
 
 def streams(figures: Figures) -> list[str]:
@@ -35,21 +34,27 @@ def streams(figures: Figures) -> list[str]:
     return [case.removesuffix("_whole") for case in figures if case.endswith("_whole")]
 
 
-def table(figures: Figures, stream: str) -> str:
-    """Markdown."""
-    whole = figures[f"{stream}_whole"]
+def table(figures: Figures) -> str:
+    """Markdown: a column a stream."""
+    found = streams(figures)
+    whole = [figures[f"{stream}_whole"] for stream in found]
     lines = [
-        HEADING,
-        f"| whole | {whole['auc']:.4f} | {whole['log_loss']:.4f} | noise {whole['seed_noise']:.4f} | 1x |",
+        _line("", found),
+        "|" + "---|" * (1 + len(found)),
+        _line("whole: AUC", [f"{of['auc']:.4f}" for of in whole]),
+        _line("seed noise", [f"{of['seed_noise']:.4f}" for of in whole]),
     ]
-    for case in WAYS:
-        of = figures[f"{stream}_{case}"]
-        difference, least, most = (of[f"auc_difference{end}"] for end in ("", "_least", "_most"))
-        lines.append(
-            f"| `{case}` | {of['auc']:.4f} | {of['log_loss']:.4f} | {difference:+.4f} ({least:+.4f} to {most:+.4f}) "
-            f"| {of['compression']:.1f}x |"
-        )
+    lines += [_line(f"`{case}`", [_cell(figures[f"{stream}_{case}"]) for stream in found]) for case in WAYS]
     return "\n".join(lines)
+
+
+def _line(name: str, cells: Sequence[str]) -> str:
+    return "| " + " | ".join([name, *cells]) + " |"
+
+
+def _cell(of: dict[str, float]) -> str:
+    least, most = of["auc_difference_least"], of["auc_difference_most"]
+    return f"{of['auc_difference']:+.4f} ({least:+.4f} to {most:+.4f}), {of['compression']:.1f}x"
 
 
 def svg(figures: Figures) -> str:
@@ -113,8 +118,7 @@ def main(arguments: Sequence[str]) -> None:
         raise SystemExit("usage: python -m benchmarks.ttplot FIGURES.jsonl PLOT.svg")
     figures = read(Path(arguments[0]).read_text().splitlines(), "ttquality")
     Path(arguments[1]).write_text(svg(figures))
-    for stream in streams(figures):
-        print(f"\n{stream}\n\n{table(figures, stream)}")
+    print(table(figures))
 
 
 if __name__ == "__main__":
