@@ -23,7 +23,7 @@ OTHERS = {
     "fp16": ("fp16", "#52525b"),
 }
 """How the name of a case begins -> what it means, and its colour."""
-FRAME = Frame(width=300, height=340, left=50, right=14, top=34, bottom=46)
+FRAME = Frame(width=300, height=430, left=50, right=14, top=34, bottom=136)
 STEPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 LINES = 8
 """Across a panel, at most."""
@@ -83,7 +83,7 @@ def _stream(figures: Figures, stream: str, x0: int) -> list[str]:
     parts += _ranks(panel, [points[f"rank{rank}"] for rank in RANKS])
     parts += [part for case in WAYS if case not in _CORES for part in _point(panel, points[case], _colour(case))]
     for number, (meaning, colour) in enumerate([("cores alone, by rank", CORES), *OTHERS.values()]):
-        y = FRAME.height - FRAME.bottom - 84 + 14 * number
+        y = FRAME.height - FRAME.bottom + 36 + 14 * number
         parts += [dot(x0 + FRAME.left + 10, y - 4, colour), text(x0 + FRAME.left + 18, y, meaning, "start")]
     return parts
 
