@@ -42,7 +42,10 @@ BENCHMARKS = {
         "benchmarks.ttspeed:run",
         "tensor-train rows, read and trained, against torch and dense rows; a whole training step",
     ),
-    "ttquality": ("benchmarks.ttquality:run", "AUC with tensor-train tables, by rank, hot rows and how cores begin"),
+    "ttquality": (
+        "benchmarks.ttquality:run",
+        "AUC with tensor-train tables by rank, and what else the bytes could buy",
+    ),
     "dctquality": ("benchmarks.dctquality:run", "AUC with compressed pushes, each means by itself, against whole ones"),
     "link": (
         "benchmarks.link:run",

@@ -21,7 +21,7 @@ _JUDGED = 32_768
 
 
 class PlantedBags:
-    """Synthetic clicks as in `dctproblems.Planted`, of which the best possible AUC is known."""
+    """Synthetic clicks as in `problems.planted`, of which the best possible AUC is known."""
 
     name = "bags"
     batch = 512

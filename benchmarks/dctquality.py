@@ -23,8 +23,9 @@ import torch
 
 import ps
 from benchmarks.dctbags import PlantedBags
-from benchmarks.dctproblems import Problem, problems
 from benchmarks.measure import Report, Sizes
+from benchmarks.problems.stream import Stream
+from benchmarks.problems.streams import streams
 from worker import Prefetcher, Relaxed, TopK
 from worker.feature import Pooled
 from worker.sparsify import Sparsify, Threshold
@@ -94,12 +95,12 @@ def run(report: Report, sizes: Sizes) -> None:
     """Each case on each stream, with `dctquality_seeds` seeds."""
     torch.set_num_threads(1)
     seeds = range(sizes.dctquality_seeds)
-    for problem in problems(sizes):
+    for problem in streams("dctquality", sizes):
         compare(report, problem, seeds, CASES)
     compare(report, PlantedBags(sizes.dctquality_bags, sizes.dctquality_bag_ids), seeds, POOLED)
 
 
-def compare(report: Report, problem: Problem, seeds: Sequence[int], cases: Mapping[str, Case]) -> None:
+def compare(report: Report, problem: Stream, seeds: Sequence[int], cases: Mapping[str, Case]) -> None:
     """These cases, and what they are compared with."""
     dense = [train(problem, Case(), seed, seed) for seed in seeds]
     others = [train(problem, Case(), seed, seed + OTHER_VALUES) for seed in seeds]
@@ -118,7 +119,7 @@ def compare(report: Report, problem: Problem, seeds: Sequence[int], cases: Mappi
             report.add(f"{problem.name}_{name}", f"{kind}_bytes_saved_factor", statistics.mean(factors))
 
 
-def train(problem: Problem, case: Case, data_seed: int, seed: int) -> Outcome:
+def train(problem: Stream, case: Case, data_seed: int, seed: int) -> Outcome:
     """One pass over the stream. seed: of the first values, of rows and of the dense layers."""
     begun_s = time.monotonic()
     source = problem.source(data_seed)

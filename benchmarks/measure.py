@@ -46,12 +46,10 @@ class Sizes:
     """Ids that they are drawn from."""
     tt_rows: int = 10_000_000
     """Rows that the cores of `ttspeed` stand for."""
-    ttquality_samples: int = 300_000
-    """Planted clicks of a pass of `ttquality`."""
+    ttquality_samples: int = 40_000
+    """Of a pass of `ttquality`, planted and real ones alike."""
     ttquality_scale: int = 50
     """By which it divides Criteo's cardinalities."""
-    ttquality_flights: int | None = None
-    """Flights of a pass; None: the whole year."""
     ttquality_seeds: int = 3
     dctquality_samples: int = 300_000
     """Planted clicks of a pass of `dctquality`."""
@@ -64,6 +62,12 @@ class Sizes:
     dctquality_bag_ids: int = 100_000
     """Ids that the bags are drawn from."""
     dctquality_seeds: int = 3
+    bursty_samples: int = 200_000
+    """Planted clicks of a pass over ids that come in bursts."""
+    retail_lines: int | None = None
+    """Lines of invoices, each of which is two samples; None: half a year."""
+    movielens_ratings: int | None = None
+    """Of films; None: all."""
     starts: int = 5
     """Processes that `startup` starts."""
     wire_ids: int = 10_000_000
@@ -85,9 +89,8 @@ QUICK = Sizes(
     evict_samples=20_000,
     evict_ids=20_000,
     tt_rows=20_000,
-    ttquality_samples=4_096,
+    ttquality_samples=2_048,
     ttquality_scale=2_000,
-    ttquality_flights=4_096,
     ttquality_seeds=1,
     dctquality_samples=4_096,
     dctquality_ids=20_000,
@@ -95,6 +98,9 @@ QUICK = Sizes(
     dctquality_bags=4_096,
     dctquality_bag_ids=4_000,
     dctquality_seeds=1,
+    bursty_samples=4_096,
+    retail_lines=2_048,
+    movielens_ratings=2_048,
     starts=1,
     wire_ids=20_000,
     wire_steps=2,

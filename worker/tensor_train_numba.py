@@ -18,6 +18,7 @@ from torch import Tensor
 from ps.config import CoreOptimizer
 from ps.kernels.unique import unique
 from ps.optim import UpdateRule, update_rule
+from ps.tensor_train import rates
 from ps.tensor_train.contract import one_by_one
 from ps.tensor_train.cores import Cores
 from ps.tensor_train.fold import fold
@@ -71,8 +72,10 @@ def rule(optimizer: CoreOptimizer | None, width: int) -> UpdateRule:
 
 
 def core_rules(shape: TTShape, optimizer: CoreOptimizer | None) -> list[UpdateRule]:
-    """For the slices of each core."""
-    return [rule(optimizer, size) for size in shape.slice_sizes]
+    """For the slices of each core, at the rate that moves rows as `optimizer` moves rows of their own."""
+    if optimizer is None:
+        return [rule(None, size) for size in shape.slice_sizes]
+    return rates.core_rules(optimizer, shape)
 
 
 def _refuse(*_: object) -> int:

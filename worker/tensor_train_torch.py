@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ps.config import SGD, Adagrad, CoreOptimizer, RowwiseAdagrad
+from ps.tensor_train.rates import core_optimizers
 from ps.tensor_train.shape import TTShape
 from worker.tensor_train_numba import NumbaCores
 
@@ -50,6 +51,8 @@ class TorchCores:
         self._shape = shape
         self._tensors = [tensor.detach() for tensor in tensors]
         self._optimizer = optimizer
+        optimizers = [None] * len(shape.p) if optimizer is None else core_optimizers(optimizer, shape)
+        self._updates = [_update(one) for one in optimizers]
         self._block = max(BLOCK_FLOATS // max(*shape.slice_sizes, shape.dim * max(shape.ranks)), 1)
 
     def unique(self, index_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,14 +84,14 @@ class TorchCores:
 
     def apply(self, index_U: Tensor, grads_UD: Tensor) -> None:
         """A step of the optimizer by the gradients of rows."""
-        for tensor_PW, found in zip(self._tensors, self.gradients(index_U, grads_UD), strict=True):
-            self.apply_dense(tensor_PW, *found)
+        for tensor_PW, update, found in zip(
+            self._tensors, self._updates, self.gradients(index_U, grads_UD), strict=True
+        ):
+            _apply(update, tensor_PW, *found)
 
     def apply_dense(self, rows_CW: Tensor, slots_T: Tensor, grads_TD: Tensor) -> None:
         """A step of the optimizer for rows [c, value + state]; slots unique."""
-        rows_TW = rows_CW[slots_T]
-        _update(self._optimizer)(rows_TW, grads_TD)
-        rows_CW[slots_T] = rows_TW
+        _apply(_update(self._optimizer), rows_CW, slots_T, grads_TD)
 
     def fold(self, index_U: Tensor, rows_UD: Tensor, tolerance: float) -> Tensor:
         """Moves the cores towards these rows; the relative error of each after that, [u]. On the CPU, through copies of
@@ -180,7 +183,17 @@ def _update(optimizer: CoreOptimizer | None) -> Update:
         case RowwiseAdagrad(lr=lr, eps=eps):
             return partial(_rowwise_adagrad, lr=_f32(lr), eps=_f32(eps))
         case None:
-            raise AssertionError("cores without an optimizer are updated from outside")
+            return _refuse
+
+
+def _refuse(*_: object) -> None:
+    raise AssertionError("cores without an optimizer are updated from outside")
+
+
+def _apply(update: Update, rows_CW: Tensor, slots_T: Tensor, grads_TD: Tensor) -> None:
+    rows_TW = rows_CW[slots_T]
+    update(rows_TW, grads_TD)
+    rows_CW[slots_T] = rows_TW
 
 
 def _sgd(rows_NW: Tensor, grads_NJ: Tensor, *, lr: float) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ps.config import Constant, Normal, TableConfig, TensorTrain, Uniform
+from ps.config import FTRL, Adam, Constant, Normal, TableConfig, TensorTrain, Uniform
 from ps.initializer import RowInitializer
 from ps.kernels.hashing import hash_ids
 from ps.kernels.rows import gather
-from ps.optim import UpdateRule, update_rule
+from ps.optim import UpdateRule
 from ps.policy import lifting
 from ps.storage.budget import SLOT_BYTES, RamBudget
 from ps.storage.rows import Slots, Values
@@ -22,6 +22,7 @@ from ps.tensor_train.contract import Share
 from ps.tensor_train.cores import Cores
 from ps.tensor_train.fold import fold
 from ps.tensor_train.initial import initial_cores
+from ps.tensor_train.rates import core_rules
 from ps.tensor_train.shape import TTShape, tt_shape
 
 FOLD_WORK = 1 << 24
@@ -132,7 +133,9 @@ def cores_bytes(config: TableConfig, cold: TensorTrain) -> int:
 def _rules(config: TableConfig, cold: TensorTrain) -> list[UpdateRule]:
     """The optimizer of the slices of each core."""
     optimizer = cold.optimizer or config.optimizer
-    return [update_rule(optimizer, size) for size in shape_of(config.dim, cold).slice_sizes]
+    if isinstance(optimizer, Adam | FTRL):
+        raise AssertionError("refused by TableConfig")
+    return core_rules(optimizer, shape_of(config.dim, cold))
 
 
 def shape_of(dim: int, cold: TensorTrain) -> TTShape:

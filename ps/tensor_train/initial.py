@@ -1,9 +1,16 @@
-"""What cores start as: so that rows are distributed as those of an uncompressed table would be.
+"""What cores start as: so that rows are distributed as those of an uncompressed table would be, and learn as those.
 
 A dense table of click models starts as U(-1/sqrt(n), 1/sqrt(n)) for n rows, of variance 1/(3n). Of all Gaussians
 N(0, 1/(3n)) is the nearest to it by Kullback-Leibler divergence (Yin et al., MLSys 2021, section 3.2). An element of a
-row is a sum of R_1 ... R_(K-1) products of K entries; it has variance v if each entry has second moment
-(v / (R_1 ... R_(K-1))) ** (1 / K). Which entries of that second moment, is the initializer:
+row is a sum of R_1 ... R_(K-1) products of K entries; it has variance v if the second moments of their cores' entries
+multiply to v / (R_1 ... R_(K-1)).
+
+The paper has them all equal. Here one core, the last but one, has second moment v, and entries of the others 1 / R, of
+the rank that is between them and it: slices of theirs are near-orthonormal matrices. So what a row moves by when the
+large core does, is about what that core moves by, at every rank, and stays so when rows grow to a hundred times
+their first size (`rates`); with equal moments it is another at each rank, and grows with the rows.
+
+Which entries of that second moment, is the initializer:
 
     approximate_uniform   the paper's "sampled Gaussian" (Algorithm 3): N(0, 1) without its middle, abs(x) >= 2, scaled.
                           A product of values that are never near 0 is itself rarely near 0
@@ -35,12 +42,17 @@ def initial_cores(
     shape: TTShape, variance: float, kind: CoreInitializer = "approximate_uniform", seed: int = 0
 ) -> list[npt.NDArray[np.float32]]:
     """float32 [p, R, q, S] each, a function of the arguments alone; an element of a row has that variance."""
-    moment = (variance / math.prod(shape.ranks)) ** (1 / len(shape.p))
     found = []
-    for k, core in enumerate(shape.cores):
+    for k, (core, moment) in enumerate(zip(shape.cores, _moments(shape, variance), strict=True)):
         rng = np.random.Generator(np.random.Philox(key=[seed, k]))
         found.append((_unit(rng, core, kind) * math.sqrt(moment)).astype(np.float32))
     return found
+
+
+def _moments(shape: TTShape, variance: float) -> list[float]:
+    """The second moment of each core's entries."""
+    large = len(shape.p) - 2
+    return [1 / after for after in shape.ranks[:large]] + [variance] + [1 / shape.ranks[large]]
 
 
 def _unit(rng: np.random.Generator, size: tuple[int, ...], kind: CoreInitializer) -> npt.NDArray[np.float64]:

@@ -15,6 +15,7 @@ from torch import nn
 
 import ps
 from ps.errors import DtypeMismatch, InvalidArgument, LengthMismatch
+from ps.tensor_train.rates import core_optimizers
 from tests.unit.worker.tt_reference import OPTIMIZERS, cases, cores_of, enlarge, expected, full_table
 from worker import TensorTrainEmbeddingBag
 from worker import tensor_train_numba as on_cpu
@@ -56,11 +57,10 @@ def test_full_weight_is_the_table(case):
     close(module.full_weight(), full_table(module.shape, cores_of(module))[: module.num_embeddings], **TOLERANCE)
 
 
-def torch_optimizer(kind, cores):
-    found = OPTIMIZERS[kind]
-    if kind == "sgd":
-        return torch.optim.SGD(cores, lr=found.lr)
-    return torch.optim.Adagrad(cores, lr=found.lr, eps=found.eps, initial_accumulator_value=found.initial_accumulator)
+def torch_optimizer(rule, core):
+    if isinstance(rule, ps.SGD):
+        return torch.optim.SGD([core], lr=rule.lr)
+    return torch.optim.Adagrad([core], lr=rule.lr, eps=rule.eps, initial_accumulator_value=rule.initial_accumulator)
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adagrad"])
@@ -70,23 +70,27 @@ def test_fused_updates_are_those_of_torch_optimizers(kind, case):
     module = case.module(optimizer=OPTIMIZERS[kind])
     sizes = module.shape.slice_sizes
     cores = [core[:, :size].clone().requires_grad_() for core, size in zip(cores_of(module), sizes, strict=True)]
-    optimizer = torch_optimizer(kind, cores)
+    rules = core_optimizers(OPTIMIZERS[kind], module.shape)
+    optimizers = [torch_optimizer(rule, core) for rule, core in zip(rules, cores, strict=True)]
     for _ in range(3):
         case(module).backward(case.out_grads / 10)
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         expected(module, cores, case.bags).backward(case.out_grads / 10)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
     for core, ours, size in zip(cores, cores_of(module), sizes, strict=True):
         close(ours[:, :size], core.detach(), **TOLERANCE)
 
 
 @given(cases())
 def test_row_wise_adagrad_has_one_number_a_slice(case):
-    rule = OPTIMIZERS["rowwise_adagrad"]
-    module, twin = case.module(optimizer=rule), case.module(sparse=False)
+    module, twin = case.module(optimizer=OPTIMIZERS["rowwise_adagrad"]), case.module(sparse=False)
     case(module).backward(case.out_grads)
     case(twin).backward(case.out_grads)
-    for core, before, size in zip(cores_of(module), twin.parameters(), module.shape.slice_sizes, strict=True):
+    rules = core_optimizers(OPTIMIZERS["rowwise_adagrad"], module.shape)
+    sizes = module.shape.slice_sizes
+    for core, before, size, rule in zip(cores_of(module), twin.parameters(), sizes, rules, strict=True):
         h = rule.initial_accumulator + before.grad.square().mean(dim=1, keepdim=True)
         close(core[:, size : size + 1], h, **TOLERANCE)
         close(core[:, :size], before.detach() - rule.lr / (h.sqrt() + rule.eps) * before.grad, **TOLERANCE)
@@ -116,7 +120,7 @@ def test_a_trained_dense_table_and_the_cores_learn_alike():
         optimizer.step()
         optimizer.zero_grad()
 
-    cores = TensorTrainEmbeddingBag(1000, 8, [4, 4], optimizer=ps.Adagrad(lr=0.1), seed=2)
+    cores = TensorTrainEmbeddingBag(1000, 8, [4, 4], optimizer=ps.Adagrad(lr=0.3), seed=2)
     enlarge(cores)
     start = float(planted(batches[-1]).square().mean())
     ours, theirs = losses(cores, lambda: None), losses(dense, step)
@@ -255,6 +259,25 @@ def test_any_torch_optimizer_trains_cores_and_cache(name):
     optimizer.step()
     assert len(before) == 4
     assert not any(torch.equal(*pair) for pair in zip(before, module.parameters(), strict=True))
+
+
+def test_torchs_adagrad_in_groups_trains_as_the_fused_one_does():
+    arguments = {"tt_ranks": [16, 8], "use_cache": True, "cache_size": 2}
+    fused = TensorTrainEmbeddingBag(100, 6, optimizer=ps.Adagrad(lr=0.05), **arguments)
+    module = TensorTrainEmbeddingBag(100, 6, sparse=False, **arguments)
+    optimizer = torch.optim.Adagrad(module.parameter_groups(0.05))
+    assert len(optimizer.param_groups) == 4
+    for step in range(3):
+        for bag in (fused, module):
+            bag(*BATCH).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        close(module.full_weight(), fused.full_weight(), **TOLERANCE)
+        if step == 1:
+            fused.cache_populate()
+            module.cache_populate()
+    with pytest.raises(InvalidArgument, match="sparse=True"):
+        fused.parameter_groups(0.05)
 
 
 def test_the_learning_rate_can_be_changed():

@@ -1,0 +1,4 @@
+"""Streams of clicks, planted and real, that the benchmarks of quality learn from: one file each.
+
+Real data that is not there is passed over with a line that says how to get it.
+"""
