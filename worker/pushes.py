@@ -51,7 +51,7 @@ class Pushes:
         self.sparsifiers = {
             table.name: Sparsifier(by_table[table.name], table.dim) for table in tables if table.name in by_table
         }
-        self._bag_selectors = {name: BagSelector(one.config, one.dim) for name, one in self.sparsifiers.items()}
+        self._bag_selectors = {name: BagSelector(_of_bags(one.config)) for name, one in self.sparsifiers.items()}
         for name, share in self.important_shares.items():
             client.formats.of(name).flagged(share, name)  # raises where both part the rows, and not at one share
         # in a tensor-train table every id has a value: none is new
@@ -98,13 +98,18 @@ class Pushes:
             if name not in pooled:
                 values_UD, important_U = rows[name].detach().numpy(), important.get(name)
                 selections[name] = sparsifier.select(
-                    ids[name], grads_ND, new_U, rows_UD=values_UD, important_U=important_U
+                    ids[name],
+                    grads_ND,
+                    new_U,
+                    rows_UD=values_UD,
+                    important_U=important_U,
+                    send_others=in_round is None,
                 )
                 parts[name] = selections[name].selected
                 continue
             of_bags, rest_UD, made_U = self._bag_selectors[name].select(pooled[name], len(ids[name]), grads_ND)
             always_U = None if new_U is None else new_U & (~made_U | rest_UD.any(axis=1))
-            selections[name] = sparsifier.select(ids[name], rest_UD, always_U)
+            selections[name] = sparsifier.select(ids[name], rest_UD, always_U, send_others=in_round is None)
             parts[name] = PooledGradients(of_bags, selections[name].selected)
 
         def push() -> None:
@@ -141,3 +146,8 @@ class Pushes:
         if len(selection.others.ids_R):
             self._client.push(name, selection.others.ids_R, selection.others.grads_RD)
         self.sparsifiers[name].commit(selection)
+
+
+def _of_bags(config: Sparsify) -> Sparsify:
+    """What of the gradients of bags is sent: a bag does not come again, so whoever asks for `hold` gets them whole."""
+    return Threshold(0.0, by=config.by) if config.hold is not None else config

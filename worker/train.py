@@ -146,7 +146,8 @@ def train(
     sparsify: Annotated[
         float | None,
         typer.Option(
-            help="Push only this share of the rows' gradients, the largest; the others wait.", metavar="DENSITY"
+            help="Push this share of the rows' gradients, the largest, and those that may not wait; the others do.",
+            metavar="DENSITY",
         ),
     ] = None,
     wire_dtype: Annotated[

@@ -19,6 +19,7 @@ TT_OTHERS = (
     "8_untrained_no_cache",
 )
 DCT = (
+    *("default", "default_int8"),
     *(f"topk_{percent}{end}" for percent in (1, 5, 20) for end in ("", "_no_feedback")),
     *(
         "topk_10",
@@ -32,7 +33,9 @@ DCT = (
         "topk_10_int8",
     ),
 )
+DCT_FEW = ("default", "default_int8", "topk_5", "topk_10", "topk_20")
 DCT_POOLED = (
+    "default",
     *(f"{way}topk_{percent}" for way in ("", "pooled_") for percent in (2, 10)),
     *("pooled", "pooled_masked_20", "pooled_masked_50", "pooled_both"),
 )
@@ -118,10 +121,10 @@ PROMISED = {
         for metric in ("auc", "log_loss", "compression", "auc_loss_percent")
     },
     "dctquality": {
-        *((f"{stream}_dense", "seed_noise") for stream in ("synthetic", "flights", "bags")),
+        *((f"{stream}_dense", "seed_noise") for stream in ("synthetic", "bursty", "flights", "bags")),
         *(
             (f"{stream}_{case}", metric)
-            for stream, cases in (("synthetic", DCT), ("flights", DCT), ("bags", DCT_POOLED))
+            for stream, cases in (("synthetic", DCT), ("bursty", DCT_FEW), ("flights", DCT), ("bags", DCT_POOLED))
             for case in cases
             for metric in (
                 *("auc", "log_loss", "auc_difference"),
