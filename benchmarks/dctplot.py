@@ -11,10 +11,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.dctquality import CASES, DEFAULT, DENSITIES, NO_FEEDBACK, POOLED
+from benchmarks.dctquality import CASES, DEFAULT, DENSITIES, FEW, IN_FULL, NO_FEEDBACK, POOLED
 from benchmarks.panel import Figures, Frame, Panel, dot, read, text
 
-STREAMS = ("synthetic", "flights")
+STREAMS = ("synthetic", "bursty", "flights", "retail", "movielens")
+"""Those that are not among the figures are left out."""
 LINES = {
     "": ("with error feedback", "#1664c0", DENSITIES),
     "_no_feedback": ("without", "#c2410c", NO_FEEDBACK),
@@ -38,8 +39,26 @@ def table(figures: Figures, stream: str) -> str:
     lines = [HEADING, f"{_whole(figures, stream, 'whole, fp32')} 1 |"]
     for case in CASES:
         of = figures[f"{stream}_{case}"]
-        name = f"**`{case}`**" if case == DEFAULT else f"`{case}`"
-        lines.append(f"{_against(of, name)} 1/{of['push_bytes_saved_factor']:.1f} |")
+        lines.append(f"{_against(of, _named(case))} 1/{of['push_bytes_saved_factor']:.1f} |")
+    return "\n".join(lines)
+
+
+def streams_table(figures: Figures) -> str:
+    """Markdown: what the few cases that every stream has cost and save there."""
+    streams = [stream for stream in STREAMS if f"{stream}_dense" in figures]
+    dense = [figures[f"{stream}_dense"] for stream in streams]
+    whole = [f"{of['auc']:.4f}; {of['seed_noise']:.4f}" for of in dense]
+    lines = [
+        f"| pushes | {' | '.join(streams)} |",
+        "|---" * (1 + len(streams)) + "|",
+        f"| whole: AUC; seed noise | {' | '.join(whole)} |",
+    ]
+    for case in FEW:
+        cells = []
+        for stream in streams:
+            of = figures.get(f"{stream}_{case}")
+            cells.append(f"{_difference(of)}, 1/{of['push_bytes_saved_factor']:.1f}" if of else "")
+        lines.append(f"| {_named(case)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -58,18 +77,26 @@ def _whole(figures: Figures, stream: str, name: str) -> str:
     return f"| {name} | {dense['auc']:.4f} | {dense['log_loss']:.4f} | seed noise {dense['seed_noise']:.4f} |"
 
 
+def _named(case: str) -> str:
+    return f"**`{case}`**" if case == DEFAULT else f"`{case}`"
+
+
 def _against(of: Mapping[str, float], name: str) -> str:
+    return f"| {name} | {of['auc']:.4f} | {of['log_loss']:.4f} | {_difference(of)} |"
+
+
+def _difference(of: Mapping[str, float]) -> str:
     # + 0.0: not -0.0000
     mean, least, most = (round(of[f"auc_difference{end}"], 4) + 0.0 for end in ("", "_least", "_most"))
-    return f"| {name} | {of['auc']:.4f} | {of['log_loss']:.4f} | {mean:+.4f} ({least:+.4f} to {most:+.4f}) |"
+    return f"{mean:+.4f} ({least:+.4f} to {most:+.4f})"
 
 
 def svg(figures: Figures) -> str:
-    """Both streams side by side."""
+    """The streams that have all cases, side by side."""
     parts: list[str] = []
-    for number, stream in enumerate(STREAMS):
+    for number, stream in enumerate(IN_FULL):
         parts += _stream(figures, stream, number * FRAME.width)
-    return FRAME.svg(parts, len(STREAMS))
+    return FRAME.svg(parts, len(IN_FULL))
 
 
 def _stream(figures: Figures, stream: str, x0: int) -> list[str]:
@@ -133,7 +160,8 @@ def main(arguments: Sequence[str]) -> None:
         raise SystemExit("usage: python -m benchmarks.dctplot FIGURES.jsonl PLOT.svg")
     figures = read(Path(arguments[0]).read_text(encoding="utf-8").splitlines(), "dctquality")
     Path(arguments[1]).write_text(svg(figures), encoding="utf-8")
-    for stream in STREAMS:
+    print(streams_table(figures))
+    for stream in IN_FULL:
         print(f"\n{stream}\n\n{table(figures, stream)}")
     print(f"\n{BAGS}\n\n{bags_table(figures)}")
 

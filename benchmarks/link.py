@@ -3,7 +3,7 @@
 Two network namespaces, a veth pair, a token bucket on both ends; no delay is added. The shards are on one side, the
 trainer on the other (`benchmarks.link_trainer`): a DLRM on Criteo-shaped data of Meta's skew in one table, the ids of
 a history of which have rows already, batches prepared ahead. Plain: fp32 rows and gradients, ids of 8 bytes.
-Compressed: TopK(), wire_dtype="int8", compress_ids=True. In turn, round by round, over the same link.
+Compressed: TopK(hold=None), wire_dtype="int8", compress_ids=True. In turn, round by round, over the same link.
 
 Where computing takes C and the bytes take B on the link, a step takes C + B: pulls do not run beside the step before.
 So what is saved depends on the link as much as on the bytes; `link_share` is B / (C + B).

@@ -44,7 +44,7 @@ class Way:
 
 WAYS = {
     "plain": Way({}, None),
-    "compressed": Way({"wire_dtype": "int8", "compress_ids": True}, TopK()),
+    "compressed": Way({"wire_dtype": "int8", "compress_ids": True}, TopK(hold=None)),
 }
 
 

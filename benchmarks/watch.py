@@ -62,7 +62,7 @@ def watch(seconds: float) -> str:
         started = time.time()
         train(coordinator.address, source, seconds / 2)
         compressed = time.time()
-        train(coordinator.address, source, seconds / 2, wire_dtype="fp16", sparsify=TopK(density=DENSITY))
+        train(coordinator.address, source, seconds / 2, wire_dtype="fp16", sparsify=TopK(density=DENSITY, hold=None))
         ended = time.time()
         time.sleep(2 * EVERY_S)  # the last scrape is in
         charts = [drawn(running, panel, started, ended) for panel in panels()]

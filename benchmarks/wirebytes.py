@@ -8,8 +8,9 @@ push_5_percent        the push alone, at that density: rows selected, numbers an
 push_5_percent_...    the same: rows or elements selected, fp32 or fp16; at 5 % int8 and ByImportance() too
 exchange_...          prepare + pull + push of the same steps; ids as gaps
 day_one               as 5_percent, while the uniform tail of the ids is met for the first time: new rows go whole
-step, dense_part      two data-parallel trainers with the dense part's hook: all of a trainer's step, TopK() and int8,
-                      and what it says to the other. Of DLRM as the trainer has it, and as published for Criteo Terabyte
+step, dense_part      two data-parallel trainers with the dense part's hook: all of a trainer's step, TopK(hold=None),
+                      int8, and what it says to the other. Of DLRM as the trainer has it, and as published for Criteo
+                      Terabyte
 
 pooled_...            long bags, pooled by the trainer and by the shards (`wirepooled`)
 
@@ -133,7 +134,7 @@ class _Bench:
 
     def _trainer(self, client: ps.Client, name: str, density: float, by: By) -> CountingTrainer:
         dim = self._sizes.dim
-        return CountingTrainer(client, table(name, dim), model(dim, "default"), TopK(density=density, by=by))
+        return CountingTrainer(client, table(name, dim), model(dim, "default"), TopK(density=density, by=by, hold=None))
 
     def _steps_before(self, density: float) -> int:
         """Residuals build up for about 1 / density steps. At 1 % fewer do: the threshold follows what they grow by."""

@@ -34,7 +34,7 @@ LENGTHS = (1, 2, 3, 5, 10, 30, 100)
 LONGEST = 100
 METHODS = ("Prepare", "Pull", "Push")
 WAYS: tuple[Pooled, ...] = ("trainer", "shard", "auto")
-SPARSIFY, MASK_SUMS = TopK(density=0.05), TopK(density=0.2, by="elements")
+SPARSIFY, MASK_SUMS = TopK(density=0.05, hold=None), TopK(density=0.2, by="elements")
 WARM_UP, MEASURED = 5, 3
 """Steps with thresholds. Sums are pulled whole in the 1st, 2nd, 3rd and 5th."""
 

@@ -58,7 +58,7 @@ def train(rank: int, settings: Settings, client: ps.Client) -> dict[str, float]:
     wrapped = DistributedDataParallel(model(settings.dim, settings.widths), forward_sync_buffers=False)
     compressed = settings.way == "compressed"
     hook = register(wrapped) if compressed else None
-    sparsify = TopK() if compressed else None
+    sparsify = TopK(hold=None) if compressed else None
     trainer = CountingTrainer(client, table(settings.table, settings.dim), wrapped, sparsify)
     for step in range(settings.warm_up):
         trainer.step(clicks.batch(RANKS * step + rank))

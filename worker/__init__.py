@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from worker.feature import Feature
     from worker.modes import Asynchronous, Bounded, Group, Synchronous
     from worker.prefetch import Prefetcher
-    from worker.sparsify import Relaxed, Sparsifier, Threshold, TopK
+    from worker.sparsify import Hold, Relaxed, Sparsifier, Threshold, TopK
     from worker.tensor_train import TensorTrainEmbeddingBag
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "EmbeddingBagCollection",
     "Feature",
     "Group",
+    "Hold",
     "Prefetcher",
     "Relaxed",
     "Sparsifier",
@@ -43,6 +44,7 @@ _HOMES = {
     "DLRM": "worker.dlrm",
     "EmbeddingBagCollection": "worker.embedding",
     "Feature": "worker.feature",
+    "Hold": "worker.sparsify",
     "Prefetcher": "worker.prefetch",
     "Relaxed": "worker.sparsify",
     "Sparsifier": "worker.sparsify",

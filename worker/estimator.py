@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from worker.residuals import ResidualStore, Rows, Slots
 from worker.thresholds import DRIFT, ESTIMATE_AGAIN, SOONER, Sparsify, Threshold, TopK, kth_largest, measured
+
+Rows = npt.NDArray[np.float32]
+Places = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 
 class Estimator:
@@ -32,13 +35,18 @@ class Estimator:
         """The threshold as a norm, or an absolute value."""
         return math.sqrt(self._threshold) if self._config.by == "rows" else float(self._threshold)
 
-    def next(self, store: ResidualStore, slots_U: Slots, grads_UD: Rows, always_U: npt.NDArray[np.bool_]) -> np.float32:
-        """The threshold for this step. Estimated from the totals of the rows that need not be sent, where it is due."""
+    def next(self, apart_U: Flags, sizes: Callable[[Places], Rows], of_each: int = 1) -> np.float32:
+        """The threshold for this step, estimated where that is due from what need not be sent anyway.
+
+        apart_U: bool [U], rows that no threshold is for. `sizes` gives those at places: squared norms of rows, or
+        absolute values of elements, of which a row has `of_each`: element j of row i is at place i * of_each + j.
+        """
         config = self._config
-        if isinstance(config, TopK) and self._is_due(config) and not always_U.all():
-            rows_N = np.flatnonzero(~always_U)
-            sizes_N = self._sample(config, store, slots_U, grads_UD, rows_N)
+        if isinstance(config, TopK) and self._is_due(config) and not apart_U.all():
+            rows_N = np.flatnonzero(~apart_U)
+            drawn_N = self._draw(len(rows_N) * of_each, config.sample)
             self._estimated_density = config.density_at(self._step)
+            sizes_N = sizes(rows_N[drawn_N // of_each] * of_each + drawn_N % of_each)
             self._threshold = kth_largest(sizes_N, self._estimated_density)
             self._estimated_at = self._step
             self._sent = self._seen = 0
@@ -46,10 +54,10 @@ class Estimator:
         self._step += 1
         return self._threshold
 
-    def observe(self, sent_U: npt.NDArray[Any], always_U: npt.NDArray[np.bool_], of_each: int) -> None:
+    def observe(self, sent_U: npt.NDArray[Any], apart_U: Flags, of_each: int) -> None:
         """How many of each row, of `of_each`, reached the threshold; not counted of rows that are sent anyway."""
-        self._sent += int(sent_U[~always_U].sum())
-        self._seen += of_each * int(np.count_nonzero(~always_U))
+        self._sent += int(sent_U[~apart_U].sum())
+        self._seen += of_each * int(np.count_nonzero(~apart_U))
 
     def state(self) -> dict[str, Any]:
         """Plain numbers."""
@@ -78,25 +86,6 @@ class Estimator:
         if not wanted / DRIFT < self._sent < wanted * DRIFT:
             period = -(-period // SOONER)
         return self._step - self._estimated_at >= period
-
-    def _sample(
-        self, config: TopK, store: ResidualStore, slots_U: Slots, grads_UD: Rows, rows_N: npt.NDArray[np.int64]
-    ) -> Rows:
-        """Sizes of some of these rows' totals, of all where they are few: float32 [config.sample] at most."""
-        dim = grads_UD.shape[1]
-        if config.by == "rows":
-            rows_N = rows_N[self._draw(len(rows_N), config.sample)]
-            total_ND: Rows = grads_UD[rows_N]
-            held_N = slots_U[rows_N] >= 0
-            total_ND[held_N] += store.residuals_SD[slots_U[rows_N[held_N]]]
-            norms_N: Rows = np.einsum("nd,nd->n", total_ND, total_ND)
-            return norms_N
-        places_N = self._draw(len(rows_N) * dim, config.sample)
-        rows_N, columns_N = rows_N[places_N // dim], places_N % dim
-        total_N: Rows = grads_UD[rows_N, columns_N]
-        held_N = slots_U[rows_N] >= 0
-        total_N[held_N] += store.residuals_SD[slots_U[rows_N[held_N]], columns_N[held_N]]
-        return np.abs(total_N)
 
     def _draw(self, n: int, most: int) -> npt.NDArray[np.int64]:
         """Positions in [0, n): all of them, or `most` drawn with replacement, from seed and step alone."""

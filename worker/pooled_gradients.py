@@ -17,7 +17,6 @@ from ps.kernels.rows import all_finite
 from ps.wire.bags import PooledBags
 from ps.wire.selected import Selected
 from worker.estimator import Estimator
-from worker.residuals import ResidualStore
 from worker.thresholds import Sparsify
 
 Rows = npt.NDArray[np.float32]
@@ -28,10 +27,9 @@ class BagSelector:
     """Of one table. Its threshold is of gradients of bags, for the same share of them that `config` has for rows; it is
     not saved, but estimated in the first step."""
 
-    def __init__(self, config: Sparsify, dim: int, seed: int = 0) -> None:
+    def __init__(self, config: Sparsify, seed: int = 0) -> None:
         self._by = config.by
         self._estimator = Estimator(config, seed)
-        self._nothing_held = ResidualStore(dim, 1 << 28)
 
     def select(self, bags: PooledBags, unique: int, grads_BD: Rows) -> tuple[Selected, Rows, Flags]:
         """What is sent of the bags' gradients; the rest, float32 [unique, D] by row; bool [unique], which rows the push
@@ -42,11 +40,9 @@ class BagSelector:
         if not all_finite(grads_BD.reshape(-1)):
             where = int(np.flatnonzero(~np.isfinite(grads_BD).all(axis=1))[0])
             raise NonFiniteGradient(f"the gradient of bag {where} is not finite: held back it would never heal")
-        threshold = self._estimator.next(self._nothing_held, np.full(len(bags), -1), grads_BD, empty_B)
-        if self._by == "rows":
-            picked_BD = (np.einsum("bd,bd->b", grads_BD, grads_BD) >= threshold)[:, None]
-        else:
-            picked_BD = np.abs(grads_BD) >= threshold
+        sizes_BD = np.einsum("bd,bd->b", grads_BD, grads_BD)[:, None] if self._by == "rows" else np.abs(grads_BD)
+        threshold = self._estimator.next(empty_B, lambda places_N: sizes_BD.reshape(-1)[places_N], sizes_BD.shape[1])
+        picked_BD = sizes_BD >= threshold
         sent_B = picked_BD.any(axis=1) & ~empty_B
         self._estimator.observe(picked_BD.sum(axis=1), empty_B, picked_BD.shape[1])
         bags_R = np.flatnonzero(sent_B)

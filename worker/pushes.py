@@ -42,7 +42,7 @@ class Pushes:
         self.sparsifiers = {
             table.name: Sparsifier(by_table[table.name], table.dim) for table in tables if table.name in by_table
         }
-        self._bag_selectors = {name: BagSelector(one.config, one.dim) for name, one in self.sparsifiers.items()}
+        self._bag_selectors = {name: BagSelector(_of_bags(one.config)) for name, one in self.sparsifiers.items()}
         for name, share in self.important_shares.items():
             client.formats.of(name).flagged(share, name)  # raises where both part the rows, and not at one share
         # in a tensor-train table every id has a value: none is new
@@ -74,8 +74,9 @@ class Pushes:
             step.check(sent)
         selections: dict[str, Selection] = {}
         try:
-            for name in self.sparsifiers.keys() & parts.keys():
-                selections[name], sent[name] = self._select(name, parts[name])
+            for name, part in parts.items():
+                if name in self.sparsifiers:
+                    selections[name], sent[name] = self._select(name, part, send_others=not in_rounds)
         except BaseException:
             self._drop(selections)
             raise
@@ -95,18 +96,28 @@ class Pushes:
 
         return push
 
-    def _select(self, name: str, part: TableGradients) -> tuple[Selection, Selected | PooledGradients]:
+    def _select(
+        self, name: str, part: TableGradients, send_others: bool
+    ) -> tuple[Selection, Selected | PooledGradients]:
         """What of one table is to be sent. In tables that are pooled no row waits for being relaxed: its value is not
-        known here."""
+        known here. send_others: whether rows that are not of the step may go beside it, which have no place in a round.
+        """
         sparsifier, grads = self.sparsifiers[name], part.grads.numpy()
         new_U = ~part.exists_U if name in self._has_new_rows and part.exists_U is not None else None
         if part.bags is None:
             values_UD = None if part.rows is None else part.rows.numpy()
-            selection = sparsifier.select(part.ids_U, grads, new_U, rows_UD=values_UD, important_U=part.important_U)
+            selection = sparsifier.select(
+                part.ids_U,
+                grads,
+                new_U,
+                rows_UD=values_UD,
+                important_U=part.important_U,
+                send_others=send_others,
+            )
             return selection, selection.selected
         of_bags, rest_UD, made_U = self._bag_selectors[name].select(part.bags, len(part.ids_U), grads)
         always_U = None if new_U is None else new_U & (~made_U | rest_UD.any(axis=1))
-        selection = sparsifier.select(part.ids_U, rest_UD, always_U)
+        selection = sparsifier.select(part.ids_U, rest_UD, always_U, send_others=send_others)
         return selection, PooledGradients(of_bags, selection.selected)
 
     def _drop(self, selections: Mapping[str, Selection]) -> str:
@@ -153,3 +164,8 @@ class Pushes:
         """Rows that are not of the step go by their ids."""
         if len(selection.others.ids_R):
             self._client.push(name, selection.others.ids_R, selection.others.grads_RD)
+
+
+def _of_bags(config: Sparsify) -> Sparsify:
+    """What of the gradients of bags is sent: a bag does not come again, so whoever asks for `hold` gets them whole."""
+    return Threshold(0.0, by=config.by) if config.hold is not None else config

@@ -2,6 +2,7 @@
 
     a row costs   4 * D              its residual
                 + 12                 its id and squared norm, by slot
+                + 12                 its history, by slot (`worker.history`)
                 + 24                 id and slot in the index, where it is emptiest (20 as a rule)
 
 Everything is a batch: no Python object a row. Rows lie in reserved address space and grow without a copy.
@@ -9,23 +10,27 @@ Everything is a batch: no Python object a row. Rows lie in reserved address spac
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ps.errors import ConfigError
 from ps.kernels import residuals as kernels
 from ps.kernels.index import IdIndex
 from ps.kernels.rows import pop_free, push_free
 from ps.memory import Memory, ReservedArray
+from worker.history import NEVER, History
+from worker.thresholds import Hold
 
 Ids = npt.NDArray[np.int64]
 Slots = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
-KEY_BYTES = 36
+KEY_BYTES = 48
 """Of a row, beside its floats."""
 _FREE = np.float32(-1.0)
 NO_ELEMENTS = np.float32(np.inf)
@@ -42,9 +47,9 @@ class Held(NamedTuple):
 class ResidualStore:
     """id -> what is held of its gradient. One thread at a time.
 
-    An id keeps its slot when all of its residual has been sent, for it is likely to come again; such slots are
-    the first to be freed. `max_rows` is not kept here, who inserts looks first: so what must not be lost can always be
-    put back.
+    An id keeps its slot, and with it its history, when all of its residual has been sent, for it is likely to come
+    again; such slots are the first to be freed. `max_rows` is not kept here, who inserts looks first: so what must not
+    be lost can always be put back.
     """
 
     def __init__(self, dim: int, max_bytes: int, memory: Memory | None = None) -> None:
@@ -62,6 +67,7 @@ class ResidualStore:
         most = self._residuals.max_rows
         self._ids = ReservedArray((), np.int64, most, memory)
         self._norms = ReservedArray((), np.float32, most, memory)
+        self.history = History(most, memory)
         self._free, self._n_free, self._used = -1, 0, 0  # as in ps.storage.arena: the free slots are a stack in `_ids`
 
     def __len__(self) -> int:
@@ -76,7 +82,8 @@ class ResidualStore:
     @property
     def committed_bytes(self) -> int:
         """Bytes of memory in use or asked for ahead."""
-        return sum(part.committed_bytes for part in (self._index, self._residuals, self._ids, self._norms))
+        parts = (self._index, self._residuals, self._ids, self._norms, self.history)
+        return sum(part.committed_bytes for part in parts)
 
     @property
     def residuals_SD(self) -> Rows:  # noqa: N802  an array, so its name carries its shape
@@ -95,6 +102,14 @@ class ResidualStore:
         slots_N = np.empty(len(ids_N), np.int64)
         self._index.find(ids_N, slots_N)
         return slots_N
+
+    def total_sizes(self, slots_U: Slots, grads_UD: Rows, places_N: npt.NDArray[np.int64]) -> Rows:
+        """Absolute values of some elements of totals, before `accumulate`: element j of row i is at place i * D + j."""
+        rows_N, columns_N = places_N // self.dim, places_N % self.dim
+        total_N: Rows = grads_UD[rows_N, columns_N]
+        held_N = slots_U[rows_N] >= 0
+        total_N[held_N] += self.residuals_SD[slots_U[rows_N[held_N]], columns_N[held_N]]
+        return np.abs(total_N)
 
     def accumulate(
         self, slots_U: Slots, grads_UD: Rows, threshold: np.float32, waits_U: Flags
@@ -125,7 +140,7 @@ class ResidualStore:
         n = len(ids_N)
         reused = min(n, self._n_free)
         used = self._used + n - reused
-        for array in (self._residuals, self._ids, self._norms):
+        for array in (self._residuals, self._ids, self._norms, self.history):
             array.ensure(used)
         candidates_N = np.arange(self._used - reused, used)
         free = pop_free(self._ids.array, self._free, candidates_N[:reused])
@@ -135,11 +150,13 @@ class ResidualStore:
         self._free, self._n_free, self._used = free, self._n_free - reused, used
         self._ids.array[slots_N] = ids_N
         self._norms.array[slots_N] = 0
+        self.history.begin(slots_N)
         return slots_N
 
     def note_sent(self, slots_N: Slots) -> None:
         """Nothing is held in these slots, freed or not, after the next `send`."""
         self._norms.array[slots_N] = np.minimum(self._norms.array[slots_N], 0)
+        self.history.since_S[slots_N] = NEVER
 
     def release(self, slots_N: Slots) -> None:
         """Frees these slots, unique and in use. What was in them can be read until the next `hold`."""
@@ -147,6 +164,7 @@ class ResidualStore:
         erased_N = np.empty(len(ids_N), np.int64)
         self._n_free += self._index.erase(ids_N, erased_N)
         self._norms.array[slots_N] = _FREE
+        self.history.since_S[slots_N] = NEVER
         self._free = push_free(self._ids.array, self._free, slots_N)
 
     def take(self, slots_N: Slots) -> Held:
@@ -166,20 +184,67 @@ class ResidualStore:
         waits_R = np.ones(len(slots_R), np.bool_)
         _, norms_R = self.accumulate(slots_R, grads_RD, NO_ELEMENTS, waits_R)
         self.hold(new_slots_R, grads_RD, new_R, NO_ELEMENTS, waits_R[new_R], norms_R[new_R])
+        slots_R[new_R] = new_slots_R
+        self.history.note_held(slots_R[(slots_R >= 0) & (norms_R > 0)])
+        self.history.since_S[slots_R[(slots_R >= 0) & (norms_R == 0)]] = NEVER
+
+    def remember(self, ids_N: Ids) -> Slots:
+        """Like `insert`, of rows of which nothing is held."""
+        slots_N = self.insert(ids_N)
+        self._residuals.array[slots_N] = 0
+        return slots_N
 
     def all(self) -> Held:
         """A copy of everything held, ids ascending."""
         slots_N = self._held_slots()
         return Held(self._ids.array[slots_N], self._residuals.array[slots_N])
 
-    def take_all(self, most: int | None = None) -> Held:
-        """Takes everything out, ids ascending; with `most`, of so many rows at most."""
-        slots_N = self._held_slots()
-        if most is not None and len(slots_N) > most:
-            return self.take(slots_N[:most])
+    def send_off(self, slots_N: Slots) -> Held:
+        """Everything that is held in these slots, to be sent: of the rows, their history stays."""
         held = Held(self._ids.array[slots_N], self._residuals.array[slots_N])
-        self.release(np.flatnonzero(self.norms_S >= 0))
+        self._residuals.array[slots_N] = 0
+        self.note_sent(slots_N)
+        self.history.note_pushed(slots_N, held.grads_RD)
         return held
+
+    def send_off_all(self, most: int | None = None) -> Held:
+        """The same of everything, ids ascending; with `most`, of so many rows at most."""
+        return self.send_off(self._held_slots()[:most])
+
+    def quiet(self, hold: Hold) -> Slots:
+        """Rows of which something would be held for too long, in a step that sweeps, when its own rows are settled."""
+        return self.history.quiet(hold, self._used)
+
+    def note_refused(self, held: Held) -> None:
+        """This was not pushed after all."""
+        slots_R = self.find(held.ids_R)
+        known_R = slots_R >= 0
+        self.history.note_refused(slots_R[known_R], held.grads_RD[known_R])
+
+    def idle(self) -> Slots:
+        """Of the rows of which nothing is held and that this step does not name, those that none has named for the
+        longest first."""
+        slots_N = np.flatnonzero(self.norms_S == 0)
+        slots_N = slots_N[self.history.seen_S[slots_N] < self.history.step]
+        return slots_N[np.argsort(self.history.seen_S[slots_N], kind="stable")]
+
+    def clear(self) -> None:
+        """Drops everything."""
+        self.release(np.flatnonzero(self.norms_S >= 0))
+
+    def history_state(self) -> dict[str, Any]:
+        """Numbers and tensors, by id."""
+        slots_N = np.flatnonzero(self.norms_S >= 0)
+        slots_N = slots_N[np.argsort(self._ids.array[slots_N])]
+        return {"ids": torch.from_numpy(self._ids.array[slots_N]), **self.history.state(slots_N)}
+
+    def load_history(self, state: Mapping[str, Any]) -> None:
+        """Of what is held, and of other rows as far as there is room."""
+        ids_N = np.asarray(state["ids"])
+        slots_N = self.find(ids_N)
+        new_N = np.flatnonzero(slots_N < 0)[: max(0, self.max_rows - len(self))]
+        slots_N[new_N] = self.remember(ids_N[new_N])
+        self.history.load(state, slots_N)
 
     def _held_slots(self) -> Slots:
         """Of the rows of which something is held, by ascending id."""
@@ -188,5 +253,5 @@ class ResidualStore:
 
     def close(self) -> None:
         """Gives the memory back; what is held is lost."""
-        for part in (self._index, self._residuals, self._ids, self._norms):
+        for part in (self._index, self._residuals, self._ids, self._norms, self.history):
             part.close()

@@ -14,6 +14,9 @@ from worker.residuals import Held, Ids, ResidualStore, Rows, Slots
 
 Flags = npt.NDArray[np.bool_]
 
+AT_ONCE = 8
+"""Where there is no room, an eighth of it is made."""
+
 
 @dataclass(frozen=True, eq=False)
 class Selection:
@@ -36,6 +39,27 @@ class Selection:
             np.concatenate((self.ids_R, self.others.ids_R)),
             np.concatenate((self.selected.grads_RD, self.others.grads_RD)),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Parted:
+    """How the totals of a step's rows are parted."""
+
+    picked_U: npt.NDArray[np.int32]
+    """How many single elements of each are sent."""
+    norms_U: Rows
+    """Squared norms of what is not among those elements."""
+    whole_U: Flags
+    """Rows that are sent all the same, all of them."""
+    stays_U: Flags
+    """Rows of which something is held on."""
+    threshold: np.float32
+    """Of elements."""
+
+
+def joined(one: Held, other: Held) -> Held:
+    """Of different ids."""
+    return Held(np.concatenate((one.ids_R, other.ids_R)), np.concatenate((one.grads_RD, other.grads_RD)))
 
 
 def checked(ids_U: Ids, grads_UD: Rows, always_U: Flags | None, dim: int) -> tuple[Ids, Rows, Flags]:
@@ -73,24 +97,34 @@ def checked_rows(rows_UD: Rows | None, important_U: Flags | None, grads_UD: Rows
 
 
 def make_room(store: ResidualStore, slots_U: Slots, norms_U: Rows, stays_U: Flags) -> tuple[Held, Slots]:
-    """Frees slots for the rows of a step that stay and have none: those of which nothing stays, then those of the rows
-    with the largest residuals. In freed slots of the step, totals can still be read.
+    """Frees slots for the rows of a step that stay and have none: of rows of which nothing is held, those that no step
+    has named for the longest; of rows of the step of which nothing stays; then those of the rows with the largest
+    residuals. In freed slots of the step, totals can still be read.
 
     Returns what was held of others, and positions in the step of rows that must not stay: they are among the largest.
     """
-    of_step_N = slots_U[slots_U >= 0]
     excess = len(store) + int(np.count_nonzero(stays_U & (slots_U < 0))) - store.max_rows
+    if excess > 0:
+        excess -= free_idle(store, excess)
+    if excess > 0:
+        sent_N = slots_U[(slots_U >= 0) & ~stays_U][:excess]
+        store.release(sent_N)
+        excess -= len(sent_N)
     others_N = chosen_N = np.empty(0, np.int64)
     if excess > 0:
         norms_S = store.norms_S.copy()
-        norms_S[of_step_N] = -1
-        idle_N = np.concatenate((np.flatnonzero(norms_S == 0), slots_U[(slots_U >= 0) & ~stays_U]))
-        store.release(idle_N)
-        excess -= len(idle_N)
-    if excess > 0:
+        norms_S[slots_U[slots_U >= 0]] = -1
         norms_N = np.concatenate((norms_S, np.where(stays_U, norms_U, np.float32(-1))))
         largest_N = np.argpartition(norms_N, len(norms_N) - excess)[len(norms_N) - excess :]
         others_N = largest_N[largest_N < len(norms_S)]
         chosen_N = largest_N[largest_N >= len(norms_S)] - len(norms_S)
         store.release(slots_U[chosen_N[slots_U[chosen_N] >= 0]])
     return store.take(others_N), chosen_N
+
+
+def free_idle(store: ResidualStore, least: int) -> int:
+    """Frees the slots of rows of which nothing is held and that are not of the step, `least` of them or an eighth of
+    all if that is more: so many steps share the cost. Returns how many there were."""
+    idle_N = store.idle()[: max(least, store.max_rows // AT_ONCE)]
+    store.release(idle_N)
+    return len(idle_N)

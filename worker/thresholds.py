@@ -3,14 +3,14 @@
 Sorting 100,000 rows of gradients in every step costs more than it saves. So a threshold is found once, in a sample, and
 is a plain comparison for the steps that follow (Gupta et al., "Training Recommender Systems at Scale", KDD 2021:
 dynamic communication thresholding). Between two estimates the share sent moves with the gradients, and with the
-residuals, which build up for about 1 / density steps; so where it has moved far the next estimate comes sooner. Error
-feedback bounds what a wrong threshold may do: what is held back too long grows until it passes any.
+residuals, which build up for about 1 / density steps; so where it has moved far the next estimate comes sooner. What is
+held back grows until it passes a threshold, but only where the row comes again often enough: `Hold` is for the others.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -64,8 +64,31 @@ class Relaxed:
 
 
 @dataclass(frozen=True)
+class Hold:
+    """What may be held back of a row, and for how long. What would go beyond it is sent at once, however small it is.
+
+    A row is sent whole, in a step that names it,
+
+    - when more would be held of it than `share` of what there is of it: |held|² > share² (pushed + |held|²), pushed
+      being the sum of the |gradient|² that were sent of it. So rows that few pushes have named are sent, and the longer
+      a row has been trained, the more of it may wait. With Adagrad it is by this share of lr that a value lags;
+    - when no step has named it for `steps` steps: it is not soon to come again;
+    - when something has been held of it for `steps` steps. Rows that no step names any more are sent by their ids when
+      that is over, several steps' together; but not in `Synchronous` mode, where a push has its place in a round: there
+      they go when they come again, or with `flush`.
+    """
+
+    share: float = 0.2
+    steps: int = 8
+
+    def __post_init__(self) -> None:
+        _check_number("Hold.share", self.share, "a share above 0 and below 1", lambda s: 0 < s < 1)
+        _check_whole("Hold.steps", self.steps, 1)
+
+
+@dataclass(frozen=True)
 class TopK:
-    """Send about this share of the gradients, the largest.
+    """Send the largest gradients, about this share of them, and what `hold` does not let wait.
 
     The threshold is estimated from a sample every `reestimate_every` steps; at the very beginning, while residuals
     build up, after 1, 2, 4, 8, ... steps; after an eighth of the steps where the share sent since the last estimate is
@@ -77,8 +100,7 @@ class TopK:
     """
 
     density: float = 0.1
-    """Share of the rows, or of their elements, in (0, 1]. Rows that must be sent anyway are not counted. A row should
-    occur far more than 1 / density times: docs/communication.md has what is lost where it does not."""
+    """Share of the rows, or of their elements, in (0, 1]. Rows that must be sent anyway are not counted."""
     by: By = "rows"
     """rows: by the norm of a row's gradient. elements: by the absolute value of each element of it."""
     reestimate_every: int = 100
@@ -90,7 +112,11 @@ class TopK:
     relaxed: Relaxed | None = None
     """Rows that are, wait or are sent whatever the threshold."""
     error_feedback: bool = True
-    """Off, what is not sent is lost: to compare with, and for nothing else."""
+    """Off, what is not sent is lost: to compare with, and for nothing else; `hold` must be None then."""
+    hold: Hold | None = field(default_factory=Hold)
+    """None: what is small may be held for ever. That is fewer bytes, and AUC is lost unless rows occur far more than
+    1 / density times, and not in bursts: docs/communication.md has how much. Gradients of bags (`pooled`) are all sent
+    unless it is None."""
 
     def __post_init__(self) -> None:
         _check_number("TopK.density", self.density, "a share above 0 and at most 1", lambda d: 0 < d <= 1)
@@ -101,6 +127,9 @@ class TopK:
         _check_relaxed("TopK", self.relaxed)
         if self.relaxed is not None and not self.error_feedback:
             raise ConfigError("TopK.relaxed needs error_feedback: the gradients of rows that wait would be lost")
+        _check_hold("TopK", self.hold)
+        if self.hold is not None and not self.error_feedback:
+            raise ConfigError("TopK.hold: without error_feedback nothing is held: give hold=None")
 
     def density_at(self, step: int) -> float:
         """The share to send in step 0, 1, 2, ..."""
@@ -115,11 +144,14 @@ class Threshold:
     value: float
     by: By = "rows"
     relaxed: Relaxed | None = None
+    hold: Hold | None = None
+    """As in `TopK`; None: what is small may be held for ever."""
 
     def __post_init__(self) -> None:
         _check_number("Threshold.value", self.value, "a number from 0 to 1e18", lambda v: 0 <= v <= 1e18)
         _check_by("Threshold", self.by)
         _check_relaxed("Threshold", self.relaxed)
+        _check_hold("Threshold", self.hold)
 
 
 Sparsify = TopK | Threshold
@@ -157,3 +189,8 @@ def _check_by(name: str, by: Any) -> None:
 def _check_relaxed(name: str, relaxed: Any) -> None:
     if not isinstance(relaxed, Relaxed | None):
         raise ConfigError(f"{name}.relaxed: {relaxed!r}: give Relaxed(...), or None")
+
+
+def _check_hold(name: str, hold: Any) -> None:
+    if not isinstance(hold, Hold | None):
+        raise ConfigError(f"{name}.hold: {hold!r}: give Hold(...), or None")

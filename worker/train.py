@@ -203,7 +203,7 @@ def train(
     sparsify: Annotated[
         float | None,
         typer.Option(
-            help="Push only this share of the rows' gradients, the largest; the others wait.",
+            help="Push this share of the rows' gradients, the largest, and those that may not wait; the others do.",
             metavar="DENSITY",
             rich_help_panel=WIRE,
         ),

@@ -68,7 +68,7 @@ PS = [
 ]
 WORKER = [
     *("DLRM", "Bags", "Batch", "EmbeddingBagCollection", "Feature", "Prefetcher", "TensorTrainEmbeddingBag"),
-    *("Relaxed", "Sparsifier", "Threshold", "TopK"),
+    *("Hold", "Relaxed", "Sparsifier", "Threshold", "TopK"),
     *("Asynchronous", "Bounded", "Group", "Synchronous"),
 ]
 

@@ -18,6 +18,7 @@ TT = (
     *("short_as_rank32", "hashed_as_rank8", "fp16"),
 )
 DCT = (
+    *("default", "default_int8"),
     *(f"topk_{percent}{end}" for percent in (1, 5, 20) for end in ("", "_no_feedback")),
     *(
         "topk_10",
@@ -31,7 +32,9 @@ DCT = (
         "topk_10_int8",
     ),
 )
+DCT_FEW = ("default", "default_int8", "topk_5", "topk_10", "topk_20")
 DCT_POOLED = (
+    "default",
     *(f"{way}topk_{percent}" for way in ("", "pooled_") for percent in (2, 10)),
     *("pooled", "pooled_masked_20", "pooled_masked_50", "pooled_both"),
 )
@@ -123,10 +126,10 @@ PROMISED = {
         ),
     },
     "dctquality": {
-        *((f"{stream}_dense", "seed_noise") for stream in ("synthetic", "flights", "bags")),
+        *((f"{stream}_dense", "seed_noise") for stream in ("synthetic", "bursty", "flights", "bags")),
         *(
             (f"{stream}_{case}", metric)
-            for stream, cases in (("synthetic", DCT), ("flights", DCT), ("bags", DCT_POOLED))
+            for stream, cases in (("synthetic", DCT), ("bursty", DCT_FEW), ("flights", DCT), ("bags", DCT_POOLED))
             for case in cases
             for metric in (
                 *("auc", "log_loss", "auc_difference"),

@@ -8,18 +8,20 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.dctplot import BAGS, FRAME, STREAMS, bags_table, main, svg, table
-from benchmarks.dctquality import CASES, DEFAULT, DENSITIES, NO_FEEDBACK, POOLED
+from benchmarks.dctplot import BAGS, FRAME, STREAMS, bags_table, main, streams_table, svg, table
+from benchmarks.dctquality import CASES, DEFAULT, DENSITIES, FEW, IN_FULL, NO_FEEDBACK, POOLED
 from benchmarks.panel import Figures, read
 from worker import TopK
 
+ABSENT = "movielens"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 def figures_lines() -> list[str]:
     """Of every case: without error feedback more is lost."""
     lines = [json.dumps({"bench": "ttquality", "case": "synthetic_dense", "metric": "auc", "value": 0.5})]
-    for stream, cases in {**dict.fromkeys(STREAMS, CASES), BAGS: POOLED}.items():
+    few = dict.fromkeys(set(STREAMS) - {ABSENT}, FEW)
+    for stream, cases in {**few, **dict.fromkeys(IN_FULL, CASES), BAGS: POOLED}.items():
         values = {"auc": 0.75, "log_loss": 0.5, "seed_noise": 0.0004}
         found = {f"{stream}_dense": values}
         for number, name in enumerate(cases):
@@ -60,6 +62,14 @@ def test_a_table_has_a_line_for_every_case_and_its_figures(figures: Figures) -> 
     assert f"| **`{DEFAULT}`** | 0.7497 | 0.5000 | -0.0003 (-0.0004 to -0.0002) | 1/{factor:.1f} |" in lines
 
 
+def test_the_table_of_all_streams_has_those_there_are_with_their_differences_and_bytes(figures: Figures) -> None:
+    lines = streams_table(figures).splitlines()
+    assert lines[0] == "| pushes | synthetic | bursty | flights | retail |"
+    assert lines[2] == f"| whole: AUC; seed noise {4 * '| 0.7500; 0.0004 '}|"
+    few, full = (f"| -0.0003 (-0.0004 to -0.0002), 1/{1 + list(of).index('topk_5'):.1f} " for of in (FEW, CASES))
+    assert lines[3 + list(FEW).index("topk_5")] == f"| `topk_5` {full}{few}{full}{few}|"
+
+
 def test_the_table_of_long_bags_has_the_bytes_of_pushes_pulls_and_steps_of_each_case(figures: Figures) -> None:
     lines = bags_table(figures).splitlines()
     assert len(lines) == 3 + len(POOLED)
@@ -79,7 +89,7 @@ def test_the_command_writes_the_plot_and_prints_all_tables(tmp_path: Path, capsy
     main([str(given), str(plot)])
     ElementTree.parse(plot)
     printed = capsys.readouterr().out
-    assert printed.count("| `relaxed` |") == len(STREAMS)
+    assert printed.count("| `relaxed` |") == len(IN_FULL)
     assert printed.count("| `pooled_both` |") == 1
 
 

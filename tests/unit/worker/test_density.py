@@ -30,7 +30,7 @@ def share(selection, n, dim, by):
 def test_the_share_sent_is_the_density(draw, by, n, dim, sample, density):
     """In the step of an estimate to the precision of the sample; on average, with residuals, to a quarter or so."""
     rng = np.random.default_rng(7)
-    sparsifier = Sparsifier(TopK(density, by=by, reestimate_every=16, sample=sample), dim)
+    sparsifier = Sparsifier(TopK(density, by=by, reestimate_every=16, sample=sample, hold=None), dim)
     shares, estimated = [], []
     for _ in range(130):
         before = sparsifier.estimates
@@ -51,7 +51,7 @@ def test_the_share_sent_is_the_density(draw, by, n, dim, sample, density):
 
 def test_the_warm_up_sends_less_and_less():
     n, rng = 3000, np.random.default_rng(8)
-    config = TopK(0.02, reestimate_every=50, warm_up=30)
+    config = TopK(0.02, reestimate_every=50, warm_up=30, hold=None)
     sparsifier = Sparsifier(config, 4)
     shares = []
     for _ in range(200):
@@ -67,7 +67,7 @@ def test_the_warm_up_sends_less_and_less():
 
 def test_between_estimates_no_sorting_function_runs(monkeypatch):
     """A step must not cost a sort: after the first steps, 99 of 100 make one comparison an element."""
-    sparsifier = Sparsifier(TopK(0.1, reestimate_every=100), 4)
+    sparsifier = Sparsifier(TopK(0.1, reestimate_every=100, hold=None), 4)
     rng = np.random.default_rng(9)
     partitioned = []
     partition = np.partition
@@ -90,7 +90,7 @@ def test_rows_that_must_be_sent_do_not_count():
     always_U = np.arange(n) % 2 == 0
     grads_UD = gaussian(rng, (n, 4)) * np.where(always_U, 100, 1).astype(F32)[:, None]
     for by in ("rows", "elements"):
-        sparsifier = Sparsifier(TopK(0.1, by=by), 4)
+        sparsifier = Sparsifier(TopK(0.1, by=by, hold=None), 4)
         sent = sparsifier.select(np.arange(n), grads_UD, always_U).selected
         others_RD = sent.grads_RD[~always_U[sent.rows_R]]
         reached = len(others_RD) / (n / 2) if by == "rows" else np.count_nonzero(others_RD) / (n * 2)

@@ -15,7 +15,7 @@ from ps.client.bags import split_bags
 from ps.wire.bags import PooledBags
 from ps.wire.routing import Routing, ShardInfo, split_by_shard
 from tests.loopback.tables import DIM, contents, summing
-from worker import Bags, EmbeddingBagCollection, Feature, Threshold, TopK
+from worker import Bags, EmbeddingBagCollection, Feature, Hold, Threshold, TopK
 from worker.pooled import bytes_by_bags
 from worker.thresholds import Sparsify
 
@@ -119,7 +119,12 @@ def test_a_batch_without_ids_and_evaluation_are_served(client: ps.Client) -> Non
     assert client.size("t") == 0
 
 
-SPARSIFY = [TopK(density=0.2), TopK(density=0.2, by="elements"), Threshold(6.0), Threshold(3.0, by="elements")]
+SPARSIFY = [
+    TopK(density=0.2, hold=None),
+    TopK(density=0.2, by="elements", hold=None),
+    Threshold(6.0),
+    Threshold(3.0, by="elements"),
+]
 
 
 @pytest.mark.parametrize("sparsify", SPARSIFY, ids=str)
@@ -146,6 +151,29 @@ def test_what_is_not_sent_of_a_bag_is_held_by_row_and_nothing_is_lost(client: ps
     assert np.abs(held).sum() > 0
     layer.flush()
     assert (client.pull("t", np.arange(40)) == expected).all()
+
+
+def test_by_default_bags_are_sent_whole_and_what_was_held_of_their_rows_goes_when_it_is_due(client: ps.Client) -> None:
+    """A bag does not come again. What rows of steps without bags had held back is sent all the same."""
+    layer = EmbeddingBagCollection(
+        client, [fresh(client)], [Feature("a", "t", pooled="auto")], sparsify=TopK(0.01, hold=Hold(0.3, 4))
+    )
+    singles = Bags(torch.arange(40), torch.arange(40))
+    bag = Bags(torch.arange(40).repeat(2), torch.tensor([0]))
+    for _ in range(40):
+        (layer({"a": singles}) * torch.arange(1, 41)[:, None, None]).sum().backward()
+        layer.step()
+    held = layer._pushes.sparsifiers["t"].rows_held
+    assert held > 0
+    for _ in range(4):
+        prepared = layer.prepare({"a": bag})
+        assert prepared.pooled
+        layer(prepared).sum().backward()
+        layer.step()
+        assert layer._pushes.sparsifiers["t"].rows_held <= held  # nothing more is
+    assert layer._pushes.sparsifiers["t"].rows_held == 0
+    expected = np.repeat(-40.0 * np.arange(1, 41) - 8, DIM).reshape(40, DIM)
+    np.testing.assert_allclose(client.pull("t", np.arange(40)), expected)
 
 
 def test_gradients_that_the_wire_masks_are_held_back_too() -> None:

@@ -122,7 +122,7 @@ def test_a_waiting_row_waits_however_large_and_is_sent_whole_when_due(make, by):
 
 def test_the_threshold_is_estimated_from_the_other_rows(make):
     """Those that wait are held for long, so the largest residuals are theirs."""
-    sparsifier = make(None, TopK(0.1, reestimate_every=1, relaxed=Relaxed(every=100, window=1)))
+    sparsifier = make(None, TopK(0.1, reestimate_every=1, relaxed=Relaxed(every=100, window=1), hold=None))
     rng = np.random.default_rng(0)
     ids, important = list(range(100)), [number < 50 for number in range(100)]
     for _ in range(30):
@@ -227,7 +227,9 @@ def test_a_trainer_that_starts_again_relaxes_as_if_it_had_not_stopped(make, max_
     rng = np.random.default_rng(1)
     steps = [(rng.permutation(60)[:40], rng.standard_normal((40, 4)).astype(F32)) for _ in range(24)]
     values_ND, important_N = np.full((40, 4), 20, F32), np.arange(40) % 3 > 0
-    config = TopK(0.3, reestimate_every=3, relaxed=Relaxed(every=4, ratio=0.1, window=2, max_bytes=max_bytes))
+    config = TopK(
+        0.3, reestimate_every=3, relaxed=Relaxed(every=4, ratio=0.1, window=2, max_bytes=max_bytes), hold=None
+    )
 
     def select(sparsifier, ids_N, grads_ND):
         selection = sparsifier.select(ids_N, grads_ND, rows_UD=values_ND, important_U=important_N)
@@ -293,9 +295,9 @@ def test_its_values_are_checked(make):
         (lambda: Relaxed(share=0), r"Relaxed.share: 0"),
         (lambda: Relaxed(window=0), r"Relaxed.window: 0"),
         (lambda: Relaxed(max_bytes=47), r"Relaxed.max_bytes: 47"),
-        (lambda: TopK(relaxed=8), r"TopK.relaxed: 8: give Relaxed"),
+        (lambda: TopK(relaxed=8, hold=None), r"TopK.relaxed: 8: give Relaxed"),
         (lambda: Threshold(0, relaxed=True), r"Threshold.relaxed: True"),
-        (lambda: TopK(relaxed=Relaxed(), error_feedback=False), r"TopK.relaxed needs error_feedback"),
+        (lambda: TopK(relaxed=Relaxed(), error_feedback=False, hold=None), r"TopK.relaxed needs error_feedback"),
     ],
 )
 def test_what_is_out_of_range_is_named(make_config, says):

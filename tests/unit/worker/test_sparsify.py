@@ -90,7 +90,9 @@ def test_rows_that_must_be_are_sent_whole_however_small(make, by):
     assert by_id(sparsifier.flush().others) == {6: [1, 1]}
 
 
-@pytest.mark.parametrize("config", [Threshold(0.0), Threshold(0.0, "elements"), TopK(1.0), TopK(1.0, "elements")])
+@pytest.mark.parametrize(
+    "config", [Threshold(0.0), Threshold(0.0, "elements"), TopK(1.0, hold=None), TopK(1.0, "elements", hold=None)]
+)
 def test_at_density_1_all_is_sent_zeros_too(make, config):
     sparsifier = make(config)
     sent = select(sparsifier, ids(1, 2), grads([0, 0], [0, 1e-40])).selected
@@ -99,7 +101,7 @@ def test_at_density_1_all_is_sent_zeros_too(make, config):
 
 @pytest.mark.parametrize("by", ["rows", "elements"])
 def test_without_error_feedback_the_rest_is_gone(make, by):
-    sparsifier = make(TopK(0.5, by=by, error_feedback=False))
+    sparsifier = make(TopK(0.5, by=by, error_feedback=False, hold=None))
     for _ in range(3):
         selection = select(sparsifier, ids(1, 2), grads([4, 4], [1, 1]))
         assert by_id(selection.by_id()) == {1: [4, 4]}
@@ -129,8 +131,8 @@ def test_places_of_which_nothing_is_held_any_more_are_taken_first(make):
 
 
 def test_a_bound_below_one_row_is_refused():
-    with pytest.raises(ConfigError, match=r"max_bytes 43 holds no residual of dim 2: one takes 44 bytes"):
-        Sparsifier(TopK(), 2, max_bytes=43)
+    with pytest.raises(ConfigError, match=r"max_bytes 55 holds no residual of dim 2: one takes 56 bytes"):
+        Sparsifier(TopK(hold=None), 2, max_bytes=55)
 
 
 def test_memory_stays_within_the_bound(make):
@@ -193,7 +195,7 @@ def test_forgotten_rows_hand_back_what_was_held(make):
 
 @pytest.mark.parametrize("by", ["rows", "elements"])
 def test_a_trainer_that_starts_again_selects_as_if_it_had_not_stopped(make, by):
-    config = TopK(0.2, by=by, reestimate_every=3, sample=20, warm_up=5)
+    config = TopK(0.2, by=by, reestimate_every=3, sample=20, warm_up=5, hold=None)
     rng = np.random.default_rng(1)
     steps = [(rng.permutation(60)[:40], rng.standard_normal((40, 4)).astype(F32)) for _ in range(16)]
     straight, stopped = (make(config, dim=4, seed=3) for _ in range(2))
@@ -239,7 +241,7 @@ def test_a_state_of_another_kind_is_refused_and_nothing_changes(make):
     ],
 )
 def test_what_is_wrong_changes_nothing(make, error, args):
-    sparsifier = make(TopK(0.5))
+    sparsifier = make(TopK(0.5, hold=None))
     with pytest.raises(error):
         sparsifier.select(*args)
     assert (sparsifier.rows_held, sparsifier.estimates) == (0, 0)
@@ -276,7 +278,7 @@ def test_threads_that_select_and_settle_lose_nothing(make):
     """Steps are selected on one thread while pushes of earlier ones end on another."""
     from concurrent.futures import ThreadPoolExecutor
 
-    sparsifier = make(TopK(0.3, reestimate_every=4), max_bytes=rows_of(2, 50))
+    sparsifier = make(TopK(0.3, reestimate_every=4, hold=None), max_bytes=rows_of(2, 50))
     rng = np.random.default_rng(2)
     true_ND, applied_ND = np.zeros((200, 2)), np.zeros((200, 2))
 

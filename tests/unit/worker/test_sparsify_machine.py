@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from worker.convergence import STATISTIC_BYTES
 from worker.residuals import KEY_BYTES
-from worker.sparsify import Relaxed, Sparsifier, Threshold, TopK
+from worker.sparsify import Hold, Relaxed, Sparsifier, Threshold, TopK
 
 F32 = np.float32
 IDS = 24
@@ -30,8 +30,11 @@ relaxing = st.none() | st.builds(
 )
 
 
+holding = st.none() | st.builds(Hold, share=st.sampled_from([0.1, 0.5, 0.9]), steps=st.integers(1, 9))
+
+
 def configs(by):
-    fixed = st.builds(Threshold, st.sampled_from([0.0, 1.0, 2.5, 7.0, 1e9]), st.just(by), relaxing)
+    fixed = st.builds(Threshold, st.sampled_from([0.0, 1.0, 2.5, 7.0, 1e9]), st.just(by), relaxing, holding)
     top = st.builds(
         TopK,
         density=st.sampled_from([0.01, 0.3, 1.0]),
@@ -40,6 +43,7 @@ def configs(by):
         sample=st.sampled_from([1, 10, 1000]),
         warm_up=st.sampled_from([0, 5]),
         relaxed=relaxing,
+        hold=holding,
     )
     return fixed | top
 
@@ -54,11 +58,15 @@ class Sparsifying(RuleBasedStateMachine):
         self.true_ID = np.zeros((IDS, dim))
         self.applied_ID = np.zeros((IDS, dim))
         self.forgotten_ID = np.zeros((IDS, dim))
+        self.pushed_I = np.zeros(IDS)
+        self.since_I = np.zeros(IDS)
+        self.steps = 0
         self.open = []
 
     def made(self, data):
         max_bytes = self.max_rows * (4 * self.dim + KEY_BYTES)
-        return Sparsifier(data.draw(configs(self.by)), self.dim, max_bytes=max_bytes, seed=5)
+        self.config = data.draw(configs(self.by))
+        return Sparsifier(self.config, self.dim, max_bytes=max_bytes, seed=5)
 
     def opened(self, selection):
         self.open.append(selection)
@@ -75,6 +83,8 @@ class Sparsifying(RuleBasedStateMachine):
         important_U = rng.random(len(ids_U)) < 0.8
         selection = self.sparsifier.select(ids_U, grads_UD, always_U, rows_UD=values_UD, important_U=important_U)
         assert self.sparsifier.nbytes <= self.max_rows * (4 * self.dim + KEY_BYTES)
+        self.steps += 1
+        self.check_hold(ids_U, selection)
         selected = selection.selected
         assert (np.diff(selected.rows_R) > 0).all()
         np.testing.assert_array_equal(ids_U[selected.rows_R], selection.ids_R)
@@ -84,9 +94,33 @@ class Sparsifying(RuleBasedStateMachine):
             assert not np.isin(self.held().ids_R, ids_U[always_U]).any()
         return self.opened(selection)
 
+    def check_hold(self, ids_U, selection):
+        """Nothing is held for longer than `steps`, nor more of a row than `share` of what there is of it."""
+        sent, held, hold = selection.by_id(), self.held(), self.config.hold
+        self.pushed_I[sent.ids_R] += (sent.grads_RD.astype(np.float64) ** 2).sum(axis=1)
+        if hold is None:
+            return
+        self.note_held()
+        assert (self.steps - self.since_I[held.ids_R] < hold.steps).all()
+        norms_R = (held.grads_RD.astype(np.float64) ** 2).sum(axis=1)
+        share, of_step_R = hold.share**2, np.isin(held.ids_R, ids_U)
+        if self.config.relaxed is None:
+            most_R = share * (self.pushed_I[held.ids_R] + norms_R)
+            assert (norms_R <= most_R * (1 + 1e-5))[of_step_R].all()
+
+    def note_held(self):
+        """Since when something is held of a row; of others, since now."""
+        held_I = np.isin(np.arange(IDS), self.held().ids_R)
+        self.since_I[~held_I] = np.inf
+        self.since_I = np.minimum(self.since_I, self.steps)
+        self.since_I[~held_I] = np.inf
+
     @rule(target=sent)
     def flush(self):
         selection = self.opened(self.sparsifier.flush())
+        sent = selection.by_id()
+        self.pushed_I[sent.ids_R] += (sent.grads_RD.astype(np.float64) ** 2).sum(axis=1)
+        self.note_held()
         assert self.sparsifier.rows_held == 0
         return selection
 
@@ -104,11 +138,13 @@ class Sparsifying(RuleBasedStateMachine):
         if selection in self.open:
             self.sparsifier.rollback(selection)
             self.open.remove(selection)
+            self.note_held()
 
     @rule(seed=st.integers(0, 2**32))
     def forget(self, seed):
         held = self.sparsifier.forget(np.random.default_rng(seed).permutation(IDS)[:6])
         self.forgotten_ID[held.ids_R] += held.grads_RD
+        self.note_held()
 
     @rule(data=st.data())
     def restart(self, data):
@@ -120,6 +156,8 @@ class Sparsifying(RuleBasedStateMachine):
         self.sparsifier.close()
         self.sparsifier = self.made(data)
         self.sparsifier.load_state_dict(state)
+        self.since_I[:] = self.steps  # what is held may be older than the bound of now allows, but not for long
+        self.note_held()
 
     def held(self):
         return self.sparsifier._store.all()
