@@ -39,7 +39,7 @@ class Relaxed:
     the plain mean of its first `window` steps, before which it has not, and from then on an exponential one, that is
     mean += (x - mean) / window. The gradient is that of the step's rows, as `loss.backward` leaves it, so with a mean
     loss it falls with the size of the batch. `worker.relaxation` has the formulas. New rows are pushed in every step,
-    and so is a row whose gradients grow again. What a failed push gives back may wait for as long once more.
+    and so is a row whose gradients grow again.
 
     What is seen of a row takes 48 bytes, all of it `max_bytes` at most. Beyond that the rows that no step has had for
     the longest are forgotten: they are pushed in every step again, until they have been seen `window` times.
