@@ -1,6 +1,7 @@
 # Two commands: `make train` and `make test`. Each sets up what it needs in .venv.
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 BIN := .venv/bin
+JOBS ?= 2
 NAME ?= index gather update unique codec echo pull push
 
 .PHONY: help setup train train-ddp test test-slow lint bench proto clean
@@ -22,8 +23,8 @@ train: setup     ## trains a click model on a year of flights through two shards
 train-ddp: setup ## the same with two trainers, that push and exchange only the larger gradients
 	$(BIN)/python -m worker.train --data flights --local 2 --trainers 2 --sparsify 0.2 --dense-density 0.1
 
-test: setup      ## the tests, without those marked slow
-	$(BIN)/python -m pytest -q -m "not slow" $(ARGS)
+test: setup      ## the tests, without those marked slow, in JOBS processes
+	$(BIN)/python -m pytest -q -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
 
 test-slow: setup ## the tests marked slow
 	$(BIN)/python -m pytest -q -m slow $(ARGS)

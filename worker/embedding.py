@@ -38,7 +38,7 @@ from worker.modes import ASYNCHRONOUS, Mode
 from worker.pooled import ShardPooling
 from worker.prepared import Forward, PreparedBags
 from worker.pushes import Pushes
-from worker.row_optimizer import RowOptimizer
+from worker.row_optimizer import RowOptimizer, warn_of_scalers
 from worker.sending import Sender
 from worker.sum_masks import SumMasks
 from worker.thresholds import Sparsify
@@ -120,6 +120,7 @@ class EmbeddingBagCollection(nn.Module):
         self._pushes = Pushes(self.client, self._tables, self._sparsify)
         self._sender = Sender(self.client, used, self._pushes, self._pace)
         self._waiting = WaitingGradients(used)
+        self._may_be_scaled = True
         weakref.finalize(self, self._waiting.tell_lost)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -204,8 +205,12 @@ class EmbeddingBagCollection(nn.Module):
         error. What failed is told once, and dropped: the next step is without it.
 
         In a `Synchronous` group every trainer makes every step, also one whose batch had no ids or no gradients.
-        Gradients of a scaled loss must come here unscaled: `scaler.step(collection.optimizer)`.
+        Gradients of a scaled loss must come here unscaled: `scaler.step(collection.optimizer)`. The first step of a
+        collection whose `optimizer` nobody has asked for warns if there is a GradScaler.
         """
+        if self._may_be_scaled:
+            self._may_be_scaled = False
+            warn_of_scalers()
         self._sender.step(*self._taken())
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -224,6 +229,7 @@ class EmbeddingBagCollection(nn.Module):
     @cached_property
     def optimizer(self) -> RowOptimizer:
         """`step` and `zero_grad` as a torch optimizer: for `scaler.step(collection.optimizer)`."""
+        self._may_be_scaled = False
         return RowOptimizer(self, self._waiting.stand_ins.values())
 
     def flush(self) -> None:
