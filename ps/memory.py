@@ -85,6 +85,15 @@ def heap() -> Heap:
     return Heap(found.arena + found.hblkhd, found.fordblks)
 
 
+def sparse_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Zeros of which only pages that are written take memory. What numpy has from the allocator does so too, but there
+    all of it counts as used."""
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    if not size:
+        return np.zeros(shape, dtype)
+    return np.frombuffer(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype).reshape(shape)
+
+
 def file_pages_bytes() -> int:
     """Of this process's memory, what lies in files: code that has been run, mostly."""
     return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[2]) * PAGE

@@ -68,7 +68,7 @@ def warn_of_scalers() -> None:
     scalers = (known for known in gc.get_objects() if issubclass(type(known), torch.amp.GradScaler))
     if any(scaler.is_enabled() for scaler in scalers):
         warnings.warn(
-            "a torch.amp.GradScaler is in use, and the collection's step() does not know of it: a scaled loss gives rows "
-            "gradients that are too large. Call scaler.step(collection.optimizer) in place of collection.step()",
+            "a torch.amp.GradScaler is in use, and the collection's step() does not know of it: a scaled loss gives "
+            "rows gradients that are too large. Call scaler.step(collection.optimizer) in place of collection.step()",
             stacklevel=3,
         )

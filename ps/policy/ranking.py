@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ps.errors import ResourceExhausted
 from ps.kernels import score
+from ps.memory import sparse_zeros
 from ps.policy import eviction
 
 BEHIND = score.RANKS // 4
@@ -54,7 +55,7 @@ class Ranking:
         epochs = 0 if expire_after_pushes is None else EPOCHS
         self.counts_ER = np.zeros((epochs + 1, score.RANKS), np.int64)
         """The same by age, where rows expire; see `ps.kernels.score`."""
-        self.lots_ERL = np.zeros((epochs + 1 if parted else 0, score.RANKS, score.LOTS), np.int32)
+        self.lots_ERL = sparse_zeros((epochs + 1 if parted else 0, score.RANKS, score.LOTS), np.int32)
         """And by lot, where rows may be evicted. Ranks without a row take no memory: nothing is written there."""
         self.epochs_E = np.zeros(epochs, np.int64)
         self.first = 0

@@ -173,13 +173,13 @@ def test_gradients_of_ids_without_a_row_train_the_cores_as_they_are_trained_alon
         ColdCores(settings, settings.cold, DIM, one_by_one, RamBudget(ServiceConfig())),
         np.random.default_rng(1),
     )
-    for _ in range(5):
+    for step in range(1, 6):
         ids_N = rng.choice(2**62, 40, replace=False) - 2**61
         grads_ND = rng.standard_normal((40, DIM), np.float32)
         slots_N = table.find(ids_N)
         table.create_admitted(ids_N, slots_N, np.full(40, 9, np.uint32))
         table.apply(ids_N, slots_N, np.full(40, 9, np.uint32), [grads_ND[:7], grads_ND[7:]], np.ones(40, np.uint32))
-        cores.apply(ids_N, grads_ND)
+        cores.apply(ids_N, grads_ND, step)
         expected_ND = np.empty((40, DIM), np.float32)
         cores.fill(ids_N, expected_ND)
         assert look(table, ids_N).tobytes() == expected_ND.tobytes()

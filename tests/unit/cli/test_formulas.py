@@ -79,10 +79,14 @@ def test_what_does_not_grow_with_rows_is_what_the_shard_says(config: ps.TableCon
 
 def test_half_precision_halves_what_is_cold() -> None:
     full = table_size(table(dim=64), 10**6, Load(), has_disk=False)
-    half = table_size(table(dim=64, cold=ps.Fp16(hot_fraction=0)), 10**6, Load(), has_disk=False)
+    half = table_size(
+        table(dim=64, cold=ps.Fp16(hot_fraction=0), half_life_pushes=10_000), 10**6, Load(), has_disk=False
+    )
     assert full.row_bytes == 4 * 65
     assert half.ram_row_bytes == pytest.approx(full.ram_row_bytes - 260 + 132 + 8)
-    tenth = table_size(table(dim=64, cold=ps.Fp16(hot_fraction=0.1)), 10**6, Load(), has_disk=False)
+    tenth = table_size(
+        table(dim=64, cold=ps.Fp16(hot_fraction=0.1), half_life_pushes=10_000), 10**6, Load(), has_disk=False
+    )
     assert tenth.ram_row_bytes == pytest.approx(half.ram_row_bytes + 0.125 * (260 - 132))
 
 

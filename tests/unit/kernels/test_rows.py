@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from ps import memory
 from ps.kernels import rows as kernels
 from ps.kernels.init import NORMAL, UNIFORM, init_rows
 from ps.kernels.optim import update_rowwise_adagrad
@@ -102,9 +103,10 @@ def test_every_pattern_of_bits_is_judged_as_numpy_judges_it():
 
 
 @pytest.fixture
-def vast():
+def vast(monkeypatch):
     """An arena of more than 2**31 floats, of which only the pages that are touched exist."""
     dim = 64
+    monkeypatch.setattr(memory, "FIRST_BYTES", 16 << 30)
     arena = ReservedArray((dim + 1,), F32, 2**31 // dim + 1000)
     yield arena.array
     arena.close()
