@@ -38,7 +38,7 @@ from worker.modes import ASYNCHRONOUS, Mode
 from worker.pooled import ShardPooling
 from worker.prepared import Forward, PreparedBags
 from worker.pushes import Pushes
-from worker.row_optimizer import RowOptimizer, warn_of_scalers
+from worker.row_optimizer import RowOptimizer, check_no_scaler
 from worker.sending import Sender
 from worker.sum_masks import SumMasks
 from worker.thresholds import Sparsify
@@ -205,12 +205,9 @@ class EmbeddingBagCollection(nn.Module):
         error. What failed is told once, and dropped: the next step is without it.
 
         In a `Synchronous` group every trainer makes every step, also one whose batch had no ids or no gradients.
-        Gradients of a scaled loss must come here unscaled: `scaler.step(collection.optimizer)`. The first step of a
-        collection whose `optimizer` nobody has asked for warns if there is a GradScaler.
+        Gradients of a scaled loss must come here unscaled: `scaler.step(collection.optimizer)`. Where a GradScaler is
+        in use, the first step by any other way than that optimizer raises InvalidArgument.
         """
-        if self._may_be_scaled:
-            self._may_be_scaled = False
-            warn_of_scalers()
         self._sender.step(*self._taken())
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -277,6 +274,9 @@ class EmbeddingBagCollection(nn.Module):
     def _taken(self) -> Any:
         """What waits, by table, and the forwards that it is of: from now on it does not."""
         self._drop_zeroed()
+        if self._may_be_scaled and self._waiting:
+            check_no_scaler()
+            self._may_be_scaled = False
         return self._waiting.take()
 
     def _drop_zeroed(self) -> None:

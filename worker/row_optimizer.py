@@ -12,12 +12,13 @@ scheduler can change one.
 from __future__ import annotations
 
 import gc
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import torch
 from torch import nn
+
+from ps.errors import InvalidArgument
 
 
 class Steps(Protocol):
@@ -61,14 +62,14 @@ class RowOptimizer(torch.optim.Optimizer):
         self._collection.zero_grad(set_to_none)
 
 
-def warn_of_scalers() -> None:
-    """Warns if a GradScaler is in use in this process. Whoever steps without it pushes gradients that are as many times
-    too large as its scale, and nothing that a gradient carries tells of that. Looks at every object once: some 10 ms a
-    million."""
+def check_no_scaler() -> None:
+    """Raises InvalidArgument if a GradScaler is in use in this process. Whoever steps without it pushes gradients that
+    are as many times too large as its scale, and nothing that a gradient carries tells of that. Looks at every object
+    once: some 10 ms a million."""
     scalers = (known for known in gc.get_objects() if issubclass(type(known), torch.amp.GradScaler))
     if any(scaler.is_enabled() for scaler in scalers):
-        warnings.warn(
+        raise InvalidArgument(
             "a torch.amp.GradScaler is in use, and the collection's step() does not know of it: a scaled loss gives "
-            "rows gradients that are too large. Call scaler.step(collection.optimizer) in place of collection.step()",
-            stacklevel=3,
+            "rows gradients that are too large. Call scaler.step(collection.optimizer) in place of it; or "
+            "collection.optimizer.step(), if the scaler is of another loss"
         )

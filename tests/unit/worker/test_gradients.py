@@ -351,12 +351,19 @@ def test_a_grad_scaler_unscales_the_rows_too(client: ps.Client, unscale: bool) -
     assert client.pull(name, [7]).item() == -4.0
 
 
-def test_a_scaler_that_a_step_does_not_know_of_is_told(client: ps.Client) -> None:
-    _, layer = one_table(client, 0.0)
+def test_a_step_that_does_not_know_of_a_scaler_is_refused(client: ps.Client) -> None:
+    name, layer = one_table(client, 0.0)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     scaler.scale(layer({"f": bags([7])}).sum()).backward()
-    with pytest.warns(UserWarning, match=r"GradScaler is in use.*scaler\.step\(collection\.optimizer\)"):
-        layer.step()
+    for step in (layer.step, layer.send):
+        with pytest.raises(ps.InvalidArgument, match=r"GradScaler is in use.*scaler\.step\(collection\.optimizer\)"):
+            step()
+    assert not client.size(name)
+    scaler.step(layer.optimizer)
+    assert client.pull(name, [7]).item() == -1.0
+    layer({"f": bags([7])}).sum().backward()
+    layer.step()  # whoever has used the optimizer knows of it
+    assert client.pull(name, [7]).item() == -2.0
 
 
 def test_a_step_that_overflows_is_left_out_and_the_next_is_not_spoiled(client: ps.Client) -> None:
