@@ -658,7 +658,7 @@ class Table:
             border,
             ranking.counts_R,
             ranking.counts_ER,
-            ranking.lots_ERL,
+            ranking.counted_lots,
             ranking.epochs_E,
             ranking.first,
         )

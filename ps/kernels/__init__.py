@@ -112,15 +112,16 @@ def _warm_up_score() -> None:
     statistics, marks, slots = np.zeros((8, 2), np.uint32), np.zeros(8, np.uint16), np.arange(4)
     counts, one = np.zeros(score.RANKS, np.int64), np.ones(4, np.float32)
     ages, epochs = counts.reshape(1, -1), np.zeros(0, np.int64)
-    lots = np.zeros((0, score.RANKS, score.LOTS), np.int32)
+    lots = np.zeros((1, score.RANKS, score.LOTS), np.int32)
     cuts = (*(np.zeros(1, np.int64),) * 2, *(np.zeros((score.LOTS, 0), np.int64),) * 2)
     scores, decay = statistics.view(np.float32), score.decay_table()
     per_tick = score.stamps_per_tick(score.HALF_LIFE)
-    score.count(statistics, 1, per_tick, counts, ages, lots, epochs, 0)
-    score.touch(
-        *(statistics, scores, marks, slots, one, np.uint32(0), per_tick),
-        *(decay, np.float32(0), np.uint32(0), 0, counts, ages, lots, epochs, 0),
-    )
+    for lots_or_none in (lots, None):
+        score.count(statistics, 1, per_tick, counts, ages, lots_or_none, epochs, 0)
+        score.touch(
+            *(statistics, scores, marks, slots, one, np.uint32(0), per_tick),
+            *(decay, np.float32(0), np.uint32(0), 0, counts, ages, lots_or_none, epochs, 0),
+        )
     score.ranks(statistics, per_tick, np.zeros(8, np.int64))
     score.outrank(statistics, slots, per_tick, 0, np.zeros(4, np.bool_))
     score.select(statistics, marks, 0, 8, 0, per_tick, slots.copy())

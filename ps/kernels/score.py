@@ -18,7 +18,7 @@ can be told.
 Rows are counted by rank, and where rows expire also by age: counts_ER[e] has those whose stamps lie in epoch e, which
 is the number of `epochs_E` (times, rising) that are not later than the stamp. No epochs: nothing is counted by age.
 Where rows may be evicted they are counted by lot as well: lots_ERL[e, r, l] of counts_ER[e, r], or of counts_R[r] where
-there are no epochs. A lots_ERL without elements is left alone.
+there are no epochs. None for lots_ERL: they are not, and kernels are compiled without, which makes `touch` a third faster.
 
 statistics_S2 uint32 [S, 2] holds (score, stamp); `scores_S2` is the same memory seen as float32.
 marks_S uint16 [S]: flags in the low bits, and how many steps hold the slot (pins) above them.
@@ -108,7 +108,7 @@ def _tally(
     change: int,
     counts_R: Ranks,
     counts_ER: Counts,
-    lots_ERL: Lots,
+    lots_ERL: Lots | None,
     epochs_E: Ranks,
     first: np.int64,
 ) -> None:
@@ -120,7 +120,7 @@ def _tally(
         while epoch > 0 and epochs_E[epoch - 1] > np.int64(stamp):
             epoch -= 1
         counts_ER[epoch, place] += change
-    if lots_ERL.size:
+    if lots_ERL is not None:
         lots_ERL[epoch, place, np.int64(score_bits & _LOT)] += change
 
 
@@ -139,7 +139,7 @@ def touch(
     border: np.int64,
     counts_R: Ranks,
     counts_ER: Counts,
-    lots_ERL: Lots,
+    lots_ERL: Lots | None,
     epochs_E: Ranks,
     first: np.int64,
 ) -> int:
@@ -202,7 +202,7 @@ def count(
     per_tick: np.uint32,
     counts_R: Ranks,
     counts_ER: Counts,
-    lots_ERL: Lots,
+    lots_ERL: Lots | None,
     epochs_E: Ranks,
     first: np.int64,
 ) -> None:

@@ -75,9 +75,14 @@ class Ranking:
                 "and create it again"
             )
 
+    @property
+    def counted_lots(self) -> npt.NDArray[np.int32] | None:
+        """`lots_ERL` for kernels that count rows; None where they are not counted by lot."""
+        return self.lots_ERL if len(self.lots_ERL) else None
+
     def count(self, statistics_N2: npt.NDArray[np.uint32], change: int) -> None:
         """Counts rows in (1) or out (-1)."""
-        tallies = (self.counts_R, self.counts_ER, self.lots_ERL, self.epochs_E, self.first)
+        tallies = (self.counts_R, self.counts_ER, self.counted_lots, self.epochs_E, self.first)
         score.count(statistics_N2, change, self.per_tick, *tallies)
         self.total += change * len(statistics_N2)
 

@@ -33,7 +33,7 @@ def count(
     per_tick: int,
     counts_R: Ranks,
     counts_ER: Counts,
-    lots_ERL: Lots,
+    lots_ERL: Lots | None,
     epochs_E: Ranks,
     first: int,
 ) -> None:
@@ -45,7 +45,7 @@ def count(
     epochs_N = np.searchsorted(epochs_E, statistics_N2[:, 1].astype(np.int64), side="right")
     if len(epochs_E):
         np.add.at(counts_ER, (epochs_N, places_N), change)
-    if lots_ERL.size:
+    if lots_ERL is not None:
         np.add.at(lots_ERL, (epochs_N, places_N, (statistics_N2[:, 0] & LOT).astype(np.int64)), change)
 
 
@@ -63,7 +63,7 @@ def touch(
     border: int,
     counts_R: Ranks,
     counts_ER: Counts,
-    lots_ERL: Lots,
+    lots_ERL: Lots | None,
     epochs_E: Ranks,
     first: int,
 ) -> int:

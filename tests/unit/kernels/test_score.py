@@ -31,10 +31,6 @@ def rows(slots, now, seed):
 ONE = np.uint32(1)
 
 
-def no_lots():
-    return np.zeros((0, kernels.RANKS, kernels.LOTS), np.int32)
-
-
 def touch(statistics_S2, slots_N, added_N, now, per_tick=ONE, floor=0):
     """Without counting by age or lot."""
     return kernels.touch(
@@ -51,7 +47,7 @@ def touch(statistics_S2, slots_N, added_N, now, per_tick=ONE, floor=0):
         0,
         np.zeros(kernels.RANKS, np.int64),
         np.zeros((1, kernels.RANKS), np.int64),
-        no_lots(),
+        None,
         np.zeros(0, np.int64),
         0,
     )
@@ -72,12 +68,12 @@ def test_touch_count_and_ranks_are_those_of_the_reference(slots, n, now, seed):
     results = []
     for module, given_N, given_added_N in ((kernels, slots_N, added_N), (reference, frozen(slots_N), frozen(added_N))):
         statistics, marks = statistics_S2.copy(), marks_S.copy()
-        lots = len(epochs_E) + 1 if seed % 2 else 0
+        lots = (len(epochs_E) + 1, kernels.RANKS, kernels.LOTS) if seed % 2 else None
         counted, again = (
             (
                 np.zeros(kernels.RANKS, np.int64),
                 np.zeros((len(epochs_E) + 1, kernels.RANKS), np.int64),
-                np.zeros((lots, kernels.RANKS, kernels.LOTS), np.int32),
+                lots and np.zeros(lots, np.int32),
             )
             for _ in range(2)
         )
@@ -100,6 +96,8 @@ def test_touch_count_and_ranks_are_those_of_the_reference(slots, n, now, seed):
             first,
         )
         module.count(statistics, 1, per_tick, *again, epochs_E, first)
+        if not lots:
+            counted, again = counted[:2], again[:2]
         for left, right in zip(counted, again, strict=True):
             assert same_bytes(left, right), "the counts moved along with the rows"
         if len(epochs_E):
@@ -212,7 +210,7 @@ def test_every_touch_changes_the_statistics_and_leaves_the_lot(slots, n, now, se
 
 def test_a_row_of_a_lucky_lot_begins_with_twice_as_much():
     statistics = np.array([[0, 5], [1, 5], [2, 5], [F32(1).view(np.uint32), 5]], np.uint32)
-    counts = np.zeros(kernels.RANKS, np.int64), np.zeros((1, kernels.RANKS), np.int64), no_lots(), np.zeros(0, np.int64)
+    counts = np.zeros(kernels.RANKS, np.int64), np.zeros((1, kernels.RANKS), np.int64), None, np.zeros(0, np.int64)
     marks, times = np.zeros(4, np.uint16), (np.uint32(5), ONE, kernels.decay_table(), F32(0), np.uint32(2))
     kernels.touch(statistics, statistics.view(F32), marks, np.arange(4), np.full(4, 3, F32), *times, 0, *counts, 0)
     assert kernels.scores(statistics).tolist() == [6, 6, 3, 4]
