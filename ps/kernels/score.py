@@ -18,7 +18,7 @@ can be told.
 Rows are counted by rank, and where rows expire also by age: counts_ER[e] has those whose stamps lie in epoch e, which
 is the number of `epochs_E` (times, rising) that are not later than the stamp. No epochs: nothing is counted by age.
 Where rows may be evicted they are counted by lot as well: lots_ERL[e, r, l] of counts_ER[e, r], or of counts_R[r] where
-there are no epochs. None for lots_ERL: they are not, and kernels are compiled without, which makes `touch` a third faster.
+there are no epochs. None for lots_ERL: they are not, and kernels are compiled without. `touch` is a third faster then.
 
 statistics_S2 uint32 [S, 2] holds (score, stamp); `scores_S2` is the same memory seen as float32.
 marks_S uint16 [S]: flags in the low bits, and how many steps hold the slot (pins) above them.
