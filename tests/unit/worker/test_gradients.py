@@ -286,7 +286,7 @@ def test_a_zero_grad_before_the_step_is_not_passed_over_in_silence(
     layer({"f": bags([7])}).sum().backward()
     torch.optim.SGD(torch.nn.Sequential(layer).parameters(), lr=1.0).zero_grad()
     layer.step()
-    assert "the gradients of 1 backward has not been pushed" in caplog.text
+    assert "the gradients of 1 backward have not been pushed" in caplog.text
 
 
 def test_gradients_without_a_step_are_told(client: ps.Client, caplog: pytest.LogCaptureFixture) -> None:
@@ -305,7 +305,7 @@ def test_what_waits_is_bounded(client: ps.Client) -> None:
     for start in range(0, 202, 101):
         if start:
             with pytest.raises(
-                ps.ResourceExhausted, match=r"1 backwards, 404 bytes, wait .* call the collection's step"
+                ps.ResourceExhausted, match=r"1 backward, 404 bytes, wait .* call the collection's step"
             ):
                 layer({"f": bags(range(start, start + 101))}).sum().backward()
         else:

@@ -281,6 +281,47 @@ def test_a_rank_whose_gradients_are_refused_is_in_the_round_without_them(connect
     assert value(clients[0]) == 7.0
 
 
+def test_a_refused_step_does_not_stand_for_the_next_one(connect: Callable[..., ps.Client]) -> None:
+    layer = EmbeddingBagCollection(connect(), [TABLE], mode=Synchronous(Group("run", 0, 1)))
+    (layer(batch(7)) * torch.nan).sum().backward()
+    with pytest.raises(ps.NonFiniteGradient):
+        layer.step()
+    layer.step()  # without a forward, and a round all the same: the other ranks wait for it
+    assert layer._sender.sent == 2
+
+
+def test_a_wait_that_is_interrupted_leaves_the_push_to_the_next(
+    connect: Callable[..., ps.Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = EmbeddingBagCollection(connect(), [TABLE])
+    layer(batch(7)).sum().backward()
+    layer.send()
+    (push,) = layer._sender.on_their_way
+
+    def interrupted(timeout: float | None = None) -> BaseException | None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as during:
+        during.setattr(push, "exception", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            layer.step()
+    assert layer._sender.on_their_way == [push]
+    layer.finish()
+    assert layer._sender.on_their_way == []
+
+
+@pytest.mark.parametrize("quiet", [EmbeddingBagCollection.eval, lambda layer: layer.requires_grad_(False)])
+def test_weights_of_samples_learn_where_the_rows_do_not(
+    connect: Callable[..., ps.Client], quiet: Callable[[EmbeddingBagCollection], object]
+) -> None:
+    layer = EmbeddingBagCollection(connect(), [TABLE])
+    quiet(layer)
+    weights = torch.ones(2, requires_grad=True)
+    layer({"t": Bags(torch.tensor([7, 8]), torch.tensor([0]), weights)}).sum().backward()
+    assert weights.grad is not None
+    assert weights.grad.tolist() == [10.0, 10.0]
+
+
 def test_sending_first_is_the_same_step(connect: Callable[..., ps.Client]) -> None:
     client = connect()
     embeddings = EmbeddingBagCollection(client, [TABLE], mode=Synchronous(Group("run", 0, 1)))
