@@ -359,8 +359,9 @@ class Client:
         return Deadline(self.timeout_s if timeout_s is None else timeout_s)
 
     def _forget(self, number: int, routing: Routing, shard: int) -> None:
-        """In the background."""
-        self.connection.submit(partial(self.exchange.forget, number, shard, routing, self.deadline(None)))
+        """Tells a shard, in the background, to forget a step."""
+        tell = partial(self.exchange.forget, number, shard, routing, self.deadline(None))
+        self.connection.submit(tell, hint=True)
 
     def _forget_abandoned(self) -> None:
         """Forgets the steps that nobody can push any more. Finalizers may run anywhere, inside a lock too: so they only

@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -210,6 +211,28 @@ def test_a_prepare_that_comes_after_the_push_is_forgotten(connect: Callable[...,
     lease.forget()
     client.prepare({"t": [7]}).forget()
     until(lambda: held(client) == 0)
+
+
+def test_an_end_does_not_wait_for_a_step_to_be_forgotten(
+    connect: Callable[..., ps.Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No write is lost with it."""
+    client = connect()
+    client.create_table(TABLE)
+    reached, go = Event(), Event()
+
+    def forget(*_: object) -> None:
+        reached.set()
+        assert go.wait(20)
+
+    monkeypatch.setattr(client.exchange, "forget", forget)
+    step = client.prepare({"t": [7]})
+    step.pull()  # by its handle: the shard holds it
+    step.forget()
+    assert reached.wait(20)
+    left = client.connection.unfinished()
+    go.set()
+    assert left == []
 
 
 # rounds
