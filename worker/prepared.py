@@ -38,7 +38,7 @@ class PreparedBags:
     pooled: dict[str, PooledBags] = field(default_factory=dict)
     """The tables that the shards pool: what is pulled are sums of these."""
     ahead: Ahead | None = None
-    """Where its rows are pulled before it is used."""
+    """The pull of its rows under way, where they are pulled before it is used."""
     pulled: PulledRows | None = None
     """What its last use has pulled."""
     sent: bool = False
@@ -56,7 +56,7 @@ class Forward:
     prepared: PreparedBags
     pulled: PulledRows
     versions: Versions
-    """Of the shards, when that was pulled."""
+    """The versions of the shards when that was pulled."""
     features: Sequence[Feature]
     weigh_positives: Collection[str]
     """The tables whose importance has a use for `positive_B`."""
