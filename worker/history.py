@@ -24,7 +24,6 @@ Norms = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 Steps = npt.NDArray[np.int32]
 
-HISTORY_BYTES = 12
 NEVER = np.iinfo(np.int32).max
 SWEEPS = 4
 """How often within `Hold.steps` rows that no step names any more are looked for: each time takes a message."""
