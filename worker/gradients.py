@@ -97,11 +97,16 @@ class WaitingGradients:
         found = self._parts()
         parts = {name: waiting.part for name, waiting in found.items()}
         forwards = list(dict.fromkeys(forward for waiting in found.values() for forward in waiting.forwards))
+        for forward in forwards:
+            forward.counts_taken()
         self.clear()
         return parts, forwards
 
     def clear(self) -> None:
         """Drops all that waits."""
+        for waiting in self._waiting.values():
+            for forward in waiting.forwards:
+                forward.counts_dropped()
         self._waiting.clear()
         self.backwards = 0
         for stand_in in self.stand_ins.values():
