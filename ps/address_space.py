@@ -35,7 +35,7 @@ class Reservation:
         self.map = mmap.mmap(-1, self.size + HUGE_PAGE, flags=flags)
         begin = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
         self.offset = -begin % HUGE_PAGE
-        """Where the bytes begin in `map`."""
+        """The place in `map` where the bytes begin."""
         self.address = begin + self.offset
 
     def advise(self, advice: int, start: int, end: int) -> None:

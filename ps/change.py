@@ -21,11 +21,11 @@ class Change:
     make: Callable[[], None]
     """Changes the rows."""
     settle: Mapping[str, Callable[[], None]] = field(default_factory=dict)
-    """By name, in order: each whether or not the one before has failed."""
+    """What follows the change, by name and in this order: each part is tried, whether or not the one before failed."""
     undo: Callable[[], None] = lambda: None
-    """Instead of `make`: takes back the rows that were created for it."""
+    """Called instead of `make`: takes back the rows that were created for it."""
     existed_N: npt.NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
-    """Of an explicit write: where a row existed. Of a push, nothing."""
+    """Where a row existed before an explicit write; empty for a push."""
 
     def carry_out(self) -> None:
         """All of it, where it is the only one."""

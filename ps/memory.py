@@ -30,8 +30,8 @@ HUGE_FROM_BYTES = 8 << 20
 """Huge pages from here on: they make random access 1.5 times as fast, but would cost a small table 2 MiB an array."""
 
 FIRST_BYTES = 4 << 30
-"""Of address space, for each array of a table, of which there are five to ten: thousands of tables have room in the 128
-TiB of a process."""
+"""Address space that each array begins with. A table has five to ten: thousands of tables have room in the 128 TiB of a
+process."""
 GROWTH = 8
 """An array moves at most twice below 256 GiB."""
 
@@ -260,7 +260,7 @@ class ReservedArray:
         self.array = owner.reshape(rows, *self._tail)
 
     def _move(self, needed: int) -> None:
-        """To where `needed` bytes have room. Raises ResourceExhausted, and then nothing has changed."""
+        """Moves the array to where `needed` bytes have room. Raises ResourceExhausted, and then nothing has changed."""
         wanted = min(self.max_rows * self._row_bytes, max(needed, GROWTH * self._reservation.size))
         larger = self._reserve(wanted)
         self.array = np.empty(0, self.dtype)

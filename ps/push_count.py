@@ -13,14 +13,14 @@ from __future__ import annotations
 from ps.errors import InvalidArgument
 
 ROUNDS = -1
-"""In place of a worker: the rounds of all groups."""
+"""Stands in place of a worker for the rounds of all groups."""
 MAX_SAID = 1 << 53
 MAX_WORKERS = 16_384
-"""That are told apart. Of one that was silent for longer than so many others only the sum remains."""
+"""Workers that are told apart. Of one that was silent for longer than so many others only the sum remains."""
 
 
 class PushCount:
-    """One table's."""
+    """Counts the pushes of one table."""
 
     def __init__(self) -> None:
         self._of_worker: dict[int, int] = {}  # the one heard most recently last
@@ -45,4 +45,4 @@ class PushCount:
 def check_said(table: str, said: int) -> None:
     """Raises InvalidArgument for what no trainer can have made."""
     if said > MAX_SAID:
-        raise InvalidArgument(f"table {table!r}: a push says that it is its worker's {said}th: the most is {MAX_SAID}")
+        raise InvalidArgument(f"table {table!r}: a push is number {said:,} of its worker: the most is {MAX_SAID:,}")

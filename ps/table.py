@@ -130,7 +130,7 @@ class Table:
         self.overflows = Overflows(config.name, self._ram)
         self._count = PushCount()
         self.pushes = 0
-        """That this shard has seen. The optimizer's steps are counted by all shards alike."""
+        """Pushes that this shard has seen. The optimizer's steps are counted by all shards alike."""
         self.rows_read = 0
         self.rows_pushed = 0
         """Ids that pushes named, whether their gradients were sent or held back."""
@@ -666,7 +666,7 @@ class Table:
         ranking.turn(came, room)
 
     def _stamp(self, slots_N: Slots) -> None:
-        """These rows were written now; they are as important as before."""
+        """Notes that these rows were written now; they are as important as before."""
         self._touch(slots_N, np.zeros(len(slots_N), np.float32), np.float32(0), 0)
 
     def _expire(self) -> None:
@@ -706,7 +706,7 @@ def _spread(values_R: Rows, rows_R: Slots, n: int) -> Rows:
 
 
 def _counts(counts_N: Counts | None, positions_M: Slots) -> Counts:
-    """Of these positions."""
+    """How often the ids at these positions occur, once by default."""
     return np.ones(len(positions_M), np.uint32) if counts_N is None else counts_N[positions_M]
 
 

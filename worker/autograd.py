@@ -16,14 +16,16 @@ class Stack(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, use: Forward | None, *pooled: torch.Tensor) -> Any:
-        """[B, F, D]. use: None where nothing is trained."""
+        """[B, F, D]. use: None where no rows are trained; weights of samples may be, all the same."""
         ctx.use = use
         return torch.stack(pooled, dim=1)
 
     @staticmethod
     def backward(ctx: Any, grads_BFD: torch.Tensor) -> Any:
-        """To the features used."""
+        """Hands each feature its gradient; one that the loss does not use gets none."""
         of_features = grads_BFD.unbind(1)
+        if ctx.use is None:
+            return None, *of_features
         used = [bool(grads_BD[:1].any() or grads_BD.any()) for grads_BD in of_features]
         ctx.use.used = {(f.name, f.table) for f, is_used in zip(ctx.use.features, used, strict=True) if is_used}
         return None, *(grads if is_used else None for grads, is_used in zip(of_features, used, strict=True))
@@ -41,7 +43,7 @@ class Watch(torch.autograd.Function):
     def forward(
         ctx: Any, add: Callable[[Sequence[torch.Tensor | None]], None], anchor: Any, *rows: torch.Tensor
     ) -> Any:
-        """The rows, as they are. add: takes their gradients."""
+        """Returns the rows as they are. add: takes their gradients."""
         ctx.add = add
         ctx.anchor = anchor
         ctx.set_materialize_grads(False)
@@ -49,6 +51,6 @@ class Watch(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor | None) -> Any:
-        """To `add`; and to the anchor something, so that it counts as used."""
+        """Hands the gradients to `add`, and the anchor something, so that it counts as used."""
         ctx.add(grads)
         return None, torch.zeros_like(ctx.anchor), *(None for _ in grads)

@@ -30,7 +30,7 @@ class UniqueIds:
 
 
 def dedupe(bags: Mapping[str, Bags], features: Iterable[Feature]) -> UniqueIds:
-    """Of the features' bags. A feature that is pooled in two ways from one table counts once there."""
+    """Finds them in the features' bags. A feature that is pooled in two ways from one table counts once there."""
     names: dict[str, dict[str, None]] = {}
     for feature in features:
         names.setdefault(feature.table, {})[feature.name] = None

@@ -26,7 +26,7 @@ from worker.prepared import Forward
 from worker.table_gradients import TableGradients
 
 MAX_BYTES = 1 << 30
-"""Of gradients that wait, by default: 4 million rows of dim 64."""
+"""The most that gradients which wait may take, by default: that is 4 million rows of dim 64."""
 LONG_WITHOUT_A_STEP = 100
 """Backwards after which it is asked whether a step has been forgotten."""
 NOTHING = torch.zeros(0, 1)
@@ -36,19 +36,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class _Waiting:
-    """Of one table: all but the gradients themselves, and the forwards that they are of."""
+    """What is known of one table's gradients, which are in its stand-in: their rows, and the forwards they are of."""
 
     part: TableGradients
     forwards: list[Forward]
 
 
 class WaitingGradients:
-    """Those of one collection. The trainer's thread."""
+    """The gradients of one collection that wait for its next step. Called by the trainer's thread only."""
 
     def __init__(self, dims: Mapping[str, int], max_bytes: int = MAX_BYTES) -> None:
         """dims: by table."""
         self.stand_ins = {name: nn.Parameter(torch.zeros(0, dim)) for name, dim in dims.items()}
-        """By table; see above."""
+        """A parameter for each table, whose `.grad` is what waits of it."""
         self.backwards = 0
         """How many there were since the last step."""
         self._max_bytes = max_bytes
@@ -59,26 +59,25 @@ class WaitingGradients:
 
     @property
     def nbytes(self) -> int:
-        """Of the gradients."""
+        """Bytes that the gradients take."""
         return sum(one.grad.nbytes for one in self.stand_ins.values() if one.grad is not None)
 
     @property
     def told(self) -> str:
-        """In words."""
-        passes = "1 backward has" if self.backwards == 1 else f"{self.backwards} backwards have"
-        return f"the gradients of {passes} not been pushed by a step()"
+        """What waits, in words."""
+        return f"{self._whose} have not been pushed by a step()"
 
     def tell_lost(self) -> None:
-        """The collection is gone, or the program ends."""
+        """Logs what waits when the collection is gone, or the program ends."""
         if self.nbytes:
             log.warning("%s: they are lost", self.told)
 
     def add(self, forward: Forward, parts: Mapping[str, TableGradients]) -> None:
-        """Those of one backward of a forward: of the tables that the loss uses. Raises ResourceExhausted where more
-        would wait than may; then nothing of this backward has been added."""
+        """Adds what one backward of a forward gave to the tables that the loss uses. Raises ResourceExhausted where
+        more waits already than may; then nothing of this backward has been added."""
         if self.nbytes > self._max_bytes:
             raise ResourceExhausted(
-                f"the gradients of {self.backwards} backwards, {self.nbytes:,} bytes, wait for a step, the limit is "
+                f"{self._whose}, {self.nbytes:,} bytes, wait for a step, the limit is "
                 f"{self._max_bytes:,}: call the collection's step() after backward, or zero_grad() to drop them"
             )
         self.backwards += 1
@@ -98,18 +97,27 @@ class WaitingGradients:
         found = self._parts()
         parts = {name: waiting.part for name, waiting in found.items()}
         forwards = list(dict.fromkeys(forward for waiting in found.values() for forward in waiting.forwards))
+        for forward in forwards:
+            forward.counts_taken()
         self.clear()
         return parts, forwards
 
     def clear(self) -> None:
         """Drops all that waits."""
+        for waiting in self._waiting.values():
+            for forward in waiting.forwards:
+                forward.counts_dropped()
         self._waiting.clear()
         self.backwards = 0
         for stand_in in self.stand_ins.values():
             stand_in.grad = None
 
+    @property
+    def _whose(self) -> str:
+        return f"the gradients of {self.backwards} {'backward' if self.backwards == 1 else 'backwards'}"
+
     def _parts(self) -> dict[str, _Waiting]:
-        """Of the tables whose gradients nobody has set to None, with these as they are now."""
+        """The tables whose gradients nobody has set to None, with these as they are now."""
         found = {}
         for name, waiting in self._waiting.items():
             grads = self.stand_ins[name].grad

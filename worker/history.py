@@ -24,35 +24,34 @@ Norms = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 Steps = npt.NDArray[np.int32]
 
-HISTORY_BYTES = 12
 NEVER = np.iinfo(np.int32).max
 SWEEPS = 4
 """How often within `Hold.steps` rows that no step names any more are looked for: each time takes a message."""
 
 
 class History:
-    """Of one table. One thread at a time."""
+    """Keeps what is known of the rows of one table. One thread at a time."""
 
     def __init__(self, max_rows: int, memory: Memory | None = None) -> None:
         self._pushed = ReservedArray((), np.float32, max_rows, memory)
         self._seen = ReservedArray((), np.int32, max_rows, memory)
         self._since = ReservedArray((), np.int32, max_rows, memory)
         self.step = 0
-        """Of the next or present selection; counted from 1 on."""
+        """The number of the present or last selection, counted from 1."""
 
     @property
     def pushed_S(self) -> Norms:  # noqa: N802  an array, so its name carries its shape
-        """By slot."""
+        """What was pushed of each row, by slot."""
         return self._pushed.array
 
     @property
     def seen_S(self) -> Steps:  # noqa: N802
-        """By slot."""
+        """The last step that named each row, by slot."""
         return self._seen.array
 
     @property
     def since_S(self) -> Steps:  # noqa: N802
-        """By slot."""
+        """The step since which something of each row is held, by slot."""
         return self._since.array
 
     @property
@@ -84,14 +83,14 @@ class History:
         return late_U
 
     def heavy(self, hold: Hold, slots_U: Slots, norms_U: Norms) -> Flags:
-        """Of which too much would be held for what was pushed of them: bool [U]. norms_U: squared norms of it."""
+        """Which rows would have too much held for what was pushed of them: bool [U]. norms_U: squared norms of it."""
         share = np.float32(hold.share * hold.share)
         pushed_U = np.where(slots_U >= 0, self.pushed_S[np.maximum(slots_U, 0)], np.float32(0))
         heavy_U: Flags = norms_U * (1 - share) > share * pushed_U
         return heavy_U
 
     def quiet(self, hold: Hold, used: int) -> Slots:
-        """Where the next sweep would be too late, of the first `used` slots; for when the step's rows are settled."""
+        """Which of the first `used` slots the next sweep would be too late for, once the step's rows are settled."""
         if self.step % _period(hold):
             return np.empty(0, np.int64)
         slots_N: Slots = np.flatnonzero(self.since_S[:used] < self._limit(hold))

@@ -38,7 +38,7 @@ class PreparedBags:
     pooled: dict[str, PooledBags] = field(default_factory=dict)
     """The tables that the shards pool: what is pulled are sums of these."""
     ahead: Ahead | None = None
-    """Where its rows are pulled before it is used."""
+    """The pull of its rows under way, where they are pulled before it is used."""
     pulled: PulledRows | None = None
     """What its last use has pulled."""
     sent: bool = False
@@ -56,7 +56,7 @@ class Forward:
     prepared: PreparedBags
     pulled: PulledRows
     versions: Versions
-    """Of the shards, when that was pulled."""
+    """The versions of the shards when that was pulled."""
     features: Sequence[Feature]
     weigh_positives: Collection[str]
     """The tables whose importance has a use for `positive_B`."""
@@ -66,6 +66,8 @@ class Forward:
     """The features that the loss of the backward under way uses: those whose part of its gradient is not all 0."""
     _counted: set[FeatureOfTable] = field(default_factory=set)
     """The features whose ids have been counted: once, however many backwards there are."""
+    _counts_wait: set[FeatureOfTable] = field(default_factory=set)
+    """Those of them whose counts wait for a step, as the gradients do that they go with."""
 
     def part(self, table: str, grads: torch.Tensor) -> TableGradients:
         """The gradients of one backward, as torch gives them of what was pulled of a table. An id that is in features
@@ -77,6 +79,7 @@ class Forward:
         used = [feature for feature in of_table if feature in self.used]
         new = [feature for feature in used if feature not in self._counted]
         self._counted.update(new)
+        self._counts_wait.update(new)
         part = TableGradients(
             prepared.ids[table],
             prepared.counts[table] if len(new) == len(of_table) else self._occurrences(table, new),
@@ -90,6 +93,15 @@ class Forward:
         if len(used) == len(of_table):
             return part
         return part.by_rows().only(np.flatnonzero(self._occurrences(table, used)))
+
+    def counts_taken(self) -> None:
+        """Its gradients go to the shards, and the counts with them."""
+        self._counts_wait.clear()
+
+    def counts_dropped(self) -> None:
+        """Its gradients were dropped, and the counts with them: the next backward counts again."""
+        self._counted -= self._counts_wait
+        self._counts_wait.clear()
 
     def _positives(self, table: str, features: Sequence[FeatureOfTable]) -> npt.NDArray[np.uint32] | None:
         if self.positive_B is None or table not in self.weigh_positives:

@@ -208,7 +208,7 @@ class ResidualStore:
         return held
 
     def send_off_all(self, most: int | None = None) -> Held:
-        """The same of everything, ids ascending; with `most`, of so many rows at most."""
+        """Everything that is held, to be sent, ids ascending; with `most`, of so many rows at most."""
         return self.send_off(self._held_slots()[:most])
 
     def quiet(self, hold: Hold) -> Slots:
@@ -216,14 +216,14 @@ class ResidualStore:
         return self.history.quiet(hold, self._used)
 
     def note_refused(self, held: Held) -> None:
-        """This was not pushed after all."""
+        """Notes that these gradients were not pushed after all."""
         slots_R = self.find(held.ids_R)
         known_R = slots_R >= 0
         self.history.note_refused(slots_R[known_R], held.grads_RD[known_R])
 
     def idle(self) -> Slots:
-        """Of the rows of which nothing is held and that this step does not name, those that none has named for the
-        longest first."""
+        """Slots of the rows of which nothing is held and that this step does not name: first those that no step has
+        named for the longest."""
         slots_N = np.flatnonzero(self.norms_S == 0)
         slots_N = slots_N[self.history.seen_S[slots_N] < self.history.step]
         return slots_N[np.argsort(self.history.seen_S[slots_N], kind="stable")]
@@ -239,7 +239,7 @@ class ResidualStore:
         return {"ids": torch.from_numpy(self._ids.array[slots_N]), **self.history.state(slots_N)}
 
     def load_history(self, state: Mapping[str, Any]) -> None:
-        """Of what is held, and of other rows as far as there is room."""
+        """Takes in the history of what is held, and of other rows as far as there is room."""
         ids_N = np.asarray(state["ids"])
         slots_N = self.find(ids_N)
         new_N = np.flatnonzero(slots_N < 0)[: max(0, self.max_rows - len(self))]

@@ -22,7 +22,7 @@ from ps.errors import InvalidArgument
 
 
 class Steps(Protocol):
-    """A collection."""
+    """A collection, as far as its optimizer knows it."""
 
     def step(self) -> None:
         """Pushes what waits."""
@@ -32,7 +32,7 @@ class Steps(Protocol):
 
 
 class RowOptimizer(torch.optim.Optimizer):
-    """Of one collection. Its parameters are stand-ins, whose `.grad` are the gradients that wait."""
+    """The optimizer of one collection. Its parameters are stand-ins, whose `.grad` are the gradients that wait."""
 
     _step_supports_amp_scaling = True
     """So that GradScaler calls `step` after an overflow too, with `found_inf`: what waits must be dropped then, and

@@ -30,7 +30,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Those of this user whose owners were killed. One without a lock file is just being made, or not ours."""
+    """Removes the folders of this user whose owners were killed. One without a lock is just being made, or not ours."""
     for folder in parent.glob(f"{PREFIX}*"):
         try:
             found = folder.lstat()

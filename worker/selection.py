@@ -15,7 +15,7 @@ from worker.residuals import Held, Ids, ResidualStore, Rows, Slots
 Flags = npt.NDArray[np.bool_]
 
 AT_ONCE = 8
-"""Where there is no room, an eighth of it is made."""
+"""Makes an eighth of the room free at once, where there is none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class Parted:
 
 
 def joined(one: Held, other: Held) -> Held:
-    """Of different ids."""
+    """Both together; they are of different ids."""
     return Held(np.concatenate((one.ids_R, other.ids_R)), np.concatenate((one.grads_RD, other.grads_RD)))
 
 

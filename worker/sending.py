@@ -21,7 +21,7 @@ from worker.table_gradients import TableGradients
 
 
 class Sender:
-    """The pushes of one collection. The trainer's thread."""
+    """Sends the pushes of one collection. Called by the trainer's thread only."""
 
     def __init__(self, client: Client, dims: Mapping[str, int], pushes: Pushes, pace: Pace) -> None:
         """dims: by table, in the order in which steps name them."""
@@ -40,7 +40,7 @@ class Sender:
         return list(self._in_flight)
 
     def begin_step(self) -> None:
-        """Before the rows of a batch are pulled."""
+        """Called before the rows of a batch are pulled: where trainers go in turn, waits for their turn."""
         if self._pace.in_turn:
             self.wait()
         self._pace.begin(self.sent)
@@ -83,14 +83,17 @@ class Sender:
     def step(self, parts: Mapping[str, TableGradients], forwards: Sequence[Forward]) -> None:
         """Sends what `send` has not, and waits until all is applied; raises the first error. In a group that trains in
         rounds each step is one, also a step without gradients."""
-        if parts or not self._step_is_sent:
-            self.send(parts, forwards)
-        self._step_is_sent = False
+        try:
+            if parts or not self._step_is_sent:
+                self.send(parts, forwards)
+        finally:
+            self._step_is_sent = False  # after an error too: the next step is another
         self.wait()
 
     def wait(self) -> None:
         """Until what was sent is applied; raises the first error of a push."""
         while self._in_flight:
+            self._in_flight[0].exception()  # waits: a signal that breaks that off leaves the push to the next wait
             self._in_flight.popleft().result()
 
     def raise_failed(self) -> None:
@@ -99,7 +102,7 @@ class Sender:
             self._in_flight.popleft().result()
 
     def _step(self, parts: Mapping[str, TableGradients], forwards: Sequence[Forward]) -> Step:
-        """By the handle of a batch that is alone in its step; else the ids go along."""
+        """The step to push: a batch that is alone goes by its handle; of others the ids go along."""
         if len(forwards) == 1:
             prepared = forwards[0].prepared
             whole = parts.keys() == prepared.ids.keys() and all(prepared.is_all_of(*part) for part in parts.items())

@@ -17,7 +17,7 @@ Ids = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.uint32]
 Flags = npt.NDArray[np.bool_]
 Places = tuple[Ids | slice, Ids | slice]
-"""Where the ids of either part are among those of both."""
+"""The positions that the ids of either part have among those of both."""
 ALL = slice(None)
 
 COUNTS_MAX = np.iinfo(np.uint32).max
@@ -45,7 +45,7 @@ class TableGradients:
     """The bags that the shards sum; None: the rows are pooled here."""
 
     def by_rows(self) -> TableGradients:
-        """The same by row: each has the sum of its bags' gradients, as often as it is in each."""
+        """Turns gradients of bags into those of rows: each row has the sum of its bags', as often as it is in each."""
         if self.bags is None:
             return self
         grads_UD = np.zeros((len(self.ids_U), self.grads.shape[1]), np.float32)
@@ -56,7 +56,7 @@ class TableGradients:
         return replace(self, grads=torch.from_numpy(grads_UD), rows=None, bags=None)
 
     def only(self, rows_R: Ids) -> TableGradients:
-        """Of some of its rows, by position."""
+        """Keeps some of its rows, by position."""
         return TableGradients(
             self.ids_U[rows_R],
             self.counts_U[rows_R],
@@ -68,13 +68,13 @@ class TableGradients:
         )
 
     def and_again(self, other: TableGradients) -> TableGradients:
-        """With others of the very same rows, or bags."""
+        """Adds others of the very same rows, or bags."""
         counts_U = _counted(len(self.ids_U), (ALL, ALL), (self.counts_U, other.counts_U))
         positives_U = _positives(len(self.ids_U), (ALL, ALL), (self.positives_U, other.positives_U))
         return replace(self, counts_U=counts_U, positives_U=positives_U, grads=self.grads + other.grads)
 
     def and_those_of(self, other: TableGradients) -> TableGradients:
-        """With those of other rows, which came later."""
+        """Adds those of other rows, which came later."""
         one, other = self.by_rows(), other.by_rows()
         ids_U, inverse_N, _ = unique(np.concatenate((one.ids_U, other.ids_U)))
         n, places = len(ids_U), (inverse_N[: len(one.ids_U)], inverse_N[len(one.ids_U) :])

@@ -280,12 +280,7 @@ class Client:
         `return_rows`: hands back the values too. All that is handed back is held in memory here; `timeout_s` is per
         page and per removal. Raises InvalidArgument unless just one of `fraction`, in [0, 1], and `rows` is given.
         """
-        if (fraction is None) == (rows is None):
-            raise InvalidArgument("pass either fraction or rows: how much of the table is to go")
-        if (fraction is not None and not 0 <= fraction <= 1) or (rows is not None and rows < 0):
-            raise InvalidArgument(
-                f"fraction {fraction}, rows {rows}: expected a fraction in [0, 1], or rows of 0 or more"
-            )
+        evict.check(fraction, rows)
         deadline = self.deadline(timeout_s)
         config = self.connection.table(table, deadline)
         sizes = reports.sizes(table, reports.shard_stats(self.connection, deadline))
@@ -359,8 +354,9 @@ class Client:
         return Deadline(self.timeout_s if timeout_s is None else timeout_s)
 
     def _forget(self, number: int, routing: Routing, shard: int) -> None:
-        """In the background."""
-        self.connection.submit(partial(self.exchange.forget, number, shard, routing, self.deadline(None)))
+        """Tells a shard, in the background, to forget a step."""
+        tell = partial(self.exchange.forget, number, shard, routing, self.deadline(None))
+        self.connection.submit(tell, hint=True)
 
     def _forget_abandoned(self) -> None:
         """Forgets the steps that nobody can push any more. Finalizers may run anywhere, inside a lock too: so they only

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -51,6 +51,7 @@ class Connection:
         # Two pools: a background task (a push) waits for its calls to the shards, which must never queue behind it.
         self._background = Pool(16, "ps-background", leaving.failed)
         self._calls = Pool(64, "ps-call")
+        self._left: set[Future[Any]] = set()
         leaving.watch(self)
         self.tables: dict[str, TableConfig] = {}
         self.release = ""
@@ -187,7 +188,9 @@ class Connection:
         except BaseException:
             deadline.end()
             for future in futures:
-                future.cancel()  # what has not begun need not
+                if not future.cancel():  # what has not begun need not
+                    self._left.add(future)
+                    future.add_done_callback(self._left.discard)
             raise
         return [future.result() for future in futures]
 
@@ -209,11 +212,17 @@ class Connection:
         """Background calls that wait or run, but for hints."""
         return [task for task in self._background.unfinished() if not task.outcome.heard]
 
+    def left(self) -> list[Future[Any]]:
+        """Calls of interrupted writes that have not come to their end yet."""
+        return list(self._left)
+
     def close(self, timeout_s: float | None = None) -> None:
-        """Waits for background calls, for so long at most, then ends all connections."""
+        """Waits for background calls, for so long at most, and a moment for those of interrupted writes; then ends all
+        connections."""
         if os.getpid() != self._pid:
             return
         self._background.close(timeout_s)  # its tasks make calls: only then is the rest closed
+        wait(self.left(), leaving.GRACE_S)
         self.abort()
 
     def abort(self) -> None:

@@ -21,7 +21,7 @@ MAX_PREPARE_WAIT_S = 1.0
 
 
 class Lease:
-    """Of one step. It knows nothing of the step itself, so that it can outlive it. Threads: any."""
+    """What the shards hold for one step. It knows nothing of the step itself, so it can outlive it. Threads: any."""
 
     def __init__(
         self, number: int, routing: Routing, prepared: Mapping[int, Future[bool]], tell: Callable[[int], object]
@@ -30,7 +30,7 @@ class Lease:
         self._number = number
         self._routing = routing
         self.preparing = prepared
-        """By shard."""
+        """The prepares, by shard: whether each holds the step."""
         self._tell = tell
         self._waited = False
         self._begun_s = self._answered_s = time.monotonic()

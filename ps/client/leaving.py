@@ -14,10 +14,10 @@ import sys
 import threading
 import weakref
 from collections.abc import Sequence
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any
 
-from ps.client.pool import Outcome, Says, Task
+from ps.client.pool import Outcome, Says
 
 if TYPE_CHECKING:
     from ps.client.connection import Connection
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 GRACE_S = 3.0
 """Long enough for a push to a shard that lives, short enough for whoever has pressed Ctrl-C."""
 QUIET_S = 0.5
-"""Of the grace: what takes no longer is not worth a line."""
+"""A part of the grace: what takes no longer is not worth a line."""
 MOST_FAILED = 1000
 """Failures that nobody asks about and that are kept to be told."""
 
@@ -35,7 +35,7 @@ _interrupted: dict[Says, None] = {}
 
 
 def watch(connection: Connection) -> None:
-    """From now on the connection's writes are looked after at the end."""
+    """Has the connection's writes looked after at the end, from now on."""
     _connections.add(connection)
 
 
@@ -57,7 +57,7 @@ def ended(write: Says) -> None:
 
 
 def _forget() -> None:
-    """In a forked child: these are the parent's."""
+    """Drops in a forked child what is the parent's."""
     _failed.clear()
     _interrupted.clear()
 
@@ -69,10 +69,11 @@ os.register_at_fork(after_in_child=_forget)
 def _leave() -> None:
     connections = [connection for connection in list(_connections) if connection.is_mine()]
     waiting = [task for connection in connections for task in connection.unfinished()]
-    if waiting:
-        _await(waiting)
+    left = [call for connection in connections for call in connection.left()]
+    if waiting or left:
+        _await([*waiting, *left], len(waiting) + len(_not_applied()))
     told = [*(outcome for outcome in _failed if not outcome.heard), *(t.outcome for t in waiting if not t.done())]
-    lines = [*map(str, told), *(f"{write.fate()} (interrupted)" for write in _interrupted)]
+    lines = [*map(str, told), *(f"{write.fate()} (interrupted)" for write in _not_applied())]
     for connection in connections:
         connection.abort()
     if lines:
@@ -82,11 +83,17 @@ def _leave() -> None:
         _set_exit_status()
 
 
-def _await(waiting: Sequence[Task[Any]]) -> None:
+def _not_applied() -> list[Says]:
+    """The interrupted writes but for those that have ended well by themselves."""
+    return [write for write in list(_interrupted) if not write.is_applied]
+
+
+def _await(waiting: Sequence[Future[Any]], writes: int) -> None:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends the process
     if wait(waiting, QUIET_S).not_done:
-        _say(f"embedding-ps: waits {GRACE_S:g} s for {len(waiting)} writes under way; Ctrl-C ends the process at once")
+        what = "1 write" if writes == 1 else f"{writes} writes"
+        _say(f"embedding-ps: waits {GRACE_S:g} s for {what} under way; Ctrl-C ends the process at once")
         wait(waiting, GRACE_S - QUIET_S)
 
 
@@ -98,8 +105,9 @@ def _say(line: str) -> None:
 
 
 def _set_exit_status() -> None:
-    """To 120, as Python's documentation of `sys.exit` says it of an error in flushing the standard streams: of all that
-    may run here this alone changes the status and lets the other handlers of the end run, as `os._exit` does not."""
+    """Sets it to 120, as Python's documentation of `sys.exit` says it of an error in flushing the standard streams: of
+    all that may run here this alone changes the status and lets the other handlers of the end run, as `os._exit` does
+    not."""
     sys.stdout = _Unflushed(sys.stdout)
     before = sys.unraisablehook
 

@@ -25,6 +25,10 @@ _current = threading.local()
 class Says(Protocol):
     """A write, as far as it is known here."""
 
+    @property
+    def is_applied(self) -> bool:
+        """Whether it is known to be applied everywhere."""
+
     def fate(self) -> str:
         """Which it is, and what has become of it on each shard."""
 
@@ -52,12 +56,12 @@ class Task(Future[T]):
         self.outcome = Outcome(heard=hint)
 
     def result(self, timeout: float | None = None) -> T:
-        """As a future's."""
+        """Returns what the call returned, or raises its error, which the caller then knows."""
         self.exception(timeout)
         return super().result()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """As a future's; from then on the caller knows how the call ended."""
+        """Waits and returns the call's error, None if there is none: from then on the caller knows how it ended."""
         found = super().exception(timeout)
         self.outcome.heard = True
         return found
@@ -98,7 +102,7 @@ class Pool:
         return task
 
     def unfinished(self) -> list[Task[Any]]:
-        """Those that wait or run, in any order."""
+        """The calls that wait or run, in any order."""
         with self._changed:
             return list(self._unfinished)
 

@@ -59,6 +59,11 @@ class Write:
         self._fate[shard] = "applied"
         return answer
 
+    @property
+    def is_applied(self) -> bool:
+        """Whether every shard that has a part of it, or was sent one, has answered that it applied it."""
+        return all(self._fate.get(shard) == "applied" for shard in {*self._batch.shards, *self._fate})
+
     def fate(self) -> str:
         """Which write it is, and what has become of it on each shard."""
         tables = ", ".join(table.config.name for table in self._batch.tables)

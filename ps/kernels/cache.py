@@ -195,7 +195,7 @@ def _mark_prefix() -> str:
 
 @cache
 def _release() -> str:
-    """Of all that decides what is compiled: sources, compiler, CPU."""
+    """A digest of all that decides what is compiled: sources, compiler, CPU."""
     digest = hashlib.sha256()
     for source in sorted(KERNELS.glob("*.py")):
         digest.update(source.name.encode() + source.read_bytes())

@@ -24,8 +24,8 @@ LEAST = 0.85
 """No eviction leaves less than this share of the room."""
 
 LUCKY_LOTS = 2
-"""Of the lots: rows that are created in them begin with twice what a use counts. So where more ids recur than there is
-room for, and all would be gone before they come again, some stay that long, other ones each time."""
+"""How many lots are lucky: rows created in them begin with twice what a use counts. So where more ids recur than there
+is room for, and all would be gone before they come again, some stay that long, other ones each time."""
 FULL_LOT = 3
 """Times the mean that makes a lot go first."""
 

@@ -42,7 +42,7 @@ def compile_kernels() -> float:
 
 
 def to_stderr() -> Console:
-    """Where those who wait are told why."""
+    """The console where those who wait are told why."""
     from rich.console import Console  # a tenth of a second, which only the first start has to spend
 
     return Console(stderr=True, highlight=False, soft_wrap=True)
@@ -77,7 +77,7 @@ def _shown(console: Console) -> Iterator[None]:
 
 
 def _every_kernel() -> list[Dispatcher]:
-    """Those that are compiled by themselves; others become part of the kernels that use them."""
+    """The kernels that are compiled by themselves; others become part of the kernels that use them."""
     files = [file.name for file in pkgutil.iter_modules(kernels.__path__, f"{kernels.__name__}.") if not file.ispkg]
     shards = [name for name in files if name.rpartition(".")[2] not in OF_TRAINERS]
     found = {

@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class Aftermath:
-    """One shard's."""
+    """Runs what follows the writes of one shard."""
 
     def __init__(self) -> None:
         self.failures = 0
@@ -24,7 +24,7 @@ class Aftermath:
         return next(iter(self._failing.values()), None)
 
     def run(self, what: str, work: Callable[[], object]) -> None:
-        """Does it; never fails. `what` names the work, the same for the same."""
+        """Does the work and never fails. `what` names it: the same name each time that the same work is done."""
         try:
             work()
         except Exception as error:

@@ -95,7 +95,7 @@ class Ledger(Generic[R]):
             self._shrink(worker)
 
     def record_all(self, writes: Sequence[tuple[WriteId, R]], nbytes: Callable[[R], int]) -> None:
-        """Those of one change: all of them, or after an error none."""
+        """Records the writes of one change: all of them, or after an error none."""
         try:
             for write, result in writes:
                 self.record(write, result, nbytes(result))
@@ -105,7 +105,7 @@ class Ledger(Generic[R]):
             raise
 
     def tear(self, write: WriteId, why: str) -> None:
-        """A write that was recorded is applied in part only."""
+        """Notes that a write, recorded before, is applied in part only."""
         writes = self._workers[write.worker_id].writes
         writes[write.sequence] = replace(writes[write.sequence], torn=why)
 

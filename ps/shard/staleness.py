@@ -16,7 +16,7 @@ class Staleness:
 
     @staticmethod
     def of(version: int, pulled_version: int) -> int:
-        """That of a push that makes `version`; 0 if its pull is not known."""
+        """The staleness of a push that makes `version`; 0 if its pull is not known."""
         return max(0, version - 1 - pulled_version) if pulled_version else 0
 
     def observe(self, version: int, pulled_version: int) -> int:

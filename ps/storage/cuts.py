@@ -28,7 +28,7 @@ class Cuts:
         self.ranks_C = np.empty(0, np.int64)
         """Falling: a cut that is not later than one as high says nothing."""
         self.stamps_LC = np.empty((score.LOTS, 0), np.int64)
-        """Of cuts of some lots: NEVER where there is none."""
+        """The stamps of cuts of some lots, by lot: NEVER where there is none."""
         self.ranks_LC = np.empty((score.LOTS, 0), np.int64)
 
     def __bool__(self) -> bool:
@@ -75,7 +75,7 @@ class Cuts:
         return self.stamps_C, self.ranks_C, self.stamps_LC, self.ranks_LC
 
     def _keep(self, stamps_LC: npt.NDArray[np.int64], ranks_LC: npt.NDArray[np.int64]) -> None:
-        """Of cuts of lots, those that say more than every cut of all lots and than each other."""
+        """Keeps those cuts of lots that say more than every cut of all lots and than each other."""
         stamps_LC, columns = stamps_LC.copy(), stamps_LC.shape[1]  # another thread may read those that were
         for c in range(columns):
             stamp_L1, rank_L1 = stamps_LC[:, c, None], ranks_LC[:, c, None]

@@ -19,14 +19,14 @@ LOOK_ROWS = 4096
 
 
 class Overflows:
-    """One table's."""
+    """Counts those of one table."""
 
     def __init__(self, table: str, ram: Arena) -> None:
         self._table = table
         self._ram = ram
         self._clamped = self._said = 0
         self.nonfinite = 0
-        """Rows that an update has left so, each time."""
+        """Rows that an update has left infinite or NaN, each time that one has."""
 
     @property
     def clamped(self) -> int:
@@ -39,16 +39,16 @@ class Overflows:
         if self.clamped.bit_length() > self._said:
             self._said = self.clamped.bit_length()
             log.warning(
-                "table %s: %d values of half-precision rows so far were beyond 65504, and are that now: lower the "
+                "table %s: %s of half precision so far had values beyond 65504, which are that now: lower the "
                 "learning rate, clip gradients, or keep the table in float32",
                 self._table,
-                self.clamped,
+                _counted(self.clamped, "row"),
             )
         if any(part.broken for part in outcomes):
             self._tell_nonfinite(outcomes[0].broken, slots_N)
 
     def _tell_nonfinite(self, slices: int, slots_N: Slots) -> None:
-        """`slices`: of the cores of a tensor-train table. Rows that are large, and finite, are none."""
+        """Counts and says what is not finite: rows, and `slices` of the cores of a tensor-train table."""
         rows, which = self._look(slots_N)
         before = self.nonfinite
         self.nonfinite += rows + slices
@@ -57,7 +57,7 @@ class Overflows:
                 "table %s: a push has left infinity or NaN in %s; %d so far. Rows read so from now on: remove or "
                 "assign them, lower the learning rate, clip gradients",
                 self._table,
-                f"{rows} rows, {which}" if rows else f"{slices} slices of the cores",
+                f"{_counted(rows, 'row')}, {which}" if rows else f"{_counted(slices, 'slice')} of the cores",
                 self.nonfinite,
             )
 
@@ -73,3 +73,8 @@ class Overflows:
                     first = f"the first of id {records.ids_N[bad_N[0]]}, in its {'state' if sound else 'value'}"
                 broken += len(bad_N)
         return broken, first
+
+
+def _counted(n: int, what: str) -> str:
+    """The number and the noun, in the plural where there are more."""
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"

@@ -40,7 +40,7 @@ from ps.storage.tier import Flags, Ids, Records, where
 SEARCH_SLOTS = 1 << 16
 """Slots that one search for rows to demote looks at: 0.1 ms."""
 PAGE_PARTITIONS = PARTITIONS // 64
-"""Of the disk, read at once."""
+"""How many partitions of the disk are read at once."""
 SEARCHES = 8
 """Made until one finds any: it may be that what is held is all there is for a while."""
 
@@ -81,7 +81,7 @@ class Demotion:
     held: int
     """How many of them it is known to have, in an older form."""
     perhaps_held_N: Ids
-    """Of which others it may have a row: of an earlier life, dropped and still there."""
+    """Ids of which it may have a row all the same: one of an earlier life, dropped and still there."""
     written: threading.Event = field(default_factory=threading.Event)
     error: PsError | None = None
     not_before: int = 0

@@ -36,6 +36,13 @@ LOST = "writes that failed, or are not known to be applied"
 @contextmanager
 def trainer_of(ill: signal.Signals, code: str) -> Iterator[subprocess.Popen[str]]:
     """A trainer that runs `code` after its shard has got the signal."""
+    with shard_and_trainer(ill, code) as (_, trainer):
+        yield trainer
+
+
+@contextmanager
+def shard_and_trainer(ill: signal.Signals, code: str) -> Iterator[tuple[subprocess.Popen[str], subprocess.Popen[str]]]:
+    """The same, and its shard."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", SERVE], **pipes) as shard:
         try:
@@ -48,7 +55,7 @@ def trainer_of(ill: signal.Signals, code: str) -> Iterator[subprocess.Popen[str]
                     shard.send_signal(ill)
                     trainer.stdin.write("\n")
                     trainer.stdin.flush()
-                    yield trainer
+                    yield shard, trainer
                 finally:
                     trainer.kill()
         finally:
@@ -77,7 +84,7 @@ def test_an_end_waits_for_a_moment_and_says_which_push_may_be_lost(ill: signal.S
     assert words in said
     assert LOST in said
     assert said.count("write 2 of t: perhaps applied by shards [0]") == 1
-    assert "waits 3 s for 1 writes under way" in said
+    assert "waits 3 s for 1 write under way" in said
 
 
 @pytest.mark.slow
@@ -108,6 +115,26 @@ def test_ctrl_c_ends_every_wait_at_once(ill: signal.Signals, what: str) -> None:
         status, said = ended(trainer)
     assert status == -signal.SIGINT
     assert "KeyboardInterrupt" in said
+
+
+@pytest.mark.slow
+def test_a_write_that_ends_well_after_ctrl_c_is_not_said_to_be_lost() -> None:
+    code = """
+import os, signal
+from ps.wire import codec
+plain = codec.payload_message
+def interrupt_when_it_is_sent(payload):
+    os.kill(os.getpid(), signal.SIGINT)
+    return plain(payload)
+codec.payload_message = interrupt_when_it_is_sent
+push()
+"""
+    with shard_and_trainer(signal.SIGSTOP, code) as (shard, trainer):
+        while "waits 3 s for 1 write under way" not in (line := trainer.stderr.readline()):
+            assert line, "the trainer has ended"
+        shard.send_signal(signal.SIGCONT)
+        status, said = ended(trainer)
+    assert (status, said) == (-signal.SIGINT, "")
 
 
 @pytest.mark.slow

@@ -286,7 +286,21 @@ def test_a_zero_grad_before_the_step_is_not_passed_over_in_silence(
     layer({"f": bags([7])}).sum().backward()
     torch.optim.SGD(torch.nn.Sequential(layer).parameters(), lr=1.0).zero_grad()
     layer.step()
-    assert "the gradients of 1 backward has not been pushed" in caplog.text
+    assert "the gradients of 1 backward have not been pushed" in caplog.text
+
+
+def test_what_is_dropped_is_counted_with_the_backward_that_is_pushed(client: ps.Client) -> None:
+    _, layer = one_table(client)
+    out = layer({"f": bags([7, 7, 8])}).sum()
+    counts = []
+    for drop in (True, False, False):
+        out.backward(retain_graph=True)
+        if drop:
+            layer.zero_grad()
+        else:
+            (part,) = layer._waiting.take()[0].values()
+            counts.append(part.counts_U.tolist())
+    assert counts == [[2, 1], [0, 0]], "once, and with what goes to the shards"
 
 
 def test_gradients_without_a_step_are_told(client: ps.Client, caplog: pytest.LogCaptureFixture) -> None:
@@ -305,7 +319,7 @@ def test_what_waits_is_bounded(client: ps.Client) -> None:
     for start in range(0, 202, 101):
         if start:
             with pytest.raises(
-                ps.ResourceExhausted, match=r"1 backwards, 404 bytes, wait .* call the collection's step"
+                ps.ResourceExhausted, match=r"1 backward, 404 bytes, wait .* call the collection's step"
             ):
                 layer({"f": bags(range(start, start + 101))}).sum().backward()
         else:

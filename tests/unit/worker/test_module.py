@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -212,6 +213,28 @@ def test_a_prepare_that_comes_after_the_push_is_forgotten(connect: Callable[...,
     until(lambda: held(client) == 0)
 
 
+def test_an_end_does_not_wait_for_a_step_to_be_forgotten(
+    connect: Callable[..., ps.Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No write is lost with it."""
+    client = connect()
+    client.create_table(TABLE)
+    reached, go = Event(), Event()
+
+    def forget(*_: object) -> None:
+        reached.set()
+        assert go.wait(20)
+
+    monkeypatch.setattr(client.exchange, "forget", forget)
+    step = client.prepare({"t": [7]})
+    step.pull()  # by its handle: the shard holds it
+    step.forget()
+    assert reached.wait(20)
+    left = client.connection.unfinished()
+    go.set()
+    assert left == []
+
+
 # rounds
 
 
@@ -279,6 +302,47 @@ def test_a_rank_whose_gradients_are_refused_is_in_the_round_without_them(connect
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(run, range(2)))
     assert value(clients[0]) == 7.0
+
+
+def test_a_refused_step_does_not_stand_for_the_next_one(connect: Callable[..., ps.Client]) -> None:
+    layer = EmbeddingBagCollection(connect(), [TABLE], mode=Synchronous(Group("run", 0, 1)))
+    (layer(batch(7)) * torch.nan).sum().backward()
+    with pytest.raises(ps.NonFiniteGradient):
+        layer.step()
+    layer.step()  # without a forward, and a round all the same: the other ranks wait for it
+    assert layer._sender.sent == 2
+
+
+def test_a_wait_that_is_interrupted_leaves_the_push_to_the_next(
+    connect: Callable[..., ps.Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = EmbeddingBagCollection(connect(), [TABLE])
+    layer(batch(7)).sum().backward()
+    layer.send()
+    (push,) = layer._sender.on_their_way
+
+    def interrupted(timeout: float | None = None) -> BaseException | None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as during:
+        during.setattr(push, "exception", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            layer.step()
+    assert layer._sender.on_their_way == [push]
+    layer.finish()
+    assert layer._sender.on_their_way == []
+
+
+@pytest.mark.parametrize("quiet", [EmbeddingBagCollection.eval, lambda layer: layer.requires_grad_(False)])
+def test_weights_of_samples_learn_where_the_rows_do_not(
+    connect: Callable[..., ps.Client], quiet: Callable[[EmbeddingBagCollection], object]
+) -> None:
+    layer = EmbeddingBagCollection(connect(), [TABLE])
+    quiet(layer)
+    weights = torch.ones(2, requires_grad=True)
+    layer({"t": Bags(torch.tensor([7, 8]), torch.tensor([0]), weights)}).sum().backward()
+    assert weights.grad is not None
+    assert weights.grad.tolist() == [10.0, 10.0]
 
 
 def test_sending_first_is_the_same_step(connect: Callable[..., ps.Client]) -> None:
