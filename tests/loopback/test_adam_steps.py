@@ -139,4 +139,4 @@ def test_what_nobody_can_have_pushed_is_refused(cluster: LoopbackCluster) -> Non
     with RawCalls(cluster.servers[0].address) as calls:
         error = error_of(calls.push_shapes, 1, [shape], rows_bytes([[1.0]]), ids=id_set(t=[0]))
     assert isinstance(error, ps.InvalidArgument)
-    assert str(2**63) in str(error)
+    assert f"{2**63:,}" in str(error)
