@@ -31,7 +31,6 @@ CALLS: dict[str, Call] = {
     "upsert": lambda client, grads: client.upsert("t", IDS, grads),
     "assign": lambda client, grads: client.assign("t", IDS, grads),
     "remove": lambda client, grads: client.remove("t", IDS),
-    "pull": lambda client, grads: client.pull("t", IDS),
 }
 
 
