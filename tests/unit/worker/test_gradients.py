@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,8 +15,10 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 import ps
+from tests.waiting import LIMIT_S
 from worker import Bags, EmbeddingBagCollection, Feature, Threshold
 from worker.feature import Pooled
+from worker.row_optimizer import check_no_scaler, known_scalers
 
 DIM, IDS = 3, 6
 NAMES = itertools.count()
@@ -378,6 +382,33 @@ def test_a_step_that_does_not_know_of_a_scaler_is_refused(client: ps.Client) -> 
     layer({"f": bags([7])}).sum().backward()
     layer.step()  # whoever has used the optimizer knows of it
     assert client.pull(name, [7]).item() == -2.0
+
+
+def test_to_look_for_scalers_disturbs_no_other_thread() -> None:
+    """CPython resizes the tuple that it makes of a generator when this ends, and fails if anybody else refers to it."""
+    begun, looking = threading.Event(), threading.Event()
+
+    class Scaler(torch.amp.GradScaler):
+        def is_enabled(self) -> bool:
+            looking.set()
+            made.exception(LIMIT_S)
+            return False
+
+    def parts() -> Iterator[int]:
+        yield 1
+        begun.set()
+        assert looking.wait(LIMIT_S)
+
+    def make() -> tuple[int, ...]:
+        return tuple(part for part in parts())
+
+    scaler = Scaler("cpu", enabled=False)
+    with ThreadPoolExecutor(1) as pool:
+        made = pool.submit(make)
+        assert begun.wait(LIMIT_S)
+        check_no_scaler()
+    assert made.result() == (1,)
+    assert scaler in known_scalers()
 
 
 def test_a_step_that_overflows_is_left_out_and_the_next_is_not_spoiled(client: ps.Client) -> None:
