@@ -22,6 +22,9 @@ import torch
 
 from ps.client.connection import Connection
 
+TURN_S = 0.5
+"""Of a wait in the main thread, where a Ctrl-C that comes just as one begins is not seen until it ends."""
+
 
 @dataclass(frozen=True)
 class PulledRows:
@@ -81,6 +84,7 @@ class Pulls:
                 self.staleness.by_pushes[sent - ahead.sent] += 1
                 return rows
             self.staleness.renewed += 1
-            wait(in_flight)
+            while wait(in_flight, TURN_S).not_done:
+                pass
         self.staleness.by_pushes[sum(not push.done() for push in in_flight)] += 1
         return pull()

@@ -157,42 +157,47 @@ class Connection:
         self.check_usable()
         return self._start(self._background, task, hint)
 
-    def each(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
-        """Runs tasks concurrently, the last one on this thread; waits for all, then raises the first error. Ctrl-C is
-        raised at once: the others' calls then end by themselves."""
-        self.check_usable()
-        if not tasks:
-            return []
-        futures: list[Future[T]] = [self._start(self._calls, task, hint=True) for task in tasks[:-1]]
-        last: Future[T] = Future()
-        try:
-            last.set_result(tasks[-1]())
-        except Exception as error:  # noqa: BLE001  raised below, after the others have ended
-            last.set_exception(error)
-        futures.append(last)
-        for future in futures:
-            future.exception()  # waits
-        return [future.result() for future in futures]
+    def each(self, tasks: Sequence[Callable[[], T]], deadline: Deadline) -> list[T]:
+        """Runs tasks, which are calls, concurrently; waits for all, then raises the first error. A signal that
+        interrupts the caller (Ctrl-C, an alarm) is raised at once: the calls end by themselves, and are not tried
+        again."""
+        return self._each(tasks, deadline, lambda _: None)
 
     def each_to_its_end(self, tasks: Sequence[Callable[[], T]], deadline: Deadline) -> list[T]:
-        """As `each`, for calls that send streams. A signal that interrupts the caller (Ctrl-C, an alarm) does not break
-        them off in the middle, where gRPC would leave their threads and what they send for good: they end by
-        themselves, and are not tried again. Signals come to the main thread, so it makes no such call itself."""
-        if threading.current_thread() is not threading.main_thread():
-            return self.each(tasks)
+        """As `each`, for writes: after an interrupt, `close` gives them a moment to end."""
+        return self._each(tasks, deadline, self._leave)
+
+    def _each(
+        self, tasks: Sequence[Callable[[], T]], deadline: Deadline, leave: Callable[[Future[Any]], None]
+    ) -> list[T]:
+        """Signals come to the main thread. In the middle of a call they would break it off where gRPC leaves it open on
+        the shard, and its own threads, and what these send, for good: so the main thread makes none itself. Any other
+        makes the last one."""
         self.check_usable()
-        futures = [self._start(self._calls, task, hint=True) for task in tasks]
+        futures: list[Future[T]] = []
         try:
+            here = int(threading.current_thread() is not threading.main_thread())
+            futures.extend(self._start(self._calls, task, hint=True) for task in tasks[: len(tasks) - here])
+            for task in tasks[len(futures) :]:
+                last: Future[T] = Future()
+                futures.append(last)
+                try:
+                    last.set_result(task())
+                except Exception as error:  # noqa: BLE001  raised below, after the others have ended
+                    last.set_exception(error)
             for future in futures:
                 future.exception()  # waits
         except BaseException:
             deadline.end()
             for future in futures:
                 if not future.cancel():  # what has not begun need not
-                    self._left.add(future)
-                    future.add_done_callback(self._left.discard)
+                    leave(future)
             raise
         return [future.result() for future in futures]
+
+    def _leave(self, call: Future[Any]) -> None:
+        self._left.add(call)
+        call.add_done_callback(self._left.discard)
 
     def check_usable(self) -> None:
         """Raises InvalidArgument in a forked child, where gRPC channels hang (a DataLoader worker), and after close."""

@@ -67,7 +67,7 @@ class Exchange:
                 call = partial(self._pull, pulled, shard, options, deadline)
                 return lambda: by_step_or_ids(handle.on(shard, batch.routing), call)
 
-            self.connection.each([one(shard) for shard in batch.shards])
+            self.connection.each([one(shard) for shard in batch.shards], deadline)
             pulled.add_up()
             return pulled
 

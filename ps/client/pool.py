@@ -6,10 +6,11 @@ calls take: a trainer would hang behind a shard that has died. What is left at t
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -18,6 +19,10 @@ T = TypeVar("T")
 
 IDLE_S = 10.0
 """After which a thread without a call ends, so that a client that was dropped and not closed keeps none."""
+
+TURN_S = 0.5
+"""Of waiting, before it is begun again. A signal that comes just as the main thread begins to wait is not seen until
+the wait ends: Ctrl-C would do nothing."""
 
 _current = threading.local()
 
@@ -62,9 +67,16 @@ class Task(Future[T]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Waits and returns the call's error, None if there is none: from then on the caller knows how it ended."""
-        found = super().exception(timeout)
-        self.outcome.heard = True
-        return found
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            try:
+                found = super().exception(min(max(until - time.monotonic(), 0.0), TURN_S))
+            except TimeoutError:
+                if time.monotonic() >= until:
+                    raise
+            else:
+                self.outcome.heard = True
+                return found
 
 
 def current_task() -> Task[Any] | None:
@@ -111,7 +123,11 @@ class Pool:
         with self._changed:
             self._open = False
             self._changed.notify_all()
-        return not wait(self.unfinished(), timeout_s).not_done
+        until = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        waiting: Collection[Future[Any]] = self.unfinished()
+        while waiting and (left := until - time.monotonic()) > 0:
+            waiting = wait(waiting, min(left, TURN_S)).not_done
+        return all(task.done() for task in waiting)
 
     def _serve(self) -> None:
         while (next_ := self._next()) is not None:

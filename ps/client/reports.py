@@ -36,7 +36,7 @@ def shard_stats(connection: Connection, deadline: Deadline) -> list[dict[str, An
         return stats
 
     def ask_all(routing: Routing) -> list[dict[str, Any]]:
-        return connection.each([partial(ask, routing, shard) for shard in range(len(routing.shards))])
+        return connection.each([partial(ask, routing, shard) for shard in range(len(routing.shards))], deadline)
 
     return connection.routed(lambda routing: routing, ask_all, deadline)
 
@@ -54,7 +54,7 @@ def answers(connection: Connection, routing: Routing, timeout_s: float) -> list[
         stats: dict[str, Any] = json.loads(codec.parse(pb.StatsResponse, answer).stats_json)
         return stats
 
-    return connection.each([partial(ask, shard.address) for shard in routing.shards])
+    return connection.each([partial(ask, shard.address) for shard in routing.shards], deadline)
 
 
 def sizes(table: str, shards: ShardStats) -> list[int]:

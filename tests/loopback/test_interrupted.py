@@ -31,6 +31,7 @@ CALLS: dict[str, Call] = {
     "upsert": lambda client, grads: client.upsert("t", IDS, grads),
     "assign": lambda client, grads: client.assign("t", IDS, grads),
     "remove": lambda client, grads: client.remove("t", IDS),
+    "pull": lambda client, grads: client.pull("t", IDS),
 }
 
 
@@ -76,7 +77,7 @@ def request_threads() -> int:
 def test_an_interrupted_call_ends_and_leaves_nothing(
     cluster: LoopbackCluster, alarm: None, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
-    main, last = threading.main_thread().ident, cluster.servers[-1]  # its call would be made by this thread
+    main, last = threading.main_thread().ident, cluster.servers[-1]  # whose call would be made last, by this thread
     assert main == threading.get_ident()
     with ps.connect(cluster.address) as client:
         client.create_table(summing(dim=WIDE), exist_ok=True)

@@ -8,6 +8,7 @@ import pytest
 
 import ps
 from ps.client.connection import Connection
+from ps.client.retry import Deadline
 
 
 @pytest.fixture
@@ -17,14 +18,14 @@ def connection() -> Connection:
 
 
 def test_results_are_in_the_order_of_the_tasks(connection: Connection) -> None:
-    assert connection.each([lambda i=i: i for i in range(10)]) == list(range(10))
-    assert connection.each([]) == []
+    assert connection.each([lambda i=i: i for i in range(10)], Deadline(20)) == list(range(10))
+    assert connection.each([], Deadline(20)) == []
 
 
 def test_tasks_run_side_by_side(connection: Connection) -> None:
     """Each waits for the others: one after the other they would never end."""
     barrier = threading.Barrier(4, timeout=20)
-    connection.each([barrier.wait] * 4)
+    connection.each([barrier.wait] * 4, Deadline(20))
 
 
 @pytest.mark.parametrize("fails", [0, 1, 3])
@@ -40,9 +41,9 @@ def test_the_first_error_is_raised_after_all_have_ended(connection: Connection, 
         ended.append(i)
         return i
 
-    # The failing one must not wait behind the last, which runs on this thread.
+    # The failing one must not wait behind the last, which the calling thread may run.
     with pytest.raises(ValueError, match=f"task {fails}"):
-        connection.each([lambda i=i: task(i) for i in range(4)])
+        connection.each([lambda i=i: task(i) for i in range(4)], Deadline(20))
     assert sorted(ended) == sorted({0, 1, 2, 3} - {fails})
 
 

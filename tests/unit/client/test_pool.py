@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import threading
 import weakref
@@ -10,7 +11,7 @@ from concurrent.futures import CancelledError, wait
 import pytest
 
 from ps.client import pool as pools
-from ps.client.pool import Outcome, Pool, current_task
+from ps.client.pool import Outcome, Pool, Task, current_task
 
 LIMIT_S = 20
 
@@ -80,3 +81,25 @@ def test_a_pool_that_was_dropped_keeps_no_thread_and_a_call_that_ended_nothing(m
     gc.collect()
     assert kept() is None
     assert pool.submit(lambda: 7).result(LIMIT_S) == 7, "another thread is begun"
+
+
+@pytest.mark.parametrize("wait", ["result", "close"])
+def test_a_signal_that_does_not_wake_the_main_thread_is_seen_all_the_same(wait: str) -> None:
+    """As one that comes just before a wait begins: `interrupt_main` marks it as come, and wakes nobody."""
+    pool, waits, go = Pool(1, "test"), threading.Event(), threading.Event()
+
+    def call() -> None:
+        waits.wait(LIMIT_S)
+        _thread.interrupt_main()
+        go.wait(LIMIT_S)
+
+    def wait_for(task: Task[None]) -> None:
+        waits.set()
+        task.result() if wait == "result" else pool.close()
+
+    task = pool.submit(call)
+    with pytest.raises(KeyboardInterrupt):
+        wait_for(task)
+    assert not task.done()
+    go.set()
+    task.result()
