@@ -66,8 +66,9 @@ def group_name(service: str) -> str:
     return f"{service}/shards"
 
 
-def _resolve_host(config: ServiceConfig) -> ServiceConfig:
-    """ "auto" becomes the address of the node that the actor runs on, which the driver cannot know."""
+def resolve_host(config: ServiceConfig) -> ServiceConfig:
+    """ "auto" becomes the address of the node that the calling process runs on: of an actor's, which the driver cannot
+    know."""
     if config.host != AUTO_HOST:
         return config
     return config.model_copy(update={"host": ray.util.get_node_ip_address()})
@@ -91,7 +92,7 @@ class CoordinatorActor:
         self._telling = threading.Lock()
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
         patience_s = BIND_PATIENCE_S if restarted else 0.0
-        self._coordinator = _listen(_resolve_host(config), port, service, patience_s)
+        self._coordinator = _listen(resolve_host(config), port, service, patience_s)
         if restarted:
             keep_trying(f"{coordinator_name(service)} asks the shards who they are", self._adopt, self._stopped)
 
@@ -152,7 +153,7 @@ class ShardActor:
         self._stopped = threading.Event()
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
         reason = STATE_LOST.format(shard_id) if restarted else None
-        self._server = ShardServer(shard_id, _resolve_host(config), alone=False, state_lost=reason)
+        self._server = ShardServer(shard_id, resolve_host(config), alone=False, state_lost=reason)
         if restarted:
             keep_trying(f"{shard_name(service, shard_id)} tells that it is back", self._announce, self._stopped)
 

@@ -74,11 +74,11 @@ def launch(
     """Starts a coordinator and `shards` shard actors.
 
     Uses the Ray that this process is connected to; else the cluster at `ray_address` or RAY_ADDRESS; else it starts a
-    local one, which ends with the service. `port` is the coordinator's, 0 for any; when Ray restarts the coordinator it
-    comes back on the same one. `placement` says what a shard reserves, and on which nodes. `detached` actors outlive
-    this process. On a cluster of several hosts set `config.host="auto"`. Raises Unavailable when the cluster has no
-    room for the actors within `timeout_s`. The first launch on a host compiles the kernels there, about a minute that
-    is said on stderr and not counted in `timeout_s`.
+    local one, which ends with the service and listens on loopback only. `port` is the coordinator's, 0 for any; when
+    Ray restarts the coordinator it comes back on the same one. `placement` says what a shard reserves, and on which
+    nodes. `detached` actors outlive this process. On a cluster of several hosts set `config.host="auto"`. Raises
+    Unavailable when the cluster has no room for the actors within `timeout_s`. The first launch on a host compiles the
+    kernels there, about a minute that is said on stderr and not counted in `timeout_s`.
     """
     if shards < 1:
         raise InvalidArgument(f"shards={shards}: a service needs at least one")
@@ -92,7 +92,14 @@ def deploy(
 ) -> Service:
     """`launch` of what a service file says."""
     hush_ray()
-    owns_ray = _connect_ray(ray_address, deployment)
+    owns_ray = not _join_ray(ray_address)
+    if owns_ray:
+        # Before Ray listens on loopback, which is all that the actors would know then as their node's address.
+        service = actors.resolve_host(deployment.service)
+        deployment = deployment.model_copy(update={"service": service})
+        ports.check_free(service.host, deployment.launch.port)
+        compile_kernels()  # here and now, where it can be seen: this host is the cluster
+        _start_ray(deployment.launch)
     try:
         return _start(name, deployment, detached, owns_ray)
     except BaseException:
@@ -140,37 +147,33 @@ def _check_listening(ray_address: str) -> None:
         raise Unavailable(f"no Ray cluster at {ray_address!r}: {error}") from error
 
 
-def _connect_ray(ray_address: str | None, deployment: Deployment) -> bool:
-    """True if a local Ray was started for us; it has all that the shards ask for. What would fail later is found
-    before."""
+def _join_ray(ray_address: str | None) -> bool:
+    """Whether there is a Ray, of this process or at the address, that it is now connected to."""
     if ray.is_initialized():
-        return False
+        return True
     address = ray_address or os.environ.get("RAY_ADDRESS")
     if address:
         join(address)
-        return False
-    wanted = deployment.launch
-    ports.check_free(deployment.service.host, wanted.port)
-    compile_kernels()  # here and now, where it can be seen: this host is the cluster
-    _start_ray(wanted)
-    return True
+    return bool(address)
 
 
 def _start_ray(wanted: Launch) -> None:
+    """A local one, which has all that the shards ask for."""
     placement, shards = wanted.placement, wanted.shards
     settings = ray_home.own()
     try:
-        ray.init(
-            address="local",
-            namespace=actors.NAMESPACE,
-            num_cpus=max(os.cpu_count() or 1, int(shards * placement.cpus + 1)),
-            resources={name: amount * shards for name, amount in placement.resources.items()},
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            **settings,
-        )
+        with ray_home.on_loopback():
+            ray.init(
+                address="local",
+                namespace=actors.NAMESPACE,
+                num_cpus=max(os.cpu_count() or 1, int(shards * placement.cpus + 1)),
+                resources={name: amount * shards for name, amount in placement.resources.items()},
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                **settings,
+            )
     except Exception as error:  # Ray raises bare ones
         raise Unavailable(
             f"Ray did not start on this host: {error} Is the host overloaded? Ray's own logs are in "

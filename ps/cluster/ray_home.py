@@ -1,5 +1,5 @@
 """What Ray wants of a host's folders and environment, and fails over without words of ours: a temporary directory whose
-path is short enough for sockets, and a token."""
+path is short enough for sockets, and a token. And what we want of it: that it listens on loopback."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import logging
 import os
 import secrets
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled, without types
 
 from ps.errors import InvalidArgument
@@ -19,6 +21,8 @@ AUTH_MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKE
 LONGEST_TEMPORARY = 37
 """Bytes of the path. Ray's sockets lie below it at /ray/session_DATE_TIME_MICROSECONDS_PID/sockets/plasma_store, up to
 70 more, and a path of a socket has 107."""
+CLUSTERS = "ENABLE_RAY_CLUSTER"
+"""Of Ray's constants: whether a node is to be reached from others."""
 SHORT = ("/tmp", "/var/tmp", "/dev/shm")
 
 log = logging.getLogger(__name__)
@@ -46,6 +50,19 @@ def own() -> dict[str, Any]:
         f"Ray needs a temporary directory with a path of at most {LONGEST_TEMPORARY} bytes that can be written, and "
         f"{', '.join((wanted, *SHORT))} are not: set RAY_TMPDIR to one"
     )
+
+
+@contextmanager
+def on_loopback() -> Iterator[None]:
+    """A Ray that is started inside listens on loopback, with all its processes, as it does on macOS and Windows by
+    itself. On Linux it would listen on all interfaces, and no argument changes that: 127.0.0.1 as a node's address is
+    replaced by one that other hosts reach."""
+    before = getattr(ray_constants, CLUSTERS, True)
+    setattr(ray_constants, CLUSTERS, False)
+    try:
+        yield
+    finally:
+        setattr(ray_constants, CLUSTERS, before)
 
 
 def take_token() -> None:
