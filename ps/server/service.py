@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 
 import xxhash
 from google.protobuf.message import Message
@@ -14,12 +16,13 @@ from ps.errors import InvalidArgument, StaleRouting, StateLost, Unavailable
 from ps.policy.ranking import EVERY_RANK
 from ps.seconds import LONGEST_S
 from ps.server import inbound, outbound
+from ps.server.later import Later
 from ps.server.logs import about_call
 from ps.server.metrics import RpcMetrics
 from ps.server.process import process_report
 from ps.shard import Shard
 from ps.shard.ledger import WriteId
-from ps.shard.requests import Target, Wanted
+from ps.shard.requests import PushResult, Target, Wanted
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import blocks, codec
@@ -81,30 +84,29 @@ class ShardService:
             yield pb.PullChunk(head=message).SerializeToString()
             yield from stream if exact else outbound.messages(stream, head, formats)
 
-    def push(self, chunks: Iterator[bytes], call: Call) -> bytes:
-        """Embedding.Push."""
+    def push(self, chunks: Iterator[bytes], call: Call) -> bytes | Later:
+        """Embedding.Push. In a round the answer comes later."""
         first, payload = codec.split(pb.PushChunk, _first(chunks))
         head = first.head
         call.received.said(head)
         self._check(head.header, step=head.step.step, sequence=head.sequence)
         place = inbound.place_of(head)
-        with self.shard.look_ahead(self._target(head)) as ahead:
+        with ExitStack() as held:
+            ahead = held.enter_context(self.shard.look_ahead(self._target(head)))
             said = pb.PushHead(tables=head.tables, ids_digest=_ids_digest(head))
             if place is not None:
                 said.round.CopyFrom(head.round)
             digest = _digest(said)
             reader = inbound.BodyReader(head.tables, self.config.max_body_bytes, digest)
-            with self.shard.budget.bodies.holding(reader.nbytes):
-                gradients = inbound.read_body(chunks, payload, reader)
-                write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
-                if place is None:
-                    result = self.shard.push(write, ahead, gradients, head.pulled_version)
-                else:
-                    wait_s = min(head.wait_ms / 1000, LONGEST_S)
-                    result = self.shard.push_round(place, wait_s, write, ahead, gradients, head.pulled_version)
-        return pb.PushResponse(
-            version=result.version, staleness=result.staleness, repeated=result.repeated
-        ).SerializeToString()
+            held.enter_context(self.shard.budget.bodies.holding(reader.nbytes))
+            gradients = inbound.read_body(chunks, payload, reader)
+            write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
+            if place is None:
+                return _pushed(self.shard.push(write, ahead, gradients, head.pulled_version))
+            wait_s = min(head.wait_ms / 1000, LONGEST_S)
+            waiting = self.shard.join_round(place, wait_s, write, ahead, gradients, head.pulled_version)
+            expire, give_up = partial(self.shard.expire, waiting), partial(self.shard.leave_round, waiting)
+            return Later(waiting.outcome, _pushed, wait_s, expire, give_up, held.pop_all())
 
     # explicit writes and export
 
@@ -255,6 +257,12 @@ def _ids_digest(head: pb.PushHead) -> int:
     if head.WhichOneof("what") == "step":
         return head.ids_digest
     return codec.digest_ids(head.ids)
+
+
+def _pushed(result: PushResult) -> bytes:
+    return pb.PushResponse(
+        version=result.version, staleness=result.staleness, repeated=result.repeated
+    ).SerializeToString()
 
 
 def _first(chunks: Iterator[bytes]) -> bytes:

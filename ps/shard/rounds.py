@@ -13,8 +13,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Self
 
-from ps.errors import InvalidArgument, LengthMismatch, ResourceExhausted, SequenceConflict, Unavailable
+from ps.errors import (
+    DeadlineExceeded,
+    InvalidArgument,
+    LengthMismatch,
+    ResourceExhausted,
+    SequenceConflict,
+    Unavailable,
+)
 from ps.round import Round
 from ps.shard.combine import combined
 from ps.shard.ledger import WriteId
@@ -42,7 +50,15 @@ class Waiting:
     place: Round
     part: Part
     ids: Sequence[TableIds]
+    wait_s: float
     outcome: Future[PushResult] = field(default_factory=Future)
+
+    @classmethod
+    def ended(cls, place: Round, part: Part, result: PushResult) -> Self:
+        """One that need not wait."""
+        made = cls(place, part, (), 0.0)
+        made.outcome.set_result(result)
+        return made
 
 
 class Rounds:
@@ -97,17 +113,23 @@ class Rounds:
         del self._open[place.group]
         return [here[rank] for rank in range(place.ranks)]
 
-    def leave(self, waiting: Waiting) -> list[int]:
-        """Takes a part out again, if it still waits; the ranks that were missing, [] if it does not wait here."""
-        place = waiting.place
-        here = self._open.get(place.group, {})
-        if here.get(place.rank) is not waiting:
-            return []
-        missing = [rank for rank in range(place.ranks) if rank not in here]
-        del here[place.rank]
-        if not here:
-            del self._open[place.group]
-        return missing
+    def leave(self, waiting: Waiting) -> None:
+        """Takes a part out again, if it still waits: nobody hears of its outcome."""
+        if self._missing(waiting):
+            self._remove(waiting)
+            waiting.outcome.cancel()
+
+    def expire(self, waiting: Waiting) -> None:
+        """The same at the end of its time: its outcome is a DeadlineExceeded that names the ranks that are missing."""
+        missing, place = self._missing(waiting), waiting.place
+        if missing:
+            self._remove(waiting)
+            waiting.outcome.set_exception(
+                DeadlineExceeded(
+                    f"{place}: ranks {missing} of {place.ranks} have not pushed within {waiting.wait_s:.3g} s; nothing "
+                    "was applied. Are they running? The same push, sent again, waits for them again"
+                )
+            )
 
     def close(self) -> None:
         """Nobody waits any more, and nobody will."""
@@ -116,6 +138,19 @@ class Rounds:
             for waiting in here.values():
                 waiting.outcome.set_exception(Unavailable(f"{waiting.place}: the shard is stopping"))
         self._open.clear()
+
+    def _missing(self, waiting: Waiting) -> list[int]:
+        """The ranks that a part waits for; [] where it does not wait here any more."""
+        here = self._open.get(waiting.place.group, {})
+        if here.get(waiting.place.rank) is not waiting:
+            return []
+        return [rank for rank in range(waiting.place.ranks) if rank not in here]
+
+    def _remove(self, waiting: Waiting) -> None:
+        here = self._open[waiting.place.group]
+        del here[waiting.place.rank]
+        if not here:
+            del self._open[waiting.place.group]
 
     def _check_fits(self, waiting: Waiting, other: Waiting) -> None:
         place, there = waiting.place, other.place

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -23,7 +23,6 @@ from ps.change import Change
 from ps.config import ServiceConfig, TableConfig
 from ps.errors import (
     CorruptRow,
-    DeadlineExceeded,
     DiskError,
     DiskFull,
     InternalError,
@@ -234,7 +233,7 @@ class Shard:
         result, repeated = self._once(write, apply)
         return replace(result, repeated=repeated)
 
-    def push_round(
+    def join_round(
         self,
         place: Round,
         wait_s: float,
@@ -242,31 +241,28 @@ class Shard:
         ahead: LookAhead,
         gradients: Sequence[Gradients],
         pulled_version: int = 0,
-    ) -> PushResult:
-        """The same together with the pushes of the round's other ranks, which are summed and make one version.
+    ) -> Waiting:
+        """The same together with the pushes of the round's other ranks, which are summed and make one version. The
+        outcome of what is returned comes when the last of them has joined: a PushResult, or the error of all.
 
-        Waits up to `wait_s` for the others. Raises DeadlineExceeded, which names those that are missing: then nothing
-        of this push was applied, and it may be sent again.
+        It may wait for `wait_s`, and for as long as its caller does: who knows that these have ended calls `expire` or
+        `leave_round`. Then nothing of this push was applied, and it may be sent again.
         """
         self._rounds.check(place)
         ahead.wait()
         gradients = spread(ahead.ids, gradients)  # on the caller's time
         part = Part(write, ahead, gradients, pulled_version)
-        joined = self.engine.run(lambda: self._join(place, part))
-        if isinstance(joined, PushResult):
-            return replace(joined, repeated=True)
-        missing: list[int] = []
-        try:
-            wait([joined.outcome], wait_s)
-        finally:  # also when the caller is interrupted: in process it is the trainer's own thread
-            if not joined.outcome.done():
-                missing = self.engine.post(lambda: self._rounds.leave(joined)).result()
-        if missing:
-            raise DeadlineExceeded(
-                f"{place}: ranks {missing} of {place.ranks} have not pushed within {wait_s:.3g} s; nothing was "
-                "applied. Are they running? The same push, sent again, waits for them again"
-            )
-        return joined.outcome.result()
+        return self.engine.run(lambda: self._join(place, wait_s, part))
+
+    def leave_round(self, waiting: Waiting) -> None:
+        """Nobody waits for it any more: if it still waits for others, nothing of it is applied. Returns at once."""
+        with suppress(Unavailable):  # a shard that is closed has ended them all
+            self.engine.post(lambda: self._rounds.leave(waiting))
+
+    def expire(self, waiting: Waiting) -> None:
+        """Its time is over: the same, and it is told which ranks are missing. Returns at once."""
+        with suppress(Unavailable):
+            self.engine.post(lambda: self._rounds.expire(waiting))
 
     def end_rounds(self) -> None:
         """Whoever waits for other ranks hears that the shard is stopping, when the engine comes to it."""
@@ -483,15 +479,15 @@ class Shard:
                 self._aftermath.run(f"table {table.config.name!r}: {name}", part)
         self._aftermath.run("eviction of all tables", lambda: self._capacity.evict(self.tables))
 
-    def _join(self, place: Round, part: Part) -> PushResult | Waiting:
-        """The result of a push that was applied before; else it waits, or completes its round."""
+    def _join(self, place: Round, wait_s: float, part: Part) -> Waiting:
+        """It has the result of a push that was applied before; else it waits, or completes its round."""
         known = self._ledger.answer(part.write)
         if known is not None:
             self.repeats += 1
-            return cast(PushResult, known)
+            return Waiting.ended(place, part, replace(cast(PushResult, known), repeated=True))
         tables = self._tables_of(part.ahead)
         check_gradients(tables, part.gradients)
-        waiting = Waiting(place, part, [resolved.ids for resolved in tables])
+        waiting = Waiting(place, part, [resolved.ids for resolved in tables], wait_s)
         complete = self._rounds.join(waiting)
         if complete:
             self._apply_round(complete)

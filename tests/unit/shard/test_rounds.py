@@ -36,7 +36,12 @@ def push_round(
 ) -> PushResult:
     with shard.look_ahead(what[0]) as ahead:
         place = ps.Round("g", number, rank, ranks)
-        return shard.push_round(place, wait_s, write or a_write(rank), ahead, what[1])
+        waiting = shard.join_round(place, wait_s, write or a_write(rank), ahead, what[1])
+        try:
+            waiting.outcome.exception(wait_s)
+        except TimeoutError:
+            shard.expire(waiting)
+        return waiting.outcome.result()
 
 
 class Ranks:
