@@ -74,8 +74,10 @@ class Writes:
                     def send(address: str) -> bytes:
                         if place is not None:
                             _put_round(head, place, deadline)
+                        # A part that nobody waits for any more is not to wait for the others.
+                        begun = None if place is None else deadline.when_ended
                         messages = _messages(pb.PushChunk(head=head), body)
-                        return self.connection.stream_in(address, methods.PUSH, head, messages, deadline)
+                        return self.connection.stream_in(address, methods.PUSH, head, messages, deadline, begun)
 
                     return self._send(write, batch, shard, send, deadline)
 

@@ -62,10 +62,17 @@ class Dispatcher:
             call.sent.message(answer)
             return answer
 
-    def stream_in(self, method: Method, chunks: Iterator[bytes]) -> bytes:
-        """A stream in, one message out, which this waits for on the caller's thread."""
+    def stream_in(
+        self, method: Method, chunks: Iterator[bytes], begun: Callable[[Callable[[], object]], None] | None = None
+    ) -> bytes:
+        """A stream in, one message out, which this waits for on the caller's thread. `begun` is told how to end that;
+        then CancelledError is raised."""
         answer = self.begin_stream_in(method, chunks)
-        return answer.wait() if isinstance(answer, Later) else answer
+        if not isinstance(answer, Later):
+            return answer
+        if begun is not None:
+            begun(answer.give_up)
+        return answer.wait()
 
     def begin_stream_in(self, method: Method, chunks: Iterator[bytes]) -> bytes | Later:
         """The same, which returns when the stream has been read, also where the answer comes later: the call is in

@@ -44,11 +44,12 @@ from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger, WriteId
 from ps.shard.look_ahead import LookAhead
 from ps.shard.maintenance import Maintenance
+from ps.shard.parts import Part, Waiting, summed, sums_bytes
 from ps.shard.pooled import pull_bytes, spread
 from ps.shard.pressure import Pressure
 from ps.shard.requests import Gradients, Page, PushResult, Rows, StepRef, TableIds, Target, Wanted, WriteResult
 from ps.shard.rising import Rising
-from ps.shard.rounds import Part, Rounds, Waiting, summed, sums_bytes
+from ps.shard.rounds import Rounds
 from ps.shard.staleness import Staleness
 from ps.shard.steps import Resolved, Steps
 from ps.shard.stream import Allocate, RowStream, plain
@@ -97,7 +98,7 @@ class Shard:
         self._aftermath = Aftermath()
         self._pressure = Pressure(self._steps, lambda: self._aftermath.run("maintenance", self._maintenance.run))
         self._account = Account()
-        self._rounds = Rounds(min(config.grpc_threads, config.max_requests))
+        self._rounds = Rounds(_most_waiting(config), self.budget.waiting_bytes, clock)
 
     # tables
 
@@ -650,6 +651,13 @@ def _letting_go(whose: str) -> Iterator[None]:
         yield
     except (DiskError, DiskFull) as error:
         log.warning("rows on disk %s were not let go of in order: %s", whose, error)
+
+
+def _most_waiting(config: ServiceConfig) -> int:
+    """Parts of rounds. The other half of the calls is for what ends by itself. OpenTelemetry's interceptor knows of no
+    answers that come later: with it a part holds a thread, and two are left free."""
+    calls = config.max_requests // 2
+    return min(calls, config.grpc_threads - 2) if config.tracing else calls
 
 
 def _open_disk(config: ServiceConfig, shard_id: int, budget: RamBudget) -> Disk | None:
