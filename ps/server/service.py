@@ -78,7 +78,8 @@ class ShardService:
         with self.shard.pull(
             self._target(request), wanted, allocate
         ) as stream:  # it ends also when the client has gone
-            head = stream.head()
+            with self.shard.rounds_give_way():
+                head = stream.head()
             message = outbound.pull_head(head)
             call.sent.said(message)
             yield pb.PullChunk(head=message).SerializeToString()
@@ -98,7 +99,9 @@ class ShardService:
                 said.round.CopyFrom(head.round)
             digest = _digest(said)
             reader = inbound.BodyReader(head.tables, self.config.max_body_bytes, digest)
-            held.enter_context(self.shard.budget.bodies.holding(reader.nbytes))
+            sums = 0 if place is None else sum(4 * shape.rows * shape.dim for shape in head.tables)
+            with self.shard.rounds_give_way("" if place is None else place.group):
+                held.enter_context(self.shard.budget.bodies.holding(reader.nbytes + sums))
             gradients = inbound.read_body(chunks, payload, reader)
             write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
             if place is None:
@@ -121,7 +124,9 @@ class ShardService:
             raise InvalidArgument(f"write mode {head.mode}: this version knows {sorted(operations)}")
         digest = _digest(pb.WriteHead(mode=head.mode, ids=head.ids, shape=head.shape))
         reader = inbound.BodyReader([head.shape], self.config.max_body_bytes, digest)
-        with self.shard.budget.bodies.holding(reader.nbytes):
+        with ExitStack() as held:
+            with self.shard.rounds_give_way():
+                held.enter_context(self.shard.budget.bodies.holding(reader.nbytes))
             (values,) = inbound.read_body(chunks, payload, reader)
             write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
             result = operations[head.mode](write, inbound.table_ids(head.ids, self.config.max_ids), values.blocks)

@@ -13,6 +13,7 @@ from ps.shard.combine import combined
 from ps.shard.ledger import WriteId
 from ps.shard.look_ahead import LookAhead
 from ps.shard.requests import Gradients, PushResult, TableIds
+from ps.shard.steps import Resolved
 from ps.table import Table
 
 
@@ -34,6 +35,8 @@ class Waiting:
     part: Part
     ids: Sequence[TableIds]
     wait_s: float
+    nbytes: int = 0
+    """What it takes of the budget of messages, with its share of the sums."""
     outcome: Future[PushResult] = field(default_factory=Future)
 
     @classmethod
@@ -42,12 +45,6 @@ class Waiting:
         made = cls(place, part, (), 0.0)
         made.outcome.set_result(result)
         return made
-
-    @property
-    def nbytes(self) -> int:
-        """Of its ids and gradients."""
-        blocks = sum(block.nbytes for gradients in self.part.gradients for block in gradients.blocks)
-        return blocks + sum(ids.ids_N.nbytes for ids in self.ids)
 
 
 def check_fits(waiting: Waiting, other: Waiting) -> None:
@@ -68,10 +65,10 @@ def check_fits(waiting: Waiting, other: Waiting) -> None:
         raise LengthMismatch(f"{place}: rank {place.rank} pushes tables {mine}, rank {there.rank} {theirs}")
 
 
-def sums_bytes(tables: Sequence[Table], waiting: Sequence[Waiting]) -> int:
-    """The most that the sums of a round can take, float32."""
-    sizes = (len(ids.ids_N) * table.config.dim for each in waiting for ids, table in zip(each.ids, tables, strict=True))
-    return 4 * sum(sizes)
+def round_bytes(tables: Sequence[Resolved], gradients: Sequence[Gradients]) -> int:
+    """Of one part, as long as it waits: its gradients, and the most that it adds to the sums, float32."""
+    blocks = sum(block.nbytes for each in gradients for block in each.blocks)
+    return blocks + 4 * sum(len(resolved.ids.ids_N) * resolved.table.config.dim for resolved in tables)
 
 
 def summed(table: Table, number: int, waiting: Sequence[Waiting]) -> tuple[TableIds, Gradients]:

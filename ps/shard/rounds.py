@@ -19,7 +19,7 @@ leaves before that. So what is complete soon goes through in the order in which 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -43,10 +43,11 @@ class _Open:
 class Rounds:
     """The rounds that are open, at most one a group. A group that nobody waits in is not known: it has no history."""
 
-    def __init__(self, most: int, most_bytes: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        """most, most_bytes: parts that may wait, and their bytes. `clock` decides only who is asked to come again."""
+    def __init__(self, most: int, room_bytes: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        """most: parts that may wait. room_bytes: of all messages, of which they may have three quarters; None: no
+        bound. `clock` decides only who is asked to come again."""
         self._most = most
-        self._most_bytes = most_bytes
+        self._room_bytes = room_bytes
         self._clock = clock
         self._open: dict[str, _Open] = {}  # the one that opened first first
         self._closed = False
@@ -109,6 +110,15 @@ class Rounds:
                 )
             )
 
+    def give_way(self, group: str) -> None:
+        """A message found no room: a round leaves that has been open for long; or, for a part of a round that opened
+        before, the newest."""
+        others = [name for name in self._open if name != group]
+        overdue = self._overdue(others)
+        newer = others and group in self._open and next(reversed(self._open)) != group
+        if overdue or newer:
+            self._put_out((overdue or others[-1:])[0], partial(_no_room, self._full(), RETRY_S))
+
     def close(self) -> None:
         """Nobody waits any more, and nobody will."""
         self._closed = True
@@ -147,31 +157,42 @@ class Rounds:
     def _has_room(self, waiting: Waiting) -> bool:
         if self.waiting >= self._most:
             return False
-        return self._most_bytes is None or self.nbytes + waiting.nbytes <= self._most_bytes
+        return self._room_bytes is None or self.nbytes + waiting.nbytes <= self._room_bytes // 4 * 3
+
+    def _check_size(self, waiting: Waiting) -> None:
+        """Raises ResourceExhausted, to all of a round, where ranks with as much each could never come together."""
+        place, here = waiting.place, self._parts(waiting.place.group)
+        nbytes = waiting.nbytes + sum(part.nbytes for part in here.values())
+        if self._room_bytes is None or nbytes <= self._room_bytes * min(0.75, (place.ranks - 1) / place.ranks):
+            return
+        why = (
+            f"{len(here) + 1} of {place.ranks} ranks have sent {nbytes:,} bytes, the sums included, and all of them "
+            f"may take {self._room_bytes:,} (a share of ram_bytes). Nothing was applied: make batches smaller, or raise "
+            "ram_bytes"
+        )
+        self._put_out(place.group, partial(_no_room, why, None))
+        raise _no_room(why, None, place)
 
     def _make_room(self, waiting: Waiting) -> None:
         """Has other rounds leave, or its own, and then raises ResourceExhausted."""
         group = waiting.place.group
+        self._check_size(waiting)
         while not self._has_room(waiting):
-            others = [name for name in self._open if name != group]
-            overdue = [name for name in others if self._clock() - self._open[name].since >= FAIR_S]
+            overdue = self._overdue([name for name in self._open if name != group])
             newest = next(reversed(self._open)) if group in self._open else group
             leaves = overdue[0] if overdue else newest
-            error = partial(_no_room, self._full(), RETRY_S) if others else partial(_no_room, self._too_large(), None)
+            error = partial(_no_room, self._full(), RETRY_S)
             self._put_out(leaves, error)
             if leaves == group:
                 raise error(waiting.place)
+
+    def _overdue(self, groups: Sequence[str]) -> list[str]:
+        return [group for group in groups if self._clock() - self._open[group].since >= FAIR_S]
 
     def _full(self) -> str:
         return (
             f"there is no room: {self.waiting} pushes, of {self.nbytes:,} bytes, wait for the other ranks of their "
             f"rounds (half of max_requests may, {self._most}, and a share of ram_bytes); nothing of this was applied"
-        )
-
-    def _too_large(self) -> str:
-        return (
-            f"its pushes take more than {self._most_bytes or 0:,} bytes while they wait for each other, which is all "
-            "that they may (a share of ram_bytes). Nothing was applied: make batches smaller, or raise ram_bytes"
         )
 
 

@@ -44,7 +44,7 @@ from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger, WriteId
 from ps.shard.look_ahead import LookAhead
 from ps.shard.maintenance import Maintenance
-from ps.shard.parts import Part, Waiting, summed, sums_bytes
+from ps.shard.parts import Part, Waiting, round_bytes, summed
 from ps.shard.pooled import pull_bytes, spread
 from ps.shard.pressure import Pressure
 from ps.shard.requests import Gradients, Page, PushResult, Rows, StepRef, TableIds, Target, Wanted, WriteResult
@@ -98,7 +98,8 @@ class Shard:
         self._aftermath = Aftermath()
         self._pressure = Pressure(self._steps, lambda: self._aftermath.run("maintenance", self._maintenance.run))
         self._account = Account()
-        self._rounds = Rounds(_most_waiting(config), self.budget.waiting_bytes, clock)
+        room = None if config.ram_bytes is None else self.budget.aside.bodies
+        self._rounds = Rounds(_most_waiting(config), room, clock)
 
     # tables
 
@@ -264,6 +265,17 @@ class Shard:
         """Its time is over: the same, and it is told which ranks are missing. Returns at once."""
         with suppress(Unavailable):
             self.engine.post(lambda: self._rounds.expire(waiting))
+
+    @contextmanager
+    def rounds_give_way(self, group: str = "") -> Iterator[None]:
+        """Around what a message takes, of a part of that group's round or of none: where it finds no room and is asked
+        to come again, it is not to find the same that waits."""
+        try:
+            yield
+        except ResourceExhausted as error:
+            if error.retry_after_s is not None:
+                self.engine.post(lambda: self._rounds.give_way(group))
+            raise
 
     def end_rounds(self) -> None:
         """Whoever waits for other ranks hears that the shard is stopping, when the engine comes to it."""
@@ -488,7 +500,8 @@ class Shard:
             return Waiting.ended(place, part, replace(cast(PushResult, known), repeated=True))
         tables = self._tables_of(part.ahead)
         check_gradients(tables, part.gradients)
-        waiting = Waiting(place, part, [resolved.ids for resolved in tables], wait_s)
+        nbytes = round_bytes(tables, part.gradients)
+        waiting = Waiting(place, part, [resolved.ids for resolved in tables], wait_s, nbytes)
         complete = self._rounds.join(waiting)
         if complete:
             self._apply_round(complete)
@@ -498,10 +511,9 @@ class Shard:
         """Those of all ranks, by rank: each gets its result, or all of them the error."""
         try:
             tables = [self._table(ids.table) for ids in waiting[0].ids]
-            with self.budget.bodies.holding(sums_bytes(tables, waiting)):
-                together = [summed(table, number, waiting) for number, table in enumerate(tables)]
-                resolved = [Resolved(table, ids) for table, (ids, _) in zip(tables, together, strict=True)]
-                results = self._apply(resolved, [sums for _, sums in together], [each.part for each in waiting], ROUNDS)
+            together = [summed(table, number, waiting) for number, table in enumerate(tables)]
+            resolved = [Resolved(table, ids) for table, (ids, _) in zip(tables, together, strict=True)]
+            results = self._apply(resolved, [sums for _, sums in together], [each.part for each in waiting], ROUNDS)
         except BaseException as error:  # noqa: BLE001  handed to those who wait
             for each in waiting:
                 each.outcome.set_exception(error)

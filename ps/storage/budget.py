@@ -257,11 +257,6 @@ class RamBudget:
         self.bodies = Part(None if limit is None else aside.bodies, "messages under way")
         self.slice_bytes = placement.SLICE_BYTES if limit is None else min(placement.SLICE_BYTES, limit // 256)
 
-    @property
-    def waiting_bytes(self) -> int | None:
-        """Of the messages under way, what may wait for others to come; the rest moves on by itself. None: no bound."""
-        return None if self._rows_bytes is None else self.aside.bodies // 4 * 3
-
     def hold(self, n: int, slots: int, purpose: str) -> None:
         """n bytes of what is for slots, for something of a fixed size that `slots` bytes of slots go with. Raises
         ResourceExhausted, and then nothing is held."""

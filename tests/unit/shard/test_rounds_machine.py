@@ -1,4 +1,4 @@
-"""Who waits, who leaves and who is asked to come again, against a plain dict; and what is applied is what was answered."""
+"""Who waits, who leaves and who is asked to come again, against a plain dict; what is applied is what was answered."""
 
 from __future__ import annotations
 
@@ -186,5 +186,5 @@ class RoundsMachine(RuleBasedStateMachine):
         assert self.shard.version == self.version
 
 
-RoundsMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+RoundsMachine.TestCase.settings = settings(max_examples=12, stateful_step_count=25, deadline=None)
 TestRounds = RoundsMachine.TestCase
