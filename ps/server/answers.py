@@ -21,6 +21,8 @@ from ps.wire.status import code_of, details_of, to_metadata
 
 Begin = Callable[[Iterator[bytes], grpc.ServicerContext], "bytes | Later"]
 """Reads a call's messages; its answer, or that it comes later. Whatever it raises is the call's error."""
+Send = Callable[[bytes | None], None]
+"""gRPC's: sends a message, and with None the status that the context has."""
 
 
 class Answers:
@@ -28,22 +30,25 @@ class Answers:
 
     def __init__(self, most: int) -> None:
         """most: calls that may be in progress."""
-        self._threads = ThreadPoolExecutor(most, thread_name_prefix="answer")
+        self._takes = ThreadPoolExecutor(1, thread_name_prefix="answers")
+        self._sends = ThreadPoolExecutor(
+            most, thread_name_prefix="answer"
+        )  # as many threads as ever were held up at once
         self._expiries = Expiries()
 
     def handler(self, begin: Begin) -> Any:
         """gRPC's handler of a stream of requests with one answer, which on the wire is as of any stream_unary."""
 
-        def call(chunks: Iterator[bytes], context: grpc.ServicerContext, send: Any = None) -> Iterator[bytes]:
+        def call(chunks: Iterator[bytes], context: grpc.ServicerContext, send: Send | None = None) -> Iterator[bytes]:
             answer = begin(chunks, context)
             if send is None:  # an interceptor is in between that knows nothing of this (OpenTelemetry's)
                 return self._waited_for(answer, context)
             if isinstance(answer, Later) and not answer.ready:
                 self._expiries.add(answer)
-                answer.when_ready(lambda: self._hand_over(answer, context, send))
+                answer.when_ready(lambda: self._takes.submit(self._take, answer, context, send))  # the engine's time
                 _end_with(context, answer)
             else:
-                _send(answer, context, send)
+                _finish(answer, context, send, lambda data: _send(data, send))
             return iter(())
 
         call.experimental_non_blocking = True  # type: ignore[attr-defined]
@@ -52,12 +57,13 @@ class Answers:
     def close(self) -> None:
         """After the server has stopped: what is left has nobody to go to."""
         self._expiries.close()
-        self._threads.shutdown()
+        self._takes.shutdown()
+        self._sends.shutdown()
 
-    def _hand_over(self, answer: Later, context: grpc.ServicerContext, send: Any) -> None:
-        """On the engine's thread, mostly."""
+    def _take(self, answer: Later, context: grpc.ServicerContext, send: Send) -> None:
+        """One after the other: none of it waits."""
         self._expiries.discard(answer)
-        self._threads.submit(_send, answer, context, send)
+        _finish(answer, context, send, lambda data: self._sends.submit(_send, data, send))
 
     def _waited_for(self, answer: bytes | Later, context: grpc.ServicerContext) -> Iterator[bytes]:
         if not isinstance(answer, Later):
@@ -80,11 +86,14 @@ class Expiries:
         self._sleeps_until = 0.0
         self._changed = threading.Condition()
         self._closed = False
-        threading.Thread(target=self._watch, name="expiries", daemon=True).start()
+        self._thread: threading.Thread | None = None
 
     def add(self, answer: Later) -> None:
         """From now on it has its `wait_s`."""
         with self._changed:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, name="expiries", daemon=True)
+                self._thread.start()
             self._at[answer] = at = self._clock() + answer.wait_s
             if at < self._sleeps_until:
                 self._changed.notify()
@@ -127,18 +136,26 @@ def _end_with(context: grpc.ServicerContext, answer: Later) -> None:
         answer.give_up()
 
 
-def _send(answer: bytes | Later, context: grpc.ServicerContext, send: Callable[[bytes | None], None]) -> None:
-    """Ends a call."""
+def _finish(
+    answer: bytes | Later, context: grpc.ServicerContext, send: Send, with_answer: Callable[[bytes], object]
+) -> None:
+    """Ends a call that has an outcome: with its answer, or with its error, which is sent without waiting."""
     try:
         data = answer.take() if isinstance(answer, Later) else answer
     except PsError as error:
         context.set_trailing_metadata(to_metadata(error))
         context.set_code(code_of(error))
         context.set_details(details_of(error))
+        send(None)
     except CancelledError:
         return  # the call has ended already
     else:
-        send(data)
+        with_answer(data)
+
+
+def _send(data: bytes, send: Send) -> None:
+    """Waits until the network has it."""
+    send(data)
     send(None)
 
 

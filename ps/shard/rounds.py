@@ -167,8 +167,8 @@ class Rounds:
             return
         why = (
             f"{len(here) + 1} of {place.ranks} ranks have sent {nbytes:,} bytes, the sums included, and all of them "
-            f"may take {self._room_bytes:,} (a share of ram_bytes). Nothing was applied: make batches smaller, or raise "
-            "ram_bytes"
+            f"may take {self._room_bytes:,} (a share of ram_bytes). Nothing was applied: make batches smaller, or "
+            "raise ram_bytes"
         )
         self._put_out(place.group, partial(_no_room, why, None))
         raise _no_room(why, None, place)
