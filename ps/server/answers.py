@@ -2,7 +2,7 @@
 
 gRPC's sync server frees the thread of a call whose handler is marked `experimental_non_blocking`, as that of its own
 health service is, when the handler returns; any thread may answer afterwards. Sending waits until the network has taken
-the message, so an answer has a thread for that moment: not the engine's, nor one that another client could hold up.
+the message, so an answer has a thread for that moment: not the engine's, and none that another client could hold up.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from ps.errors import PsError
 from ps.server.later import Later
 from ps.wire.status import code_of, details_of, to_metadata
 
+SENDERS = 8
+"""Threads that are kept for the next answers."""
+
 Begin = Callable[[Iterator[bytes], grpc.ServicerContext], "bytes | Later"]
 """Reads a call's messages; its answer, or that it comes later. Whatever it raises is the call's error."""
 Send = Callable[[bytes | None], None]
@@ -28,12 +31,10 @@ Send = Callable[[bytes | None], None]
 class Answers:
     """Of one server."""
 
-    def __init__(self, most: int) -> None:
-        """most: calls that may be in progress."""
+    def __init__(self) -> None:
         self._takes = ThreadPoolExecutor(1, thread_name_prefix="answers")
-        self._sends = ThreadPoolExecutor(
-            most, thread_name_prefix="answer"
-        )  # as many threads as ever were held up at once
+        self._sends = ThreadPoolExecutor(SENDERS, thread_name_prefix="answers")
+        self._free = threading.Semaphore(SENDERS)
         self._expiries = Expiries()
 
     def handler(self, begin: Begin) -> Any:
@@ -45,7 +46,8 @@ class Answers:
                 return self._waited_for(answer, context)
             if isinstance(answer, Later) and not answer.ready:
                 self._expiries.add(answer)
-                answer.when_ready(lambda: self._takes.submit(self._take, answer, context, send))  # the engine's time
+                # The engine tells; it is not to do more than that.
+                answer.when_ready(lambda: self._takes.submit(self._take, answer, context, send))
                 _end_with(context, answer)
             else:
                 _finish(answer, context, send, lambda data: _send(data, send))
@@ -63,7 +65,21 @@ class Answers:
     def _take(self, answer: Later, context: grpc.ServicerContext, send: Send) -> None:
         """One after the other: none of it waits."""
         self._expiries.discard(answer)
-        _finish(answer, context, send, lambda data: self._sends.submit(_send, data, send))
+        _finish(answer, context, send, lambda data: self._send_soon(data, send))
+
+    def _send_soon(self, data: bytes, send: Send) -> None:
+        """By one of a few threads; where all are at work, or held up, by a new one: no answer waits for another."""
+        if not self._free.acquire(blocking=False):
+            threading.Thread(target=_send, args=(data, send), name="answer", daemon=True).start()
+            return
+
+        def run() -> None:
+            try:
+                _send(data, send)
+            finally:
+                self._free.release()
+
+        self._sends.submit(run)
 
     def _waited_for(self, answer: bytes | Later, context: grpc.ServicerContext) -> Iterator[bytes]:
         if not isinstance(answer, Later):

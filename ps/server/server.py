@@ -42,7 +42,7 @@ class GrpcServer:
             # The dispatcher's limit counts calls that run; this one also those that gRPC holds until a thread is free.
             maximum_concurrent_rpcs=config.max_requests + config.grpc_threads,
         )
-        self._answers = Answers(config.max_requests)
+        self._answers = Answers()
         self._server.add_generic_rpc_handlers(_generic_handlers(dispatcher, self._answers))
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -19,6 +19,7 @@ import pytest
 import ps
 from ps.server import local
 from ps.server.shard_server import ShardServer
+from ps.shard import rounds
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import methods
 from ps.wire.channel import open_channel
@@ -277,6 +278,24 @@ def test_a_group_that_finds_no_room_leaves_whole_and_comes_again(start_server: S
         assert waiting(server) == 2
         part(calls, 2, 3, "first")
         assert len({future.result() for future in first}) == 1
+
+
+def test_a_round_that_has_been_open_for_long_gives_way_to_a_pull_that_finds_no_room(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "FAIR_S", 0.0)
+    server = start_server(ram_bytes=ps.config.MIN_RAM_BYTES)
+    rows = server.shard.budget.aside.bodies // 9 * 4 // (2 * 4 * DIM)
+    with ps.connect(server.address) as client, ps.connect(server.address) as other, ThreadPoolExecutor(1) as pool:
+        client.create_table(summing())
+        push = partial(other.prepare({"t": np.arange(rows)}).push, {"t": block(np.ones(rows))})
+        waits = pool.submit(error_of, push, in_round=ps.Round("run", 1, 0, 2), timeout_s=1.0)
+        until(lambda: waiting(server) == 1)
+        wide = np.arange(server.service.config.max_body_bytes // 4 // DIM * 2 // 3)
+        assert not client.pull("t", wide, timeout_s=30).any()
+        told = waits.result()
+        assert isinstance(told, ps.ResourceExhausted | ps.DeadlineExceeded), "it came again, until its time was over"
+    assert server.shard.version == 0
 
 
 def test_rounds_under_a_small_budget_take_turns(start_server: StartServer) -> None:
