@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import ps
 from ps.client.connection import Connection
 from ps.client.traffic import Traffic
-from ps.client.transport import GrpcTransport
+from ps.client.transport import Begun, GrpcTransport
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec, methods
 from ps.wire.formats import WireDtype
@@ -56,12 +56,12 @@ class TalliedTransport(GrpcTransport):
         super().__init__(address)
         self._tally = tally
 
-    def stream_in(self, method: Method, chunks: Iterable[bytes], timeout_s: float) -> bytes:
+    def stream_in(self, method: Method, chunks: Iterable[bytes], timeout_s: float, begun: Begun | None = None) -> bytes:
         """Looks at pushes."""
         sent = list(chunks)
         if method is methods.PUSH:
             self._tally.pushed(sent)
-        return super().stream_in(method, sent, timeout_s)
+        return super().stream_in(method, sent, timeout_s, begun)
 
     def stream_out(self, method: Method, data: bytes, timeout_s: float) -> Iterator[bytes]:
         """Looks at pulls."""

@@ -411,10 +411,11 @@ class ServiceConfig(Frozen):
     """Address to listen on, by IPv4, IPv6 or name. Loopback by default: there is no authentication on the port yet.
     "auto": the address of the node that a shard runs on, as Ray knows it."""
     grpc_threads: Annotated[int, Field(ge=2, le=1024)] = 16
-    """Threads that decode and encode. A streaming call holds one while it runs, and so does a push that waits for the
-    other ranks of its round: synchronous trainers may be one fewer than these."""
+    """Threads that decode and encode. A streaming call holds one while it runs; a push that waits for the other ranks
+    of its round holds none, except where `tracing` is on."""
     max_requests: Annotated[int, Field(ge=1)] = 256
-    """Calls in progress at once; more are refused with RESOURCE_EXHAUSTED and a hint when to come again."""
+    """Calls in progress at once; more are refused with RESOURCE_EXHAUSTED and a hint when to come again. Half of them
+    may be pushes that wait for the other ranks of their rounds: a group has at most so many ranks, and one."""
     max_message_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 30)] = 64 << 20
     """Largest single gRPC message, both ways. Rows and gradients travel in chunks and are not bound by it."""
     max_ids: Annotated[int, Field(ge=1)] = 4 << 20

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from ps.client.transport import Transport, open_transport
+from ps.client.transport import Begun, Transport, open_transport
 from ps.errors import PsError, Unavailable
 from ps.wire.methods import METHODS, Method
 
@@ -74,9 +74,11 @@ class FaultyTransport:
     def unary(self, method: Method, data: bytes, timeout_s: float) -> bytes:
         return self._answered(method, lambda limit_s: self._inner.unary(method, data, limit_s), timeout_s)
 
-    def stream_in(self, method: Method, chunks: Iterable[bytes], timeout_s: float) -> bytes:
+    def stream_in(self, method: Method, chunks: Iterable[bytes], timeout_s: float, begun: Begun | None = None) -> bytes:
         held = list(chunks)
-        return self._answered(method, lambda limit_s: self._inner.stream_in(method, iter(held), limit_s), timeout_s)
+        return self._answered(
+            method, lambda limit_s: self._inner.stream_in(method, iter(held), limit_s, begun), timeout_s
+        )
 
     def stream_out(self, method: Method, data: bytes, timeout_s: float) -> Iterator[bytes]:
         """A lost response is one that ends after its first message."""

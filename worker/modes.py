@@ -82,10 +82,16 @@ class Synchronous:
     process does with the batches of all. Every trainer makes as many steps."""
 
     group: Group
+    steps: int = 0
+    """Those that the group has made before: of a trainer that is started again and goes on where the others are."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise InvalidArgument(f"steps={self.steps}: give the number of steps that the group has made, or 0")
 
     def start(self, client: Client) -> Pace:
         """Of one collection."""
-        return _InRounds(self.group)
+        return _InRounds(self.group, self.steps)
 
 
 @dataclass(frozen=True)
@@ -126,10 +132,10 @@ class _InRounds(_Free):
     in_turn = True
     in_rounds = True
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: Group, rounds: int) -> None:
         self.patience_s = group.patience_s
         self._group = group
-        self._rounds = 0
+        self._rounds = rounds
 
     def round(self) -> Round:
         self._rounds += 1

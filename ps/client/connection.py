@@ -16,7 +16,7 @@ from ps.client.bound import same_split
 from ps.client.pool import Pool, Task
 from ps.client.retry import Deadline, retry
 from ps.client.traffic import Traffic
-from ps.client.transport import Transport, open_transport
+from ps.client.transport import Begun, Transport, open_transport
 from ps.config import TableConfig
 from ps.errors import DeadlineExceeded, InvalidArgument, PsError, StaleRouting, TableNotFound, Unavailable
 from ps.v1 import control_pb2 as pb
@@ -93,9 +93,15 @@ class Connection:
         return answer
 
     def stream_in(
-        self, address: str, method: Method, head: Message, chunks: Iterable[bytes], deadline: Deadline
+        self,
+        address: str,
+        method: Method,
+        head: Message,
+        chunks: Iterable[bytes],
+        deadline: Deadline,
+        begun: Begun | None = None,
     ) -> bytes:
-        """One call with a stream of requests, counted. head: what the first of them says."""
+        """One call with a stream of requests, counted. head: what the first of them says. begun: told how to end it."""
         with self._counted(method) as call:
 
             def counted() -> Iterator[bytes]:
@@ -105,7 +111,7 @@ class Connection:
                     call.sent.chunk(method, chunk)
                     yield chunk
 
-            answer = self._transport(address).stream_in(method, counted(), deadline.remaining_s())
+            answer = self._transport(address).stream_in(method, counted(), deadline.remaining_s(), begun)
             call.received.message(answer)
         return answer
 

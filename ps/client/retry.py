@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -28,14 +29,28 @@ class Deadline:
         """Raises InvalidArgument unless it is a positive number."""
         self.timeout_s = seconds(timeout_s)
         self._end = time.monotonic() + self.timeout_s
+        self._calls: list[Callable[[], object]] = []
+        self._lock = threading.Lock()
 
     def at_most(self, timeout_s: float) -> Deadline:
         """This one, or `timeout_s` from now if that is sooner."""
         return self if self.remaining_s() <= timeout_s else Deadline(timeout_s)
 
     def end(self) -> None:
-        """Nobody waits any more: what is under way is not tried again."""
-        self._end = -math.inf
+        """Nobody waits any more: what is under way is not tried again, and calls that wait for others are ended."""
+        with self._lock:
+            self._end = -math.inf
+            calls, self._calls = self._calls, []
+        for end in calls:
+            end()
+
+    def when_ended(self, end: Callable[[], object]) -> None:
+        """Has `end` called where nobody waits any more before the time is over."""
+        with self._lock:
+            if self._end > -math.inf:
+                self._calls.append(end)
+                return
+        end()
 
     def remaining_s(self) -> float:
         """Seconds left; raises DeadlineExceeded when there are none."""

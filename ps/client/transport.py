@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -21,14 +22,18 @@ MAX_MESSAGE_BYTES = 64 << 20
 """As the service's own default."""
 
 
+Begun = Callable[[Callable[[], object]], None]
+"""Is told how to end a call that has begun."""
+
+
 class Transport(Protocol):
     """Calls one address. `timeout_s` is the time left until the caller's deadline."""
 
     def unary(self, method: Method, data: bytes, timeout_s: float) -> bytes:
         """One message in, one out."""
 
-    def stream_in(self, method: Method, chunks: Iterable[bytes], timeout_s: float) -> bytes:
-        """A stream in, one message out."""
+    def stream_in(self, method: Method, chunks: Iterable[bytes], timeout_s: float, begun: Begun | None = None) -> bytes:
+        """A stream in, one message out. With `begun` the call may be ended by another thread, and is Unavailable."""
 
     def stream_out(self, method: Method, data: bytes, timeout_s: float) -> Iterator[bytes]:
         """One message in, a stream out."""
@@ -58,10 +63,15 @@ class GrpcTransport:
             answer: bytes = self._calls[method](data, timeout=timeout_s)
             return answer
 
-    def stream_in(self, method: Method, chunks: Iterable[bytes], timeout_s: float) -> bytes:
+    def stream_in(self, method: Method, chunks: Iterable[bytes], timeout_s: float, begun: Begun | None = None) -> bytes:
         """A stream in, one message out."""
         with self._typed():
-            answer: bytes = self._calls[method](iter(chunks), timeout=timeout_s)
+            if begun is None:  # gRPC's blocking call has a thread switch less
+                answer: bytes = self._calls[method](iter(chunks), timeout=timeout_s)
+                return answer
+            call = self._calls[method].future(iter(chunks), timeout=timeout_s)
+            begun(call.cancel)
+            answer = call.result()
             return answer
 
     def stream_out(self, method: Method, data: bytes, timeout_s: float) -> Iterator[bytes]:
@@ -88,6 +98,8 @@ class GrpcTransport:
             call: Any = error
             details = f"{call.details()} [{self.address}]"
             raise status.from_status(call.code(), details, call.trailing_metadata() or ()) from None
+        except grpc.FutureCancelledError:
+            raise Unavailable(f"the call was ended here, before it was answered [{self.address}]") from None
         except ValueError as error:  # all that grpc says of a call on a closed channel
             if not self._closed:
                 raise
@@ -107,12 +119,14 @@ class InProcessTransport:
         except PsError as error:
             raise self._translated(error) from None
 
-    def stream_in(self, method: Method, chunks: Iterable[bytes], timeout_s: float) -> bytes:
+    def stream_in(self, method: Method, chunks: Iterable[bytes], timeout_s: float, begun: Begun | None = None) -> bytes:
         """A stream in, one message out."""
         try:
-            return inproc.lookup(self.address).stream_in(method, iter(chunks))
+            return inproc.lookup(self.address).stream_in(method, iter(chunks), begun)
         except PsError as error:
             raise self._translated(error) from None
+        except CancelledError:
+            raise Unavailable(f"the call was ended here, before it was answered [{self.address}]") from None
 
     def stream_out(self, method: Method, data: bytes, timeout_s: float) -> Iterator[bytes]:
         """One message in, a stream out."""

@@ -29,8 +29,9 @@ from ps.wire.methods import Method
 T = TypeVar("T")
 Flags = npt.NDArray[np.bool_]
 
-ROUND_SHARE = 0.9
-"""Of the time left, for which a shard may wait for the other ranks of a round."""
+ROUND_SHARE, ROUND_SPARE_S = 0.9, 0.2
+"""Of the time left, for which a shard may wait for the other ranks of a round; and what is kept for its answer, of half
+of the time at most."""
 
 NO_POSITIVES: Mapping[str, Counts] = {}
 
@@ -74,8 +75,10 @@ class Writes:
                     def send(address: str) -> bytes:
                         if place is not None:
                             _put_round(head, place, deadline)
+                        # A part that nobody waits for any more is not to wait for the others.
+                        begun = None if place is None else deadline.when_ended
                         messages = _messages(pb.PushChunk(head=head), body)
-                        return self.connection.stream_in(address, methods.PUSH, head, messages, deadline)
+                        return self.connection.stream_in(address, methods.PUSH, head, messages, deadline, begun)
 
                     return self._send(write, batch, shard, send, deadline)
 
@@ -215,7 +218,8 @@ class Writes:
 def _put_round(head: pb.PushHead, place: Round, deadline: Deadline) -> None:
     """The shard gives up before the client does: its error says which ranks are missing."""
     head.round.group, head.round.number, head.round.rank, head.round.ranks = astuple(place)
-    head.wait_ms = int(ROUND_SHARE * 1000 * deadline.remaining_s())
+    left_s = deadline.remaining_s()
+    head.wait_ms = int(1000 * min(ROUND_SHARE * left_s, max(left_s - ROUND_SPARE_S, left_s / 2)))
 
 
 def _messages(head: pb.PushChunk | pb.WriteChunk, body: Sequence[EncodedBlock]) -> Iterator[bytes]:

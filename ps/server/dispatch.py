@@ -10,11 +10,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 from ps.errors import InternalError, PsError, ResourceExhausted
 from ps.server import logs
+from ps.server.later import Later
 from ps.server.metrics import RpcMetrics
 from ps.wire.kinds import Call
 from ps.wire.methods import EMBEDDING, Method, Shape
@@ -60,11 +62,28 @@ class Dispatcher:
             call.sent.message(answer)
             return answer
 
-    def stream_in(self, method: Method, chunks: Iterator[bytes]) -> bytes:
-        """A stream in, one message out."""
-        with self._guard(method) as call:
-            answer: bytes = self._handle(method, call.counted(method, chunks), call)
-            call.sent.message(answer)
+    def stream_in(
+        self, method: Method, chunks: Iterator[bytes], begun: Callable[[Callable[[], object]], None] | None = None
+    ) -> bytes:
+        """A stream in, one message out, which this waits for on the caller's thread. `begun` is told how to end that;
+        then CancelledError is raised."""
+        answer = self.begin_stream_in(method, chunks)
+        if not isinstance(answer, Later):
+            return answer
+        if begun is not None:
+            begun(answer.give_up)
+        return answer.wait()
+
+    def begin_stream_in(self, method: Method, chunks: Iterator[bytes]) -> bytes | Later:
+        """The same, which returns when the stream has been read, also where the answer comes later: the call is in
+        progress until then."""
+        with ExitStack() as stack:
+            call = stack.enter_context(self._guard(method))
+            answer: bytes | Later = self._handle(method, call.counted(method, chunks), call)
+            if isinstance(answer, Later):
+                answer.within(stack.pop_all(), call.sent.message)
+            else:
+                call.sent.message(answer)
             return answer
 
     def stream_out(self, method: Method, data: bytes) -> Iterator[bytes]:
@@ -96,7 +115,7 @@ class Dispatcher:
         except MemoryError as error:
             call.code = "RESOURCE_EXHAUSTED"
             raise ResourceExhausted(f"the shard has no memory left for this {method.name}: {error}") from error
-        except GeneratorExit:
+        except (GeneratorExit, CancelledError):
             call.code = "CANCELLED"
             raise
         except Exception as error:

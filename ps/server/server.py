@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -14,12 +14,13 @@ from grpc_reflection.v1alpha import reflection
 from ps.address import address_of
 from ps.config import ServiceConfig
 from ps.errors import PsError, Unavailable
+from ps.server.answers import Answers, abort
 from ps.server.dispatch import SHAPES, Dispatcher
+from ps.server.later import Later
 from ps.v1 import control_pb2, embedding_pb2
 from ps.wire.allocator import keep_freed_memory
 from ps.wire.channel import options
 from ps.wire.methods import Method, Shape
-from ps.wire.status import code_of, details_of, to_metadata
 
 _SERVICES = [
     embedding_pb2.DESCRIPTOR.services_by_name["Embedding"].full_name,
@@ -41,7 +42,8 @@ class GrpcServer:
             # The dispatcher's limit counts calls that run; this one also those that gRPC holds until a thread is free.
             maximum_concurrent_rpcs=config.max_requests + config.grpc_threads,
         )
-        self._server.add_generic_rpc_handlers(_generic_handlers(dispatcher))
+        self._answers = Answers()
+        self._server.add_generic_rpc_handlers(_generic_handlers(dispatcher, self._answers))
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection([*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
@@ -68,6 +70,7 @@ class GrpcServer:
         """Drain: health says NOT_SERVING, new calls are refused, those in progress get `drain_timeout_s`."""
         self._health.enter_graceful_shutdown()
         self._server.stop(self._config.drain_timeout_s).wait()
+        self._answers.close()
         self._stopped.set()
 
     def wait(self) -> None:
@@ -75,36 +78,42 @@ class GrpcServer:
         self._stopped.wait()
 
 
-def _generic_handlers(dispatcher: Dispatcher) -> list[grpc.GenericRpcHandler]:
+def _generic_handlers(dispatcher: Dispatcher, answers: Answers) -> list[grpc.GenericRpcHandler]:
     services: dict[str, dict[str, Any]] = {}
     for method in dispatcher.handlers:
-        services.setdefault(method.service, {})[method.name] = _handler(dispatcher, method)
+        services.setdefault(method.service, {})[method.name] = _handler(dispatcher, method, answers)
     return [grpc.method_handlers_generic_handler(service, methods) for service, methods in services.items()]
 
 
-def _handler(dispatcher: Dispatcher, method: Method) -> Any:
+def _handler(dispatcher: Dispatcher, method: Method, answers: Answers) -> Any:
     dispatch = SHAPES[method.shape]
 
-    def call(request: Any, context: grpc.ServicerContext) -> bytes:
+    def call(request: bytes, context: grpc.ServicerContext) -> bytes:
         try:
             _check_wanted(context)
-            body = _received(request) if method.shape is Shape.STREAM_IN else request
-            answer: bytes = dispatch(dispatcher, method, body)
+            answer: bytes = dispatch(dispatcher, method, request)
             return answer
         except PsError as error:
-            _abort(context, error)
+            abort(context, error)
+
+    def begin(chunks: Iterator[bytes], context: grpc.ServicerContext) -> bytes | Later:
+        try:
+            _check_wanted(context)
+            return dispatcher.begin_stream_in(method, _received(chunks))
+        except PsError as error:
+            abort(context, error)
 
     def stream(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         try:
             _check_wanted(context)
             yield from dispatch(dispatcher, method, request)
         except PsError as error:
-            _abort(context, error)
+            abort(context, error)
 
     if method.shape is Shape.STREAM_OUT:
         return grpc.unary_stream_rpc_method_handler(stream)
     if method.shape is Shape.STREAM_IN:
-        return grpc.stream_unary_rpc_method_handler(call)
+        return answers.handler(begin)
     return grpc.unary_unary_rpc_method_handler(call)
 
 
@@ -120,8 +129,3 @@ def _check_wanted(context: grpc.ServicerContext) -> None:
     """A call that waited in the thread pool until its client gave up is not worth starting."""
     if not context.is_active():
         raise Unavailable("the client gave up before the call was started")
-
-
-def _abort(context: grpc.ServicerContext, error: PsError) -> NoReturn:
-    context.set_trailing_metadata(to_metadata(error))
-    context.abort(code_of(error), details_of(error))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 
 import xxhash
 from google.protobuf.message import Message
@@ -14,12 +16,13 @@ from ps.errors import InvalidArgument, StaleRouting, StateLost, Unavailable
 from ps.policy.ranking import EVERY_RANK
 from ps.seconds import LONGEST_S
 from ps.server import inbound, outbound
+from ps.server.later import Later
 from ps.server.logs import about_call
 from ps.server.metrics import RpcMetrics
 from ps.server.process import process_report
 from ps.shard import Shard
 from ps.shard.ledger import WriteId
-from ps.shard.requests import Target, Wanted
+from ps.shard.requests import PushResult, Target, Wanted
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import blocks, codec
@@ -75,36 +78,38 @@ class ShardService:
         with self.shard.pull(
             self._target(request), wanted, allocate
         ) as stream:  # it ends also when the client has gone
-            head = stream.head()
+            with self.shard.rounds_give_way():
+                head = stream.head()
             message = outbound.pull_head(head)
             call.sent.said(message)
             yield pb.PullChunk(head=message).SerializeToString()
             yield from stream if exact else outbound.messages(stream, head, formats)
 
-    def push(self, chunks: Iterator[bytes], call: Call) -> bytes:
-        """Embedding.Push."""
+    def push(self, chunks: Iterator[bytes], call: Call) -> bytes | Later:
+        """Embedding.Push. In a round the answer comes later."""
         first, payload = codec.split(pb.PushChunk, _first(chunks))
         head = first.head
         call.received.said(head)
         self._check(head.header, step=head.step.step, sequence=head.sequence)
         place = inbound.place_of(head)
-        with self.shard.look_ahead(self._target(head)) as ahead:
+        with ExitStack() as held:
+            ahead = held.enter_context(self.shard.look_ahead(self._target(head)))
             said = pb.PushHead(tables=head.tables, ids_digest=_ids_digest(head))
             if place is not None:
                 said.round.CopyFrom(head.round)
             digest = _digest(said)
             reader = inbound.BodyReader(head.tables, self.config.max_body_bytes, digest)
-            with self.shard.budget.bodies.holding(reader.nbytes):
-                gradients = inbound.read_body(chunks, payload, reader)
-                write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
-                if place is None:
-                    result = self.shard.push(write, ahead, gradients, head.pulled_version)
-                else:
-                    wait_s = min(head.wait_ms / 1000, LONGEST_S)
-                    result = self.shard.push_round(place, wait_s, write, ahead, gradients, head.pulled_version)
-        return pb.PushResponse(
-            version=result.version, staleness=result.staleness, repeated=result.repeated
-        ).SerializeToString()
+            sums = 0 if place is None else sum(4 * shape.rows * shape.dim for shape in head.tables)
+            with self.shard.rounds_give_way("" if place is None else place.group):
+                held.enter_context(self.shard.budget.bodies.holding(reader.nbytes + sums))
+            gradients = inbound.read_body(chunks, payload, reader)
+            write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
+            if place is None:
+                return _pushed(self.shard.push(write, ahead, gradients, head.pulled_version))
+            wait_s = min(head.wait_ms / 1000, LONGEST_S)
+            waiting = self.shard.join_round(place, wait_s, write, ahead, gradients, head.pulled_version)
+            expire, give_up = partial(self.shard.expire, waiting), partial(self.shard.leave_round, waiting)
+            return Later(waiting.outcome, _pushed, wait_s, expire, give_up, held.pop_all())
 
     # explicit writes and export
 
@@ -119,7 +124,9 @@ class ShardService:
             raise InvalidArgument(f"write mode {head.mode}: this version knows {sorted(operations)}")
         digest = _digest(pb.WriteHead(mode=head.mode, ids=head.ids, shape=head.shape))
         reader = inbound.BodyReader([head.shape], self.config.max_body_bytes, digest)
-        with self.shard.budget.bodies.holding(reader.nbytes):
+        with ExitStack() as held:
+            with self.shard.rounds_give_way():
+                held.enter_context(self.shard.budget.bodies.holding(reader.nbytes))
             (values,) = inbound.read_body(chunks, payload, reader)
             write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
             result = operations[head.mode](write, inbound.table_ids(head.ids, self.config.max_ids), values.blocks)
@@ -255,6 +262,12 @@ def _ids_digest(head: pb.PushHead) -> int:
     if head.WhichOneof("what") == "step":
         return head.ids_digest
     return codec.digest_ids(head.ids)
+
+
+def _pushed(result: PushResult) -> bytes:
+    return pb.PushResponse(
+        version=result.version, staleness=result.staleness, repeated=result.repeated
+    ).SerializeToString()
 
 
 def _first(chunks: Iterator[bytes]) -> bytes:

@@ -3,147 +3,215 @@
     rank 1 --join--> waits            rank 0 --join--> waits            rank 2 --join--> all here: summed, applied once
                        <------------------------ the same answer to all ------------------------'
 
-Everything is done by the engine thread; who waits does so on a thread of its own, for the `outcome` of its part. A part
-is here for as long as its call lasts: one that gives up leaves, and nothing of it is applied. So waiting gradients are
-counted where those of any call are, in the budget of messages under way.
+Everything is done by the engine thread, and no thread waits: what becomes of a part is its `outcome`. A part is here
+for as long as its call lasts: one that gives up leaves, and nothing of it is applied. So waiting gradients are counted
+where those of any call are, in the budget of messages under way.
+
+A rank has one part. Another that comes for the rank takes its place: a trainer that was started again need not wait
+until the network notices that it was gone. Where two trainers are alive and both claim a rank, the one that came last
+has it, and the other is told.
+
+There is a bound on what waits. Where it is met, a round leaves whole, with a hint to come again, so that groups do not
+keep half of the room each and wait for the other half: the one that opened last, but one that has been open for FAIR_S
+leaves before that. So what is complete soon goes through in the order in which it began, and what is not gives way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Future
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
-from ps.errors import InvalidArgument, LengthMismatch, ResourceExhausted, SequenceConflict, Unavailable
+from ps.errors import DeadlineExceeded, InvalidArgument, PsError, ResourceExhausted, SequenceConflict, Unavailable
 from ps.round import Round
-from ps.shard.combine import combined
-from ps.shard.ledger import WriteId
-from ps.shard.look_ahead import LookAhead
-from ps.shard.requests import Gradients, PushResult, TableIds
-from ps.table import Table
+from ps.shard.parts import Waiting, check_fits
 
 RETRY_S = 0.1
+FAIR_S = 5.0
+"""For how long an open round has room before those that opened later: more than a client waits between two attempts."""
 
 
-@dataclass(frozen=True, eq=False)
-class Part:
-    """What one call pushes."""
+@dataclass
+class _Open:
+    """A round of which at least one part waits."""
 
-    write: WriteId
-    ahead: LookAhead
-    gradients: Sequence[Gradients]
-    pulled_version: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Waiting:
-    """One rank's part of a round, with the ids that its gradients are of."""
-
-    place: Round
-    part: Part
-    ids: Sequence[TableIds]
-    outcome: Future[PushResult] = field(default_factory=Future)
+    since: float
+    parts: dict[int, Waiting] = field(default_factory=dict)
 
 
 class Rounds:
     """The rounds that are open, at most one a group. A group that nobody waits in is not known: it has no history."""
 
-    def __init__(self, threads: int) -> None:
-        """`threads`: that serve calls. A part that waits holds one."""
-        self._most = max(threads - 2, 0)  # one for the part that completes a round, one for what is none
-        self._open: dict[str, dict[int, Waiting]] = {}
+    def __init__(self, most: int, room_bytes: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        """most: parts that may wait. room_bytes: of all messages, of which they may have three quarters; None: no
+        bound. `clock` decides only who is asked to come again."""
+        self._most = most
+        self._room_bytes = room_bytes
+        self._clock = clock
+        self._open: dict[str, _Open] = {}  # the one that opened first first
         self._closed = False
 
     @property
     def waiting(self) -> int:
         """Parts that wait."""
-        return sum(map(len, self._open.values()))
+        return sum(len(each.parts) for each in self._open.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Of the parts that wait."""
+        return sum(part.nbytes for each in self._open.values() for part in each.parts.values())
 
     def check(self, place: Round) -> None:
         """Raises InvalidArgument if so many ranks could never come together here."""
         if place.ranks - 1 > self._most:
             raise InvalidArgument(
-                f"{place}: {place.ranks} ranks would wait on as many threads of this shard, which can spare "
-                f"{self._most + 1}: set grpc_threads (and max_requests) to {place.ranks + 1} or more"
+                f"{place}: {place.ranks} ranks would have {place.ranks - 1} pushes wait, and this shard has room for "
+                f"{self._most}: set max_requests to {2 * place.ranks} or more (with tracing, and grpc_threads to "
+                f"{place.ranks + 1})"
             )
 
     def join(self, waiting: Waiting) -> list[Waiting]:
         """Takes a part in. Those of all ranks, by rank, if this was the last of them; [] while others are missing.
 
-        The same push again takes the place of the call before, which nobody waits for any more. Raises InvalidArgument,
-        LengthMismatch, SequenceConflict, ResourceExhausted or Unavailable; the parts that wait already wait on.
+        It takes the place of another part of its rank. Raises InvalidArgument, LengthMismatch, SequenceConflict or
+        Unavailable, and then the parts that wait wait on; or ResourceExhausted, and then its round has left.
         """
         place = waiting.place
         if self._closed:
             raise Unavailable("the shard is stopping")
-        here = self._open.get(place.group, {})
-        if here:
-            self._check_fits(waiting, next(iter(here.values())))
-        earlier = here.get(place.rank)
-        if earlier is not None:
-            if earlier.part.write != waiting.part.write:
-                raise SequenceConflict(f"{place}: another push of rank {place.rank} waits there already")
-            earlier.outcome.set_exception(Unavailable(f"{place}: rank {place.rank} has sent this push again"))
-        elif len(here) + 1 < place.ranks and self.waiting >= self._most:
-            raise ResourceExhausted(
-                f"{place}: {self.waiting} pushes wait for others already, as many as this shard has threads for "
-                "(grpc_threads)",
-                RETRY_S,
-            )
-        here = self._open.setdefault(place.group, {})
-        here[place.rank] = waiting
-        if len(here) < place.ranks:
+        here = self._parts(place.group)
+        others = [part for rank, part in here.items() if rank != place.rank]
+        if others:
+            check_fits(waiting, others[0])
+        self._make_way(waiting)
+        if len(others) + 1 < place.ranks:
+            self._make_room(waiting)
+            self._open.setdefault(place.group, _Open(self._clock())).parts[place.rank] = waiting
             return []
-        del self._open[place.group]
-        return [here[rank] for rank in range(place.ranks)]
+        self._open.pop(place.group, None)
+        return sorted([*others, waiting], key=lambda part: part.place.rank)
 
-    def leave(self, waiting: Waiting) -> list[int]:
-        """Takes a part out again, if it still waits; the ranks that were missing, [] if it does not wait here."""
-        place = waiting.place
-        here = self._open.get(place.group, {})
-        if here.get(place.rank) is not waiting:
-            return []
-        missing = [rank for rank in range(place.ranks) if rank not in here]
-        del here[place.rank]
-        if not here:
-            del self._open[place.group]
-        return missing
+    def leave(self, waiting: Waiting) -> None:
+        """Takes a part out again, if it still waits: nobody hears of its outcome."""
+        if self._missing(waiting):
+            self._remove(waiting)
+            waiting.outcome.cancel()
+
+    def expire(self, waiting: Waiting) -> None:
+        """The same at the end of its time: its outcome is a DeadlineExceeded that names the ranks that are missing."""
+        missing, place = self._missing(waiting), waiting.place
+        if missing:
+            self._remove(waiting)
+            waiting.outcome.set_exception(
+                DeadlineExceeded(
+                    f"{place}: ranks {missing} of {place.ranks} have not pushed within {waiting.wait_s:.3g} s; nothing "
+                    "was applied. Are they running? The same push, sent again, waits for them again"
+                )
+            )
+
+    def give_way(self, group: str) -> None:
+        """A message found no room: a round leaves that has been open for long; or, for a part of a round that opened
+        before, the newest."""
+        others = [name for name in self._open if name != group]
+        overdue = self._overdue(others)
+        newer = others and group in self._open and next(reversed(self._open)) != group
+        if overdue or newer:
+            self._put_out((overdue or others[-1:])[0], partial(_no_room, self._full(), RETRY_S))
 
     def close(self) -> None:
         """Nobody waits any more, and nobody will."""
         self._closed = True
-        for here in self._open.values():
-            for waiting in here.values():
-                waiting.outcome.set_exception(Unavailable(f"{waiting.place}: the shard is stopping"))
-        self._open.clear()
+        for group in list(self._open):
+            self._put_out(group, lambda place: Unavailable(f"{place}: the shard is stopping"))
 
-    def _check_fits(self, waiting: Waiting, other: Waiting) -> None:
-        place, there = waiting.place, other.place
-        if place.ranks != there.ranks:
-            raise InvalidArgument(
-                f"{place}: rank {place.rank} says that there are {place.ranks} ranks, rank {there.rank} {there.ranks}"
-            )
-        if place.number != there.number:
-            raise InvalidArgument(
-                f"{place}: rank {there.rank} waits in round {there.number}. Every rank makes every step of its group, "
-                "in order; a run that starts again needs a group name of its own"
-            )
-        mine, theirs = ([ids.table for ids in each.ids] for each in (waiting, other))
-        if mine != theirs:
-            raise LengthMismatch(f"{place}: rank {place.rank} pushes tables {mine}, rank {there.rank} {theirs}")
+    def _parts(self, group: str) -> dict[int, Waiting]:
+        return self._open[group].parts if group in self._open else {}
+
+    def _missing(self, waiting: Waiting) -> list[int]:
+        """The ranks that a part waits for; [] where it does not wait here any more."""
+        here = self._parts(waiting.place.group)
+        if here.get(waiting.place.rank) is not waiting:
+            return []
+        return [rank for rank in range(waiting.place.ranks) if rank not in here]
+
+    def _remove(self, waiting: Waiting) -> None:
+        here = self._parts(waiting.place.group)
+        del here[waiting.place.rank]
+        if not here:
+            del self._open[waiting.place.group]
+
+    def _put_out(self, group: str, error: Callable[[Round], PsError]) -> None:
+        """All of a round leave, of which nothing is applied."""
+        if group in self._open:
+            for waiting in self._open.pop(group).parts.values():
+                waiting.outcome.set_exception(error(waiting.place))
+
+    def _make_way(self, waiting: Waiting) -> None:
+        """Ends the part that its rank has here, if any. The round keeps its place among the others."""
+        here, place = self._parts(waiting.place.group), waiting.place
+        if place.rank in here:
+            error = _taken_by(waiting, here[place.rank])
+            here.pop(place.rank).outcome.set_exception(error)
+
+    def _has_room(self, waiting: Waiting) -> bool:
+        if self.waiting >= self._most:
+            return False
+        return self._room_bytes is None or self.nbytes + waiting.nbytes <= self._room_bytes // 4 * 3
+
+    def _check_size(self, waiting: Waiting) -> None:
+        """Raises ResourceExhausted, to all of a round, where ranks with as much each could never come together."""
+        place, here = waiting.place, self._parts(waiting.place.group)
+        nbytes = waiting.nbytes + sum(part.nbytes for part in here.values())
+        if self._room_bytes is None or nbytes <= self._room_bytes * min(0.75, (place.ranks - 1) / place.ranks):
+            return
+        why = (
+            f"{len(here) + 1} of {place.ranks} ranks have sent {nbytes:,} bytes, the sums included, and all of them "
+            f"may take {self._room_bytes:,} (a share of ram_bytes). Nothing was applied: make batches smaller, or "
+            "raise ram_bytes"
+        )
+        self._put_out(place.group, partial(_no_room, why, None))
+        raise _no_room(why, None, place)
+
+    def _make_room(self, waiting: Waiting) -> None:
+        """Has other rounds leave, or its own, and then raises ResourceExhausted."""
+        group = waiting.place.group
+        self._check_size(waiting)
+        while not self._has_room(waiting):
+            overdue = self._overdue([name for name in self._open if name != group])
+            newest = next(reversed(self._open)) if group in self._open else group
+            leaves = overdue[0] if overdue else newest
+            error = partial(_no_room, self._full(), RETRY_S)
+            self._put_out(leaves, error)
+            if leaves == group:
+                raise error(waiting.place)
+
+    def _overdue(self, groups: Sequence[str]) -> list[str]:
+        return [group for group in groups if self._clock() - self._open[group].since >= FAIR_S]
+
+    def _full(self) -> str:
+        return (
+            f"there is no room: {self.waiting} pushes, of {self.nbytes:,} bytes, wait for the other ranks of their "
+            f"rounds (half of max_requests may, {self._most}, and a share of ram_bytes); nothing of this was applied"
+        )
 
 
-def sums_bytes(tables: Sequence[Table], waiting: Sequence[Waiting]) -> int:
-    """The most that the sums of a round can take, float32."""
-    sizes = (len(ids.ids_N) * table.config.dim for each in waiting for ids, table in zip(each.ids, tables, strict=True))
-    return 4 * sum(sizes)
+def _no_room(why: str, retry_after_s: float | None, place: Round) -> ResourceExhausted:
+    return ResourceExhausted(f"{place}: {why}", retry_after_s)
 
 
-def summed(table: Table, number: int, waiting: Sequence[Waiting]) -> tuple[TableIds, Gradients]:
-    """The `number`-th table's part of a round, of all ranks. Raises as a push does, and NonFiniteGradient."""
-    ids, gradients = [each.ids[number] for each in waiting], [each.part.gradients[number] for each in waiting]
-    for part_ids, part in zip(ids, gradients, strict=True):  # since it waits, the table may have been made anew
-        table.check(len(part_ids.ids_N) if part.rows_R is None else len(part.rows_R), part.blocks)
-    together = combined(ids, gradients, table.config.dim)
-    table.check_ids(together[0].ids_N)
-    return together
+def _taken_by(waiting: Waiting, earlier: Waiting) -> PsError:
+    """What to tell the earlier part of a rank. Raises SequenceConflict where the later one is at fault."""
+    place, mine, theirs = waiting.place, waiting.part.write, earlier.part.write
+    if (mine.worker_id, mine.sequence) != (theirs.worker_id, theirs.sequence):
+        return SequenceConflict(
+            f"{earlier.place}: another push of rank {place.rank}, of worker {mine.worker_id:#x}, has taken the place "
+            f"of this one, of worker {theirs.worker_id:#x}, of which nothing was applied. A trainer that was started "
+            "again takes its place so; two that run at once need a rank each"
+        )
+    if mine.digest != theirs.digest:
+        raise SequenceConflict(
+            f"{place}: write {mine.sequence} of worker {mine.worker_id:#x} waits there with another body: a sequence "
+            "number belongs to one write"
+        )
+    return Unavailable(f"{place}: rank {place.rank} has sent this push again")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -23,7 +23,6 @@ from ps.change import Change
 from ps.config import ServiceConfig, TableConfig
 from ps.errors import (
     CorruptRow,
-    DeadlineExceeded,
     DiskError,
     DiskFull,
     InternalError,
@@ -45,11 +44,12 @@ from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger, WriteId
 from ps.shard.look_ahead import LookAhead
 from ps.shard.maintenance import Maintenance
+from ps.shard.parts import Part, Waiting, round_bytes, summed
 from ps.shard.pooled import pull_bytes, spread
 from ps.shard.pressure import Pressure
 from ps.shard.requests import Gradients, Page, PushResult, Rows, StepRef, TableIds, Target, Wanted, WriteResult
 from ps.shard.rising import Rising
-from ps.shard.rounds import Part, Rounds, Waiting, summed, sums_bytes
+from ps.shard.rounds import Rounds
 from ps.shard.staleness import Staleness
 from ps.shard.steps import Resolved, Steps
 from ps.shard.stream import Allocate, RowStream, plain
@@ -98,7 +98,8 @@ class Shard:
         self._aftermath = Aftermath()
         self._pressure = Pressure(self._steps, lambda: self._aftermath.run("maintenance", self._maintenance.run))
         self._account = Account()
-        self._rounds = Rounds(min(config.grpc_threads, config.max_requests))
+        room = None if config.ram_bytes is None else self.budget.aside.bodies
+        self._rounds = Rounds(_most_waiting(config), room, clock)
 
     # tables
 
@@ -234,7 +235,7 @@ class Shard:
         result, repeated = self._once(write, apply)
         return replace(result, repeated=repeated)
 
-    def push_round(
+    def join_round(
         self,
         place: Round,
         wait_s: float,
@@ -242,31 +243,39 @@ class Shard:
         ahead: LookAhead,
         gradients: Sequence[Gradients],
         pulled_version: int = 0,
-    ) -> PushResult:
-        """The same together with the pushes of the round's other ranks, which are summed and make one version.
+    ) -> Waiting:
+        """The same together with the pushes of the round's other ranks, which are summed and make one version. The
+        outcome of what is returned comes when the last of them has joined: a PushResult, or the error of all.
 
-        Waits up to `wait_s` for the others. Raises DeadlineExceeded, which names those that are missing: then nothing
-        of this push was applied, and it may be sent again.
+        It may wait for `wait_s`, and for as long as its caller does: who knows that these have ended calls `expire` or
+        `leave_round`. Then nothing of this push was applied, and it may be sent again.
         """
         self._rounds.check(place)
         ahead.wait()
         gradients = spread(ahead.ids, gradients)  # on the caller's time
         part = Part(write, ahead, gradients, pulled_version)
-        joined = self.engine.run(lambda: self._join(place, part))
-        if isinstance(joined, PushResult):
-            return replace(joined, repeated=True)
-        missing: list[int] = []
+        return self.engine.run(lambda: self._join(place, wait_s, part))
+
+    def leave_round(self, waiting: Waiting) -> None:
+        """Nobody waits for it any more: if it still waits for others, nothing of it is applied. Returns at once."""
+        with suppress(Unavailable):  # a shard that is closed has ended them all
+            self.engine.post(lambda: self._rounds.leave(waiting))
+
+    def expire(self, waiting: Waiting) -> None:
+        """Its time is over: the same, and it is told which ranks are missing. Returns at once."""
+        with suppress(Unavailable):
+            self.engine.post(lambda: self._rounds.expire(waiting))
+
+    @contextmanager
+    def rounds_give_way(self, group: str = "") -> Iterator[None]:
+        """Around what a message takes, of a part of that group's round or of none: where it finds no room and is asked
+        to come again, it is not to find the same that waits."""
         try:
-            wait([joined.outcome], wait_s)
-        finally:  # also when the caller is interrupted: in process it is the trainer's own thread
-            if not joined.outcome.done():
-                missing = self.engine.post(lambda: self._rounds.leave(joined)).result()
-        if missing:
-            raise DeadlineExceeded(
-                f"{place}: ranks {missing} of {place.ranks} have not pushed within {wait_s:.3g} s; nothing was "
-                "applied. Are they running? The same push, sent again, waits for them again"
-            )
-        return joined.outcome.result()
+            yield
+        except ResourceExhausted as error:
+            if error.retry_after_s is not None:
+                self.engine.post(lambda: self._rounds.give_way(group))
+            raise
 
     def end_rounds(self) -> None:
         """Whoever waits for other ranks hears that the shard is stopping, when the engine comes to it."""
@@ -483,15 +492,16 @@ class Shard:
                 self._aftermath.run(f"table {table.config.name!r}: {name}", part)
         self._aftermath.run("eviction of all tables", lambda: self._capacity.evict(self.tables))
 
-    def _join(self, place: Round, part: Part) -> PushResult | Waiting:
-        """The result of a push that was applied before; else it waits, or completes its round."""
+    def _join(self, place: Round, wait_s: float, part: Part) -> Waiting:
+        """It has the result of a push that was applied before; else it waits, or completes its round."""
         known = self._ledger.answer(part.write)
         if known is not None:
             self.repeats += 1
-            return cast(PushResult, known)
+            return Waiting.ended(place, part, replace(cast(PushResult, known), repeated=True))
         tables = self._tables_of(part.ahead)
         check_gradients(tables, part.gradients)
-        waiting = Waiting(place, part, [resolved.ids for resolved in tables])
+        nbytes = round_bytes(tables, part.gradients)
+        waiting = Waiting(place, part, [resolved.ids for resolved in tables], wait_s, nbytes)
         complete = self._rounds.join(waiting)
         if complete:
             self._apply_round(complete)
@@ -501,10 +511,9 @@ class Shard:
         """Those of all ranks, by rank: each gets its result, or all of them the error."""
         try:
             tables = [self._table(ids.table) for ids in waiting[0].ids]
-            with self.budget.bodies.holding(sums_bytes(tables, waiting)):
-                together = [summed(table, number, waiting) for number, table in enumerate(tables)]
-                resolved = [Resolved(table, ids) for table, (ids, _) in zip(tables, together, strict=True)]
-                results = self._apply(resolved, [sums for _, sums in together], [each.part for each in waiting], ROUNDS)
+            together = [summed(table, number, waiting) for number, table in enumerate(tables)]
+            resolved = [Resolved(table, ids) for table, (ids, _) in zip(tables, together, strict=True)]
+            results = self._apply(resolved, [sums for _, sums in together], [each.part for each in waiting], ROUNDS)
         except BaseException as error:  # noqa: BLE001  handed to those who wait
             for each in waiting:
                 each.outcome.set_exception(error)
@@ -654,6 +663,13 @@ def _letting_go(whose: str) -> Iterator[None]:
         yield
     except (DiskError, DiskFull) as error:
         log.warning("rows on disk %s were not let go of in order: %s", whose, error)
+
+
+def _most_waiting(config: ServiceConfig) -> int:
+    """Parts of rounds. The other half of the calls is for what ends by itself. OpenTelemetry's interceptor knows of no
+    answers that come later: with it a part holds a thread, and two are left free."""
+    calls = config.max_requests // 2
+    return min(calls, config.grpc_threads - 2) if config.tracing else calls
 
 
 def _open_disk(config: ServiceConfig, shard_id: int, budget: RamBudget) -> Disk | None:

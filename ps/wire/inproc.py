@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from ps.errors import Unavailable
@@ -18,8 +18,10 @@ class Endpoint(Protocol):
     def unary(self, method: Method, data: bytes) -> bytes:
         """One message in, one out."""
 
-    def stream_in(self, method: Method, chunks: Iterator[bytes]) -> bytes:
-        """A stream in, one message out."""
+    def stream_in(
+        self, method: Method, chunks: Iterator[bytes], begun: Callable[[Callable[[], object]], None] | None = None
+    ) -> bytes:
+        """A stream in, one message out. `begun` is told how to end a call that waits; then CancelledError is raised."""
 
     def stream_out(self, method: Method, data: bytes) -> Iterator[bytes]:
         """One message in, a stream out."""

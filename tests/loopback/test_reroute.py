@@ -16,7 +16,7 @@ import pytest
 
 import ps
 from ps.client.connection import Connection
-from ps.client.transport import Transport, open_transport
+from ps.client.transport import Begun, Transport, open_transport
 from ps.errors import PsError
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import methods
@@ -255,8 +255,8 @@ class _Meddled:
     def unary(self, method: Method, data: bytes, timeout_s: float) -> bytes:
         return self._around(method, lambda: self._inner.unary(method, data, timeout_s))
 
-    def stream_in(self, method: Method, chunks: Iterable[bytes], timeout_s: float) -> bytes:
-        return self._around(method, lambda: self._inner.stream_in(method, chunks, timeout_s))
+    def stream_in(self, method: Method, chunks: Iterable[bytes], timeout_s: float, begun: Begun | None = None) -> bytes:
+        return self._around(method, lambda: self._inner.stream_in(method, chunks, timeout_s, begun))
 
     def _around(self, method: Method, call: Callable[[], T]) -> T:
         if method is not self._meddling.method:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,19 @@ def test_a_call_is_a_span_of_the_trainer_with_one_of_the_shard_below(spans: Any)
             clients = {span.context.span_id for span in ended(method) if span.kind.name == "CLIENT"}
             assert servers
             assert all(span.parent.span_id in clients for span in servers)
+
+
+def test_ranks_come_together_under_its_interceptor_which_knows_no_answers_that_come_later(spans: Any) -> None:
+    with ShardServer(0, QUIET) as server, ps.connect(server.address) as client, ThreadPoolExecutor(2) as pool:
+        client.create_table(summing())
+
+        def push(rank: int, ranks: int = 2) -> None:
+            client.prepare({"t": [1]}).push({"t": block([1])}, in_round=ps.Round("run", 1, rank, ranks), timeout_s=10)
+
+        list(pool.map(push, range(2)))
+        assert client.pull("t", [1])[0, 0] == -2
+        with pytest.raises(ps.DeadlineExceeded, match=r"ranks \[1, 2\] of 3"):
+            client.prepare({"t": [1]}).push({"t": block([1])}, in_round=ps.Round("run", 2, 0, 3), timeout_s=2)
 
 
 def test_a_stream_that_nobody_reads_on_is_broken_off(spans: Any) -> None:

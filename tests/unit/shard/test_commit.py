@@ -47,7 +47,7 @@ def by_step(shard: Shard, write: WriteId) -> object:
 
 def in_round(shard: Shard, write: WriteId) -> object:
     with shard.look_ahead([ids_of("t", IDS)]) as ahead:
-        return shard.push_round(Round("g", 1, 0, 1), 10, write, ahead, [grads_of("t", ONES)])
+        return shard.join_round(Round("g", 1, 0, 1), 10, write, ahead, [grads_of("t", ONES)]).outcome.result()
 
 
 def upserted(shard: Shard, write: WriteId) -> object:

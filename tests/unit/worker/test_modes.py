@@ -193,6 +193,26 @@ def test_a_trainer_whose_partner_does_not_come_is_told_who(connect: Callable[[],
     assert client.size("users") == 0
 
 
+def test_a_trainer_that_is_started_again_goes_on_where_the_other_waits(connect: Callable[[], ps.Client]) -> None:
+    clients = [connect(), connect(), connect()]
+    collections = [
+        EmbeddingBagCollection(client, [USERS], mode=Synchronous(Group("run", rank, 2), steps=steps))
+        for client, rank, steps in zip(clients, [0, 1, 1], [0, 0, 2], strict=True)
+    ]
+
+    def train_step(embeddings: EmbeddingBagCollection) -> None:
+        embeddings(batch(1).sparse).sum().backward()
+        embeddings.step()
+
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(2):
+            list(pool.map(train_step, collections[:2]))
+        list(pool.map(train_step, [collections[0], collections[2]]))
+    assert clients[0].pull("users", [1]).tolist() == [[-6.0] * DIM]
+    with pytest.raises(ps.InvalidArgument, match="steps=-1"):
+        Synchronous(Group("run", 0, 1), steps=-1)
+
+
 def test_in_step_nothing_is_pulled_ahead(connect: Callable[[], ps.Client]) -> None:
     embeddings = EmbeddingBagCollection(connect(), [USERS], mode=Synchronous(Group("run", 0, 2)))
     Prefetcher([], embeddings, pull_ahead=0)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import ps
-from ps.client.transport import Transport, open_transport
+from ps.client.transport import Begun, Transport, open_transport
 from ps.server import local
 from ps.wire import methods
 from tests.waiting import until
@@ -391,10 +391,10 @@ class Broken:
         inner = open_transport(address)
         passed = inner.stream_in
 
-        def stream_in(method: methods.Method, chunks: Any, timeout_s: float) -> bytes:
+        def stream_in(method: methods.Method, chunks: Any, timeout_s: float, begun: Begun | None = None) -> bytes:
             if self.broken and method is methods.PUSH:
                 raise ps.InternalError("broken")
-            return passed(method, chunks, timeout_s)
+            return passed(method, chunks, timeout_s, begun)
 
         inner.stream_in = stream_in  # type: ignore[method-assign]
         return inner

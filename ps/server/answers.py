@@ -1,0 +1,181 @@
+"""Sends answers that come later, and ends the wait for them: when its time is over, or the call has ended.
+
+gRPC's sync server frees the thread of a call whose handler is marked `experimental_non_blocking`, as that of its own
+health service is, when the handler returns; any thread may answer afterwards. Sending waits until the network has taken
+the message, so an answer has a thread for that moment: not the engine's, and none that another client could hold up.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from typing import Any, NoReturn
+
+import grpc
+
+from ps.errors import PsError
+from ps.server.later import Later
+from ps.wire.status import code_of, details_of, to_metadata
+
+SENDERS = 8
+"""Threads that are kept for the next answers."""
+
+Begin = Callable[[Iterator[bytes], grpc.ServicerContext], "bytes | Later"]
+"""Reads a call's messages; its answer, or that it comes later. Whatever it raises is the call's error."""
+Send = Callable[[bytes | None], None]
+"""gRPC's: sends a message, and with None the status that the context has."""
+
+
+class Answers:
+    """Of one server."""
+
+    def __init__(self) -> None:
+        self._takes = ThreadPoolExecutor(1, thread_name_prefix="answers")
+        self._sends = ThreadPoolExecutor(SENDERS, thread_name_prefix="answers")
+        self._free = threading.Semaphore(SENDERS)
+        self._expiries = Expiries()
+
+    def handler(self, begin: Begin) -> Any:
+        """gRPC's handler of a stream of requests with one answer, which on the wire is as of any stream_unary."""
+
+        def call(chunks: Iterator[bytes], context: grpc.ServicerContext, send: Send | None = None) -> Iterator[bytes]:
+            answer = begin(chunks, context)
+            if send is None:  # an interceptor is in between that knows nothing of this (OpenTelemetry's)
+                return self._waited_for(answer, context)
+            if isinstance(answer, Later) and not answer.ready:
+                self._expiries.add(answer)
+                # The engine tells; it is not to do more than that.
+                answer.when_ready(lambda: self._takes.submit(self._take, answer, context, send))
+                _end_with(context, answer)
+            else:
+                _finish(answer, context, send, lambda data: _send(data, send))
+            return iter(())
+
+        call.experimental_non_blocking = True  # type: ignore[attr-defined]
+        return grpc.stream_stream_rpc_method_handler(call)
+
+    def close(self) -> None:
+        """After the server has stopped: what is left has nobody to go to."""
+        self._expiries.close()
+        self._takes.shutdown()
+        self._sends.shutdown()
+
+    def _take(self, answer: Later, context: grpc.ServicerContext, send: Send) -> None:
+        """One after the other: none of it waits."""
+        self._expiries.discard(answer)
+        _finish(answer, context, send, lambda data: self._send_soon(data, send))
+
+    def _send_soon(self, data: bytes, send: Send) -> None:
+        """By one of a few threads; where all are at work, or held up, by a new one: no answer waits for another."""
+        if not self._free.acquire(blocking=False):
+            threading.Thread(target=_send, args=(data, send), name="answer", daemon=True).start()
+            return
+
+        def run() -> None:
+            try:
+                _send(data, send)
+            finally:
+                self._free.release()
+
+        self._sends.submit(run)
+
+    def _waited_for(self, answer: bytes | Later, context: grpc.ServicerContext) -> Iterator[bytes]:
+        if not isinstance(answer, Later):
+            return iter((answer,))
+        _end_with(context, answer)
+        try:
+            return iter((answer.wait(),))
+        except PsError as error:
+            abort(context, error)
+        except CancelledError:
+            return iter(())
+
+
+class Expiries:
+    """Has answers expire. One thread for all of them, which sleeps until the next."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._at: dict[Later, float] = {}
+        self._sleeps_until = 0.0
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def add(self, answer: Later) -> None:
+        """From now on it has its `wait_s`."""
+        with self._changed:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, name="expiries", daemon=True)
+                self._thread.start()
+            self._at[answer] = at = self._clock() + answer.wait_s
+            if at < self._sleeps_until:
+                self._changed.notify()
+
+    def discard(self, answer: Later) -> None:
+        """It has ended."""
+        with self._changed:
+            self._at.pop(answer, None)
+
+    def close(self) -> None:
+        """Nothing expires any more."""
+        with self._changed:
+            self._closed = True
+            self._at.clear()
+            self._changed.notify()
+
+    def _watch(self) -> None:
+        while (over := self._next()) is not None:
+            for answer in over:
+                answer.expire()
+
+    def _next(self) -> list[Later] | None:
+        """Waits until some are over; None at the end."""
+        with self._changed:
+            while not self._closed:
+                now = self._clock()
+                over = [answer for answer, at in self._at.items() if at <= now]
+                for answer in over:
+                    del self._at[answer]
+                if over:
+                    return over
+                self._sleeps_until = min(self._at.values(), default=now + threading.TIMEOUT_MAX / 2)
+                self._changed.wait(self._sleeps_until - now)
+            return None
+
+
+def _end_with(context: grpc.ServicerContext, answer: Later) -> None:
+    """Nobody waits for an answer whose call has ended: the client is gone, or has cancelled, or it was too late."""
+    if not context.add_callback(answer.give_up):
+        answer.give_up()
+
+
+def _finish(
+    answer: bytes | Later, context: grpc.ServicerContext, send: Send, with_answer: Callable[[bytes], object]
+) -> None:
+    """Ends a call that has an outcome: with its answer, or with its error, which is sent without waiting."""
+    try:
+        data = answer.take() if isinstance(answer, Later) else answer
+    except PsError as error:
+        context.set_trailing_metadata(to_metadata(error))
+        context.set_code(code_of(error))
+        context.set_details(details_of(error))
+        send(None)
+    except CancelledError:
+        return  # the call has ended already
+    else:
+        with_answer(data)
+
+
+def _send(data: bytes, send: Send) -> None:
+    """Waits until the network has it."""
+    send(data)
+    send(None)
+
+
+def abort(context: grpc.ServicerContext, error: PsError) -> NoReturn:
+    """Ends a call with an error, on its own thread."""
+    context.set_trailing_metadata(to_metadata(error))
+    context.abort(code_of(error), details_of(error))
