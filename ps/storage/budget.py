@@ -34,6 +34,8 @@ INDEX_BYTES = 28
 """Of the id index for a slot when all its segments are half full, which is as empty as they get."""
 SLOT_BYTES = 18 + INDEX_BYTES
 """For a slot beside the row."""
+HOST_SHARE = 8
+"""One part in so many of the host's memory is for messages under way where `ram_bytes` does not say."""
 READ_COPIES = 4
 """Of a row that is read from disk: RocksDB's answer, the joined values, the rows checked."""
 TABLE_BYTES = (1 + SPARE_SEGMENTS) * LINES * LINE_BYTES + 8 * PAGE
@@ -74,6 +76,11 @@ def set_aside(config: ServiceConfig) -> SetAside:
         bodies=bodies,
         allocator=ram // 32,
     )
+
+
+def _bodies_of_host(config: ServiceConfig) -> int:
+    """Without `ram_bytes`: any one body fits, and readers that do not read cannot fill the host."""
+    return max(config.max_body_bytes, memory.host_ram_bytes() // HOST_SHARE)
 
 
 def fitted(config: ServiceConfig) -> ServiceConfig:
@@ -254,7 +261,7 @@ class RamBudget:
         self.arrays = Part(rows, "rows and their index", huge)
         self.device = DeviceBudget(config.gpu_bytes)
         self.filters = Part(None if limit is None else aside.filters, "the filters of ids on disk", huge)
-        self.bodies = Part(None if limit is None else aside.bodies, "messages under way")
+        self.bodies = Part(aside.bodies if limit is not None else _bodies_of_host(config), "messages under way")
         self.slice_bytes = placement.SLICE_BYTES if limit is None else min(placement.SLICE_BYTES, limit // 256)
 
     def hold(self, n: int, slots: int, purpose: str) -> None:
