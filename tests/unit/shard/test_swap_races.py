@@ -149,7 +149,7 @@ def test_a_prepare_that_has_read_is_not_refused(tmp_path, monkeypatch):
     with busy_engine(shard):
         shard.engine.post(lambda: None)
         with pytest.raises(ResourceExhausted):
-            shard.stats()
+            shard.forget(StepRef(1, 9))
         waiting = shard.engine.queue_length
         held.go.set()
         until(lambda: shard.engine.queue_length > waiting or not thread.is_alive())
