@@ -112,7 +112,8 @@ class _Server(WSGIServer):
     def asked(self, request: socket.socket) -> None:
         """Its request has come, and is answered."""
         with self._changing:
-            self._connections[request].asked = True
+            if request in self._connections:  # it has not had to give way meanwhile
+                self._connections[request].asked = True
 
     def service_actions(self) -> None:
         """Twice a second: ends what lasts too long."""
@@ -141,7 +142,7 @@ class _Server(WSGIServer):
             self.handle_error(request, client_address)
         finally:
             with self._changing:
-                del self._connections[request]
+                self._connections.pop(request, None)
             self.shutdown_request(request)
             self._keep_spare()
 
@@ -150,6 +151,7 @@ class _Server(WSGIServer):
         old = [one for one in self._connections.values() if time.monotonic() - one.since > YOUNG_S]
         oldest = next(iter([*waiting, *old]), None)
         if oldest is not None:
+            del self._connections[oldest.socket]
             oldest.end()
 
     def _keep_spare(self) -> None:

@@ -236,3 +236,25 @@ def test_a_step_whose_lease_has_ended_holds_nothing_after_the_next_push(tmp_path
     assert shard.stats()["steps_held"] == 0
     quiet(shard)
     shard.close()
+
+
+def test_a_pull_does_not_wait_for_rows_that_go_down(disk_shard, monkeypatch):
+    """However many tables write below at once."""
+    names = [f"t{number}" for number in range(6)]
+    for name in names:
+        new_table(disk_shard, name, swap_fraction=0.9)
+        push_ids(disk_shard, name, range(40), np.ones((40, DIM)))
+    for name in names:
+        quiet(disk_shard, name)
+    below = on_disk(disk_shard, names[0])
+    held = [Held(monkeypatch, disk_shard, name, "write") for name in names]
+    try:
+        for name in names:
+            push_ids(disk_shard, name, range(100, 400), np.ones((300, DIM)))
+        assert held[0].there.wait(LIMIT_S)
+        assert read(disk_shard, names[0], below[:1]).tolist() == [[-1.0] * DIM]
+    finally:
+        for each in held:
+            each.go.set()
+    for name in names:
+        quiet(disk_shard, name)
