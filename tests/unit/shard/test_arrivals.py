@@ -65,6 +65,19 @@ def test_of_two_that_have_come_in_part_the_younger_gives_way() -> None:
         assert part.used == 10 * CHUNK
 
 
+@pytest.mark.parametrize("nbytes", [1, CHUNK])
+def test_while_an_older_one_waits_a_younger_one_that_finds_no_room_is_refused_at_once(nbytes: int) -> None:
+    bodies, _ = arrivals()
+    with ThreadPoolExecutor(1) as pool, bodies.body() as older, bodies.body() as younger:
+        older.hold(5 * CHUNK)
+        younger.hold(5 * CHUNK)
+        waits = pool.submit(older.hold, CHUNK)
+        until(lambda: bodies._waits is older)
+        with pytest.raises(ResourceExhausted, match="an older message waits"):
+            younger.hold(nbytes)
+        assert isinstance(waits.exception(LIMIT_S), ResourceExhausted)
+
+
 def test_one_that_waits_goes_on_when_another_ends() -> None:
     bodies, part = arrivals()
     ended = threading.Event()

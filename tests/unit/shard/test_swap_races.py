@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -252,7 +253,9 @@ def test_a_pull_does_not_wait_for_rows_that_go_down(disk_shard, monkeypatch):
         for name in names:
             push_ids(disk_shard, name, range(100, 400), np.ones((300, DIM)))
         assert held[0].there.wait(LIMIT_S)
-        assert read(disk_shard, names[0], below[:1]).tolist() == [[-1.0] * DIM]
+        with ThreadPoolExecutor(1) as pool:
+            pulled = pool.submit(read, disk_shard, names[0], below[:1])
+            assert pulled.result(LIMIT_S / 2).tolist() == [[-1.0] * DIM], "while they are held"
     finally:
         for each in held:
             each.go.set()
