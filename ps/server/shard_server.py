@@ -56,8 +56,8 @@ class ShardServer:
         registry = CollectorRegistry()
         self.shard = Shard(shard_id, config)
         self.service = ShardService(self.shard, UNKNOWN, fitted(config), state_lost)
-        self.dispatcher = dispatcher(self.service, RpcMetrics(registry), config)
-        self._grpc = GrpcServer(self.dispatcher, config)
+        self.dispatcher = dispatcher(self.service, RpcMetrics(registry), self.service.config)
+        self._grpc = GrpcServer(self.dispatcher, self.service.config)
         registry.register(ShardCollector(self.shard, config, lambda: self.service.state_lost))
         self._metrics = MetricsServer(registry, config.host) if config.metrics else None
         self.address = self._grpc.address

@@ -30,6 +30,11 @@ RETRY_S = 0.05
 DEFAULT_WRITE_BUFFER_BYTES = 64 << 20
 PROCESS_BYTES = 12 << 20
 """What a process takes when it is first used, whatever the budget: stacks, interpreter, connections."""
+CALL_BYTES = 72 << 10
+"""Of a call in progress, without its messages: thread, connection, interpreter (docs/decisions/0026-stalls.md)."""
+CALLS_SHARE = 64
+"""One part in so many of `ram_bytes` is for calls in progress, but for a few, which are part of PROCESS_BYTES."""
+FEWEST_CALLS = 64
 INDEX_BYTES = 28
 """Of the id index for a slot when all its segments are half full, which is as empty as they get."""
 SLOT_BYTES = 18 + INDEX_BYTES
@@ -95,6 +100,7 @@ def fitted(config: ServiceConfig) -> ServiceConfig:
             "max_ledger_bytes": aside.ledger,
             "max_steps_bytes": aside.steps,
             "max_body_bytes": min(config.max_body_bytes, aside.bodies // copies),
+            "max_requests": min(config.max_requests, max(config.ram_bytes // CALLS_SHARE // CALL_BYTES, FEWEST_CALLS)),
         }
     )
 
