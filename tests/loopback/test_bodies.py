@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import ps
+from benchmarks.half_calls import HalfCall
 from ps.server.shard_server import ShardServer
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import methods
 from tests.conftest import StartServer
-from tests.half_calls import HalfCall
 from tests.loopback.tables import block, summing
 from tests.waiting import until
 from tests.wire_calls import fp32_shape, id_set, table_ids

@@ -16,13 +16,13 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import ps
+from benchmarks.half_calls import HalfCall
 from ps.server.shard_server import ShardServer
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import methods
 from ps.wire.methods import Method
 from tests.conftest import StartServer
-from tests.half_calls import HalfCall
 from tests.loopback.tables import block, summing
 from tests.waiting import LIMIT_S, until
 from tests.wire_calls import RawCalls, fp32_shape, id_set, rows_bytes, table_ids

@@ -11,6 +11,8 @@ from ps.wire.methods import Method
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7
+_FRAME = 16_384
+"""The largest that a server must take."""
 _ACK, _END_STREAM, _END_HEADERS = 0x1, 0x1, 0x4
 
 
@@ -19,14 +21,15 @@ class HalfCall:
 
     def __init__(self, address: str, path: str | Method) -> None:
         host, _, port = address.rpartition(":")
+        self.method = path
         self.ended = threading.Event()
         """The server has ended the call."""
         self._socket = socket.create_connection((host, int(port)), timeout=30)
-        path = path if isinstance(path, str) else path.path
+        name = path if isinstance(path, str) else path.path
         fields = {
             ":method": "POST",
             ":scheme": "http",
-            ":path": path,
+            ":path": name,
             ":authority": address,
             "te": "trailers",
             "content-type": "application/grpc",
@@ -48,7 +51,25 @@ class HalfCall:
         """No more messages come."""
         self._socket.sendall(_frame(_DATA, _END_STREAM, 1, b""))
 
+    def send_slowly(self, message: bytes) -> None:
+        """A message that is larger than the server's window, or its socket's buffer, on a thread of its own."""
+
+        def send() -> None:
+            framed = b"\0" + struct.pack(">I", len(message)) + message
+            with suppress(OSError):
+                for start in range(0, len(framed), _FRAME):
+                    self.send_bytes(framed[start : start + _FRAME])
+
+        threading.Thread(target=send, daemon=True).start()
+
+    def has_ended(self) -> bool:
+        """Whether the server has ended the call; then its connection is closed too."""
+        if self.ended.is_set():
+            self.close()
+        return self.ended.is_set()
+
     def close(self) -> None:
+        """Ends the connection."""
         with suppress(OSError):  # it has been closed at the other end
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
