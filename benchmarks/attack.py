@@ -1,4 +1,4 @@
-"""Honest clients beside one that tries to stop the shard: how long their calls take, and what becomes of their pushes."""
+"""Honest clients beside one that tries to stop the shard: how long their calls take, what becomes of their pushes."""
 
 from __future__ import annotations
 

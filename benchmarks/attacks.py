@@ -40,7 +40,8 @@ class Target:
         self.metrics_address = metrics_address
         self.over = threading.Event()
         with grpc.insecure_channel(address) as channel:
-            answer = channel.unary_unary(methods.DESCRIBE.path)(b"", timeout=10)
+            describe: Any = channel.unary_unary(methods.DESCRIBE.path)
+            answer = describe(b"", timeout=10)
         epoch = control.DescribeResponse.FromString(answer).routing.epoch
         self.header = pb.Header(routing_epoch=epoch, worker_id=666)
 

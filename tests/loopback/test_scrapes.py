@@ -16,6 +16,7 @@ import ps
 from ps.address import parse
 from ps.server import scrapes
 from ps.server.shard_server import ShardServer
+from ps.shard import shard
 from tests.loopback.scrape import scrape, value
 from tests.loopback.tables import block, summing
 from tests.waiting import LIMIT_S, busy_engine, until
@@ -65,7 +66,10 @@ def test_a_connection_lasts_for_so_long_and_no_longer(monkeypatch: pytest.Monkey
         assert connection.recv(1) == b""
 
 
-def test_figures_do_not_queue_and_are_there_while_the_engine_is_busy(metered: ShardServer) -> None:
+def test_figures_do_not_queue_and_are_there_while_the_engine_is_busy(
+    metered: ShardServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard, "LOOK_S", 0.05)
     with ps.connect(metered.address) as client:
         client.create_table(summing())
         client.push("t", [1, 2], block([1, 2]))
@@ -84,11 +88,11 @@ def test_figures_do_not_queue_and_are_there_while_the_engine_is_busy(metered: Sh
 
 def test_figures_are_of_now_however_many_calls_wait(metered: ShardServer) -> None:
     """They are read as soon as the engine is done with what it does, before all that waits."""
-    shard, version = metered.shard, metered.shard.version
-    with busy_engine(shard) as go:
+    engine, version = metered.shard.engine, metered.shard.version
+    with busy_engine(metered.shard) as go:
         behind = threading.Event()
-        first = shard.engine.post(lambda: behind.wait(LIMIT_S))  # what waits takes long as well
-        looked = shard.engine.look(lambda: shard.version)
+        first = engine.post(lambda: behind.wait(LIMIT_S))  # what waits takes long as well
+        looked = engine.look(lambda: metered.shard.version)
         go.set()
         assert looked.result(LIMIT_S) == version
         assert not first.done()
@@ -99,6 +103,7 @@ FULL = """
 import errno, json, os, resource, sys, urllib.request
 import ps
 from ps.server.shard_server import ShardServer
+from ps.shard import shard
 from tests.loopback.scrape import scrape, value
 from tests.loopback.tables import block, summing
 
@@ -130,6 +135,7 @@ with ShardServer(0, ps.ServiceConfig(disk_path=sys.argv[1])) as server, ps.conne
 """
 
 
+@pytest.mark.slow
 def test_a_process_without_a_descriptor_left_answers_and_goes_on(tmp_path) -> None:
     run = subprocess.run(
         [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
