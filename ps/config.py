@@ -411,11 +411,20 @@ class ServiceConfig(Frozen):
     """Address to listen on, by IPv4, IPv6 or name. Loopback by default: there is no authentication on the port yet.
     "auto": the address of the node that a shard runs on, as Ray knows it."""
     grpc_threads: Annotated[int, Field(ge=2, le=1024)] = 16
-    """Threads that decode and encode. A streaming call holds one while it runs; a push that waits for the other ranks
-    of its round holds none, except where `tracing` is on."""
-    max_requests: Annotated[int, Field(ge=1)] = 256
-    """Calls in progress at once; more are refused with RESOURCE_EXHAUSTED and a hint when to come again. Half of them
-    may be pushes that wait for the other ranks of their rounds: a group has at most so many ranks, and one."""
+    """Calls that are worked on at once: decoded, encoded, waiting for the engine. One that waits for its client is not
+    among them, nor is a push that waits for the other ranks of its round (but where `tracing` is on)."""
+    max_requests: Annotated[int, Field(ge=1, le=4096)] = 256
+    """Calls in progress at once, a thread each, those that wait for their client too; more are refused with
+    RESOURCE_EXHAUSTED and a hint when to come again. One connection may have a quarter of them. Half of them may be
+    pushes that wait for the other ranks of their rounds, without a thread: a group has at most so many ranks, and one.
+    Describe, Stats, Advance and health are not among them."""
+    max_connections: Annotated[int, Field(ge=1)] = 1024
+    """Clients connected at once; fewer where the process may open fewer files. One more is turned away, and tries
+    again."""
+    stall_timeout_s: Seconds = 30.0
+    """A call whose client sends nothing, or reads nothing, for so long is ended with Unavailable, which clients retry;
+    so is one that goes on at less than 16 KiB a second on average. Raise it where the largest message, of
+    `max_message_bytes`, takes longer on your network. Where others need the room, a second of silence is enough."""
     max_message_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 30)] = 64 << 20
     """Largest single gRPC message, both ways. Rows and gradients travel in chunks and are not bound by it."""
     max_ids: Annotated[int, Field(ge=1)] = 4 << 20

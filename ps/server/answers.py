@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import grpc
 
@@ -22,14 +22,12 @@ from ps.wire.status import code_of, details_of, to_metadata
 SENDERS = 8
 """Threads that are kept for the next answers."""
 
-Begin = Callable[[Iterator[bytes], grpc.ServicerContext], "bytes | Later"]
-"""Reads a call's messages; its answer, or that it comes later. Whatever it raises is the call's error."""
 Send = Callable[[bytes | None], None]
 """gRPC's: sends a message, and with None the status that the context has."""
 
 
 class Answers:
-    """Of one server."""
+    """Sends the later answers of one server."""
 
     def __init__(self) -> None:
         self._takes = ThreadPoolExecutor(1, thread_name_prefix="answers")
@@ -37,24 +35,12 @@ class Answers:
         self._free = threading.Semaphore(SENDERS)
         self._expiries = Expiries()
 
-    def handler(self, begin: Begin) -> Any:
-        """gRPC's handler of a stream of requests with one answer, which on the wire is as of any stream_unary."""
-
-        def call(chunks: Iterator[bytes], context: grpc.ServicerContext, send: Send | None = None) -> Iterator[bytes]:
-            answer = begin(chunks, context)
-            if send is None:  # an interceptor is in between that knows nothing of this (OpenTelemetry's)
-                return self._waited_for(answer, context)
-            if isinstance(answer, Later) and not answer.ready:
-                self._expiries.add(answer)
-                # The engine tells; it is not to do more than that.
-                answer.when_ready(lambda: self._takes.submit(self._take, answer, context, send))
-                _end_with(context, answer)
-            else:
-                _finish(answer, context, send, lambda data: _send(data, send))
-            return iter(())
-
-        call.experimental_non_blocking = True  # type: ignore[attr-defined]
-        return grpc.stream_stream_rpc_method_handler(call)
+    def send(self, answer: Later, context: grpc.ServicerContext, send: Send) -> None:
+        """Has it sent when it is there."""
+        self._expiries.add(answer)
+        # The engine tells; it is not to do more than that.
+        answer.when_ready(lambda: self._takes.submit(self._take, answer, context, send))
+        end_with(context, answer)
 
     def close(self) -> None:
         """After the server has stopped: what is left has nobody to go to."""
@@ -63,9 +49,17 @@ class Answers:
         self._sends.shutdown()
 
     def _take(self, answer: Later, context: grpc.ServicerContext, send: Send) -> None:
-        """One after the other: none of it waits."""
+        """One after the other: none of it waits. An error is sent without waiting, too."""
         self._expiries.discard(answer)
-        _finish(answer, context, send, lambda data: self._send_soon(data, send))
+        try:
+            data = answer.take()
+        except PsError as error:
+            set_status(context, error)
+            send(None)
+        except CancelledError:
+            return  # the call has ended already
+        else:
+            self._send_soon(data, send)
 
     def _send_soon(self, data: bytes, send: Send) -> None:
         """By one of a few threads; where all are at work, or held up, by a new one: no answer waits for another."""
@@ -80,17 +74,6 @@ class Answers:
                 self._free.release()
 
         self._sends.submit(run)
-
-    def _waited_for(self, answer: bytes | Later, context: grpc.ServicerContext) -> Iterator[bytes]:
-        if not isinstance(answer, Later):
-            return iter((answer,))
-        _end_with(context, answer)
-        try:
-            return iter((answer.wait(),))
-        except PsError as error:
-            abort(context, error)
-        except CancelledError:
-            return iter(())
 
 
 class Expiries:
@@ -146,33 +129,23 @@ class Expiries:
             return None
 
 
-def _end_with(context: grpc.ServicerContext, answer: Later) -> None:
+def end_with(context: grpc.ServicerContext, answer: Later) -> None:
     """Nobody waits for an answer whose call has ended: the client is gone, or has cancelled, or it was too late."""
     if not context.add_callback(answer.give_up):
         answer.give_up()
-
-
-def _finish(
-    answer: bytes | Later, context: grpc.ServicerContext, send: Send, with_answer: Callable[[bytes], object]
-) -> None:
-    """Ends a call that has an outcome: with its answer, or with its error, which is sent without waiting."""
-    try:
-        data = answer.take() if isinstance(answer, Later) else answer
-    except PsError as error:
-        context.set_trailing_metadata(to_metadata(error))
-        context.set_code(code_of(error))
-        context.set_details(details_of(error))
-        send(None)
-    except CancelledError:
-        return  # the call has ended already
-    else:
-        with_answer(data)
 
 
 def _send(data: bytes, send: Send) -> None:
     """Waits until the network has it."""
     send(data)
     send(None)
+
+
+def set_status(context: grpc.ServicerContext, error: PsError) -> None:
+    """What a call is to end with."""
+    context.set_trailing_metadata(to_metadata(error))
+    context.set_code(code_of(error))
+    context.set_details(details_of(error))
 
 
 def abort(context: grpc.ServicerContext, error: PsError) -> NoReturn:

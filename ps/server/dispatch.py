@@ -1,23 +1,26 @@
 """Every call passes here: a limit on calls in progress, counting, and errors that stay typed.
 
-gRPC's own `maximum_concurrent_rpcs` has been seen to be bypassed, so the limit is ours. The gRPC server and the
-in-process transport both call through a Dispatcher: what a test sees in process is what a trainer sees remotely.
+gRPC's own `maximum_concurrent_rpcs` has been seen to be bypassed, so the limit is ours, and a call counts as soon as it
+is accepted: gRPC gives each a thread. The gRPC server and the in-process transport both call through a Dispatcher: what
+a test sees in process is what a trainer sees remotely.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
-from ps.errors import InternalError, PsError, ResourceExhausted
+from ps.errors import InternalError, InvalidArgument, PsError, ResourceExhausted
 from ps.server import logs
 from ps.server.later import Later
+from ps.server.lines import Lane, Line
 from ps.server.metrics import RpcMetrics
+from ps.shard.caller import Caller
+from ps.wire import methods
 from ps.wire.kinds import Call
 from ps.wire.methods import EMBEDDING, Method, Shape
 from ps.wire.status import code_of
@@ -26,18 +29,25 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[..., Any]
 """bytes or Iterator[bytes] -> bytes or Iterator[bytes], by the method's shape. Those of the data plane, that is of the
-service Embedding, are given the `Call` too, and tell it what was said."""
+service Embedding, are given the `ServedCall` too, and tell it what was said."""
+
+CONTROL_CALLS = 64
+"""Of what everybody asks now and then, in progress at once. They have threads of their own."""
+CONTROLS = frozenset({methods.DESCRIBE, methods.STATS, methods.ADVANCE})
+"""They are answered whatever else goes on."""
 
 
-class _Call(Call):
-    """What one call has moved so far."""
+class ServedCall(Call):
+    """What one call has moved so far, and whoever waits for it."""
 
-    def __init__(self, method: Method) -> None:
+    def __init__(self, method: Method, caller: Caller) -> None:
         super().__init__()
+        self.caller = caller
         self.fields = logs.begin_call(method.name)
         self.code = "OK"
 
     def counted(self, method: Method, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """The chunks as they come."""
         for chunk in chunks:
             self.received.chunk(method, chunk)
             yield chunk
@@ -50,67 +60,82 @@ class Dispatcher:
         self.handlers = handlers
         self._metrics = metrics
         metrics.expect(method.name for method in handlers)
-        self._max_requests = max_requests
-        self._active = 0
-        self._lock = threading.Lock()
+        self.calls, self.controls = Lane(max_requests, "max_requests"), Lane(CONTROL_CALLS, "CONTROL_CALLS")
 
     def unary(self, method: Method, data: bytes) -> bytes:
-        """One message in, one out; or a stream in (`Shape.STREAM_IN`), one out."""
-        with self._guard(method) as call:
-            call.received.message(data)
-            answer: bytes = self._handle(method, data, call)
-            call.sent.message(answer)
-            return answer
+        """One message in, one out, in this process."""
+        return self.answer(method, iter((data,)), Line())
 
     def stream_in(
         self, method: Method, chunks: Iterator[bytes], begun: Callable[[Callable[[], object]], None] | None = None
     ) -> bytes:
-        """A stream in, one message out, which this waits for on the caller's thread. `begun` is told how to end that;
-        then CancelledError is raised."""
-        answer = self.begin_stream_in(method, chunks)
+        """A stream in, one message out, in this process, waited for on the caller's thread. `begun` is told how to end
+        that; then CancelledError is raised."""
+        return self.answer(method, chunks, Line(), begun)
+
+    def stream_out(self, method: Method, data: bytes) -> Iterator[bytes]:
+        """One message in, a stream out, in this process."""
+        for answer in self.answers(method, iter((data,)), Line()):
+            assert not isinstance(answer, Later)
+            yield answer
+
+    def answer(
+        self,
+        method: Method,
+        messages: Iterator[bytes],
+        line: Line,
+        begun: Callable[[Callable[[], object]], None] | None = None,
+    ) -> bytes:
+        """One message for those of the caller at the other end of the line: of a method that does not stream out. Where
+        it comes later, it is waited for."""
+        with ExitStack() as held:
+            answer = self._begin(held, method, messages, line)
         if not isinstance(answer, Later):
             return answer
         if begun is not None:
             begun(answer.give_up)
         return answer.wait()
 
-    def begin_stream_in(self, method: Method, chunks: Iterator[bytes]) -> bytes | Later:
-        """The same, which returns when the stream has been read, also where the answer comes later: the call is in
-        progress until then."""
-        with ExitStack() as stack:
-            call = stack.enter_context(self._guard(method))
-            answer: bytes | Later = self._handle(method, call.counted(method, chunks), call)
-            if isinstance(answer, Later):
-                answer.within(stack.pop_all(), call.sent.message)
-            else:
-                call.sent.message(answer)
-            return answer
+    def answers(self, method: Method, messages: Iterator[bytes], line: Line) -> Iterator[bytes | Later]:
+        """What is sent, of any method. The call ends when all of it has been taken."""
+        with ExitStack() as held:
+            if method.shape is not Shape.STREAM_OUT:
+                yield self._begin(held, method, messages, line)
+                return
+            call = held.enter_context(self._guard(method, line))
+            for chunk in held.enter_context(closing(self._handle(method, _only(messages, call), call))):
+                call.sent.chunk(method, chunk)
+                yield chunk
 
-    def stream_out(self, method: Method, data: bytes) -> Iterator[bytes]:
-        """One message in, a stream out."""
-        with self._guard(method) as call:
-            call.received.message(data)
-            with closing(self._handle(method, data, call)) as chunks:
-                for chunk in chunks:
-                    call.sent.chunk(method, chunk)
-                    yield chunk
+    def _begin(self, held: ExitStack, method: Method, messages: Iterator[bytes], line: Line) -> bytes | Later:
+        """The answer; the call is in progress within `held`, which one that comes later takes along."""
+        call = held.enter_context(self._guard(method, line))
+        said = call.counted(method, messages) if method.shape is Shape.STREAM_IN else _only(messages, call)
+        answer: bytes | Later = self._handle(method, said, call)
+        if isinstance(answer, Later):
+            line.park()
+            answer.within(held.pop_all(), call.sent.message)
+        else:
+            call.sent.message(answer)
+        return answer
 
-    def _handle(self, method: Method, data: bytes | Iterator[bytes], call: Call) -> Any:
+    def _handle(self, method: Method, data: bytes | Iterator[bytes], call: ServedCall) -> Any:
         handler = self.handlers[method]
         return handler(data, call) if method.service == EMBEDDING else handler(data)
 
     @contextmanager
-    def _guard(self, method: Method) -> Iterator[_Call]:
-        call, started = _Call(method), time.perf_counter()
+    def _guard(self, method: Method, line: Line) -> Iterator[ServedCall]:
+        call, started = ServedCall(method, line), time.perf_counter()
+        lane = self.controls if method in CONTROLS else self.calls
         try:
-            self._enter()
-            try:
+            with lane.holding(line):
+                self._metrics.active.set(len(self.calls))
                 yield call
-            finally:
-                self._leave()
         except PsError as error:
             call.code = code_of(error).name
             _log_refusal(error, call, time.perf_counter() - started)
+            if _may_come_again(error):  # of memory, say: who is silent may hold it
+                self.calls.make_room()
             raise
         except MemoryError as error:
             call.code = "RESOURCE_EXHAUSTED"
@@ -123,23 +148,10 @@ class Dispatcher:
             log.exception("%s failed", method.name, extra={"fields": call.fields})
             raise InternalError(f"{method.name} failed in the shard: {type(error).__name__}: {error}") from error
         finally:
+            self._metrics.active.set(len(self.calls))
             self._count(method, call, time.perf_counter() - started)
 
-    def _enter(self) -> None:
-        with self._lock:
-            if self._active >= self._max_requests:
-                raise ResourceExhausted(
-                    f"{self._max_requests} calls are in progress already (max_requests)", retry_after_s=0.1
-                )
-            self._active += 1
-        self._metrics.active.set(self._active)
-
-    def _leave(self) -> None:
-        with self._lock:
-            self._active -= 1
-        self._metrics.active.set(self._active)
-
-    def _count(self, method: Method, call: _Call, seconds: float) -> None:
+    def _count(self, method: Method, call: ServedCall, seconds: float) -> None:
         self._metrics.calls.labels(method.name, call.code).inc()
         self._metrics.seconds.labels(method.name, call.code).observe(seconds)
         for counter, moved in ((self._metrics.received, call.received), (self._metrics.sent, call.sent)):
@@ -148,18 +160,20 @@ class Dispatcher:
                     counter.labels(method.name, kind).inc(n)
 
 
-def _log_refusal(error: PsError, call: _Call, seconds: float) -> None:
+def _only(messages: Iterator[bytes], call: Call) -> bytes:
+    data = next(messages, None)
+    if data is None:
+        raise InvalidArgument("the call ended before its message")
+    call.received.message(data)
+    return data
+
+
+def _may_come_again(error: PsError) -> bool:
+    return isinstance(error, ResourceExhausted) and error.retry_after_s is not None
+
+
+def _log_refusal(error: PsError, call: ServedCall, seconds: float) -> None:
     """The caller is told too; whoever must come again is not worth a line in everybody's log."""
-    come_again = isinstance(error, ResourceExhausted) and error.retry_after_s is not None
     fields = {**call.fields, "code": call.code, "seconds": round(seconds, 6)}
-    log.log(
-        logging.DEBUG if come_again else logging.INFO, "%s: %s", type(error).__name__, error, extra={"fields": fields}
-    )
-
-
-SHAPES: dict[Shape, Callable[..., Any]] = {
-    Shape.UNARY: Dispatcher.unary,
-    Shape.STREAM_IN: Dispatcher.stream_in,
-    Shape.STREAM_OUT: Dispatcher.stream_out,
-}
-"""How each shape of call is dispatched."""
+    level = logging.DEBUG if _may_come_again(error) else logging.INFO
+    log.log(level, "%s: %s", type(error).__name__, error, extra={"fields": fields})

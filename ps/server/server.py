@@ -1,31 +1,49 @@
-"""A gRPC server around a dispatcher: handlers by path, health, reflection, graceful drain."""
+"""A gRPC server around a dispatcher: handlers by path, graceful drain, and threads, connections and streams bounded.
+
+calls      a thread each, max_requests of them; `grpc_threads` of them work at once, the others wait for callers
+controls   Describe, Stats, Advance: threads of their own
+aside      health and reflection (`ps.server.aside`): threads of their own, and no call of ours among them
+"""
 
 from __future__ import annotations
 
+import resource
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from ps.address import address_of
 from ps.config import ServiceConfig
-from ps.errors import PsError, Unavailable
-from ps.server.answers import Answers, abort
-from ps.server.dispatch import SHAPES, Dispatcher
-from ps.server.later import Later
+from ps.errors import Unavailable
+from ps.server.answers import Answers
+from ps.server.aside import Aside
+from ps.server.behavior import Served, on
+from ps.server.dispatch import CONTROL_CALLS, CONTROLS, Dispatcher
+from ps.server.lines import Watch
+from ps.storage.disk_options import MAX_OPEN_FILES
 from ps.v1 import control_pb2, embedding_pb2
 from ps.wire.allocator import keep_freed_memory
-from ps.wire.channel import options
+from ps.wire.channel import Option, options
 from ps.wire.methods import Method, Shape
 
 _SERVICES = [
     embedding_pb2.DESCRIPTOR.services_by_name["Embedding"].full_name,
     control_pb2.DESCRIPTOR.services_by_name["Control"].full_name,
 ]
+REFUSING = 8
+"""Threads beyond those of calls: they say no to one too many."""
+CONNECTION_SHARE = 4
+"""A connection may have so large a part of all calls in progress; what is more waits at its client."""
+FEWEST_STREAMS = 16
+IDLE_MS = 600_000
+"""A connection without a call for so long is closed; the client opens another when it has one."""
+HANDSHAKE_MS = 10_000
+"""For a new connection to speak HTTP/2."""
+OWN_FILES = 96
+"""Descriptors that a process has for itself, besides connections and RocksDB's files."""
+FEWEST_CONNECTIONS = 16
 
 
 class GrpcServer:
@@ -35,20 +53,18 @@ class GrpcServer:
         keep_freed_memory()
         self._config = config
         self._stopped = threading.Event()
-        pool = ThreadPoolExecutor(config.grpc_threads, thread_name_prefix="grpc")
-        self._server = grpc.server(
-            pool,
-            options=[*options(config.max_message_bytes), ("grpc.so_reuseport", 0)],
-            # The dispatcher's limit counts calls that run; this one also those that gRPC holds until a thread is free.
-            maximum_concurrent_rpcs=config.max_requests + config.grpc_threads,
-        )
+        self._pools = _Pools(config)
         self._answers = Answers()
-        self._server.add_generic_rpc_handlers(_generic_handlers(dispatcher, self._answers))
-        self._health = health.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection([*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
+        self._aside = Aside(_SERVICES)
+        self._server = grpc.server(
+            self._pools.calls, options=[*options(config.max_message_bytes), *server_options(config)]
+        )
+        self._server.add_generic_rpc_handlers(
+            [*_generic_handlers(dispatcher, self._pools, self._answers), *self._aside.handlers]
+        )
         self.address = address_of(config.host, self._bind(config.host, port))
         self._server.start()
+        self._watch = Watch([dispatcher.calls, dispatcher.controls, self._aside.lane], config.stall_timeout_s)
         self.set_serving(True)
 
     def _bind(self, host: str, port: int) -> int:
@@ -62,15 +78,16 @@ class GrpcServer:
 
     def set_serving(self, serving: bool) -> None:
         """What grpc.health.v1 answers."""
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", *_SERVICES):
-            self._health.set(name, status)
+        self._aside.set_serving(serving)
 
     def stop(self) -> None:
         """Drain: health says NOT_SERVING, new calls are refused, those in progress get `drain_timeout_s`."""
-        self._health.enter_graceful_shutdown()
+        self._aside.drain()
         self._server.stop(self._config.drain_timeout_s).wait()
+        self._watch.stop()
         self._answers.close()
+        self._pools.end()
+        self._aside.end()
         self._stopped.set()
 
     def wait(self) -> None:
@@ -78,54 +95,54 @@ class GrpcServer:
         self._stopped.wait()
 
 
-def _generic_handlers(dispatcher: Dispatcher, answers: Answers) -> list[grpc.GenericRpcHandler]:
+def server_options(config: ServiceConfig) -> list[Option]:
+    """What bounds connections and their streams."""
+    return [
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_concurrent_streams", max(config.max_requests // CONNECTION_SHARE, FEWEST_STREAMS)),
+        ("grpc.max_allowed_incoming_connections", most_connections(config)),
+        ("grpc.max_connection_idle_ms", IDLE_MS),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+    ]
+
+
+def most_connections(config: ServiceConfig) -> int:
+    """As configured, but fewer than the process has descriptors for: one too many is turned away, and nothing that
+    needs a file fails."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit == resource.RLIM_INFINITY:
+        return config.max_connections
+    files = MAX_OPEN_FILES if config.disk_path is not None else 0
+    return min(config.max_connections, max(limit - files - OWN_FILES, FEWEST_CONNECTIONS))
+
+
+class _Pools:
+    """The threads of calls."""
+
+    def __init__(self, config: ServiceConfig) -> None:
+        # Threads are started as they are needed. Tracing puts all calls into the first of the pools, so it has room.
+        self.calls = ThreadPoolExecutor(config.max_requests + CONTROL_CALLS + REFUSING, thread_name_prefix="grpc")
+        self.controls = ThreadPoolExecutor(CONTROL_CALLS + REFUSING, thread_name_prefix="grpc-control")
+        self.working = threading.Semaphore(config.grpc_threads)
+
+    def end(self) -> None:
+        """Idle threads end; the others do with their calls."""
+        self.calls.shutdown(wait=False)
+        self.controls.shutdown(wait=False)
+
+
+def _generic_handlers(dispatcher: Dispatcher, pools: _Pools, answers: Answers) -> list[grpc.GenericRpcHandler]:
     services: dict[str, dict[str, Any]] = {}
     for method in dispatcher.handlers:
-        services.setdefault(method.service, {})[method.name] = _handler(dispatcher, method, answers)
+        services.setdefault(method.service, {})[method.name] = _handler(dispatcher, method, pools, answers)
     return [grpc.method_handlers_generic_handler(service, methods) for service, methods in services.items()]
 
 
-def _handler(dispatcher: Dispatcher, method: Method, answers: Answers) -> Any:
-    dispatch = SHAPES[method.shape]
-
-    def call(request: bytes, context: grpc.ServicerContext) -> bytes:
-        try:
-            _check_wanted(context)
-            answer: bytes = dispatch(dispatcher, method, request)
-            return answer
-        except PsError as error:
-            abort(context, error)
-
-    def begin(chunks: Iterator[bytes], context: grpc.ServicerContext) -> bytes | Later:
-        try:
-            _check_wanted(context)
-            return dispatcher.begin_stream_in(method, _received(chunks))
-        except PsError as error:
-            abort(context, error)
-
-    def stream(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        try:
-            _check_wanted(context)
-            yield from dispatch(dispatcher, method, request)
-        except PsError as error:
-            abort(context, error)
-
-    if method.shape is Shape.STREAM_OUT:
-        return grpc.unary_stream_rpc_method_handler(stream)
-    if method.shape is Shape.STREAM_IN:
-        return answers.handler(begin)
-    return grpc.unary_unary_rpc_method_handler(call)
-
-
-def _received(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The stream as it comes; a client that breaks it off is not a failure of the shard."""
-    try:
-        yield from chunks
-    except grpc.RpcError as error:
-        raise Unavailable("the client broke its stream off") from error
-
-
-def _check_wanted(context: grpc.ServicerContext) -> None:
-    """A call that waited in the thread pool until its client gave up is not worth starting."""
-    if not context.is_active():
-        raise Unavailable("the client gave up before the call was started")
+def _handler(dispatcher: Dispatcher, method: Method, pools: _Pools, answers: Answers) -> Any:
+    """Every method takes its request as a stream: on the wire that is the same, and a message that does not come is
+    waited for here, where it can be given up, and not in gRPC."""
+    served = Served(dispatcher, method, None if method in CONTROLS else pools.working, answers)
+    pool = pools.controls if method in CONTROLS else pools.calls
+    if method.shape is Shape.UNARY:
+        return grpc.stream_unary_rpc_method_handler(on(pool, served.unary))
+    return grpc.stream_stream_rpc_method_handler(on(pool, served.stream, non_blocking=True))

@@ -30,10 +30,17 @@ RETRY_S = 0.05
 DEFAULT_WRITE_BUFFER_BYTES = 64 << 20
 PROCESS_BYTES = 12 << 20
 """What a process takes when it is first used, whatever the budget: stacks, interpreter, connections."""
+CALL_BYTES = 72 << 10
+"""Of a call in progress, without its messages: thread, connection, interpreter (docs/decisions/0026-stalls.md)."""
+CALLS_SHARE = 64
+"""One part in so many of `ram_bytes` is for calls in progress, but for a few, which are part of PROCESS_BYTES."""
+FEWEST_CALLS = 64
 INDEX_BYTES = 28
 """Of the id index for a slot when all its segments are half full, which is as empty as they get."""
 SLOT_BYTES = 18 + INDEX_BYTES
 """For a slot beside the row."""
+HOST_SHARE = 8
+"""One part in so many of the host's memory is for messages under way where `ram_bytes` does not say."""
 READ_COPIES = 4
 """Of a row that is read from disk: RocksDB's answer, the joined values, the rows checked."""
 TABLE_BYTES = (1 + SPARE_SEGMENTS) * LINES * LINE_BYTES + 8 * PAGE
@@ -76,6 +83,11 @@ def set_aside(config: ServiceConfig) -> SetAside:
     )
 
 
+def _bodies_of_host(config: ServiceConfig) -> int:
+    """Without `ram_bytes`: any one body fits, and readers that do not read cannot fill the host."""
+    return max(config.max_body_bytes, memory.host_ram_bytes() // HOST_SHARE)
+
+
 def fitted(config: ServiceConfig) -> ServiceConfig:
     """The configuration with the limits that `ram_bytes` leaves room for."""
     if config.ram_bytes is None:
@@ -88,6 +100,7 @@ def fitted(config: ServiceConfig) -> ServiceConfig:
             "max_ledger_bytes": aside.ledger,
             "max_steps_bytes": aside.steps,
             "max_body_bytes": min(config.max_body_bytes, aside.bodies // copies),
+            "max_requests": min(config.max_requests, max(config.ram_bytes // CALLS_SHARE // CALL_BYTES, FEWEST_CALLS)),
         }
     )
 
@@ -254,7 +267,7 @@ class RamBudget:
         self.arrays = Part(rows, "rows and their index", huge)
         self.device = DeviceBudget(config.gpu_bytes)
         self.filters = Part(None if limit is None else aside.filters, "the filters of ids on disk", huge)
-        self.bodies = Part(None if limit is None else aside.bodies, "messages under way")
+        self.bodies = Part(aside.bodies if limit is not None else _bodies_of_host(config), "messages under way")
         self.slice_bytes = placement.SLICE_BYTES if limit is None else min(placement.SLICE_BYTES, limit // 256)
 
     def hold(self, n: int, slots: int, purpose: str) -> None:

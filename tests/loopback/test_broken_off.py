@@ -69,7 +69,7 @@ def held(server: ShardServer) -> dict[str, object]:
         "pins": int((marks_S // 32).sum()),
         "open reads": len(table.store._open),
         "steps": shard.stats()["steps_held"],
-        "calls": server.dispatcher._active,
+        "calls": len(server.dispatcher.calls),
     }
 
 
