@@ -94,7 +94,7 @@ def test_a_part_leaves_when_its_call_ends(
         end(channel, call)
         until(lambda: waiting(server) == 0)
         until(lambda: server.shard.budget.bodies.used == 0)
-        until(lambda: server.dispatcher._active == 0)
+        until(lambda: len(server.dispatcher.calls) == 0)
     assert server.shard.version == 0
 
 
@@ -154,15 +154,17 @@ def test_an_interrupted_push_leaves_its_round_and_may_be_sent_again(server: Shar
 
 
 def test_many_ranks_on_few_threads(server: ShardServer) -> None:
-    """64 parts wait, and the shard has the threads that it had."""
+    """64 parts wait, and hold no thread: those that come one after the other have the same few."""
     ranks = 64
     with ExitStack() as stack, ThreadPoolExecutor(ranks) as pool:
         calls = stack.enter_context(RawCalls(server.address))
         calls.header  # noqa: B018  asks
-        started = [pool.submit(part, calls, rank, ranks) for rank in range(ranks - 1)]
-        until(lambda: waiting(server) == ranks - 1)
+        started = []
+        for rank in range(ranks - 1):
+            started.append(pool.submit(part, calls, rank, ranks))
+            until(lambda: waiting(server) == len(started))
         names = [thread.name for thread in threading.enumerate()]
-        assert sum(name.startswith(("grpc", "answer")) for name in names) <= FEW
+        assert sum(name.startswith(("grpc", "answer")) for name in names) < ranks // 4
         assert part(calls, ranks - 1, ranks)
         assert len({future.result() for future in started}) == 1
     assert server.shard.version == 1
