@@ -18,7 +18,7 @@ from ps.server import logs
 from ps.server.metrics import RpcMetrics
 from ps.wire.kinds import Call
 from ps.wire.methods import EMBEDDING, Method, Shape
-from ps.wire.status import code_of
+from ps.wire.status import code_of, details_of
 
 log = logging.getLogger(__name__)
 
@@ -133,9 +133,8 @@ def _log_refusal(error: PsError, call: _Call, seconds: float) -> None:
     """The caller is told too; whoever must come again is not worth a line in everybody's log."""
     come_again = isinstance(error, ResourceExhausted) and error.retry_after_s is not None
     fields = {**call.fields, "code": call.code, "seconds": round(seconds, 6)}
-    log.log(
-        logging.DEBUG if come_again else logging.INFO, "%s: %s", type(error).__name__, error, extra={"fields": fields}
-    )
+    level, said = logging.DEBUG if come_again else logging.INFO, details_of(error)
+    log.log(level, "%s: %s", type(error).__name__, said, extra={"fields": fields})
 
 
 SHAPES: dict[Shape, Callable[..., Any]] = {

@@ -13,7 +13,7 @@ from ps.config import ServiceConfig
 from ps.errors import InvalidArgument
 from ps.round import check_member
 from ps.v1 import control_pb2 as pb
-from ps.wire import codec
+from ps.wire import requests
 
 WAIT_S = 0.5
 """A call that must wait is answered after so long: the client asks again, or has given up."""
@@ -33,7 +33,7 @@ class Progress:
 
     def advance(self, data: bytes) -> bytes:
         """Notes what the caller knows; all clocks, as soon as the caller may go on, or after a moment."""
-        request = codec.parse(pb.AdvanceRequest, data)
+        request = requests.control(pb.AdvanceRequest, data)
         check_member(request.group, request.rank, len(request.clocks))
         with self._moved:
             clocks = self._merge(request.group, request.rank, request.clocks)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import xxhash
 from google.protobuf.message import Message
@@ -17,12 +18,13 @@ from ps.server import inbound, outbound
 from ps.server.logs import about_call
 from ps.server.metrics import RpcMetrics
 from ps.server.process import process_report
+from ps.server.unpacking import unpacked_bytes
 from ps.shard import Shard
 from ps.shard.ledger import WriteId
 from ps.shard.requests import Target, Wanted
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
-from ps.wire import blocks, codec
+from ps.wire import blocks, codec, requests
 from ps.wire.kinds import Call
 from ps.wire.routing import Routing
 
@@ -48,16 +50,17 @@ class ShardService:
 
     def prepare(self, data: bytes, call: Call) -> bytes:
         """Embedding.Prepare."""
-        request = codec.parse(pb.PrepareRequest, data)
+        request = requests.parse(pb.PrepareRequest, data)
         call.received.said(request)
         self._check(request.header, step=request.step)
         ref = inbound.step_ref(request.header, pb.StepRef(step=request.step), codec.digest_ids(request.ids))
-        version = self.shard.prepare(ref, inbound.id_set(request.ids, self.config.max_ids))
+        with self._unpacked(request.ids.tables):
+            version = self.shard.prepare(ref, inbound.id_set(request.ids, self.config.max_ids))
         return pb.PrepareResponse(version=version).SerializeToString()
 
     def forget(self, data: bytes, call: Call) -> bytes:
         """Embedding.Forget."""
-        request = codec.parse(pb.ForgetRequest, data)
+        request = requests.parse(pb.ForgetRequest, data)
         call.received.said(request)
         self._check(request.header, step=request.step)
         self.shard.forget(inbound.step_ref(request.header, pb.StepRef(step=request.step)))
@@ -65,16 +68,17 @@ class ShardService:
 
     def pull(self, data: bytes, call: Call) -> Iterator[bytes]:
         """Embedding.Pull."""
-        request = codec.parse(pb.PullRequest, data)
+        request = requests.parse(pb.PullRequest, data)
         call.received.said(request)
         self._check(request.header, step=request.step.step)
         formats = outbound.formats_of(request)
         exact = all(form.exact for form in formats)
         wanted = Wanted(request.return_exists, [form.share for form in formats])
         allocate = outbound.allocate_message if exact else outbound.allocate_chunk
-        with self.shard.pull(
-            self._target(request), wanted, allocate
-        ) as stream:  # it ends also when the client has gone
+        with (
+            self._unpacked(request.ids.tables) as held,
+            self.shard.pull(self._target(request), wanted, allocate, held) as stream,
+        ):  # it ends also when the client has gone
             head = stream.head()
             message = outbound.pull_head(head)
             call.sent.said(message)
@@ -83,18 +87,18 @@ class ShardService:
 
     def push(self, chunks: Iterator[bytes], call: Call) -> bytes:
         """Embedding.Push."""
-        first, payload = codec.split(pb.PushChunk, _first(chunks))
+        first, payload = requests.split(pb.PushChunk, _first(chunks))
         head = first.head
         call.received.said(head)
         self._check(head.header, step=head.step.step, sequence=head.sequence)
         place = inbound.place_of(head)
-        with self.shard.look_ahead(self._target(head)) as ahead:
+        with self._unpacked(head.ids.tables) as held, self.shard.look_ahead(self._target(head)) as ahead:
             said = pb.PushHead(tables=head.tables, ids_digest=_ids_digest(head))
             if place is not None:
                 said.round.CopyFrom(head.round)
             digest = _digest(said)
             reader = inbound.BodyReader(head.tables, self.config.max_body_bytes, digest)
-            with self.shard.budget.bodies.holding(reader.nbytes):
+            with self.shard.budget.bodies.holding(max(reader.nbytes - held, 0)):
                 gradients = inbound.read_body(chunks, payload, reader)
                 write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
                 if place is None:
@@ -110,7 +114,7 @@ class ShardService:
 
     def write(self, chunks: Iterator[bytes], call: Call) -> bytes:
         """Embedding.Write."""
-        first, payload = codec.split(pb.WriteChunk, _first(chunks))
+        first, payload = requests.split(pb.WriteChunk, _first(chunks))
         head = first.head
         call.received.said(head)
         self._check(head.header, sequence=head.sequence)
@@ -119,7 +123,7 @@ class ShardService:
             raise InvalidArgument(f"write mode {head.mode}: this version knows {sorted(operations)}")
         digest = _digest(pb.WriteHead(mode=head.mode, ids=head.ids, shape=head.shape))
         reader = inbound.BodyReader([head.shape], self.config.max_body_bytes, digest)
-        with self.shard.budget.bodies.holding(reader.nbytes):
+        with self._unpacked([head.ids]) as held, self.shard.budget.bodies.holding(max(reader.nbytes - held, 0)):
             (values,) = inbound.read_body(chunks, payload, reader)
             write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
             result = operations[head.mode](write, inbound.table_ids(head.ids, self.config.max_ids), values.blocks)
@@ -129,27 +133,29 @@ class ShardService:
 
     def remove(self, data: bytes, call: Call) -> bytes:
         """Embedding.Remove."""
-        request = codec.parse(pb.RemoveRequest, data)
+        request = requests.parse(pb.RemoveRequest, data)
         call.received.said(request)
         self._check(request.header, sequence=request.sequence)
         digest = _digest(pb.RemoveRequest(ids=request.ids, statistics=request.statistics))
         write = WriteId(request.header.worker_id, request.sequence, digest.intdigest())
-        ids = inbound.table_ids(request.ids, self.config.max_ids)
-        statistics_N2 = codec.decode_statistics(request.statistics, len(ids.ids_N)) if request.statistics else None
-        result = self.shard.remove(write, ids, statistics_N2)
+        with self._unpacked([request.ids]):
+            ids = inbound.table_ids(request.ids, self.config.max_ids)
+            statistics_N2 = codec.decode_statistics(request.statistics, len(ids.ids_N)) if request.statistics else None
+            result = self.shard.remove(write, ids, statistics_N2)
         answer = pb.RemoveResponse(version=result.version, existed=codec.encode_flags(result.existed_N))
         call.sent.said(answer)
         return answer.SerializeToString()
 
     def report_importance(self, data: bytes, call: Call) -> bytes:
         """Embedding.ReportImportance."""
-        request = codec.parse(pb.ReportImportanceRequest, data)
+        request = requests.parse(pb.ReportImportanceRequest, data)
         call.received.said(request)
         self._check(request.header, sequence=request.sequence)
         digest = _digest(pb.ReportImportanceRequest(ids=request.ids, scores=request.scores))
         write = WriteId(request.header.worker_id, request.sequence, digest.intdigest())
-        ids = inbound.table_ids(request.ids, self.config.max_ids)
-        result = self.shard.report_importance(write, ids, codec.decode_scores(request.scores))
+        with self._unpacked([request.ids]):
+            ids = inbound.table_ids(request.ids, self.config.max_ids)
+            result = self.shard.report_importance(write, ids, codec.decode_scores(request.scores))
         existed = codec.encode_flags(result.existed_N)
         answer = pb.ReportImportanceResponse(version=result.version, existed=existed)
         call.sent.said(answer)
@@ -157,7 +163,7 @@ class ShardService:
 
     def export(self, data: bytes, call: Call) -> Iterator[bytes]:
         """Embedding.Export."""
-        request = codec.parse(pb.ExportRequest, data)
+        request = requests.parse(pb.ExportRequest, data)
         self._check(request.header)
         n, highest = self._page_rows(request), request.highest_rank if request.cursor else EVERY_RANK
         page = self.shard.export_page(request.table, request.cursor, n, request.least, highest or EVERY_RANK)
@@ -188,7 +194,7 @@ class ShardService:
     def create_table(self, data: bytes) -> bytes:
         """Control.CreateTable."""
         self._check_state()
-        request = codec.parse(control.CreateTableRequest, data)
+        request = requests.control(control.CreateTableRequest, data)
         config = TableConfig.from_json(request.config_json)
         created = self.shard.create_table(config, request.exist_ok)
         return control.CreateTableResponse(config_json=config.to_json(), created=created).SerializeToString()
@@ -196,7 +202,7 @@ class ShardService:
     def drop_table(self, data: bytes) -> bytes:
         """Control.DropTable."""
         self._check_state()
-        request = codec.parse(control.DropTableRequest, data)
+        request = requests.control(control.DropTableRequest, data)
         dropped = self.shard.drop_table(request.table, request.missing_ok)
         return control.DropTableResponse(dropped=dropped).SerializeToString()
 
@@ -215,6 +221,14 @@ class ShardService:
             "process": process_report(),
         }
         return control.StatsResponse(stats_json=json.dumps(stats)).SerializeToString()
+
+    @contextmanager
+    def _unpacked(self, tables: Sequence[pb.TableIds]) -> Iterator[int]:
+        """Room among the messages under way for the ids of these tables: so many bytes, which their rows or gradients,
+        mostly more, count beyond."""
+        nbytes = unpacked_bytes(tables)
+        with self.shard.budget.bodies.holding(nbytes):
+            yield nbytes
 
     def _page_rows(self, request: pb.ExportRequest) -> int:
         n = min(request.max_rows or EXPORT_PAGE_ROWS, EXPORT_PAGE_ROWS)

@@ -56,7 +56,7 @@ class ShardServer:
         self.shard = Shard(shard_id, config)
         self.service = ShardService(self.shard, UNKNOWN, fitted(config), state_lost)
         self.dispatcher = dispatcher(self.service, RpcMetrics(registry), config)
-        self._grpc = GrpcServer(self.dispatcher, config)
+        self._grpc = GrpcServer(self.dispatcher, fitted(config))
         registry.register(ShardCollector(self.shard, config, lambda: self.service.state_lost))
         self._metrics = MetricsServer(registry, config.host) if config.metrics else None
         self.address = self._grpc.address

@@ -88,6 +88,7 @@ def fitted(config: ServiceConfig) -> ServiceConfig:
             "max_ledger_bytes": aside.ledger,
             "max_steps_bytes": aside.steps,
             "max_body_bytes": min(config.max_body_bytes, aside.bodies // copies),
+            "max_message_bytes": min(config.max_message_bytes, aside.bodies // 2),
         }
     )
 
