@@ -70,7 +70,8 @@ class Table:
     ) -> None:
         """`resident_rows`: how many of so many rows belong in RAM; by default what `swap_fraction` leaves. `bounded`:
         rows may be evicted, by `max_rows_per_shard` or by `evict`. `budget`: what there is room for; None: for all that
-        the host has. `cores`: of a tensor-train table, the table's from here on; None: drawn here. Raises ConfigError, DiskError and ResourceExhausted, and then holds no memory."""
+        the host has. `cores`: of a tensor-train table, the table's from here on; None: drawn here. Raises ConfigError,
+        DiskError and ResourceExhausted, and then holds no memory."""
         self._cores = cores
         try:
             self._build(config, share, disk, resident_rows, bounded, budget or RamBudget(ServiceConfig()))

@@ -1,10 +1,10 @@
 """How many fields a protobuf message has, counted before anybody builds it.
 
-A field of two bytes may become an object of a kilobyte, so what a message costs goes by its fields and not by its bytes.
+A field of two bytes may become an object of a kilobyte, so what a message costs goes by its fields, not by its bytes.
 Nothing is allocated here: lengths are followed, bodies are skipped.
 
-The messages that may be within each other are a table: submessages[m, number] is the row of the message in that field of
-message m, or LEAF. Fields that are not in it are skipped whole, whatever they hold.
+The messages that may be within each other are a table: submessages[m, number] is the row of the message in that field
+of message m, or LEAF. Fields that are not in it are skipped whole, whatever they hold.
 """
 
 from __future__ import annotations
@@ -38,38 +38,40 @@ def count_fields(data: Bytes, submessages: Numbers, root: int, most: int, found_
                 return COUNTED
             level -= 1
         end = ends_L[level]
-        value, at = _varint(data, at, end)
+        tag, at = _varint(data, at, end)
+        if at >= 0:
+            found_2[0] += 1
+            if found_2[0] > most:
+                return COUNTED
+            at, body = _skipped(data, at, end, np.int64(tag & _SEVEN))
         if at < 0:
             return MALFORMED
-        found_2[0] += 1
-        if found_2[0] > most:
-            return COUNTED
-        wire_type, number = np.int64(value & _SEVEN), np.int64(value >> _TAG_BITS)
-        if wire_type == 0:
-            value, at = _varint(data, at, end)
-        elif wire_type == 1:
-            at += 8
-        elif wire_type == 5:
-            at += 4
-        elif wire_type == 2:
-            value, at = _varint(data, at, end)
-            if at < 0 or value > np.uint64(end - at):
+        number = np.int64(tag >> _TAG_BITS)
+        if body >= 0 and 0 <= number < submessages.shape[1] and submessages[kinds_L[level], number] != LEAF:
+            found_2[1] += 1
+            level += 1
+            if level == DEPTH:
                 return MALFORMED
-            inner = np.int64(LEAF)
-            if 0 <= number < submessages.shape[1]:
-                inner = submessages[kinds_L[level], number]
-            if inner == LEAF:
-                at += np.int64(value)
-            else:
-                found_2[1] += 1
-                level += 1
-                if level == DEPTH:
-                    return MALFORMED
-                ends_L[level], kinds_L[level] = at + np.int64(value), inner
-        else:
-            return MALFORMED
-        if at < 0 or at > end:
-            return MALFORMED
+            ends_L[level], kinds_L[level] = at, submessages[kinds_L[level - 1], number]
+            at = body
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _skipped(data: Bytes, at: np.int64, end: np.int64, wire_type: np.int64) -> tuple[np.int64, np.int64]:
+    """Where a field ends, -1 if that is beyond `end`; and where its body begins, -1 if it is none that has a length."""
+    body = np.int64(-1)
+    if wire_type == 0:
+        at = _varint(data, at, end)[1]
+    elif wire_type == 1:
+        at += 8
+    elif wire_type == 5:
+        at += 4
+    elif wire_type == 2:
+        size, body = _varint(data, at, end)
+        at = body + np.int64(size) if body >= 0 and size <= np.uint64(end - body) else np.int64(-1)
+    else:
+        at = np.int64(-1)
+    return (at if at <= end else np.int64(-1)), body
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -53,7 +53,11 @@ def unique(ids_N: Ids) -> tuple[Ids, Ids, Counts]:
 @njit(cache=True, nogil=True)
 def has_duplicates(ids_N: Ids) -> bool:
     """Whether an id occurs twice."""
-    n = len(ids_N)
+    n, ascending = len(ids_N), 1
+    while ascending < n and ids_N[ascending - 1] < ids_N[ascending]:
+        ascending += 1
+    if ascending >= n:
+        return False  # sorted ids, as they often come, need no table
     mask, one = _table_mask(n), np.uint64(1)
     buckets = np.zeros(int(mask) + 1, np.int32)
     for i in range(n):

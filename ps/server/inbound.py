@@ -16,17 +16,17 @@ from ps.errors import DimensionMismatch, InvalidArgument, LengthMismatch, NonFin
 from ps.kernels.rows import all_finite
 from ps.push_count import check_said
 from ps.round import Round
-from ps.server.unpacking import count_ids
 from ps.shard import Gradients, StepRef, TableIds
 from ps.shard.requests import BagGradients, Bags, Rows
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import blocks, codec, encodings
 from ps.wire.bags import decode_bags
 from ps.wire.sorted_ids import decode_sorted_ids
+from ps.wire.unpacking import count_ids
 
-SMALL_CHUNKS = 4096
+SMALL_CHUNKS = 1024
 """That a body may come in: each chunk costs some hundred bytes beside its own."""
-SMALL_CHUNK_BYTES = 1024
+SMALL_CHUNK_BYTES = 4096
 """Beyond those, as many more as there are such pieces of the body."""
 
 Decoded = tuple[npt.NDArray[np.int64] | None, list[Rows]]
@@ -174,8 +174,8 @@ class BodyReader:
         self._chunks += 1
         if self._chunks > self._most_chunks:
             raise InvalidArgument(
-                f"a body of {self.nbytes:,} bytes in more than {self._most_chunks:,} chunks: send {SMALL_CHUNK_BYTES:,} "
-                "bytes or more in each"
+                f"a body of {self.nbytes:,} bytes in more than {self._most_chunks:,} chunks: send "
+                f"{SMALL_CHUNK_BYTES:,} bytes or more in each"
             )
         self._digest.update(payload)
         while len(payload):

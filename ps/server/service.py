@@ -18,7 +18,6 @@ from ps.server import inbound, outbound
 from ps.server.logs import about_call
 from ps.server.metrics import RpcMetrics
 from ps.server.process import process_report
-from ps.server.unpacking import unpacked_bytes
 from ps.shard import Shard
 from ps.shard.ledger import WriteId
 from ps.shard.requests import Target, Wanted
@@ -27,6 +26,7 @@ from ps.v1 import embedding_pb2 as pb
 from ps.wire import blocks, codec, requests
 from ps.wire.kinds import Call
 from ps.wire.routing import Routing
+from ps.wire.unpacking import unpacked_bytes
 
 EXPORT_PAGE_ROWS = 65_536
 EXPORT_PAGE_BYTES = 16 << 20

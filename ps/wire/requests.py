@@ -11,11 +11,10 @@ a newer client says beside is skipped, as protobuf has it, and counted.
 from __future__ import annotations
 
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from ps.errors import InvalidArgument, ResourceExhausted
@@ -38,7 +37,7 @@ def parse(kind: type[M], data: codec.Bytes) -> M:
     """A request of the data plane without payload. Raises InvalidArgument, and ResourceExhausted for one of too many
     parts."""
     if len(data) > _UNCOUNTED_BYTES:
-        _check_fields(kind.DESCRIPTOR, data)
+        _check_fields(kind, data)
     return codec.parse(kind, data)
 
 
@@ -58,35 +57,34 @@ def control(kind: type[M], data: bytes) -> M:
     return codec.parse(kind, data)
 
 
-def _check_fields(descriptor: Descriptor, data: codec.Bytes) -> None:
+def _check_fields(kind: type[Message], data: codec.Bytes) -> None:
     most_fields = MAX_FIELDS + len(data) // 32
     most_messages = MAX_MESSAGES + len(data) // 256
     found_2 = np.empty(2, np.int64)
     given = np.frombuffer(memoryview(data).toreadonly(), np.uint8)
-    if fields.count_fields(given, _submessages(descriptor), 0, most_fields, found_2) != fields.COUNTED:
-        raise InvalidArgument(f"malformed {descriptor.name}: its {len(data):,} bytes are not one")
+    submessages = _submessages(kind)  # type: ignore[arg-type]  # classes are hashable
+    if fields.count_fields(given, submessages, 0, most_fields, found_2) != fields.COUNTED:
+        raise InvalidArgument(f"malformed {kind.DESCRIPTOR.name}: its {len(data):,} bytes are not one")
     for found, most, what in zip(found_2, (most_fields, most_messages), ("fields", "messages within"), strict=True):
         if found > most:
+            name = kind.DESCRIPTOR.name
             raise ResourceExhausted(
-                f"a {descriptor.name} of {len(data):,} bytes has more than {most:,} {what}: name fewer tables at once"
+                f"a {name} of {len(data):,} bytes has more than {most:,} {what}: name fewer tables at once"
             )
 
 
 @cache
-def _submessages(descriptor: Descriptor) -> npt.NDArray[np.int64]:
+def _submessages(kind: type[Message]) -> npt.NDArray[np.int64]:
     """[messages, field numbers], as `ps.kernels.fields` wants them; the first row is the message itself."""
-    order = [descriptor]
+    order: list[Any] = [kind.DESCRIPTOR]
     for one in order:
-        order += [inner for inner in map(_inner, one.fields) if inner is not None and inner not in order]
+        for field in one.fields:
+            if field.message_type is not None and field.message_type not in order:
+                order.append(field.message_type)
     width = 1 + max(field.number for one in order for field in one.fields)
     found = np.full((len(order), width), fields.LEAF, np.int64)
     for row, one in enumerate(order):
         for field in one.fields:
-            inner = _inner(field)
-            if inner is not None:
-                found[row, field.number] = order.index(inner)
+            if field.message_type is not None:
+                found[row, field.number] = order.index(field.message_type)
     return found
-
-
-def _inner(field: FieldDescriptor) -> Descriptor | None:
-    return field.message_type

@@ -24,8 +24,13 @@ def delimited(number, body):
     return varint(number << 3 | 2) + varint(len(body)) + body
 
 
-leaves = st.builds(lambda number, n: varint(number << 3) + varint(n), st.integers(1, 40), st.integers(0, 2**64 - 1))
-fixed = st.builds(lambda number, wide: varint(number << 3 | (1 if wide else 5)) + bytes(8 if wide else 4), st.integers(1, 40), st.booleans())  # fmt: skip
+numbers = st.integers(1, 40)
+leaves = st.builds(lambda number, n: varint(number << 3) + varint(n), numbers, st.integers(0, 2**64 - 1))
+fixed = st.builds(
+    lambda number, wire_type: varint(number << 3 | wire_type) + bytes(8 if wire_type == 1 else 4),
+    numbers,
+    st.sampled_from([1, 5]),
+)
 messages = st.recursive(
     st.lists(leaves | fixed, max_size=3).map(b"".join),
     lambda inner: st.lists(st.builds(delimited, st.integers(1, 5), inner), max_size=4).map(b"".join),

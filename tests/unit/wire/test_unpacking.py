@@ -10,11 +10,11 @@ from hypothesis.extra import numpy as arrays
 
 from ps.errors import ResourceExhausted
 from ps.server.inbound import id_set
-from ps.server.unpacking import SPARE_BYTES, UNPACKED_TIMES, unpacked_bytes
 from ps.v1 import embedding_pb2 as pb
 from ps.wire.bags import decode_bags, encode_bags
 from ps.wire.bags import unpacked_bytes as bags_bytes
 from ps.wire.sorted_ids import encode_sorted_ids
+from ps.wire.unpacking import SPARE_BYTES, UNPACKED_TIMES, unpacked_bytes
 
 MB = 1 << 20
 

@@ -16,8 +16,8 @@ from ps.wire.sorted_ids import sorted_count
 
 SPARE_BYTES = 4 << 20
 """Room for a quarter of a million ids of a bit each."""
-UNPACKED_TIMES = 8
-"""Ids of 16 bits each are within, however many they are. So are bags of more than a few different ids."""
+UNPACKED_TIMES = 6
+"""Ids of 22 bits each are within, however many they are. So are bags of more than a few different ids."""
 BYTES_EACH = 16
 """Of an id and its slot."""
 
@@ -30,15 +30,27 @@ def count_ids(message: pb.TableIds) -> int:
 def unpacked_bytes(tables: Iterable[pb.TableIds]) -> int:
     """What ids, counts, bags and slots of these tables take. Raises ResourceExhausted if that is too much for the bytes
     that say it."""
+    sent, total = _sizes(tables)
+    most = SPARE_BYTES + UNPACKED_TIMES * sent
+    if total > most:
+        raise ResourceExhausted(
+            f"ids and bags in {sent:,} bytes unpack to {total:,} (16 an id), and {most:,} is the most for them: name "
+            "fewer ids at once, or send them as they are (compress_ids=False)"
+        )
+    return total
+
+
+def may_be_unpacked(tables: Iterable[pb.TableIds]) -> bool:
+    """Whether a shard unpacks them, as one message."""
+    sent, total = _sizes(tables)
+    return total <= SPARE_BYTES + UNPACKED_TIMES * sent
+
+
+def _sizes(tables: Iterable[pb.TableIds]) -> tuple[int, int]:
+    """Bytes as they are sent, and as they are unpacked."""
     sent = total = 0
     for part in tables:
         n = count_ids(part)
         sent += len(part.ids) + len(part.sorted_ids) + len(part.counts) + len(part.bags)
         total += BYTES_EACH * n + 4 * len(part.counts) + bags_bytes(part.bags, n)
-    most = SPARE_BYTES + UNPACKED_TIMES * sent
-    if total > most:
-        raise ResourceExhausted(
-            f"ids and bags in {sent:,} bytes unpack to {total:,}: so many may be {most:,} (16 an id); name fewer ids at "
-            "once, or send them as they are (compress_ids=False)"
-        )
-    return total
+    return sent, total
