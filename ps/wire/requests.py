@@ -51,7 +51,7 @@ def control(kind: type[M], data: bytes) -> M:
     """A request of the control plane. Raises InvalidArgument."""
     if len(data) > MAX_CONTROL_BYTES:
         raise InvalidArgument(
-            f"a {kind.DESCRIPTOR.name} of {len(data):,} bytes: calls of the control plane have at most "
+            f"{kind.DESCRIPTOR.name} of {len(data):,} bytes: calls of the control plane have at most "
             f"{MAX_CONTROL_BYTES:,}"
         )
     return codec.parse(kind, data)
@@ -69,7 +69,7 @@ def _check_fields(kind: type[Message], data: codec.Bytes) -> None:
         if found > most:
             name = kind.DESCRIPTOR.name
             raise ResourceExhausted(
-                f"a {name} of {len(data):,} bytes has more than {most:,} {what}: name fewer tables at once"
+                f"{name} of {len(data):,} bytes has more than {most:,} {what}: name fewer tables at once"
             )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import ps
+from ps.storage.budget import RamBudget
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec, methods
@@ -175,3 +176,21 @@ def test_no_message_costs_much_more_than_its_bytes() -> None:
         costs = [running.step() for _ in range(1500)]
     assert [str(cost) for cost in costs if cost.too_much] == []
     assert sum(cost.outcome == "OK" for cost in costs) > 300
+
+
+def test_ids_are_counted_among_the_messages_under_way(start_server: StartServer) -> None:
+    """For as long as their call lasts, and not beside the rows that they are pulled as."""
+    server = start_server(ram_bytes=RAM_BYTES)
+    bodies, ids_N = server.shard.budget.bodies, np.arange(100_000)
+    with ps.connect(server.address, timeout_s=0.3) as client:
+        client.create_table(summing())
+        client.push("t", ids_N, np.ones((len(ids_N), DIM), np.float32))
+        assert bodies.used == 0
+        limit = RamBudget(ps.ServiceConfig(ram_bytes=RAM_BYTES)).aside.bodies
+        with bodies.holding(limit - 16 * len(ids_N)):
+            assert client.pull("t", ids_N).sum() == -len(ids_N) * DIM, "rows of 16 bytes, ids of as many"
+        with bodies.holding(limit - 16 * len(ids_N) + 1), pytest.raises(ps.ResourceExhausted) as refused:
+            client.pull("t", ids_N)
+        assert refused.value.retry_after_s, "alone it fits"
+        client.remove("t", ids_N)
+        assert bodies.used == 0
