@@ -23,6 +23,7 @@ from ps.wire.encodings import ENCODINGS, Layout, encode
 from ps.wire.methods import Method, Shape
 from ps.wire.sorted_ids import encode_sorted_ids
 from tests.loopback.tables import DIM, summing
+from tests.unit.kernels.strategies import ids_of_hash
 
 MAX_BYTES = 1 << 20
 FEW = 4
@@ -379,6 +380,17 @@ def _dense_ids(make: Maker, messages: list[Any]) -> list[Any]:
     return messages
 
 
+def _colliding(make: Maker, messages: list[Any]) -> list[Any]:
+    """Ids whose hashes agree in their low 32 bits, in no order."""
+    message, _ = make.fields(messages)
+    if isinstance(message, pb.TableIds):
+        n = make.size(MAX_BYTES // 8)
+        ids_N = ids_of_hash(np.arange(1, n + 1, dtype=np.uint64) << np.uint64(32))
+        message.ClearField("sorted_ids")
+        message.ids = np.random.default_rng(n).permutation(ids_N).tobytes()
+    return messages
+
+
 def _clear(make: Maker, messages: list[Any]) -> list[Any]:
     """Without a field."""
     message, fields = make.fields(messages)
@@ -447,6 +459,7 @@ CHANGES: list[Callable[[Maker, list[Any]], list[Any]]] = [
         _bytes,
         _bytes,
         _bytes,
+        _colliding,
         _clear,
         _dense_ids,
         _dense_ids,

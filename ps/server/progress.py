@@ -18,6 +18,8 @@ from ps.wire import requests
 WAIT_S = 0.5
 """A call that must wait is answered after so long: the client asks again, or has given up."""
 MAX_GROUPS = 1024
+MAX_CLOCKS = 1 << 16
+"""Of all groups together; each takes 44 bytes here. Groups heard longest ago are forgotten beyond either."""
 MAX_CLOCK = (1 << 63) - 1
 
 
@@ -61,7 +63,7 @@ class Progress:
         known[:] = map(max, known, said)
         self._groups.pop(group, None)
         self._groups[group] = known
-        if len(self._groups) > MAX_GROUPS:
+        while len(self._groups) > MAX_GROUPS or sum(map(len, self._groups.values())) > MAX_CLOCKS:
             del self._groups[next(iter(self._groups))]
         self._moved.notify_all()
         return known

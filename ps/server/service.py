@@ -20,7 +20,7 @@ from ps.server.metrics import RpcMetrics
 from ps.server.process import process_report
 from ps.shard import Shard
 from ps.shard.ledger import WriteId
-from ps.shard.requests import Target, Wanted
+from ps.shard.requests import Page, Target, Wanted
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import blocks, codec, requests
@@ -31,6 +31,8 @@ from ps.wire.unpacking import unpacked_bytes
 EXPORT_PAGE_ROWS = 65_536
 EXPORT_PAGE_BYTES = 16 << 20
 """Of values. A page is copied out between two pushes, and held until it is sent."""
+PAGE_ROW_BYTES = 20
+"""Of a row's id, score and statistics."""
 
 
 class ShardService:
@@ -166,19 +168,9 @@ class ShardService:
         request = requests.parse(pb.ExportRequest, data)
         self._check(request.header)
         n, highest = self._page_rows(request), request.highest_rank if request.cursor else EVERY_RANK
-        page = self.shard.export_page(request.table, request.cursor, n, request.least, highest or EVERY_RANK)
-        head = pb.ExportHead(
-            next_cursor=page.next_cursor,
-            ids=codec.encode_ids(page.ids_N),
-            scores=page.scores_N.astype("<f4", copy=False).tobytes(),
-            dim=page.values_ND.shape[1],
-            statistics=codec.encode_statistics(page.statistics_N2),
-            highest_rank=page.highest_rank,
-        )
-        call.sent.said(head)
-        yield pb.ExportChunk(head=head).SerializeToString()
-        for payload in codec.pieces((block.data, block.unit) for block in blocks.whole(page.values_ND)):
-            yield codec.payload_message(payload)
+        with self.shard.budget.bodies.holding(self._page_bytes(request.table, n)):
+            page = self.shard.export_page(request.table, request.cursor, n, request.least, highest or EVERY_RANK)
+            yield from _page_messages(page, call)
 
     # the control plane
 
@@ -233,8 +225,13 @@ class ShardService:
     def _page_rows(self, request: pb.ExportRequest) -> int:
         n = min(request.max_rows or EXPORT_PAGE_ROWS, EXPORT_PAGE_ROWS)
         table = self.shard.tables.get(request.table)  # if there is none, the shard will say it
-        most = min(EXPORT_PAGE_BYTES, self.config.max_body_bytes)
+        most = min(EXPORT_PAGE_BYTES, self.config.max_body_bytes // 2)  # the ids beside it have room too
         return n if table is None else min(n, max(1, most // (4 * table.config.dim)))
+
+    def _page_bytes(self, name: str, n: int) -> int:
+        """What a page of so many rows takes until it is sent."""
+        table = self.shard.tables.get(name)
+        return 0 if table is None else min(n, len(table)) * (4 * table.config.dim + PAGE_ROW_BYTES)
 
     def _target(self, request: pb.PullRequest | pb.PushHead) -> Target:
         what = request.WhichOneof("what")
@@ -257,6 +254,22 @@ class ShardService:
     def _check_state(self) -> None:
         if self.state_lost is not None:
             raise StateLost(self.state_lost)
+
+
+def _page_messages(page: Page, call: Call) -> Iterator[bytes]:
+    """Of an export: the head, then the rows."""
+    head = pb.ExportHead(
+        next_cursor=page.next_cursor,
+        ids=codec.encode_ids(page.ids_N),
+        scores=page.scores_N.astype("<f4", copy=False).tobytes(),
+        dim=page.values_ND.shape[1],
+        statistics=codec.encode_statistics(page.statistics_N2),
+        highest_rank=page.highest_rank,
+    )
+    call.sent.said(head)
+    yield pb.ExportChunk(head=head).SerializeToString()
+    for payload in codec.pieces((block.data, block.unit) for block in blocks.whole(page.values_ND)):
+        yield codec.payload_message(payload)
 
 
 def _digest(what: Message) -> xxhash.xxh3_128:

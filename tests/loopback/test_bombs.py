@@ -194,3 +194,17 @@ def test_ids_are_counted_among_the_messages_under_way(start_server: StartServer)
         assert refused.value.retry_after_s, "alone it fits"
         client.remove("t", ids_N)
         assert bodies.used == 0
+
+
+def test_pages_of_an_export_are_counted_too(start_server: StartServer) -> None:
+    server = start_server(ram_bytes=RAM_BYTES)
+    bodies, limit = server.shard.budget.bodies, RamBudget(ps.ServiceConfig(ram_bytes=RAM_BYTES)).aside.bodies
+    with ps.connect(server.address, timeout_s=0.3) as client:
+        client.create_table(summing(dim=64))
+        client.push("t", np.arange(1000), np.ones((1000, 64), np.float32))
+        with bodies.holding(limit - 276 * 1000):
+            assert sum(len(ids_N) for ids_N, _, _ in client.export("t")) == 1000
+        with bodies.holding(limit - 276 * 1000 + 1), pytest.raises(ps.ResourceExhausted) as refused:
+            list(client.export("t"))
+        assert refused.value.retry_after_s
+        assert bodies.used == 0
