@@ -11,11 +11,16 @@ from ps.shard.requests import Gradients, TableIds
 from ps.shard.steps import Resolved
 
 
-def check_unique(ids: Sequence[TableIds]) -> None:
-    """Raises InvalidArgument, LengthMismatch or DuplicateIds unless each table is named once, and each id in it."""
+def check_tables(ids: Sequence[TableIds]) -> None:
+    """Raises InvalidArgument unless each table is named once."""
     names = [part.table for part in ids]
     if len(set(names)) != len(names):
         raise InvalidArgument(f"a table is named twice in one request: {shown(names)}")
+
+
+def check_unique(ids: Sequence[TableIds]) -> None:
+    """Raises InvalidArgument, LengthMismatch or DuplicateIds unless each table is named once, and each id in it."""
+    check_tables(ids)
     for part in ids:
         if part.counts_N is not None and len(part.counts_N) != len(part.ids_N):
             raise LengthMismatch(f"table {part.table!r}: {len(part.counts_N)} counts for {len(part.ids_N)} ids")

@@ -41,7 +41,7 @@ from ps.shard.aftermath import Aftermath
 from ps.shard.assistant import Assistant
 from ps.shard.building import Building
 from ps.shard.capacity import Capacity
-from ps.shard.checks import check_gradients, check_unique
+from ps.shard.checks import check_gradients, check_tables, check_unique
 from ps.shard.disk_health import DiskHealth
 from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger, WriteId
@@ -56,6 +56,7 @@ from ps.shard.staleness import Staleness
 from ps.shard.steps import Resolved, Steps
 from ps.shard.stream import Allocate, RowStream, plain
 from ps.storage.budget import RamBudget, fitted
+from ps.storage.device_rows import check_device
 from ps.storage.disk import Disk
 from ps.storage.rows import Slots
 from ps.storage.tensor_train import ColdCores, cores_of
@@ -125,6 +126,8 @@ class Shard:
                 if cores is not None:
                     cores.close()
 
+        if config.device != "cpu":
+            check_device(config.device)  # here, not on the engine's time: the first one imports torch
         if isinstance(config.cold, TensorTrain):
             return self._building.run(reserve, install)
         return self.engine.run(install)
@@ -178,6 +181,8 @@ class Shard:
 
         `allocate` gives the memory of each chunk; `held`: bytes of the budget that the caller holds for this pull.
         """
+        if not isinstance(target, StepRef):
+            check_tables(target)
         stream = RowStream(allocate, self.budget.bodies)
 
         def begin() -> None:

@@ -219,6 +219,10 @@ WIRE_ERRORS: dict[str, tuple[type[PsError], Push]] = {
             shape=pb.PushedTable(table="t", rows=2, dim=DIM, blocks=[pb.Block(encoding=ROWS, bytes=len(BLOCK))]),
         ),
     ),
+    "a pull that names a table twice": (
+        ps.InvalidArgument,
+        lambda c: c.pull(ids=pb.IdSet(tables=[table_ids("t", [1]), table_ids("t", [2])])),
+    ),
     "ids that are sent twice": (
         ps.InvalidArgument,
         lambda c: c.pull(ids=pb.IdSet(tables=[pb.TableIds(table="t", ids=b"12345678", sorted_ids=b"\0\0\0\0")])),

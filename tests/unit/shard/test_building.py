@@ -14,6 +14,7 @@ import ps
 from ps.shard import Shard
 from ps.shard.building import MOST
 from ps.storage import tensor_train
+from ps.storage.device_rows import check_device
 from tests.unit.shard.helpers import new_table, push_ids, read
 from tests.unit.shard.test_refused_tables import held
 from tests.waiting import LIMIT_S, until
@@ -108,3 +109,21 @@ def test_those_who_wait_for_their_turn_are_few(shard: Shard, monkeypatch: pytest
         draw.go.set()
         assert all(each.result() for each in waiting)
     assert shard.create_table(CONFIG)
+
+
+def test_torch_is_imported_beside_the_engine(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    first: list[str] = []
+
+    def watched(device: str) -> None:
+        first.append(threading.current_thread().name)
+        check_device(device)
+
+    for module in ("ps.shard.shard", "ps.storage.device_rows"):
+        monkeypatch.setattr(f"{module}.check_device", watched)
+    new_table(shard, "t", dim=1, device="torch-cpu")
+    assert not first[0].startswith("engine")
+    if not torch.cuda.is_available():
+        with pytest.raises(ps.errors.ConfigError):
+            new_table(shard, "u", dim=1, device="cuda")
+    assert sum(name.startswith("engine") for name in first) == 1, "of a device that is not there the engine never hears"
