@@ -33,7 +33,7 @@ from ps.wire import blocks, codec
 from ps.wire.bags import PooledBags
 from ps.wire.routing import Routing, Split, split_by_shard
 from ps.wire.sorted_ids import encode_sorted_ids
-from ps.wire.unpacking import may_be_unpacked
+from ps.wire.unpacking import count_ids, may_be_unpacked
 
 Rows = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.uint32]
@@ -175,10 +175,12 @@ class Batch:
         return [shard for shard in range(len(self.routing.shards)) if self._has_ids(shard)]
 
     def ids(self, shard: int) -> pb.IdSet:
-        """The ids that are one shard's; as they are where they would be too many for the bytes of their gaps."""
+        """The ids that are one shard's. Where they are too many for the bytes of their gaps, those of the largest tables
+        go as they are."""
         parts = [table.part(shard) for table in self.tables]
-        if not may_be_unpacked(parts):
-            parts = [replace(table, compressed=False).part(shard) for table in self.tables]
+        largest_first = iter(sorted(range(len(parts)), key=lambda number: -count_ids(parts[number])))
+        while not may_be_unpacked(parts) and (number := next(largest_first, None)) is not None:
+            parts[number] = replace(self.tables[number], compressed=False).part(shard)
         return pb.IdSet(tables=parts)
 
     def positives(self, positives: Mapping[str, ArrayLike]) -> dict[str, Counts]:
