@@ -16,6 +16,7 @@ from ps import yaml_file
 from ps.address import bare_host
 from ps.config_problems import refused
 from ps.errors import ConfigError, InvalidArgument
+from ps.quoting import shown
 from ps.seconds import LONGEST_S
 
 PARTITIONS = 4096
@@ -38,6 +39,12 @@ MAX_TENSOR_TRAIN_ROWS = 1 << 40
 
 MIN_FLOAT32, MAX_FLOAT32 = 1.2e-38, 3.4e38
 """Rows and their optimizers are float32: smaller would be 0 there, larger infinite."""
+
+MAX_NAME = 128
+"""Characters of a table's name."""
+
+MAX_COUNT = 1 << 53
+"""Of rows, pushes and the like: what a float holds exactly."""
 
 Positive = Annotated[float, Field(ge=MIN_FLOAT32, le=MAX_FLOAT32)]
 Seconds = Annotated[float, Field(ge=MIN_FLOAT32, le=LONGEST_S)]
@@ -226,7 +233,7 @@ class Fp16(Frozen):
 
 
 Rank = Annotated[int, Field(ge=1, le=1024)]
-Factor = Annotated[int, Field(ge=1)]
+Factor = Annotated[int, Field(ge=1, le=MAX_TENSOR_TRAIN_ROWS)]
 CoreOptimizer = Annotated[SGD | Adagrad | RowwiseAdagrad, Field(discriminator="kind")]
 
 
@@ -261,10 +268,10 @@ class TensorTrain(Frozen):
     """Of the cores, at the rate of rows: each core has the one that moves rows so, at every rank. None: the table's
     own, which must then be SGD, Adagrad or RowwiseAdagrad. Set it where the table has another one. Adagrad doubles the
     cores; RowwiseAdagrad has one number of state a slice of a core."""
-    hot_rows: Annotated[int, Field(ge=0)] = 10_000
+    hot_rows: Annotated[int, Field(ge=0, le=MAX_COUNT)] = 10_000
     """Rows a shard keeps outside of the cores, exact and in RAM: the most frequent. Raise it where frequent ids lose
     accuracy; each costs what a row of a table without cold rows costs."""
-    lift_after: Annotated[int, Field(ge=1)] = 2
+    lift_after: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 2
     """Uses, that is pushes that have the id, before an id may get a row of its own. Raise it where ids that come once
     or twice push others out; frequent ids then spend longer in the cores."""
     fold_tolerance: Positive = 0.1
@@ -302,7 +309,7 @@ Cold = Annotated[Fp16 | TensorTrain, Field(discriminator="kind")]
 class TableConfig(Frozen):
     """One embedding table."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}$")]
+    name: Annotated[str, Field(pattern=rf"^[A-Za-z0-9_][A-Za-z0-9_.\-]{{0,{MAX_NAME - 1}}}$")]
     """Letters, digits, `_`, `.` and `-`, at most 128."""
     dim: Annotated[int, Field(ge=1, le=MAX_DIM)]
     """Floats of a row's value."""
@@ -312,7 +319,7 @@ class TableConfig(Frozen):
     """What an id reads as before its first push."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """With the name and the id, decides the initial value: the same on every shard and after every restart."""
-    half_life_pushes: Annotated[int, Field(ge=SHORTEST_HALF_LIFE_PUSHES)] | None = None
+    half_life_pushes: Annotated[int, Field(ge=SHORTEST_HALF_LIFE_PUSHES, le=MAX_COUNT)] | None = None
     """After how long a use counts half. None: by turnover, which is right for tables and pushes of any size: when as
     many rows have come as there is room for. Where rows may be evicted those are new rows, and the room is the table;
     elsewhere rows that come to be among those that `swap_fraction` leaves in RAM. What has no turnover takes
@@ -330,10 +337,10 @@ class TableConfig(Frozen):
     """Which rows stay: decides what goes to disk and what is evicted."""
     admission: Admission = Always()
     """Which ids get a row. One that has none reads its initial value; its gradients are dropped and counted."""
-    max_rows_per_shard: Annotated[int, Field(ge=1)] | None = None
+    max_rows_per_shard: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
     """Above so many rows on a shard the least important ones are evicted, to nine tenths of it. None: as many as the
     budgets of the shard allow."""
-    expire_after_pushes: Annotated[int, Field(ge=16)] | None = None
+    expire_after_pushes: Annotated[int, Field(ge=16, le=MAX_COUNT)] | None = None
     """Rows that this many pushes of the table have left alone are dropped (to a sixteenth more). None: never."""
 
     @property
@@ -404,6 +411,12 @@ class TableConfig(Frozen):
         return self
 
 
+def check_table_name(name: str) -> None:
+    """Raises InvalidArgument for what is too long to be a table's name: whoever is told of it quotes it."""
+    if len(name) > MAX_NAME:
+        raise InvalidArgument(f"a table's name of {len(name):,} characters: at most {MAX_NAME}: {shown(name)}")
+
+
 class ServiceConfig(Frozen):
     """What a shard's server is told. The defaults suit one host; every limit has a typed error behind it."""
 
@@ -426,7 +439,8 @@ class ServiceConfig(Frozen):
     so is one that goes on at less than 16 KiB a second on average. Raise it where the largest message, of
     `max_message_bytes`, takes longer on your network. Where others need the room, a second of silence is enough."""
     max_message_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 30)] = 64 << 20
-    """Largest single gRPC message, both ways. Rows and gradients travel in chunks and are not bound by it."""
+    """Largest single gRPC message, both ways; with `ram_bytes`, at most half of what messages under way may take. Rows
+    and gradients travel in chunks and are not bound by it."""
     max_ids: Annotated[int, Field(ge=1)] = 4 << 20
     """Most ids in one request, over all its tables."""
     max_body_bytes: Annotated[int, Field(ge=1 << 20)] = 1 << 30

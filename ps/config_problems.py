@@ -9,6 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from ps.errors import ConfigError
+from ps.quoting import shown
+
+MOST = 32
+"""Problems that are told: a configuration has fewer settings."""
+LONGEST_NAME = 64
 
 Problem = tuple[str, str]
 """The field, dotted as in YAML, empty where it is the value as a whole; and what is wrong with it."""
@@ -16,21 +21,29 @@ Problem = tuple[str, str]
 
 def refused(name: str, error: ValidationError, fields: Collection[str]) -> ConfigError:
     """What to raise for a model of that name with these fields."""
-    problems = tuple(problem for found in error.errors() for problem in _problems(found, fields))
+    found = error.errors(include_url=False)
+    problems = tuple(problem for one in found[:MOST] for problem in _problems(one, fields))
+    if len(found) > MOST:
+        problems += (("...", f"and {len(found) - MOST:,} more"),)
     text = "; ".join(f"{field or 'value'}: {says}" for field, says in problems)
     return ConfigError(f"{name}: {text}", problems)
 
 
 def _problems(found: Any, fields: Collection[str]) -> tuple[Problem, ...]:
-    location = [str(part) for part in found["loc"]]
+    location = [_cut(str(part)) for part in found["loc"]]
     inner = found.get("ctx", {}).get("error")
     if isinstance(inner, ConfigError):  # of a model within; where there is a choice its kind comes after the field
         return tuple((".".join(filter(None, [*location[:1], field])), says) for field, says in inner.problems)
     name = ".".join(location)
     if found["type"] == "extra_forbidden":
-        return ((name, f"no such setting (got {found['input']!r}){_nearest(name, fields)}"),)
+        return ((name, f"no such setting (got {shown(found['input'])}){_nearest(name, fields)}"),)
     says = found["msg"].removeprefix("Value error, ")
-    return ((name, f"{says} (got {found['input']!r})" if location else says),)
+    return ((name, f"{says} (got {shown(found['input'])})" if location else says),)
+
+
+def _cut(name: str) -> str:
+    """A name of ours, whole; of any other, enough to find it."""
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
 
 
 def _nearest(name: str, fields: Collection[str]) -> str:

@@ -35,7 +35,7 @@ from ps.storage.mixed_rows import MixedRows
 from ps.storage.overflows import Overflows
 from ps.storage.rows import ArenaRows, Initializer, PlainRows, Slots, Updated
 from ps.storage.store import Demotion, Store
-from ps.storage.tensor_train import ColdCores
+from ps.storage.tensor_train import ColdCores, cores_of
 from ps.storage.tier import Flags, Ids, Records, RowLayout, joined, where
 
 Rows = npt.NDArray[np.float32]
@@ -66,10 +66,13 @@ class Table:
         resident_rows: Callable[[int], int] | None = None,
         bounded: bool = False,
         budget: RamBudget | None = None,
+        cores: ColdCores | None = None,
     ) -> None:
         """`resident_rows`: how many of so many rows belong in RAM; by default what `swap_fraction` leaves. `bounded`:
         rows may be evicted, by `max_rows_per_shard` or by `evict`. `budget`: what there is room for; None: for all that
-        the host has. Raises ConfigError, DiskError and ResourceExhausted, and then holds no memory."""
+        the host has. `cores`: of a tensor-train table, the table's from here on; None: drawn here. Raises ConfigError,
+        DiskError and ResourceExhausted, and then holds no memory."""
+        self._cores = cores
         try:
             self._build(config, share, disk, resident_rows, bounded, budget or RamBudget(ServiceConfig()))
         except BaseException:
@@ -77,9 +80,8 @@ class Table:
                 if hasattr(self, part):
                     getattr(self, part).close()
                     break
-            cores: ColdCores | None = getattr(self, "_cores", None)
-            if cores is not None:
-                cores.close()
+            if self._cores is not None:
+                self._cores.close()
             raise
 
     def _build(
@@ -105,9 +107,9 @@ class Table:
         self._ranking = Ranking(half_life, config.expire_after_pushes, parted=self._bounded)
         self._precision: Precision | None = None
         self._lifting: Lifting | None = None
-        self._cores: ColdCores | None = None
-        if isinstance(config.cold, TensorTrain):
-            self._cores = ColdCores(config, config.cold, self._rule.state_width, share, budget)
+        if isinstance(config.cold, TensorTrain) and self._cores is None:
+            self._cores = cores_of(config, share, budget)
+            self._cores.draw()
         self._initializer: Initializer = self._cores or RowInitializer.of(config)
         self._rows: ArenaRows = _rows_of(config, self._rule, budget, self._initializer)
         self._ram = Arena(self._rows, budget)

@@ -33,6 +33,7 @@ from ps.wire import blocks, codec
 from ps.wire.bags import PooledBags
 from ps.wire.routing import Routing, Split, split_by_shard
 from ps.wire.sorted_ids import encode_sorted_ids
+from ps.wire.unpacking import count_ids, may_be_unpacked
 
 Rows = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.uint32]
@@ -78,6 +79,8 @@ class TableBatch:
             part.ids = codec.encode_ids(ids_N)
         if self.bags is not None:
             part.bags = self.shard_bags[shard].encoded(len(ids_N))
+        if self.compressed and not may_be_unpacked([part]):
+            return replace(self, compressed=False).part(shard)
         return part
 
     def shape_of(
@@ -172,8 +175,13 @@ class Batch:
         return [shard for shard in range(len(self.routing.shards)) if self._has_ids(shard)]
 
     def ids(self, shard: int) -> pb.IdSet:
-        """The ids that are one shard's."""
-        return pb.IdSet(tables=[table.part(shard) for table in self.tables])
+        """The ids that are one shard's. Where they are too many for the bytes of their gaps, the largest tables' go as
+        they are."""
+        parts = [table.part(shard) for table in self.tables]
+        largest_first = iter(sorted(range(len(parts)), key=lambda number: -count_ids(parts[number])))
+        while not may_be_unpacked(parts) and (number := next(largest_first, None)) is not None:
+            parts[number] = replace(self.tables[number], compressed=False).part(shard)
+        return pb.IdSet(tables=parts)
 
     def positives(self, positives: Mapping[str, ArrayLike]) -> dict[str, Counts]:
         """Of the tables given, by unique id; raises LengthMismatch."""

@@ -19,6 +19,7 @@ from ps.client.traffic import Traffic
 from ps.client.transport import Begun, Transport, open_transport
 from ps.config import TableConfig
 from ps.errors import DeadlineExceeded, InvalidArgument, PsError, StaleRouting, TableNotFound, Unavailable
+from ps.quoting import shown, some_of
 from ps.v1 import control_pb2 as pb
 from ps.wire import codec, methods
 from ps.wire.kinds import Call
@@ -79,8 +80,9 @@ class Connection:
         try:
             return self.tables[name]
         except KeyError:
-            known = ", ".join(sorted(self.tables)) or "none"
-            raise TableNotFound(f"no table {name!r} (there are: {known}); client.create_table makes one") from None
+            raise TableNotFound(
+                f"no table {shown(name)} (there are: {some_of(self.tables)}); client.create_table makes one"
+            ) from None
 
     def unary(self, address: str, method: Method, request: Message, deadline: Deadline) -> bytes:
         """One call, counted."""

@@ -10,7 +10,8 @@ from typing import Any
 
 from ps.client.connection import Connection
 from ps.client.retry import Deadline
-from ps.errors import PsError, StateLost
+from ps.errors import InternalError, PsError, StateLost
+from ps.quoting import shown
 from ps.v1 import control_pb2 as pb
 from ps.wire import codec, methods
 from ps.wire.routing import Routing
@@ -32,8 +33,7 @@ def shard_stats(connection: Connection, deadline: Deadline) -> list[dict[str, An
             lambda address: connection.unary(address, methods.STATS, pb.StatsRequest(), deadline),
             deadline,
         )
-        stats: dict[str, Any] = json.loads(codec.parse(pb.StatsResponse, answer).stats_json)
-        return stats
+        return _report_of(answer)
 
     def ask_all(routing: Routing) -> list[dict[str, Any]]:
         return connection.each([partial(ask, routing, shard) for shard in range(len(routing.shards))], deadline)
@@ -48,13 +48,24 @@ def answers(connection: Connection, routing: Routing, timeout_s: float) -> list[
 
     def ask(address: str) -> dict[str, Any] | PsError:
         try:
-            answer = connection.unary(address, methods.STATS, pb.StatsRequest(), deadline)
+            return _report_of(connection.unary(address, methods.STATS, pb.StatsRequest(), deadline))
         except PsError as error:
             return error
-        stats: dict[str, Any] = json.loads(codec.parse(pb.StatsResponse, answer).stats_json)
-        return stats
 
     return connection.each([partial(ask, shard.address) for shard in routing.shards], deadline)
+
+
+def _report_of(answer: bytes) -> dict[str, Any]:
+    """Raises InvalidArgument or InternalError for an answer that is none."""
+    try:
+        stats = json.loads(codec.parse(pb.StatsResponse, answer).stats_json)
+    except ValueError as error:
+        if isinstance(error, PsError):
+            raise
+        raise InternalError(f"the shard's report of itself cannot be read: {error}") from error
+    if not isinstance(stats, dict):
+        raise InternalError(f"the shard's report of itself is {shown(stats)}")
+    return stats
 
 
 def sizes(table: str, shards: ShardStats) -> list[int]:

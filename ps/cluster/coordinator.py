@@ -27,7 +27,7 @@ from ps.server.scrapes import MetricsServer
 from ps.server.server import GrpcServer
 from ps.server.shard_server import ShardReport
 from ps.v1 import control_pb2 as pb
-from ps.wire import codec, methods
+from ps.wire import codec, methods, requests
 from ps.wire.methods import Method
 from ps.wire.routing import UNKNOWN, Routing, ShardInfo, new_epoch
 
@@ -161,7 +161,7 @@ class Coordinator:
         A shard that never answers may have the table all the same; the next create finds it there, and is refused by
         that shard if it asks for another configuration.
         """
-        request = codec.parse(pb.CreateTableRequest, data)
+        request = requests.control(pb.CreateTableRequest, data)
         config = TableConfig.from_json(request.config_json)
         with self._changing:
             created: list[bool] = []
@@ -192,7 +192,7 @@ class Coordinator:
         There is no sequence by which a shard could know a repeat: when the answer to a drop is lost and it is sent
         again, the repeat finds no table, and says dropped=False or raises TableNotFound.
         """
-        request = codec.parse(pb.DropTableRequest, data)
+        request = requests.control(pb.DropTableRequest, data)
         on_shard = pb.DropTableRequest(table=request.table, missing_ok=True).SerializeToString()
         with self._changing:
             shards = range(len(self._known().shards))

@@ -168,7 +168,7 @@ def _warm_up_encodings() -> None:
     """What is sent is a trainer's own or read-only, what comes off the wire read-only."""
     import numpy as np
 
-    from ps.kernels import deltas, half, packing
+    from ps.kernels import deltas, fields, half, packing
 
     def frozen(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         return np.frombuffer(array.tobytes(), array.dtype)
@@ -187,6 +187,7 @@ def _warm_up_encodings() -> None:
         packing.unpack(words, some_values, values)
         packing.quantize(some_values, ends, scales, items)
     _warm_up_bags(values)
+    fields.count_fields(frozen(items).view(np.uint8), np.full((1, 2), fields.LEAF), 0, 1, np.zeros(2, np.int64))
     packing.find_bits(words, np.arange(4))
     packing.ends_of_rows(words, 4, ends)
     packing.dequantize(frozen(items), ends, frozen(scales), values)

@@ -2,7 +2,7 @@
 
 It grows by one small segment at a time, in place: no lookup ever waits for a table to be rehashed. An id takes about 20
 bytes. Every int64 is a legal id. Ids chosen so that their hashes agree in 24 bits can defeat splitting; then insertion
-ends with an error instead of growing without end.
+ends with an error instead of growing without end. With a secret nobody can choose them.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from ps.memory import Memory, ReservedArray, host_ram_bytes
 
 MAX_SLOT = 2**32 - 2
 """A slot is stored as slot + 1 in 32 bits."""
+_NO_SECRET = np.uint64(0)
 SPARE_SEGMENTS = 2
 """Asked for ahead of need."""
 
@@ -39,14 +40,17 @@ class IdIndex:
 
     _segments: Segments
 
-    def __init__(self, max_ids: int = MAX_SLOT + 1, memory: Memory | None = None) -> None:
+    def __init__(
+        self, max_ids: int = MAX_SLOT + 1, memory: Memory | None = None, secret: np.uint64 = _NO_SECRET
+    ) -> None:
+        """`secret`: mixed into the hashes."""
         self._directory = ReservedArray((), np.int32, 1 << MAX_DEPTH, memory)
         # Segments are half full or more; a few of an index that has shrunk may be emptier.
         max_segments = min(4 * max_ids // MAX_FILL + 64, host_ram_bytes() // (LINES * LINE_BYTES))
         self._lines = ReservedArray((LINES * 8,), np.int64, max_segments, memory)
         self._depths = ReservedArray((), np.uint8, self._lines.max_rows, memory)
         self._fills = ReservedArray((), np.int32, self._lines.max_rows, memory)
-        self._state = np.array([0, 1, 0, 0, 0], np.int64)
+        self._state = np.array([0, 1, 0, 0, 0, secret.astype(np.int64)], np.int64)
         self._ensured = 0
         self._ensure(1)
 

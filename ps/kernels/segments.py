@@ -40,8 +40,8 @@ FIND_AHEAD = 16
 """Ids between asking for a line and looking at it: fewer wait for memory, more are evicted again (8: 1.3 times as slow;
 in blocks of 32, without overlap from one block to the next: 1.5 times)."""
 
-DEPTH, SEGMENTS, COUNT, CREATED, SPLITS = 0, 1, 2, 3, 4
-"""Positions in `Segments.state`."""
+DEPTH, SEGMENTS, COUNT, CREATED, SPLITS, SECRET = 0, 1, 2, 3, 4, 5
+"""Positions in `Segments.state`; the last is what ids are mixed with before they are hashed."""
 
 _LOW32 = np.uint64(0xFFFFFFFF)
 _S32 = np.uint64(32)
@@ -60,6 +60,17 @@ class Segments(NamedTuple):
     depths: npt.NDArray[np.uint8]
     fills: npt.NDArray[np.int32]
     state: npt.NDArray[np.int64]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _secret(segments: Segments) -> np.uint64:
+    return np.uint64(segments.state[SECRET])
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _hash(id_: np.int64, secret: np.uint64) -> np.uint64:
+    hash_: np.uint64 = mix64(np.uint64(id_) ^ secret)
+    return hash_
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -129,11 +140,11 @@ def find(segments: Segments, ids_N: Ids, slots_N: Slots) -> None:
 
     The line of an id is asked for FIND_AHEAD ids before it is looked at, so that as many cache misses overlap.
     """
-    shift = MAX_DEPTH - segments.state[DEPTH]
+    shift, secret = MAX_DEPTH - segments.state[DEPTH], _secret(segments)
     lines = np.empty(2 * FIND_AHEAD, np.int64)  # a ring, its length a power of two
     for i in range(len(ids_N) + FIND_AHEAD):
         if i < len(ids_N):
-            hash_ = mix64(np.uint64(ids_N[i]))
+            hash_ = _hash(ids_N[i], secret)
             line = np.int64(segments.directory[_skew(hash_) >> shift]) * LINES + _line(hash_)
             lines[i & (2 * FIND_AHEAD - 1)] = line
             prefetch(segments.ids, line * 8)
@@ -143,10 +154,10 @@ def find(segments: Segments, ids_N: Ids, slots_N: Slots) -> None:
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _prefetch_line(segments: Segments, ids_N: Ids, i: int) -> None:
+def _prefetch_line(segments: Segments, secret: np.uint64, ids_N: Ids, i: int) -> None:
     """Asks for the line of the id that is AHEAD of position i. A split in between makes it a miss, no more."""
     if i + AHEAD < len(ids_N):
-        hash_ = mix64(np.uint64(ids_N[i + AHEAD]))
+        hash_ = _hash(ids_N[i + AHEAD], secret)
         segment = np.int64(segments.directory[_skew(hash_) >> (MAX_DEPTH - segments.state[DEPTH])])
         prefetch(segments.ids, (segment * LINES + _line(hash_)) * 8)
 
@@ -177,12 +188,12 @@ def _split(segments: Segments, segment: np.int64, y: np.int64) -> None:
     old_ids = segments.ids[segment * LINES * 8 : (segment + 1) * LINES * 8].copy()
     old_slots = old_ids.view(np.uint32)
     segments.slots[segment * LINES * 16 : (segment + 1) * LINES * 16] = np.uint32(0)
-    upper = MAX_DEPTH - np.int64(segments.depths[segment])
+    upper, secret = MAX_DEPTH - np.int64(segments.depths[segment]), _secret(segments)
     moved = 0
     for line in range(LINES):
         for k in range(_taken(old_slots, line)):
             id_ = old_ids[line * 8 + k]
-            hash_ = mix64(np.uint64(id_))
+            hash_ = _hash(id_, secret)
             is_upper = (_skew(hash_) >> upper) & 1
             target = new if is_upper else segment
             _append(segments, target * LINES + _line(hash_), id_, old_slots[_slot_at(line, k)])
@@ -200,11 +211,11 @@ def find_or_insert(
     Returns the position reached: before the end when one more segment is needed than `max_segments`, or when a full
     segment cannot be split further.
     """
-    state = segments.state
+    state, secret = segments.state, _secret(segments)
     for i in range(start, len(ids_N)):
-        _prefetch_line(segments, ids_N, i)
+        _prefetch_line(segments, secret, ids_N, i)
         id_ = ids_N[i]
-        hash_ = mix64(np.uint64(id_))
+        hash_ = _hash(id_, secret)
         y = _skew(hash_)
         while True:
             segment = np.int64(segments.directory[y >> (MAX_DEPTH - state[DEPTH])])
@@ -239,13 +250,13 @@ def _find_entry(segments: Segments, line: np.int64, id_: np.int64) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _find_overflow(segments: Segments, line: np.int64) -> int:
+def _find_overflow(segments: Segments, secret: np.uint64, line: np.int64) -> int:
     """Where the next entry behind `line` is whose probe passes it, starting there or before; -1 if there is none."""
     at = line
     while True:
         at = _next_line(at)
         for k in range(_taken(segments.slots, at)):
-            home = _line(mix64(np.uint64(segments.ids[at * 8 + k])))
+            home = _line(_hash(segments.ids[at * 8 + k], secret))
             if (at - home) & (LINES - 1) >= (at - line) & (LINES - 1):
                 return int(at * 8 + k)
         if not _full(segments.slots, at):
@@ -253,7 +264,7 @@ def _find_overflow(segments: Segments, line: np.int64) -> int:
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _remove(segments: Segments, entry: int) -> None:
+def _remove(segments: Segments, secret: np.uint64, entry: int) -> None:
     """Empties an entry. Its line's last entry takes its place, and if the line was full, so that probes went on behind
     it, one of those behind takes the last place, and so on: there are no tombstones."""
     ids, slots = segments.ids, segments.slots
@@ -264,7 +275,7 @@ def _remove(segments: Segments, entry: int) -> None:
         ids[entry] = ids[line * 8 + last]
         slots[_slot_at(line, k)] = slots[_slot_at(line, last)]
         slots[_slot_at(line, last)] = np.uint32(0)
-        entry = _find_overflow(segments, line) if was_full else -1
+        entry = _find_overflow(segments, secret, line) if was_full else -1
         if entry >= 0:
             ids[line * 8 + last] = ids[entry]
             slots[_slot_at(line, last)] = slots[_slot_at(entry >> 3, entry & 7)]
@@ -273,17 +284,17 @@ def _remove(segments: Segments, entry: int) -> None:
 @njit(cache=True, nogil=True)
 def erase(segments: Segments, ids_N: Ids, slots_N: Slots) -> int:
     """slots[i] = the slot that ids[i] had, or -1; returns how many were erased."""
-    shift = MAX_DEPTH - segments.state[DEPTH]
+    shift, secret = MAX_DEPTH - segments.state[DEPTH], _secret(segments)
     erased = 0
     for i in range(len(ids_N)):
-        _prefetch_line(segments, ids_N, i)
-        hash_ = mix64(np.uint64(ids_N[i]))
+        _prefetch_line(segments, secret, ids_N, i)
+        hash_ = _hash(ids_N[i], secret)
         segment = np.int64(segments.directory[_skew(hash_) >> shift])
         entry = _find_entry(segments, segment * LINES + _line(hash_), ids_N[i])
         slots_N[i] = -1
         if entry >= 0:
             slots_N[i] = np.int64(segments.slots[_slot_at(entry >> 3, entry & 7)]) - 1
-            _remove(segments, entry)
+            _remove(segments, secret, entry)
             segments.fills[segment] -= 1
             erased += 1
     segments.state[COUNT] -= erased

@@ -7,6 +7,7 @@ import numpy.typing as npt
 from numba import njit
 
 from ps.kernels.hashing import mix64
+from ps.kernels.secret import SECRET
 
 Ids = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.uint32]
@@ -22,9 +23,19 @@ def _table_mask(n: int) -> np.uint64:
     return np.uint64(size - 1)
 
 
-@njit(cache=True, nogil=True)
 def unique(ids_N: Ids) -> tuple[Ids, Ids, Counts]:
     """(unique int64 [u] in order of first occurrence, inverse int64 [n], counts uint32 [u])."""
+    found: tuple[Ids, Ids, Counts] = _unique(ids_N, SECRET)
+    return found
+
+
+def has_duplicates(ids_N: Ids) -> bool:
+    """Whether an id occurs twice."""
+    return bool(_has_duplicates(ids_N, SECRET))
+
+
+@njit(cache=True, nogil=True)
+def _unique(ids_N: Ids, secret: np.uint64) -> tuple[Ids, Ids, Counts]:
     n = len(ids_N)
     mask, one = _table_mask(n), np.uint64(1)
     buckets = np.zeros(int(mask) + 1, np.int32)  # position in unique_U, plus one; 0 is empty
@@ -33,7 +44,7 @@ def unique(ids_N: Ids) -> tuple[Ids, Ids, Counts]:
     counts_U = np.zeros(n, np.uint32)
     found = 0
     for i in range(n):
-        bucket = mix64(np.uint64(ids_N[i])) & mask
+        bucket = mix64(np.uint64(ids_N[i]) ^ secret) & mask
         while True:
             at = buckets[bucket] - 1
             if at < 0:
@@ -51,13 +62,16 @@ def unique(ids_N: Ids) -> tuple[Ids, Ids, Counts]:
 
 
 @njit(cache=True, nogil=True)
-def has_duplicates(ids_N: Ids) -> bool:
-    """Whether an id occurs twice."""
-    n = len(ids_N)
+def _has_duplicates(ids_N: Ids, secret: np.uint64) -> bool:
+    n, ascending = len(ids_N), 1
+    while ascending < n and ids_N[ascending - 1] < ids_N[ascending]:
+        ascending += 1
+    if ascending >= n:
+        return False  # sorted ids, as they often come, need no table
     mask, one = _table_mask(n), np.uint64(1)
     buckets = np.zeros(int(mask) + 1, np.int32)
     for i in range(n):
-        bucket = mix64(np.uint64(ids_N[i])) & mask
+        bucket = mix64(np.uint64(ids_N[i]) ^ secret) & mask
         while buckets[bucket]:
             if ids_N[buckets[bucket] - 1] == ids_N[i]:
                 return True

@@ -23,7 +23,7 @@ from ps.shard.caller import Caller
 from ps.wire import methods
 from ps.wire.kinds import Call
 from ps.wire.methods import EMBEDDING, Method, Shape
-from ps.wire.status import code_of
+from ps.wire.status import code_of, details_of
 
 log = logging.getLogger(__name__)
 
@@ -176,4 +176,4 @@ def _log_refusal(error: PsError, call: ServedCall, seconds: float) -> None:
     """The caller is told too; whoever must come again is not worth a line in everybody's log."""
     fields = {**call.fields, "code": call.code, "seconds": round(seconds, 6)}
     level = logging.DEBUG if _may_come_again(error) else logging.INFO
-    log.log(level, "%s: %s", type(error).__name__, error, extra={"fields": fields})
+    log.log(level, "%s: %s", type(error).__name__, details_of(error), extra={"fields": fields})

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from ps.config import check_table_name
 from ps.errors import DimensionMismatch, InvalidArgument, LengthMismatch, NonFiniteGradient, ResourceExhausted
 from ps.kernels.rows import all_finite
 from ps.push_count import check_said
@@ -22,7 +23,13 @@ from ps.shard.requests import BagGradients, Bags, Rows
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import blocks, codec, encodings
 from ps.wire.bags import decode_bags
-from ps.wire.sorted_ids import decode_sorted_ids, sorted_count
+from ps.wire.sorted_ids import decode_sorted_ids
+from ps.wire.unpacking import count_ids
+
+SMALL_CHUNKS = 1024
+"""That a body may come in: each chunk costs some hundred bytes beside its own."""
+SMALL_CHUNK_BYTES = 4096
+"""Beyond those, as many more as there are such pieces of the body."""
 
 Decoded = tuple[npt.NDArray[np.int64] | None, list[Rows]]
 """Which rows, ascending, or None for all; and their gradients, float32 [k, dim] each."""
@@ -125,6 +132,7 @@ class _Table:
 
     def __init__(self, shape: pb.PushedTable) -> None:
         """Raises DimensionMismatch, LengthMismatch or InvalidArgument."""
+        check_table_name(shape.table)
         if (shape.rows or shape.bags) and not shape.dim:
             raise DimensionMismatch(f"table {shape.table!r}: rows of dim 0")
         check_said(shape.table, shape.pushes)
@@ -162,9 +170,17 @@ class BodyReader:
             )
         self._digest = digest
         self._part = 0
+        self._chunks = 0
+        self._most_chunks = SMALL_CHUNKS + self.nbytes // SMALL_CHUNK_BYTES
 
     def add(self, payload: memoryview) -> None:
-        """Takes one chunk; raises LengthMismatch or NonFiniteGradient."""
+        """Takes one chunk; raises LengthMismatch, InvalidArgument or NonFiniteGradient."""
+        self._chunks += 1
+        if self._chunks > self._most_chunks:
+            raise InvalidArgument(
+                f"a body of {self.nbytes:,} bytes in more than {self._most_chunks:,} chunks: send "
+                f"{SMALL_CHUNK_BYTES:,} bytes or more in each"
+            )
         self._digest.update(payload)
         self.received += len(payload)
         while len(payload):
@@ -211,13 +227,14 @@ def table_ids(message: pb.TableIds, max_ids: int) -> TableIds:
 
 def id_set(message: pb.IdSet, max_ids: int) -> list[TableIds]:
     """Ids, counts and bags of all tables; raises ResourceExhausted over the limit."""
-    total = sum(len(part.ids) // 8 + sorted_count(part.sorted_ids) for part in message.tables)
+    total = sum(map(count_ids, message.tables))
     if total > max_ids:
         raise ResourceExhausted(f"{total:,} ids in one request, the limit is {max_ids:,} (max_ids): send fewer at once")
     return [_table_ids(part) for part in message.tables]
 
 
 def _table_ids(message: pb.TableIds) -> TableIds:
+    check_table_name(message.table)
     if message.ids and message.sorted_ids:
         raise InvalidArgument(f"table {message.table!r}: ids are sent twice, as they are and sorted")
     ids_N = decode_sorted_ids(message.sorted_ids) if message.sorted_ids else codec.decode_ids(message.ids)

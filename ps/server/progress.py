@@ -13,11 +13,13 @@ from ps.errors import InvalidArgument
 from ps.round import check_member
 from ps.server.dispatch import CONTROL_CALLS
 from ps.v1 import control_pb2 as pb
-from ps.wire import codec
+from ps.wire import requests
 
 WAIT_S = 0.5
 """A call that must wait is answered after so long: the client asks again, or has given up."""
 MAX_GROUPS = 1024
+MAX_CLOCKS = 1 << 16
+"""Of all groups together; each takes 44 bytes here. Groups heard longest ago are forgotten beyond either."""
 MAX_CLOCK = (1 << 63) - 1
 
 
@@ -33,7 +35,7 @@ class Progress:
 
     def advance(self, data: bytes) -> bytes:
         """Notes what the caller knows; all clocks, as soon as the caller may go on, or after a moment."""
-        request = codec.parse(pb.AdvanceRequest, data)
+        request = requests.control(pb.AdvanceRequest, data)
         check_member(request.group, request.rank, len(request.clocks))
         with self._moved:
             clocks = self._merge(request.group, request.rank, request.clocks)
@@ -61,7 +63,7 @@ class Progress:
         known[:] = map(max, known, said)
         self._groups.pop(group, None)
         self._groups[group] = known
-        if len(self._groups) > MAX_GROUPS:
+        while len(self._groups) > MAX_GROUPS or sum(map(len, self._groups.values())) > MAX_CLOCKS:
             del self._groups[next(iter(self._groups))]
         self._moved.notify_all()
         return known

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import xxhash
@@ -23,15 +23,19 @@ from ps.server.metrics import RpcMetrics
 from ps.server.process import process_report
 from ps.shard import Shard
 from ps.shard.ledger import WriteId
-from ps.shard.requests import PushResult, Target, Wanted
+from ps.shard.requests import Page, PushResult, Target, Wanted
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
-from ps.wire import blocks, codec
+from ps.wire import blocks, codec, requests
+from ps.wire.kinds import Call
 from ps.wire.routing import Routing
+from ps.wire.unpacking import unpacked_bytes
 
 EXPORT_PAGE_ROWS = 65_536
 EXPORT_PAGE_BYTES = 16 << 20
 """Of values. A page is copied out between two pushes, and held until it is sent."""
+PAGE_ROW_BYTES = 20
+"""Of a row's id, score and statistics."""
 
 
 class ShardService:
@@ -51,16 +55,17 @@ class ShardService:
 
     def prepare(self, data: bytes, call: ServedCall) -> bytes:
         """Embedding.Prepare."""
-        request = codec.parse(pb.PrepareRequest, data)
+        request = requests.parse(pb.PrepareRequest, data)
         call.received.said(request)
         self._check(request.header, step=request.step)
         ref = inbound.step_ref(request.header, pb.StepRef(step=request.step), codec.digest_ids(request.ids))
-        version = self.shard.prepare(ref, inbound.id_set(request.ids, self.config.max_ids), call.caller)
+        with self._unpacked(request.ids.tables):
+            version = self.shard.prepare(ref, inbound.id_set(request.ids, self.config.max_ids), call.caller)
         return pb.PrepareResponse(version=version).SerializeToString()
 
     def forget(self, data: bytes, call: ServedCall) -> bytes:
         """Embedding.Forget."""
-        request = codec.parse(pb.ForgetRequest, data)
+        request = requests.parse(pb.ForgetRequest, data)
         call.received.said(request)
         self._check(request.header, step=request.step)
         self.shard.forget(inbound.step_ref(request.header, pb.StepRef(step=request.step)))
@@ -68,16 +73,17 @@ class ShardService:
 
     def pull(self, data: bytes, call: ServedCall) -> Iterator[bytes]:
         """Embedding.Pull."""
-        request = codec.parse(pb.PullRequest, data)
+        request = requests.parse(pb.PullRequest, data)
         call.received.said(request)
         self._check(request.header, step=request.step.step)
         formats = outbound.formats_of(request)
         exact = all(form.exact for form in formats)
         wanted = Wanted(request.return_exists, [form.share for form in formats])
         allocate = outbound.allocate_message if exact else outbound.allocate_chunk
-        with self.shard.pull(
-            self._target(request), wanted, allocate, call.caller
-        ) as stream:  # it ends also when the client has gone
+        with (
+            self._unpacked(request.ids.tables) as held,
+            self.shard.pull(self._target(request), wanted, allocate, call.caller, held) as stream,
+        ):  # it ends also when the client has gone
             with self.shard.rounds_give_way():
                 head = stream.head()
             message = outbound.pull_head(head)
@@ -87,20 +93,23 @@ class ShardService:
 
     def push(self, chunks: Iterator[bytes], call: ServedCall) -> bytes | Later:
         """Embedding.Push. In a round the answer comes later."""
-        first, payload = codec.split(pb.PushChunk, _first(chunks))
+        first, payload = requests.split(pb.PushChunk, _first(chunks))
         head = first.head
         call.received.said(head)
         self._check(head.header, step=head.step.step, sequence=head.sequence)
         place = inbound.place_of(head)
+        group = "" if place is None else place.group
         with ExitStack() as held:
+            arriving = held.enter_context(self.shard.arrivals.body())
+            with self.shard.rounds_give_way(group):
+                arriving.hold_ahead(unpacked_bytes(head.ids.tables))
             ahead = held.enter_context(self.shard.look_ahead(self._target(head), call.caller))
             said = pb.PushHead(tables=head.tables, ids_digest=_ids_digest(head))
             if place is not None:
                 said.round.CopyFrom(head.round)
             digest = _digest(said)
             reader = inbound.BodyReader(head.tables, self.config.max_body_bytes, digest)
-            arriving = held.enter_context(self.shard.arrivals.body())
-            with self.shard.rounds_give_way("" if place is None else place.group):
+            with self.shard.rounds_give_way(group):
                 gradients = inbound.read_body(chunks, payload, reader, arriving)
                 if place is not None:  # its share of what they are summed up in
                     arriving.hold(sum(4 * shape.rows * shape.dim for shape in head.tables))
@@ -116,7 +125,7 @@ class ShardService:
 
     def write(self, chunks: Iterator[bytes], call: ServedCall) -> bytes:
         """Embedding.Write."""
-        first, payload = codec.split(pb.WriteChunk, _first(chunks))
+        first, payload = requests.split(pb.WriteChunk, _first(chunks))
         head = first.head
         call.received.said(head)
         self._check(head.header, sequence=head.sequence)
@@ -127,6 +136,7 @@ class ShardService:
         reader = inbound.BodyReader([head.shape], self.config.max_body_bytes, digest)
         with self.shard.arrivals.body() as arriving:
             with self.shard.rounds_give_way():
+                arriving.hold_ahead(unpacked_bytes([head.ids]))
                 (values,) = inbound.read_body(chunks, payload, reader, arriving)
             write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
             ids = inbound.table_ids(head.ids, self.config.max_ids)
@@ -137,27 +147,29 @@ class ShardService:
 
     def remove(self, data: bytes, call: ServedCall) -> bytes:
         """Embedding.Remove."""
-        request = codec.parse(pb.RemoveRequest, data)
+        request = requests.parse(pb.RemoveRequest, data)
         call.received.said(request)
         self._check(request.header, sequence=request.sequence)
         digest = _digest(pb.RemoveRequest(ids=request.ids, statistics=request.statistics))
         write = WriteId(request.header.worker_id, request.sequence, digest.intdigest())
-        ids = inbound.table_ids(request.ids, self.config.max_ids)
-        statistics_N2 = codec.decode_statistics(request.statistics, len(ids.ids_N)) if request.statistics else None
-        result = self.shard.remove(write, ids, statistics_N2, call.caller)
+        with self._unpacked([request.ids]):
+            ids = inbound.table_ids(request.ids, self.config.max_ids)
+            statistics_N2 = codec.decode_statistics(request.statistics, len(ids.ids_N)) if request.statistics else None
+            result = self.shard.remove(write, ids, statistics_N2, call.caller)
         answer = pb.RemoveResponse(version=result.version, existed=codec.encode_flags(result.existed_N))
         call.sent.said(answer)
         return answer.SerializeToString()
 
     def report_importance(self, data: bytes, call: ServedCall) -> bytes:
         """Embedding.ReportImportance."""
-        request = codec.parse(pb.ReportImportanceRequest, data)
+        request = requests.parse(pb.ReportImportanceRequest, data)
         call.received.said(request)
         self._check(request.header, sequence=request.sequence)
         digest = _digest(pb.ReportImportanceRequest(ids=request.ids, scores=request.scores))
         write = WriteId(request.header.worker_id, request.sequence, digest.intdigest())
-        ids = inbound.table_ids(request.ids, self.config.max_ids)
-        result = self.shard.report_importance(write, ids, codec.decode_scores(request.scores), call.caller)
+        with self._unpacked([request.ids]):
+            ids = inbound.table_ids(request.ids, self.config.max_ids)
+            result = self.shard.report_importance(write, ids, codec.decode_scores(request.scores), call.caller)
         existed = codec.encode_flags(result.existed_N)
         answer = pb.ReportImportanceResponse(version=result.version, existed=existed)
         call.sent.said(answer)
@@ -165,24 +177,13 @@ class ShardService:
 
     def export(self, data: bytes, call: ServedCall) -> Iterator[bytes]:
         """Embedding.Export."""
-        request = codec.parse(pb.ExportRequest, data)
+        request = requests.parse(pb.ExportRequest, data)
         self._check(request.header)
         n, highest = self._page_rows(request), request.highest_rank if request.cursor else EVERY_RANK
-        page = self.shard.export_page(
-            request.table, request.cursor, n, request.least, highest or EVERY_RANK, call.caller
-        )
-        head = pb.ExportHead(
-            next_cursor=page.next_cursor,
-            ids=codec.encode_ids(page.ids_N),
-            scores=page.scores_N.astype("<f4", copy=False).tobytes(),
-            dim=page.values_ND.shape[1],
-            statistics=codec.encode_statistics(page.statistics_N2),
-            highest_rank=page.highest_rank,
-        )
-        call.sent.said(head)
-        yield pb.ExportChunk(head=head).SerializeToString()
-        for payload in codec.pieces((block.data, block.unit) for block in blocks.whole(page.values_ND)):
-            yield codec.payload_message(payload)
+        least, highest = request.least, highest or EVERY_RANK
+        with self.shard.budget.bodies.holding(self._page_bytes(request.table, n)):
+            page = self.shard.export_page(request.table, request.cursor, n, least, highest, call.caller)
+            yield from _page_messages(page, call)
 
     # the control plane
 
@@ -198,7 +199,7 @@ class ShardService:
     def create_table(self, data: bytes) -> bytes:
         """Control.CreateTable."""
         self._check_state()
-        request = codec.parse(control.CreateTableRequest, data)
+        request = requests.control(control.CreateTableRequest, data)
         config = TableConfig.from_json(request.config_json)
         created = self.shard.create_table(config, request.exist_ok)
         return control.CreateTableResponse(config_json=config.to_json(), created=created).SerializeToString()
@@ -206,7 +207,7 @@ class ShardService:
     def drop_table(self, data: bytes) -> bytes:
         """Control.DropTable."""
         self._check_state()
-        request = codec.parse(control.DropTableRequest, data)
+        request = requests.control(control.DropTableRequest, data)
         dropped = self.shard.drop_table(request.table, request.missing_ok)
         return control.DropTableResponse(dropped=dropped).SerializeToString()
 
@@ -226,11 +227,26 @@ class ShardService:
         }
         return control.StatsResponse(stats_json=json.dumps(stats)).SerializeToString()
 
+    @contextmanager
+    def _unpacked(self, tables: Sequence[pb.TableIds]) -> Iterator[int]:
+        """Room among the messages under way for the ids of these tables: so many bytes, which their rows or gradients,
+        mostly more, count beyond."""
+        nbytes = unpacked_bytes(tables)
+        with ExitStack() as held:
+            with self.shard.rounds_give_way():
+                held.enter_context(self.shard.budget.bodies.holding(nbytes))
+            yield nbytes
+
     def _page_rows(self, request: pb.ExportRequest) -> int:
         n = min(request.max_rows or EXPORT_PAGE_ROWS, EXPORT_PAGE_ROWS)
         table = self.shard.tables.get(request.table)  # if there is none, the shard will say it
-        most = min(EXPORT_PAGE_BYTES, self.config.max_body_bytes)
+        most = min(EXPORT_PAGE_BYTES, self.config.max_body_bytes // 2)  # the ids beside it have room too
         return n if table is None else min(n, max(1, most // (4 * table.config.dim)))
+
+    def _page_bytes(self, name: str, n: int) -> int:
+        """What a page of so many rows takes until it is sent."""
+        table = self.shard.tables.get(name)
+        return 0 if table is None else min(n, len(table)) * (4 * table.config.dim + PAGE_ROW_BYTES)
 
     def _target(self, request: pb.PullRequest | pb.PushHead) -> Target:
         what = request.WhichOneof("what")
@@ -253,6 +269,22 @@ class ShardService:
     def _check_state(self) -> None:
         if self.state_lost is not None:
             raise StateLost(self.state_lost)
+
+
+def _page_messages(page: Page, call: Call) -> Iterator[bytes]:
+    """Of an export: the head, then the rows."""
+    head = pb.ExportHead(
+        next_cursor=page.next_cursor,
+        ids=codec.encode_ids(page.ids_N),
+        scores=page.scores_N.astype("<f4", copy=False).tobytes(),
+        dim=page.values_ND.shape[1],
+        statistics=codec.encode_statistics(page.statistics_N2),
+        highest_rank=page.highest_rank,
+    )
+    call.sent.said(head)
+    yield pb.ExportChunk(head=head).SerializeToString()
+    for payload in codec.pieces((block.data, block.unit) for block in blocks.whole(page.values_ND)):
+        yield codec.payload_message(payload)
 
 
 def _digest(what: Message) -> xxhash.xxh3_128:

@@ -32,11 +32,19 @@ class Arriving:
         self.number = number
         self.held = 0
         self._arrivals = arrivals
+        self._ahead = 0
 
     def hold(self, n: int) -> None:
         """So many bytes more, which have come or which they are decoded to. May wait a second; raises ResourceExhausted
         with a hint, and without one where they would never fit."""
-        self._arrivals.hold(self, n)
+        known = min(n, self._ahead)
+        self._ahead -= known
+        self._arrivals.hold(self, n - known)
+
+    def hold_ahead(self, n: int) -> None:
+        """The same for what its ids take. They count within the body, mostly more: the next so many bytes are held."""
+        self.hold(n)
+        self._ahead += n
 
 
 class Arrivals:

@@ -6,15 +6,21 @@ from collections.abc import Sequence
 
 from ps.errors import DuplicateIds, InvalidArgument, LengthMismatch, StepNotFound
 from ps.kernels.unique import has_duplicates
+from ps.quoting import shown
 from ps.shard.requests import Gradients, TableIds
 from ps.shard.steps import Resolved
 
 
-def check_unique(ids: Sequence[TableIds]) -> None:
-    """Raises InvalidArgument, LengthMismatch or DuplicateIds unless each table is named once, and each id in it."""
+def check_tables(ids: Sequence[TableIds]) -> None:
+    """Raises InvalidArgument unless each table is named once."""
     names = [part.table for part in ids]
     if len(set(names)) != len(names):
-        raise InvalidArgument(f"a table is named twice in one request: {names}")
+        raise InvalidArgument(f"a table is named twice in one request: {shown(names)}")
+
+
+def check_unique(ids: Sequence[TableIds]) -> None:
+    """Raises InvalidArgument, LengthMismatch or DuplicateIds unless each table is named once, and each id in it."""
+    check_tables(ids)
     for part in ids:
         if part.counts_N is not None and len(part.counts_N) != len(part.ids_N):
             raise LengthMismatch(f"table {part.table!r}: {len(part.counts_N)} counts for {len(part.ids_N)} ids")
@@ -27,7 +33,7 @@ def check_gradients(tables: Sequence[Resolved], gradients: Sequence[Gradients]) 
     StepNotFound for gradients of bags that are not those of rows yet."""
     asked, sent = [r.ids.table for r in tables], [part.table for part in gradients]
     if asked != sent:
-        raise LengthMismatch(f"the step has tables {asked}, the gradients are for {sent}")
+        raise LengthMismatch(f"the step has tables {shown(asked)}, the gradients are for {shown(sent)}")
     for resolved, part in zip(tables, gradients, strict=True):
         if part.bags is not None:
             raise StepNotFound(

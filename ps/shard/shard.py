@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.change import Change
-from ps.config import ServiceConfig, TableConfig
+from ps.config import ServiceConfig, TableConfig, TensorTrain
 from ps.errors import (
     CorruptRow,
     DiskError,
@@ -33,14 +33,16 @@ from ps.errors import (
 )
 from ps.policy.ranking import EVERY_RANK
 from ps.push_count import ROUNDS
+from ps.quoting import shown, some_of
 from ps.round import Round
 from ps.shard.account import Account
 from ps.shard.aftermath import Aftermath
 from ps.shard.arrivals import Arrivals
 from ps.shard.assistant import Assistant
+from ps.shard.building import Building
 from ps.shard.caller import PATIENT, Caller
 from ps.shard.capacity import Capacity
-from ps.shard.checks import check_gradients, check_unique
+from ps.shard.checks import check_gradients, check_tables, check_unique
 from ps.shard.disk_health import DiskHealth
 from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger, WriteId
@@ -56,8 +58,10 @@ from ps.shard.staleness import Staleness
 from ps.shard.steps import Resolved, Steps
 from ps.shard.stream import Allocate, RowStream, plain
 from ps.storage.budget import RamBudget, fitted
+from ps.storage.device_rows import check_device
 from ps.storage.disk import Disk
 from ps.storage.rows import Slots
+from ps.storage.tensor_train import ColdCores, cores_of
 from ps.table import Table
 
 R = TypeVar("R", PushResult, WriteResult)
@@ -93,6 +97,7 @@ class Shard:
         self.staleness = Staleness()
         self.tables: dict[str, Table] = {}
         self.engine = Engine(str(shard_id), max_queue=config.max_requests)
+        self._building = Building(self.engine)
         self._assistant = Assistant(str(shard_id))
         self._io = ThreadPoolExecutor(IO_THREADS, thread_name_prefix=f"io-{shard_id}")
         self._down = ThreadPoolExecutor(DOWN_THREADS, thread_name_prefix=f"down-{shard_id}")
@@ -116,18 +121,27 @@ class Shard:
     def create_table(self, config: TableConfig, exist_ok: bool = False) -> bool:
         """True if created, False if it was there with the same configuration; raises TableExists otherwise."""
 
-        def run() -> bool:
-            existing = self.tables.get(config.name)
-            if existing is None:
-                self.tables[config.name] = self._new_table(config)
-                return True
-            if not exist_ok:
-                raise TableExists(f"table {config.name!r} exists; pass exist_ok=True to use it as it is")
-            if existing.config != config:
-                raise TableExists(f"table {config.name!r} exists as {existing.config!r}; you asked for {config!r}")
-            return False
+        def reserve() -> ColdCores | None:
+            if self._exists(config, exist_ok):
+                return None
+            return cores_of(config, self._assistant.share, self.budget)
 
-        return self.engine.run(run)
+        def install(cores: ColdCores | None = None) -> bool:
+            try:
+                if self._exists(config, exist_ok):
+                    return False
+                given, cores = cores, None  # the table's, whatever comes of it
+                self.tables[config.name] = self._new_table(config, given)
+                return True
+            finally:
+                if cores is not None:
+                    cores.close()
+
+        if config.device != "cpu":
+            check_device(config.device)  # here, not on the engine's time: the first one imports torch
+        if isinstance(config.cold, TensorTrain):
+            return self._building.run(reserve, install)
+        return self.engine.run(install)
 
     def drop_table(self, name: str, missing_ok: bool = False) -> bool:
         """Drops a table with all its rows; True if there was one."""
@@ -177,19 +191,26 @@ class Shard:
         self.engine.run(lambda: self._steps.finish(ref))
 
     def pull(
-        self, target: Target, wanted: Wanted = ROWS_ONLY, allocate: Allocate = plain, caller: Caller = PATIENT
+        self,
+        target: Target,
+        wanted: Wanted = ROWS_ONLY,
+        allocate: Allocate = plain,
+        caller: Caller = PATIENT,
+        held: int = 0,
     ) -> RowStream:
         """Rows in the order of the ids; changes nothing. Errors are raised by the stream's `head()`.
 
-        `allocate` gives the memory of each chunk.
+        `allocate` gives the memory of each chunk; `held`: bytes of the budget that the caller holds for this pull.
         """
+        if not isinstance(target, StepRef):
+            check_tables(target)
         stream = RowStream(allocate, self.budget.bodies, caller)
 
         def begin() -> None:
             with stream.failing():
                 caller.check()
                 tables = self._resolve(target)
-                stream.hold(self._body_bytes(tables))
+                stream.hold(max(self._body_bytes(tables) - held, 0))
                 if isinstance(target, StepRef):
                     for resolved in tables:
                         resolved.slots()
@@ -451,10 +472,28 @@ class Shard:
         }
         self._seen = stats, self._clock()
 
-    def _new_table(self, config: TableConfig) -> Table:
+    def _exists(self, config: TableConfig, exist_ok: bool) -> bool:
+        """Raises TableExists where a table of that name is not what is asked for."""
+        existing = self.tables.get(config.name)
+        if existing is None:
+            return False
+        if not exist_ok:
+            raise TableExists(f"table {config.name!r} exists; pass exist_ok=True to use it as it is")
+        if existing.config != config:
+            raise TableExists(f"table {config.name!r} exists as {existing.config!r}; you asked for {config!r}")
+        return True
+
+    def _new_table(self, config: TableConfig, cores: ColdCores | None) -> Table:
         """One that finds no room leaves nothing behind, so it may be asked for again."""
         try:
-            return Table(config, self._assistant.share, self._disk, bounded=self._capacity.bounded, budget=self.budget)
+            return Table(
+                config,
+                self._assistant.share,
+                self._disk,
+                bounded=self._capacity.bounded,
+                budget=self.budget,
+                cores=cores,
+            )
         except BaseException:
             if self._disk is not None:
                 with _letting_go(f"of table {config.name}"):
@@ -465,8 +504,9 @@ class Shard:
         try:
             return self.tables[name]
         except KeyError:
-            known = ", ".join(sorted(self.tables)) or "none"
-            raise TableNotFound(f"no table {name!r} (there are: {known}); create_table makes one") from None
+            raise TableNotFound(
+                f"no table {shown(name)} (there are: {some_of(self.tables)}); create_table makes one"
+            ) from None
 
     def _resolve(self, target: Target) -> list[Resolved]:
         if isinstance(target, StepRef):

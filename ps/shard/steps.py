@@ -49,7 +49,10 @@ class Resolved:
             self._pin(self._slots_N[self._slots_N >= 0])
         else:
             missing_N = np.flatnonzero(self._slots_N < 0)
-            if len(missing_N):
+            if len(missing_N) == len(self._slots_N):  # all of them, often: no copies of so many
+                self._slots_N = self.table.find(self.ids.ids_N)
+                self._pin(self._slots_N[self._slots_N >= 0])
+            elif len(missing_N):
                 found_N = self.table.find(self.ids.ids_N[missing_N])
                 self._slots_N[missing_N] = found_N
                 self._pin(found_N[found_N >= 0])

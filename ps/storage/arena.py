@@ -18,6 +18,7 @@ from ps.kernels import score
 from ps.kernels.hashing import hash_ids
 from ps.kernels.index import IdIndex
 from ps.kernels.rows import pop_free, push_free
+from ps.kernels.secret import SECRET
 from ps.memory import ReservedArray
 from ps.storage.budget import RamBudget
 from ps.storage.rows import ArenaRows, Slots
@@ -31,7 +32,7 @@ class Arena:
         self.layout_epoch = 0
         self.rows = rows
         memory = budget.arrays
-        self._index = IdIndex(rows.max_rows, memory)
+        self._index = IdIndex(rows.max_rows, memory, SECRET)
         self._ids = ReservedArray((), np.int64, rows.max_rows, memory)
         self._statistics = ReservedArray((2,), np.uint32, rows.max_rows, memory)
         self._marks = ReservedArray((), np.uint16, rows.max_rows, memory)

@@ -101,6 +101,7 @@ def fitted(config: ServiceConfig) -> ServiceConfig:
             "max_steps_bytes": aside.steps,
             "max_body_bytes": min(config.max_body_bytes, aside.bodies // copies),
             "max_requests": min(config.max_requests, max(config.ram_bytes // CALLS_SHARE // CALL_BYTES, FEWEST_CALLS)),
+            "max_message_bytes": min(config.max_message_bytes, aside.bodies // 2),
         }
     )
 

@@ -37,6 +37,8 @@ from ps.storage.purge import Purge, Slice
 from ps.storage.rows import Slots
 from ps.storage.tier import Flags, Ids, Records, where
 
+PAGE_BLOCK = 1 << 16
+"""Slots that a page of an export looks at in one go."""
 SEARCH_SLOTS = 1 << 16
 """Slots that one search for rows to demote looks at: 0.1 ms."""
 PAGE_PARTITIONS = PARTITIONS // 64
@@ -391,21 +393,32 @@ class Store:
 
         By partition, because a row stays in its own wherever else it moves. The caller waits for the disk.
         """
-        partition_S = np.empty(self.ram.slots_end, np.int32)
-        partitions(self.ram.ids_S[: len(partition_S)], partition_S)
-        partition_S[self.ram.marks_S[: len(partition_S)] & score.USED == 0] = -1
-        end = self._end_of_page(partition_S, first, n)
-        here = self.ram.records(np.flatnonzero((partition_S >= first) & (partition_S < end)))
+        end = self._end_of_page(first, n)
+        slots = [start + np.flatnonzero((part_B >= first) & (part_B < end)) for start, part_B in self._partitions()]
+        here = self.ram.records(np.concatenate([np.empty(0, np.int64), *slots]))
         found = [self._dropped.alive(records) for records in here]
         if self.has_below and self._disk is not None:
             below = self._disk.partitions(first, end)
             found += [where(alive, self.find(alive.ids_N) < 0) for alive in map(self._dropped.alive, below)]
         return self._as_seen(found), end
 
-    def _end_of_page(self, partition_S: npt.NDArray[np.int32], first: int, n: int) -> int:
+    def _partitions(self) -> Iterator[tuple[int, npt.NDArray[np.int32]]]:
+        """The partitions of the rows in RAM by slot, -1 where there is none: blocks, each with its first slot. So
+        looking at all of them takes no memory."""
+        for start in range(0, self.ram.slots_end, PAGE_BLOCK):
+            end = min(start + PAGE_BLOCK, self.ram.slots_end)
+            part_B = np.empty(end - start, np.int32)
+            partitions(self.ram.ids_S[start:end], part_B)
+            part_B[self.ram.marks_S[start:end] & score.USED == 0] = -1
+            yield start, part_B
+
+    def _end_of_page(self, first: int, n: int) -> int:
         """Judged by the rows in RAM, of which every partition has about the same share."""
         rows = len(self.ram) + (len(self._disk) if self._disk is not None else 0)
-        upto_P = np.cumsum(np.bincount(partition_S[partition_S >= first], minlength=PARTITIONS)[first:])
+        count_P = np.zeros(PARTITIONS, np.int64)
+        for _, part_B in self._partitions():
+            count_P += np.bincount(part_B[part_B >= first], minlength=PARTITIONS)
+        upto_P = np.cumsum(count_P[first:])
         fits = int(np.searchsorted(upto_P, n * len(self.ram) / max(rows, 1), side="right"))
         return min(first + max(fits, 1), PARTITIONS)
 

@@ -13,7 +13,7 @@ from ps.config import FTRL, Adam, Constant, Normal, TableConfig, TensorTrain, Un
 from ps.initializer import RowInitializer
 from ps.kernels.hashing import hash_ids
 from ps.kernels.rows import gather
-from ps.optim import UpdateRule
+from ps.optim import UpdateRule, update_rule
 from ps.policy import lifting
 from ps.storage.budget import SLOT_BYTES, RamBudget
 from ps.storage.rows import Slots, Values
@@ -32,21 +32,30 @@ PASSES = 16
 
 
 class ColdCores:
-    """Those of one table on one shard."""
+    """Those of one table on one shard: room is held for them at once, and they are there once they are drawn."""
 
     def __init__(
         self, config: TableConfig, cold: TensorTrain, state_width: int, share: Share, budget: RamBudget
     ) -> None:
         """`state_width`: of rows of their own. Raises ResourceExhausted if they and the cores do not fit into RAM."""
+        self._config = config
         self.shape = shape_of(config.dim, cold)
         self._name, self._cold, self._share, self._budget = config.name, cold, share, budget
-        rules = _rules(config, cold)
         self._held = cores_bytes(config, cold)
         own = int(lifting.MOST * cold.hot_rows) * (4 * (config.dim + state_width) + SLOT_BYTES)
         budget.hold(self._held, own, f"the cores of table {config.name} and its hot_rows")
-        seed = int(RowInitializer.of(config).seed)
-        arrays = initial_cores(self.shape, _variance(config), cold.initializer, seed)
-        self._cores = Cores(self.shape, arrays, rules)
+        self._drawn: Cores | None = None
+
+    def draw(self) -> None:
+        """Makes the cores, which takes a tenth of a microsecond for each of their numbers. Any thread; once."""
+        seed = int(RowInitializer.of(self._config).seed)
+        arrays = initial_cores(self.shape, _variance(self._config), self._cold.initializer, seed)
+        self._drawn = Cores(self.shape, arrays, _rules(self._config, self._cold))
+
+    @property
+    def _cores(self) -> Cores:
+        assert self._drawn is not None, "they are drawn first"
+        return self._drawn
 
     @property
     def nbytes(self) -> int:
@@ -107,7 +116,7 @@ class ColdCores:
     def close(self) -> None:
         """Gives the memory back."""
         self._budget.let_go(self._held)
-        del self._cores
+        self._drawn = None
 
     @property
     def _widths(self) -> tuple[int, int, int, int]:
@@ -121,6 +130,13 @@ class ColdCores:
         hashes_N = np.empty(len(ids_N), np.uint64)
         hash_ids(ids_N, hashes_N)
         return (hashes_N % np.uint64(self._cold.rows)).astype(np.int64)
+
+
+def cores_of(config: TableConfig, share: Share, budget: RamBudget) -> ColdCores:
+    """Those of a tensor-train table, still to be drawn. Raises ResourceExhausted, and then nothing is held."""
+    assert isinstance(config.cold, TensorTrain)
+    state_width = update_rule(config.optimizer, config.dim).state_width
+    return ColdCores(config, config.cold, state_width, share, budget)
 
 
 def cores_bytes(config: TableConfig, cold: TensorTrain) -> int:

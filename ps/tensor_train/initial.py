@@ -33,6 +33,10 @@ TAIL = 2.0
 """Of a standard normal, what `approximate_uniform` keeps: entries at least so far from 0."""
 
 
+BLOCK = 1 << 17
+"""Numbers that are drawn at once: what they pass through takes 60 bytes each."""
+
+
 def default_variance(rows: int) -> float:
     """Of U(-1/sqrt(rows), 1/sqrt(rows))."""
     return 1 / (3 * rows)
@@ -45,7 +49,12 @@ def initial_cores(
     found = []
     for k, (core, moment) in enumerate(zip(shape.cores, _moments(shape, variance), strict=True)):
         rng = np.random.Generator(np.random.Philox(key=[seed, k]))
-        found.append((_unit(rng, core, kind) * math.sqrt(moment)).astype(np.float32))
+        array = np.empty(core, np.float32)
+        flat = array.reshape(-1)
+        for start in range(0, len(flat), BLOCK):
+            part = flat[start : start + BLOCK]
+            part[:] = _unit(rng, len(part), kind) * math.sqrt(moment)
+        found.append(array)
     return found
 
 
@@ -55,15 +64,15 @@ def _moments(shape: TTShape, variance: float) -> list[float]:
     return [1 / after for after in shape.ranks[:large]] + [variance] + [1 / shape.ranks[large]]
 
 
-def _unit(rng: np.random.Generator, size: tuple[int, ...], kind: CoreInitializer) -> npt.NDArray[np.float64]:
-    """Of second moment 1."""
+def _unit(rng: np.random.Generator, n: int, kind: CoreInitializer) -> npt.NDArray[np.float64]:
+    """So many numbers of second moment 1."""
     match kind:
         case "approximate_uniform":
-            return _tail(rng, math.prod(size)).reshape(size) / math.sqrt(tail_moment(TAIL))
+            return _tail(rng, n) / math.sqrt(tail_moment(TAIL))
         case "gaussian":
-            return rng.standard_normal(size)
+            return rng.standard_normal(n)
         case "uniform":
-            return rng.uniform(-math.sqrt(3), math.sqrt(3), size)
+            return rng.uniform(-math.sqrt(3), math.sqrt(3), n)
 
 
 def tail_moment(a: float) -> float:

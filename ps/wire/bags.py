@@ -9,7 +9,8 @@ the R bags, is in this order and says of the bags nothing more.
     positions = bits(P, v)          of all bags, one after the other: P, the sum of the lengths; v is what n - 1 needs
     bits(k, w) = byte{ceil(k w / 8)}  k numbers of w bits, the lowest bit first; bits beyond the last are 0
 
-So an id in a bag takes log2(n) bits, and a bag a few. A decoder allocates at most 66 times what it was given.
+So an id in a bag takes log2(n) bits, and a bag a few. A decoder allocates at most 66 times what it was given, and
+`unpacked_bytes` says how much before.
 """
 
 from __future__ import annotations
@@ -48,6 +49,16 @@ def encode_bags(lengths_R: Numbers, positions_P: Numbers, n_ids: int) -> bytes:
     width = max(1, int(lengths_R.max(initial=1) - 1).bit_length())
     head = len(lengths_R).to_bytes(4, "little") + bytes((width,))
     return head + _encoded(lengths_R - 1, width) + _encoded(positions_P, _width_of(n_ids))
+
+
+def unpacked_bytes(data: Bytes, n_ids: int) -> int:
+    """The most that `decode_bags` makes of these bytes, whatever they are."""
+    if len(data) < _HEAD or not 1 <= data[4] <= _MAX_WIDTH:
+        return 0
+    count, width = int.from_bytes(data[:4], "little"), data[4]
+    lengths = min(_size(count, width), len(data) - _HEAD)
+    positions = 8 * (len(data) - _HEAD - lengths) // _width_of(n_ids)
+    return 8 * min(count, 8 * lengths // width) + 4 * positions
 
 
 def decode_bags(data: Bytes, n_ids: int) -> tuple[Numbers, Positions]:

@@ -31,6 +31,9 @@ CHUNK_BYTES = 3 << 19
 waits longer before the other side can begin. Pushes of 25 MB are 18 % slower with 0.5 MiB, 4 % with 1 MiB, and the same
 with 2 MiB."""
 
+MAX_STREAM_FIELDS = 8192
+"""Of one message: a chunk of a pull says of each table how many rows of it follow."""
+
 _PAYLOAD_TAG = 15 << 3 | 2
 _FRAME_BYTES = 4
 
@@ -69,7 +72,8 @@ def blank_payload_message(n_floats: int, fields: bytes = b"") -> tuple[bytes, np
 
 
 def parse(kind: type[M], data: Bytes) -> M:
-    """A message without payload; raises InvalidArgument."""
+    """A message without payload, from somebody who is trusted to send a small one (`ps.wire.requests`). Raises
+    InvalidArgument."""
     try:
         return kind.FromString(bytes(data))
     except DecodeError as error:
@@ -78,38 +82,51 @@ def parse(kind: type[M], data: Bytes) -> M:
 
 def split(kind: type[M], data: bytes) -> tuple[M, memoryview]:
     """The head and a view of the payload, which is not copied. Raises InvalidArgument."""
-    head, payload = _cut(data)
+    head, payload = cut(data)
     return parse(kind, head), payload
 
 
 def payload_of(data: bytes) -> memoryview:
     """The payload alone, as a view."""
-    return _cut(data)[1]
+    return cut(data)[1]
 
 
 def payload_bytes(data: bytes) -> int:
     """How long the payload is. Nothing is copied; raises InvalidArgument."""
-    view, position, found = memoryview(data), 0, 0
-    while position < len(view):
-        tag, position = _read_varint(view, position)
-        body, position = _skip(view, position, tag & 7)
+    found = 0
+    for tag, _, body, end in _fields(memoryview(data)):
         if tag == _PAYLOAD_TAG:
-            found = position - body
+            found = end - body
     return found
 
 
-def _cut(data: bytes) -> tuple[bytearray, memoryview]:
+def cut(data: bytes) -> tuple[bytearray, memoryview]:
+    """The head's bytes and a view of the payload; of several payloads, the last. Raises InvalidArgument."""
     view = memoryview(data)
-    payload, head, position = view[:0], bytearray(), 0
-    while position < len(view):
+    payload, head = view[:0], bytearray()
+    for tag, start, body, end in _fields(view):
+        if tag == _PAYLOAD_TAG:
+            payload = view[body:end]
+        else:
+            head += view[start:end]
+    return head, payload
+
+
+def _fields(view: memoryview) -> Iterator[tuple[int, int, int, int]]:
+    """(tag, where the field, its body begin, where it ends) of each; looked at one by one, so there may not be many."""
+    position = 0
+    for _ in range(MAX_STREAM_FIELDS):
+        if position == len(view):
+            return
         start = position
         tag, position = _read_varint(view, position)
         body, position = _skip(view, position, tag & 7)
-        if tag == _PAYLOAD_TAG:
-            payload = view[body:position]
-        else:
-            head += view[start:position]
-    return head, payload
+        yield tag, start, body, position
+    if position < len(view):
+        raise InvalidArgument(
+            f"malformed message: {len(view):,} bytes of a stream have more than {MAX_STREAM_FIELDS:,} fields: a head, "
+            "a payload and the parts of it"
+        )
 
 
 def _read_varint(view: memoryview, position: int) -> tuple[int, int]:

@@ -84,7 +84,8 @@ WIRE_ERRORS: dict[str, tuple[type[PsError], Push]] = {
         ps.TableNotFound,
         lambda c: c.push(1, [("absent", 1, DIM)], one_row, ids=id_set(absent=[1])),
     ),
-    "an unknown table with a long name": (ps.TableNotFound, lambda c: c.pull(ids=id_set(**{"x" * 20_000: [1]}))),
+    "an unknown table with a long name": (ps.TableNotFound, lambda c: c.pull(ids=id_set(**{"x" * 128: [1]}))),
+    "a name that no table can have": (ps.InvalidArgument, lambda c: c.pull(ids=id_set(**{"x" * 20_000: [1]}))),
     "an unknown table with a name of no ASCII": (ps.TableNotFound, lambda c: c.pull(ids=id_set(**{"größe": [1]}))),
     "prepare for an unknown table": (ps.TableNotFound, lambda c: c.prepare(1, id_set(absent=[1]))),
     "pull of an unknown step": (ps.StepNotFound, lambda c: c.pull(step=pb.StepRef(step=99))),
@@ -217,6 +218,10 @@ WIRE_ERRORS: dict[str, tuple[type[PsError], Push]] = {
             BLOCK,
             shape=pb.PushedTable(table="t", rows=2, dim=DIM, blocks=[pb.Block(encoding=ROWS, bytes=len(BLOCK))]),
         ),
+    ),
+    "a pull that names a table twice": (
+        ps.InvalidArgument,
+        lambda c: c.pull(ids=pb.IdSet(tables=[table_ids("t", [1]), table_ids("t", [2])])),
     ),
     "ids that are sent twice": (
         ps.InvalidArgument,

@@ -148,6 +148,14 @@ def test_groups_that_nobody_asks_about_are_forgotten() -> None:
     assert advance(progress, "first", 1, [0, 1]) == [0, 1]
 
 
+def test_so_are_large_groups_when_there_are_more_of_them_than_there_is_room_for() -> None:
+    progress = Progress(QUIET, wait_s=0.0)
+    for number in range(17):
+        advance(progress, f"run {number}", 0, [5, *[0] * 4095])
+    assert advance(progress, "run 16", 1, [0, 1, *[0] * 4094])[:2] == [5, 1]
+    assert advance(progress, "run 0", 1, [0, 1, *[0] * 4094])[:2] == [0, 1], "the rest of it says so again"
+
+
 @pytest.mark.parametrize("max_staleness", [-1, True, 1.5])
 def test_a_bound_is_a_number_of_steps(max_staleness: object) -> None:
     with ps.connect("inproc:") as client, pytest.raises(ps.InvalidArgument, match="how many steps"):

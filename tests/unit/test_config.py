@@ -314,3 +314,36 @@ def test_a_setting_that_float32_cannot_hold_is_refused(kind: Any, field: str, va
     """As float32 it is 0 or infinite: an eps of 0 makes NaN of a row whose gradient is 0, an infinite lr of any."""
     with pytest.raises(ConfigError, match=field):
         kind(**{field: value})
+
+
+# what strangers send
+
+
+def test_of_very_many_problems_some_are_told() -> None:
+    keys = ",".join(f'"key_{number}": 1' for number in range(4000))
+    with pytest.raises(ConfigError, match="and 3,968 more") as error:
+        ps.TableConfig.from_json(f'{{"name": "t", "dim": 4, {keys}}}')
+    assert len(error.value.problems) == 33
+    assert len(str(error.value)) < 20_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "' + "x" * 60_000 + '", "dim": 4}',
+        '{"name": "t", "dim": 4, "' + "x" * 60_000 + '": 1}',
+        '{"name": "t", "dim": 4, "x": "' + "x" * 60_000 + '"}',
+        '{"name": "t", "dim": [' + ",".join("1" * 9000) + "]}",
+        '{"name": "t", "dim": ' + "1" * 60_000 + "}",
+        '{"name": "t", "dim": 4, "seed": ' + "1" * 4000 + "}",
+        '{"name": "t", "dim": ' + "[" * 30_000 + "]" * 30_000 + "}",
+        '{"name": "t", "dim": 4, "half_life_pushes": ' + "1" * 4000 + "}",
+        '{"name": "t", "dim": 4, "max_rows_per_shard": ' + "1" * 4000 + "}",
+        '{"name": "t", "dim": 4, "cold": {"kind": "tensor_train", "rows": 9, "hot_rows": ' + "1" * 4000 + "}}",
+        '{"name": "t", "dim": 4, "cold": {"kind": "tensor_train", "rows": 9, "p_shapes": [9, 9, ' + "1" * 4000 + "]}}",
+    ],
+)
+def test_what_is_refused_is_quoted_in_part(text: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        ps.TableConfig.from_json(text)
+    assert len(str(error.value)) < 2000

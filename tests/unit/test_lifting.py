@@ -16,7 +16,7 @@ from ps.kernels import score
 from ps.policy import lifting
 from ps.shard import Shard
 from ps.storage.budget import RamBudget
-from ps.storage.tensor_train import ColdCores, shape_of
+from ps.storage.tensor_train import cores_of, shape_of
 from ps.table import Table, one_by_one
 from tests.unit.shard.helpers import new_table, push_ids, read
 from tests.waiting import until
@@ -167,12 +167,9 @@ def test_more_frequent_ids_take_the_place_of_others() -> None:
 def test_gradients_of_ids_without_a_row_train_the_cores_as_they_are_trained_alone() -> None:
     """Also the counts, and what a push says of positives, change nothing of that."""
     settings = config(hot_rows=0, index="hash", rows=50, optimizer=ps.Adagrad(lr=0.1))
-    assert isinstance(settings.cold, ps.TensorTrain)
     table = Table(settings)
-    cores, rng = (
-        ColdCores(settings, settings.cold, DIM, one_by_one, RamBudget(ServiceConfig())),
-        np.random.default_rng(1),
-    )
+    cores, rng = cores_of(settings, one_by_one, RamBudget(ServiceConfig())), np.random.default_rng(1)
+    cores.draw()
     for step in range(1, 6):
         ids_N = rng.choice(2**62, 40, replace=False) - 2**61
         grads_ND = rng.standard_normal((40, DIM), np.float32)

@@ -13,6 +13,7 @@ from ps.client.outgoing import Outgoing
 from ps.wire import codec
 from ps.wire.formats import TableFormat
 from ps.wire.routing import Routing, ShardInfo
+from ps.wire.unpacking import may_be_unpacked
 
 DIM = 3
 CONFIGS = {name: ps.TableConfig(name=name, dim=DIM) for name in ("a", "b")}
@@ -88,3 +89,15 @@ def test_a_shard_is_asked_if_any_table_has_ids_for_it() -> None:
     batch = make_batch({"a": [], "b": [1]}, CONFIGS, routing(2))
     (asked,) = batch.shards
     assert [part.table for part in batch.ids(asked).tables] == ["a", "b"], "in the caller's order"
+
+
+def test_dense_ids_go_as_gaps_as_long_as_a_shard_unpacks_so_many() -> None:
+    """Of several tables, the largest go as they are first."""
+    batch = make_batch({"a": np.arange(200_000), "b": np.arange(150_000)}, CONFIGS, routing(1), None, True)
+    large, small = batch.ids(0).tables
+    assert len(large.ids) == 8 * 200_000
+    assert not large.sorted_ids
+    assert 0 < len(small.sorted_ids) < 25_000
+    assert may_be_unpacked([large, small])
+    few = make_batch({"a": np.arange(100_000), "b": np.arange(150_000)}, CONFIGS, routing(1), None, True)
+    assert all(part.sorted_ids and not part.ids for part in few.ids(0).tables)

@@ -260,3 +260,12 @@ def test_splits_come_one_by_one_and_not_all_in_the_same_push():
     assert 0.8 * segments < sum(per_step) < 1.3 * segments
     assert max(per_step) <= 0.1 * segments
     index.close()
+
+
+def test_with_a_secret_nobody_can_choose_ids_that_collide():
+    chosen_N = np.concatenate([ids_at(line, 123, 12) for line in range(LINES)])
+    index, slots_N = IdIndex(secret=np.uint64(0x0123456789ABCDEF)), np.empty(len(chosen_N), np.int64)
+    index.find_or_insert(chosen_N, np.arange(len(chosen_N)), slots_N)
+    assert same_bytes(found(index, chosen_N), slots_N)
+    assert index.nbytes < 8 * 65_541
+    index.close()

@@ -40,3 +40,18 @@ def test_sums_are_added_in_the_order_of_the_batch(n, u, dim, seed):
     kernels.segment_sum(frozen(grads_ND), frozen(inverse_N), again_UD)
     assert same_bytes(out_UD, expected_UD)
     assert same_bytes(again_UD, expected_UD)
+
+
+def test_ids_that_are_chosen_to_collide_are_no_slower():
+    """Quadratic, this would take an hour."""
+    ids_N = np.random.default_rng(0).permutation(ids_of_hash(np.arange(1_000_000, dtype=np.uint64) << np.uint64(32)))
+    assert not kernels.has_duplicates(ids_N)
+    assert len(kernels.unique(ids_N)[0]) == 1_000_000
+    assert kernels.has_duplicates(np.append(ids_N, ids_N[0]))
+
+
+def test_ascending_ids_need_no_table():
+    ids_N = np.arange(-5, 100_000)
+    assert not kernels.has_duplicates(ids_N)
+    assert kernels.has_duplicates(np.append(ids_N, ids_N[-1]))
+    assert kernels.has_duplicates(np.append(ids_N, ids_N[0]))

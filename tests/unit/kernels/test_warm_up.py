@@ -15,6 +15,7 @@ from ps.kernels import (
     bags,
     bloom,
     deltas,
+    fields,
     half,
     hashing,
     init,
@@ -46,8 +47,8 @@ from ps.wire.sorted_ids import decode_sorted_ids, encode_sorted_ids
 from .strategies import frozen
 
 MODULES = [
-    *(admission, attribution, bags, bloom, deltas, half, hashing, init, optim, packing, places, records, rows, score),
-    *(segments, tensor_train, unique),
+    *(admission, attribution, bags, bloom, deltas, fields, half, hashing, init, optim, packing, places, records, rows),
+    *(score, segments, tensor_train, unique),
 ]
 F32 = np.float32
 

@@ -22,6 +22,7 @@ from ps.errors import (
     TableNotFound,
     Unavailable,
 )
+from ps.kernels.secret import SECRET
 from ps.kernels.segments import MAX_FILL
 from ps.shard import Shard, StepRef
 from ps.shard.ledger import WriteId
@@ -166,8 +167,10 @@ def test_a_push_that_fails_changes_nothing(shard: Shard, case: str) -> None:
 
 
 def colliding_ids() -> np.ndarray:
-    """More ids than one place of the index's deepest directory takes: no memory would be enough."""
-    return ids_of_hash((np.arange(MAX_FILL + 50, dtype=np.uint64) << np.uint64(32)) | np.uint64(7))
+    """More ids than one place of the index's deepest directory takes: no memory would be enough. Of this process alone,
+    whose secret is known here."""
+    chosen_N = ids_of_hash((np.arange(MAX_FILL + 50, dtype=np.uint64) << np.uint64(32)) | np.uint64(7))
+    return (chosen_N.view(np.uint64) ^ SECRET).view(np.int64)
 
 
 def no_room_in_the_index(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from ps.kernels.reference import tensor_train as reference
-from ps.tensor_train.initial import TAIL, default_variance, initial_cores, tail_moment
+from ps.tensor_train.initial import BLOCK, TAIL, default_variance, initial_cores, tail_moment
 from ps.tensor_train.shape import tt_shape
 
 KINDS = ["approximate_uniform", "gaussian", "uniform"]
@@ -95,3 +96,16 @@ def test_a_function_of_the_seed(kind):
 def test_the_default_variance_is_that_of_the_uniform_of_a_dense_table():
     draws = np.random.default_rng(0).uniform(-1 / math.sqrt(50), 1 / math.sqrt(50), 1_000_000)
     assert default_variance(50) == pytest.approx(draws.var(), rel=0.01)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_drawing_takes_little_more_than_what_is_drawn(kind):
+    shape = tt_shape(10**6, 64, 64)
+    tracemalloc.start()
+    try:
+        initial_cores(shape, 1.0, kind)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * shape.parameters + 80 * BLOCK
+    assert shape.parameters > 10 * BLOCK
