@@ -212,7 +212,7 @@ def read_body(
     for payload in chain((first_payload,), map(codec.payload_of, chunks)):
         if len(payload):
             arriving.hold(len(payload))
-            reader.add(payload)
+        reader.add(payload)
     arriving.hold(max(reader.nbytes - reader.received, 0))
     return reader.finish()
 

@@ -182,7 +182,7 @@ def test_ids_are_counted_among_the_messages_under_way(start_server: StartServer)
     """For as long as their call lasts, and not beside the rows that they are pulled as."""
     server = start_server(ram_bytes=RAM_BYTES)
     bodies, ids_N = server.shard.budget.bodies, np.arange(100_000)
-    with ps.connect(server.address, timeout_s=0.3) as client:
+    with ps.connect(server.address) as client:
         client.create_table(summing())
         client.push("t", ids_N, np.ones((len(ids_N), DIM), np.float32))
         assert bodies.used == 0
@@ -190,7 +190,7 @@ def test_ids_are_counted_among_the_messages_under_way(start_server: StartServer)
         with bodies.holding(limit - 16 * len(ids_N)):
             assert client.pull("t", ids_N).sum() == -len(ids_N) * DIM, "rows of 16 bytes, ids of as many"
         with bodies.holding(limit - 16 * len(ids_N) + 1), pytest.raises(ps.ResourceExhausted) as refused:
-            client.pull("t", ids_N)
+            client.pull("t", ids_N, timeout_s=3.0)
         assert refused.value.retry_after_s, "alone it fits"
         client.remove("t", ids_N)
         assert bodies.used == 0
@@ -199,12 +199,12 @@ def test_ids_are_counted_among_the_messages_under_way(start_server: StartServer)
 def test_pages_of_an_export_are_counted_too(start_server: StartServer) -> None:
     server = start_server(ram_bytes=RAM_BYTES)
     bodies, limit = server.shard.budget.bodies, RamBudget(ps.ServiceConfig(ram_bytes=RAM_BYTES)).aside.bodies
-    with ps.connect(server.address, timeout_s=0.3) as client:
+    with ps.connect(server.address) as client:
         client.create_table(summing(dim=64))
         client.push("t", np.arange(1000), np.ones((1000, 64), np.float32))
         with bodies.holding(limit - 276 * 1000):
             assert sum(len(ids_N) for ids_N, _, _ in client.export("t")) == 1000
         with bodies.holding(limit - 276 * 1000 + 1), pytest.raises(ps.ResourceExhausted) as refused:
-            list(client.export("t"))
+            list(client.export("t", timeout_s=3.0))
         assert refused.value.retry_after_s
         assert bodies.used == 0

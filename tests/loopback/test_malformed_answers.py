@@ -11,7 +11,7 @@ import pytest
 
 import ps
 from ps.client.connection import Connection
-from ps.client.transport import InProcessTransport, Transport
+from ps.client.transport import Begun, InProcessTransport, Transport
 from ps.errors import PsError
 from ps.server import local
 from ps.v1 import control_pb2 as control
@@ -29,8 +29,10 @@ class Saying(Transport):
     def unary(self, method: Method, request: bytes, timeout_s: float) -> bytes:
         return self._answer if method == methods.STATS else self._inner.unary(method, request, timeout_s)
 
-    def stream_in(self, method: Method, requests: Iterable[bytes], timeout_s: float) -> bytes:
-        return self._inner.stream_in(method, requests, timeout_s)
+    def stream_in(
+        self, method: Method, requests: Iterable[bytes], timeout_s: float, begun: Begun | None = None
+    ) -> bytes:
+        return self._inner.stream_in(method, requests, timeout_s, begun)
 
     def stream_out(self, method: Method, request: bytes, timeout_s: float) -> Iterator[bytes]:
         return self._inner.stream_out(method, request, timeout_s)
@@ -49,8 +51,10 @@ class Garbling(Transport):
     def unary(self, method: Method, request: bytes, timeout_s: float) -> bytes:
         return self._garbled(self._inner.unary(method, request, timeout_s))
 
-    def stream_in(self, method: Method, requests: Iterable[bytes], timeout_s: float) -> bytes:
-        return self._garbled(self._inner.stream_in(method, requests, timeout_s))
+    def stream_in(
+        self, method: Method, requests: Iterable[bytes], timeout_s: float, begun: Begun | None = None
+    ) -> bytes:
+        return self._garbled(self._inner.stream_in(method, requests, timeout_s, begun))
 
     def stream_out(self, method: Method, request: bytes, timeout_s: float) -> Iterator[bytes]:
         for chunk in self._inner.stream_out(method, request, timeout_s):

@@ -135,7 +135,7 @@ def test_a_rank_that_does_not_come_is_named_within_the_deadline_and_a_retry_comp
         first, second = one.prepare({"w": np.arange(30)}), two.prepare({"w": np.arange(10)})
         push = partial(first.push, {"w": block(np.ones(30))}, in_round=ps.Round("run", 0, 0, 2))
         with pytest.raises(ps.DeadlineExceeded, match=r"round 0 of group 'run': ranks \[1\] of 2"):
-            push(timeout_s=0.3)
+            push(timeout_s=2.0)
         assert one.size("w") == 0
         with ThreadPoolExecutor(1) as pool:
             again = pool.submit(push)
