@@ -175,8 +175,8 @@ class Batch:
         return [shard for shard in range(len(self.routing.shards)) if self._has_ids(shard)]
 
     def ids(self, shard: int) -> pb.IdSet:
-        """The ids that are one shard's. Where they are too many for the bytes of their gaps, the largest tables' go as
-        they are."""
+        """The ids that are one shard's. Where they are too many for the bytes of their gaps, the largest tables'
+        go as they are."""
         parts = [table.part(shard) for table in self.tables]
         largest_first = iter(sorted(range(len(parts)), key=lambda number: -count_ids(parts[number])))
         while not may_be_unpacked(parts) and (number := next(largest_first, None)) is not None:

@@ -1,6 +1,7 @@
-"""Hashing of ids. One 64-bit hash serves all: its top 12 bits choose the partition, the others the place in an index.
+"""Hashing of ids. One 64-bit hash serves all that others see: its top 12 bits choose the partition.
 
-A shard owns whole partitions, so within a shard the top bits are biased: tables of a shard must use the low 52.
+A shard owns whole partitions, so within a shard the top bits are biased: what is a shard's uses the low 52. Where ids
+that collide cost time they are mixed with a secret first (`ps.kernels.secret`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The kernels of the id index: extendible hashing (Fagin et al. 1979) with staggered splits.
 
-    hash of id   | 12 bits: partition | .. | 10 bits: line | 32 bits: x |
+    hash of id   | 22 bits | 10 bits: line | 32 bits: x |              of the id mixed with a secret
     directory    y(x), its top `depth` bits -> segment
     segment      1024 lines of 64 bytes, filled by linear probing, line after line, around the end
     line         5 ids (int64), 5 slots (uint32, stored as slot + 1, 0 = empty), 4 bytes spare; filled from the front
