@@ -113,7 +113,11 @@ class Connection:
                     call.sent.chunk(method, chunk)
                     yield chunk
 
-            answer = self._transport(address).stream_in(method, counted(), deadline.remaining_s(), begun)
+            transport, timeout_s = self._transport(address), deadline.remaining_s()
+            if begun is None:
+                answer = transport.stream_in(method, counted(), timeout_s)
+            else:
+                answer = transport.stream_in(method, counted(), timeout_s, begun)
             call.received.message(answer)
         return answer
 

@@ -14,6 +14,9 @@ from concurrent.futures import TimeoutError as NotYet
 from contextlib import ExitStack
 from typing import Any
 
+_ENDED: Future[Any] = Future()
+_ENDED.set_result(None)
+
 
 class Later:
     """Ends once: with an answer, an error, or because nobody waits for it any more. Threads: any."""
@@ -53,9 +56,10 @@ class Later:
 
     def take(self) -> bytes:
         """The answer; to be called once. Raises PsError, or CancelledError where nobody waits for it any more."""
-        self.expire = self.give_up = _nothing  # they refer to what was sent, and this to them: it is to be free now
+        outcome, self._outcome = self._outcome, _ENDED
+        self.expire = self.give_up = _nothing  # what was sent is to be free now, and not when cycles are collected
         with self._held:
-            answer = self._encode(self._outcome.result())
+            answer = self._encode(outcome.result())
             self._sent(answer)
             return answer
 

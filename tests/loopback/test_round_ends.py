@@ -37,15 +37,28 @@ def waiting(server: ShardServer) -> int:
     return int(server.shard.stats()["rounds_waiting"])  # type: ignore[call-overload]
 
 
+def counted(server: ShardServer) -> dict[str, int]:
+    """Pushes that have ended, by code."""
+    samples = next(iter(server.dispatcher._metrics.calls.collect())).samples
+    pushes = [s for s in samples if s.labels["method"] == "Push" and s.name.endswith("_total") and s.value]
+    return {sample.labels["code"]: int(sample.value) for sample in pushes}
+
+
 def part(
-    calls: RawCalls, rank: int, ranks: int, group: str = "run", number: int = 1, worker: int | None = None
+    calls: RawCalls,
+    rank: int,
+    ranks: int,
+    group: str = "run",
+    number: int = 1,
+    worker: int | None = None,
+    wait_ms: int = 60_000,
 ) -> bytes:
     """A push of 1 to id 1; its answer. Each group and rank is a worker of its own, unless another is given."""
     place = pb.Round(group=group, number=number, rank=rank, ranks=ranks)
     worker = zlib.crc32(f"{group} {rank}".encode()) if worker is None else worker
     header = pb.Header(routing_epoch=calls.header.routing_epoch, worker_id=worker)
     gradients = [("t", 1, DIM)], rows_bytes(block([1]))
-    return calls.push(number + 1, *gradients, header=header, ids=id_set(t=[1]), round=place, wait_ms=60_000)
+    return calls.push(number + 1, *gradients, header=header, ids=id_set(t=[1]), round=place, wait_ms=wait_ms)
 
 
 def messages(calls: RawCalls, **fields: object) -> Iterator[bytes]:
@@ -96,12 +109,25 @@ def test_a_part_leaves_when_its_call_ends(
         until(lambda: server.shard.budget.bodies.used == 0)
         until(lambda: len(server.dispatcher.calls) == 0)
     assert server.shard.version == 0
+    assert counted(server) == {"CANCELLED": 1}
 
 
 def test_a_part_leaves_at_the_deadline_of_its_call_whatever_it_says_of_the_wait(server: ShardServer) -> None:
     with by_hand(server, 0.3) as (_, call):
         assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         until(lambda: waiting(server) == 0)
+        until(lambda: counted(server) == {"CANCELLED": 1})
+
+
+def test_an_answer_that_comes_later_is_counted_as_any(server: ShardServer) -> None:
+    """By its code, and before its caller has it."""
+    with RawCalls(server.address) as calls, ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda rank: part(calls, rank, 2), range(2)))
+        assert counted(server) == {"OK": 2}
+        assert type(error_of(part, calls, 0, 2, number=2, wait_ms=10)) is ps.DeadlineExceeded
+        assert counted(server) == {"OK": 2, "DEADLINE_EXCEEDED": 1}
+        assert server.dispatcher._active == 0
+    assert server.shard.budget.bodies.used == 0
 
 
 def test_parts_of_dead_callers_stop_nobody(server: ShardServer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -217,6 +218,27 @@ def test_one_that_does_not_fit_is_refused_and_the_other_waits_on(
     assert not waits.done()
     ranks.start(0, 2, rank_push([1], [2.0])).result(LIMIT_S)
     assert waits.result(LIMIT_S) == PushResult(1)
+    assert read(ranks.shard, "t", [1]).tolist() == [[-3.0] * DIM]
+
+
+def test_another_body_under_the_sequence_of_one_that_waits_is_refused(ranks: Ranks) -> None:
+    write = a_write(1)
+    waits = ranks.start(1, 2, rank_push([1], [1.0]), write=write)
+    with pytest.raises(ps.SequenceConflict, match="waits there with another body"):
+        push_round(ranks.shard, 1, 2, rank_push([1], [4.0]), write=replace(write, digest=5), wait_s=LIMIT_S)
+    assert not waits.done()
+    ranks.start(0, 2, rank_push([1], [2.0])).result(LIMIT_S)
+    waits.result(LIMIT_S)
+    assert read(ranks.shard, "t", [1]).tolist() == [[-3.0] * DIM]
+
+
+def test_a_rank_that_waits_alone_may_begin_anew_at_another_step(ranks: Ranks) -> None:
+    first = ranks.start(1, 2, rank_push([1], [1.0]), number=7)
+    again = ranks._pool.submit(push_round, ranks.shard, 1, 2, rank_push([1], [1.0]), number=1, wait_s=LIMIT_S)
+    with pytest.raises(ps.SequenceConflict, match="has taken the place of this one"):
+        first.result(LIMIT_S)
+    ranks.start(0, 2, rank_push([1], [2.0]), number=1).result(LIMIT_S)
+    assert again.result(LIMIT_S) == PushResult(1)
     assert read(ranks.shard, "t", [1]).tolist() == [[-3.0] * DIM]
 
 
