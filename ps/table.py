@@ -29,6 +29,7 @@ from ps.precision import Precision
 from ps.push_count import ROUNDS, PushCount
 from ps.storage.arena import Arena
 from ps.storage.budget import SLOT_BYTES, RamBudget
+from ps.storage.budget import Slots as RoomOfTable
 from ps.storage.device_rows import DeviceRows
 from ps.storage.disk import Disk
 from ps.storage.mixed_rows import MixedRows
@@ -113,6 +114,10 @@ class Table:
         self._ram = Arena(self._rows, budget)
         if isinstance(config.cold, Fp16) and isinstance(self._rows, MixedRows):
             self._precision = Precision(config.cold.hot_fraction, self._ram, self._rows, self._ranking)
+        if self._rows.purpose == "rows":  # what a device has stays there
+            self._ram.room.lender = self
+        if isinstance(config.cold, TensorTrain):
+            self._ram.room.reserved = int(lifting.MOST * config.cold.hot_rows)
         self._slice_bytes = budget.slice_bytes
         below = disk.table(config.name, self._rows.lengths) if disk else None
         as_seen = self._precision.as_seen if self._precision else list
@@ -174,13 +179,22 @@ class Table:
         return self.store.has_disk
 
     @property
-    def most_in_ram(self) -> int:
-        """Rows of it that RAM may have."""
-        return self._ram.room.most()
+    def room(self) -> RoomOfTable:
+        """Its part of what all tables share."""
+        return self._ram.room
 
-    def ask_room(self, rows: int) -> None:
-        """A request was refused that needs so many rows in RAM: `maintain` makes room for the next."""
-        self._ram.room.ask(rows)
+    # memory for others
+
+    def free_slots(self) -> int:
+        """Slots without a row; those of dropped rows are free then."""
+        self.store.finish_dropping()
+        return self._ram.slots_end - len(self._ram)
+
+    def shrink(self, slots: int, rebuild: bool) -> None:
+        """Gives back the memory of slots from `slots` on; rows there move."""
+        self.store.shrink(slots, rebuild)
+        if self._precision is not None:
+            self._precision.moved()
 
     def check_ids(self, ids_N: Ids) -> None:
         """Raises InvalidArgument for ids that the table cannot have."""
@@ -190,6 +204,11 @@ class Table:
     def find(self, ids_N: Ids) -> Slots:
         """The slot of each id, -1 where there is no row in RAM."""
         return self.store.find(ids_N)
+
+    def there(self, ids_N: Ids) -> Flags:
+        """Which ids have a row in RAM, or perhaps on disk."""
+        there_N: Flags = (self.find(ids_N) >= 0) | self.store.maybe_below(ids_N)
+        return there_N
 
     def pin(self, slots_N: Slots, change: int) -> None:
         """One more (1) or one less (-1) holds these slots; what is held stays where it is."""
@@ -238,11 +257,19 @@ class Table:
     ) -> Slots:
         """As `create_missing`, for a push: only those that the table's `admission` lets in. Counts and rows_R as in
         `apply`: ids without a gradient get no row."""
+        return self._create(ids_N, slots_N, self.admitted(ids_N, slots_N, counts_N, rows_R))
+
+    def admitted(self, ids_N: Ids, slots_N: Slots, counts_N: Counts | None, rows_R: Slots | None = None) -> Slots:
+        """The positions that `create_admitted` would give a row. Changes nothing."""
         missing_N = np.flatnonzero(slots_N < 0) if rows_R is None else rows_R[slots_N[rows_R] < 0]
         if self._gate is not None and len(missing_N):
             counts_M = _counts(counts_N, missing_N)
             missing_N = missing_N[self._gate.admits(ids_N[missing_N], counts_M, self.pushes + 1)]
-        return self._create(ids_N, slots_N, missing_N)
+        return missing_N
+
+    def check_time(self) -> None:
+        """Before a write: raises ResourceExhausted when the table's clock is at its end."""
+        self._ranking.check_time(self.config.name)
 
     def undo_create(self, slots_N: Slots, created_N: Slots) -> None:
         """Takes back what `create_missing` has just done."""

@@ -45,6 +45,7 @@ from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger, WriteId
 from ps.shard.look_ahead import LookAhead
 from ps.shard.maintenance import Maintenance
+from ps.shard.needs import of_push, of_write
 from ps.shard.pooled import pull_bytes, spread
 from ps.shard.pressure import Pressure
 from ps.shard.requests import Gradients, Page, PushResult, Rows, StepRef, TableIds, Target, Wanted, WriteResult
@@ -96,7 +97,8 @@ class Shard:
         self._steps = Steps(config.prepare_ttl_s, config.max_steps, config.max_steps_bytes)
         self._maintenance = Maintenance(self.tables, self._steps, self.engine, self._io, self._disk_health, clock)
         self._aftermath = Aftermath()
-        self._pressure = Pressure(self._steps, lambda: self._aftermath.run("maintenance", self._maintenance.run))
+        maintain = partial(self._aftermath.run, "maintenance", self._maintenance.run)
+        self._pressure = Pressure(self.budget, self._steps, maintain, clock)
         self._account = Account()
         self._rounds = Rounds(min(config.grpc_threads, config.max_requests))
 
@@ -149,7 +151,7 @@ class Shard:
             self._read(rising)
 
         def add() -> int:
-            with self._pressure.relieved(rising.tables, rising.let_go):
+            with self._pressure.hinted(rising.tables, rising.let_go):
                 raised = rising.finish()
             for table, rows in raised:
                 table.rows_on_time += rows
@@ -281,7 +283,7 @@ class Shard:
             table.check(len(ids.ids_N), blocks)
             return table.plan_upsert(ids.ids_N, blocks)
 
-        return self._write(write, ids, plan)
+        return self._write(write, ids, plan, creates=True)
 
     def assign(self, write: WriteId, ids: TableIds, blocks: Sequence[Rows]) -> WriteResult:
         """Sets the values of rows that exist. Ids unique, values finite."""
@@ -395,8 +397,10 @@ class Shard:
 
     def _new_table(self, config: TableConfig) -> Table:
         """One that finds no room leaves nothing behind, so it may be asked for again."""
+        bounded = self._capacity.bounded
         try:
-            return Table(config, self._assistant.share, self._disk, bounded=self._capacity.bounded, budget=self.budget)
+            with self._pressure.creating(config.name):
+                return Table(config, self._assistant.share, self._disk, bounded=bounded, budget=self.budget)
         except BaseException:
             if self._disk is not None:
                 with _letting_go(f"of table {config.name}"):
@@ -431,10 +435,12 @@ class Shard:
             for part in parts:
                 part.ahead.let_go()
 
-        with self._pressure.relieved(tables, let_go):
+        needs = of_push(tables, gradients)
+        with self._pressure.relieved(needs, let_go):
             for part in parts:
                 part.ahead.check()
             self._raise_late(tables)
+            self._capacity.make_room(self.tables, needs)
             with _rows_created(tables, gradients):
                 changes = [
                     (resolved.table, _planned(resolved, given, worker))
@@ -572,7 +578,10 @@ class Shard:
             self.engine.post(rising.abandon)
             raise
 
-    def _write(self, write: WriteId, ids: TableIds, plan: Callable[[Table], Change]) -> WriteResult:
+    def _write(
+        self, write: WriteId, ids: TableIds, plan: Callable[[Table], Change], creates: bool = False
+    ) -> WriteResult:
+        """`creates`: a row for each id that has none."""
         check_unique([ids])
         rising = self._begin([ids])
         if rising.waits:
@@ -580,10 +589,12 @@ class Shard:
 
         def run() -> WriteResult:
             try:
-                with self._pressure.relieved(rising.tables, rising.let_go):
+                needs = of_write(rising.tables[0].table, ids, creates)
+                with self._pressure.relieved(needs, rising.let_go):
                     rising.finish()
                     table = self._table(ids.table)
                     self._raise_late([Resolved(table, ids)])
+                    self._capacity.make_room(self.tables, needs)
                     change = plan(table)
                     result = self._recorded(write, change)
                 self._commit([write], [(table, change)])
