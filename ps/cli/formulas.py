@@ -10,7 +10,7 @@ so. N: rows of the table on this shard; bytes of
     in RAM          N, with a disk N (1 - swap_fraction) (1 + 1/64) and the rows of a step
     on disk         N                         a row that came up leaves its copy below
     a row there     1.05 (row + 10 + 13 + 13) key, header, what RocksDB adds; its levels
-    the filter      1.5 an id on disk         in layers of 2^18 ids, twice as many, ...
+    the filter      1.5 an id on disk         in layers of 2^12, 2^15, 2^18 ids, twice as many, ...
     tensor train    12 p slice, for each core its values, and as much twice for gradients; 8 a cell of the sketch
 
 A table with cold fp16 has 1.25 hot_fraction of its rows in float32, and those that are newer than two ticks, each a
@@ -31,7 +31,7 @@ from ps.policy import lifting, placement
 from ps.policy.admission import SketchGate, gate_of
 from ps.precision import LEEWAY
 from ps.storage.budget import INDEX_BYTES, SLOT_BYTES
-from ps.storage.filter import BITS_PER_ID, FIRST_IDS
+from ps.storage.filter import layers_for
 from ps.storage.half_layout import half_layout
 from ps.storage.tensor_train import cores_bytes
 from ps.storage.tier import RowLayout
@@ -115,13 +115,8 @@ def _half_bytes(config: TableConfig, cold: Fp16) -> int:
 
 
 def filter_bytes(ids: int) -> int:
-    """Of the filter of ids on disk: layers for FIRST_IDS, twice as many, ... until all have room."""
-    nbytes, capacity, room = 0, FIRST_IDS, 0
-    while room < ids:
-        nbytes += capacity * BITS_PER_ID // 8
-        room += capacity
-        capacity *= 2
-    return nbytes
+    """Of the filter of ids on disk: layers until all have room."""
+    return sum(layers_for(ids))
 
 
 def fixed_bytes(config: TableConfig) -> int:
