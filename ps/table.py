@@ -24,7 +24,7 @@ from ps.policy import eviction, lifting, placement
 from ps.policy.admission import Gate, gate_of
 from ps.policy.importance import Signals
 from ps.policy.lifting import LiftGate
-from ps.policy.ranking import EVERY_RANK, Ranking
+from ps.policy.ranking import EVERY_RANK, Ranking, ranking_bytes
 from ps.precision import Precision
 from ps.push_count import ROUNDS, PushCount
 from ps.storage.arena import Arena
@@ -38,6 +38,7 @@ from ps.storage.rows import ArenaRows, Initializer, PlainRows, Slots, Updated
 from ps.storage.store import Demotion, Store
 from ps.storage.tensor_train import ColdCores
 from ps.storage.tier import Flags, Ids, Records, RowLayout, joined, where
+from ps.table_bytes import fixed_bytes, refusal
 
 Rows = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.uint32]
@@ -46,6 +47,8 @@ Share = Callable[[Sequence[Callable[[], None]]], None]
 
 log = logging.getLogger(__name__)
 
+COUNTS_STEP_BYTES = 64 << 10
+"""Of push counts that the budget gives at once."""
 SHARE_FROM_ROWS = 8192
 """Smaller updates are over before another thread has woken."""
 
@@ -81,6 +84,7 @@ class Table:
             cores: ColdCores | None = getattr(self, "_cores", None)
             if cores is not None:
                 cores.close()
+            self._let_go()
             raise
 
     def _build(
@@ -93,6 +97,9 @@ class Table:
         budget: RamBudget,
     ) -> None:
         self.config = config
+        self._budget = budget
+        self._held = self._held_counts = 0
+        self._hold(disk is not None)
         self._resident_rows = resident_rows or partial(placement.resident_rows, swap_fraction=config.swap_fraction)
         self._share = share
         self._rule = update_rule(config.optimizer, config.dim)
@@ -108,7 +115,7 @@ class Table:
         self._lifting: Lifting | None = None
         self._cores: ColdCores | None = None
         if isinstance(config.cold, TensorTrain):
-            self._cores = ColdCores(config, config.cold, self._rule.state_width, share, budget)
+            self._cores = ColdCores(config, config.cold, share)
         self._initializer: Initializer = self._cores or RowInitializer.of(config)
         self._rows: ArenaRows = _rows_of(config, self._rule, budget, self._initializer)
         self._ram = Arena(self._rows, budget)
@@ -333,6 +340,7 @@ class Table:
 
         def make() -> None:
             step = self._count.count(worker, said)
+            self._hold_counts()
             outcomes.append(Updated(refuse(step)))
             self.pushes += 1
             self.rows_pushed += named
@@ -559,15 +567,17 @@ class Table:
     def heap_bytes(self) -> int:
         """Of `memory_usage`, what is the allocator's and not in arrays that grow."""
         gate = 0 if self._gate is None else self._gate.nbytes
-        return gate + (0 if self._cores is None else self._cores.nbytes)
+        ranking = ranking_bytes(self.config.expire_after_pushes)
+        return gate + ranking + (0 if self._cores is None else self._cores.nbytes)
 
     def memory_usage(self) -> dict[str, dict[str, int]]:
         """Bytes by tier and purpose: "device_rows" of the device, all others of RAM. What cold rows have in common with
         hot ones, their index too, counts as hot."""
         admission = {} if self._gate is None else {"admission": self._gate.nbytes}
+        beside = {"ranking": ranking_bytes(self.config.expire_after_pushes), "pushes": self._count.nbytes, **admission}
         cold = {"cold": {"rows": self._rows.half_bytes}} if isinstance(self._rows, MixedRows) else {}
         cores = {"tensor_train": {"cores": self._cores.nbytes}} if self._cores is not None else {}
-        return {"hot": {**self.store.memory_usage(), **admission}, **cold, **cores}
+        return {"hot": {**self.store.memory_usage(), **beside}, **cold, **cores}
 
     def stats(self) -> dict[str, object]:
         """Rows, bytes and counters. Only a table with a cold tier says how many rows are there."""
@@ -605,6 +615,30 @@ class Table:
         self.store.close()
         if self._cores is not None:
             self._cores.close()
+        self._let_go()
+
+    def _hold(self, has_disk: bool) -> None:
+        """Takes what the table has beside its rows from the budget, before it is allocated."""
+        config, slots = self.config, 0
+        fixed = sum(fixed_bytes(config, has_disk).values())
+        if isinstance(config.cold, TensorTrain):  # rows of their own stay in RAM
+            row_bytes = 4 * (config.dim + update_rule(config.optimizer, config.dim).state_width)
+            slots = int(lifting.MOST * config.cold.hot_rows) * (row_bytes + SLOT_BYTES)
+        else:  # as much for rows as for what is beside them
+            slots = fixed
+        self._budget.hold(fixed, slots, *refusal(config))
+        self._held = fixed
+
+    def _hold_counts(self) -> None:
+        """Workers have come: what is remembered of them is the budget's too."""
+        if self._count.nbytes >= self._held_counts + COUNTS_STEP_BYTES:
+            self._held_counts += COUNTS_STEP_BYTES
+            self._held += COUNTS_STEP_BYTES
+            self._budget.hold_anyway(COUNTS_STEP_BYTES)
+
+    def _let_go(self) -> None:
+        held, self._held = self._held, 0
+        self._budget.let_go(held)
 
     def _rows_by_tier(self) -> dict[str, int]:
         resident = min(len(self._ram), len(self))

@@ -6,7 +6,7 @@ so. N: rows of the table on this shard; bytes of
     a row           4 (dim + state)           float32; state: 0, 1, dim, 2 dim by the optimizer
                     2 items                   of half precision (cold fp16): dim + state, row-wise state 2
     its slot        18 + 20                   id, score, stamp, marks; its share of the index
-                  +  8                        of a table with cold fp16: its place, and room in a list
+                  + 12                        of a table with cold fp16: its place, and room in two lists
     in RAM          N, with a disk N (1 - swap_fraction) (1 + 1/64) and the rows of a step
     on disk         N                         a row that came up leaves its copy below
     a row there     1.05 (row + 10 + 13 + 13) key, header, what RocksDB adds; its levels
@@ -28,21 +28,19 @@ from ps.kernels.records import HEADER_BYTES, KEY_BYTES
 from ps.kernels.segments import LINE_BYTES, LINES, MAX_FILL
 from ps.optim import update_rule
 from ps.policy import lifting, placement
-from ps.policy.admission import SketchGate, gate_of
 from ps.precision import LEEWAY
 from ps.storage.budget import INDEX_BYTES, SLOT_BYTES
 from ps.storage.filter import layers_for
 from ps.storage.half_layout import half_layout
-from ps.storage.tensor_train import cores_bytes
+from ps.storage.mixed_rows import PLACE_BYTES
 from ps.storage.tier import RowLayout
+from ps.table_bytes import fixed_bytes
 
 METADATA_BYTES = SLOT_BYTES - INDEX_BYTES
 """Of a slot: id, score and stamp, marks."""
 ID_BYTES = LINES * LINE_BYTES / (MAX_FILL * math.log(2))
 """Of the index for an id, on average: loads of segments lie between half of MAX_FILL and all of it, evenly in the
 logarithm (Fagin et al. 1979)."""
-PLACE_BYTES = 8
-"""For a slot of a table with cold rows in half precision (`ps.storage.mixed_rows`)."""
 ENTRY_BYTES = 13
 """That RocksDB adds to a key and its value: 8 of sequence and type, lengths, a share of restarts and index; less the
 shared beginning of the key. Measured."""
@@ -88,7 +86,7 @@ def table_size(config: TableConfig, ids: int, load: Load, has_disk: bool) -> Tab
     below = rows if in_ram < rows else 0
     ram_row = _row_in_ram(config, layout, in_ram, load) + METADATA_BYTES + ID_BYTES
     disk_row = LEVELS * (_row_on_disk(config, layout) + KEY_BYTES + HEADER_BYTES + ENTRY_BYTES) if below else 0.0
-    ram = in_ram * ram_row + filter_bytes(below) + fixed_bytes(config)
+    ram = in_ram * ram_row + filter_bytes(below) + sum(fixed_bytes(config, has_disk).values())
     return TableSize(layout.row_bytes, ram_row, disk_row, in_ram, below, math.ceil(ram), math.ceil(below * disk_row))
 
 
@@ -117,13 +115,3 @@ def _half_bytes(config: TableConfig, cold: Fp16) -> int:
 def filter_bytes(ids: int) -> int:
     """Of the filter of ids on disk: layers until all have room."""
     return sum(layers_for(ids))
-
-
-def fixed_bytes(config: TableConfig) -> int:
-    """Of what a table has on each shard however many rows there are: cores of a tensor train, the sketch of ids that
-    are not admitted, or lifted, yet."""
-    if isinstance(config.cold, TensorTrain):
-        cells = min(max(config.cold.rows, lifting.MIN_CELLS), lifting.MAX_CELLS)
-        return cores_bytes(config, config.cold) + SketchGate(config.cold.lift_after, cells).nbytes
-    gate = gate_of(config, 0)
-    return 0 if gate is None else gate.nbytes

@@ -401,8 +401,12 @@ class RamBudget:
         memory.HOST.take(n)
         self._resize(-n)
 
+    def hold_anyway(self, n: int) -> None:
+        """The same for what is there already: rows make room for it with the next writes."""
+        self._resize(-n)
+
     def let_go(self, n: int) -> None:
-        """Of `hold`."""
+        """Of `hold` and `hold_anyway`."""
         memory.HOST.give(n)
         self._resize(n)
 

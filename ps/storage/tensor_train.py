@@ -14,8 +14,6 @@ from ps.initializer import RowInitializer
 from ps.kernels.hashing import hash_ids
 from ps.kernels.rows import gather
 from ps.optim import UpdateRule
-from ps.policy import lifting
-from ps.storage.budget import SLOT_BYTES, RamBudget
 from ps.storage.rows import Slots, Values
 from ps.storage.tier import Ids
 from ps.tensor_train.contract import Share
@@ -34,16 +32,10 @@ PASSES = 16
 class ColdCores:
     """Those of one table on one shard."""
 
-    def __init__(
-        self, config: TableConfig, cold: TensorTrain, state_width: int, share: Share, budget: RamBudget
-    ) -> None:
-        """`state_width`: of rows of their own. Raises ResourceExhausted if they and the cores do not fit into RAM."""
+    def __init__(self, config: TableConfig, cold: TensorTrain, share: Share) -> None:
         self.shape = shape_of(config.dim, cold)
-        self._name, self._cold, self._share, self._budget = config.name, cold, share, budget
+        self._name, self._cold, self._share = config.name, cold, share
         rules = _rules(config, cold)
-        self._held = cores_bytes(config, cold)
-        own = int(lifting.MOST * cold.hot_rows) * (4 * (config.dim + state_width) + SLOT_BYTES)
-        budget.hold(self._held, own, f"the cores of table {config.name} and its hot_rows")
         seed = int(RowInitializer.of(config).seed)
         arrays = initial_cores(self.shape, _variance(config), cold.initializer, seed)
         self._cores = Cores(self.shape, arrays, rules)
@@ -106,7 +98,6 @@ class ColdCores:
 
     def close(self) -> None:
         """Gives the memory back."""
-        self._budget.let_go(self._held)
         del self._cores
 
     @property

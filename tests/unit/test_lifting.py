@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ps
-from ps.config import ServiceConfig
 from ps.errors import InvalidArgument, ResourceExhausted
 from ps.kernels import score
 from ps.policy import lifting
@@ -170,7 +169,7 @@ def test_gradients_of_ids_without_a_row_train_the_cores_as_they_are_trained_alon
     assert isinstance(settings.cold, ps.TensorTrain)
     table = Table(settings)
     cores, rng = (
-        ColdCores(settings, settings.cold, DIM, one_by_one, RamBudget(ServiceConfig())),
+        ColdCores(settings, settings.cold, one_by_one),
         np.random.default_rng(1),
     )
     for step in range(1, 6):

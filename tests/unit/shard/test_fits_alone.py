@@ -153,9 +153,9 @@ def test_what_is_refused_and_read_in_between_changes_no_row_that_stays(kind: str
 
 @pytest.mark.parametrize("has_disk", [True, False])
 def test_a_table_that_is_new_gets_the_room_that_others_have_filled(has_disk: bool) -> None:
-    with small({"old": "plain"}, has_disk, 8 * TABLE_BYTES) as shard:
-        for start in range(0, 40_000, 500):
-            retried(shard, [ids_of("old", range(start, start + 500))], [grads_of("old", np.ones((500, DIM)))])
+    with small({"old": "plain"}, has_disk, 16 * TABLE_BYTES) as shard:
+        for start in range(0, 80_000, 1000):
+            retried(shard, [ids_of("old", range(start, start + 1000))], [grads_of("old", np.ones((1000, DIM)))])
         end = time.monotonic() + DEADLINE_S
         while True:
             try:
