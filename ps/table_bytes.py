@@ -32,5 +32,8 @@ def refusal(config: TableConfig) -> tuple[str, str]:
     if isinstance(config.cold, TensorTrain):
         return f"the cores of table {config.name} and its hot_rows", "raise it, or lower hot_rows or ranks"
     if gate_bytes(config) > ranking_bytes(config.expire_after_pushes):
-        return f"the sketch of table {config.name}", "raise it, or have fewer cells (CountThreshold.cells)"
+        return (
+            f"the sketch of table {config.name} and as much for rows",
+            "raise it, or have fewer cells (CountThreshold.cells)",
+        )
     return f"the ranks of table {config.name}", "raise it, drop tables or add shards"
