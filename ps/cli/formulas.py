@@ -64,6 +64,8 @@ class TableSize(NamedTuple):
 
     row_bytes: int
     """Of a float32 row: value and state."""
+    slot_bytes: int
+    """That a budget counts for a row in RAM: as float32, with an index at its emptiest."""
     ram_row_bytes: float
     """Of a row in RAM with all that belongs to it, on average."""
     disk_row_bytes: float
@@ -87,7 +89,10 @@ def table_size(config: TableConfig, ids: int, load: Load, has_disk: bool) -> Tab
     ram_row = _row_in_ram(config, layout, in_ram, load) + METADATA_BYTES + ID_BYTES
     disk_row = LEVELS * (_row_on_disk(config, layout) + KEY_BYTES + HEADER_BYTES + ENTRY_BYTES) if below else 0.0
     ram = in_ram * ram_row + filter_bytes(below) + sum(fixed_bytes(config, has_disk).values())
-    return TableSize(layout.row_bytes, ram_row, disk_row, in_ram, below, math.ceil(ram), math.ceil(below * disk_row))
+    slot = layout.row_bytes + SLOT_BYTES + (PLACE_BYTES if isinstance(config.cold, Fp16) else 0)
+    return TableSize(
+        layout.row_bytes, slot, ram_row, disk_row, in_ram, below, math.ceil(ram), math.ceil(below * disk_row)
+    )
 
 
 def _row_in_ram(config: TableConfig, layout: RowLayout, rows: int, load: Load) -> float:

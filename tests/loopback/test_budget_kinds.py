@@ -1,5 +1,5 @@
-"""Server processes with little RAM, and tables of all kinds in them: what fits alone gets through, and the process takes
-what it was given and says what it takes."""
+"""Server processes with little RAM, and tables of all kinds in them: what fits alone gets through, and the process
+takes what it was given and says what it takes."""
 
 from __future__ import annotations
 

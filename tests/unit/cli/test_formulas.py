@@ -18,7 +18,7 @@ from ps.cli import app
 from ps.cli.formulas import Load, filter_bytes, table_size
 from ps.cli.nodes import Demand, Node, busy_shards, fitted_to, network, nodes, settled, shard_size, suggested
 from ps.kernels.records import HEADER_BYTES, KEY_BYTES
-from ps.storage.budget import SLOT_BYTES, RamBudget
+from ps.storage.budget import RamBudget
 from ps.storage.filter import IdFilter
 from ps.table_bytes import fixed_bytes
 
@@ -119,7 +119,7 @@ def test_the_suggested_settings_have_room_for_the_rows(ids: int, shards: int, se
     sizes = shard_size(settled(demand)).tables
     room = RamBudget(given).for_slots(2)
     assert room is not None
-    assert sum(size.rows_in_ram * (size.row_bytes + SLOT_BYTES) for size in sizes) <= room
+    assert sum(size.rows_in_ram * size.slot_bytes for size in sizes) <= room
     if given.disk_bytes is not None:
         below = sum(size.rows_on_disk * (size.row_bytes + KEY_BYTES + HEADER_BYTES) for size in sizes)
         assert below <= 0.8 * given.disk_bytes + 1

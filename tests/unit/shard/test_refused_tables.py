@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ps
@@ -25,6 +26,7 @@ def fill(shard: Shard) -> None:
 
 def test_a_refused_table_may_be_asked_for_again_and_takes_nothing(tmp_path: Path) -> None:
     shard = Shard(0, ps.ServiceConfig(ram_bytes=64 << 20, disk_path=tmp_path, metrics=False))
+    shard.budget._resize(-(8 << 20))  # fewer tables do
     with pytest.raises(ps.ResourceExhausted):
         fill(shard)
     made = len(shard.tables)
@@ -55,6 +57,19 @@ def test_a_table_whose_folder_was_lost_can_be_dropped_and_made_again(tmp_path: P
         push_ids(shard, "t", [1], [[0.0] * 4])
     until(lambda: shard.engine.run(lambda: shard.tables["t"].store.rows_demoted) > 500)
     assert (read(shard, "t", list(range(2000))) == -3).all()
+    shard.close()
+
+
+def test_26_tables_have_room_in_128_mib(tmp_path: Path) -> None:
+    """As many as Criteo's data set has, some of a few rows and some of many."""
+    shard = Shard(0, ps.ServiceConfig(ram_bytes=128 << 20, disk_path=tmp_path, metrics=False))
+    for number in range(26):
+        new_table(shard, f"C{number}", dim=16)
+    for start in (0, 4000):
+        for number in range(26):
+            ids = range(start, start + (4000 if number % 3 else 40))
+            push_ids(shard, f"C{number}", ids, np.ones((len(ids), 16), np.float32))
+    assert (read(shard, "C25", list(range(8000))) == -1).all()
     shard.close()
 
 
