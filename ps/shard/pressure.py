@@ -82,7 +82,7 @@ class Pressure:
             let_go()
             if error.retry_after_s is not None:
                 for resolved in tables:
-                    resolved.table.room.ask(len(resolved.ids.ids_N))
+                    resolved.table.room.ask(int(resolved.table.there(resolved.ids.ids_N).sum()))
                 self._maintain()
             raise
 
