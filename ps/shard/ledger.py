@@ -118,8 +118,13 @@ class Ledger(Generic[R]):
 
     def _withdraw(self, write: WriteId) -> None:
         worker = self._workers.get(write.worker_id)
-        entry = None if worker is None else worker.writes.pop(write.sequence, None)
+        if worker is None:
+            return
+        entry = worker.writes.pop(write.sequence, None)
         self.nbytes -= 0 if entry is None else entry.nbytes
+        if not worker.writes and worker.forgotten < 0:  # it came with this write
+            del self._workers[write.worker_id]
+            self.nbytes -= WORKER_BYTES
 
     def _shrink(self, last: _Worker[R]) -> None:
         """Forgets writes of the workers that were silent longest, but never the one just recorded."""
