@@ -43,6 +43,15 @@ class Reservation:
         with suppress(OSError):
             self.map.madvise(advice, self.offset + start, end - start)
 
+    def discard(self, start: int, end: int) -> bool:
+        """Gives the pages of [start, end) back to the system: they read as zeros, and take memory when they are written
+        again. Whether it took them."""
+        try:
+            self.map.madvise(mmap.MADV_DONTNEED, self.offset + start, end - start)
+        except OSError:
+            return False
+        return True
+
     def move(self, size: int, to: Reservation) -> None:
         """Maps the pages of the first `size` bytes there; they read as zeros here. Raises OSError, and then all are
         here as before."""

@@ -175,7 +175,10 @@ class HostMemory:
             self._granted -= n
 
     def give(self, n: int) -> None:
-        """Nothing to note: what is available is looked up."""
+        """n bytes have been given back. Whoever takes as many at once gets them without a look: memory changes hands
+        between arrays where it is at its end."""
+        with self._lock:
+            self._granted = min(self._granted + n, max(self._granted, LOOK_AGAIN_BYTES))
 
 
 HOST = HostMemory()
@@ -229,6 +232,16 @@ class ReservedArray:
         if huge and grown > start:
             self._reservation.advise(mmap.MADV_HUGEPAGE, start, grown)
         self._committed = grown
+
+    def shrink(self, rows: int) -> None:
+        """Rows from `rows` on are not needed: gives back the pages that lie behind the others. What is on them is lost,
+        and so may be what is behind those rows on the last page. Never fails; what the system does not take is kept."""
+        huge = self._memory.huge_pages and self._committed > HUGE_FROM_BYTES
+        step = HUGE_PAGE if huge else PAGE
+        kept = min(-(-rows * self._row_bytes // step) * step, self._committed)
+        if kept < self._committed and self._reservation.discard(kept, self._committed):
+            self._memory.give(self._committed - kept)
+            self._committed = kept
 
     def close(self) -> None:
         """Gives the memory back. Views that callers still hold keep it mapped until they are gone."""

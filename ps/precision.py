@@ -74,6 +74,11 @@ class Precision:
             self._cuts.add(ranking.now, ranking.quantile(int(keep * LEEWAY)))
             self._unswept = self._slots_end = self._ram.slots_end
 
+    def moved(self) -> None:
+        """Rows have gone to other slots."""
+        self._hand, self._slots_end = 0, self._ram.slots_end
+        self._unswept = self._slots_end if self._unswept else 0
+
     # where rows are looked at
 
     def before_update(self, slots_N: Slots, new: int) -> None:

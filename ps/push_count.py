@@ -17,6 +17,8 @@ ROUNDS = -1
 MAX_SAID = 1 << 53
 MAX_WORKERS = 16_384
 """Workers that are told apart. Of one that was silent for longer than so many others only the sum remains."""
+WORKER_BYTES = 80
+"""Of one of them in CPython, measured."""
 
 
 class PushCount:
@@ -30,6 +32,11 @@ class PushCount:
     def total(self) -> int:
         """Pushes of all workers, as far as is known."""
         return self._total
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return len(self._of_worker) * WORKER_BYTES
 
     def count(self, worker: int, said: int) -> int:
         """One more push: of this worker, which says that it is so many of its own; 0: it says nothing. The total."""

@@ -24,11 +24,12 @@ from ps.policy import eviction, lifting, placement
 from ps.policy.admission import Gate, gate_of
 from ps.policy.importance import Signals
 from ps.policy.lifting import LiftGate
-from ps.policy.ranking import EVERY_RANK, Ranking
+from ps.policy.ranking import EVERY_RANK, Ranking, ranking_bytes
 from ps.precision import Precision
 from ps.push_count import ROUNDS, PushCount
 from ps.storage.arena import Arena
 from ps.storage.budget import SLOT_BYTES, RamBudget
+from ps.storage.budget import Slots as RoomOfTable
 from ps.storage.device_rows import DeviceRows
 from ps.storage.disk import Disk
 from ps.storage.mixed_rows import MixedRows
@@ -37,6 +38,7 @@ from ps.storage.rows import ArenaRows, Initializer, PlainRows, Slots, Updated
 from ps.storage.store import Demotion, Store
 from ps.storage.tensor_train import ColdCores, cores_of
 from ps.storage.tier import Flags, Ids, Records, RowLayout, joined, where
+from ps.table_bytes import fixed_bytes, refusal
 
 Rows = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.uint32]
@@ -45,6 +47,8 @@ Share = Callable[[Sequence[Callable[[], None]]], None]
 
 log = logging.getLogger(__name__)
 
+COUNTS_STEP_BYTES = 64 << 10
+"""Of push counts that the budget gives at once."""
 SHARE_FROM_ROWS = 8192
 """Smaller updates are over before another thread has woken."""
 
@@ -82,6 +86,7 @@ class Table:
                     break
             if self._cores is not None:
                 self._cores.close()
+            self._let_go()
             raise
 
     def _build(
@@ -94,6 +99,12 @@ class Table:
         budget: RamBudget,
     ) -> None:
         self.config = config
+        self._budget = budget
+        self._held = self._held_counts = 0
+        if isinstance(config.cold, TensorTrain) and self._cores is None:
+            self._cores = cores_of(config, share, budget)
+            self._cores.draw()
+        self._hold(disk is not None)
         self._resident_rows = resident_rows or partial(placement.resident_rows, swap_fraction=config.swap_fraction)
         self._share = share
         self._rule = update_rule(config.optimizer, config.dim)
@@ -107,14 +118,15 @@ class Table:
         self._ranking = Ranking(half_life, config.expire_after_pushes, parted=self._bounded)
         self._precision: Precision | None = None
         self._lifting: Lifting | None = None
-        if isinstance(config.cold, TensorTrain) and self._cores is None:
-            self._cores = cores_of(config, share, budget)
-            self._cores.draw()
         self._initializer: Initializer = self._cores or RowInitializer.of(config)
         self._rows: ArenaRows = _rows_of(config, self._rule, budget, self._initializer)
         self._ram = Arena(self._rows, budget)
         if isinstance(config.cold, Fp16) and isinstance(self._rows, MixedRows):
             self._precision = Precision(config.cold.hot_fraction, self._ram, self._rows, self._ranking)
+        if self._rows.purpose == "rows":  # what a device has stays there
+            self._ram.room.lender = self
+        if isinstance(config.cold, TensorTrain):
+            self._ram.room.reserved = int(lifting.MOST * config.cold.hot_rows)
         self._slice_bytes = budget.slice_bytes
         below = disk.table(config.name, self._rows.lengths) if disk else None
         as_seen = self._precision.as_seen if self._precision else list
@@ -176,13 +188,22 @@ class Table:
         return self.store.has_disk
 
     @property
-    def most_in_ram(self) -> int:
-        """Rows of it that RAM may have."""
-        return self._ram.room.most()
+    def room(self) -> RoomOfTable:
+        """Its part of what all tables share."""
+        return self._ram.room
 
-    def ask_room(self, rows: int) -> None:
-        """A request was refused that needs so many rows in RAM: `maintain` makes room for the next."""
-        self._ram.room.ask(rows)
+    # memory for others
+
+    def free_slots(self) -> int:
+        """Slots without a row; those of dropped rows are free then."""
+        self.store.finish_dropping()
+        return self._ram.slots_end - len(self._ram)
+
+    def shrink(self, slots: int, rebuild: bool) -> None:
+        """Gives back the memory of slots from `slots` on; rows there move."""
+        self.store.shrink(slots, rebuild)
+        if self._precision is not None:
+            self._precision.moved()
 
     def check_ids(self, ids_N: Ids) -> None:
         """Raises InvalidArgument for ids that the table cannot have."""
@@ -192,6 +213,11 @@ class Table:
     def find(self, ids_N: Ids) -> Slots:
         """The slot of each id, -1 where there is no row in RAM."""
         return self.store.find(ids_N)
+
+    def there(self, ids_N: Ids) -> Flags:
+        """Which ids have a row in RAM, or perhaps on disk."""
+        there_N: Flags = (self.find(ids_N) >= 0) | self.store.maybe_below(ids_N)
+        return there_N
 
     def pin(self, slots_N: Slots, change: int) -> None:
         """One more (1) or one less (-1) holds these slots; what is held stays where it is."""
@@ -240,11 +266,19 @@ class Table:
     ) -> Slots:
         """As `create_missing`, for a push: only those that the table's `admission` lets in. Counts and rows_R as in
         `apply`: ids without a gradient get no row."""
+        return self._create(ids_N, slots_N, self.admitted(ids_N, slots_N, counts_N, rows_R))
+
+    def admitted(self, ids_N: Ids, slots_N: Slots, counts_N: Counts | None, rows_R: Slots | None = None) -> Slots:
+        """The positions that `create_admitted` would give a row. Changes nothing."""
         missing_N = np.flatnonzero(slots_N < 0) if rows_R is None else rows_R[slots_N[rows_R] < 0]
         if self._gate is not None and len(missing_N):
             counts_M = _counts(counts_N, missing_N)
             missing_N = missing_N[self._gate.admits(ids_N[missing_N], counts_M, self.pushes + 1)]
-        return self._create(ids_N, slots_N, missing_N)
+        return missing_N
+
+    def check_time(self) -> None:
+        """Before a write: raises ResourceExhausted when the table's clock is at its end."""
+        self._ranking.check_time(self.config.name)
 
     def undo_create(self, slots_N: Slots, created_N: Slots) -> None:
         """Takes back what `create_missing` has just done."""
@@ -308,6 +342,7 @@ class Table:
 
         def make() -> None:
             step = self._count.count(worker, said)
+            self._hold_counts()
             outcomes.append(Updated(refuse(step)))
             self.pushes += 1
             self.rows_pushed += named
@@ -534,15 +569,17 @@ class Table:
     def heap_bytes(self) -> int:
         """Of `memory_usage`, what is the allocator's and not in arrays that grow."""
         gate = 0 if self._gate is None else self._gate.nbytes
-        return gate + (0 if self._cores is None else self._cores.nbytes)
+        ranking = ranking_bytes(self.config.expire_after_pushes)
+        return gate + ranking + (0 if self._cores is None else self._cores.nbytes)
 
     def memory_usage(self) -> dict[str, dict[str, int]]:
         """Bytes by tier and purpose: "device_rows" of the device, all others of RAM. What cold rows have in common with
         hot ones, their index too, counts as hot."""
         admission = {} if self._gate is None else {"admission": self._gate.nbytes}
+        beside = {"ranking": ranking_bytes(self.config.expire_after_pushes), "pushes": self._count.nbytes, **admission}
         cold = {"cold": {"rows": self._rows.half_bytes}} if isinstance(self._rows, MixedRows) else {}
         cores = {"tensor_train": {"cores": self._cores.nbytes}} if self._cores is not None else {}
-        return {"hot": {**self.store.memory_usage(), **admission}, **cold, **cores}
+        return {"hot": {**self.store.memory_usage(), **beside}, **cold, **cores}
 
     def stats(self) -> dict[str, object]:
         """Rows, bytes and counters. Only a table with a cold tier says how many rows are there."""
@@ -580,6 +617,26 @@ class Table:
         self.store.close()
         if self._cores is not None:
             self._cores.close()
+        self._let_go()
+
+    def _hold(self, has_disk: bool) -> None:
+        """Takes what the table has beside its rows from the budget, before it is allocated; the cores have theirs."""
+        parts = fixed_bytes(self.config, has_disk)
+        fixed = sum(parts.values()) - parts["cores"]
+        # As much is to be left for rows. Those of their own that a table with cores has, the cores have asked for.
+        self._budget.hold(fixed, 0 if self._cores else fixed, *refusal(self.config))
+        self._held = fixed
+
+    def _hold_counts(self) -> None:
+        """Workers have come: what is remembered of them is the budget's too."""
+        if self._count.nbytes >= self._held_counts + COUNTS_STEP_BYTES:
+            self._held_counts += COUNTS_STEP_BYTES
+            self._held += COUNTS_STEP_BYTES
+            self._budget.hold_anyway(COUNTS_STEP_BYTES)
+
+    def _let_go(self) -> None:
+        held, self._held = self._held, 0
+        self._budget.let_go(held)
 
     def _rows_by_tier(self) -> dict[str, int]:
         resident = min(len(self._ram), len(self))

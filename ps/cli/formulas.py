@@ -6,11 +6,11 @@ so. N: rows of the table on this shard; bytes of
     a row           4 (dim + state)           float32; state: 0, 1, dim, 2 dim by the optimizer
                     2 items                   of half precision (cold fp16): dim + state, row-wise state 2
     its slot        18 + 20                   id, score, stamp, marks; its share of the index
-                  +  8                        of a table with cold fp16: its place, and room in a list
+                  + 12                        of a table with cold fp16: its place, and room in two lists
     in RAM          N, with a disk N (1 - swap_fraction) (1 + 1/64) and the rows of a step
     on disk         N                         a row that came up leaves its copy below
     a row there     1.05 (row + 10 + 13 + 13) key, header, what RocksDB adds; its levels
-    the filter      1.5 an id on disk         in layers of 2^18 ids, twice as many, ...
+    the filter      1.5 an id on disk         in layers of 2^12, 2^15, 2^18 ids, twice as many, ...
     tensor train    12 p slice, for each core its values, and as much twice for gradients; 8 a cell of the sketch
 
 A table with cold fp16 has 1.25 hot_fraction of its rows in float32, and those that are newer than two ticks, each a
@@ -28,21 +28,19 @@ from ps.kernels.records import HEADER_BYTES, KEY_BYTES
 from ps.kernels.segments import LINE_BYTES, LINES, MAX_FILL
 from ps.optim import update_rule
 from ps.policy import lifting, placement
-from ps.policy.admission import SketchGate, gate_of
 from ps.precision import LEEWAY
 from ps.storage.budget import INDEX_BYTES, SLOT_BYTES
-from ps.storage.filter import BITS_PER_ID, FIRST_IDS
+from ps.storage.filter import layers_for
 from ps.storage.half_layout import half_layout
-from ps.storage.tensor_train import cores_bytes
+from ps.storage.mixed_rows import PLACE_BYTES
 from ps.storage.tier import RowLayout
+from ps.table_bytes import fixed_bytes
 
 METADATA_BYTES = SLOT_BYTES - INDEX_BYTES
 """Of a slot: id, score and stamp, marks."""
 ID_BYTES = LINES * LINE_BYTES / (MAX_FILL * math.log(2))
 """Of the index for an id, on average: loads of segments lie between half of MAX_FILL and all of it, evenly in the
 logarithm (Fagin et al. 1979)."""
-PLACE_BYTES = 8
-"""For a slot of a table with cold rows in half precision (`ps.storage.mixed_rows`)."""
 ENTRY_BYTES = 13
 """That RocksDB adds to a key and its value: 8 of sequence and type, lengths, a share of restarts and index; less the
 shared beginning of the key. Measured."""
@@ -66,6 +64,8 @@ class TableSize(NamedTuple):
 
     row_bytes: int
     """Of a float32 row: value and state."""
+    slot_bytes: int
+    """That a budget counts for a row in RAM: as float32, with an index at its emptiest."""
     ram_row_bytes: float
     """Of a row in RAM with all that belongs to it, on average."""
     disk_row_bytes: float
@@ -88,8 +88,11 @@ def table_size(config: TableConfig, ids: int, load: Load, has_disk: bool) -> Tab
     below = rows if in_ram < rows else 0
     ram_row = _row_in_ram(config, layout, in_ram, load) + METADATA_BYTES + ID_BYTES
     disk_row = LEVELS * (_row_on_disk(config, layout) + KEY_BYTES + HEADER_BYTES + ENTRY_BYTES) if below else 0.0
-    ram = in_ram * ram_row + filter_bytes(below) + fixed_bytes(config)
-    return TableSize(layout.row_bytes, ram_row, disk_row, in_ram, below, math.ceil(ram), math.ceil(below * disk_row))
+    ram = in_ram * ram_row + filter_bytes(below) + sum(fixed_bytes(config, has_disk).values())
+    slot = layout.row_bytes + SLOT_BYTES + (PLACE_BYTES if isinstance(config.cold, Fp16) else 0)
+    return TableSize(
+        layout.row_bytes, slot, ram_row, disk_row, in_ram, below, math.ceil(ram), math.ceil(below * disk_row)
+    )
 
 
 def _row_in_ram(config: TableConfig, layout: RowLayout, rows: int, load: Load) -> float:
@@ -115,20 +118,5 @@ def _half_bytes(config: TableConfig, cold: Fp16) -> int:
 
 
 def filter_bytes(ids: int) -> int:
-    """Of the filter of ids on disk: layers for FIRST_IDS, twice as many, ... until all have room."""
-    nbytes, capacity, room = 0, FIRST_IDS, 0
-    while room < ids:
-        nbytes += capacity * BITS_PER_ID // 8
-        room += capacity
-        capacity *= 2
-    return nbytes
-
-
-def fixed_bytes(config: TableConfig) -> int:
-    """Of what a table has on each shard however many rows there are: cores of a tensor train, the sketch of ids that
-    are not admitted, or lifted, yet."""
-    if isinstance(config.cold, TensorTrain):
-        cells = min(max(config.cold.rows, lifting.MIN_CELLS), lifting.MAX_CELLS)
-        return cores_bytes(config, config.cold) + SketchGate(config.cold.lift_after, cells).nbytes
-    gate = gate_of(config, 0)
-    return 0 if gate is None else gate.nbytes
+    """Of the filter of ids on disk: layers until all have room."""
+    return sum(layers_for(ids))

@@ -25,7 +25,7 @@ from ps.config import MIN_RAM_BYTES, ServiceConfig, TableConfig
 from ps.errors import InvalidArgument
 from ps.kernels.records import HEADER_BYTES, KEY_BYTES
 from ps.policy.eviction import DISK_SHARE, RAM_SHARE
-from ps.storage.budget import PROCESS_BYTES, READ_COPIES, SLOT_BYTES, RamBudget, set_aside
+from ps.storage.budget import PROCESS_BYTES, READ_COPIES, RamBudget, set_aside
 from ps.wire.block import bits_bytes
 from ps.wire.encodings import NUMBERS
 
@@ -152,8 +152,7 @@ def suggested(demand: Demand) -> ServiceConfig:
     sizes = shard_size(demand).tables
     # A budget counts rows as float32 and an index at its emptiest: that is what it must have room for.
     steps = 2 * math.ceil(demand.step_ids / demand.shards)
-    each = [(size, size.row_bytes + SLOT_BYTES) for size in sizes]
-    slots = sum((size.rows_in_ram + (steps if has_disk else 0)) * nbytes for size, nbytes in each)
+    slots = sum((size.rows_in_ram + (steps if has_disk else 0)) * size.slot_bytes for size in sizes)
     fixed = sum(size.ram_bytes for size in sizes) - sum(int(size.rows_in_ram * size.ram_row_bytes) for size in sizes)
     wanted = fixed + (slots if has_disk else slots / RAM_SHARE)
     ram = _least_ram(service, wanted, len(sizes))

@@ -110,6 +110,30 @@ class IdIndex:
         _check_length(ids_N, slots_N)
         return int(kernels.erase(self._segments, ids_N, slots_N))
 
+    def reslot(self, ids_N: Ids, slots_N: Slots) -> None:
+        """Ids that are here have those slots from now on."""
+        _check_length(ids_N, slots_N)
+        kernels.reslot(self._segments, ids_N, slots_N)
+
+    def rebuild(self, ids_N: Ids, slots_N: Slots) -> None:
+        """Made anew of the same ids, all of them, with those slots: gives back what it has grown to and does not need.
+
+        Takes no memory. Segments are split where more ids than fit fall into one: so each that it needs now is there.
+        """
+        _check_length(ids_N, slots_N)
+        have = self._ensured
+        self._lines.array[: int(self._state[SEGMENTS])] = 0
+        for part in (self._directory, self._depths, self._fills):
+            part.array[0] = 0
+        self._state[:] = [0, 1, 0, 0, self._state[SPLITS]]
+        found_N = np.empty(len(ids_N), np.int64)
+        reached = kernels.find_or_insert(self._segments, have, ids_N, slots_N, found_N, 0)
+        assert reached == len(ids_N), "an index made anew needs more segments than it had"
+        kept = min(int(self._state[SEGMENTS]) + SPARE_SEGMENTS, have)
+        for part in (self._lines, self._depths, self._fills):
+            part.shrink(kept)
+        self._ensured = kept
+
     def items(self) -> tuple[Ids, Slots]:
         """All ids and their slots, in no particular order."""
         lines = int(self._state[SEGMENTS]) * LINES

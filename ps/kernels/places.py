@@ -34,3 +34,15 @@ def split(places_S: Places, slots_N: Slots, full_N: Slots, half_N: Slots) -> int
             else:
                 full_N[i] = np.int64(place)
     return halves
+
+
+@njit(cache=True, nogil=True)
+def move(places_S: Places, end: int, half: np.uint32, first: int, moved_P: Places) -> None:
+    """Rows of one pool (`half`: HALF or 0) have moved: a slot below `end` whose place is `first` + p has it at
+    moved[p] from now on. Places before `first`, and behind `moved`, stay."""
+    for s in range(end):
+        place = places_S[s]
+        if place & HALF == half:
+            p = np.int64(place & ~HALF) - first
+            if 0 <= p < len(moved_P):
+                places_S[s] = moved_P[p] | half

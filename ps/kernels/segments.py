@@ -299,3 +299,16 @@ def erase(segments: Segments, ids_N: Ids, slots_N: Slots) -> int:
             erased += 1
     segments.state[COUNT] -= erased
     return erased
+
+
+@njit(cache=True, nogil=True)
+def reslot(segments: Segments, ids_N: Ids, slots_N: Slots) -> None:
+    """The ids, all of them here, have those slots from now on."""
+    shift = MAX_DEPTH - segments.state[DEPTH]
+    for i in range(len(ids_N)):
+        _prefetch_line(segments, ids_N, i)
+        hash_ = mix64(np.uint64(ids_N[i]))
+        segment = np.int64(segments.directory[_skew(hash_) >> shift])
+        entry = _find_entry(segments, segment * LINES + _line(hash_), ids_N[i])
+        if entry >= 0:
+            segments.slots[_slot_at(entry >> 3, entry & 7)] = np.uint32(slots_N[i] + 1)

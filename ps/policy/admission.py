@@ -45,13 +45,27 @@ def gate_of(config: TableConfig, seed: int) -> Gate | None:
             return None
 
 
+def sketch_bytes(cells: int) -> int:
+    """Of a sketch of at least so many cells."""
+    return 2 * int(np.prod(_sketch_shape(cells)))
+
+
+def gate_bytes(config: TableConfig) -> int:
+    """Of the gate that the configuration asks for."""
+    return sketch_bytes(config.admission.cells) if isinstance(config.admission, CountThreshold) else 0
+
+
+def _sketch_shape(cells: int) -> tuple[int, int, int]:
+    """Blocks that are halved one after the other, each with its rows of cells."""
+    return score.HALF_LIFE, admission.ROWS, 1 << (-(-cells // score.HALF_LIFE) - 1).bit_length()
+
+
 class SketchGate:
     """Admits ids that have come often enough."""
 
     def __init__(self, min_count: int, cells: int) -> None:
         self._min_count = min_count
-        blocks = score.HALF_LIFE
-        self._cells_BRC = np.zeros((blocks, admission.ROWS, 1 << (-(-cells // blocks) - 1).bit_length()), np.uint16)
+        self._cells_BRC = np.full(_sketch_shape(cells), 0, np.uint16)  # written: taken now, not when ids come
         self._now = 0
         self.nbytes = self._cells_BRC.nbytes
 

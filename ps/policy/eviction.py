@@ -35,6 +35,9 @@ DISK_SHARE = 0.8
 RAM_SHARE = 0.85
 """Of the room in RAM, without a disk. The rest is for the rows that a push creates before others go."""
 
+FULL_SHARE = 0.97
+"""Of the room in RAM: rows are dropped before a push that would take more."""
+
 
 class Bounds(NamedTuple):
     """How many rows are to be left."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ps.config import TensorTrain
 from ps.kernels import score
-from ps.policy.admission import Counts, Flags, Ids, SketchGate
+from ps.policy.admission import Counts, Flags, Ids, SketchGate, sketch_bytes
 from ps.policy.ranking import Ranking
 
 MIN_CELLS, MAX_CELLS = 1 << 12, 1 << 20
@@ -21,6 +21,16 @@ MOST = 1.5
 """Times `hot_rows` that have rows of their own, those that wait to be folded included."""
 
 
+def cells_of(cold: TensorTrain) -> int:
+    """Of the sketch that counts uses of ids without a row."""
+    return min(max(cold.rows, MIN_CELLS), MAX_CELLS)
+
+
+def gate_bytes(cold: TensorTrain) -> int:
+    """Of that sketch."""
+    return sketch_bytes(cells_of(cold))
+
+
 class LiftGate:
     """One table's. An id's uses are counted in a sketch until it is lifted, and in its row's score from then on."""
 
@@ -29,7 +39,7 @@ class LiftGate:
         self._hot_rows = cold.hot_rows
         self._ranking = ranking
         self._score_of_a_use = np.float32(score_of_a_use)
-        self._sketch = SketchGate(cold.lift_after, min(max(cold.rows, MIN_CELLS), MAX_CELLS))
+        self._sketch = SketchGate(cold.lift_after, cells_of(cold))
         self._above: int | None = None
         self._total_most = int(MOST * cold.hot_rows)
         self.nbytes = self._sketch.nbytes

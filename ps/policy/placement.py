@@ -21,18 +21,7 @@ def slice_rows(excess: int, resident: int, row_bytes: int, slice_bytes: int = SL
     return min(excess, most) if excess > min(resident // SLACK, most) else 0
 
 
-def shares(room: int, wanted: Sequence[int], held: Sequence[int]) -> list[int]:
-    """Divides `room` bytes in proportion to what each wants; who holds more than that keeps it, and the others share
-    what is left. All of it is given out if anything is wanted."""
-    given = list(held)
-    open_ = [i for i in range(len(wanted)) if wanted[i] > 0]
-    while open_:
-        rest = max(room - sum(given[i] for i in range(len(given)) if i not in open_), 0)
-        total = sum(wanted[i] for i in open_)
-        over = [i for i in open_ if rest * wanted[i] // total < held[i]]
-        if not over:
-            for i in open_:
-                given[i] = rest * wanted[i] // total
-            break
-        open_ = [i for i in open_ if i not in over]
-    return given
+def shares(room: int, wanted: Sequence[int]) -> list[int]:
+    """Divides `room` bytes in proportion to what each wants."""
+    total = sum(wanted)
+    return [room * each // total for each in wanted] if total else [0] * len(wanted)

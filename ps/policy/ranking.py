@@ -30,6 +30,11 @@ LAST_STAMP = (1 << 32) - (1 << 20)
 """Stamps have 32 bits. No write is begun from there on; what is under way, and what follows it, has room to end."""
 
 
+def ranking_bytes(expire_after_pushes: int | None) -> int:
+    """Of the counts of one table, by rank, and by age where rows expire; beside those by lot."""
+    return 8 * score.RANKS * (1 if expire_after_pushes is None else EPOCHS + 2)
+
+
 class Cut(NamedTuple):
     """Which rows go: those of rank `highest` or lower, and of those of rank `border` or lower these lots."""
 
@@ -53,7 +58,7 @@ class Ranking:
         self.decay_T = score.decay_table()
         self.counts_R = np.zeros(score.RANKS, np.int64)
         epochs = 0 if expire_after_pushes is None else EPOCHS
-        self.counts_ER = np.zeros((epochs + 1, score.RANKS), np.int64)
+        self.counts_ER = np.zeros((epochs + 1 if epochs else 0, score.RANKS), np.int64)
         """The same by age, where rows expire; see `ps.kernels.score`."""
         self.lots_ERL = sparse_zeros((epochs + 1 if parted else 0, score.RANKS, score.LOTS), np.int32)
         """And by lot, where rows may be evicted. Ranks without a row take no memory: nothing is written there."""

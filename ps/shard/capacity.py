@@ -5,10 +5,12 @@ It goes by configured constants and by what is in the log, so that every replay 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ps.config import ServiceConfig
+from ps.errors import ResourceExhausted
 from ps.policy import eviction
+from ps.shard.needs import Need
 from ps.storage.budget import RamBudget
 from ps.table import Table
 
@@ -30,10 +32,40 @@ class Capacity:
         """Drops the least important rows if there are more than there is room for."""
         room = self._room(len(tables))
         if room is not None:
-            all_ = list(tables.values())
-            rows, sizes = [len(table) for table in all_], [table.bytes_each for table in all_]
-            for table, most in zip(all_, eviction.rows_allowed(rows, sizes, room), strict=True):
-                table.evict(most)
+            self._evict(tables, room)
+
+    def make_room(self, tables: Mapping[str, Table], needs: Sequence[Need]) -> None:
+        """Before a write creates rows in RAM, for which others can only be dropped: does so, where the share that is
+        kept free is too small for them. A part of the write, and the last that can refuse it: it goes by the write's
+        ids and the rows that there are.
+
+        Raises ResourceExhausted when all of its rows together are more than there is room for.
+        """
+        in_ram = None if self._has_disk else self._budget.for_slots(len(tables))
+        if in_ram is None:
+            return
+        room = int(in_ram * eviction.FULL_SHARE)
+        taken = sum(len(table) * table.bytes_each for table in tables.values())
+        if taken + sum(need.ids * need.table.bytes_each for need in needs) <= room:
+            return  # whatever ids they are: usually it ends here
+        counted = [(need.count(), need.table.bytes_each) for need in needs]
+        if taken + sum(rows.created * each for rows, each in counted) <= room:
+            return
+        together = sum(rows.total * each for rows, each in counted)
+        if together > room:
+            raise ResourceExhausted(
+                f"{together:,} bytes of rows at once, and ram_bytes leaves room for {room:,}: send fewer ids at once, "
+                "raise ram_bytes, give the shard a disk (disk_path) or add shards"
+            )
+        for need in needs:
+            need.table.check_time()
+        self._evict(tables, room - together)  # rows of this write may be among those that go
+
+    def _evict(self, tables: Mapping[str, Table], room: int) -> None:
+        all_ = list(tables.values())
+        rows, sizes = [len(table) for table in all_], [table.bytes_each for table in all_]
+        for table, most in zip(all_, eviction.rows_allowed(rows, sizes, room), strict=True):
+            table.evict(most)
 
     def _room(self, tables: int) -> int | None:
         if self._has_disk:

@@ -4,7 +4,8 @@ Every write carries (worker_id, sequence) and a digest of its body. A known sequ
 from here and not applied again; with another digest it is an error. A write is recorded when only the change of its
 rows is left to do; if that fails in the middle, the write is torn, and its repeat is told so. Per worker the last
 `window` sequences are kept; one as old as those forgotten cannot be judged and is refused, never guessed at. Of a
-worker that has been silent while MAX_WORKERS others wrote nothing is kept: its deadline has long passed.
+worker that has been silent while MAX_WORKERS others wrote (fewer, where half of `max_bytes` has no room for so many)
+nothing is kept: its deadline has long passed.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from ps.errors import InternalError, SequenceConflict
 R = TypeVar("R")
 
 MAX_WORKERS = 65_536
-ENTRY_BYTES = 300
-"""Rough cost of one remembered write in CPython: dict entry, key, digest and result."""
+ENTRY_BYTES = 350
+"""Of one remembered write in CPython: dict entry, key, digest and result. Measured."""
+WORKER_BYTES = 350
+"""Of a worker, whether any of its writes is still known. Measured."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,10 @@ class Ledger(Generic[R]):
     def __init__(self, window: int, max_bytes: int) -> None:
         self._window = window
         self._max_bytes = max_bytes
+        self._max_workers = min(MAX_WORKERS, max(max_bytes // (2 * WORKER_BYTES), 1))
         self._workers: dict[int, _Worker[R]] = {}  # the one heard most recently last
         self.nbytes = 0
-        """Estimated bytes held."""
+        """Bytes held, as measured for each write and worker."""
 
     def answer(self, write: WriteId) -> R | None:
         """The result of a repeat, None for a new write; raises SequenceConflict, and InternalError for one that is
@@ -82,15 +86,18 @@ class Ledger(Generic[R]):
 
     def record(self, write: WriteId, result: R, nbytes: int = 0) -> None:
         """Remembers a write that was applied, and that its result holds so many bytes of arrays."""
-        worker = self._workers.pop(write.worker_id, None) or _Worker()
+        worker = self._workers.pop(write.worker_id, None)
+        if worker is None:
+            worker = _Worker()
+            self.nbytes += WORKER_BYTES
         self._workers[write.worker_id] = worker
         worker.writes[write.sequence] = _Entry(write.digest, result, nbytes + ENTRY_BYTES)
         self.nbytes += nbytes + ENTRY_BYTES
         if len(worker.writes) > self._window:
             self._forget_oldest(worker)
-        if len(self._workers) > MAX_WORKERS:
+        if len(self._workers) > self._max_workers:
             silent = self._workers.pop(next(iter(self._workers)))
-            self.nbytes -= sum(entry.nbytes for entry in silent.writes.values())
+            self.nbytes -= WORKER_BYTES + sum(entry.nbytes for entry in silent.writes.values())
         if self.nbytes > self._max_bytes:
             self._shrink(worker)
 
@@ -111,8 +118,13 @@ class Ledger(Generic[R]):
 
     def _withdraw(self, write: WriteId) -> None:
         worker = self._workers.get(write.worker_id)
-        entry = None if worker is None else worker.writes.pop(write.sequence, None)
+        if worker is None:
+            return
+        entry = worker.writes.pop(write.sequence, None)
         self.nbytes -= 0 if entry is None else entry.nbytes
+        if not worker.writes and worker.forgotten < 0:  # it came with this write
+            del self._workers[write.worker_id]
+            self.nbytes -= WORKER_BYTES
 
     def _shrink(self, last: _Worker[R]) -> None:
         """Forgets writes of the workers that were silent longest, but never the one just recorded."""

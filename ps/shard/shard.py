@@ -48,6 +48,7 @@ from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger, WriteId
 from ps.shard.look_ahead import LookAhead
 from ps.shard.maintenance import Maintenance
+from ps.shard.needs import of_push, of_write
 from ps.shard.parts import Part, Waiting, round_bytes, summed
 from ps.shard.pooled import pull_bytes, spread
 from ps.shard.pressure import Pressure
@@ -108,7 +109,8 @@ class Shard:
         self._steps = Steps(config.prepare_ttl_s, config.max_steps, config.max_steps_bytes)
         self._maintenance = Maintenance(self.tables, self._steps, self.engine, self._down, self._disk_health, clock)
         self._aftermath = Aftermath()
-        self._pressure = Pressure(self._steps, lambda: self._aftermath.run("maintenance", self._maintenance.run))
+        maintain = partial(self._aftermath.run, "maintenance", self._maintenance.run)
+        self._pressure = Pressure(self.budget, self._steps, maintain, clock)
         self._account = Account()
         room = None if config.ram_bytes is None else self.budget.aside.bodies
         self._rounds = Rounds(_most_waiting(config), room, clock)
@@ -124,7 +126,8 @@ class Shard:
         def reserve() -> ColdCores | None:
             if self._exists(config, exist_ok):
                 return None
-            return cores_of(config, self._assistant.share, self.budget)
+            with self._pressure.creating(config.name):
+                return cores_of(config, self._assistant.share, self.budget)
 
         def install(cores: ColdCores | None = None) -> bool:
             try:
@@ -177,7 +180,7 @@ class Shard:
             if caller.gone:  # nobody would push the step
                 rising.abandon()
                 caller.check()
-            with self._pressure.relieved(rising.tables, rising.let_go):
+            with self._pressure.hinted(rising.tables, rising.let_go):
                 raised = rising.finish()
             for table, rows in raised:
                 table.rows_on_time += rows
@@ -333,7 +336,7 @@ class Shard:
             table.check(len(ids.ids_N), blocks)
             return table.plan_upsert(ids.ids_N, blocks)
 
-        return self._write(write, ids, plan, caller)
+        return self._write(write, ids, plan, caller, creates=True)
 
     def assign(self, write: WriteId, ids: TableIds, blocks: Sequence[Rows], caller: Caller = PATIENT) -> WriteResult:
         """Sets the values of rows that exist. Ids unique, values finite."""
@@ -485,15 +488,12 @@ class Shard:
 
     def _new_table(self, config: TableConfig, cores: ColdCores | None) -> Table:
         """One that finds no room leaves nothing behind, so it may be asked for again."""
+        bounded = self._capacity.bounded
         try:
-            return Table(
-                config,
-                self._assistant.share,
-                self._disk,
-                bounded=self._capacity.bounded,
-                budget=self.budget,
-                cores=cores,
-            )
+            with self._pressure.creating(config.name):
+                return Table(
+                    config, self._assistant.share, self._disk, bounded=bounded, budget=self.budget, cores=cores
+                )
         except BaseException:
             if self._disk is not None:
                 with _letting_go(f"of table {config.name}"):
@@ -529,10 +529,12 @@ class Shard:
             for part in parts:
                 part.ahead.let_go()
 
-        with self._pressure.relieved(tables, let_go):
+        needs = of_push(tables, gradients)
+        with self._pressure.relieved(needs, let_go):
             for part in parts:
                 part.ahead.check()
             self._raise_late(tables)
+            self._capacity.make_room(self.tables, needs)
             with _rows_created(tables, gradients):
                 changes = [
                     (resolved.table, _planned(resolved, given, worker))
@@ -680,7 +682,10 @@ class Shard:
             self.engine.post(rising.abandon)
             raise
 
-    def _write(self, write: WriteId, ids: TableIds, plan: Callable[[Table], Change], caller: Caller) -> WriteResult:
+    def _write(
+        self, write: WriteId, ids: TableIds, plan: Callable[[Table], Change], caller: Caller, creates: bool = False
+    ) -> WriteResult:
+        """`creates`: a row for each id that has none."""
         check_unique([ids])
         rising = self._begin([ids], caller)
         if rising.waits:
@@ -688,10 +693,12 @@ class Shard:
 
         def run() -> WriteResult:
             try:
-                with self._pressure.relieved(rising.tables, rising.let_go):
+                needs = of_write(rising.tables[0].table, ids, creates)
+                with self._pressure.relieved(needs, rising.let_go):
                     rising.finish()
                     table = self._table(ids.table)
                     self._raise_late([Resolved(table, ids)])
+                    self._capacity.make_room(self.tables, needs)
                     change = plan(table)
                     result = self._recorded(write, change)
                 self._commit([write], [(table, change)])

@@ -164,6 +164,8 @@ class Steps:
         self.expired = 0
         self.nbytes = 0
         """Bytes of ids, counts, bags and slots held."""
+        self.rows_bytes = 0
+        """Of rows that steps name: as many may be held in RAM."""
         self._rows: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -209,9 +211,11 @@ class Steps:
             for resolved in step.tables:
                 resolved.slots()
 
-    def rows(self, table: str) -> int:
-        """Rows of a table that steps name: as many may be held in RAM."""
-        return self._rows[table]
+    def shed_bytes(self, most: int) -> None:
+        """Forgets the oldest steps until the rows that they name take no more bytes than that."""
+        while self.rows_bytes > most and self._steps:
+            self.finish(next(iter(self._steps)))
+            self.expired += 1
 
     def shed(self, table: str, most: int) -> None:
         """Forgets the oldest steps that name a table until they name no more rows of it than that."""
@@ -231,7 +235,9 @@ class Steps:
     def _count(self, step: _Step, change: int) -> None:
         self.nbytes += change * step.nbytes
         for resolved in step.tables:
-            self._rows[resolved.ids.table] += change * len(resolved.ids.ids_N)
+            rows = change * len(resolved.ids.ids_N)
+            self._rows[resolved.ids.table] += rows
+            self.rows_bytes += rows * resolved.table.room.bytes_each
 
     def expire(self, now: float) -> None:
         """Forgets steps whose lease has ended, and the oldest where there are too many."""

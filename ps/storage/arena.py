@@ -1,8 +1,9 @@
 """Rows by id: an id index, rows (`ps.storage.rows` has their bytes), and beside them the statistics of each row.
 
-Slots never move. A slot is free for another id after `release` (the row goes on elsewhere; nobody holds the slot, for
-slots in use are pinned) or `discard` (the row is gone; `layout_epoch` rises, by which a holder of slots knows to look
-them up again, and all pins end). No policy, no locks, no threads; the engine thread is the only caller.
+Slots move only when memory is given back (`shrink`). A slot is free for another id after `release` (the row goes on
+elsewhere; nobody holds the slot, for slots in use are pinned) or `discard` (the row is gone). `layout_epoch` rises with
+`discard` and `shrink`, by which a holder of slots knows to look them up again, and all pins end. No policy, no locks,
+no threads; the engine thread is the only caller.
 
     a row costs  its own bytes
                + 12 / load          id and slot in the index, load about 0.6: 20 bytes
@@ -32,11 +33,15 @@ class Arena:
         self.layout_epoch = 0
         self.rows = rows
         memory = budget.arrays
-        self._index = IdIndex(rows.max_rows, memory, SECRET)
+        self.room = budget.slots.join(rows.ram_bytes)  # first: others make room for what follows
+        try:
+            self._index = IdIndex(rows.max_rows, memory, SECRET)
+        except BaseException:
+            self.room.close()
+            raise
         self._ids = ReservedArray((), np.int64, rows.max_rows, memory)
         self._statistics = ReservedArray((2,), np.uint32, rows.max_rows, memory)
         self._marks = ReservedArray((), np.uint16, rows.max_rows, memory)
-        self.room = budget.slots.join(rows.ram_bytes)
         self._free = -1  # the slot given back last; in place of its id is the one given back before it, and so on
         self._n_free = 0
         self._used = 0  # slots below it have been given out at least once
@@ -125,6 +130,30 @@ class Arena:
     def release(self, slots_N: Slots) -> None:
         """Frees slots that no step holds: their rows are on another tier, or dropped."""
         self._erase(self._ids.array[slots_N])
+
+    def shrink(self, slots: int, rebuild: bool = False) -> tuple[Slots, Slots]:
+        """Gives back the memory of slots from `slots` on, and of the index too where it is made anew (`rebuild`, 0.1 µs
+        a row). There are no more rows than that. Those that lie behind move to free slots: from where, ascending, and
+        to where. Takes no memory. Whoever holds slots must look them up again; nobody pins any."""
+        used_S = self._marks.array[: self._used] & np.uint16(score.USED) != 0
+        from_N = slots + np.flatnonzero(used_S[slots:])
+        free_N = np.flatnonzero(~used_S[:slots])
+        to_N, free_N = free_N[: len(from_N)], free_N[len(from_N) :]
+        self.rows.move(from_N, to_N)
+        for array in (self._ids, self._statistics, self._marks):
+            array.array[to_N] = array.array[from_N]
+        self._free = push_free(self._ids.array, -1, free_N[::-1])
+        self._used, self._n_free = slots, len(free_N)
+        if rebuild:
+            slots_N = np.flatnonzero(self._marks.array[:slots] & np.uint16(score.USED))
+            self._index.rebuild(self._ids.array[slots_N], slots_N)
+        else:
+            self._index.reslot(self._ids.array[to_N], to_N)
+        self.rows.shrink(slots)
+        for array in (self._ids, self._statistics, self._marks):
+            array.shrink(slots)
+        self.end_layout()
+        return from_N, to_N
 
     def read(self, ids_N: Ids) -> list[Records]:
         """The rows of those ids that are here, one element for each length of row that occurs."""

@@ -92,6 +92,14 @@ class DeviceRows:
     def free(self, slots_N: Slots) -> None:
         """The same."""
 
+    def move(self, from_N: Slots, to_N: Slots) -> None:
+        """See `ArenaRows`."""
+        for some_N in self._blocks(np.arange(len(from_N))):
+            self._put(to_N[some_N], self._take(from_N[some_N], self._layout.width))
+
+    def shrink(self, slots_end: int) -> None:
+        """Chunks stay: the budget of the device is another one."""
+
     def gather(self, slots_N: Slots, ids_N: Ids, out_ND: Values) -> None:
         """See `ArenaRows`."""
         missing_N = np.flatnonzero(slots_N < 0)

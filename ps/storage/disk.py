@@ -20,6 +20,7 @@ import errno
 import fcntl
 import os
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -65,6 +66,7 @@ class Disk:
         self._piece_rows = max(min(PIECE_ROWS, cache_bytes // (threads * BLOCK_BYTES)), 64)
         self._tables: dict[str, DiskTier] = {}
         self._bytes_seen = 0
+        self._undropped: Counter[str] = Counter()
         with ExitStack() as undo:
             undo.callback(os.close, _claim(path, fresh))
             self._database = self._open(fresh)
@@ -78,8 +80,9 @@ class Disk:
         Raises DiskError and DiskFull. Once for each name, until it is dropped.
         """
         assert name not in self._tables, "this table is open"
-        family = _TABLE + name
+        family = self._family(name)
         with translated(self.path):
+            self._folder.mkdir(parents=True, exist_ok=True)  # what has lost it can begin anew
             if family in self._families:
                 rows = self._database.get_column_family(family)
             else:
@@ -92,14 +95,20 @@ class Disk:
     def drop(self, name: str) -> None:
         """Deletes a table and its files; one that is not there is left out. Raises DiskError and DiskFull; its rows do
         not come back after that either: the binding has forgotten the family, and `table` makes it anew or raises."""
+        with suppress(OSError):  # what has lost its folder goes on
+            self._folder.mkdir(parents=True, exist_ok=True)
         if name in self._tables:
             with suppress(PsError):  # of write buffers that nobody will need
                 self._tables.pop(name).close()
-        family = _TABLE + name
+        family = self._family(name)
         if family in self._families:
             self._families.remove(family)
-            with translated(self.path):
-                self._database.drop_column_family(family)
+            try:
+                with translated(self.path):
+                    self._database.drop_column_family(family)
+            except PsError:
+                self._undropped[name] += 1  # RocksDB may still have it: the next of that name is another one
+                raise
 
     def memory_usage(self) -> dict[str, int]:
         """Bytes of RAM by purpose; index and filters of the files are part of the block cache."""
@@ -132,6 +141,10 @@ class Disk:
             for table in tables:
                 finish.callback(table.close)
             self._pool.shutdown()
+
+    def _family(self, name: str) -> str:
+        before = self._undropped[name]
+        return f"{_TABLE}{name}" + (f" {before}" if before else "")
 
     @property
     def _folder(self) -> Path:

@@ -54,7 +54,7 @@ def _bound_memory(options: Options, write_buffer_bytes: int) -> None:
     options.set_write_buffer_size(write_buffer_bytes // WRITE_BUFFERS)
     options.set_max_write_buffer_number(WRITE_BUFFERS)
     # Memtables take memory in such steps. The default, an eighth of the buffer, costs each idle table 2 MiB.
-    options.set_arena_block_size(256 << 10)
+    options.set_arena_block_size(min(256 << 10, max(write_buffer_bytes // 64, 16 << 10)))
     # Open files keep a reader in memory each; and a process has 1,024 descriptors by default, sockets included.
     options.set_max_open_files(MAX_OPEN_FILES)
 

@@ -63,6 +63,11 @@ class Dropped:
         while self.pending and self._ram.n_free < n:
             self.sweep()
 
+    def finish(self) -> None:
+        """Frees the slots of all dropped rows."""
+        while self.pending:
+            self.sweep()
+
     def sweep(self) -> None:
         """Frees the slots of some dropped rows."""
         if self.pending:

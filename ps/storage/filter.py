@@ -1,14 +1,18 @@
 """Which ids may have a row on disk: asked before the disk is, so that an id that has none costs no read.
 
-A scalable Bloom filter (Almeida et al. 2007): layers, each of twice the capacity of the one before, opened when that is
-full; nothing is ever rehashed. Never wrong about an id that was put in. There is no removal: an id that is gone costs a
-disk read that finds nothing. Made anew (`DiskTier.ids`) it forgets them. One thread.
+A scalable Bloom filter (Almeida et al. 2007): layers, each larger than the one before, opened when that is full;
+nothing is ever rehashed. It begins with a few KiB, so that a table takes what its rows on disk need and no more; two
+steps lead to layers of STEADY_IDS, from which on each is of twice the capacity. Never wrong about an id that was put
+in. There is no removal: an id that is gone costs a disk read that finds nothing. Made anew (`DiskTier.ids`) it forgets
+them. One thread.
 
     an id takes 12 bits of its layer; the newest layer is half empty on average, so about 2 bytes of RAM
-    an absent id is taken for a present one by 0.5 % of the full layers
+    an absent id is taken for a present one by 0.5 % of the full layers; by 0.1 % of the first ones, of 16 bits an id
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -18,10 +22,36 @@ from ps.memory import Memory, ReservedArray
 from ps.storage.tier import Flags, Ids
 
 BITS_PER_ID = 12
-FIRST_IDS = 1 << 18
-"""Ids of the first layer, unless more are expected: 384 KiB."""
+BITS_PER_EARLY_ID = 16
+"""In layers for less than STEADY_IDS: they stay, and are asked before the others for every absent id."""
+FIRST_IDS = 1 << 12
+"""Ids of the first layer, unless more are expected: 8 KiB."""
+STEADY_IDS = 1 << 18
+"""384 KiB."""
+EARLY_GROWTH = 8
+"""Times the capacity that the next layer has, up to STEADY_IDS."""
 
 _BLOCK_BITS = BLOCK_WORDS * 64
+
+
+def layer_bytes(capacity: int) -> int:
+    """Of a layer for so many ids."""
+    bits = BITS_PER_ID if capacity >= STEADY_IDS else BITS_PER_EARLY_ID
+    return -(-capacity * bits // _BLOCK_BITS) * _BLOCK_BITS // 8
+
+
+def next_capacity(capacity: int) -> int:
+    """Of the layer after one for so many ids."""
+    return max(2 * capacity, min(EARLY_GROWTH * capacity, STEADY_IDS))
+
+
+def layers_for(ids: int) -> Iterator[int]:
+    """Bytes of each layer of a filter that has grown to so many ids."""
+    capacity = FIRST_IDS
+    while ids > 0:
+        yield layer_bytes(capacity)
+        ids -= capacity
+        capacity = next_capacity(capacity)
 
 
 class IdFilter:
@@ -72,12 +102,12 @@ class IdFilter:
 
     def _extend(self) -> None:
         try:
-            self._open_layer(2 * self._capacity)
+            self._open_layer(next_capacity(self._capacity))
         except ResourceExhausted:
             self._room = self._capacity
 
     def _open_layer(self, capacity: int) -> None:
-        blocks = -(-capacity * BITS_PER_ID // _BLOCK_BITS)
+        blocks = layer_bytes(capacity) * 8 // _BLOCK_BITS
         layer = ReservedArray((BLOCK_WORDS,), np.uint64, blocks, self._memory)
         try:
             layer.ensure(blocks)

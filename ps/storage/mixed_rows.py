@@ -8,8 +8,11 @@ Cold rows are trained in place: widened block by block into float32, updated by 
 back stochastically (`ps.kernels.half`). What comes out depends on the row, its gradient, seed, push and id alone: not
 on slot, place, order, or how a push is cut into updates.
 
+Both pools together never take more than all slots would as float32 rows: where one would grow beyond that, the other
+gives back what it does not need (`Pool.trim`). So precision may change at any time without memory for it.
+
     a row costs, beside what it costs in any arena,  4   its place
-                                                   + 4   room in the list of free places
+                                                   + 8   room in the lists of free places of both pools
 """
 
 from __future__ import annotations
@@ -20,10 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.config import TableConfig
+from ps.errors import ResourceExhausted
 from ps.initializer import RowInitializer
 from ps.kernels.attribution import attribute
 from ps.kernels.half import gather_half, narrow, narrow_stochastic, widen
-from ps.kernels.places import HALF, split
+from ps.kernels.places import HALF, move, split
 from ps.kernels.rows import gather, scatter, take
 from ps.memory import Memory, ReservedArray
 from ps.optim import UpdateRule, update_rule
@@ -34,6 +38,8 @@ from ps.storage.tier import Flags, Ids, RowLayout
 
 BLOCK_BYTES = 256 << 10
 """Rows widened at a time: with their gradients they stay in a core's second cache."""
+PLACE_BYTES = 12
+"""For a slot: its place, and room in the lists of free places of both pools."""
 
 
 class MixedRows:
@@ -47,10 +53,11 @@ class MixedRows:
         self._initializer = RowInitializer.of(config)
         self._rule, self._cold_rule = rule, update_rule(cold_optimizer(config.optimizer, state), config.dim)
         self.lengths = [full.row_bytes, self.layout.row_bytes]
-        self.ram_bytes = full.row_bytes
+        self.ram_bytes = full.row_bytes + PLACE_BYTES
         self.max_rows = min(max_rows(self.layout.row_bytes + 8), int(HALF))
         self.clamped = 0
         """Rows that were set, or became half precision, with a value beyond what that holds."""
+        self._slots_end = 0
         self._places = ReservedArray((), np.uint32, self.max_rows, memory)
         self._full = Pool(full.width, np.float32, max_rows(full.row_bytes + 8), memory)
         self._half = Pool(self.layout.items, np.uint16, self.max_rows, memory)
@@ -70,7 +77,22 @@ class MixedRows:
     def make_room(self, slots_end: int, rows: int, length: int) -> None:
         """See `ArenaRows`."""
         self._places.ensure(slots_end)
-        self._pool(length).make_room(rows)
+        self._slots_end = max(self._slots_end, slots_end)
+        pool = self._pool(length)
+        if self._is_over(pool, rows):
+            self._trim(self._other(pool))
+        pool.make_room(rows)
+
+    def move(self, from_N: Slots, to_N: Slots) -> None:
+        """See `ArenaRows`."""
+        self._places.array[to_N] = self._places.array[from_N]
+
+    def shrink(self, slots_end: int) -> None:
+        """See `ArenaRows`."""
+        self._slots_end = slots_end
+        self._places.shrink(slots_end)
+        for pool in (self._full, self._half):
+            self._trim(pool)
 
     def place(self, slots_N: Slots, length: int) -> None:
         """See `ArenaRows`."""
@@ -166,19 +188,22 @@ class MixedRows:
 
     def narrow(self, slots_N: Slots) -> None:
         """float32 rows become half, rounded to nearest. Raises ResourceExhausted, and then nothing has changed."""
-        self._half.make_room(len(slots_N))
         ((_, rows_NB),) = self.copies(slots_N)
+        self._replace(slots_N, self.layout.to_half(rows_NB))
         self.clamped += self.layout.beyond_half(rows_NB)
-        self.put(slots_N, self.layout.to_half(rows_NB))
 
     def make_room_to_widen(self, rows: int) -> None:
         """So that `widen` cannot fail for so many rows. Raises ResourceExhausted."""
-        self._full.make_room(rows)
+        if self._is_over(self._full, rows):
+            self._trim(self._half)
+        # Beyond that they take the memory that they had as half rows.
+        left = (self._slots_end * self.lengths[0] - self._half.committed_bytes) // self.lengths[0] - len(self._full)
+        self._full.make_room(max(min(rows, left), 0))
 
     def widen(self, slots_N: Slots) -> None:
         """Half rows become float32, exactly. There is room."""
         ((_, rows_NB),) = self.copies(slots_N)
-        self.put(slots_N, self.layout.to_full(rows_NB))
+        self._replace(slots_N, self.layout.to_full(rows_NB))
 
     # bytes
 
@@ -204,6 +229,45 @@ class MixedRows:
 
     def _pool(self, length: int) -> Pool:
         return self._full if length == self.lengths[0] else self._half
+
+    def _other(self, pool: Pool) -> Pool:
+        return self._half if pool is self._full else self._full
+
+    def _is_over(self, pool: Pool, rows: int) -> bool:
+        """Whether the pools would take more than float32 rows in all slots, with so many places more in this one."""
+        return pool.bytes_with(rows) + self._other(pool).committed_bytes > self._slots_end * self.lengths[0]
+
+    def _trim(self, pool: Pool) -> None:
+        first, moved_P = pool.trim()
+        move(self._places.array, self._slots_end, np.uint32(self._mark(pool)), first, moved_P)
+
+    def _replace(self, slots_N: Slots, rows_NB: Bytes) -> None:
+        """Rows in the other precision, of which these are the bytes. Raises ResourceExhausted, and then nothing has
+        changed."""
+        pool = self._pool(rows_NB.shape[1])
+        if self._is_over(pool, len(slots_N)):
+            self._trim(self._other(pool))
+        if self._is_over(pool, len(slots_N)):
+            self._exchange(slots_N, pool)
+        else:
+            pool.make_room(len(slots_N))
+        self.put(slots_N, rows_NB)
+
+    def _exchange(self, slots_N: Slots, pool: Pool) -> None:
+        """Gives slots places in this pool, in the memory that they leave in the other one. Their bytes are not kept,
+        unless it raises ResourceExhausted."""
+        other = self._other(pool)
+        ((_, before_NB),) = self.copies(slots_N)
+        self.free(slots_N)
+        self._trim(other)
+        try:
+            pool.make_room(len(slots_N))
+        except ResourceExhausted:
+            other.make_room(len(slots_N))  # what has just been given back
+            self._places.array[slots_N] = other.take(len(slots_N)) | self._mark(other)
+            self.put(slots_N, before_NB)
+            raise
+        self._places.array[slots_N] = pool.take(len(slots_N)) | self._mark(pool)
 
     def _mark(self, pool: Pool) -> int:
         return int(HALF) if pool is self._half else 0

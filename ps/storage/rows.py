@@ -23,6 +23,9 @@ from ps.storage.tier import Ids, RowLayout
 ROW_OVERHEAD_BYTES = 38
 """What a row costs beside its own bytes."""
 
+MOVE_BYTES = 1 << 20
+"""Of rows copied at a time."""
+
 Slots = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -57,6 +60,12 @@ class ArenaRows(Protocol):
 
     def free(self, slots_N: Slots) -> None:
         """Takes them back; needs no memory."""
+
+    def move(self, from_N: Slots, to_N: Slots) -> None:
+        """Rows go to other slots, that have none; what was given for those slots goes along."""
+
+    def shrink(self, slots_end: int) -> None:
+        """There are no rows in slots from `slots_end` on: gives memory back."""
 
     def gather(self, slots_N: Slots, ids_N: Ids, out_ND: Values) -> None:
         """Reads values; where the slot is -1, the initial value of the id."""
@@ -142,6 +151,17 @@ class PlainRows:
 
     def free(self, slots_N: Slots) -> None:
         """The same."""
+
+    def move(self, from_N: Slots, to_N: Slots) -> None:
+        """See `ArenaRows`."""
+        step = max(MOVE_BYTES // self._layout.row_bytes, 1)
+        for start in range(0, len(from_N), step):
+            part = slice(start, start + step)
+            self._rows.array[to_N[part]] = self._rows.array[from_N[part]]
+
+    def shrink(self, slots_end: int) -> None:
+        """See `ArenaRows`."""
+        self._rows.shrink(slots_end)
 
     def gather(self, slots_N: Slots, ids_N: Ids, out_ND: Values) -> None:
         """See `ArenaRows`."""

@@ -107,6 +107,12 @@ class Demotion:
         finally:
             self.written.set()
 
+    def moved(self, from_N: Slots, to_N: Slots) -> None:
+        """Rows have gone from these slots, which ascend, to those."""
+        if len(from_N):
+            at_N = np.minimum(np.searchsorted(from_N, self.slots_N), len(from_N) - 1)
+            self.slots_N = np.where(from_N[at_N] == self.slots_N, to_N[at_N], self.slots_N)
+
     def call_off(self, ids_N: Ids) -> None:
         """Those rows do not go down: they are not what they were."""
         kept_N = np.isin(self.ids_N, ids_N, invert=True)
@@ -156,8 +162,7 @@ class Store:
     @property
     def going(self) -> int:
         """Rows in RAM that are on their way down."""
-        writing = [self._writing] if isinstance(self._writing, Demotion) else []
-        return sum(len(demotion.ids_N) for demotion in (*self._condemned, *writing))
+        return sum(len(demotion.ids_N) for demotion in self._going())
 
     def find(self, ids_N: Ids) -> Slots:
         """The slot of each id, -1 where there is no row in RAM."""
@@ -166,6 +171,16 @@ class Store:
     def make_room(self, n: int) -> None:
         """Before n rows come into RAM: the slots of dropped ones go first."""
         self._dropped.make_room(n)
+
+    def shrink(self, slots: int, rebuild: bool = False) -> None:
+        """See `Arena.shrink`. No row is dropped and in RAM still."""
+        moved = self.ram.shrink(slots, rebuild)
+        for demotion in self._going():
+            demotion.moved(*moved)
+
+    def finish_dropping(self) -> None:
+        """Frees the slots of all dropped rows."""
+        self._dropped.finish()
 
     # up
 
@@ -185,6 +200,10 @@ class Store:
         self._next_fetch += 1
         self._open.add(fetch.number)
         return fetch
+
+    def maybe_below(self, ids_N: Ids) -> Flags:
+        """Which of the ids may have a row on disk."""
+        return np.zeros(len(ids_N), np.bool_) if self._below is None else self._below.may_contain(ids_N)
 
     def found(self, fetch: Fetch) -> list[Records]:
         """What the fetch has read of rows that are still not in RAM."""
@@ -353,9 +372,8 @@ class Store:
         """Drops all rows with stamps below `stamp` that are of rank `highest` or lower, or of rank `border` or lower
         and in one of these lots: on every tier, at once."""
         self._dropped.cut(stamp, highest, border, lots_L)
-        writing = [self._writing] if isinstance(self._writing, Demotion) else []
         # before one ends, the same ids may be there again, with other rows
-        for demotion in (*self._condemned, *writing):
+        for demotion in self._going():
             demotion.call_off(self._dropped.among(demotion.slots_N, demotion.ids_N))
         if self._purge is not None:
             self._purge.start()
@@ -379,6 +397,11 @@ class Store:
         if made is not None and self._below is not None:
             self._below.close()
             self._below = made
+
+    def _going(self) -> Iterator[Demotion]:
+        yield from self._condemned
+        if isinstance(self._writing, Demotion):
+            yield self._writing
 
     def _filters(self) -> Iterator[IdFilter]:
         if self._below is not None:

@@ -43,7 +43,8 @@ class ColdCores:
         self._name, self._cold, self._share, self._budget = config.name, cold, share, budget
         self._held = cores_bytes(config, cold)
         own = int(lifting.MOST * cold.hot_rows) * (4 * (config.dim + state_width) + SLOT_BYTES)
-        budget.hold(self._held, own, f"the cores of table {config.name} and its hot_rows")
+        what = f"the cores of table {config.name} and its hot_rows"
+        budget.hold(self._held, own, what, "raise it, or lower hot_rows or ranks")
         self._drawn: Cores | None = None
 
     def draw(self) -> None:

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ps
-from ps.config import ServiceConfig
 from ps.errors import InvalidArgument, ResourceExhausted
 from ps.kernels import score
 from ps.policy import lifting
@@ -168,7 +167,7 @@ def test_gradients_of_ids_without_a_row_train_the_cores_as_they_are_trained_alon
     """Also the counts, and what a push says of positives, change nothing of that."""
     settings = config(hot_rows=0, index="hash", rows=50, optimizer=ps.Adagrad(lr=0.1))
     table = Table(settings)
-    cores, rng = cores_of(settings, one_by_one, RamBudget(ServiceConfig())), np.random.default_rng(1)
+    cores, rng = cores_of(settings, one_by_one, RamBudget(ps.ServiceConfig())), np.random.default_rng(1)
     cores.draw()
     for step in range(1, 6):
         ids_N = rng.choice(2**62, 40, replace=False) - 2**61

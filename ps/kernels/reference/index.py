@@ -40,3 +40,7 @@ class IdIndex:
     def items(self) -> tuple[Ids, Slots]:
         """All ids and their slots, in order of insertion."""
         return np.array(list(self._slot_of), np.int64), np.array(list(self._slot_of.values()), np.int64)
+
+    def reslot(self, ids_N: Ids, slots_N: Slots) -> None:
+        """The ids have those slots from now on."""
+        self._slot_of.update(zip(ids_N.tolist(), slots_N.tolist(), strict=True))

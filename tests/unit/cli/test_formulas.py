@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import ps
 from ps.cli import app
-from ps.cli.formulas import Load, filter_bytes, fixed_bytes, table_size
+from ps.cli.formulas import Load, filter_bytes, table_size
 from ps.cli.nodes import Demand, Node, busy_shards, fitted_to, network, nodes, settled, shard_size, suggested
 from ps.kernels.records import HEADER_BYTES, KEY_BYTES
-from ps.storage.budget import SLOT_BYTES, RamBudget
+from ps.storage.budget import RamBudget
 from ps.storage.filter import IdFilter
+from ps.table_bytes import fixed_bytes
 
 OPTIMIZERS = [ps.SGD(), ps.RowwiseAdagrad(), ps.Adagrad(), ps.Adam(), ps.FTRL()]
 NODE = Node(64 << 30, 1e12, 1.25e9, 8)
@@ -46,14 +48,16 @@ def test_rows_in_ram_are_as_large_as_the_table_says(optimizer: Any, dim: int) ->
     assert used == pytest.approx(size.ram_bytes, rel=0.1 if dim == 3 else 0.05, abs=1 << 20)
 
 
-@given(st.integers(1, 3_000_000))
+@settings(max_examples=20)
+@given(st.integers(1, 1_000_000))
 def test_the_filter_takes_what_its_layers_take(ids: int) -> None:
     """Layers are whole pages, and of blocks of 64 bytes."""
-    layers, room = [], 0
-    while room < ids:
-        layers.append(IdFilter((1 << 18) << len(layers)).nbytes)
-        room += (1 << 18) << (len(layers) - 1)
-    assert filter_bytes(ids) == pytest.approx(sum(layers), abs=4096 * len(layers))
+    with closing(IdFilter()) as some:
+        for start in range(0, ids, 100_000):
+            some.add(np.arange(start, min(start + 100_000, ids)))
+        # an id that it claims to have already takes no room: at a border there may be a layer less
+        assert some.nbytes - 4096 * some.layers <= filter_bytes(ids)
+        assert filter_bytes(ids - ids // 50) <= some.nbytes
 
 
 @pytest.mark.parametrize(
@@ -72,8 +76,8 @@ def test_what_does_not_grow_with_rows_is_what_the_shard_says(config: ps.TableCon
         held = client.memory_usage()["tables"]["t"]
     buffers_to_come = 2 / 3 if isinstance(config.cold, ps.TensorTrain) else 0
     cores = held.get("tensor_train", {}).get("cores", 0)
-    assert fixed_bytes(config) == pytest.approx(
-        held["hot"].get("admission", 0) + cores / (1 - buffers_to_come), rel=0.05
+    assert sum(fixed_bytes(config, False).values()) == pytest.approx(
+        held["hot"]["ranking"] + held["hot"].get("admission", 0) + cores / (1 - buffers_to_come), rel=0.05
     )
 
 
@@ -83,7 +87,7 @@ def test_half_precision_halves_what_is_cold() -> None:
         table(dim=64, cold=ps.Fp16(hot_fraction=0), half_life_pushes=10_000), 10**6, Load(), has_disk=False
     )
     assert full.row_bytes == 4 * 65
-    assert half.ram_row_bytes == pytest.approx(full.ram_row_bytes - 260 + 132 + 8)
+    assert half.ram_row_bytes == pytest.approx(full.ram_row_bytes - 260 + 132 + 12)
     tenth = table_size(
         table(dim=64, cold=ps.Fp16(hot_fraction=0.1), half_life_pushes=10_000), 10**6, Load(), has_disk=False
     )
@@ -115,7 +119,7 @@ def test_the_suggested_settings_have_room_for_the_rows(ids: int, shards: int, se
     sizes = shard_size(settled(demand)).tables
     room = RamBudget(given).for_slots(2)
     assert room is not None
-    assert sum(size.rows_in_ram * (size.row_bytes + SLOT_BYTES) for size in sizes) <= room
+    assert sum(size.rows_in_ram * size.slot_bytes for size in sizes) <= room
     if given.disk_bytes is not None:
         below = sum(size.rows_on_disk * (size.row_bytes + KEY_BYTES + HEADER_BYTES) for size in sizes)
         assert below <= 0.8 * given.disk_bytes + 1

@@ -100,6 +100,25 @@ class IndexMachine(RuleBasedStateMachine):
         ids_N, _ = self.model.items()
         self.erase(ids_N[np.random.default_rng(seed).random(len(ids_N)) < share])
 
+    @rule(ids_N=some_ids)
+    def reslot(self, ids_N):
+        ids_N = np.unique(ids_N[found(self.model, ids_N) >= 0])
+        slots_N = np.arange(self.next_slot, self.next_slot + len(ids_N))
+        self.next_slot += len(ids_N)
+        for index in (self.index, self.model):
+            index.reslot(ids_N, slots_N)
+
+    @rule()
+    def rebuild(self):
+        """Takes no memory, and leaves what these ids would have taken in an index of their own."""
+        before, items = self.index.committed_bytes, self.index.items()
+        self.index.rebuild(*items)
+        assert self.index.committed_bytes <= before
+        fresh = IdIndex()
+        fresh.find_or_insert(*items, np.empty(len(items[0]), np.int64))
+        assert self.index.nbytes == fresh.nbytes
+        fresh.close()
+
     @invariant()
     def items_are_the_same(self):
         assert len(self.index) == len(self.model)

@@ -19,3 +19,15 @@ def test_split_is_that_of_the_reference(slots, n, seed):
     found, expected = (np.full((2, n), 7), np.full((2, n), 9))
     assert kernels.split(places_S, slots_N, *found) == reference.split(places_S, slots_N, *expected)
     assert found.tolist() == expected.tolist()
+
+
+@given(st.integers(1, 50), st.integers(0, 9), st.integers(0, 9), st.sampled_from([0, kernels.HALF]), st.integers(0, 99))
+def test_move_is_that_of_the_reference(slots, first, n, half, seed):
+    rng = np.random.default_rng(seed)
+    places_S = rng.integers(0, 20, slots, dtype=np.uint32) | rng.choice([np.uint32(0), kernels.HALF], slots)
+    moved_P = rng.integers(0, 20, n, dtype=np.uint32)
+    found_S, expected_S = places_S.copy(), places_S.copy()
+    end = int(rng.integers(0, slots + 1))
+    kernels.move(found_S, end, np.uint32(half), first, moved_P)
+    reference.move(expected_S, end, np.uint32(half), first, moved_P)
+    assert found_S.tolist() == expected_S.tolist()

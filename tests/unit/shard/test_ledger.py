@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from ps.errors import SequenceConflict
 from ps.shard import ledger as module
 from ps.shard.ledger import Ledger, WriteId
+from ps.shard.requests import PushResult
 
 LOTS = 1 << 30
 
@@ -71,7 +75,7 @@ def test_no_write_is_ever_new_twice(sequences: list[int], window: int) -> None:
             ledger.record(write, i)
         else:
             assert answer == applied[sequence]
-    assert ledger.nbytes <= window * module.ENTRY_BYTES
+    assert ledger.nbytes <= window * module.ENTRY_BYTES + module.WORKER_BYTES
 
 
 def test_the_number_of_workers_is_bounded_and_the_longest_silent_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,16 +87,17 @@ def test_the_number_of_workers_is_bounded_and_the_longest_silent_is_forgotten(mo
     ledger.record(WriteId(4, 1, 0), 4)
     assert ledger.answer(WriteId(1, 1, 0)) == 1, "heard of lately"
     assert ledger.answer(WriteId(2, 1, 0)) is None, "the longest silent"
-    assert ledger.nbytes == 4 * module.ENTRY_BYTES
+    assert ledger.nbytes == 4 * module.ENTRY_BYTES + 3 * module.WORKER_BYTES
 
 
 def test_bytes_are_bounded_and_what_was_forgotten_for_them_is_refused() -> None:
     """The answers of the worker that was silent longest go first; the write just recorded always stays."""
     entry = module.ENTRY_BYTES + 1000
-    ledger: Ledger[int] = Ledger(window=16, max_bytes=3 * entry)
+    workers = 2 * module.WORKER_BYTES
+    ledger: Ledger[int] = Ledger(window=16, max_bytes=3 * entry + workers)
     for worker, sequence in ((1, 1), (2, 1), (1, 2), (1, 3)):
         ledger.record(WriteId(worker, sequence, 0), sequence, nbytes=1000)
-    assert ledger.nbytes == 3 * entry
+    assert ledger.nbytes == 3 * entry + workers
     assert [ledger.answer(WriteId(1, sequence, 0)) for sequence in (1, 2, 3)] == [1, 2, 3]
     with pytest.raises(SequenceConflict, match="may have been applied or not"):
         ledger.answer(WriteId(2, 1, 0))
@@ -101,3 +106,21 @@ def test_bytes_are_bounded_and_what_was_forgotten_for_them_is_refused() -> None:
     assert ledger.answer(WriteId(2, 2, 0)) == 2
     with pytest.raises(SequenceConflict):
         ledger.answer(WriteId(1, 3, 0))
+
+
+def test_workers_that_are_many_are_bounded_too_and_bytes_are_those_that_it_takes() -> None:
+    """Of each a marker stays of what was forgotten: half of the bytes at most."""
+    ledger: Ledger[PushResult] = Ledger(window=16, max_bytes=1 << 20)
+    random = Random(0)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for version in range(3000):
+            ledger.record(
+                WriteId(random.getrandbits(62), 1 << 40, random.getrandbits(128)), PushResult(1 << 40 | version)
+            )
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert ledger.nbytes <= 1 << 20
+    assert taken == pytest.approx(ledger.nbytes, rel=0.15)

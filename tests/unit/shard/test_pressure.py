@@ -28,8 +28,8 @@ DEADLINE_S = 20.0
 def tight(tmp_path: Path) -> Iterator[Shard]:
     shard = Shard(0, ps.ServiceConfig(disk_path=tmp_path, ram_bytes=ps.config.MIN_RAM_BYTES))
     row_bytes = DIM * 4 + budget.SLOT_BYTES
-    shard.budget.slots = budget.Room(budget.TABLE_BYTES + ROOM * row_bytes, has_disk=True)
     new_table(shard, swap_fraction=0.0)
+    shard.budget._resize(ROOM * row_bytes - (shard.budget.for_slots(1) or 0))
     yield shard
     shard.close()
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ps
 from ps.shard import Shard
 from tests.unit.shard.helpers import new_table, push_ids, read
+from tests.waiting import until
 
 
 def held(shard: Shard) -> list[int | None]:
@@ -23,6 +26,7 @@ def fill(shard: Shard) -> None:
 
 def test_a_refused_table_may_be_asked_for_again_and_takes_nothing(tmp_path: Path) -> None:
     shard = Shard(0, ps.ServiceConfig(ram_bytes=64 << 20, disk_path=tmp_path, metrics=False))
+    shard.budget._resize(-(8 << 20))  # fewer tables do
     with pytest.raises(ps.ResourceExhausted):
         fill(shard)
     made = len(shard.tables)
@@ -36,6 +40,36 @@ def test_a_refused_table_may_be_asked_for_again_and_takes_nothing(tmp_path: Path
     new_table(shard, f"t{made}", dim=16)
     push_ids(shard, f"t{made}", [1, 2], [[1] * 16, [2] * 16])
     assert read(shard, f"t{made}", [1, 2])[:, 0].tolist() == [-1, -2]
+    shard.close()
+
+
+def test_a_table_whose_folder_was_lost_can_be_dropped_and_made_again(tmp_path: Path) -> None:
+    shard = Shard(0, ps.ServiceConfig(disk_path=tmp_path / "disk", disk_cache_bytes=1 << 20))
+    new_table(shard, swap_fraction=0.9)
+    push_ids(shard, "t", range(2000), [[1.0] * 4] * 2000)
+    shutil.rmtree(tmp_path / "disk")
+    for value in (2.0, 3.0):
+        shard.drop_table("t")
+        new_table(shard, swap_fraction=0.9)
+        push_ids(shard, "t", range(2000), [[value] * 4] * 2000)
+        assert (read(shard, "t", list(range(2000))) == -value).all()
+    for _ in range(100):  # and its rows go down again
+        push_ids(shard, "t", [1], [[0.0] * 4])
+    until(lambda: shard.engine.run(lambda: shard.tables["t"].store.rows_demoted) > 500)
+    assert (read(shard, "t", list(range(2000))) == -3).all()
+    shard.close()
+
+
+def test_26_tables_have_room_in_128_mib(tmp_path: Path) -> None:
+    """As many as Criteo's data set has, some of a few rows and some of many."""
+    shard = Shard(0, ps.ServiceConfig(ram_bytes=128 << 20, disk_path=tmp_path, metrics=False))
+    for number in range(26):
+        new_table(shard, f"C{number}", dim=16)
+    for start in (0, 4000):
+        for number in range(26):
+            ids = range(start, start + (4000 if number % 3 else 40))
+            push_ids(shard, f"C{number}", ids, np.ones((len(ids), 16), np.float32))
+    assert (read(shard, "C25", list(range(8000))) == -1).all()
     shard.close()
 
 

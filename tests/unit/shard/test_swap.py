@@ -88,6 +88,17 @@ class Swapping(RuleBasedStateMachine):
         results = [getattr(shard, how)(a_write(), named, *arguments) for shard in (self.swapping, self.plain)]
         assert results[0].existed_N.tolist() == results[1].existed_N.tolist()
 
+    @rule(share=st.floats(0, 1), rebuild=st.booleans())
+    def give_back(self, share: float, rebuild: bool) -> None:
+        """As for another table that needs memory: rows move to other slots, whoever holds them."""
+        table = self.swapping.tables["t"]
+
+        def run() -> None:
+            free = table.free_slots()
+            table.shrink(len(table._ram) + int(share * free), rebuild)
+
+        self.swapping.engine.run(run)
+
     @invariant()
     def same_size(self) -> None:
         if hasattr(self, "plain"):

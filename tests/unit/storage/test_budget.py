@@ -15,7 +15,7 @@ from ps.errors import ConfigError, ResourceExhausted
 from ps.optim import update_rule
 from ps.policy import placement
 from ps.storage.arena import Arena
-from ps.storage.budget import Part, RamBudget, Room, fitted, set_aside
+from ps.storage.budget import TABLE_BYTES, Part, RamBudget, Room, fitted, set_aside
 from ps.storage.filter import IdFilter
 from ps.storage.rows import PlainRows
 
@@ -47,22 +47,17 @@ def test_too_small_a_budget_says_what_the_smallest_is():
         ps.ServiceConfig(ram_bytes=MIN_RAM_BYTES - 1)
 
 
-@given(
-    st.integers(0, 10**9),
-    st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 10**8)), min_size=1, max_size=8),
-)
-def test_shares_keep_what_is_held_and_fit(room, tables):
-    wanted, held = map(list, zip(*tables, strict=True))
-    given_ = placement.shares(room, wanted, held)
-    assert all(share >= own for share, own in zip(given_, held, strict=True))
-    if sum(held) <= room:
-        assert sum(given_) <= room
+@given(st.integers(0, 10**9), st.lists(st.integers(0, 10**9), min_size=1, max_size=8))
+def test_shares_fit(room, wanted):
+    given_ = placement.shares(room, wanted)
+    assert all(share >= 0 for share in given_)
+    assert sum(given_) <= room
 
 
 def test_shares_go_by_need():
-    assert placement.shares(900, [100, 200], [0, 0]) == [300, 600]
-    assert placement.shares(900, [100, 200], [500, 0]) == [500, 400]
-    assert placement.shares(900, [0, 200], [100, 0]) == [100, 800]
+    assert placement.shares(900, [100, 200]) == [300, 600]
+    assert placement.shares(900, [0, 200]) == [0, 900]
+    assert placement.shares(900, [0, 0]) == [0, 0]
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 700)), max_size=40))
@@ -87,32 +82,85 @@ def test_what_can_never_fit_gets_no_hint_and_names_the_setting():
     assert refused.value.retry_after_s is None
 
 
-@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 400)), max_size=60), st.integers(10_000, 400_000))
-def test_tables_never_open_more_slots_than_there_is_room_for(steps, room_bytes):
-    room = Room(room_bytes, has_disk=True)
-    tables = [room.join(row_bytes) for row_bytes in (4, 260, 1000)]
+class Rows:
+    """A table's rows, by number: a lender whose free slots are behind them."""
+
+    def __init__(self, slots):
+        self.slots, self.rows = slots, 0
+        slots.lender = self
+
+    def free_slots(self):
+        return self.slots.used - self.rows
+
+    def shrink(self, slots, rebuild):
+        assert self.rows <= slots <= self.slots.used
+
+    def add(self, n):
+        self.slots.open(self.rows + n)
+        self.rows += n
+
+
+moves = st.lists(st.tuples(st.integers(0, 2), st.integers(-400, 400)), max_size=60)
+
+
+@given(moves, st.integers(10_000, 400_000), st.booleans())
+def test_tables_never_open_more_slots_than_there_is_room_for(steps, nbytes, has_disk):
+    nbytes += 3 * TABLE_BYTES
+    room = Room(6 * TABLE_BYTES + nbytes, has_disk)
+    tables = [Rows(room.join(row_bytes)) for row_bytes in (4, 260, 1000)]
+    room.resize(-6 * TABLE_BYTES)
+    most = nbytes - 3 * TABLE_BYTES
     for which, more in steps:
         table = tables[which]
-        before = table.used
+        if more < 0:
+            table.rows = max(table.rows + more, 0)
+            continue
+        before = table.slots.used
         try:
-            table.open(table.used + more)
+            table.add(more)
         except ResourceExhausted as error:
             assert "ram_bytes" in str(error)
-            assert error.retry_after_s
-            assert table.used == before
-        assert sum(one.used * one.bytes_each for one in tables) <= room_bytes
+            assert (error.retry_after_s is not None) == has_disk
+            assert table.slots.used == before
+            rows = [one.rows + more * (one is table) for one in tables]
+            taken = sum(n * one.slots.bytes_each for n, one in zip(rows, tables, strict=True))
+            assert has_disk or taken > most, "without a disk all that is free is anybody's"
+        assert sum(one.slots.held for one in tables) <= most
 
 
 @given(st.integers(1, 10**6), st.integers(0, 10**6), st.integers(1, 10**6))
 def test_enough_slots_are_free_for_the_usual_request(room_rows, wanted, usual):
     room = Room(room_rows * 306 + 10**6, has_disk=True)
     table = room.join(260)
+    usual = min(usual, table.most())
     table.ask(usual)
     target = table.resident(wanted)
     assert 0 <= target <= wanted
-    # Down there, the slack that `slice_rows` leaves included, the request fits if it can at all.
-    left = target + target // placement.SLACK
-    assert left + min(usual, table.most()) <= table.most() or target == 0
+    # Down there, the slack that `slice_rows` leaves included, the request fits.
+    assert target + target // placement.SLACK + usual <= table.most() or target == 0
+
+
+@given(
+    st.integers(10_000, 4_000_000),
+    st.lists(st.tuples(st.integers(0, 10**4), st.integers(0, 10**4), st.integers(0, 50)), min_size=1, max_size=6),
+    st.data(),
+)
+def test_what_a_request_claims_is_its_tables_share(nbytes, tables, data):
+    """Whatever other tables have, want and use; and the shares never add up to more than there is."""
+    room = Room(2 * TABLE_BYTES * len(tables), has_disk=True)
+    slots = []
+    for wanted, usual, reserved in tables:
+        slots.append(room.join(260))
+        slots[-1].wanted, slots[-1].usual = wanted, usual
+        slots[-1].reserved = min(reserved, nbytes // (2 * 306 * len(tables)))
+    room.resize(nbytes - TABLE_BYTES * len(tables))
+    who = data.draw(st.sampled_from(slots))
+    claimed = data.draw(st.integers(0, nbytes // 306))
+    if room.fits({who: claimed}):
+        who.claimed = claimed
+        assert who.most() >= claimed
+        assert all(one.most() >= one.reserved for one in slots)
+    assert sum(one.most() * one.bytes_each for one in slots) <= nbytes
 
 
 @pytest.mark.parametrize("dim", [64, 1])

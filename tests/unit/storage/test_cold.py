@@ -18,7 +18,7 @@ from ps.kernels.reference import half as half_reference
 from ps.kernels.reference import optim as reference
 from ps.optim import update_rule
 from ps.storage.arena import Arena
-from ps.storage.budget import RamBudget
+from ps.storage.budget import Part, RamBudget
 from ps.storage.half_layout import cold_optimizer, half_layout
 from ps.storage.mixed_rows import BLOCK_BYTES, MixedRows
 from ps.storage.tier import Records
@@ -185,6 +185,44 @@ class ColdMachine(RuleBasedStateMachine):
 def test_a_cold_tier_is_a_dict_of_halves(kind):
     machine = type("Machine", (ColdMachine,), {"kind": kind})
     run_state_machine_as_test(machine, settings=settings(max_examples=30, stateful_step_count=15, deadline=None))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_both_precisions_together_never_take_more_than_float32_rows_would(seed):
+    """Rows come, go and change their precision, all of them at once too: no byte of them is another one."""
+    rng = np.random.default_rng(seed)
+    config = ps.TableConfig(name="t", dim=64, optimizer=ps.SGD(), cold=ps.Fp16())
+    part = Part(None, "tests", huge_pages=False)
+    rows = MixedRows(config, update_rule(config.optimizer, 64), "fp16", part)
+    budget = RamBudget(ps.ServiceConfig())
+    arena = Arena(rows, budget)
+    held: dict[int, float] = {}
+    for _ in range(40):
+        n = int(rng.integers(1, 3000))
+        what = rng.choice(["insert", "narrow", "widen", "release"])
+        known_N = np.array(sorted(held), np.int64)
+        some_N = rng.choice(known_N, min(n, len(known_N)), replace=False) if len(known_N) else known_N
+        slots_N = arena.find(some_N)
+        if what == "insert":
+            new_N = np.setdiff1d(rng.integers(0, 20_000, n), known_N)
+            rows.set(arena.insert(new_N, 0), np.broadcast_to((new_N % 1000).astype(F32)[:, None], (len(new_N), 64)))
+            held.update((int(id_), float(id_ % 1000)) for id_ in new_N)
+        elif what == "release":
+            arena.release(slots_N)
+            for id_ in some_N.tolist():
+                del held[id_]
+        else:
+            slots_N = slots_N[rows.is_half(slots_N) == (what == "widen")]
+            if len(slots_N):
+                getattr(rows, what)(slots_N)
+        taken = rows.committed_bytes + rows.half_bytes
+        assert taken <= arena.slots_end * 256 + 4 * 4096
+        known_N = np.array(sorted(held), np.int64)
+        out_ND = np.empty((len(known_N), 64), F32)
+        rows.gather(arena.find(known_N), known_N, out_ND)
+        assert (out_ND == np.array([held[id_] for id_ in known_N.tolist()], F32).reshape(-1, 1)).all()
+    arena.close()
+    assert part.used == 0
 
 
 def trained(order_N, spare=0, pieces=1, threads=False, pushes=3):

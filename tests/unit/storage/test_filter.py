@@ -31,21 +31,33 @@ def test_a_new_one_finds_nothing():
         assert some.layers == 1
 
 
-def test_layers_double_and_mistakes_stay_few():
+def test_layers_grow_and_mistakes_stay_few():
     with closing(IdFilter(10_000)) as some:
         for start in range(0, 200_000, 7_000):
             some.add(RNG_IDS[start : min(start + 7_000, 200_000)])
         assert some.may_contain(RNG_IDS[:200_000]).all()
-        assert some.layers == 5  # 10 + 20 + 40 + 80 + 160 thousand
+        assert some.layers == 3  # 10 + 80 + 262 thousand
         assert some.may_contain(RNG_IDS[200_000:]).mean() < 0.03
-        assert some.nbytes < 310_000 * 1.5 + 5 * 4096 + 5 * 64
+        assert some.nbytes < 90_000 * 2 + 262_144 * 1.5 + 3 * 4096 + 3 * 64
+
+
+@pytest.mark.parametrize("ids", [0, 1, 4096, 5000, 36_864, 40_000, 400_000])
+def test_it_grows_with_its_table_and_the_bytes_are_told(ids):
+    with closing(IdFilter()) as some:
+        for start in range(0, ids, 3000):
+            some.add(np.unique(RNG_IDS[start : min(start + 3000, ids)]))
+        told = list(filters.layers_for(ids))
+        assert some.layers >= len(told)
+        assert some.nbytes <= sum(filters.layers_for(max(ids, 1))) + 4096 * len(told) + 4096
+        assert some.may_contain(RNG_IDS[:ids]).all()
+        assert some.nbytes <= 16 * 1024 + 16 * ids
 
 
 def test_one_layer_of_the_expected_size_makes_half_a_percent_of_mistakes():
-    with closing(IdFilter(200_000)) as some:
-        some.add(RNG_IDS[:200_000])
+    with closing(IdFilter(filters.STEADY_IDS)) as some:
+        some.add(RNG_IDS[: filters.STEADY_IDS])
         assert some.layers == 1
-        assert some.may_contain(RNG_IDS[200_000:]).mean() == pytest.approx(0.005, abs=0.002)
+        assert some.may_contain(RNG_IDS[filters.STEADY_IDS :]).mean() == pytest.approx(0.005, abs=0.002)
 
 
 def test_ids_that_are_put_in_again_take_no_room():

@@ -10,6 +10,7 @@ import pytest
 from ps import memory
 from ps.errors import ResourceExhausted
 from ps.memory import HUGE_FROM_BYTES, HostMemory, ReservedArray, available_bytes, host_ram_bytes
+from ps.storage.budget import Part
 
 
 def resident_bytes():
@@ -207,3 +208,37 @@ def test_a_move_that_the_memory_does_not_allow_changes_nothing(little_room, monk
     reserved.ensure(50 << 20)
     assert (reserved.array[: 1 << 20] == 5).all()
     reserved.close()
+
+
+def test_what_is_given_back_is_the_systems_and_reads_as_zero_again():
+    part = Part(64 << 20, "tests", huge_pages=False)
+    reserved = ReservedArray((64,), np.float32, 200_000, part)
+    reserved.ensure(200_000)
+    reserved.array[:] = 1
+    full = resident_bytes()
+    reserved.shrink(50_000)
+    assert part.used == reserved.committed_bytes == 50_000 * 256
+    assert full - resident_bytes() > 30 << 20
+    assert (reserved.array[:50_000] == 1).all()
+    assert not reserved.array[50_000:60_000].any()
+    reserved.shrink(60_000)
+    assert reserved.committed_bytes == 50_000 * 256, "it is smaller already"
+    reserved.ensure(100_000)
+    reserved.array[99_999] = 2
+    assert part.used == 100_000 * 256
+    reserved.close()
+    assert part.used == 0
+
+
+def test_memory_that_changes_hands_is_not_asked_of_the_host_twice():
+    """Where it is at its end, what one array gives back is there for the other."""
+    left = [1 << 20]
+    host = HostMemory(available=lambda: left[0], keep_free=0)
+    host.take(1 << 20)
+    left[0] = 0
+    with pytest.raises(ResourceExhausted):
+        host.take(1)
+    host.give(4096)
+    host.take(4096)
+    with pytest.raises(ResourceExhausted):
+        host.take(1)
