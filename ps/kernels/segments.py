@@ -304,10 +304,10 @@ def erase(segments: Segments, ids_N: Ids, slots_N: Slots) -> int:
 @njit(cache=True, nogil=True)
 def reslot(segments: Segments, ids_N: Ids, slots_N: Slots) -> None:
     """The ids, all of them here, have those slots from now on."""
-    shift = MAX_DEPTH - segments.state[DEPTH]
+    shift, secret = MAX_DEPTH - segments.state[DEPTH], _secret(segments)
     for i in range(len(ids_N)):
-        _prefetch_line(segments, ids_N, i)
-        hash_ = mix64(np.uint64(ids_N[i]))
+        _prefetch_line(segments, secret, ids_N, i)
+        hash_ = _hash(ids_N[i], secret)
         segment = np.int64(segments.directory[_skew(hash_) >> shift])
         entry = _find_entry(segments, segment * LINES + _line(hash_), ids_N[i])
         if entry >= 0:

@@ -1,4 +1,4 @@
-"""What a round is made of: the parts of its ranks, which of them go together, and their sums."""
+"""What a round is made of: the parts of its ranks, which of them go together or give way, and their sums."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Self
 
-from ps.errors import InvalidArgument, LengthMismatch
+from ps.errors import InvalidArgument, LengthMismatch, PsError, SequenceConflict, Unavailable
 from ps.round import Round
 from ps.shard.combine import combined
 from ps.shard.ledger import WriteId
@@ -63,6 +63,23 @@ def check_fits(waiting: Waiting, other: Waiting) -> None:
     mine, theirs = ([ids.table for ids in each.ids] for each in (waiting, other))
     if mine != theirs:
         raise LengthMismatch(f"{place}: rank {place.rank} pushes tables {mine}, rank {there.rank} {theirs}")
+
+
+def taken_by(waiting: Waiting, earlier: Waiting) -> PsError:
+    """What to tell the earlier part of a rank. Raises SequenceConflict where the later one is at fault."""
+    place, mine, theirs = waiting.place, waiting.part.write, earlier.part.write
+    if (mine.worker_id, mine.sequence) != (theirs.worker_id, theirs.sequence):
+        return SequenceConflict(
+            f"{earlier.place}: another push of rank {place.rank}, of worker {mine.worker_id:#x}, has taken the place "
+            f"of this one, of worker {theirs.worker_id:#x}, of which nothing was applied. A trainer that was started "
+            "again takes its place so; two that run at once need a rank each"
+        )
+    if mine.digest != theirs.digest:
+        raise SequenceConflict(
+            f"{place}: write {mine.sequence} of worker {mine.worker_id:#x} waits there with another body: a sequence "
+            "number belongs to one write"
+        )
+    return Unavailable(f"{place}: rank {place.rank} has sent this push again")
 
 
 def round_bytes(tables: Sequence[Resolved], gradients: Sequence[Gradients]) -> int:

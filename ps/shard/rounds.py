@@ -23,9 +23,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from ps.errors import DeadlineExceeded, InvalidArgument, PsError, ResourceExhausted, SequenceConflict, Unavailable
+from ps.errors import DeadlineExceeded, InvalidArgument, PsError, ResourceExhausted, Unavailable
 from ps.round import Round
-from ps.shard.parts import Waiting, check_fits
+from ps.shard.parts import Waiting, check_fits, taken_by
 
 RETRY_S = 0.1
 FAIR_S = 5.0
@@ -151,7 +151,7 @@ class Rounds:
         """Ends the part that its rank has here, if any. The round keeps its place among the others."""
         here, place = self._parts(waiting.place.group), waiting.place
         if place.rank in here:
-            error = _taken_by(waiting, here[place.rank])
+            error = taken_by(waiting, here[place.rank])
             here.pop(place.rank).outcome.set_exception(error)
 
     def _has_room(self, waiting: Waiting) -> bool:
@@ -198,20 +198,3 @@ class Rounds:
 
 def _no_room(why: str, retry_after_s: float | None, place: Round) -> ResourceExhausted:
     return ResourceExhausted(f"{place}: {why}", retry_after_s)
-
-
-def _taken_by(waiting: Waiting, earlier: Waiting) -> PsError:
-    """What to tell the earlier part of a rank. Raises SequenceConflict where the later one is at fault."""
-    place, mine, theirs = waiting.place, waiting.part.write, earlier.part.write
-    if (mine.worker_id, mine.sequence) != (theirs.worker_id, theirs.sequence):
-        return SequenceConflict(
-            f"{earlier.place}: another push of rank {place.rank}, of worker {mine.worker_id:#x}, has taken the place "
-            f"of this one, of worker {theirs.worker_id:#x}, of which nothing was applied. A trainer that was started "
-            "again takes its place so; two that run at once need a rank each"
-        )
-    if mine.digest != theirs.digest:
-        raise SequenceConflict(
-            f"{place}: write {mine.sequence} of worker {mine.worker_id:#x} waits there with another body: a sequence "
-            "number belongs to one write"
-        )
-    return Unavailable(f"{place}: rank {place.rank} has sent this push again")

@@ -179,18 +179,22 @@ def test_an_interrupted_push_leaves_its_round_and_may_be_sent_again(server: Shar
 # threads
 
 
+def servers_threads() -> int:
+    """Those that serve calls and send answers, in this process."""
+    return sum(thread.name.startswith(("grpc", "answer")) for thread in threading.enumerate())
+
+
 def test_many_ranks_on_few_threads(server: ShardServer) -> None:
     """64 parts wait, and hold no thread: those that come one after the other have the same few."""
     ranks = 64
     with ExitStack() as stack, ThreadPoolExecutor(ranks) as pool:
         calls = stack.enter_context(RawCalls(server.address))
         calls.header  # noqa: B018  asks
-        started = []
+        before, started = servers_threads(), []
         for rank in range(ranks - 1):
             started.append(pool.submit(part, calls, rank, ranks))
             until(lambda: waiting(server) == len(started))
-        names = [thread.name for thread in threading.enumerate()]
-        assert sum(name.startswith(("grpc", "answer")) for name in names) < ranks // 4
+        assert servers_threads() - before < ranks // 4
         assert part(calls, ranks - 1, ranks)
         assert len({future.result() for future in started}) == 1
     assert server.shard.version == 1
