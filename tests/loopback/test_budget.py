@@ -119,7 +119,7 @@ def test_without_a_disk_the_least_important_rows_make_room() -> None:
         assert (client.pull("t", often) == -199).all()
         used = client.memory_usage()
         assert memory.now() == pytest.approx(used["total"], rel=0.05, abs=2 << 20)
-        assert set(used["tables"]["t"]["hot"]) == {"rows", "index", "metadata"}
+        assert set(used["tables"]["t"]["hot"]) == {"rows", "index", "metadata", "ranking", "pushes"}
         too_many = np.arange(10**9, 10**9 + 100 * BATCH)
         with pytest.raises(ps.errors.ResourceExhausted, match="ram_bytes") as refused:
             client.push("t", too_many, np.ones((len(too_many), DIM), np.float32))
