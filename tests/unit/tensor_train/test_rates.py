@@ -92,18 +92,20 @@ def test_rates_too_small_for_floats_are_the_smallest_there_are():
 
 
 def test_a_tables_cores_and_a_modules_learn_at_the_rate_of_rows():
-    """By default, at every rank: the first push of an id moves what it reads as by about what it moves a row."""
-    grads_ND = np.random.default_rng(0).standard_normal((1, 16)).astype(np.float32)
+    """By default, at every rank: the first push of ids moves what they read as by about what it moves rows. They share
+    no slice."""
+    ids = [1234, 77, 4500]
+    grads_ND = np.random.default_rng(0).standard_normal((3, 16)).astype(np.float32)
     with ps.connect("inproc:") as client:
         for rank in RANKS:
             cold = ps.TensorTrain(rows=5000, ranks=rank)
             client.create_table(ps.TableConfig(name=f"t{rank}", dim=16, optimizer=ps.Adagrad(lr=0.05), cold=cold))
-            before_ND = client.pull(f"t{rank}", [1234])
-            client.push(f"t{rank}", [1234], grads_ND)
-            moved = root_mean_square(client.pull(f"t{rank}", [1234]) - before_ND)
+            before_ND = client.pull(f"t{rank}", ids)
+            client.push(f"t{rank}", ids, grads_ND)
+            moved = root_mean_square(client.pull(f"t{rank}", ids) - before_ND)
             assert 0.05 / 1.6 < moved < 0.05 * 1.6
             module = TensorTrainEmbeddingBag(5000, 16, [rank, rank], optimizer=ps.Adagrad(lr=0.05))
-            index = torch.tensor([[1234]])
+            index = torch.tensor(ids)[:, None]
             before = module(index)
             before.backward(torch.from_numpy(grads_ND))
             assert 0.05 / 1.6 < root_mean_square((module(index) - before).detach().numpy()) < 0.05 * 1.6
