@@ -125,7 +125,7 @@ class IdIndex:
         self._lines.array[: int(self._state[SEGMENTS])] = 0
         for part in (self._directory, self._depths, self._fills):
             part.array[0] = 0
-        self._state[:] = [0, 1, 0, 0, self._state[SPLITS]]
+        self._state[:SPLITS] = [0, 1, 0, 0]  # what was counted, and the secret, stay
         found_N = np.empty(len(ids_N), np.int64)
         reached = kernels.find_or_insert(self._segments, have, ids_N, slots_N, found_N, 0)
         assert reached == len(ids_N), "an index made anew needs more segments than it had"

@@ -126,7 +126,7 @@ def test_an_answer_that_comes_later_is_counted_as_any(server: ShardServer) -> No
         assert counted(server) == {"OK": 2}
         assert type(error_of(part, calls, 0, 2, number=2, wait_ms=10)) is ps.DeadlineExceeded
         assert counted(server) == {"OK": 2, "DEADLINE_EXCEEDED": 1}
-        assert server.dispatcher._active == 0
+        assert len(server.dispatcher.calls) == 0
     assert server.shard.budget.bodies.used == 0
 
 
