@@ -57,6 +57,7 @@ class ShardServer:
         self.shard = Shard(shard_id, config)
         self.service = ShardService(self.shard, UNKNOWN, fitted(config), state_lost)
         self.dispatcher = dispatcher(self.service, RpcMetrics(registry), self.service.config)
+        self.shard.budget.bodies.when_short = self.dispatcher.calls.make_room  # who is silent may hold some of it
         self._grpc = GrpcServer(self.dispatcher, self.service.config)
         registry.register(ShardCollector(self.shard, config, lambda: self.service.state_lost))
         self._metrics = MetricsServer(registry, config.host) if config.metrics else None

@@ -11,7 +11,7 @@ Threads: a `Part` may be used by any; slots belong to the engine thread.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -116,6 +116,8 @@ class Part:
     def __init__(self, limit: int | None, purpose: str, huge_pages: bool = True) -> None:
         self.huge_pages = huge_pages
         self.used = 0
+        self.when_short: Callable[[], object] = lambda: None
+        """Called when there is no room for what would fit alone: somebody may let go of what it does not use."""
         self._limit = limit
         self._purpose = purpose
         self._lock = threading.Lock()
@@ -151,14 +153,18 @@ class Part:
 
     def _add(self, n: int) -> None:
         with self._lock:
-            if self._limit is not None and self.used + n > self._limit:
-                raise ResourceExhausted(
-                    f"{n:,} bytes more for {self._purpose}: {self.used:,} are in use of the {self._limit:,} that "
-                    "ram_bytes leaves them"
-                    + ("" if n <= self._limit else ": ask for less at once, or raise ram_bytes"),
-                    RETRY_S if n <= self._limit else None,
-                )
-            self.used += n
+            if self._limit is None or self.used + n <= self._limit:
+                self.used += n
+                return
+            used, limit = self.used, self._limit
+        fits_alone = n <= limit
+        if fits_alone:
+            self.when_short()
+        raise ResourceExhausted(
+            f"{n:,} bytes more for {self._purpose}: {used:,} are in use of the {limit:,} that ram_bytes leaves them"
+            + ("" if fits_alone else ": ask for less at once, or raise ram_bytes"),
+            RETRY_S if fits_alone else None,
+        )
 
 
 class Lender(Protocol):

@@ -9,6 +9,7 @@ import pytest
 
 import ps
 from benchmarks.half_calls import HalfCall
+from ps.server import lines
 from ps.server.shard_server import ShardServer
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
@@ -48,6 +49,21 @@ def test_what_is_announced_and_does_not_come_holds_nothing(start_server: StartSe
         assert client.pull("t", range(ROWS))[-1, 0] == -1.0
         assert client.connection.traffic.retries == 0, "nobody was in the way"
         assert not call.ended.is_set()
+
+
+def test_a_body_that_stalls_halfway_gives_way_to_one_that_needs_its_bytes(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "GIVES_WAY_AFTER_S", 0.05)
+    server = start_server(ram_bytes=RAM, stall_timeout_s=NEVER_S, drain_timeout_s=0.1)
+    with ps.connect(server.address) as client, HalfCall(server.address, methods.PUSH) as call:
+        client.create_table(summing(dim=DIM))
+        call.send(head(server, methods.PUSH))
+        call.send_slowly(pb.PushChunk(payload=bytes(9000 * 4 * DIM)).SerializeToString())
+        until(lambda: server.shard.budget.bodies.used == 9000 * 4 * DIM)
+        client.push("t", range(ROWS), block(np.ones(ROWS), DIM), timeout_s=60)
+        until(call.ended.is_set)
+        assert client.pull("t", range(ROWS))[-1, 0] == -1.0
 
 
 def test_large_pushes_at_once_all_get_through(start_server: StartServer) -> None:
