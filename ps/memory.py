@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ps import address_space
+from ps import address_space, held_files
 from ps.address_space import HUGE_PAGE, PAGE, Reservation
 from ps.errors import ResourceExhausted
 
@@ -49,8 +49,7 @@ def host_ram_bytes() -> int:
 
 def available_bytes() -> int:
     """What processes here could still get without swapping, the file cache counted as free."""
-    with Path("/proc/meminfo").open(encoding="utf-8") as lines:
-        figures = dict(line.split()[:2] for line in lines)
+    figures = dict(line.split()[:2] for line in held_files.read_text("/proc/meminfo").splitlines())
     host = int(figures.get("MemAvailable:", figures["MemFree:"])) * 1024
     return min([host, *(limit - used for limit, used in _control_groups())])
 
@@ -58,7 +57,7 @@ def available_bytes() -> int:
 def _control_groups() -> list[tuple[int, int]]:
     """(limit, in use) of the memory control groups that bound this process; the file cache is not counted as use."""
     found = []
-    for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+    for line in held_files.read_text("/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers in ("", "memory"):
             kind = _VERSION_1 if controllers else _VERSION_2
@@ -96,7 +95,7 @@ def sparse_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[An
 
 def file_pages_bytes() -> int:
     """Of this process's memory, what lies in files: code that has been run, mostly."""
-    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[2]) * PAGE
+    return int(held_files.read_text("/proc/self/statm").split()[2]) * PAGE
 
 
 class _Mallinfo2(ctypes.Structure):
@@ -126,9 +125,9 @@ class _ControlGroupFiles(NamedTuple):
     cache: str
 
     def read(self, folder: Path) -> tuple[int, int]:
-        statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        in_use = int((folder / self.used).read_text()) - int(statistics[self.cache])
-        return int((folder / self.limit).read_text()), in_use
+        statistics = dict(line.split() for line in held_files.read_text(folder / "memory.stat").splitlines())
+        in_use = int(held_files.read_text(folder / self.used)) - int(statistics[self.cache])
+        return int(held_files.read_text(folder / self.limit)), in_use
 
 
 _VERSION_1 = _ControlGroupFiles(

@@ -20,6 +20,9 @@ T = TypeVar("T")
 FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 2.0
 
+_draw = random.Random().random
+"""Of our own, seeded by the system: trainers all seed Python's with the same number, and it is theirs."""
+
 
 class Deadline:
     """A point in time that every part of an operation shares."""
@@ -50,12 +53,14 @@ def retry(
     deadline: Deadline,
     before_next: Callable[[], None] = lambda: None,
     sleep: Callable[[float], object] | None = None,
+    draw: Callable[[], float] = _draw,
 ) -> T:
     """Calls attempt(0), attempt(1), ... until one succeeds or the deadline is too near for another.
 
-    `before_next` runs before each repeat (the client looks up the shard's address again). Backoff doubles with full
-    jitter, so that trainers that lost one shard together do not come back together. After the deadline the last error
-    is raised: it says more than "too late". `sleep` may return early, where waiting has become pointless.
+    `before_next` runs before each repeat (the client looks up the shard's address again). The wait is at least what the
+    shard said, or half of a backoff that doubles, and up to twice as long: drawn from [0, 1) by `draw`, so that
+    trainers that were refused together, or lost one shard together, do not come back together. After the deadline the
+    last error is raised: it says more than "too late". `sleep` may return early, where waiting has become pointless.
     """
     backoff_s = FIRST_BACKOFF_S
     for number in range(1_000_000):
@@ -65,7 +70,7 @@ def retry(
             hint_s = error.retry_after_s if isinstance(error, ResourceExhausted) else 0.0
             if hint_s is None:
                 raise
-            wait_s = max(hint_s, random.uniform(0.5, 1.0) * backoff_s)
+            wait_s = max(hint_s, backoff_s / 2) * (1 + draw())
             if not _sleep(wait_s, deadline, sleep or time.sleep):
                 raise
             backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)

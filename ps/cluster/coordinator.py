@@ -21,8 +21,9 @@ from ps.cluster.metrics import CoordinatorCollector
 from ps.config import ServiceConfig, TableConfig
 from ps.errors import PsError, TableNotFound, Unavailable
 from ps.server.dispatch import Dispatcher, Handler
-from ps.server.metrics import MetricsServer, RpcMetrics
+from ps.server.metrics import RpcMetrics
 from ps.server.progress import Progress
+from ps.server.scrapes import MetricsServer
 from ps.server.server import GrpcServer
 from ps.server.shard_server import ShardReport
 from ps.v1 import control_pb2 as pb
@@ -57,7 +58,7 @@ class Coordinator:
             methods.DESCRIBE: self._describe,
             methods.CREATE_TABLE: self._create_table,
             methods.DROP_TABLE: self._drop_table,
-            methods.ADVANCE: Progress(config).advance,
+            methods.ADVANCE: Progress().advance,
         }
         registry = CollectorRegistry()
         dispatcher = Dispatcher(handlers, RpcMetrics(registry), config.max_requests)

@@ -109,8 +109,6 @@ class Dispatcher:
         except PsError as error:
             call.code = code_of(error).name
             _log_refusal(error, call, time.perf_counter() - started)
-            if _may_come_again(error):  # of memory, say: who is silent may hold it
-                self.calls.make_room()
             raise
         except MemoryError as error:
             call.code = "RESOURCE_EXHAUSTED"

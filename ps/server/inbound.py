@@ -6,6 +6,7 @@ Nothing is copied: the blocks are views of the messages, and the optimizer's ker
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from ps.kernels.rows import all_finite
 from ps.push_count import check_said
 from ps.round import Round
 from ps.shard import Gradients, StepRef, TableIds
+from ps.shard.arrivals import Arriving
 from ps.shard.requests import BagGradients, Bags, Rows
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import blocks, codec, encodings
@@ -150,7 +152,9 @@ class BodyReader:
         self._tables = [_Table(shape) for shape in shapes]
         self._parts = [part for table in self._tables for part in table.parts]
         self.nbytes = sum(table.nbytes for table in self._tables)
-        """Of the whole body."""
+        """Of the whole body, as it comes and as it is decoded."""
+        self.received = 0
+        """Bytes that have come."""
         if self.nbytes > max_bytes:
             raise ResourceExhausted(
                 f"a body of {self.nbytes:,} bytes is over the limit of {max_bytes:,} (max_body_bytes, and a share of "
@@ -162,6 +166,7 @@ class BodyReader:
     def add(self, payload: memoryview) -> None:
         """Takes one chunk; raises LengthMismatch or NonFiniteGradient."""
         self._digest.update(payload)
+        self.received += len(payload)
         while len(payload):
             while self._part < len(self._parts) and self._parts[self._part].done:
                 self._part += 1
@@ -184,12 +189,15 @@ def _check_finite(flat: Rows, table: str) -> None:
     )
 
 
-def read_body(chunks: Iterator[bytes], first_payload: memoryview, reader: BodyReader) -> list[Gradients]:
-    """The whole stream after its head."""
-    if len(first_payload):
-        reader.add(first_payload)
-    for chunk in chunks:
-        reader.add(codec.payload_of(chunk))
+def read_body(
+    chunks: Iterator[bytes], first_payload: memoryview, reader: BodyReader, arriving: Arriving
+) -> list[Gradients]:
+    """The whole stream after its head, held as it comes."""
+    for payload in chain((first_payload,), map(codec.payload_of, chunks)):
+        if len(payload):
+            arriving.hold(len(payload))
+            reader.add(payload)
+    arriving.hold(max(reader.nbytes - reader.received, 0))
     return reader.finish()
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ps.address import address_of
 from ps.config import ServiceConfig
 from ps.shard import Shard
 from ps.shard.staleness import BOUNDS
@@ -40,7 +39,7 @@ class RpcMetrics:
         by_kind = ["method", "kind"]  # of `ps.wire.kinds`
         self.received = Counter("ps_rpc_received_bytes", "Bytes of messages received.", by_kind, registry=registry)
         self.sent = Counter("ps_rpc_sent_bytes", "Bytes of messages sent.", by_kind, registry=registry)
-        self.active = Gauge("ps_rpc_active", "Calls in progress.", registry=registry)
+        self.active = Gauge("ps_rpc_active", "Calls in progress, which max_requests bounds.", registry=registry)
 
     def expect(self, methods: Iterable[str]) -> None:
         """Counts that should stay 0 are there from the start: Prometheus sees a counter rise, but not one appear."""
@@ -79,7 +78,8 @@ TABLE_COUNTERS = {
 
 
 class ShardCollector(Collector):
-    """Reads the shard's counters at scrape time, on the engine thread, so that they belong to one moment."""
+    """Reads the shard's counters at scrape time, which belong to one moment: now, or where the engine is busy with one
+    thing for long, the last time that somebody looked."""
 
     def __init__(self, shard: Shard, config: ServiceConfig, state_lost: Callable[[], str | None]) -> None:
         """`config` as it was given; `state_lost` says why the shard refuses, if it does."""
@@ -90,6 +90,7 @@ class ShardCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """One family after the other."""
         stats = self._shard.stats()
+        yield _gauge("ps_stats_age_seconds", "How old the shard's figures are: 0 unless it is busy.", stats["age_s"])
         yield from self._tables(stats)
         yield from self._engine()
         yield _counter("ps_pushes", "Pushes applied: the shard's version.", stats["version"])
@@ -143,21 +144,6 @@ class ShardCollector(Collector):
         family = HistogramMetricFamily("ps_push_staleness", "Pushes applied between a pull and its push.")
         family.add_metric([], buckets, sum_value=seen.total)
         return family
-
-
-class MetricsServer:
-    """A registry behind HTTP, and with it what is known of the process."""
-
-    def __init__(self, registry: CollectorRegistry, host: str) -> None:
-        ProcessCollector(registry=registry)
-        self._server, self._thread = start_http_server(0, addr=host, registry=registry)
-        self.address = address_of(host, self._server.server_port)
-
-    def close(self) -> None:
-        """Stops listening."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 def _disk(stats: dict[str, Any]) -> Iterator[Metric]:

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import socket
 import time
-from pathlib import Path
 
-from ps import memory
+from ps import held_files, memory
 from ps.address_space import PAGE
 
 
 def process_report() -> dict[str, object]:
     """As of now: plain numbers and words, for JSON."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return {
         "host": socket.gethostname(),
         "host_ram_bytes": memory.host_ram_bytes(),
         "pid": os.getpid(),
-        "rss_bytes": int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * PAGE,
-        "files_open": len(os.listdir("/proc/self/fd")),
-        "files_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        "rss_bytes": int(held_files.read_text("/proc/self/statm").split()[1]) * PAGE,
+        "files_open": _files_open(limit),
+        "files_limit": limit,
         "clock_s": time.time(),
     }
+
+
+def _files_open(limit: int) -> int:
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError as error:  # looking takes a file, too
+        if error.errno != errno.EMFILE:
+            raise
+        return limit

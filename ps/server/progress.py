@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from ps.config import ServiceConfig
 from ps.errors import InvalidArgument
 from ps.round import check_member
+from ps.server.dispatch import CONTROL_CALLS
 from ps.v1 import control_pb2 as pb
 from ps.wire import codec
 
@@ -24,8 +24,8 @@ MAX_CLOCK = (1 << 63) - 1
 class Progress:
     """Serves Control.Advance. Threads: any."""
 
-    def __init__(self, config: ServiceConfig, wait_s: float = WAIT_S) -> None:
-        self._max_waiting = min(config.grpc_threads, config.max_requests) // 2
+    def __init__(self, wait_s: float = WAIT_S) -> None:
+        self._max_waiting = CONTROL_CALLS // 2
         self._wait_s = wait_s
         self._waiting = 0
         self._groups: dict[str, list[int]] = {}  # the one heard most recently last

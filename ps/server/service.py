@@ -14,6 +14,7 @@ from ps.errors import InvalidArgument, StaleRouting, StateLost, Unavailable
 from ps.policy.ranking import EVERY_RANK
 from ps.seconds import LONGEST_S
 from ps.server import inbound, outbound
+from ps.server.dispatch import ServedCall
 from ps.server.logs import about_call
 from ps.server.metrics import RpcMetrics
 from ps.server.process import process_report
@@ -23,7 +24,6 @@ from ps.shard.requests import Target, Wanted
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import blocks, codec
-from ps.wire.kinds import Call
 from ps.wire.routing import Routing
 
 EXPORT_PAGE_ROWS = 65_536
@@ -46,16 +46,16 @@ class ShardService:
 
     # the step protocol
 
-    def prepare(self, data: bytes, call: Call) -> bytes:
+    def prepare(self, data: bytes, call: ServedCall) -> bytes:
         """Embedding.Prepare."""
         request = codec.parse(pb.PrepareRequest, data)
         call.received.said(request)
         self._check(request.header, step=request.step)
         ref = inbound.step_ref(request.header, pb.StepRef(step=request.step), codec.digest_ids(request.ids))
-        version = self.shard.prepare(ref, inbound.id_set(request.ids, self.config.max_ids))
+        version = self.shard.prepare(ref, inbound.id_set(request.ids, self.config.max_ids), call.caller)
         return pb.PrepareResponse(version=version).SerializeToString()
 
-    def forget(self, data: bytes, call: Call) -> bytes:
+    def forget(self, data: bytes, call: ServedCall) -> bytes:
         """Embedding.Forget."""
         request = codec.parse(pb.ForgetRequest, data)
         call.received.said(request)
@@ -63,7 +63,7 @@ class ShardService:
         self.shard.forget(inbound.step_ref(request.header, pb.StepRef(step=request.step)))
         return pb.ForgetResponse().SerializeToString()
 
-    def pull(self, data: bytes, call: Call) -> Iterator[bytes]:
+    def pull(self, data: bytes, call: ServedCall) -> Iterator[bytes]:
         """Embedding.Pull."""
         request = codec.parse(pb.PullRequest, data)
         call.received.said(request)
@@ -73,7 +73,7 @@ class ShardService:
         wanted = Wanted(request.return_exists, [form.share for form in formats])
         allocate = outbound.allocate_message if exact else outbound.allocate_chunk
         with self.shard.pull(
-            self._target(request), wanted, allocate
+            self._target(request), wanted, allocate, call.caller
         ) as stream:  # it ends also when the client has gone
             head = stream.head()
             message = outbound.pull_head(head)
@@ -81,24 +81,24 @@ class ShardService:
             yield pb.PullChunk(head=message).SerializeToString()
             yield from stream if exact else outbound.messages(stream, head, formats)
 
-    def push(self, chunks: Iterator[bytes], call: Call) -> bytes:
+    def push(self, chunks: Iterator[bytes], call: ServedCall) -> bytes:
         """Embedding.Push."""
         first, payload = codec.split(pb.PushChunk, _first(chunks))
         head = first.head
         call.received.said(head)
         self._check(head.header, step=head.step.step, sequence=head.sequence)
         place = inbound.place_of(head)
-        with self.shard.look_ahead(self._target(head)) as ahead:
+        with self.shard.look_ahead(self._target(head), call.caller) as ahead:
             said = pb.PushHead(tables=head.tables, ids_digest=_ids_digest(head))
             if place is not None:
                 said.round.CopyFrom(head.round)
             digest = _digest(said)
             reader = inbound.BodyReader(head.tables, self.config.max_body_bytes, digest)
-            with self.shard.budget.bodies.holding(reader.nbytes):
-                gradients = inbound.read_body(chunks, payload, reader)
+            with self.shard.arrivals.body() as arriving:
+                gradients = inbound.read_body(chunks, payload, reader, arriving)
                 write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
                 if place is None:
-                    result = self.shard.push(write, ahead, gradients, head.pulled_version)
+                    result = self.shard.push(write, ahead, gradients, head.pulled_version, call.caller)
                 else:
                     wait_s = min(head.wait_ms / 1000, LONGEST_S)
                     result = self.shard.push_round(place, wait_s, write, ahead, gradients, head.pulled_version)
@@ -108,7 +108,7 @@ class ShardService:
 
     # explicit writes and export
 
-    def write(self, chunks: Iterator[bytes], call: Call) -> bytes:
+    def write(self, chunks: Iterator[bytes], call: ServedCall) -> bytes:
         """Embedding.Write."""
         first, payload = codec.split(pb.WriteChunk, _first(chunks))
         head = first.head
@@ -119,15 +119,16 @@ class ShardService:
             raise InvalidArgument(f"write mode {head.mode}: this version knows {sorted(operations)}")
         digest = _digest(pb.WriteHead(mode=head.mode, ids=head.ids, shape=head.shape))
         reader = inbound.BodyReader([head.shape], self.config.max_body_bytes, digest)
-        with self.shard.budget.bodies.holding(reader.nbytes):
-            (values,) = inbound.read_body(chunks, payload, reader)
+        with self.shard.arrivals.body() as arriving:
+            (values,) = inbound.read_body(chunks, payload, reader, arriving)
             write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
-            result = operations[head.mode](write, inbound.table_ids(head.ids, self.config.max_ids), values.blocks)
+            ids = inbound.table_ids(head.ids, self.config.max_ids)
+            result = operations[head.mode](write, ids, values.blocks, call.caller)
         answer = pb.WriteResponse(version=result.version, existed=codec.encode_flags(result.existed_N))
         call.sent.said(answer)
         return answer.SerializeToString()
 
-    def remove(self, data: bytes, call: Call) -> bytes:
+    def remove(self, data: bytes, call: ServedCall) -> bytes:
         """Embedding.Remove."""
         request = codec.parse(pb.RemoveRequest, data)
         call.received.said(request)
@@ -136,12 +137,12 @@ class ShardService:
         write = WriteId(request.header.worker_id, request.sequence, digest.intdigest())
         ids = inbound.table_ids(request.ids, self.config.max_ids)
         statistics_N2 = codec.decode_statistics(request.statistics, len(ids.ids_N)) if request.statistics else None
-        result = self.shard.remove(write, ids, statistics_N2)
+        result = self.shard.remove(write, ids, statistics_N2, call.caller)
         answer = pb.RemoveResponse(version=result.version, existed=codec.encode_flags(result.existed_N))
         call.sent.said(answer)
         return answer.SerializeToString()
 
-    def report_importance(self, data: bytes, call: Call) -> bytes:
+    def report_importance(self, data: bytes, call: ServedCall) -> bytes:
         """Embedding.ReportImportance."""
         request = codec.parse(pb.ReportImportanceRequest, data)
         call.received.said(request)
@@ -149,18 +150,20 @@ class ShardService:
         digest = _digest(pb.ReportImportanceRequest(ids=request.ids, scores=request.scores))
         write = WriteId(request.header.worker_id, request.sequence, digest.intdigest())
         ids = inbound.table_ids(request.ids, self.config.max_ids)
-        result = self.shard.report_importance(write, ids, codec.decode_scores(request.scores))
+        result = self.shard.report_importance(write, ids, codec.decode_scores(request.scores), call.caller)
         existed = codec.encode_flags(result.existed_N)
         answer = pb.ReportImportanceResponse(version=result.version, existed=existed)
         call.sent.said(answer)
         return answer.SerializeToString()
 
-    def export(self, data: bytes, call: Call) -> Iterator[bytes]:
+    def export(self, data: bytes, call: ServedCall) -> Iterator[bytes]:
         """Embedding.Export."""
         request = codec.parse(pb.ExportRequest, data)
         self._check(request.header)
         n, highest = self._page_rows(request), request.highest_rank if request.cursor else EVERY_RANK
-        page = self.shard.export_page(request.table, request.cursor, n, request.least, highest or EVERY_RANK)
+        page = self.shard.export_page(
+            request.table, request.cursor, n, request.least, highest or EVERY_RANK, call.caller
+        )
         head = pb.ExportHead(
             next_cursor=page.next_cursor,
             ids=codec.encode_ids(page.ids_N),

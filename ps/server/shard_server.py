@@ -13,8 +13,9 @@ from ps.errors import Unavailable
 from ps.kernels import warm_up
 from ps.server.compiling import compile_kernels
 from ps.server.dispatch import Dispatcher, Handler
-from ps.server.metrics import MetricsServer, RpcMetrics, ShardCollector
+from ps.server.metrics import RpcMetrics, ShardCollector
 from ps.server.progress import Progress
+from ps.server.scrapes import MetricsServer
 from ps.server.server import GrpcServer
 from ps.server.service import ShardService
 from ps.shard import Shard
@@ -55,8 +56,9 @@ class ShardServer:
         registry = CollectorRegistry()
         self.shard = Shard(shard_id, config)
         self.service = ShardService(self.shard, UNKNOWN, fitted(config), state_lost)
-        self.dispatcher = dispatcher(self.service, RpcMetrics(registry), config)
-        self._grpc = GrpcServer(self.dispatcher, config)
+        self.dispatcher = dispatcher(self.service, RpcMetrics(registry), self.service.config)
+        self.shard.budget.bodies.when_short = self.dispatcher.calls.make_room  # who is silent may hold some of it
+        self._grpc = GrpcServer(self.dispatcher, self.service.config)
         registry.register(ShardCollector(self.shard, config, lambda: self.service.state_lost))
         self._metrics = MetricsServer(registry, config.host) if config.metrics else None
         self.address = self._grpc.address
@@ -119,6 +121,6 @@ def dispatcher(service: ShardService, metrics: RpcMetrics, config: ServiceConfig
         methods.CREATE_TABLE: service.create_table,
         methods.DROP_TABLE: service.drop_table,
         methods.STATS: partial(service.stats, metrics),
-        methods.ADVANCE: Progress(config).advance,
+        methods.ADVANCE: Progress().advance,
     }
     return Dispatcher(handlers, metrics, config.max_requests)

@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from functools import partial
 
 from ps.errors import ResourceExhausted
+from ps.shard.caller import PATIENT, Caller
 from ps.shard.engine import Engine
 from ps.shard.requests import StepRef, TableIds, Target
 from ps.shard.rising import Rising
@@ -18,8 +19,9 @@ from ps.table import Table
 class LookAhead:
     """Begun on the engine thread, waited for on the caller's. As a context manager it holds nothing at the end."""
 
-    def __init__(self, target: Target, engine: Engine, io: Executor) -> None:
+    def __init__(self, target: Target, engine: Engine, io: Executor, caller: Caller = PATIENT) -> None:
         self.target = target
+        self._caller = caller
         self._engine = engine
         self._io = io
         self._rising: Rising | None = None
@@ -29,7 +31,8 @@ class LookAhead:
     def begin(self, resolve: Callable[[], list[Resolved]]) -> None:
         """Engine thread. An error is not told: the push will meet it itself, unless it is a repeat."""
         try:
-            rising = Rising(resolve())
+            self._caller.check()
+            rising = Rising(resolve(), self._caller)
             rising.begin()
             self._rising = rising
             if rising.waits:

@@ -64,13 +64,6 @@ class Maintenance:
             except (PsError, MemoryError) as error:
                 self._refused(table, error)
 
-    def submit(self, task: Callable[[], None]) -> None:
-        """Has it done on a thread that may wait for the disk. Raises Unavailable when the shard is stopping."""
-        try:
-            self._io.submit(task)
-        except RuntimeError:
-            raise Unavailable("the shard is stopping") from None
-
     def _move_down(self, table: Table) -> bool:
         """One slice, and the next when it is done; whether there is any."""
         if not table.has_disk or not self._disk_takes_rows():
@@ -101,9 +94,9 @@ class Maintenance:
             then()
 
         try:
-            self.submit(write)
-        except Unavailable as error:
-            work.error = error
+            self._io.submit(write)
+        except RuntimeError:
+            work.error = Unavailable("the shard is stopping")
             work.written.set()
             table.store.finish(work)
         return True

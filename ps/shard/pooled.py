@@ -14,21 +14,30 @@ import numpy as np
 from ps.errors import DimensionMismatch, LengthMismatch, NonFiniteGradient
 from ps.kernels import bags as kernels
 from ps.kernels.rows import all_finite
+from ps.shard.caller import Caller
 from ps.shard.requests import BagGradients, Gradients, Rows, TableIds
 from ps.shard.steps import Resolved
 from ps.storage.tier import Flags
+
+TAKEN_FLOATS = 1 << 18
+"""Between two looks at whether anybody waits for them."""
 
 
 class Sums:
     """The sums of one table's bags: as a pull reads rows, but `read` is for any thread."""
 
-    def __init__(self, resolved: Resolved) -> None:
-        """Engine thread: takes the rows as they are now."""
+    def __init__(self, resolved: Resolved, caller: Caller) -> None:
+        """Engine thread: takes the rows as they are now. Raises Unavailable when the caller goes meanwhile."""
         bags = resolved.ids.bags
         assert bags is not None
         self._bags = bags
-        self._rows_UD = np.empty((len(resolved.ids.ids_N), resolved.table.config.dim), np.float32)
-        resolved.read(0, len(self._rows_UD), self._rows_UD)
+        rows, dim = len(resolved.ids.ids_N), resolved.table.config.dim
+        self._rows_UD = np.empty((rows, dim), np.float32)
+        step = max(TAKEN_FLOATS // dim, 1)
+        for start in range(0, rows, step):
+            caller.check()
+            end = min(rows, start + step)
+            resolved.read(start, end, self._rows_UD[start:end])
 
     def read(self, start: int, end: int, out_ND: Rows) -> None:
         """Sums of bags [start, end)."""

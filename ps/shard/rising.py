@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ps.shard.caller import PATIENT, Caller
 from ps.shard.steps import Resolved
 from ps.storage.store import Fetch
 from ps.table import Table
@@ -15,8 +16,10 @@ from ps.table import Table
 class Rising:
     """Tables of one request."""
 
-    def __init__(self, tables: Sequence[Resolved]) -> None:
+    def __init__(self, tables: Sequence[Resolved], caller: Caller = PATIENT) -> None:
+        """`caller`: for whom; when it has gone nothing more is read."""
         self.tables = list(tables)
+        self._caller = caller
         self._held = 0
         self._layout_epochs: list[int] = []
         self._fetches: list[tuple[Resolved, Fetch]] = []
@@ -46,9 +49,9 @@ class Rising:
             raise
 
     def read(self) -> None:
-        """Reads the disk; raises CorruptRow and DiskError."""
+        """Reads the disk; raises CorruptRow, DiskError, and Unavailable when the caller has gone."""
         for _, fetch in self._fetches:
-            fetch.read()
+            fetch.read(self._caller.check)
 
     def finish(self) -> list[tuple[Table, int]]:
         """Puts what was read into RAM, where it is held with the rest; how many rows of which table. An error lets all

@@ -37,7 +37,9 @@ from ps.push_count import ROUNDS
 from ps.round import Round
 from ps.shard.account import Account
 from ps.shard.aftermath import Aftermath
+from ps.shard.arrivals import Arrivals
 from ps.shard.assistant import Assistant
+from ps.shard.caller import PATIENT, Caller
 from ps.shard.capacity import Capacity
 from ps.shard.checks import check_gradients, check_unique
 from ps.shard.disk_health import DiskHealth
@@ -66,7 +68,11 @@ log = logging.getLogger(__name__)
 ROWS_ONLY = Wanted()
 
 IO_THREADS = 4
-"""They wait for the disk; RocksDB's own work is on threads of its own."""
+"""They read the disk for those that wait; RocksDB's own work is on threads of its own."""
+DOWN_THREADS = 2
+"""They write rows below, for which nobody waits: a read does not queue behind them."""
+LOOK_S = 0.5
+"""For an engine that is in the middle of something: few tasks take a tenth of it."""
 
 
 class Shard:
@@ -89,16 +95,20 @@ class Shard:
         self.engine = Engine(str(shard_id), max_queue=config.max_requests)
         self._assistant = Assistant(str(shard_id))
         self._io = ThreadPoolExecutor(IO_THREADS, thread_name_prefix=f"io-{shard_id}")
+        self._down = ThreadPoolExecutor(DOWN_THREADS, thread_name_prefix=f"down-{shard_id}")
         self._clock = clock
         self._max_body_bytes = config.max_body_bytes
         self._capacity = Capacity(config, self.budget)
         self._ledger: Ledger[PushResult | WriteResult] = Ledger(config.ledger_window, config.max_ledger_bytes)
         self._steps = Steps(config.prepare_ttl_s, config.max_steps, config.max_steps_bytes)
-        self._maintenance = Maintenance(self.tables, self._steps, self.engine, self._io, self._disk_health, clock)
+        self._maintenance = Maintenance(self.tables, self._steps, self.engine, self._down, self._disk_health, clock)
         self._aftermath = Aftermath()
         self._pressure = Pressure(self._steps, lambda: self._aftermath.run("maintenance", self._maintenance.run))
         self._account = Account()
+        self.arrivals = Arrivals(self.budget.bodies, clock)
         self._rounds = Rounds(min(config.grpc_threads, config.max_requests))
+        self._seen: tuple[dict[str, object], float] = ({}, clock())
+        self._look()
 
     # tables
 
@@ -138,17 +148,20 @@ class Shard:
 
     # the step protocol
 
-    def prepare(self, ref: StepRef, ids: Sequence[TableIds]) -> int:
+    def prepare(self, ref: StepRef, ids: Sequence[TableIds], caller: Caller = PATIENT) -> int:
         """Resolves the ids of a step ahead of its pull, and brings their rows into RAM. Ids unique in each table.
 
         Returns the version. Raises ResourceExhausted when prepared steps hold all that they may.
         """
         check_unique(ids)
-        rising = self._begin(ids, self._pressure.check_steps)
+        rising = self._begin(ids, caller, self._pressure.check_steps)
         if rising.waits:
             self._read(rising)
 
         def add() -> int:
+            if caller.gone:  # nobody would push the step
+                rising.abandon()
+                caller.check()
             with self._pressure.relieved(rising.tables, rising.let_go):
                 raised = rising.finish()
             for table, rows in raised:
@@ -162,26 +175,29 @@ class Shard:
         """No push of this step will follow: what it holds may move again. It need not be held."""
         self.engine.run(lambda: self._steps.finish(ref))
 
-    def pull(self, target: Target, wanted: Wanted = ROWS_ONLY, allocate: Allocate = plain) -> RowStream:
+    def pull(
+        self, target: Target, wanted: Wanted = ROWS_ONLY, allocate: Allocate = plain, caller: Caller = PATIENT
+    ) -> RowStream:
         """Rows in the order of the ids; changes nothing. Errors are raised by the stream's `head()`.
 
         `allocate` gives the memory of each chunk.
         """
-        stream = RowStream(allocate, self.budget.bodies)
+        stream = RowStream(allocate, self.budget.bodies, caller)
 
         def begin() -> None:
             with stream.failing():
+                caller.check()
                 tables = self._resolve(target)
                 stream.hold(self._body_bytes(tables))
                 if isinstance(target, StepRef):
                     for resolved in tables:
                         resolved.slots()
-                rising = Rising(tables)
+                rising = Rising(tables, caller)
                 if self._disk is not None:
                     rising.begin()
                 if rising.waits:
                     try:
-                        self._maintenance.submit(lambda: read(rising))
+                        self._read_later(lambda: read(rising))
                     except BaseException:
                         rising.abandon()
                         raise
@@ -196,6 +212,7 @@ class Shard:
         def fill(rising: Rising) -> None:
             with stream.failing():
                 try:
+                    caller.check()
                     with self._disk_health.reading():
                         self._count_late(rising.beside())
                     stream.fill(self.version, rising.tables, wanted)
@@ -205,9 +222,9 @@ class Shard:
         self.engine.submit(begin)
         return stream
 
-    def look_ahead(self, target: Target) -> LookAhead:
+    def look_ahead(self, target: Target, caller: Caller = PATIENT) -> LookAhead:
         """Has a push's rows brought up while its gradients are still arriving. For a `with` statement."""
-        ahead = LookAhead(target, self.engine, self._io)
+        ahead = LookAhead(target, self.engine, self._io, caller)
         self.engine.submit(lambda: ahead.begin(lambda: self._resolve(target)))
         if not isinstance(target, StepRef):
             try:
@@ -218,7 +235,12 @@ class Shard:
         return ahead
 
     def push(
-        self, write: WriteId, ahead: LookAhead, gradients: Sequence[Gradients], pulled_version: int = 0
+        self,
+        write: WriteId,
+        ahead: LookAhead,
+        gradients: Sequence[Gradients],
+        pulled_version: int = 0,
+        caller: Caller = PATIENT,
     ) -> PushResult:
         """Applies finite gradients, all or nothing, once per (worker_id, sequence). Ids unique in each table."""
         ahead.wait()
@@ -231,7 +253,7 @@ class Shard:
             (result,) = self._apply(tables, gradients, [part], write.worker_id)
             return result
 
-        result, repeated = self._once(write, apply)
+        result, repeated = self._once(write, apply, caller)
         return replace(result, repeated=repeated)
 
     def push_round(
@@ -274,25 +296,31 @@ class Shard:
 
     # explicit writes
 
-    def upsert(self, write: WriteId, ids: TableIds, blocks: Sequence[Rows]) -> WriteResult:
+    def upsert(self, write: WriteId, ids: TableIds, blocks: Sequence[Rows], caller: Caller = PATIENT) -> WriteResult:
         """Sets values, creating rows. Ids unique, values finite."""
 
         def plan(table: Table) -> Change:
             table.check(len(ids.ids_N), blocks)
             return table.plan_upsert(ids.ids_N, blocks)
 
-        return self._write(write, ids, plan)
+        return self._write(write, ids, plan, caller)
 
-    def assign(self, write: WriteId, ids: TableIds, blocks: Sequence[Rows]) -> WriteResult:
+    def assign(self, write: WriteId, ids: TableIds, blocks: Sequence[Rows], caller: Caller = PATIENT) -> WriteResult:
         """Sets the values of rows that exist. Ids unique, values finite."""
 
         def plan(table: Table) -> Change:
             table.check(len(ids.ids_N), blocks)
             return table.plan_assign(ids.ids_N, blocks)
 
-        return self._write(write, ids, plan)
+        return self._write(write, ids, plan, caller)
 
-    def remove(self, write: WriteId, ids: TableIds, statistics_N2: npt.NDArray[np.uint32] | None = None) -> WriteResult:
+    def remove(
+        self,
+        write: WriteId,
+        ids: TableIds,
+        statistics_N2: npt.NDArray[np.uint32] | None = None,
+        caller: Caller = PATIENT,
+    ) -> WriteResult:
         """Drops rows, also those that cannot be read any more. Ids unique. With statistics, as exported: only rows that
         still have them, which are those that nobody has pushed since."""
         lost: set[int] = set()
@@ -306,22 +334,32 @@ class Shard:
 
         while True:
             try:
-                return self._write(write, ids, plan)
+                return self._write(write, ids, plan, caller)
             except CorruptRow as error:  # those rows cannot be brought up to be removed
                 lost |= set(self._forget(ids.table, np.array(error.ids, np.int64)).tolist())
 
-    def report_importance(self, write: WriteId, ids: TableIds, scores_N: npt.NDArray[np.float32]) -> WriteResult:
+    def report_importance(
+        self, write: WriteId, ids: TableIds, scores_N: npt.NDArray[np.float32], caller: Caller = PATIENT
+    ) -> WriteResult:
         """Adds to the importance of rows that exist, which counts as a use of them. Ids unique."""
 
         def plan(table: Table) -> Change:
             table.check_reports(len(ids.ids_N), scores_N)
             return table.plan_report(ids.ids_N, scores_N)
 
-        return self._write(write, ids, plan)
+        return self._write(write, ids, plan, caller)
 
     # reading
 
-    def export_page(self, name: str, cursor: int, n: int, least: int = 0, highest_rank: int = EVERY_RANK) -> Page:
+    def export_page(
+        self,
+        name: str,
+        cursor: int,
+        n: int,
+        least: int = 0,
+        highest_rank: int = EVERY_RANK,
+        caller: Caller = PATIENT,
+    ) -> Page:
         """Up to n rows. A row that lives through all pages is in just one.
 
         With `least` on the first page, and what that says in `highest_rank` on the others, there are so many of the
@@ -336,32 +374,23 @@ class Shard:
             values_ND, scores_N = table.values(records), table.scores(records)
             return Page(records.ids_N, values_ND, scores_N, records.statistics_N2, next_cursor, highest)
 
-        return self.engine.run(run)
+        return self.engine.run(run, caller)
 
     def stats(self) -> dict[str, object]:
-        """Rows, bytes and counters, all of one moment. `degraded` says what is wrong, if anything is."""
+        """Rows, bytes and counters, all of one moment. `degraded` says what is wrong, if anything is.
+
+        They do not queue. Where the engine is busy with one task for longer than LOOK_S they are those of the last
+        time that somebody looked, `age_s` ago.
+        """
         disk_bytes = self._disk.bytes_on_disk() if self._disk is not None else None  # not on the engine thread's time
-
-        def run() -> dict[str, object]:
-            return {
-                "shard_id": self.shard_id,
-                "version": self.version,
-                "repeated_pushes": self.repeats,
-                "steps_prepared": self._steps.prepared,
-                "steps_expired": self._steps.expired,
-                "steps_held": len(self._steps),
-                "rounds_waiting": self._rounds.waiting,
-                "staleness": self.staleness.report(),
-                "rows_late": self.rows_late,
-                "disk_errors": dict(self._disk_health.errors),
-                "failures_after_writes": self._aftermath.failures,
-                "degraded": self._disk_health.degraded or self._aftermath.degraded,
-                "disk_bytes": disk_bytes,
-                "tables": {name: table.stats() for name, table in self.tables.items()},
-                "bytes": self.memory_usage(),
-            }
-
-        return self.engine.run(run)
+        asked = self.engine.look(self._look)
+        try:
+            asked.result(LOOK_S)
+        except TimeoutError:
+            asked.cancel()
+            seen, at = self._seen
+            return {**seen, "disk_bytes": disk_bytes, "age_s": max(self._clock() - at, 0.0)}
+        return {**self._seen[0], "disk_bytes": disk_bytes, "age_s": 0.0}
 
     def memory_usage(self) -> dict[str, int]:
         """Bytes outside the tables, by purpose; with those of the tables, all that the process has taken since its
@@ -381,6 +410,7 @@ class Shard:
             self.end_rounds()
         self._maintenance.close()
         self._io.shutdown()
+        self._down.shutdown()
         self.engine.close()
         self._assistant.close()
         for name, table in self.tables.items():
@@ -392,6 +422,25 @@ class Shard:
                 self._disk.close()
 
     # on the engine thread
+
+    def _look(self) -> None:
+        stats: dict[str, object] = {
+            "shard_id": self.shard_id,
+            "version": self.version,
+            "repeated_pushes": self.repeats,
+            "steps_prepared": self._steps.prepared,
+            "steps_expired": self._steps.expired,
+            "steps_held": len(self._steps),
+            "rounds_waiting": self._rounds.waiting,
+            "staleness": self.staleness.report(),
+            "rows_late": self.rows_late,
+            "disk_errors": dict(self._disk_health.errors),
+            "failures_after_writes": self._aftermath.failures,
+            "degraded": self._disk_health.degraded or self._aftermath.degraded,
+            "tables": {name: table.stats() for name, table in self.tables.items()},
+            "bytes": self.memory_usage(),
+        }
+        self._seen = stats, self._clock()
 
     def _new_table(self, config: TableConfig) -> Table:
         """One that finds no room leaves nothing behind, so it may be asked for again."""
@@ -551,17 +600,27 @@ class Shard:
     # on any other thread
 
     def _begin(
-        self, ids: Sequence[TableIds], check: Callable[[Sequence[Resolved]], None] = lambda tables: None
+        self,
+        ids: Sequence[TableIds],
+        caller: Caller,
+        check: Callable[[Sequence[Resolved]], None] = lambda tables: None,
     ) -> Rising:
         """Holds the rows of these ids that are in RAM."""
 
         def run() -> Rising:
-            rising = Rising(self._resolve(ids))
+            rising = Rising(self._resolve(ids), caller)
             check(rising.tables)
             rising.begin()
             return rising
 
-        return self.engine.run(run)
+        return self.engine.run(run, caller)
+
+    def _read_later(self, read: Callable[[], None]) -> None:
+        """Has it done on a thread that may wait for the disk. Raises Unavailable when the shard is stopping."""
+        try:
+            self._io.submit(read)
+        except RuntimeError:
+            raise Unavailable("the shard is stopping") from None
 
     def _read(self, rising: Rising) -> None:
         """On a thread that may wait."""
@@ -572,9 +631,9 @@ class Shard:
             self.engine.post(rising.abandon)
             raise
 
-    def _write(self, write: WriteId, ids: TableIds, plan: Callable[[Table], Change]) -> WriteResult:
+    def _write(self, write: WriteId, ids: TableIds, plan: Callable[[Table], Change], caller: Caller) -> WriteResult:
         check_unique([ids])
-        rising = self._begin([ids])
+        rising = self._begin([ids], caller)
         if rising.waits:
             self._read(rising)
 
@@ -594,7 +653,7 @@ class Shard:
                 self._aftermath.run("maintenance", self._maintenance.run)
 
         try:
-            return self._once(write, run)[0]
+            return self._once(write, run, caller)[0]
         finally:
             if rising.holds:  # a repeat, or refused: it was not run
                 with suppress(Unavailable):
@@ -610,8 +669,9 @@ class Shard:
             raise
         return result
 
-    def _once(self, write: WriteId, apply: Callable[[], R]) -> tuple[R, bool]:
-        """The result, and whether it came from the ledger; `apply` records it there."""
+    def _once(self, write: WriteId, apply: Callable[[], R], caller: Caller) -> tuple[R, bool]:
+        """The result, and whether it came from the ledger; `apply` records it there. It is not begun when the caller
+        has gone."""
 
         def run() -> tuple[R, bool]:
             known = self._ledger.answer(write)
@@ -620,7 +680,7 @@ class Shard:
                 return cast(R, known), True  # the digest tells writes of different kinds apart
             return apply(), False
 
-        return self.engine.run(run)
+        return self.engine.run(run, caller)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ps.errors import LengthMismatch, Unavailable
+from ps.shard.caller import PATIENT, Caller
 from ps.shard.pooled import Sums
 from ps.shard.requests import Cut, PulledTable, PullHead, Rows, TableIds, Wanted
 from ps.shard.steps import Resolved
@@ -44,14 +45,16 @@ class RowStream:
     """One pull's rows. `fill` on the engine thread; `head` and iteration on the reader's. As a context manager it holds
     nothing at the end, however far its reader has come."""
 
-    def __init__(self, allocate: Allocate, bodies: Part) -> None:
-        """`bodies`: where the rows count until they have been read."""
+    def __init__(self, allocate: Allocate, bodies: Part, caller: Caller = PATIENT) -> None:
+        """`bodies`: where the rows count until they have been read. When the caller goes the stream is closed."""
         self._allocate = allocate
+        self._caller = caller
         self._bodies = bodies
         self._held = 0
         self._closed = False
         self._closing = threading.Lock()
         self._filled: SimpleQueue[Any] = SimpleQueue()  # PullHead, then _Chunks, then None; or an exception
+        caller.on_leave(self._leave)
 
     def hold(self, nbytes: int) -> None:
         """Before it is filled with so many bytes; raises ResourceExhausted, and Unavailable if its reader has gone."""
@@ -66,6 +69,11 @@ class RowStream:
         with self._closing:
             held, self._held, self._closed = self._held, 0, True
         self._bodies.give(held)
+
+    def _leave(self) -> None:
+        """Nobody will read, so whoever waits for rows need not."""
+        self.close()
+        self.fail(Unavailable("the reader of this pull has gone"))
 
     def __enter__(self) -> RowStream:
         return self
@@ -91,7 +99,7 @@ class RowStream:
                     resolved.read(cut.start, cut.end, out_ND)
                     continue
                 if cut.table not in sums:
-                    sums[cut.table] = Sums(resolved)
+                    sums[cut.table] = Sums(resolved, self._caller)
                 later.append(partial(sums[cut.table].read, cut.start, cut.end, out_ND))
             self._filled.put(_Chunk(chunk, later))
         self._filled.put(None)

@@ -10,7 +10,7 @@ Threads: a `Part` may be used by any; slots belong to the engine thread.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -30,10 +30,17 @@ RETRY_S = 0.05
 DEFAULT_WRITE_BUFFER_BYTES = 64 << 20
 PROCESS_BYTES = 12 << 20
 """What a process takes when it is first used, whatever the budget: stacks, interpreter, connections."""
+CALL_BYTES = 72 << 10
+"""Of a call in progress, without its messages: thread, connection, interpreter (docs/decisions/0026-stalls.md)."""
+CALLS_SHARE = 64
+"""One part in so many of `ram_bytes` is for calls in progress, but for a few, which are part of PROCESS_BYTES."""
+FEWEST_CALLS = 64
 INDEX_BYTES = 28
 """Of the id index for a slot when all its segments are half full, which is as empty as they get."""
 SLOT_BYTES = 18 + INDEX_BYTES
 """For a slot beside the row."""
+HOST_SHARE = 8
+"""One part in so many of the host's memory is for messages under way where `ram_bytes` does not say."""
 READ_COPIES = 4
 """Of a row that is read from disk: RocksDB's answer, the joined values, the rows checked."""
 TABLE_BYTES = (1 + SPARE_SEGMENTS) * LINES * LINE_BYTES + 8 * PAGE
@@ -76,6 +83,11 @@ def set_aside(config: ServiceConfig) -> SetAside:
     )
 
 
+def _bodies_of_host(config: ServiceConfig) -> int:
+    """Without `ram_bytes`: any one body fits, and readers that do not read cannot fill the host."""
+    return max(config.max_body_bytes, memory.host_ram_bytes() // HOST_SHARE)
+
+
 def fitted(config: ServiceConfig) -> ServiceConfig:
     """The configuration with the limits that `ram_bytes` leaves room for."""
     if config.ram_bytes is None:
@@ -88,6 +100,7 @@ def fitted(config: ServiceConfig) -> ServiceConfig:
             "max_ledger_bytes": aside.ledger,
             "max_steps_bytes": aside.steps,
             "max_body_bytes": min(config.max_body_bytes, aside.bodies // copies),
+            "max_requests": min(config.max_requests, max(config.ram_bytes // CALLS_SHARE // CALL_BYTES, FEWEST_CALLS)),
         }
     )
 
@@ -98,6 +111,8 @@ class Part:
     def __init__(self, limit: int | None, purpose: str, huge_pages: bool = True) -> None:
         self.huge_pages = huge_pages
         self.used = 0
+        self.when_short: Callable[[], object] = lambda: None
+        """Called when there is no room for what would fit alone: somebody may let go of what it does not use."""
         self._limit = limit
         self._purpose = purpose
         self._lock = threading.Lock()
@@ -133,14 +148,18 @@ class Part:
 
     def _add(self, n: int) -> None:
         with self._lock:
-            if self._limit is not None and self.used + n > self._limit:
-                raise ResourceExhausted(
-                    f"{n:,} bytes more for {self._purpose}: {self.used:,} are in use of the {self._limit:,} that "
-                    "ram_bytes leaves them"
-                    + ("" if n <= self._limit else ": ask for less at once, or raise ram_bytes"),
-                    RETRY_S if n <= self._limit else None,
-                )
-            self.used += n
+            if self._limit is None or self.used + n <= self._limit:
+                self.used += n
+                return
+            used, limit = self.used, self._limit
+        fits_alone = n <= limit
+        if fits_alone:
+            self.when_short()
+        raise ResourceExhausted(
+            f"{n:,} bytes more for {self._purpose}: {used:,} are in use of the {limit:,} that ram_bytes leaves them"
+            + ("" if fits_alone else ": ask for less at once, or raise ram_bytes"),
+            RETRY_S if fits_alone else None,
+        )
 
 
 class Slots:
@@ -254,7 +273,7 @@ class RamBudget:
         self.arrays = Part(rows, "rows and their index", huge)
         self.device = DeviceBudget(config.gpu_bytes)
         self.filters = Part(None if limit is None else aside.filters, "the filters of ids on disk", huge)
-        self.bodies = Part(None if limit is None else aside.bodies, "messages under way")
+        self.bodies = Part(aside.bodies if limit is not None else _bodies_of_host(config), "messages under way")
         self.slice_bytes = placement.SLICE_BYTES if limit is None else min(placement.SLICE_BYTES, limit // 256)
 
     def hold(self, n: int, slots: int, purpose: str) -> None:

@@ -16,6 +16,7 @@ calls that others are in, and those that come later raise TableNotFound.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -63,6 +64,7 @@ class Disk:
         # into the cache, or memory beyond it would be needed.
         self._piece_rows = max(min(PIECE_ROWS, cache_bytes // (threads * BLOCK_BYTES)), 64)
         self._tables: dict[str, DiskTier] = {}
+        self._bytes_seen = 0
         with ExitStack() as undo:
             undo.callback(os.close, _claim(path, fresh))
             self._database = self._open(fresh)
@@ -108,13 +110,19 @@ class Disk:
         }
 
     def bytes_on_disk(self) -> int:
-        """Of RocksDB's files as they are now, also those that wait to be deleted."""
+        """Of RocksDB's files as they are now, also those that wait to be deleted; as they were, where the process has
+        no descriptor left to look with."""
         total = 0
-        with suppress(FileNotFoundError), os.scandir(self._folder) as entries:
-            for entry in entries:
-                with suppress(FileNotFoundError):  # compacted away meanwhile
-                    total += entry.stat().st_size
-        return total
+        try:
+            with os.scandir(self._folder) as entries:
+                for entry in entries:
+                    with suppress(FileNotFoundError):  # compacted away meanwhile
+                        total += entry.stat().st_size
+            self._bytes_seen = total
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENOENT):
+                raise
+        return self._bytes_seen
 
     def close(self) -> None:
         """Writes what is in the write buffers and gives everything back, also where it raises DiskFull or DiskError:

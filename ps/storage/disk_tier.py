@@ -82,12 +82,18 @@ class DiskTier:
     def __len__(self) -> int:
         return self._len
 
-    def read(self, ids_N: Ids) -> list[Records]:
+    def read(self, ids_N: Ids, check: Callable[[], None] = lambda: None) -> list[Records]:
         """The rows of those ids that are here, in the order of their keys; one element for each length that occurs.
 
-        Raises CorruptRow, which has the sound rows and the ids of the others, and DiskError.
+        Raises CorruptRow, which has the sound rows and the ids of the others, DiskError, and what `check` raises, which
+        is called before each piece of some thousand rows.
         """
-        pieces = self._by_piece(self._read_piece, ids_N)
+
+        def read_piece(ids_N: Ids) -> Decoded:
+            check()
+            return self._read_piece(ids_N)
+
+        pieces = self._by_piece(read_piece, ids_N)
         found = by_length(records for piece in pieces for records in piece.found)
         corrupt_N = np.concatenate([piece.corrupt_N for piece in pieces]) if pieces else ids_N
         with self._lock:

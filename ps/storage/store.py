@@ -61,9 +61,9 @@ class Fetch:
     """That reading them takes."""
     found: list[Records] = field(default_factory=list)
 
-    def read(self) -> None:
-        """Any thread: reads the disk."""
-        self.found = self.disk.read(self.ids_N)
+    def read(self, check: Callable[[], None] = lambda: None) -> None:
+        """Any thread: reads the disk, for as long as `check` does not raise."""
+        self.found = self.disk.read(self.ids_N, check)
 
 
 @dataclass

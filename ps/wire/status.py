@@ -31,9 +31,6 @@ _CLASS_OF_CODE = {code: kind for kind, code in CODES.items()}  # of two, the las
 _CLASS_OF_NAME = errors.all_errors()
 _NAME, _RETRY = "ps-error", "ps-retry-after-s"
 
-_GRPC_IS_FULL = "oncurrent RPC limit"
-"""What a gRPC server says that refuses a call before our code sees it."""
-FULL_RETRY_S = 0.1
 _GRPC_IS_TOO_SMALL = "essage larger than max"
 """What gRPC says on either side of a message over its limit."""
 
@@ -73,8 +70,7 @@ def from_status(code: grpc.StatusCode, details: str, metadata: Iterable[tuple[st
                 "ps.connect) bounds it: give fewer ids at once, have more shards, or raise both; max_ids bounds their "
                 "number"
             )
-        full = _NAME not in trailers and _GRPC_IS_FULL in details
-        return kind(details, FULL_RETRY_S if full else _seconds(trailers.get(_RETRY)))
+        return kind(details, _seconds(trailers.get(_RETRY)))
     if kind is not None:
         return kind(details)
     if code is grpc.StatusCode.CANCELLED:

@@ -87,7 +87,7 @@ def test_an_interrupted_call_ends_and_leaves_nothing(
 
             def interrupt_when_it_waits() -> None:
                 waits = last.shard.engine
-                until(lambda: last.dispatcher._active > 0 and (reached.is_set() or waits.queue_length > 0))
+                until(lambda: len(last.dispatcher.calls) > 0 and (reached.is_set() or waits.queue_length > 0))
                 signal.pthread_kill(main, signal.SIGUSR1)
 
             threading.Thread(target=interrupt_when_it_waits).start()
@@ -95,7 +95,7 @@ def test_an_interrupted_call_ends_and_leaves_nothing(
                 call(client, grads)
         del grads
         gc.collect()
-        until(lambda: all(server.dispatcher._active == 0 for server in cluster.servers))
+        until(lambda: all(len(server.dispatcher.calls) == 0 for server in cluster.servers))
         until(lambda: request_threads() <= threads)
         until(lambda: gc.collect() >= 0 and held() is None)
         assert all(server.shard.budget.bodies.used == 0 for server in cluster.servers)

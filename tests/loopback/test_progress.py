@@ -133,7 +133,7 @@ def test_many_that_wait_leave_threads_for_the_one_they_wait_for() -> None:
     ],
 )
 def test_what_cannot_be_is_refused(said: tuple[int, list[int]], match: str) -> None:
-    progress = Progress(QUIET, wait_s=0.0)
+    progress = Progress(wait_s=0.0)
     advance(progress, "run", 0, [5, 0])
     with pytest.raises(ps.InvalidArgument, match=match):
         advance(progress, "run", *said)
@@ -141,7 +141,7 @@ def test_what_cannot_be_is_refused(said: tuple[int, list[int]], match: str) -> N
 
 
 def test_groups_that_nobody_asks_about_are_forgotten() -> None:
-    progress = Progress(QUIET, wait_s=0.0)
+    progress = Progress(wait_s=0.0)
     advance(progress, "first", 0, [5, 0])
     for number in range(1024):
         advance(progress, f"run {number}", 0, [1, 0])

@@ -478,6 +478,7 @@ DOCUMENTED = {
     "ps_process_bytes": {"purpose"},
     "ps_push_staleness_bucket": {"le"},
     "ps_engine_queue_length": set(),
+    "ps_stats_age_seconds": set(),
     "ps_engine_tasks_total": set(),
     "ps_engine_wait_seconds_total": set(),
     "ps_engine_busy_seconds_total": set(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -98,6 +99,23 @@ def test_a_limit_without_a_hint_is_raised_at_once(time: Time) -> None:
 def test_the_shards_hint_is_the_least_that_is_waited(time: Time) -> None:
     retry(failing(3, ResourceExhausted("busy", retry_after_s=5.0)), Deadline(60))
     assert min(time.slept) >= 5.0
+
+
+def test_those_that_were_given_the_same_hint_do_not_come_back_together(time: Time) -> None:
+    for drawn in (0.0, 0.25, 0.75):
+        retry(failing(1, ResourceExhausted("busy", retry_after_s=4.0)), Deadline(60), draw=lambda d=drawn: d)
+    assert time.slept == [4.0, 5.0, 7.0]
+
+
+def test_a_seed_of_the_trainers_does_not_make_it_wait_as_the_others_do(time: Time) -> None:
+    """Ranks begin with the same seed; and what they draw next is theirs, however often a call was tried."""
+    for _ in range(2):
+        random.seed(7)
+        retry(failing(1, Unavailable("x")), Deadline(60))
+        drawn = random.random()
+    random.seed(7)
+    assert random.random() == drawn
+    assert time.slept[0] != time.slept[1]
 
 
 def test_waits_double_with_jitter_up_to_a_limit(time: Time) -> None:

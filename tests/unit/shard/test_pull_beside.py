@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +46,9 @@ def test_a_pull_sees_a_row_that_another_step_brings_up_while_it_reads_the_disk(
     plain_read, threads = DiskTier.read, []
     reading, go = threading.Event(), threading.Event()
 
-    def first_waits(tier: DiskTier, ids_N: Ids) -> list[Records]:
+    def first_waits(tier: DiskTier, ids_N: Ids, *check: Callable[[], None]) -> list[Records]:
         threads.append(threading.current_thread())
-        found = plain_read(tier, ids_N)
+        found = plain_read(tier, ids_N, *check)
         if len(threads) == 1:
             reading.set()
             assert go.wait(LIMIT_S)

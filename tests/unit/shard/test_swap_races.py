@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ def test_a_prepare_that_has_read_is_not_refused(tmp_path, monkeypatch):
     with busy_engine(shard):
         shard.engine.post(lambda: None)
         with pytest.raises(ResourceExhausted):
-            shard.stats()
+            shard.forget(StepRef(1, 9))
         waiting = shard.engine.queue_length
         held.go.set()
         until(lambda: shard.engine.queue_length > waiting or not thread.is_alive())
@@ -236,3 +237,27 @@ def test_a_step_whose_lease_has_ended_holds_nothing_after_the_next_push(tmp_path
     assert shard.stats()["steps_held"] == 0
     quiet(shard)
     shard.close()
+
+
+def test_a_pull_does_not_wait_for_rows_that_go_down(disk_shard, monkeypatch):
+    """However many tables write below at once."""
+    names = [f"t{number}" for number in range(6)]
+    for name in names:
+        new_table(disk_shard, name, swap_fraction=0.9)
+        push_ids(disk_shard, name, range(40), np.ones((40, DIM)))
+    for name in names:
+        quiet(disk_shard, name)
+    below = on_disk(disk_shard, names[0])
+    held = [Held(monkeypatch, disk_shard, name, "write") for name in names]
+    try:
+        for name in names:
+            push_ids(disk_shard, name, range(100, 400), np.ones((300, DIM)))
+        assert held[0].there.wait(LIMIT_S)
+        with ThreadPoolExecutor(1) as pool:
+            pulled = pool.submit(read, disk_shard, names[0], below[:1])
+            assert pulled.result(LIMIT_S / 2).tolist() == [[-1.0] * DIM], "while they are held"
+    finally:
+        for each in held:
+            each.go.set()
+    for name in names:
+        quiet(disk_shard, name)

@@ -1,0 +1,105 @@
+"""Calls that stop in the middle of a message, or read no answer: HTTP/2 by hand, since no gRPC client sends such."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from contextlib import suppress
+
+from ps.wire.methods import Method
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7
+_FRAME = 16_384
+"""The largest that a server must take."""
+_ACK, _END_STREAM, _END_HEADERS = 0x1, 0x1, 0x4
+
+
+class HalfCall:
+    """One call on a connection of its own. It never makes the server's window larger: 64 KiB are all that comes."""
+
+    def __init__(self, address: str, path: str | Method) -> None:
+        host, _, port = address.rpartition(":")
+        self.method = path
+        self.ended = threading.Event()
+        """The server has ended the call."""
+        self._socket = socket.create_connection((host, int(port)), timeout=30)
+        name = path if isinstance(path, str) else path.path
+        fields = {
+            ":method": "POST",
+            ":scheme": "http",
+            ":path": name,
+            ":authority": address,
+            "te": "trailers",
+            "content-type": "application/grpc",
+        }
+        headers = b"".join(b"\0" + _text(name) + _text(value) for name, value in fields.items())
+        self._socket.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, b"") + _frame(_HEADERS, _END_HEADERS, 1, headers))
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def send(self, message: bytes, upto: int | None = None) -> None:
+        """A message, or so many bytes of what it is on the wire."""
+        framed = b"\0" + struct.pack(">I", len(message)) + message
+        self.send_bytes(framed[:upto])
+
+    def send_bytes(self, data: bytes) -> None:
+        """Bytes of a message as they are."""
+        self._socket.sendall(_frame(_DATA, 0, 1, data))
+
+    def end(self) -> None:
+        """No more messages come."""
+        self._socket.sendall(_frame(_DATA, _END_STREAM, 1, b""))
+
+    def send_slowly(self, message: bytes) -> None:
+        """A message that is larger than the server's window, or its socket's buffer, on a thread of its own."""
+
+        def send() -> None:
+            framed = b"\0" + struct.pack(">I", len(message)) + message
+            with suppress(OSError):
+                for start in range(0, len(framed), _FRAME):
+                    self.send_bytes(framed[start : start + _FRAME])
+
+        threading.Thread(target=send, daemon=True).start()
+
+    def has_ended(self) -> bool:
+        """Whether the server has ended the call; then its connection is closed too."""
+        if self.ended.is_set():
+            self.close()
+        return self.ended.is_set()
+
+    def close(self) -> None:
+        """Ends the connection."""
+        with suppress(OSError):  # it has been closed at the other end
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def __enter__(self) -> HalfCall:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(self) -> None:
+        try:
+            with self._socket.makefile("rb") as stream:
+                while len(head := stream.read(9)) == 9:
+                    kind, flags = head[3], head[4]
+                    payload = stream.read(int.from_bytes(head[:3], "big"))
+                    if kind in (_SETTINGS, _PING) and not flags & _ACK:
+                        answer = b"" if kind == _SETTINGS else payload
+                        self._socket.sendall(_frame(kind, _ACK, 0, answer))
+                    if kind in (_RST_STREAM, _GOAWAY) or (kind == _HEADERS and flags & _END_STREAM):
+                        break
+        except (OSError, ValueError):  # closed
+            pass
+        self.ended.set()
+
+
+def _text(value: str) -> bytes:
+    """HPACK, a literal without Huffman's code; all of ours are shorter than 127."""
+    return bytes([len(value)]) + value.encode()
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload

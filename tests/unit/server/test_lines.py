@@ -1,0 +1,103 @@
+"""Lines to callers: who stalls, who speaks too slowly, who gives way. By a clock that is told the time."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+import ps
+from ps.server.lines import GIVES_WAY_AFTER_S, LEAST_BYTES_PER_S, Lane, Line
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_a_line_stalls_when_its_caller_is_silent_and_not_while_we_work(clock: Clock) -> None:
+    line = Line(clock=clock)
+    clock.now = 100
+    assert not line.stalls(10)
+    with line.waiting():
+        clock.now += 9
+        assert not line.stalls(10)
+        clock.now += 2
+        assert line.stalls(10)
+    assert not line.stalls(10)
+
+
+def test_a_caller_may_be_as_slow_as_the_slowest_link_and_no_slower(clock: Clock) -> None:
+    fast, slow = Line(clock=clock), Line(clock=clock)
+    for _ in range(100):
+        with fast.waiting(), slow.waiting():
+            clock.now += 5
+            assert not fast.stalls(10)
+        fast.moved(6 * LEAST_BYTES_PER_S)
+        slow.moved(LEAST_BYTES_PER_S)
+    with slow.waiting():
+        clock.now += 1
+        assert slow.stalls(10)
+
+
+def test_a_line_that_is_ended_raises_where_it_waits_and_is_ended_once(clock: Clock) -> None:
+    told: list[ps.Unavailable] = []
+    line = Line(told.append, clock=clock)
+    line.end("we do not wait: it goes on")
+
+    def wait() -> None:
+        with line.waiting():
+            line.end("silent")
+            line.end("again")
+
+    with pytest.raises(ps.Unavailable, match="silent"):
+        wait()
+    assert [str(error) for error in told] == ["silent"]
+
+
+def test_where_there_are_too_many_the_one_that_is_silent_longest_gives_way(clock: Clock) -> None:
+    lane = Lane(2, "max_requests")
+    first, second, third = (Line(clock=clock) for _ in range(3))
+
+    def refused() -> None:
+        with pytest.raises(ps.ResourceExhausted, match="max_requests") as error:
+            lane.enter(third)
+        assert error.value.retry_after_s
+
+    def wait() -> None:
+        with second.waiting():
+            clock.now += GIVES_WAY_AFTER_S / 2
+            with first.waiting():
+                clock.now += GIVES_WAY_AFTER_S / 4
+                refused()
+                assert second.ended is None
+                clock.now += GIVES_WAY_AFTER_S / 2
+                refused()
+                assert second.ended is not None
+
+    with lane.holding(first):
+        with pytest.raises(ps.Unavailable, match="others needed the room"), lane.holding(second):
+            wait()
+        assert first.ended is None
+        lane.enter(third)
+
+
+def test_a_call_that_waits_for_its_caller_works_not() -> None:
+    working = threading.Semaphore(1)
+    line, other = Line(working=working), Line(working=working)
+    with line.at_work():
+        assert not working.acquire(blocking=False)
+        with line.waiting(), other.at_work():
+            assert not working.acquire(blocking=False)
+        assert not working.acquire(blocking=False)
+    with line.waiting():  # after its work, to send the answer
+        pass
+    assert working.acquire(blocking=False)
+    assert not working.acquire(blocking=False)
