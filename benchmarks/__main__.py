@@ -55,6 +55,10 @@ BENCHMARKS = {
         "benchmarks.wirebytes:run",
         "bytes of a training step, everything counted: sparsified and encoded against dense fp32 with raw ids",
     ),
+    "attack": (
+        "benchmarks.attack:run",
+        "calls of four honest clients beside one that stalls, cancels or stays idle: p99 without, under and after",
+    ),
     "startup": ("benchmarks.startup:run", "import ps, and from nothing to the first pull"),
 }
 """Name -> (module:function, what it shows)."""

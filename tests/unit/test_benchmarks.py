@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import link
 from benchmarks.__main__ import BENCHMARKS
+from benchmarks.attacks import ATTACKS
 from benchmarks.measure import QUICK, REPOSITORY, Contender, Report, Rounds, interleave
 
 TT = (
@@ -177,6 +178,11 @@ PROMISED = {
             for widths in ("", "_criteo_tb")
         ),
     },
+    "attack": {
+        (name, figure)
+        for name in ATTACKS
+        for figure in ("p99_ms_without", "p99_ms_under", "p99_ms_after", "p99_under_vs_without", "refused_for_good")
+    },
     "startup": {("import_ps", "seconds"), ("to_first_pull", "seconds")},
 }
 PROMISED["push"] = PROMISED["pull"]
@@ -189,6 +195,8 @@ def run(*arguments: str) -> str:
 
 
 MAY_BE_NONE = {
+    "refused_for_good",
+    "sums_wrong",
     "critical_path_misses",
     "rows_evicted",
     "late_share",
@@ -280,7 +288,7 @@ def test_kernel_benchmarks_run_and_keep_their_promises() -> None:
 @pytest.mark.slow
 def test_all_other_benchmarks_run_and_keep_their_promises() -> None:
     names = ["echo", "pull", "push", "step", "scale", "swap", "budget", "evict"]
-    names += ["ttspeed", "ttquality", "dctquality", "wirebytes", "startup"]
+    names += ["ttspeed", "ttquality", "dctquality", "wirebytes", "attack", "startup"]
     found = figures(*names)
     for name in names:
         check(found, name)
