@@ -241,14 +241,30 @@ def test_a_table_that_a_sick_disk_did_not_drop_in_order_does_not_come_back(tmp_p
     disk = Disk(tmp_path / "d", cache_bytes=1 << 20, threads=2, write_buffer_bytes=1 << 20)
     disk.table("users", [ROW]).write(records(range(100)))
     (tmp_path / "d" / "rocksdb").rename(tmp_path / "elsewhere")
+    (tmp_path / "d" / "rocksdb").touch()  # no folder can be made there
     with pytest.raises(DiskError):
         disk.drop("users")
     with pytest.raises(DiskError):
         disk.table("users", [ROW])
+    (tmp_path / "d" / "rocksdb").unlink()
     (tmp_path / "elsewhere").rename(tmp_path / "d" / "rocksdb")
     assert len(disk.table("users", [ROW])) == 0
     with pytest.raises(DiskError):
         disk.close()
+
+
+def test_a_table_whose_folder_is_gone_can_be_dropped_and_made_anew(tmp_path):
+    disk = Disk(tmp_path / "d", cache_bytes=1 << 20, threads=2, write_buffer_bytes=1 << 20)
+    disk.table("users", [ROW]).write(records(range(100)))
+    (tmp_path / "d" / "rocksdb").rename(tmp_path / "elsewhere")
+    for seed in (1, 2):
+        disk.drop("users")
+        table = disk.table("users", [ROW])
+        assert len(table) == 0
+        table.write(records(range(50), seed=seed))
+        table.flush()
+        assert as_dict(table.read(np.arange(100))) == as_dict([records(range(50), seed=seed)])
+    disk.close()
 
 
 def test_a_file_that_vanished_is_a_disk_error(tmp_path):
