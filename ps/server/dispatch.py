@@ -103,9 +103,12 @@ class Dispatcher:
         call, started = ServedCall(method, line), time.perf_counter()
         lane = self.controls if method in CONTROLS else self.calls
         try:
-            with lane.holding(line):
-                self._metrics.active.set(len(self.calls))
+            lane.enter(line)
+            self._metrics.active.set(len(self.calls))
+            try:
                 yield call
+            finally:
+                lane.leave(line)
         except PsError as error:
             call.code = code_of(error).name
             _log_refusal(error, call, time.perf_counter() - started)
