@@ -10,7 +10,8 @@ from contextlib import suppress
 from ps.wire.methods import Method
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7, 0x8
+_WINDOW, _INITIAL_WINDOW = 65_535, 0x4
 _FRAME = 16_384
 """The largest that a server must take."""
 _ACK, _END_STREAM, _END_HEADERS = 0x1, 0x1, 0x4
@@ -24,6 +25,8 @@ class HalfCall:
         self.method = path
         self.ended = threading.Event()
         """The server has ended the call."""
+        self._windows = [_WINDOW, _WINDOW]  # of the connection, and of the call
+        self._widened = threading.Condition()
         self._socket = socket.create_connection((host, int(port)), timeout=30)
         name = path if isinstance(path, str) else path.path
         fields = {
@@ -45,6 +48,8 @@ class HalfCall:
 
     def send_bytes(self, data: bytes) -> None:
         """Bytes of a message as they are."""
+        with self._widened:
+            self._windows = [window - len(data) for window in self._windows]
         self._socket.sendall(_frame(_DATA, 0, 1, data))
 
     def end(self) -> None:
@@ -52,13 +57,16 @@ class HalfCall:
         self._socket.sendall(_frame(_DATA, _END_STREAM, 1, b""))
 
     def send_slowly(self, message: bytes) -> None:
-        """A message that is larger than the server's window, or its socket's buffer, on a thread of its own."""
+        """A message of any size, as fast as the server takes it, on a thread of its own."""
 
         def send() -> None:
             framed = b"\0" + struct.pack(">I", len(message)) + message
             with suppress(OSError):
                 for start in range(0, len(framed), _FRAME):
-                    self.send_bytes(framed[start : start + _FRAME])
+                    piece = framed[start : start + _FRAME]
+                    with self._widened:
+                        self._widened.wait_for(lambda: min(self._windows) >= _FRAME or self.ended.is_set())
+                    self.send_bytes(piece)
 
         threading.Thread(target=send, daemon=True).start()
 
@@ -86,6 +94,7 @@ class HalfCall:
                 while len(head := stream.read(9)) == 9:
                     kind, flags = head[3], head[4]
                     payload = stream.read(int.from_bytes(head[:3], "big"))
+                    self._widen(kind, flags, int.from_bytes(head[5:], "big"), payload)
                     if kind in (_SETTINGS, _PING) and not flags & _ACK:
                         answer = b"" if kind == _SETTINGS else payload
                         self._socket.sendall(_frame(kind, _ACK, 0, answer))
@@ -93,7 +102,19 @@ class HalfCall:
                         break
         except (OSError, ValueError):  # closed
             pass
-        self.ended.set()
+        with self._widened:
+            self.ended.set()
+            self._widened.notify_all()
+
+    def _widen(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        with self._widened:
+            if kind == _WINDOW_UPDATE:
+                self._windows[min(stream, 1)] += int.from_bytes(payload, "big")
+            if kind == _SETTINGS and not flags & _ACK:
+                for setting, value in struct.iter_unpack(">HI", payload):
+                    if setting == _INITIAL_WINDOW:
+                        self._windows[1] += value - _WINDOW
+            self._widened.notify_all()
 
 
 def _text(value: str) -> bytes:

@@ -14,14 +14,14 @@ from ps.errors import PsError, Unavailable
 from ps.server.answers import Answers, abort, end_with, set_status
 from ps.server.dispatch import Dispatcher
 from ps.server.later import Later
-from ps.server.lines import End, Line
+from ps.server.lines import End, Line, Places
 from ps.wire.methods import Method
 
 
 def on(pool: ThreadPoolExecutor, behavior: Callable[..., Any], non_blocking: bool = False) -> Callable[..., Any]:
     """The behavior of a method, run by these threads. Not blocking: it is given a function to send answers with."""
 
-    def run(*arguments: Any) -> Any:
+    def run(*arguments: Any) -> Any:  # a method of an object takes no marks
         return behavior(*arguments)
 
     run.experimental_thread_pool = pool  # type: ignore[attr-defined]  # gRPC's way of saying it
@@ -32,17 +32,15 @@ def on(pool: ThreadPoolExecutor, behavior: Callable[..., Any], non_blocking: boo
 class Served:
     """One method's behavior."""
 
-    def __init__(
-        self, dispatcher: Dispatcher, method: Method, working: threading.Semaphore | None, answers: Answers
-    ) -> None:
+    def __init__(self, dispatcher: Dispatcher, method: Method, places: Places | None, answers: Answers) -> None:
         self._dispatcher = dispatcher
         self._method = method
-        self._working = working
+        self._places = places
         self._answers = answers
 
     def unary(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         """One message out."""
-        line = line_of(context, lambda _: context.cancel(), self._working)
+        line = line_of(context, lambda _: context.cancel(), self._places)
         with refusing(context):
             line.check()  # it may have waited until its client gave up
             return self._dispatcher.answer(self._method, received(messages, line), line)
@@ -60,7 +58,7 @@ class Served:
                 set_status(context, error)
                 send(None)
 
-        line = line_of(context, end, self._working)
+        line = line_of(context, end, self._places)
         try:
             line.check()
             for answer in self._dispatcher.answers(self._method, received(messages, line), line):
@@ -80,7 +78,7 @@ class Served:
         return None
 
     def _returned(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        line = line_of(context, lambda _: context.cancel(), self._working)
+        line = line_of(context, lambda _: context.cancel(), self._places)
         with refusing(context):
             line.check()
             for answer in self._dispatcher.answers(self._method, received(messages, line), line):
@@ -90,9 +88,9 @@ class Served:
                 line.moved(len(data))
 
 
-def line_of(context: grpc.ServicerContext, end: End, working: threading.Semaphore | None = None) -> Line:
+def line_of(context: grpc.ServicerContext, end: End, places: Places | None = None) -> Line:
     """A call's line, which knows when its caller has gone."""
-    line = Line(end, working)
+    line = Line(end, places)
     if not context.add_callback(line.leave):
         line.leave()
     return line

@@ -113,7 +113,7 @@ class Dispatcher:
         said = call.counted(method, messages) if method.shape is Shape.STREAM_IN else _only(messages, call)
         answer: bytes | Later = self._handle(method, said, call)
         if isinstance(answer, Later):
-            line.park()
+            line.finish()  # it does not work any more; the call goes on
             answer.within(held.pop_all(), call.sent.message)
         else:
             call.sent.message(answer)
@@ -128,9 +128,12 @@ class Dispatcher:
         call, started = ServedCall(method, line), time.perf_counter()
         lane = self.controls if method in CONTROLS else self.calls
         try:
-            with lane.holding(line):
-                self._metrics.active.set(len(self.calls))
+            lane.enter(line)
+            self._metrics.active.set(len(self.calls))
+            try:
                 yield call
+            finally:
+                lane.leave(line)
         except PsError as error:
             call.code = code_of(error).name
             _log_refusal(error, call, time.perf_counter() - started)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 
 from ps.errors import ResourceExhausted, Unavailable
 from ps.shard.caller import Caller
@@ -29,60 +30,73 @@ End = Callable[[Unavailable], object]
 """Tells the other end, and has whatever waits for it raise."""
 
 
+class Places:
+    """Those that work at once, at most so many. Threads: any. (A semaphore, in C.)"""
+
+    def __init__(self, count: int) -> None:
+        self._free: SimpleQueue[None] = SimpleQueue()
+        for _ in range(count):
+            self._free.put(None)
+        self.take = self._free.get
+        """Waits for a place."""
+
+    def give(self) -> None:
+        """Another may have it."""
+        self._free.put(None)
+
+
 class Line(Caller):
     """One call's. Threads: any; one at a time waits."""
 
     def __init__(
         self,
         end: End = lambda error: None,
-        working: threading.Semaphore | None = None,
+        places: Places | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`working`: of which a call takes one, but while it waits for its caller. None: it needs none."""
+        """`places`: of which a call has one, from its first message on, but while it waits for its caller. None: it
+        needs none."""
         super().__init__()
         self.ended: Unavailable | None = None
         """Why it was ended by us, if it was."""
         self._end = end
-        self._working = working
-        self._works = False
+        self._places = places
+        self._works = self._has_place = False
         self._clock = clock
         self._changing = threading.Lock()
         self._waits_since: float | None = None
         self._waited_s = 0.0
         self._moved = 0
 
-    @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """From the beginning of a call to its end."""
-        self._take_place()
+    def begin(self) -> None:
+        """The call is worked on from now on, whenever it does not wait for its caller."""
         self._works = True
-        try:
-            yield
-        finally:
-            self.park()
 
-    def park(self) -> None:
-        """It does not work any more, though the call goes on: the answer comes later. May be called again."""
-        if self._works:
-            self._works = False
-            self._give_place()
+    def finish(self) -> None:
+        """No longer: the call has ended, or its answer comes later. May be called again."""
+        self._works = False
+        self._give_place()
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """While nothing goes on but by the other end. Raises what the line was ended with meanwhile."""
+    def waiting(self) -> _Waiting:
+        """For a `with` statement: nothing goes on but by the other end. Raises what it was ended with meanwhile."""
+        return _Waiting(self)
+
+    def begin_waiting(self) -> None:
+        """Of `waiting`."""
         self._waits_since = self._clock()
-        if self._works:
-            self._give_place()
-        try:
-            yield
-        finally:
-            with self._changing:  # not between, say, the status of an end and the mark that it was sent
+        self._give_place()
+
+    def end_waiting(self) -> None:
+        """Of `waiting`."""
+        with self._changing:  # not between, say, the status of an end and the mark that it was sent
+            if self._waits_since is not None:
                 self._waited_s += self._clock() - self._waits_since
                 self._waits_since = None
-            if self._works:
-                self._take_place()
-            if self.ended is not None:
-                raise self.ended
+        if self._works and self._places is not None:
+            self._places.take()
+            self._has_place = True
+        if self.ended is not None:
+            raise self.ended
 
     def moved(self, nbytes: int) -> None:
         """So many bytes have come, or gone."""
@@ -108,13 +122,25 @@ class Line(Caller):
             self.ended = Unavailable(why)
             self._end(self.ended)
 
-    def _take_place(self) -> None:
-        if self._working is not None:
-            self._working.acquire()
-
     def _give_place(self) -> None:
-        if self._working is not None:
-            self._working.release()
+        if self._has_place and self._places is not None:
+            self._has_place = False
+            self._places.give()
+
+
+class _Waiting:
+    """A context manager without a generator: every chunk passes here."""
+
+    __slots__ = ("_line",)
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def __enter__(self) -> None:
+        self._line.begin_waiting()
+
+    def __exit__(self, *_: object) -> None:
+        self._line.end_waiting()
 
 
 class Lane:
@@ -135,22 +161,23 @@ class Lane:
         """A call, from its beginning to its end. Raises ResourceExhausted where there are too many."""
         self.enter(line)
         try:
-            with line.at_work():
-                yield
+            yield
         finally:
             self.leave(line)
 
     def enter(self, line: Line) -> None:
-        """One more. Raises ResourceExhausted where there are too many."""
+        """One more begins. Raises ResourceExhausted where there are too many."""
         with self._changing:
             if len(self._lines) < self._most:
                 self._lines.add(line)
+                line.begin()
                 return
         self.make_room()
         raise ResourceExhausted(f"{self._most} calls are in progress already ({self._setting})", RETRY_S)
 
     def leave(self, line: Line) -> None:
-        """One less. May be called again."""
+        """It has ended. May be called again."""
+        line.finish()
         with self._changing:
             self._lines.discard(line)
 

@@ -21,7 +21,7 @@ from ps.server.answers import Answers
 from ps.server.aside import Aside
 from ps.server.behavior import Served, on
 from ps.server.dispatch import CONTROL_CALLS, CONTROLS, Dispatcher
-from ps.server.lines import Watch
+from ps.server.lines import Places, Watch
 from ps.storage.disk_options import MAX_OPEN_FILES
 from ps.v1 import control_pb2, embedding_pb2
 from ps.wire.allocator import keep_freed_memory
@@ -123,7 +123,7 @@ class _Pools:
         # Threads are started as they are needed. Tracing puts all calls into the first of the pools, so it has room.
         self.calls = ThreadPoolExecutor(config.max_requests + CONTROL_CALLS + REFUSING, thread_name_prefix="grpc")
         self.controls = ThreadPoolExecutor(CONTROL_CALLS + REFUSING, thread_name_prefix="grpc-control")
-        self.working = threading.Semaphore(config.grpc_threads)
+        self.places = Places(config.grpc_threads)
 
     def end(self) -> None:
         """Idle threads end; the others do with their calls."""
@@ -141,7 +141,7 @@ def _generic_handlers(dispatcher: Dispatcher, pools: _Pools, answers: Answers) -
 def _handler(dispatcher: Dispatcher, method: Method, pools: _Pools, answers: Answers) -> Any:
     """Every method takes its request as a stream: on the wire that is the same, and a message that does not come is
     waited for here, where it can be given up, and not in gRPC."""
-    served = Served(dispatcher, method, None if method in CONTROLS else pools.working, answers)
+    served = Served(dispatcher, method, None if method in CONTROLS else pools.places, answers)
     pool = pools.controls if method in CONTROLS else pools.calls
     if method.shape is Shape.UNARY:
         return grpc.stream_unary_rpc_method_handler(on(pool, served.unary))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 import ps
-from ps.server.lines import GIVES_WAY_AFTER_S, LEAST_BYTES_PER_S, Lane, Line
+from ps.server.lines import GIVES_WAY_AFTER_S, LEAST_BYTES_PER_S, Lane, Line, Places
 
 
 class Clock:
@@ -89,15 +87,25 @@ def test_where_there_are_too_many_the_one_that_is_silent_longest_gives_way(clock
         lane.enter(third)
 
 
-def test_a_call_that_waits_for_its_caller_works_not() -> None:
-    working = threading.Semaphore(1)
-    line, other = Line(working=working), Line(working=working)
-    with line.at_work():
-        assert not working.acquire(blocking=False)
-        with line.waiting(), other.at_work():
-            assert not working.acquire(blocking=False)
-        assert not working.acquire(blocking=False)
+def test_a_call_has_a_place_from_its_first_message_on_but_while_it_waits() -> None:
+    places, lane = Places(1), Lane(2, "max_requests")
+    line, other = Line(places=places), Line(places=places)
+
+    def free() -> int:
+        return places._free.qsize()
+
+    with lane.holding(line), lane.holding(other):
+        with line.waiting():
+            assert free() == 1
+        assert free() == 0
+        with line.waiting():
+            assert free() == 1
+            with other.waiting():
+                pass
+            assert free() == 0
+            lane.leave(other)
+        assert free() == 0
+    assert free() == 1
     with line.waiting():  # after its work, to send the answer
         pass
-    assert working.acquire(blocking=False)
-    assert not working.acquire(blocking=False)
+    assert free() == 1
