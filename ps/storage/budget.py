@@ -305,9 +305,10 @@ class Room:
 
     def find(self, slots: Slots, wanted: int, nbytes: int) -> None:
         """So many bytes more for a table that opens slots up to `wanted`; raises ResourceExhausted."""
-        most = self.most(slots)
-        if wanted > most or not self._found(nbytes, slots):
-            raise self._refusal(wanted, min(most, slots.used + max(self._left(), 0) // slots.bytes_each))
+        within = not self._has_disk or wanted <= self.most(slots)
+        if not (within and self._found(nbytes, slots)):
+            most = min(self.most(slots), slots.used + max(self._left(), 0) // slots.bytes_each)
+            raise self._refusal(wanted, most)
 
     def find_fixed(self, nbytes: int) -> None:
         """So many bytes for something else than slots; raises ResourceExhausted."""
