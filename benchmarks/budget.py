@@ -20,7 +20,8 @@ import ps
 from benchmarks.data import generator
 from benchmarks.measure import Report, Sizes, rss_bytes
 from benchmarks.service import one_shard
-from ps.storage.budget import SLOT_BYTES, RamBudget
+from ps.storage.budget import RamBudget
+from ps.storage.room import SLOT_BYTES
 
 RAM_BYTES = 64 << 20
 DIM, TABLE = 64, "ids"

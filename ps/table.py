@@ -28,12 +28,13 @@ from ps.policy.ranking import EVERY_RANK, Ranking, ranking_bytes
 from ps.precision import Precision
 from ps.push_count import ROUNDS, PushCount
 from ps.storage.arena import Arena
-from ps.storage.budget import SLOT_BYTES, RamBudget
-from ps.storage.budget import Slots as RoomOfTable
+from ps.storage.budget import RamBudget
 from ps.storage.device_rows import DeviceRows
 from ps.storage.disk import Disk
 from ps.storage.mixed_rows import MixedRows
 from ps.storage.overflows import Overflows
+from ps.storage.room import SLOT_BYTES
+from ps.storage.room import Slots as RoomOfTable
 from ps.storage.rows import ArenaRows, Initializer, PlainRows, Slots, Updated
 from ps.storage.store import Demotion, Store
 from ps.storage.tensor_train import ColdCores, cores_of

@@ -29,10 +29,10 @@ from ps.kernels.segments import LINE_BYTES, LINES, MAX_FILL
 from ps.optim import update_rule
 from ps.policy import lifting, placement
 from ps.precision import LEEWAY
-from ps.storage.budget import INDEX_BYTES, SLOT_BYTES
 from ps.storage.filter import layers_for
 from ps.storage.half_layout import half_layout
 from ps.storage.mixed_rows import PLACE_BYTES
+from ps.storage.room import INDEX_BYTES, SLOT_BYTES
 from ps.storage.tier import RowLayout
 from ps.table_bytes import fixed_bytes
 

@@ -38,6 +38,7 @@ def warm_up() -> None:
     for some_ids in (ids, frozen_ids):
         index.find_or_insert(some_ids, np.arange(4), slots)
         index.find(some_ids, slots)
+        index.reslot(some_ids, slots)
         unique.unique(some_ids)
         unique.has_duplicates(some_ids)
         hashing.partitions(some_ids, np.empty(4, np.int32))
@@ -143,6 +144,7 @@ def _warm_up_half() -> None:
     half.narrow(wide, slots, cold, 2, 4)
     half.narrow(np.frombuffer(wide.tobytes(), np.float32).reshape(4, 6), slots, cold, 6, 0)  # values off the wire
     places.split(np.zeros(8, np.uint32), slots, slots.copy(), slots.copy())
+    places.move(np.zeros(8, np.uint32), 8, np.uint32(0), 0, np.zeros(2, np.uint32))
     half.narrow_stochastic(wide, slots, cold, 2, 4, np.uint64(0), np.uint64(0), ids)
 
 

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ps.errors import ResourceExhausted
-from ps.storage.budget import RETRY_S, Part
+from ps.storage.budget import Part
+from ps.storage.room import RETRY_S
 
 PATIENCE_S = 1.0
 """How long one waits."""

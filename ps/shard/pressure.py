@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from ps.errors import ResourceExhausted
 from ps.shard.needs import Need
 from ps.shard.steps import Resolved, Steps
-from ps.storage.budget import RamBudget, Slots
+from ps.storage.budget import RamBudget
+from ps.storage.room import Slots
 from ps.table import Table
 
 STEPS_SHARE = 2

@@ -142,7 +142,7 @@ class Arena:
         self.rows.move(from_N, to_N)
         for array in (self._ids, self._statistics, self._marks):
             array.array[to_N] = array.array[from_N]
-        self._free = push_free(self._ids.array, -1, free_N[::-1])
+        self._free = push_free(self._ids.array, -1, np.ascontiguousarray(free_N[::-1]))
         self._used, self._n_free = slots, len(free_N)
         if rebuild:
             slots_N = np.flatnonzero(self._marks.array[:slots] & np.uint16(score.USED))

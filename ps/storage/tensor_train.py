@@ -15,7 +15,8 @@ from ps.kernels.hashing import hash_ids
 from ps.kernels.rows import gather
 from ps.optim import UpdateRule, update_rule
 from ps.policy import lifting
-from ps.storage.budget import SLOT_BYTES, RamBudget
+from ps.storage.budget import RamBudget
+from ps.storage.room import SLOT_BYTES
 from ps.storage.rows import Slots, Values
 from ps.storage.tier import Ids
 from ps.tensor_train.contract import Share

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 import ps
 from benchmarks.budget import watched
 from benchmarks.service import one_shard
-from ps.storage.budget import SLOT_BYTES, RamBudget, fitted
+from ps.storage.budget import RamBudget, fitted
+from ps.storage.room import SLOT_BYTES
 from ps.table_bytes import fixed_bytes
 
 TOLERANCE = 1.05

@@ -16,7 +16,7 @@ import ps
 from ps.errors import ResourceExhausted, StepNotFound
 from ps.shard import Shard, StepRef
 from ps.shard.requests import Target
-from ps.storage import budget
+from ps.storage.room import SLOT_BYTES
 from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, new_table, push, read
 
 ROOM = 64
@@ -27,7 +27,7 @@ DEADLINE_S = 20.0
 @pytest.fixture
 def tight(tmp_path: Path) -> Iterator[Shard]:
     shard = Shard(0, ps.ServiceConfig(disk_path=tmp_path, ram_bytes=ps.config.MIN_RAM_BYTES))
-    row_bytes = DIM * 4 + budget.SLOT_BYTES
+    row_bytes = DIM * 4 + SLOT_BYTES
     new_table(shard, swap_fraction=0.0)
     shard.budget._resize(ROOM * row_bytes - (shard.budget.for_slots(1) or 0))
     yield shard

@@ -15,8 +15,9 @@ from ps.errors import ConfigError, ResourceExhausted
 from ps.optim import update_rule
 from ps.policy import placement
 from ps.storage.arena import Arena
-from ps.storage.budget import TABLE_BYTES, Part, RamBudget, Room, fitted, set_aside
+from ps.storage.budget import Part, RamBudget, fitted, set_aside
 from ps.storage.filter import IdFilter
+from ps.storage.room import TABLE_BYTES, Room
 from ps.storage.rows import PlainRows
 
 sizes = st.integers(MIN_RAM_BYTES, 1 << 40)
