@@ -59,7 +59,8 @@ def test_a_body_that_stalls_halfway_gives_way_to_one_that_needs_its_bytes(
     with ps.connect(server.address) as client, HalfCall(server.address, methods.PUSH) as call:
         client.create_table(summing(dim=DIM))
         call.send(head(server, methods.PUSH))
-        call.send_slowly(pb.PushChunk(payload=bytes(9000 * 4 * DIM)).SerializeToString())
+        for _ in range(2):
+            call.send_slowly(pb.PushChunk(payload=bytes(4500 * 4 * DIM)).SerializeToString())
         until(lambda: server.shard.budget.bodies.used == 9000 * 4 * DIM)
         client.push("t", range(ROWS), block(np.ones(ROWS), DIM), timeout_s=60)
         until(call.ended.is_set)

@@ -149,7 +149,7 @@ def test_groups_that_nobody_asks_about_are_forgotten() -> None:
 
 
 def test_so_are_large_groups_when_there_are_more_of_them_than_there_is_room_for() -> None:
-    progress = Progress(QUIET, wait_s=0.0)
+    progress = Progress(wait_s=0.0)
     for number in range(17):
         advance(progress, f"run {number}", 0, [5, *[0] * 4095])
     assert advance(progress, "run 16", 1, [0, 1, *[0] * 4094])[:2] == [5, 1]
