@@ -59,9 +59,9 @@ def test_a_body_that_stalls_halfway_gives_way_to_one_that_needs_its_bytes(
     with ps.connect(server.address) as client, HalfCall(server.address, methods.PUSH) as call:
         client.create_table(summing(dim=DIM))
         call.send(head(server, methods.PUSH))
-        for _ in range(2):
+        for come in (4500, 9000):  # in two messages, which are each below max_message_bytes
             call.send_slowly(pb.PushChunk(payload=bytes(4500 * 4 * DIM)).SerializeToString())
-        until(lambda: server.shard.budget.bodies.used == 9000 * 4 * DIM)
+            until(lambda come=come: server.shard.budget.bodies.used == come * 4 * DIM)
         client.push("t", range(ROWS), block(np.ones(ROWS), DIM), timeout_s=60)
         until(call.ended.is_set)
         assert client.pull("t", range(ROWS))[-1, 0] == -1.0
