@@ -425,7 +425,7 @@ class ServiceConfig(Frozen):
     "auto": the address of the node that a shard runs on, as Ray knows it."""
     grpc_threads: Annotated[int, Field(ge=2, le=1024)] = 16
     """Calls that are worked on at once: decoded, encoded, waiting for the engine. One that waits for its client is not
-    among them, nor is a push that waits for the other ranks of its round (but where `tracing` is on)."""
+    among them, nor is a push that waits for the other ranks of its round."""
     max_requests: Annotated[int, Field(ge=1, le=4096)] = 256
     """Calls in progress at once, a thread each, those that wait for their client too; more are refused with
     RESOURCE_EXHAUSTED and a hint when to come again. One connection may have a quarter of them. Half of them may be

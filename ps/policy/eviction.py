@@ -51,7 +51,7 @@ class Bounds(NamedTuple):
 def rows_allowed(rows: Sequence[int], row_bytes: Sequence[int], room_bytes: int) -> list[int]:
     """How many rows each of the tables may have, from how many it has: all of them if they fit together, or else each
     table gives up the same share, and none its last row."""
-    total = sum(n * size for n, size in zip(rows, row_bytes, strict=True))
+    total, room_bytes = sum(n * size for n, size in zip(rows, row_bytes, strict=True)), max(room_bytes, 1)
     return list(rows) if total <= room_bytes else [-(-n * room_bytes // total) for n in rows]
 
 

@@ -144,6 +144,9 @@ class Dispatcher:
         except (GeneratorExit, CancelledError):
             call.code = "CANCELLED"
             raise
+        except KeyboardInterrupt:  # in process: of the trainer's own thread
+            call.code = "CANCELLED"
+            raise
         except Exception as error:
             call.code = "INTERNAL"
             log.exception("%s failed", method.name, extra={"fields": call.fields})

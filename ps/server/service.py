@@ -117,7 +117,9 @@ class ShardService:
             if place is None:
                 return _pushed(self.shard.push(write, ahead, gradients, head.pulled_version, call.caller))
             wait_s = min(head.wait_ms / 1000, LONGEST_S)
-            waiting = self.shard.join_round(place, wait_s, write, ahead, gradients, head.pulled_version)
+            waiting = self.shard.join_round(
+                place, wait_s, write, ahead, gradients, head.pulled_version, call.caller, arriving.held
+            )
             expire, give_up = partial(self.shard.expire, waiting), partial(self.shard.leave_round, waiting)
             return Later(waiting.outcome, _pushed, wait_s, expire, give_up, held.pop_all())
 
@@ -181,7 +183,9 @@ class ShardService:
         self._check(request.header)
         n, highest = self._page_rows(request), request.highest_rank if request.cursor else EVERY_RANK
         least, highest = request.least, highest or EVERY_RANK
-        with self.shard.budget.bodies.holding(self._page_bytes(request.table, n)):
+        with ExitStack() as held:
+            with self.shard.rounds_give_way():
+                held.enter_context(self.shard.budget.bodies.holding(self._page_bytes(request.table, n)))
             page = self.shard.export_page(request.table, request.cursor, n, least, highest, call.caller)
             yield from _page_messages(page, call)
 

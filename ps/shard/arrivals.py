@@ -89,7 +89,7 @@ class Arrivals:
         if n > SMALL_BYTES:
             self._check_turn(body)
         try:
-            self._room.hold(n)
+            self._room.hold(n, body.held)
         except ResourceExhausted as refused:
             self._check_turn(body)
             return refused

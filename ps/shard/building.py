@@ -18,7 +18,7 @@ from ps.shard.engine import Engine
 from ps.storage.tensor_train import ColdCores
 
 MOST = 4
-"""Calls that make a table, or wait for their turn: each holds a thread that could serve others."""
+"""Calls that make a table, or wait for their turn: each holds a place that could serve others."""
 RETRY_S = 0.25
 
 

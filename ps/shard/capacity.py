@@ -49,7 +49,8 @@ class Capacity:
         if taken + sum(need.ids * need.table.bytes_each for need in needs) <= room:
             return  # whatever ids they are: usually it ends here
         counted = [(need.count(), need.table.bytes_each) for need in needs]
-        if taken + sum(rows.created * each for rows, each in counted) <= room:
+        created = sum(rows.created * each for rows, each in counted)
+        if not created or taken + created <= room:
             return
         together = sum(rows.total * each for rows, each in counted)
         if together > room:

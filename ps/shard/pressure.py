@@ -88,8 +88,8 @@ class Pressure:
             raise
 
     @contextmanager
-    def creating(self, table: str) -> Iterator[None]:
-        """A table is created, which takes memory beside its rows."""
+    def creating(self, table: str, last: bool = True) -> Iterator[None]:
+        """A table is created, which takes memory beside its rows. Not the `last` part of it: its turn is not over."""
         try:
             yield
         except ResourceExhausted as error:
@@ -97,7 +97,8 @@ class Pressure:
                 self._take_turn(table, {}, self._budget.slots.lacked)
                 self._maintain()
             raise
-        self._served(table)
+        if last:
+            self._served(table)
 
     def _make_room(self, needed: dict[Table, int]) -> None:
         room = self._budget.slots

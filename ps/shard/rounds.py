@@ -67,8 +67,7 @@ class Rounds:
         if place.ranks - 1 > self._most:
             raise InvalidArgument(
                 f"{place}: {place.ranks} ranks would have {place.ranks - 1} pushes wait, and this shard has room for "
-                f"{self._most}: set max_requests to {2 * place.ranks} or more (with tracing, and grpc_threads to "
-                f"{place.ranks + 1})"
+                f"{self._most}: set max_requests to {2 * place.ranks} or more"
             )
 
     def join(self, waiting: Waiting) -> list[Waiting]:

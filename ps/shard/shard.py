@@ -126,7 +126,7 @@ class Shard:
         def reserve() -> ColdCores | None:
             if self._exists(config, exist_ok):
                 return None
-            with self._pressure.creating(config.name):
+            with self._pressure.creating(config.name, last=False):
                 return cores_of(config, self._assistant.share, self.budget)
 
         def install(cores: ColdCores | None = None) -> bool:
@@ -289,18 +289,21 @@ class Shard:
         ahead: LookAhead,
         gradients: Sequence[Gradients],
         pulled_version: int = 0,
+        caller: Caller = PATIENT,
+        held: int = 0,
     ) -> Waiting:
         """The same together with the pushes of the round's other ranks, which are summed and make one version. The
         outcome of what is returned comes when the last of them has joined: a PushResult, or the error of all.
 
         It may wait for `wait_s`, and for as long as its caller does: who knows that these have ended calls `expire` or
-        `leave_round`. Then nothing of this push was applied, and it may be sent again.
+        `leave_round`. Then nothing of this push was applied, and it may be sent again. `held`: bytes of the budget that
+        its call holds.
         """
         self._rounds.check(place)
         ahead.wait()
         gradients = spread(ahead.ids, gradients)  # on the caller's time
         part = Part(write, ahead, gradients, pulled_version)
-        return self.engine.run(lambda: self._join(place, wait_s, part))
+        return self.engine.run(lambda: self._join(place, wait_s, part, held), caller)
 
     def leave_round(self, waiting: Waiting) -> None:
         """Nobody waits for it any more: if it still waits for others, nothing of it is applied. Returns at once."""
@@ -332,20 +335,18 @@ class Shard:
     def upsert(self, write: WriteId, ids: TableIds, blocks: Sequence[Rows], caller: Caller = PATIENT) -> WriteResult:
         """Sets values, creating rows. Ids unique, values finite."""
 
-        def plan(table: Table) -> Change:
+        def check(table: Table) -> None:
             table.check(len(ids.ids_N), blocks)
-            return table.plan_upsert(ids.ids_N, blocks)
 
-        return self._write(write, ids, plan, caller, creates=True)
+        return self._write(write, ids, check, lambda table: table.plan_upsert(ids.ids_N, blocks), caller, creates=True)
 
     def assign(self, write: WriteId, ids: TableIds, blocks: Sequence[Rows], caller: Caller = PATIENT) -> WriteResult:
         """Sets the values of rows that exist. Ids unique, values finite."""
 
-        def plan(table: Table) -> Change:
+        def check(table: Table) -> None:
             table.check(len(ids.ids_N), blocks)
-            return table.plan_assign(ids.ids_N, blocks)
 
-        return self._write(write, ids, plan, caller)
+        return self._write(write, ids, check, lambda table: table.plan_assign(ids.ids_N, blocks), caller)
 
     def remove(
         self,
@@ -367,7 +368,7 @@ class Shard:
 
         while True:
             try:
-                return self._write(write, ids, plan, caller)
+                return self._write(write, ids, lambda table: None, plan, caller)
             except CorruptRow as error:  # those rows cannot be brought up to be removed
                 lost |= set(self._forget(ids.table, np.array(error.ids, np.int64)).tolist())
 
@@ -376,11 +377,10 @@ class Shard:
     ) -> WriteResult:
         """Adds to the importance of rows that exist, which counts as a use of them. Ids unique."""
 
-        def plan(table: Table) -> Change:
+        def check(table: Table) -> None:
             table.check_reports(len(ids.ids_N), scores_N)
-            return table.plan_report(ids.ids_N, scores_N)
 
-        return self._write(write, ids, plan, caller)
+        return self._write(write, ids, check, lambda table: table.plan_report(ids.ids_N, scores_N), caller)
 
     # reading
 
@@ -530,7 +530,7 @@ class Shard:
                 part.ahead.let_go()
 
         needs = of_push(tables, gradients)
-        with self._pressure.relieved(needs, let_go):
+        with self.rounds_give_way(), self._pressure.relieved(needs, let_go):
             for part in parts:
                 part.ahead.check()
             self._raise_late(tables)
@@ -583,7 +583,7 @@ class Shard:
                 self._aftermath.run(f"table {table.config.name!r}: {name}", part)
         self._aftermath.run("eviction of all tables", lambda: self._capacity.evict(self.tables))
 
-    def _join(self, place: Round, wait_s: float, part: Part) -> Waiting:
+    def _join(self, place: Round, wait_s: float, part: Part, held: int) -> Waiting:
         """It has the result of a push that was applied before; else it waits, or completes its round."""
         known = self._ledger.answer(part.write)
         if known is not None:
@@ -591,7 +591,7 @@ class Shard:
             return Waiting.ended(place, part, replace(cast(PushResult, known), repeated=True))
         tables = self._tables_of(part.ahead)
         check_gradients(tables, part.gradients)
-        nbytes = round_bytes(tables, part.gradients)
+        nbytes = max(round_bytes(tables, part.gradients), held)
         waiting = Waiting(place, part, [resolved.ids for resolved in tables], wait_s, nbytes)
         complete = self._rounds.join(waiting)
         if complete:
@@ -683,20 +683,29 @@ class Shard:
             raise
 
     def _write(
-        self, write: WriteId, ids: TableIds, plan: Callable[[Table], Change], caller: Caller, creates: bool = False
+        self,
+        write: WriteId,
+        ids: TableIds,
+        check: Callable[[Table], None],
+        plan: Callable[[Table], Change],
+        caller: Caller,
+        creates: bool = False,
     ) -> WriteResult:
-        """`creates`: a row for each id that has none."""
+        """`check` raises what is wrong with the write, before rows make room for it. `creates`: a row for each id that
+        has none."""
         check_unique([ids])
-        rising = self._begin([ids], caller)
+        with self.rounds_give_way():
+            rising = self._begin([ids], caller)
         if rising.waits:
             self._read(rising)
 
         def run() -> WriteResult:
             try:
                 needs = of_write(rising.tables[0].table, ids, creates)
-                with self._pressure.relieved(needs, rising.let_go):
+                with self.rounds_give_way(), self._pressure.relieved(needs, rising.let_go):
                     rising.finish()
                     table = self._table(ids.table)
+                    check(table)
                     self._raise_late([Resolved(table, ids)])
                     self._capacity.make_room(self.tables, needs)
                     change = plan(table)
@@ -773,10 +782,8 @@ def _letting_go(whose: str) -> Iterator[None]:
 
 
 def _most_waiting(config: ServiceConfig) -> int:
-    """Parts of rounds. The other half of the calls is for what ends by itself. OpenTelemetry's interceptor knows of no
-    answers that come later: with it a part holds a thread, and two are left free."""
-    calls = config.max_requests // 2
-    return min(calls, config.grpc_threads - 2) if config.tracing else calls
+    """Parts of rounds. The other half of the calls is for what ends by itself."""
+    return config.max_requests // 2
 
 
 def _open_disk(config: ServiceConfig, shard_id: int, budget: RamBudget) -> Disk | None:

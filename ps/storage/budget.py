@@ -134,17 +134,18 @@ class Part:
         finally:
             self.give(n)
 
-    def hold(self, n: int) -> None:
-        """n bytes until they are given back. Raises ResourceExhausted, with a hint if they would fit alone."""
-        self._add(n)
+    def hold(self, n: int, beside: int = 0) -> None:
+        """n bytes until they are given back. Raises ResourceExhausted, with a hint if they fit alone, together with
+        what the same request holds `beside` them."""
+        self._add(n, beside)
 
-    def _add(self, n: int) -> None:
+    def _add(self, n: int, beside: int = 0) -> None:
         with self._lock:
             if self._limit is None or self.used + n <= self._limit:
                 self.used += n
                 return
             used, limit = self.used, self._limit
-        fits_alone = n <= limit
+        fits_alone = n + beside <= limit
         if fits_alone:
             self.when_short()
         raise ResourceExhausted(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -174,6 +175,29 @@ def test_an_interrupted_push_leaves_its_round_and_may_be_sent_again(server: Shar
         other.prepare({"t": [1]}).push({"t": block([1])}, in_round=ps.Round("run", 1, 1, 2))
         again.result()
         assert contents(other, "t") == {1: [-2.0] * DIM}
+
+
+@pytest.mark.slow
+def test_a_round_that_waits_gives_way_to_a_push_whose_rows_are_on_disk(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What they are read into has no room beside two parts of three."""
+    monkeypatch.setattr(rounds, "FAIR_S", 0.05)
+    server, wide, n = start_server(ram_bytes=64 << 20, disk_path=tmp_path), 64, 8000
+    grads = block(np.ones(10_000), wide)
+    with ps.connect(server.address) as client, ExitStack() as stack, ThreadPoolExecutor(2) as pool:
+        for name in ("d", "r"):
+            client.create_table(ps.TableConfig(name=name, dim=wide, optimizer=ps.SGD(lr=1.0)))
+        for start in range(0, 40 * n, n):
+            client.push("d", range(start, start + n), grads[:n])
+        until(lambda: client.stats()["shards"][0]["tables"]["d"]["rows"]["disk"] > n)
+        trainers = [stack.enter_context(ps.connect(server.address)) for _ in range(2)]
+        steps = [trainer.prepare({"r": np.arange(10_000)}) for trainer in trainers]
+        places = [{"in_round": ps.Round("g", 0, rank, 3), "timeout_s": 8.0} for rank in range(2)]
+        parts = [pool.submit(step.push, {"r": grads}, **at) for step, at in zip(steps, places, strict=True)]
+        until(lambda: waiting(server) == 2 or any(part.done() for part in parts))
+        client.push("d", range(n), grads[:n], timeout_s=20.0)
+        assert all(isinstance(part.exception(), ps.PsError) for part in parts)
 
 
 # threads
