@@ -188,15 +188,19 @@ def test_a_round_that_waits_gives_way_to_a_push_whose_rows_are_on_disk(
     with ps.connect(server.address) as client, ExitStack() as stack, ThreadPoolExecutor(2) as pool:
         for name in ("d", "r"):
             client.create_table(ps.TableConfig(name=name, dim=wide, optimizer=ps.SGD(lr=1.0)))
-        for start in range(0, 40 * n, n):
+        for start in (*range(0, 40 * n, n), *range(5 * n, 40 * n, n)):  # the first ones are used once, and are below
             client.push("d", range(start, start + n), grads[:n])
-        until(lambda: client.stats()["shards"][0]["tables"]["d"]["rows"]["disk"] > n)
+        until(lambda: client.stats()["shards"][0]["tables"]["d"]["rows"]["disk"] > 10 * n)
         trainers = [stack.enter_context(ps.connect(server.address)) for _ in range(2)]
         steps = [trainer.prepare({"r": np.arange(10_000)}) for trainer in trainers]
-        places = [{"in_round": ps.Round("g", 0, rank, 3), "timeout_s": 8.0} for rank in range(2)]
+        places = [{"in_round": ps.Round("g", 0, rank, 3), "timeout_s": 120.0} for rank in range(2)]
         parts = [pool.submit(step.push, {"r": grads}, **at) for step, at in zip(steps, places, strict=True)]
         until(lambda: waiting(server) == 2 or any(part.done() for part in parts))
-        client.push("d", range(n), grads[:n], timeout_s=20.0)
+        try:
+            client.push("d", range(n), grads[:n], timeout_s=10.0)
+        finally:
+            for trainer in trainers:
+                trainer.connection.abort()
         assert all(isinstance(part.exception(), ps.PsError) for part in parts)
 
 
