@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,6 +26,8 @@ BESIDE = Path(__file__).parents[2] / "shared" / "data"
 def pytest_configure() -> None:
     """Before any test module is imported, and with it torch."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads would fight the shards for two cores
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell; some tests press Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if BESIDE.is_dir():
         os.environ.setdefault("EMBEDDING_PS_DATA", str(BESIDE))
 
