@@ -286,6 +286,7 @@ def test_kernel_benchmarks_run_and_keep_their_promises() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # fourteen of them
 def test_all_other_benchmarks_run_and_keep_their_promises() -> None:
     names = ["echo", "pull", "push", "step", "scale", "swap", "budget", "evict"]
     names += ["ttspeed", "ttquality", "dctquality", "wirebytes", "attack", "startup"]
