@@ -36,7 +36,7 @@ class Honest:
     refused: list[ps.errors.PsError] = field(default_factory=list)
 
     def ids(self) -> npt.NDArray[np.int64]:
-        """Its own: int64 [IDS]."""
+        """Returns the ids of this client alone: int64 [IDS]."""
         return np.arange(IDS) + 1_000_000 * (self.number + 1)
 
     def run(self, address: str, stop: threading.Event) -> None:
@@ -60,7 +60,7 @@ class Honest:
 
 
 def p99_ms(clients: Sequence[Honest], since: float, until: float) -> float:
-    """Of calls that began in that time."""
+    """Returns the 99th percentile of calls that began in that time, ms."""
     found = [seconds for client in clients for began, seconds in client.calls if since <= began < until]
     return float(np.percentile(found, 99)) * 1e3 if found else float("inf")
 

@@ -24,7 +24,7 @@ from ps.wire import methods
 from ps.wire.sorted_ids import encode_sorted_ids
 
 TABLE, DIM = "t", 64
-"""That the shard has."""
+"""The shard has this table."""
 BODY_ROWS = 8_000
 """2 MB, of which half comes."""
 PULL_ROWS = 200_000
@@ -59,7 +59,7 @@ class Target:
             call.close()
 
     def push_head(self, sequence: int = 1) -> bytes:
-        """Of a push of BODY_ROWS rows."""
+        """Returns the first message of a push of BODY_ROWS rows."""
         ids = pb.TableIds(table=TABLE, ids=np.arange(BODY_ROWS, dtype="<i8").tobytes())
         blocks = [pb.Block(encoding=pb.ENCODING_FP32, bytes=BODY_ROWS * DIM * 4)]
         shape = pb.PushedTable(table=TABLE, rows=BODY_ROWS, dim=DIM, blocks=blocks)
@@ -67,7 +67,7 @@ class Target:
         return pb.PushChunk(head=head).SerializeToString()
 
     def pull(self) -> bytes:
-        """Of PULL_ROWS rows."""
+        """Returns a pull of PULL_ROWS rows."""
         ids = pb.TableIds(table=TABLE, sorted_ids=encode_sorted_ids(np.arange(PULL_ROWS)))
         return pb.PullRequest(header=self.header, ids=pb.IdSet(tables=[ids])).SerializeToString()
 

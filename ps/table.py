@@ -190,7 +190,7 @@ class Table:
 
     @property
     def room(self) -> RoomOfTable:
-        """Its part of what all tables share."""
+        """The table's part of what all tables share."""
         return self._ram.room
 
     # memory for others

@@ -17,7 +17,7 @@ DISK_BYTES = 96 << 10
 
 
 def fixed_bytes(config: TableConfig, has_disk: bool) -> dict[str, int]:
-    """By purpose, as `Table.memory_usage` names them; those of the disk are RocksDB's own."""
+    """Returns bytes by purpose, as `Table.memory_usage` names them; those of the disk are RocksDB's own."""
     cold = config.cold if isinstance(config.cold, TensorTrain) else None
     return {
         "ranking": ranking_bytes(config.expire_after_pushes),

@@ -65,7 +65,7 @@ class TableSize(NamedTuple):
     row_bytes: int
     """Of a float32 row: value and state."""
     slot_bytes: int
-    """That a budget counts for a row in RAM: as float32, with an index at its emptiest."""
+    """A budget counts so many for a row in RAM: as float32, with an index at its emptiest."""
     ram_row_bytes: float
     """Of a row in RAM with all that belongs to it, on average."""
     disk_row_bytes: float
@@ -118,5 +118,5 @@ def _half_bytes(config: TableConfig, cold: Fp16) -> int:
 
 
 def filter_bytes(ids: int) -> int:
-    """Of the filter of ids on disk: layers until all have room."""
+    """The filter of ids on disk takes these: layers until all ids have room."""
     return sum(layers_for(ids))

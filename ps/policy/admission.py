@@ -46,12 +46,12 @@ def gate_of(config: TableConfig, seed: int) -> Gate | None:
 
 
 def sketch_bytes(cells: int) -> int:
-    """Of a sketch of at least so many cells."""
+    """Returns what a sketch of at least so many cells takes."""
     return 2 * int(np.prod(_sketch_shape(cells)))
 
 
 def gate_bytes(config: TableConfig) -> int:
-    """Of the gate that the configuration asks for."""
+    """Returns what the gate takes that the configuration asks for."""
     return sketch_bytes(config.admission.cells) if isinstance(config.admission, CountThreshold) else 0
 
 

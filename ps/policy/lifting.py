@@ -22,12 +22,12 @@ MOST = 1.5
 
 
 def cells_of(cold: TensorTrain) -> int:
-    """Of the sketch that counts uses of ids without a row."""
+    """Returns how many cells count the uses of ids without a row."""
     return min(max(cold.rows, MIN_CELLS), MAX_CELLS)
 
 
 def gate_bytes(cold: TensorTrain) -> int:
-    """Of that sketch."""
+    """Returns what the sketch of uses takes."""
     return sketch_bytes(cells_of(cold))
 
 

@@ -31,7 +31,7 @@ LAST_STAMP = (1 << 32) - (1 << 20)
 
 
 def ranking_bytes(expire_after_pushes: int | None) -> int:
-    """Of the counts of one table, by rank, and by age where rows expire; beside those by lot."""
+    """Returns what one table's counts take, by rank, and by age where rows expire; counts by lot are beside them."""
     return 8 * score.RANKS * (1 if expire_after_pushes is None else EPOCHS + 2)
 
 
@@ -73,7 +73,7 @@ class Ranking:
         """Rows counted."""
 
     def check_time(self, table: str) -> None:
-        """Before a write: raises ResourceExhausted when the clock is at its end."""
+        """Raises ResourceExhausted, before a write, when the clock is at its end."""
         if self.now >= LAST_STAMP:
             raise ResourceExhausted(
                 f"table {table!r}: its clock shows {self.now:,}, and rows are stamped with 32 bits: export it, drop it "

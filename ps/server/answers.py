@@ -62,7 +62,7 @@ class Answers:
             self._send_soon(data, send)
 
     def _send_soon(self, data: bytes, send: Send) -> None:
-        """By one of a few threads; where all are at work, or held up, by a new one: no answer waits for another."""
+        """Has a thread send it, one of a few, or a new one where all are at work or held up: none waits for another."""
         if not self._free.acquire(blocking=False):
             threading.Thread(target=_send, args=(data, send), name="answer", daemon=True).start()
             return

@@ -70,7 +70,7 @@ class Aside:
             return self._health.Check(_first(requests, line), context)
 
     def _watch(self, requests: Iterator[bytes], context: grpc.ServicerContext, send: Any = None) -> Any:
-        """Its thread is free again at once; the watch counts until its caller goes."""
+        """Begins a watch. The thread is free again at once; the watch counts until its caller goes."""
         line = line_of(context, lambda _: context.cancel())
         with refusing(context):
             self.lane.enter(line)

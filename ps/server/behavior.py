@@ -111,7 +111,7 @@ def received(messages: Iterator[bytes], line: Line) -> Iterator[bytes]:
 
 
 def waited_for(answer: Later, context: grpc.ServicerContext) -> bytes:
-    """The same on the call's own thread."""
+    """Waits for a later answer on the call's own thread, and returns it."""
     end_with(context, answer)
     try:
         return answer.wait()

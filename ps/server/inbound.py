@@ -160,7 +160,7 @@ class BodyReader:
         self._tables = [_Table(shape) for shape in shapes]
         self._parts = [part for table in self._tables for part in table.parts]
         self.nbytes = sum(table.nbytes for table in self._tables)
-        """Of the whole body, as it comes and as it is decoded."""
+        """The whole body takes so many, as it comes and as it is decoded."""
         self.received = 0
         """Bytes that have come."""
         if self.nbytes > max_bytes:

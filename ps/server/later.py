@@ -64,7 +64,7 @@ class Later:
             return answer
 
     def wait(self) -> bytes:
-        """The same on a thread that has nothing else to do; after `wait_s` it expires."""
+        """Waits for the outcome, on a thread that may, and takes the answer; after `wait_s` the wait expires."""
         try:
             self._outcome.exception(self.wait_s)
         except NotYet:

@@ -31,7 +31,7 @@ End = Callable[[Unavailable], object]
 
 
 class Places:
-    """Those that work at once, at most so many. Threads: any. (A semaphore, in C.)"""
+    """Places for calls that work at once. Threads: any. (A semaphore, in C.)"""
 
     def __init__(self, count: int) -> None:
         self._free: SimpleQueue[None] = SimpleQueue()
@@ -73,7 +73,7 @@ class Line(Caller):
         self._works = True
 
     def finish(self) -> None:
-        """No longer: the call has ended, or its answer comes later. May be called again."""
+        """The call is not worked on any more: it has ended, or its answer comes later. May be called again."""
         self._works = False
         self._give_place()
 
@@ -82,12 +82,12 @@ class Line(Caller):
         return _Waiting(self)
 
     def begin_waiting(self) -> None:
-        """Of `waiting`."""
+        """`waiting` enters here: the place is another's from now on."""
         self._waits_since = self._clock()
         self._give_place()
 
     def end_waiting(self) -> None:
-        """Of `waiting`."""
+        """`waiting` leaves here: takes a place again, or raises what the line was ended with."""
         with self._changing:  # not between, say, the status of an end and the mark that it was sent
             if self._waits_since is not None:
                 self._waited_s += self._clock() - self._waits_since

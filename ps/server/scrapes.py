@@ -110,7 +110,7 @@ class _Server(WSGIServer):
         self._pool.submit(self._answer, request, client_address)
 
     def asked(self, request: socket.socket) -> None:
-        """Its request has come, and is answered."""
+        """The connection's request has come, and is answered."""
         with self._changing:
             if request in self._connections:  # it has not had to give way meanwhile
                 self._connections[request].asked = True

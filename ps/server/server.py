@@ -107,7 +107,7 @@ def server_options(config: ServiceConfig) -> list[Option]:
 
 
 def most_connections(config: ServiceConfig) -> int:
-    """As configured, but fewer than the process has descriptors for: one too many is turned away, and nothing that
+    """Returns the configured number, or fewer where descriptors are few: one too many is turned away, and nothing that
     needs a file fails."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit == resource.RLIM_INFINITY:

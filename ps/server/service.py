@@ -276,7 +276,7 @@ class ShardService:
 
 
 def _page_messages(page: Page, call: Call) -> Iterator[bytes]:
-    """Of an export: the head, then the rows."""
+    """Yields the messages of an export's page: the head, then the rows."""
     head = pb.ExportHead(
         next_cursor=page.next_cursor,
         ids=codec.encode_ids(page.ids_N),

@@ -43,7 +43,7 @@ class Arriving:
         self._arrivals.hold(self, n - known)
 
     def hold_ahead(self, n: int) -> None:
-        """The same for what its ids take. They count within the body, mostly more: the next so many bytes are held."""
+        """Holds what the body's ids take. They count within the body, mostly more: the next so many bytes are held."""
         self.hold(n)
         self._ahead += n
 
@@ -73,7 +73,7 @@ class Arrivals:
                 self._changed.notify_all()
 
     def hold(self, body: Arriving, n: int) -> None:
-        """Of `Arriving`."""
+        """Does what `Arriving.hold` says, for one body."""
         with self._changed:
             until = self._clock() + PATIENCE_S
             while True:

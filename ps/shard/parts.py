@@ -83,7 +83,7 @@ def taken_by(waiting: Waiting, earlier: Waiting) -> PsError:
 
 
 def round_bytes(tables: Sequence[Resolved], gradients: Sequence[Gradients]) -> int:
-    """Of one part, as long as it waits: its gradients, and the most that it adds to the sums, float32."""
+    """Returns what one part takes while it waits: its gradients, and the most that it adds to the sums, float32."""
     blocks = sum(block.nbytes for each in gradients for block in each.blocks)
     return blocks + 4 * sum(len(resolved.ids.ids_N) * resolved.table.config.dim for resolved in tables)
 

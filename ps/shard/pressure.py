@@ -76,7 +76,7 @@ class Pressure:
 
     @contextmanager
     def hinted(self, tables: Sequence[Resolved], let_go: Callable[[], None]) -> Iterator[None]:
-        """The same for a prepare. It has no claim: nobody need come again for it."""
+        """A prepare asks for room. It has no claim where it finds none: nobody need come again for it."""
         try:
             yield
         except ResourceExhausted as error:

@@ -59,7 +59,7 @@ class Rounds:
 
     @property
     def nbytes(self) -> int:
-        """Of the parts that wait."""
+        """Bytes of the parts that wait."""
         return sum(part.nbytes for each in self._open.values() for part in each.parts.values())
 
     def check(self, place: Round) -> None:
@@ -98,7 +98,7 @@ class Rounds:
             waiting.outcome.cancel()
 
     def expire(self, waiting: Waiting) -> None:
-        """The same at the end of its time: its outcome is a DeadlineExceeded that names the ranks that are missing."""
+        """Takes a part out whose time is over: its outcome is a DeadlineExceeded that names the missing ranks."""
         missing, place = self._missing(waiting), waiting.place
         if missing:
             self._remove(waiting)

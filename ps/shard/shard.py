@@ -292,7 +292,7 @@ class Shard:
         caller: Caller = PATIENT,
         held: int = 0,
     ) -> Waiting:
-        """The same together with the pushes of the round's other ranks, which are summed and make one version. The
+        """Pushes together with the round's other ranks, whose pushes are summed and make one version. The
         outcome of what is returned comes when the last of them has joined: a PushResult, or the error of all.
 
         It may wait for `wait_s`, and for as long as its caller does: who knows that these have ended calls `expire` or
@@ -311,7 +311,7 @@ class Shard:
             self.engine.post(lambda: self._rounds.leave(waiting))
 
     def expire(self, waiting: Waiting) -> None:
-        """Its time is over: the same, and it is told which ranks are missing. Returns at once."""
+        """The part's time is over: it leaves, and is told which ranks are missing. Returns at once."""
         with suppress(Unavailable):
             self.engine.post(lambda: self._rounds.expire(waiting))
 

@@ -165,7 +165,7 @@ class Steps:
         self.nbytes = 0
         """Bytes of ids, counts, bags and slots held."""
         self.rows_bytes = 0
-        """Of rows that steps name: as many may be held in RAM."""
+        """Rows that steps name take so many: as many may be held in RAM."""
         self._rows: Counter[str] = Counter()
 
     def __len__(self) -> int:

@@ -185,11 +185,11 @@ class RamBudget:
         self._resize(-n)
 
     def hold_anyway(self, n: int) -> None:
-        """The same for what is there already: rows make room for it with the next writes."""
+        """Holds n bytes for what is there already: rows make room for it with the next writes."""
         self._resize(-n)
 
     def let_go(self, n: int) -> None:
-        """Of `hold` and `hold_anyway`."""
+        """Gives n bytes back that `hold` or `hold_anyway` took."""
         memory.HOST.give(n)
         self._resize(n)
 

@@ -119,7 +119,7 @@ class Disk:
         }
 
     def bytes_on_disk(self) -> int:
-        """Of RocksDB's files as they are now, also those that wait to be deleted; as they were, where the process has
+        """RocksDB's files take so many now, also those that wait to be deleted; as they were, where the process has
         no descriptor left to look with."""
         total = 0
         try:

@@ -35,13 +35,13 @@ _BLOCK_BITS = BLOCK_WORDS * 64
 
 
 def layer_bytes(capacity: int) -> int:
-    """Of a layer for so many ids."""
+    """Returns what a layer for so many ids takes."""
     bits = BITS_PER_ID if capacity >= STEADY_IDS else BITS_PER_EARLY_ID
     return -(-capacity * bits // _BLOCK_BITS) * _BLOCK_BITS // 8
 
 
 def next_capacity(capacity: int) -> int:
-    """Of the layer after one for so many ids."""
+    """Returns how many ids the layer is for that comes after one for so many."""
     return max(2 * capacity, min(EARLY_GROWTH * capacity, STEADY_IDS))
 
 

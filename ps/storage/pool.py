@@ -46,7 +46,7 @@ class Pool:
         return self._stack.committed_bytes
 
     def bytes_with(self, rows: int) -> int:
-        """Of rows, once so many more places can be taken."""
+        """Returns what rows take, once so many more places can be taken."""
         return max(self._rows.committed_bytes, (self._used + max(rows - self._free, 0)) * self.row_bytes)
 
     def make_room(self, rows: int) -> None:

@@ -45,13 +45,13 @@ class Slots:
         self.used = 0
         """Opened, and not given back."""
         self.wanted = 0
-        """It would have, were there room."""
+        """The table would have so many, were there room."""
         self.usual = 0
-        """That a request of the larger ones has taken lately."""
+        """The larger requests have taken so many lately."""
         self.claimed = 0
-        """That a request waits for: the table may have as many, whatever others want."""
+        """A request waits for so many: the table may have them, whatever others want."""
         self.reserved = 0
-        """That are its own whatever others need: rows that may not leave RAM."""
+        """So many are the table's own whatever others need: rows that may not leave RAM."""
         self.lender: Lender | None = None
         self._indexed = 0  # slots that the index has grown for
         self._room = room
@@ -71,7 +71,7 @@ class Slots:
         return self._room.bounded
 
     def open(self, slots: int) -> None:
-        """Before slots [0, slots) are used; raises ResourceExhausted. Slots of other tables may move for it."""
+        """Opens slots [0, slots) before their use; raises ResourceExhausted. Slots of other tables may move for it."""
         if slots <= self.used:
             return
         self.wanted = max(self.wanted, slots)
@@ -123,7 +123,7 @@ class Room:
         self._has_disk = has_disk
         self._tables: list[Slots] = []
         self.claimed_bytes = 0
-        """That a new table waits for."""
+        """A new table waits for so many."""
         self.lacked = 0
         """What a new table was refused last."""
 
@@ -180,7 +180,7 @@ class Room:
 
     @property
     def rows_bytes(self) -> int:
-        """Of all slots that there may be; without a bound, more than there are."""
+        """All slots that there may be take so many; without a bound, more than there are."""
         return 1 << 62 if self._nbytes is None else self._all()
 
     def find(self, slots: Slots, wanted: int, nbytes: int) -> None:
@@ -229,8 +229,8 @@ class Room:
         return sum((t.used - (t.lender.free_slots() if t.lender else 0)) * t.bytes_each for t in others)
 
     def _shares(self) -> list[int]:
-        """Of each table, bytes: what is claimed or reserved; what its requests need, out of half of the rest; and of
-        what is left in proportion to what it wants. All of it is given out."""
+        """Returns each table's share in bytes: what is claimed or reserved; what its requests need, out of half of the
+        rest; and of what is left in proportion to what it wants. All of it is given out."""
         room = max(self._all() - self.claimed_bytes, 0)
         firm = [max(table.claimed, table.reserved) * table.bytes_each for table in self._tables]
         rest = max(room - sum(firm), 0)

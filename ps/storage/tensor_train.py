@@ -33,7 +33,7 @@ PASSES = 16
 
 
 class ColdCores:
-    """Those of one table on one shard: room is held for them at once, and they are there once they are drawn."""
+    """The cores of one table on one shard: room is held for them at once, and they are there once they are drawn."""
 
     def __init__(
         self, config: TableConfig, cold: TensorTrain, state_width: int, share: Share, budget: RamBudget
@@ -135,7 +135,7 @@ class ColdCores:
 
 
 def cores_of(config: TableConfig, share: Share, budget: RamBudget) -> ColdCores:
-    """Those of a tensor-train table, still to be drawn. Raises ResourceExhausted, and then nothing is held."""
+    """Returns a tensor-train table's cores, still to be drawn. Raises ResourceExhausted, and holds nothing then."""
     assert isinstance(config.cold, TensorTrain)
     state_width = update_rule(config.optimizer, config.dim).state_width
     return ColdCores(config, config.cold, state_width, share, budget)
