@@ -220,6 +220,11 @@ class Table:
         there_N: Flags = (self.find(ids_N) >= 0) | self.store.maybe_below(ids_N)
         return there_N
 
+    def staying(self, ids_N: Ids) -> int:
+        """How many of the ids have a row that may not leave RAM."""
+        slots_N = self.find(ids_N) if self.room.reserved else np.empty(0, np.int64)
+        return int(np.count_nonzero(self._ram.marks_S[slots_N[slots_N >= 0]] & np.uint16(score.STAYS)))
+
     def pin(self, slots_N: Slots, change: int) -> None:
         """One more (1) or one less (-1) holds these slots; what is held stays where it is."""
         score.pin(self._ram.marks_S, slots_N, change)

@@ -20,11 +20,18 @@ class Counted(NamedTuple):
     there: int
     """In RAM, or perhaps on disk."""
     created: int
+    others: int
+    """Rows that the write does not name and that may not leave RAM while it is there, or room that is kept for such."""
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """All rows of the write."""
         return self.there + self.created
+
+    @property
+    def in_ram(self) -> int:
+        """Rows that the table must be able to have in RAM for the write to go through."""
+        return self.total + self.others
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,8 @@ def of_push(tables: Sequence[Resolved], gradients: Sequence[Gradients]) -> list[
         def count() -> Counted:
             there_N = table.there(ids.ids_N)
             created_N = table.admitted(ids.ids_N, np.where(there_N, 0, -1), ids.counts_N, rows_R)
-            return Counted(int(there_N.sum()), len(created_N))
+            named = table.staying(ids.ids_N) + (len(created_N) if table.room.reserved else 0)  # those lifted stay too
+            return Counted(int(there_N.sum()), len(created_N), max(table.room.reserved - named, 0))
 
         return count
 
@@ -60,6 +68,7 @@ def of_write(table: Table, ids: TableIds, creates: bool) -> list[Need]:
 
     def count() -> Counted:
         there = int(table.there(ids.ids_N).sum())
-        return Counted(there, len(ids.ids_N) - there if creates else 0)
+        others = max(table.room.reserved - table.staying(ids.ids_N), 0)
+        return Counted(there, len(ids.ids_N) - there if creates else 0, others)
 
     return [Need(table, len(ids.ids_N), count)]

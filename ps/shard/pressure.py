@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ps.errors import ResourceExhausted
-from ps.shard.needs import Need
+from ps.shard.needs import Counted, Need
 from ps.shard.steps import Resolved, Steps
 from ps.storage.budget import RamBudget
 from ps.storage.room import Slots
@@ -70,7 +70,7 @@ class Pressure:
         except ResourceExhausted as error:
             let_go()
             if error.retry_after_s is not None and self._budget.slots.bounded:
-                self._make_room({need.table: need.count().total for need in needs})
+                self._make_room({need.table: need.count() for need in needs})
             raise
         self._served(frozenset(need.table.room for need in needs))
 
@@ -100,20 +100,23 @@ class Pressure:
         if last:
             self._served(table)
 
-    def _make_room(self, needed: dict[Table, int]) -> None:
+    def _make_room(self, needed: dict[Table, Counted]) -> None:
         room = self._budget.slots
-        rows = {table.room: n for table, n in needed.items()}
+        rows = {table.room: counted.in_ram for table, counted in needed.items()}
         if not room.fits(rows):
-            what = ", ".join(f"{n:,} rows of table {table.config.name!r}" for table, n in needed.items())
+            what = ", ".join(f"{counted.total:,} rows of table {t.config.name!r}" for t, counted in needed.items())
+            beside = sum(table.room.bytes_each * counted.others for table, counted in needed.items())
+            rest = f", of which rows that stay in RAM keep {beside:,}" if beside else ""
             raise ResourceExhausted(
-                f"{what} at once take {sum(n * slots.bytes_each for slots, n in rows.items()):,} bytes, and ram_bytes "
-                f"leaves room for {room.rows_bytes:,}: send fewer ids at once, or raise ram_bytes"
+                f"{what} at once take {sum(t.room.bytes_each * c.total for t, c in needed.items()):,} bytes, and "
+                f"ram_bytes leaves room for {room.rows_bytes:,}{rest}: send fewer ids at once, or raise ram_bytes"
             )
-        for table, n in needed.items():
-            table.room.ask(n)
+        for table, counted in needed.items():
+            table.room.ask(counted.total)
         self._take_turn(frozenset(rows), rows, 0)
-        for table, n in needed.items():
-            self._steps.shed(table.config.name, table.room.most() - n)
+        for table in self._steps.tables():  # a step that keeps more in RAM than its table's share takes it from the claim
+            counted = needed.get(table)
+            self._steps.shed(table.config.name, table.room.most() - (counted.in_ram if counted else 0))
         self._steps.shed_bytes(room.rows_bytes - sum(n * slots.bytes_each for slots, n in rows.items()))
         self._maintain()
 

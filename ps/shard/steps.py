@@ -211,6 +211,11 @@ class Steps:
             for resolved in step.tables:
                 resolved.slots()
 
+    def tables(self) -> list[Table]:
+        """Returns the tables that steps name."""
+        found = {resolved.table.config.name: resolved.table for step in self._steps.values() for resolved in step.tables}
+        return list(found.values())
+
     def shed_bytes(self, most: int) -> None:
         """Forgets the oldest steps until the rows that they name take no more bytes than that."""
         while self.rows_bytes > most and self._steps:

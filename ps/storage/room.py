@@ -75,10 +75,14 @@ class Slots:
         if slots <= self.used:
             return
         self.wanted = max(self.wanted, slots)
-        index = max(slots - self._indexed, 0) * INDEX_BYTES
         if self.bounded:
-            self._room.find(self, slots, (slots - self.used) * (self.bytes_each - INDEX_BYTES) + index)
+            self._room.find(self, slots)
         self.used, self._indexed = slots, max(self._indexed, slots)
+
+    def lacking(self, slots: int) -> int:
+        """Returns how many bytes it takes to open slots [used, slots)."""
+        index = max(slots - self._indexed, 0) * INDEX_BYTES
+        return (slots - self.used) * (self.bytes_each - INDEX_BYTES) + index
 
     def lend(self, nbytes: int, least: int, rebuild: bool) -> None:
         """Gives back as many bytes, or some more, but keeps `least` slots and those with rows. With `rebuild` the index
@@ -103,7 +107,8 @@ class Slots:
         self.wanted = wanted
         most = self.most()
         usual = max(self.usual, self.claimed)
-        spare = max(usual, min(2 * usual, most // 4)) if usual <= most else 0  # else it must wait for its turn
+        # What is usual may be more than the table may have now: such a request must wait for its turn, and has a claim.
+        spare = max(usual, min(2 * usual, most // 4)) if usual <= most else self.claimed
         return min(wanted, max(most - spare - most // placement.SLACK - 1, 0))
 
     def close(self) -> None:
@@ -183,10 +188,13 @@ class Room:
         """All slots that there may be take so many; without a bound, more than there are."""
         return 1 << 62 if self._nbytes is None else self._all()
 
-    def find(self, slots: Slots, wanted: int, nbytes: int) -> None:
-        """So many bytes more for a table that opens slots up to `wanted`; raises ResourceExhausted."""
-        within = not self._has_disk or wanted <= self.most(slots)
-        if not (within and self._found(nbytes, slots)):
+    def find(self, slots: Slots, wanted: int) -> None:
+        """Finds the bytes for a table that opens slots up to `wanted`; raises ResourceExhausted."""
+        if self._has_disk and wanted > self.most(slots):
+            raise self._refusal(wanted, self.most(slots))
+        if not self._found(slots.lacking(wanted), slots):
+            slots.lend(0, slots.used, True)  # its own index may have grown for more slots than it has now
+        if not self._found(slots.lacking(wanted), slots):
             most = min(self.most(slots), slots.used + max(self._left(), 0) // slots.bytes_each)
             raise self._refusal(wanted, most)
 
