@@ -6,60 +6,81 @@ import argparse
 import importlib
 from collections.abc import Callable, Sequence
 
-from benchmarks.measure import FULL, QUICK, Report, Sizes, print_header
+from benchmarks.harness.measure import FULL, QUICK, Report, Sizes, print_header
 
 BENCHMARKS = {
-    "index": ("benchmarks.index:run", "id index: find, insert, erase, bytes an id, the longest stall while it grows"),
-    "gather": ("benchmarks.gather:run", "a table's find + lookup against a bare gather, numpy and torch"),
-    "update": ("benchmarks.update:run", "every optimizer through Table.apply and as a bare kernel, against numpy"),
-    "unique": ("benchmarks.unique:run", "deduplication and gradient sums of a batch, against numpy"),
+    "index": (
+        "benchmarks.engine.index:run",
+        "id index: find, insert, erase, bytes an id, the longest stall while it grows",
+    ),
+    "gather": ("benchmarks.engine.gather:run", "a table's find + lookup against a bare gather, numpy and torch"),
+    "update": (
+        "benchmarks.engine.update:run",
+        "every optimizer through Table.apply and as a bare kernel, against numpy",
+    ),
+    "unique": ("benchmarks.engine.unique:run", "deduplication and gradient sums of a batch, against numpy"),
     "codec": (
-        "benchmarks.codec:run",
+        "benchmarks.wire.codec:run",
         "ids and rows to messages and back, against memcpy and protobuf's repeated float",
     ),
     "encodings": (
-        "benchmarks.encodings:run",
+        "benchmarks.wire.encodings:run",
         "selected gradients by every encoding, sorted ids: bytes, and time against sending what was saved",
     ),
-    "echo": ("benchmarks.echo:run", "an empty gRPC echo and raw TCP over loopback: what the wire itself can do"),
-    "pull": ("benchmarks.exchange:pull", "pull over gRPC from one shard, against the echo and TCP; memory of a row"),
-    "push": ("benchmarks.exchange:push", "push over gRPC to one shard, against the echo and TCP; memory of a row"),
-    "step": ("benchmarks.step:run", "prepare + pull + push of two tables with duplicates, in process and over gRPC"),
-    "scale": ("benchmarks.scale:run", "cost of a row from 10^5 to 10^7 rows, and from 1 to 4 shards"),
-    "fanout": ("benchmarks.fanout:run", "a small step over 1 to 16 shards: what each call more costs"),
-    "disk": ("benchmarks.disk:run", "rows on disk: batch reads against the binding alone, writes, the filter of ids"),
+    "echo": ("benchmarks.wire.echo:run", "an empty gRPC echo and raw TCP over loopback: what the wire itself can do"),
+    "pull": (
+        "benchmarks.wire.exchange:pull",
+        "pull over gRPC from one shard, against the echo and TCP; memory of a row",
+    ),
+    "push": ("benchmarks.wire.exchange:push", "push over gRPC to one shard, against the echo and TCP; memory of a row"),
+    "step": (
+        "benchmarks.wire.step:run",
+        "prepare + pull + push of two tables with duplicates, in process and over gRPC",
+    ),
+    "scale": ("benchmarks.engine.scale:run", "cost of a row from 10^5 to 10^7 rows, and from 1 to 4 shards"),
+    "fanout": ("benchmarks.wire.fanout:run", "a small step over 1 to 16 shards: what each call more costs"),
+    "disk": (
+        "benchmarks.engine.disk:run",
+        "rows on disk: batch reads against the binding alone, writes, the filter of ids",
+    ),
     "swap": (
-        "benchmarks.swap:run",
+        "benchmarks.engine.swap:run",
         "training with half of the rows on disk, and with 36/37, against all of them in RAM",
     ),
-    "budget": ("benchmarks.budget:run", "ids grow to 20 times of what `ram_bytes` holds: peak, account, speed"),
+    "budget": ("benchmarks.engine.budget:run", "ids grow to 20 times of what `ram_bytes` holds: peak, account, speed"),
     "trace": (
-        "benchmarks.trace:run",
+        "benchmarks.engine.trace:run",
         "real traces of accesses: what is there when it is asked for, against other policies",
     ),
-    "evict": ("benchmarks.evict:run", "AUC with room for a twentieth of the rows: importance against LRU and LFU"),
+    "evict": (
+        "benchmarks.engine.evict:run",
+        "AUC with room for a twentieth of the rows: importance against LRU and LFU",
+    ),
     "ttspeed": (
-        "benchmarks.ttspeed:run",
+        "benchmarks.tensor_train.speed:run",
         "tensor-train rows, read and trained, against torch and dense rows; a whole training step",
     ),
     "ttquality": (
-        "benchmarks.ttquality:run",
+        "benchmarks.tensor_train.quality:run",
         "AUC with tensor-train tables by rank, and what else the bytes could buy",
     ),
-    "dctquality": ("benchmarks.dctquality:run", "AUC with compressed pushes, each means by itself, against whole ones"),
+    "dctquality": (
+        "benchmarks.quality.dctquality:run",
+        "AUC with compressed pushes, each means by itself, against whole ones",
+    ),
     "link": (
-        "benchmarks.link:run",
+        "benchmarks.wire.link:run",
         "whole training steps at 100 Mbit/s and 1 Gbit/s, compressed against plain; needs root",
     ),
     "wirebytes": (
-        "benchmarks.wirebytes:run",
+        "benchmarks.wire.wirebytes:run",
         "bytes of a training step, everything counted: sparsified and encoded against dense fp32 with raw ids",
     ),
     "attack": (
-        "benchmarks.attack:run",
+        "benchmarks.service.attack:run",
         "calls of four honest clients beside one that stalls, cancels or stays idle: p99 without, under and after",
     ),
-    "startup": ("benchmarks.startup:run", "import ps, and from nothing to the first pull"),
+    "startup": ("benchmarks.engine.startup:run", "import ps, and from nothing to the first pull"),
 }
 """Name -> (module:function, what it shows)."""
 

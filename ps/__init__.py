@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ps.client.client import Client, connect
-    from ps.client.evict import Evicted
-    from ps.client.pulled import TableRows
+    from ps.client.reads.pulled import TableRows
     from ps.client.step import Step
-    from ps.cluster.deployment import Placement
-    from ps.cluster.launch import Service, launch
+    from ps.client.writes.evict import Evicted
+    from ps.cluster.ray.deployment import Placement
+    from ps.cluster.ray.launch import Service, launch
     from ps.config import (
         FTRL,
         SGD,
@@ -122,11 +122,11 @@ __all__ = [
 
 _HOMES = {
     "ps.client.client": ("Client", "connect"),
-    "ps.client.evict": ("Evicted",),
-    "ps.client.pulled": ("TableRows",),
+    "ps.client.writes.evict": ("Evicted",),
+    "ps.client.reads.pulled": ("TableRows",),
     "ps.client.step": ("Step",),
-    "ps.cluster.deployment": ("Placement",),
-    "ps.cluster.launch": ("Service", "launch"),
+    "ps.cluster.ray.deployment": ("Placement",),
+    "ps.cluster.ray.launch": ("Service", "launch"),
     "ps.round": ("Round",),
     "ps.wire.formats": ("ByImportance",),
     "ps.wire.bags": ("PooledBags",),

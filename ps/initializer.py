@@ -1,6 +1,6 @@
 """What an id reads as before its first push: f(seed, table, id), a pure function.
 
-The arithmetic is `ps.kernels.init`; this module turns a table's configuration into the kernel's arguments.
+The arithmetic is `ps.kernels.rows.init`; this module turns a table's configuration into the kernel's arguments.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy.typing as npt
 import xxhash
 
 from ps.config import Constant, Normal, TableConfig, Uniform
-from ps.kernels.init import CONSTANT, NORMAL, UNIFORM, init_rows
-from ps.kernels.rows import gather_or_init
+from ps.kernels.rows.init import CONSTANT, NORMAL, UNIFORM, init_rows
+from ps.kernels.rows.rows import gather_or_init
 
 
 @dataclass(frozen=True)

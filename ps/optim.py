@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.config import FTRL, SGD, Adagrad, Adam, Optimizer, RowwiseAdagrad
-from ps.kernels import optim as kernels
+from ps.kernels.updates import optim as kernels
 
 F32 = np.float32
 Update = Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32], int], int]
@@ -28,7 +28,7 @@ class UpdateRule:
     """What each of them starts at."""
     update: Update
     """update(rows_SW, slots_N, grads_ND, step): in place; slots are unique; `step` is the optimizer's, from 1. How many
-    rows may not be finite afterwards, see `ps.kernels.optim`."""
+    rows may not be finite afterwards, see `ps.kernels.updates.optim`."""
 
 
 def update_rule(optimizer: Optimizer, dim: int) -> UpdateRule:

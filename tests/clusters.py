@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Self
 
 import ps
-from ps.cluster.coordinator import Coordinator
+from ps.cluster.coordinator.coordinator import Coordinator
 from ps.server.shard_server import ShardServer
 from ps.wire.routing import Routing
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 
 import ps
-from benchmarks.namespaces import End, NotPermitted, link
+from benchmarks.wire.namespaces import End, NotPermitted, link
 from ps.server.shard_server import ShardServer
 from ps.shard import Shard
 from tests.clusters import LoopbackCluster

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from ps.client.transport import Begun, Transport, open_transport
+from ps.client.connection.transport import Begun, Transport, open_transport
 from ps.errors import PsError, Unavailable
 from ps.wire.methods import METHODS, Method
 

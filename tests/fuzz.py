@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 import ps
-from benchmarks.service import one_shard
-from ps.client.transport import GrpcTransport
+from benchmarks.harness.service import one_shard
+from ps.client.connection.transport import GrpcTransport
 from ps.errors import DeadlineExceeded, InternalError, PsError
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb

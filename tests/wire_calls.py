@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ps.client.transport import GrpcTransport, Transport
+from ps.client.connection.transport import GrpcTransport, Transport
 from ps.errors import PsError
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ps.client.connection import Connection
+from ps.client.connection.connection import Connection
 
 TURN_S = 0.5
 """Of a wait in the main thread, where a Ctrl-C that comes just as one begins is not seen until it ends."""

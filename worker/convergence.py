@@ -1,4 +1,4 @@
-"""Statistics of rows that may have converged, by id: see `ps.kernels.convergence` for what is kept of each.
+"""Statistics of rows that may have converged, by id: see `ps.kernels.updates.convergence` for what is kept of each.
 
 A row costs 24 bytes for its record and 24 for id and slot in the index, where it is emptiest (20 as a rule).
 """
@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.errors import ConfigError, ResourceExhausted
-from ps.kernels.convergence import STATISTIC
-from ps.kernels.index import IdIndex
-from ps.memory import Memory, ReservedArray
+from ps.kernels.index.index import IdIndex
+from ps.kernels.updates.convergence import STATISTIC
+from ps.runtime.memory import Memory, ReservedArray
 from worker.residuals import Ids, Slots
 
 STATISTIC_BYTES = 48

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ps.kernels.unique import unique
+from ps.kernels.index.unique import unique
 from worker.data.batch import Bags
 from worker.feature import Feature
 

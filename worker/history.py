@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ps.memory import Memory, ReservedArray
+from ps.runtime.memory import Memory, ReservedArray
 from worker.thresholds import Hold
 
 Slots = npt.NDArray[np.int64]

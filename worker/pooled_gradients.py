@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.errors import NonFiniteGradient
-from ps.kernels.bags import spread
-from ps.kernels.rows import all_finite
+from ps.kernels.rows.bags import spread
+from ps.kernels.rows.rows import all_finite
 from ps.wire.bags import PooledBags
 from ps.wire.selected import Selected
 from worker.estimator import Estimator

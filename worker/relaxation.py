@@ -24,9 +24,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ps.kernels import convergence as kernels
-from ps.kernels.convergence import STATISTIC
-from ps.kernels.hashing import hash_ids
+from ps.kernels.index.hashing import hash_ids
+from ps.kernels.updates import convergence as kernels
+from ps.kernels.updates.convergence import STATISTIC
 from worker.convergence import ConvergenceStore
 from worker.residuals import Ids, Rows
 from worker.thresholds import Relaxed

@@ -18,10 +18,10 @@ import numpy.typing as npt
 import torch
 
 from ps.errors import ConfigError
-from ps.kernels import residuals as kernels
-from ps.kernels.index import IdIndex
-from ps.kernels.rows import pop_free, push_free
-from ps.memory import Memory, ReservedArray
+from ps.kernels.index.index import IdIndex
+from ps.kernels.rows.rows import pop_free, push_free
+from ps.kernels.updates import residuals as kernels
+from ps.runtime.memory import Memory, ReservedArray
 from worker.history import NEVER, History
 from worker.thresholds import Hold
 
@@ -68,7 +68,11 @@ class ResidualStore:
         self._ids = ReservedArray((), np.int64, most, memory)
         self._norms = ReservedArray((), np.float32, most, memory)
         self.history = History(most, memory)
-        self._free, self._n_free, self._used = -1, 0, 0  # as in ps.storage.arena: the free slots are a stack in `_ids`
+        self._free, self._n_free, self._used = (
+            -1,
+            0,
+            0,
+        )  # as in ps.storage.ram.arena: the free slots are a stack in `_ids`
 
     def __len__(self) -> int:
         """Slots in use."""
@@ -114,13 +118,13 @@ class ResidualStore:
     def accumulate(
         self, slots_U: Slots, grads_UD: Rows, threshold: np.float32, waits_U: Flags
     ) -> tuple[npt.NDArray[np.int32], Rows]:
-        """See `ps.kernels.residuals.accumulate`: elements picked, and squared norms of what stays."""
+        """See `ps.kernels.updates.residuals.accumulate`: elements picked, and squared norms of what stays."""
         out = np.empty(len(slots_U), np.int32), np.empty(len(slots_U), np.float32)
         kernels.accumulate(self.residuals_SD, self._norms.array, slots_U, grads_UD, threshold, waits_U, *out)
         return out
 
     def send(self, slots_R: Slots, grads_UD: Rows, rows_R: Slots, whole_R: Flags, threshold: np.float32) -> Rows:
-        """See `ps.kernels.residuals.send`: float32 [R, D]."""
+        """See `ps.kernels.updates.residuals.send`: float32 [R, D]."""
         out_RD = np.empty((len(rows_R), self.dim), np.float32)
         kernels.send(self.residuals_SD, slots_R, grads_UD, rows_R, whole_R, threshold, out_RD)
         return out_RD
@@ -128,7 +132,7 @@ class ResidualStore:
     def hold(
         self, slots_H: Slots, grads_UD: Rows, rows_H: Slots, threshold: np.float32, waits_H: Flags, norms_H: Rows
     ) -> None:
-        """See `ps.kernels.residuals.hold`; norms_H: squared norms of what stays."""
+        """See `ps.kernels.updates.residuals.hold`; norms_H: squared norms of what stays."""
         kernels.hold(self.residuals_SD, slots_H, grads_UD, rows_H, threshold, waits_H)
         self._norms.array[slots_H] = norms_H
 

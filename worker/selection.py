@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.errors import DimensionMismatch, DtypeMismatch, LengthMismatch, NonFiniteGradient
-from ps.kernels.rows import all_finite
+from ps.kernels.rows.rows import all_finite
 from ps.wire.selected import Selected
 from worker.residuals import Held, Ids, ResidualStore, Rows, Slots
 

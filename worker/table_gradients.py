@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ps.kernels.bags import spread
-from ps.kernels.unique import segment_sum, unique
+from ps.kernels.index.unique import segment_sum, unique
+from ps.kernels.rows.bags import spread
 from ps.wire.bags import PooledBags
 
 Ids = npt.NDArray[np.int64]

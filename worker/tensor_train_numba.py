@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ps.config import CoreOptimizer
-from ps.kernels.unique import unique
+from ps.kernels.index.unique import unique
 from ps.optim import UpdateRule, update_rule
 from ps.tensor_train import rates
 from ps.tensor_train.contract import one_by_one

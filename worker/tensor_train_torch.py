@@ -174,7 +174,7 @@ def _sums(grads_FJ: Tensor, lengths_T: Tensor) -> Tensor:
 
 
 def _update(optimizer: CoreOptimizer | None) -> Update:
-    """The arithmetic of `ps.kernels.optim`, within float32's rounding."""
+    """The arithmetic of `ps.kernels.updates.optim`, within float32's rounding."""
     match optimizer:
         case SGD(lr=lr):
             return partial(_sgd, lr=_f32(lr))

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from ps.cli import config, doctor, down, size, status, tables, top, up
+from ps.cli.commands import config, doctor, down, size, status, tables, top, up
 from ps.cli.output import print_error
 from ps.errors import PsError
 

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from ps import yaml_file
-from ps.cluster.deployment import Launch
+from ps.cluster.ray.deployment import Launch
 from ps.config import ServiceConfig, TableConfig
 from ps.errors import ConfigError
 

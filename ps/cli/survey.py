@@ -67,7 +67,7 @@ class Watch:
 
     def __init__(self, address: str, timeout_s: float) -> None:
         """Raises Unavailable if nobody answers there."""
-        from ps.client.connection import Connection
+        from ps.client.connection.connection import Connection
 
         self._timeout_s = timeout_s
         try:
@@ -102,7 +102,7 @@ class Watch:
         self.close()
 
     def _refresh(self) -> str | None:
-        from ps.client.retry import Deadline
+        from ps.client.connection.retry import Deadline
 
         try:
             self._connection.refresh(Deadline(self._timeout_s))
@@ -130,6 +130,6 @@ def look(address: str, timeout_s: float) -> Survey:
 
 def address_of(name: str, address: str) -> str:
     """Where to ask: the address if one is given, else where the service of that name was started on this host."""
-    from ps.cluster import local
+    from ps.cluster.ray import local
 
     return address or local.read_state(name).address

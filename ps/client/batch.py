@@ -23,11 +23,11 @@ import numpy.typing as npt
 from ps.client.arrays import ArrayLike, as_counts, as_ids, as_rows, as_scores, like
 from ps.client.bags import ShardBags, checked_bags, split_bags
 from ps.client.bound import same_split
-from ps.client.finite import check_finite
+from ps.client.writes.finite import check_finite
 from ps.config import TableConfig, TensorTrain
 from ps.errors import DuplicateIds, LengthMismatch
-from ps.kernels.rows import take
-from ps.kernels.unique import has_duplicates, unique
+from ps.kernels.index.unique import has_duplicates, unique
+from ps.kernels.rows.rows import take
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import blocks, codec
 from ps.wire.bags import PooledBags

@@ -27,24 +27,25 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import Message
 
-from ps.client import evict, reports
+from ps.client import reports
 from ps.client.arrays import ArrayLike
 from ps.client.batch import Batch, make_batch
 from ps.client.bound import UNKNOWN_VERSIONS, Versions
 from ps.client.clock import Clock
-from ps.client.connection import Connection
-from ps.client.evict import Evicted
-from ps.client.exchange import Exchange, PullOptions
-from ps.client.export import Export
+from ps.client.connection.connection import Connection
+from ps.client.connection.retry import Deadline, retry
+from ps.client.connection.transport import MAX_MESSAGE_BYTES, open_transport
 from ps.client.lease import Lease
-from ps.client.leaving import GRACE_S
-from ps.client.outgoing import Outgoing
-from ps.client.push_numbers import PushNumbers
-from ps.client.retry import Deadline, retry
+from ps.client.reads.exchange import Exchange, PullOptions
+from ps.client.reads.export import Export
 from ps.client.step import Step
-from ps.client.transport import MAX_MESSAGE_BYTES, open_transport
-from ps.client.write import Write
-from ps.client.writes import Writes
+from ps.client.writes import evict
+from ps.client.writes.evict import Evicted
+from ps.client.writes.leaving import GRACE_S
+from ps.client.writes.outgoing import Outgoing
+from ps.client.writes.push_numbers import PushNumbers
+from ps.client.writes.write import Write
+from ps.client.writes.writes import Writes
 from ps.config import TableConfig
 from ps.errors import InvalidArgument
 from ps.seconds import seconds

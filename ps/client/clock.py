@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ps.client.retry import Deadline
+from ps.client.connection.retry import Deadline
 from ps.errors import DeadlineExceeded, InvalidArgument
 from ps.round import check_member
 from ps.v1 import control_pb2 as pb

@@ -12,7 +12,7 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 
 from ps.client.bound import NO_HANDLE, Handle
-from ps.client.retry import Deadline
+from ps.client.connection.retry import Deadline
 from ps.errors import InvalidArgument
 from ps.wire.routing import Routing
 

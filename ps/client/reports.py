@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ps.client.connection import Connection
-from ps.client.retry import Deadline
+from ps.client.connection.connection import Connection
+from ps.client.connection.retry import Deadline
 from ps.errors import InternalError, PsError, StateLost
 from ps.quoting import shown
 from ps.v1 import control_pb2 as pb

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from ps.client.arrays import ArrayLike
 from ps.client.batch import Batch
 from ps.client.bound import UNKNOWN_VERSIONS, Versions
-from ps.client.exchange import PullOptions
 from ps.client.lease import Lease
-from ps.client.outgoing import Outgoing
-from ps.client.pulled import Flags, Pulled, TableRows
-from ps.client.write import Write
+from ps.client.reads.exchange import PullOptions
+from ps.client.reads.pulled import Flags, Pulled, TableRows
+from ps.client.writes.outgoing import Outgoing
+from ps.client.writes.write import Write
 from ps.errors import DeadlineExceeded, InvalidArgument, LengthMismatch
 from ps.round import Round
 from ps.wire.formats import TableFormat

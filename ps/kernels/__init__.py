@@ -24,8 +24,10 @@ def warm_up() -> None:
     """
     import numpy as np
 
-    from ps.kernels import bloom, hashing, init, optim, records, rows, unique
-    from ps.kernels.index import IdIndex
+    from ps.kernels.index import bloom, hashing, unique
+    from ps.kernels.index.index import IdIndex
+    from ps.kernels.rows import init, records, rows
+    from ps.kernels.updates import optim
 
     f32 = np.float32
     ids = np.arange(4)
@@ -78,7 +80,7 @@ def _warm_up_records(keys: npt.NDArray[np.uint8]) -> None:
     """Those of rows on disk: what is written is copied into order first, what is read comes read-only off the disk."""
     import numpy as np
 
-    from ps.kernels import records
+    from ps.kernels.rows import records
 
     ids, scores, stamps = np.arange(4), np.zeros(4, np.float32), np.zeros(4, np.uint32)
     rows, values = np.zeros((4, 8), np.uint8), np.zeros((4, 8 + records.HEADER_BYTES), np.uint8)
@@ -92,7 +94,8 @@ def _warm_up_policy(frozen_grads: npt.NDArray[np.float32]) -> None:
     """Those of admission and importance; gradients come off the wire."""
     import numpy as np
 
-    from ps.kernels import admission, attribution
+    from ps.kernels.ranking import admission
+    from ps.kernels.rows import attribution
 
     sketch, counts, numbers = np.zeros((2, 4, 2), np.uint16), np.zeros(4, np.uint32), np.zeros(4, np.uint64)
     ids = np.arange(4)
@@ -108,7 +111,7 @@ def _warm_up_score() -> None:
     """All arrays are a table's own."""
     import numpy as np
 
-    from ps.kernels import score
+    from ps.kernels.ranking import score
 
     statistics, marks, slots = np.zeros((8, 2), np.uint32), np.zeros(8, np.uint16), np.arange(4)
     counts, one = np.zeros(score.RANKS, np.int64), np.ones(4, np.float32)
@@ -136,7 +139,7 @@ def _warm_up_half() -> None:
     """Rows of half precision are a table's own, and so are copies of what is written into them."""
     import numpy as np
 
-    from ps.kernels import half, places
+    from ps.kernels.rows import half, places
 
     cold, wide, slots, ids = np.zeros((8, 6), np.uint16), np.zeros((4, 6), np.float32), np.arange(4), np.arange(4)
     half.widen(cold, slots, wide, 2, 4)
@@ -170,7 +173,8 @@ def _warm_up_encodings() -> None:
     """What is sent is a trainer's own or read-only, what comes off the wire read-only."""
     import numpy as np
 
-    from ps.kernels import deltas, fields, half, packing
+    from ps.kernels.packing import deltas, fields, packing
+    from ps.kernels.rows import half
 
     def frozen(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         return np.frombuffer(array.tobytes(), array.dtype)
@@ -200,7 +204,7 @@ def _warm_up_bags(values: npt.NDArray[np.float32]) -> None:
     """Structures are decoded first; gradients come off the wire, or are decoded too."""
     import numpy as np
 
-    from ps.kernels import bags
+    from ps.kernels.rows import bags
 
     rows, starts, positions = values.reshape(2, 2), np.array([0, 1]), np.zeros(1, np.int32)
     bags.pool(rows, starts, positions, np.empty((1, 2), np.float32))

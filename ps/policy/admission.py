@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.config import Always, CountThreshold, Probability, TableConfig
-from ps.kernels import admission, score
+from ps.kernels.ranking import admission, score
 
 Ids = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.uint32]

@@ -3,8 +3,9 @@
 Decided at the end of a write, from numbers of rows and logged scores: never from what happens to be in RAM, or from the
 time of day.
 
-More rows may have the rank at the border than are to go. They are parted by lot (`ps.kernels.score`), in an order that
-is drawn for each eviction: no row is better off for its id. Lots that have gathered far more rows than others go first.
+More rows may have the rank at the border than are to go. They are parted by lot (`ps.kernels.ranking.score`), in an
+order that is drawn for each eviction: no row is better off for its id. Lots that have gathered far more rows than
+others go first.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ps.kernels.hashing import hash_ids
+from ps.kernels.index.hashing import hash_ids
 
 LOW_WATERMARK = 0.95
 """Rows go down to this share of the room, so that they do not go a few at every push."""

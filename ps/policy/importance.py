@@ -1,4 +1,4 @@
-"""What a push adds to the scores of its rows: a weighted sum of signals. `ps.kernels.score` lets it decay.
+"""What a push adds to the scores of its rows: a weighted sum of signals. `ps.kernels.ranking.score` lets it decay.
 
 Pure, in float32 and in a fixed order: the same push adds the same bits on every shard.
 """

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.config import TensorTrain
-from ps.kernels import score
+from ps.kernels.ranking import score
 from ps.policy.admission import Counts, Flags, Ids, SketchGate, sketch_bytes
 from ps.policy.ranking import Ranking
 

@@ -1,8 +1,8 @@
 """How many rows of a table have which rank, on whatever tier: quantiles without looking at a row.
 
-`ps.kernels.score` has the arithmetic of scores and ranks. The clock that scores decay by counts what is in the log: the
-table's own pushes, where a half-life is given in pushes, or else how many rows have come for how many there is room
-(its turnover). So the same pushes give the same ranking on every shard and after every restart.
+`ps.kernels.ranking.score` has the arithmetic of scores and ranks. The clock that scores decay by counts what is in the
+log: the table's own pushes, where a half-life is given in pushes, or else how many rows have come for how many there is
+room (its turnover). So the same pushes give the same ranking on every shard and after every restart.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.errors import ResourceExhausted
-from ps.kernels import score
-from ps.memory import sparse_zeros
+from ps.kernels.ranking import score
 from ps.policy import eviction
+from ps.runtime.memory import sparse_zeros
 
 BEHIND = score.RANKS // 4
 """Ticks that `first` lags behind the clock. A score of 1 is 127 octaves above rank 0, so that rows are told apart until
@@ -59,7 +59,7 @@ class Ranking:
         self.counts_R = np.zeros(score.RANKS, np.int64)
         epochs = 0 if expire_after_pushes is None else EPOCHS
         self.counts_ER = np.zeros((epochs + 1 if epochs else 0, score.RANKS), np.int64)
-        """The same by age, where rows expire; see `ps.kernels.score`."""
+        """The same by age, where rows expire; see `ps.kernels.ranking.score`."""
         self.lots_ERL = sparse_zeros((epochs + 1 if parted else 0, score.RANKS, score.LOTS), np.int32)
         """And by lot, where rows may be evicted. Ranks without a row take no memory: nothing is written there."""
         self.epochs_E = np.zeros(epochs, np.int64)

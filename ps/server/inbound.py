@@ -14,12 +14,12 @@ import xxhash
 
 from ps.config import check_table_name
 from ps.errors import DimensionMismatch, InvalidArgument, LengthMismatch, NonFiniteGradient, ResourceExhausted
-from ps.kernels.rows import all_finite
-from ps.push_count import check_said
+from ps.kernels.rows.rows import all_finite
 from ps.round import Round
 from ps.shard import Gradients, StepRef, TableIds
-from ps.shard.arrivals import Arriving
 from ps.shard.requests import BagGradients, Bags, Rows
+from ps.shard.writes.arrivals import Arriving
+from ps.table.push_count import check_said
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import blocks, codec, encodings
 from ps.wire.bags import decode_bags

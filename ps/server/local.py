@@ -8,11 +8,11 @@ from prometheus_client import CollectorRegistry
 
 from ps.config import ServiceConfig
 from ps.server.compiling import compile_kernels
-from ps.server.metrics import RpcMetrics
-from ps.server.service import ShardService
+from ps.server.embedding import ShardService
 from ps.server.shard_server import dispatcher
+from ps.server.watch.metrics import RpcMetrics
 from ps.shard import Shard
-from ps.storage.budget import fitted
+from ps.storage.budget.budget import fitted
 from ps.wire import inproc
 from ps.wire.routing import Routing, ShardInfo, new_epoch
 

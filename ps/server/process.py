@@ -8,8 +8,8 @@ import resource
 import socket
 import time
 
-from ps import held_files, memory
-from ps.address_space import PAGE
+from ps.runtime import held_files, memory
+from ps.runtime.address_space import PAGE
 
 
 def process_report() -> dict[str, object]:

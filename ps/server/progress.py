@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ps.errors import InvalidArgument
 from ps.round import check_member
-from ps.server.dispatch import CONTROL_CALLS
+from ps.server.gate.dispatch import CONTROL_CALLS
 from ps.v1 import control_pb2 as pb
 from ps.wire import requests
 

@@ -2,7 +2,7 @@
 
 calls      a thread each, max_requests of them; `grpc_threads` of them work at once, the others wait for callers
 controls   Describe, Stats, Advance: threads of their own
-aside      health and reflection (`ps.server.aside`): threads of their own, and no call of ours among them
+aside      health and reflection (`ps.server.gate.aside`): threads of their own, and no call of ours among them
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ps.address import address_of
 from ps.config import ServiceConfig
 from ps.errors import Unavailable
 from ps.server.answers import Answers
-from ps.server.aside import Aside
-from ps.server.behavior import Served, on
-from ps.server.dispatch import CONTROL_CALLS, CONTROLS, Dispatcher
-from ps.server.lines import Places, Watch
-from ps.storage.disk_options import MAX_OPEN_FILES
+from ps.server.gate.aside import Aside
+from ps.server.gate.behavior import Served, on
+from ps.server.gate.dispatch import CONTROL_CALLS, CONTROLS, Dispatcher
+from ps.server.gate.lines import Places, Watch
+from ps.storage.disk.options import MAX_OPEN_FILES
 from ps.v1 import control_pb2, embedding_pb2
 from ps.wire.allocator import keep_freed_memory
 from ps.wire.channel import Option, options

@@ -12,14 +12,14 @@ from ps.config import ServiceConfig, TableConfig
 from ps.errors import Unavailable
 from ps.kernels import warm_up
 from ps.server.compiling import compile_kernels
-from ps.server.dispatch import Dispatcher, Handler
-from ps.server.metrics import RpcMetrics, ShardCollector
+from ps.server.embedding import ShardService
+from ps.server.gate.dispatch import Dispatcher, Handler
 from ps.server.progress import Progress
-from ps.server.scrapes import MetricsServer
 from ps.server.server import GrpcServer
-from ps.server.service import ShardService
+from ps.server.watch.metrics import RpcMetrics, ShardCollector
+from ps.server.watch.scrapes import MetricsServer
 from ps.shard import Shard
-from ps.storage.budget import RamBudget, fitted
+from ps.storage.budget.budget import RamBudget, fitted
 from ps.wire import methods
 from ps.wire.allocator import KEEP_BYTES, keep_freed_memory
 from ps.wire.methods import Method

@@ -145,7 +145,7 @@ class Page:
     values_ND: Rows
     scores_N: npt.NDArray[np.float32]
     statistics_N2: npt.NDArray[np.uint32]
-    """As in `ps.kernels.score`."""
+    """As in `ps.kernels.ranking.score`."""
     next_cursor: int
     """0: there are no more."""
     highest_rank: int

@@ -19,7 +19,6 @@ from typing import TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from ps.change import Change
 from ps.config import ServiceConfig, TableConfig, TensorTrain
 from ps.errors import (
     CorruptRow,
@@ -32,38 +31,39 @@ from ps.errors import (
     Unavailable,
 )
 from ps.policy.ranking import EVERY_RANK
-from ps.push_count import ROUNDS
 from ps.quoting import shown, some_of
 from ps.round import Round
-from ps.shard.account import Account
-from ps.shard.aftermath import Aftermath
-from ps.shard.arrivals import Arrivals
 from ps.shard.assistant import Assistant
-from ps.shard.building import Building
 from ps.shard.caller import PATIENT, Caller
-from ps.shard.capacity import Capacity
-from ps.shard.checks import check_gradients, check_tables, check_unique
-from ps.shard.disk_health import DiskHealth
 from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger, WriteId
-from ps.shard.look_ahead import LookAhead
-from ps.shard.maintenance import Maintenance
-from ps.shard.needs import of_push, of_write
-from ps.shard.parts import Part, Waiting, round_bytes, summed
-from ps.shard.pooled import pull_bytes, spread
-from ps.shard.pressure import Pressure
+from ps.shard.reads.pooled import pull_bytes, spread
+from ps.shard.reads.stream import Allocate, RowStream, plain
 from ps.shard.requests import Gradients, Page, PushResult, Rows, StepRef, TableIds, Target, Wanted, WriteResult
-from ps.shard.rising import Rising
-from ps.shard.rounds import Rounds
 from ps.shard.staleness import Staleness
-from ps.shard.steps import Resolved, Steps
-from ps.shard.stream import Allocate, RowStream, plain
-from ps.storage.budget import RamBudget, fitted
-from ps.storage.device_rows import check_device
-from ps.storage.disk import Disk
-from ps.storage.rows import Slots
-from ps.storage.tensor_train import ColdCores, cores_of
-from ps.table import Table
+from ps.shard.steps.look_ahead import LookAhead
+from ps.shard.steps.rising import Rising
+from ps.shard.steps.steps import Resolved, Steps
+from ps.shard.upkeep.account import Account
+from ps.shard.upkeep.aftermath import Aftermath
+from ps.shard.upkeep.building import Building
+from ps.shard.upkeep.capacity import Capacity
+from ps.shard.upkeep.disk_health import DiskHealth
+from ps.shard.upkeep.maintenance import Maintenance
+from ps.shard.upkeep.needs import of_push, of_write
+from ps.shard.upkeep.pressure import Pressure
+from ps.shard.writes.arrivals import Arrivals
+from ps.shard.writes.checks import check_gradients, check_tables, check_unique
+from ps.shard.writes.parts import Part, Waiting, round_bytes, summed
+from ps.shard.writes.rounds import Rounds
+from ps.storage.budget.budget import RamBudget, fitted
+from ps.storage.disk.database import Disk
+from ps.storage.ram.device_rows import check_device
+from ps.storage.ram.rows import Slots
+from ps.storage.ram.tensor_train import ColdCores, cores_of
+from ps.table.change import Change
+from ps.table.push_count import ROUNDS
+from ps.table.table import Table
 
 R = TypeVar("R", PushResult, WriteResult)
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ps.storage.arena import Arena
-from ps.storage.rows import Slots, Updated
+from ps.storage.ram.arena import Arena
+from ps.storage.ram.rows import Slots, Updated
 
 log = logging.getLogger(__name__)
 

@@ -52,7 +52,7 @@ class Records:
 
     @property
     def statistics_N2(self) -> npt.NDArray[np.uint32]:  # noqa: N802  an array, so its name carries its shape
-        """(score's bits, stamp), as `ps.kernels.score` has them."""
+        """(score's bits, stamp), as `ps.kernels.ranking.score` has them."""
         return np.stack([np.ascontiguousarray(self.scores_N).view(np.uint32), self.stamps_N], axis=1)
 
 

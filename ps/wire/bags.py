@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.errors import InvalidArgument, LengthMismatch
-from ps.kernels import bags as kernels
+from ps.kernels.rows import bags as kernels
 from ps.wire.codec import Bytes
 
 Numbers = npt.NDArray[np.int64]
@@ -62,8 +62,8 @@ def unpacked_bytes(data: Bytes, n_ids: int) -> int:
 
 
 def decode_bags(data: Bytes, n_ids: int) -> tuple[Numbers, Positions]:
-    """Bytes, whatever they are -> (starts int64 [R + 1], positions int32 [P], each in [0, n_ids)) as `ps.kernels.bags`
-    has them. Raises LengthMismatch, InvalidArgument."""
+    """Bytes, whatever they are -> (starts int64 [R + 1], positions int32 [P], each in [0, n_ids)) as
+    `ps.kernels.rows.bags` has them. Raises LengthMismatch, InvalidArgument."""
     if len(data) < _HEAD:
         raise LengthMismatch(f"bags: {len(data)} bytes are too few for their number and width")
     count, width = int.from_bytes(data[:4], "little"), data[4]

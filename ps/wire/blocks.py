@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.errors import InvalidArgument
-from ps.kernels import packing
-from ps.kernels.rows import place
+from ps.kernels.packing import packing
+from ps.kernels.rows.rows import place
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import encodings
 from ps.wire.formats import TableFormat

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.errors import DimensionMismatch, DtypeMismatch, InvalidArgument, LengthMismatch
-from ps.kernels import packing
+from ps.kernels.packing import packing
 from ps.v1 import embedding_pb2 as pb
 from ps.wire.block import Block, Words, bits_bytes, blank_words, bytes_of, padded
 from ps.wire.codec import Bytes

@@ -1,8 +1,8 @@
 """What a server makes of the bytes of a request, and what it will not make anything of.
 
 protobuf builds whatever it is sent, and two bytes may ask for an object of a kilobyte. So a message is counted first
-(`ps.kernels.fields`): it may have so many fields, and so many messages within, as a step of very many tables has. What
-a newer client says beside is skipped, as protobuf has it, and counted.
+(`ps.kernels.packing.fields`): it may have so many fields, and so many messages within, as a step of very many tables
+has. What a newer client says beside is skipped, as protobuf has it, and counted.
 
     data calls    MAX_FIELDS fields and one more for each 32 bytes, MAX_MESSAGES within and one more for each 256
     control calls MAX_CONTROL_BYTES
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from google.protobuf.message import Message
 
 from ps.errors import InvalidArgument, ResourceExhausted
-from ps.kernels import fields
+from ps.kernels.packing import fields
 from ps.wire import codec
 
 M = TypeVar("M", bound=Message)
@@ -75,7 +75,7 @@ def _check_fields(kind: type[Message], data: codec.Bytes) -> None:
 
 @cache
 def _submessages(kind: type[Message]) -> npt.NDArray[np.int64]:
-    """[messages, field numbers], as `ps.kernels.fields` wants them; the first row is the message itself."""
+    """[messages, field numbers], as `ps.kernels.packing.fields` wants them; the first row is the message itself."""
     order: list[Any] = [kind.DESCRIPTOR]
     for one in order:
         for field in one.fields:

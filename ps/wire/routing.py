@@ -98,7 +98,7 @@ def split_by_shard(ids_N: npt.NDArray[np.int64], routing: Routing) -> Split:
     n_shards = len(routing.shards)
     if n_shards == 1:
         return Split(ids_N, None, [0, len(ids_N)])
-    from ps.kernels.hashing import group, partitions  # numba is loaded by the first call, not by the import
+    from ps.kernels.index.hashing import group, partitions  # numba is loaded by the first call, not by the import
 
     partition_N = np.empty(len(ids_N), dtype=np.int32)
     partitions(ids_N, partition_N)

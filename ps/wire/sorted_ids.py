@@ -3,7 +3,7 @@
     sorted ids = n first groups
     n          = uint32-le            how many; if none, nothing follows
     first      = int64-le
-    groups     = what ps/kernels/deltas.py says, of the gaps between them
+    groups     = what ps/kernels/packing/deltas.py says, of the gaps between them
 
 100,000 random ids of 10**7 take 1.03 bytes each, 64-bit hashes 6.1, a whole range of ids 1/8; the worst of all n ids
 8 n + n / 100 + 8 together. A decoder allocates at most 64 times what it was given: a gap takes a bit.
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.errors import InvalidArgument, LengthMismatch
-from ps.kernels import deltas
+from ps.kernels.packing import deltas
 from ps.wire.codec import Bytes
 
 Ids = npt.NDArray[np.int64]

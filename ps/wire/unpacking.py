@@ -2,7 +2,7 @@
 
 Ids that are sent as gaps take a bit, and eight bytes when they are read; the positions of bags too. So a message could
 ask for a hundred times its bytes. It may for its first SPARE_BYTES and for UNPACKED_TIMES its bytes beyond; and what
-it asks for is counted among the messages under way for as long as its call lasts (`ps.storage.budget`).
+it asks for is counted among the messages under way for as long as its call lasts (`ps.storage.budget.budget`).
 """
 
 from __future__ import annotations

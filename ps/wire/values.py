@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.errors import InvalidArgument, NonFiniteGradient
-from ps.kernels import half, packing
+from ps.kernels.packing import packing
+from ps.kernels.rows import half
 
 Bytes = npt.NDArray[np.uint8]
 Flat = npt.NDArray[np.float32]

@@ -15,13 +15,13 @@ import pytest
 
 import ps
 from ps.optim import update_rule
-from ps.storage.arena import Arena
-from ps.storage.budget import RamBudget
-from ps.storage.device_budget import DeviceBudget
-from ps.storage.device_rows import DeviceRows
-from ps.storage.disk import Disk
-from ps.storage.mixed_rows import MixedRows
-from ps.storage.rows import ArenaRows, PlainRows
+from ps.storage.budget.budget import RamBudget
+from ps.storage.disk.database import Disk
+from ps.storage.ram.arena import Arena
+from ps.storage.ram.device_budget import DeviceBudget
+from ps.storage.ram.device_rows import DeviceRows
+from ps.storage.ram.mixed import MixedRows
+from ps.storage.ram.rows import ArenaRows, PlainRows
 from ps.storage.tier import Tier
 from tests.devices import NEEDS_CUDA
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from deploy.merge import merge
-from ps.cluster.deployment import Deployment
+from ps.cluster.ray.deployment import Deployment
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -14,7 +14,7 @@ import ray
 import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _generate_available_node_types_from_ray_cr_spec
 
-from ps.cluster.deployment import Deployment
+from ps.cluster.ray.deployment import Deployment
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SETTINGS, SERVICE, CLUSTER = yaml.safe_load_all((DEPLOY / "kuberay.yaml").read_text())

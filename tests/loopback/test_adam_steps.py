@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import ps
-from ps.client import retry
-from ps.client.connection import Connection
+from ps.client.connection import retry
+from ps.client.connection.connection import Connection
 from ps.round import Round
 from tests.clusters import LoopbackCluster
 from tests.conftest import QUIET

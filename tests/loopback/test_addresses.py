@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ps
-from ps.cluster.coordinator import Coordinator
+from ps.cluster.coordinator.coordinator import Coordinator
 from ps.server.probe import probe
 from ps.server.shard_server import ShardServer
 from ps.wire.channel import proxy_option

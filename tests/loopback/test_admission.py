@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import ps
-from ps.client import retry
-from ps.client.connection import Connection
+from ps.client.connection import retry
+from ps.client.connection.connection import Connection
 from tests.clusters import LoopbackCluster
 from tests.faults import Faults, Rates
 from tests.loopback.tables import block, contents, scores, summing

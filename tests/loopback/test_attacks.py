@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.attack import attacked
-from benchmarks.attacks import ATTACKS
+from benchmarks.service.attack import attacked
+from benchmarks.service.attacks import ATTACKS
 
 
 @pytest.mark.slow

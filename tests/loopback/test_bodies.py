@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import ps
-from benchmarks.half_calls import HalfCall
-from ps.server import lines
+from benchmarks.service.half_calls import HalfCall
+from ps.server.gate import lines
 from ps.server.shard_server import ShardServer
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ps
-from ps.storage.budget import RamBudget
+from ps.storage.budget.budget import RamBudget
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec, methods

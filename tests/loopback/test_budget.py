@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import ps
-from benchmarks.budget import Memory, drifting, watched
-from benchmarks.service import one_shard
+from benchmarks.engine.budget import Memory, drifting, watched
+from benchmarks.harness.service import one_shard
 
 RAM = 64 << 20
 DIM, BATCH = 64, 4000

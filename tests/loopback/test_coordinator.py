@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import ps
-from ps.cluster.coordinator import Coordinator
-from ps.cluster.handshake import keep_trying
+from ps.cluster.coordinator.coordinator import Coordinator
+from ps.cluster.coordinator.handshake import keep_trying
 from ps.server import local
 from ps.server.shard_server import ShardServer
 from ps.v1 import control_pb2 as control
@@ -327,7 +327,7 @@ def test_shards_that_come_back_at_the_same_time_are_all_in_the_routing_table(mon
         time.sleep(0.01)
         return replace(routing, **changes)
 
-    monkeypatch.setattr("ps.cluster.coordinator.replace", slow)
+    monkeypatch.setattr("ps.cluster.coordinator.coordinator.replace", slow)
     with coordinator() as running, RawCalls(running.address) as calls, ThreadPoolExecutor(8) as pool:
         running.assemble([ShardInfo(i, f"old:{i}") for i in range(8)])
         back = [pool.submit(running.replace_shard, info_of(i)) for i in range(8)]

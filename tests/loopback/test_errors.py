@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ps
-from ps.client.connection import Connection
-from ps.client.transport import InProcessTransport
-from ps.cluster.coordinator import Coordinator
+from ps.client.connection.connection import Connection
+from ps.client.connection.transport import InProcessTransport
+from ps.cluster.coordinator.coordinator import Coordinator
 from ps.errors import PsError
 from ps.server import local
 from ps.server.shard_server import ShardServer
@@ -462,7 +462,7 @@ def test_a_table_remade_with_another_dim_is_no_bug_of_the_shards(shard_server: S
 
 
 def test_a_port_where_nobody_listens_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ps.client.connection.DESCRIBE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("ps.client.connection.connection.DESCRIBE_TIMEOUT_S", 0.3)
     with ShardServer(0, ps.ServiceConfig(metrics=False)) as gone:
         address = gone.address
     with pytest.raises(ps.Unavailable, match=address):
@@ -473,7 +473,7 @@ def test_a_port_where_nobody_listens_is_unavailable(monkeypatch: pytest.MonkeyPa
 
 def test_a_coordinator_without_shards_yet_is_unavailable_not_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that comes a moment too early may come again."""
-    monkeypatch.setattr("ps.client.connection.DESCRIBE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("ps.client.connection.connection.DESCRIBE_TIMEOUT_S", 0.3)
     coordinator = Coordinator(ps.ServiceConfig())
     try:
         with pytest.raises(ps.Unavailable):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ps
-from ps.client.evict import Evicted
+from ps.client.writes.evict import Evicted
 from tests.clusters import LoopbackCluster
 from tests.conftest import QUIET
 from tests.loopback.tables import block, contents, scores, summing

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.link import started, trained
-from benchmarks.link_trainer import Settings
-from benchmarks.measure import REPOSITORY
-from benchmarks.namespaces import INTERFACE, End, NotPermitted, link, shape
+from benchmarks.harness.measure import REPOSITORY
+from benchmarks.wire.link import started, trained
+from benchmarks.wire.link_trainer import Settings
+from benchmarks.wire.namespaces import INTERFACE, End, NotPermitted, link, shape
 from tests.waiting import until
 
 Ends = tuple[End, End]
 
 OWNER = """
 import sys
-from benchmarks.namespaces import link, shape
+from benchmarks.wire.namespaces import link, shape
 with link() as ends:
     shape(ends, 10**9)
     print(*(end.pid for end in ends), flush=True)

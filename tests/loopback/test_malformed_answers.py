@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import ps
-from ps.client.connection import Connection
-from ps.client.transport import Begun, InProcessTransport, Transport
+from ps.client.connection.connection import Connection
+from ps.client.connection.transport import Begun, InProcessTransport, Transport
 from ps.errors import PsError
 from ps.server import local
 from ps.v1 import control_pb2 as control

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ps
-from ps.client import retry
-from ps.client.connection import Connection
+from ps.client.connection import retry
+from ps.client.connection.connection import Connection
 from ps.errors import PsError
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec, methods

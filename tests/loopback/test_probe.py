@@ -8,7 +8,7 @@ import sys
 from contextlib import ExitStack
 
 import ps
-from ps.cluster.coordinator import Coordinator
+from ps.cluster.coordinator.coordinator import Coordinator
 from ps.server.probe import probe
 from ps.server.shard_server import ShardServer
 from tests.conftest import StartServer

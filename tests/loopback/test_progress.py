@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import ps
 from ps.client.clock import FINISHED
-from ps.cluster.coordinator import Coordinator
+from ps.cluster.coordinator.coordinator import Coordinator
 from ps.config import ServiceConfig
 from ps.server.progress import Progress
 from ps.v1 import control_pb2 as pb

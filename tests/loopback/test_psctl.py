@@ -18,9 +18,9 @@ import pytest
 from typer.testing import CliRunner
 
 import ps
-from benchmarks.processes import Child, child
+from benchmarks.harness.processes import Child, child
 from ps.cli import app
-from ps.cluster.coordinator import Coordinator
+from ps.cluster.coordinator.coordinator import Coordinator
 from ps.wire.routing import ShardInfo
 from tests.clusters import LoopbackCluster
 from tests.conftest import QUIET
@@ -139,7 +139,7 @@ Processes = tuple[Coordinator, list[Child]]
 def processes() -> Iterator[Processes]:
     """A coordinator here and two shards in processes of their own."""
     with ExitStack() as stack:
-        shards = [stack.enter_context(child("benchmarks.server", str(i), QUIET.to_json())) for i in range(2)]
+        shards = [stack.enter_context(child("benchmarks.harness.server", str(i), QUIET.to_json())) for i in range(2)]
         coordinator = Coordinator(QUIET)
         stack.callback(coordinator.stop)
         routing = coordinator.assemble([ShardInfo(i, shard.address) for i, shard in enumerate(shards)])

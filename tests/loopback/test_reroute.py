@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import ps
-from ps.client.connection import Connection
-from ps.client.transport import Begun, Transport, open_transport
+from ps.client.connection.connection import Connection
+from ps.client.connection.transport import Begun, Transport, open_transport
 from ps.errors import PsError
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import methods

@@ -20,7 +20,7 @@ import pytest
 import ps
 from ps.server import local
 from ps.server.shard_server import ShardServer
-from ps.shard import rounds
+from ps.shard.writes import rounds
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import methods
 from ps.wire.channel import open_channel

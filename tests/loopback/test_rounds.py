@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ps
-from ps.client import retry
 from ps.client.client import Client
-from ps.client.connection import Connection
+from ps.client.connection import retry
+from ps.client.connection.connection import Connection
 from ps.server import local
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import methods

@@ -14,8 +14,8 @@ import pytest
 
 import ps
 from ps.address import parse
-from ps.server import scrapes
 from ps.server.shard_server import ShardServer
+from ps.server.watch import scrapes
 from ps.shard import shard
 from tests.loopback.scrape import scrape, value
 from tests.loopback.tables import block, summing

@@ -18,8 +18,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 import ps
-from ps.client.connection import Connection
-from ps.client.transport import Transport, open_transport
+from ps.client.connection.connection import Connection
+from ps.client.connection.transport import Transport, open_transport
 from ps.errors import PsError
 from ps.server.shard_server import ShardServer
 from ps.v1 import embedding_pb2 as pb

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2
 import ps
 from ps.errors import CorruptRow, DiskError, DiskFull
 from ps.server.shard_server import ShardServer
-from ps.storage.disk_tier import DiskTier
+from ps.storage.disk.tier import DiskTier
 from ps.storage.tier import Records
 from tests.conftest import StartServer
 from tests.loopback.tables import DIM, block, contents

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import ps
-from benchmarks.measure import rss_bytes
-from benchmarks.processes import Child
-from benchmarks.service import one_shard
-from ps.cli.nodes import Demand, ShardSize, settled, shard_size
+from benchmarks.harness.measure import rss_bytes
+from benchmarks.harness.processes import Child
+from benchmarks.harness.service import one_shard
+from ps.cli.sizing.nodes import Demand, ShardSize, settled, shard_size
 from tests.waiting import until
 
 WITHIN = 0.1

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import ps
-from ps.client.connection import Connection
-from ps.client.transport import Transport, open_transport
+from ps.client.connection.connection import Connection
+from ps.client.connection.transport import Transport, open_transport
 from ps.server.shard_server import ShardServer
 from ps.wire import methods
 from tests.clusters import LoopbackCluster

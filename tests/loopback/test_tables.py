@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import ps
-from ps.client.connection import Connection
-from ps.cluster.coordinator import Coordinator
+from ps.client.connection.connection import Connection
+from ps.cluster.coordinator.coordinator import Coordinator
 from ps.server.shard_server import ShardServer
 from ps.wire import methods
 from tests.clusters import LoopbackCluster

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import ps
-from benchmarks.budget import watched
-from benchmarks.service import one_shard
+from benchmarks.engine.budget import watched
+from benchmarks.harness.service import one_shard
 
 DIM = 16
 ROWS = 100_000

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import ps
-from ps.client import retry
-from ps.client.connection import Connection
+from ps.client.connection import retry
+from ps.client.connection.connection import Connection
 from tests.clusters import LoopbackCluster
 from tests.conftest import QUIET
 from tests.faults import Faults, Rates

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import ps
-from ps.cluster.coordinator import Coordinator
-from ps.cluster.discovery import Discovery, targets
+from ps.cluster.coordinator.coordinator import Coordinator
+from ps.cluster.coordinator.discovery import Discovery, targets
 from ps.wire.routing import Routing, ShardInfo
 from tests.clusters import LoopbackCluster
 from tests.loopback.scrape import scrape_at, value

@@ -18,9 +18,9 @@ import pytest
 import yaml
 
 import ps
-from benchmarks.processes import Child
-from benchmarks.prometheus import DEPLOY, BadQuery, NotInstalled, Prometheus, prometheus
-from benchmarks.service import cluster
+from benchmarks.harness.processes import Child
+from benchmarks.harness.service import cluster
+from benchmarks.service.prometheus import DEPLOY, BadQuery, NotInstalled, Prometheus, prometheus
 from deploy.grafana.generate import TARGET, dashboard
 from tests.waiting import until
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.measure import REPOSITORY
-from benchmarks.prometheus import DEPLOY, RULES
+from benchmarks.harness.measure import REPOSITORY
+from benchmarks.service.prometheus import DEPLOY, RULES
 
 CASES = Path(__file__).with_name("alerts.test.yml")
 OPERATIONS = REPOSITORY / "docs" / "operations.md"

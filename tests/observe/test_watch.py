@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.prometheus import NotInstalled
-from benchmarks.watch import PANELS, watch
+from benchmarks.service.prometheus import NotInstalled
+from benchmarks.service.watch import PANELS, watch
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -14,8 +14,8 @@ import pytest
 import ray
 
 import ps
-from ps.cluster import actors
-from ps.cluster.launch import find_actors
+from ps.cluster.ray import actors
+from ps.cluster.ray.launch import find_actors
 from ps.wire.routing import split_by_shard
 
 pytestmark = [

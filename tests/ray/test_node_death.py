@@ -16,7 +16,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 import ps
-from ps.cluster import actors
+from ps.cluster.ray import actors
 from ps.wire.routing import split_by_shard
 
 pytestmark = [

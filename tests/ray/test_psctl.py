@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import ps
-from ps.cluster.local import is_alive
+from ps.cluster.ray.local import is_alive
 from tests.terminals import Terminal, terminal
 from tests.waiting import until
 

@@ -11,7 +11,7 @@ import pytest
 import ray
 
 import ps
-from ps.cluster import actors
+from ps.cluster.ray import actors
 from tests.loopback.scrape import scrape_at, value
 from tests.waiting import until
 

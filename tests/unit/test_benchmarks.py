@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import link
 from benchmarks.__main__ import BENCHMARKS
-from benchmarks.attacks import ATTACKS
-from benchmarks.measure import QUICK, REPOSITORY, Contender, Report, Rounds, interleave
+from benchmarks.harness.measure import QUICK, REPOSITORY, Contender, Report, Rounds, interleave
+from benchmarks.service.attacks import ATTACKS
+from benchmarks.wire import link
 
 TT = (
     *("rank8", "rank16", "rank32", "rank64", "rank8_hot", "hashed_as_rank32", "evicted_as_rank32"),

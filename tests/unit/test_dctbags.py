@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import ps
-from benchmarks.dctbags import LONGEST, NAMES, SHORTEST, BagClicks
-from benchmarks.dctquality import DIM
+from benchmarks.quality.dctbags import LONGEST, NAMES, SHORTEST, BagClicks
+from benchmarks.quality.dctquality import DIM
 from ps.errors import InvalidArgument
 from worker import Prefetcher
 from worker.data.source import Source

@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.dctplot import BAGS, FRAME, STREAMS, bags_table, main, streams_table, svg, table
-from benchmarks.dctquality import CASES, DEFAULT, DENSITIES, FEW, IN_FULL, NO_FEEDBACK, POOLED
-from benchmarks.panel import Figures, read
+from benchmarks.harness.panel import Figures, read
+from benchmarks.quality.dctplot import BAGS, FRAME, STREAMS, bags_table, main, streams_table, svg, table
+from benchmarks.quality.dctquality import CASES, DEFAULT, DENSITIES, FEW, IN_FULL, NO_FEEDBACK, POOLED
 from worker import TopK
 
 ABSENT = "movielens"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import ps
-from ps.cluster.deployment import Deployment, Launch
+from ps.cluster.ray.deployment import Deployment, Launch
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 

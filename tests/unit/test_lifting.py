@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 import ps
 from ps.errors import InvalidArgument, ResourceExhausted
-from ps.kernels import score
+from ps.kernels.ranking import score
 from ps.policy import lifting
 from ps.shard import Shard
-from ps.storage.budget import RamBudget
-from ps.storage.tensor_train import cores_of, shape_of
-from ps.table import Table, one_by_one
+from ps.storage.budget.budget import RamBudget
+from ps.storage.ram.tensor_train import cores_of, shape_of
+from ps.table.table import Table, one_by_one
 from tests.unit.shard.helpers import new_table, push_ids, read
 from tests.waiting import until
 

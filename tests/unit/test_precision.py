@@ -13,11 +13,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 import ps
 from ps.errors import ResourceExhausted
 from ps.initializer import RowInitializer
-from ps.kernels import score
-from ps.kernels.reference import half as half_reference
-from ps.kernels.reference import optim as reference
-from ps.precision import LEEWAY
-from ps.table import Table
+from ps.kernels.ranking import score
+from ps.kernels.reference.rows import half as half_reference
+from ps.kernels.reference.updates import optim as reference
+from ps.table.precision import LEEWAY
+from ps.table.table import Table
 from tests.unit.storage.test_cold import BATCH, N_IDS, START, WIDTH, Bags
 
 F32 = np.float32

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ps import push_count
-from ps.push_count import ROUNDS, PushCount
+from ps.table import push_count
+from ps.table.push_count import ROUNDS, PushCount
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 30)), max_size=30))

@@ -16,12 +16,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import ps
 from ps.initializer import RowInitializer
-from ps.kernels.reference import init as init_specification
-from ps.kernels.reference import optim as specification
+from ps.kernels.reference.rows import init as init_specification
+from ps.kernels.reference.updates import optim as specification
 from ps.shard import Gradients, Shard, StepRef, TableIds
 from ps.shard.ledger import WriteId
 from ps.shard.requests import Wanted
-from ps.table import Table
+from ps.table.table import Table
 
 F32 = np.float32
 STEPS = 25
@@ -316,7 +316,7 @@ def test_memory_usage_counts_what_rows_cost() -> None:
 @pytest.fixture
 def large_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """With 1 TiB of RAM, as far as tables ask."""
-    for module in ("ps.memory", "ps.storage.rows", "ps.kernels.index"):
+    for module in ("ps.runtime.memory", "ps.storage.ram.rows", "ps.kernels.index.index"):
         monkeypatch.setattr(f"{module}.host_ram_bytes", lambda: 1 << 40)
 
 
@@ -341,7 +341,7 @@ def test_a_table_whose_arrays_move_holds_what_one_holds_whose_arrays_stay(
     monkeypatch: pytest.MonkeyPatch, cold: ps.Fp16 | None
 ) -> None:
     def filled(first_bytes: int) -> Table:
-        monkeypatch.setattr("ps.memory.FIRST_BYTES", first_bytes)
+        monkeypatch.setattr("ps.runtime.memory.FIRST_BYTES", first_bytes)
         made, rng = table(dim=8, optimizer=ps.Adagrad(), cold=cold, half_life_pushes=64), np.random.default_rng(1)
         for push in range(40):
             ids_N = np.unique(rng.integers(0, 200 * (push + 1), 1000))

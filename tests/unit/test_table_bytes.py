@@ -1,4 +1,4 @@
-"""What a table takes beside its rows is on the list of `ps.table_bytes`, before it is taken: nothing is missing there.
+"""What a table takes beside its rows is on the list of `ps.table.beside`, before it is taken: nothing is missing there.
 
 Weighed by tracemalloc, which knows of every array and object; arrays by slot are mapped and have an account of their
 own.
@@ -16,10 +16,10 @@ import pytest
 
 import ps
 from ps.errors import ResourceExhausted
-from ps.push_count import PushCount
 from ps.shard import Shard
-from ps.table import Table
-from ps.table_bytes import fixed_bytes
+from ps.table.beside import fixed_bytes
+from ps.table.push_count import PushCount
+from ps.table.table import Table
 from tests.unit.shard.helpers import new_table
 
 SMALL_BYTES = 96 << 10

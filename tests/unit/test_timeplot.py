@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.timeplot import COLOURS, COLUMNS, HEIGHT, MOST, WIDTH, Chart, Series, label, shown, svg
-from benchmarks.watch import PANELS, named, panels
+from benchmarks.harness.timeplot import COLOURS, COLUMNS, HEIGHT, MOST, WIDTH, Chart, Series, label, shown, svg
+from benchmarks.service.watch import PANELS, named, panels
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.ttpeers import Forward, TorchCores, einsum, grouped, whole_batch
+from benchmarks.tensor_train.peers import Forward, TorchCores, einsum, grouped, whole_batch
 from ps.config import SGD
 from ps.optim import update_rule
 from ps.tensor_train.cores import Cores

@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.panel import Figures, read
-from benchmarks.ttcases import RANKS, WAYS
-from benchmarks.ttplot import FRAME, OTHERS, main, streams, svg, table
+from benchmarks.harness.panel import Figures, read
+from benchmarks.tensor_train.cases import RANKS, WAYS
+from benchmarks.tensor_train.plot import FRAME, OTHERS, main, streams, svg, table
 
 SVG = "{http://www.w3.org/2000/svg}"
 STREAMS = ("synthetic", "flights")

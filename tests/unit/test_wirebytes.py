@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import ps
-from benchmarks import wirebounds, wirekinds
-from benchmarks.clicks import Clicks
-from benchmarks.tcp import tcp_bytes
+from benchmarks.wire import bounds as wirebounds
+from benchmarks.wire import kinds as wirekinds
+from benchmarks.wire.clicks import Clicks
+from benchmarks.wire.tcp import tcp_bytes
 from ps.server.shard_server import ShardServer
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import encodings

@@ -11,7 +11,7 @@ import pytest
 
 import ps
 from ps import yaml_file
-from ps.cluster.deployment import Deployment
+from ps.cluster.ray.deployment import Deployment
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import ps
 from ps.cli import app
-from ps.cli.config import _models
+from ps.cli.commands.config import _models
 from ps.cli.config_file import check, tables_of
 from ps.cli.config_text import documented
 

@@ -17,11 +17,14 @@ import pytest
 import ray
 
 import ps
-from ps.cli import check_disk, check_host, check_ray, check_service
-from ps.cli.doctor import lines, own_port
-from ps.cli.findings import FAIL, OK, WARN, Finding, fail, ok, warn
-from ps.cluster import local, ports
-from ps.cluster.ray_state import RayState
+from ps.cli.checks import disk as check_disk
+from ps.cli.checks import host as check_host
+from ps.cli.checks import ray as check_ray
+from ps.cli.checks import service as check_service
+from ps.cli.checks.findings import FAIL, OK, WARN, Finding, fail, ok, warn
+from ps.cli.commands.doctor import lines, own_port
+from ps.cluster.ray import local, ports
+from ps.cluster.ray.state import RayState
 from tests.unit.cli.surveys import many, watched
 from tests.unit.storage.test_disk_failures import mounted
 

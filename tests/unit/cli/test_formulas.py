@@ -15,12 +15,12 @@ from typer.testing import CliRunner
 
 import ps
 from ps.cli import app
-from ps.cli.formulas import Load, filter_bytes, table_size
-from ps.cli.nodes import Demand, Node, busy_shards, fitted_to, network, nodes, settled, shard_size, suggested
-from ps.kernels.records import HEADER_BYTES, KEY_BYTES
-from ps.storage.budget import RamBudget
-from ps.storage.filter import IdFilter
-from ps.table_bytes import fixed_bytes
+from ps.cli.sizing.formulas import Load, filter_bytes, table_size
+from ps.cli.sizing.nodes import Demand, Node, busy_shards, fitted_to, network, nodes, settled, shard_size, suggested
+from ps.kernels.rows.records import HEADER_BYTES, KEY_BYTES
+from ps.storage.budget.budget import RamBudget
+from ps.storage.disk.filter import IdFilter
+from ps.table.beside import fixed_bytes
 
 OPTIMIZERS = [ps.SGD(), ps.RowwiseAdagrad(), ps.Adagrad(), ps.Adam(), ps.FTRL()]
 NODE = Node(64 << 30, 1e12, 1.25e9, 8)

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ps
-from ps.cli.figures import FLOWS, flows, levels, rates, total
-from ps.cli.history import History
 from ps.cli.output import Size
-from ps.cli.status_screen import status_screen
+from ps.cli.screens.figures import FLOWS, flows, levels, rates, total
+from ps.cli.screens.history import History
+from ps.cli.screens.status import status_screen
+from ps.cli.screens.top import SERIES, in_ram, on_time, top_screen
 from ps.cli.survey import Survey, seen
-from ps.cli.top_screen import SERIES, in_ram, on_time, top_screen
 from tests.unit.cli.surveys import many, watched
 
 SCREEN = Size(80, 24)

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 import ps
 from ps.cli import app
-from ps.cli.up import hint
-from ps.cluster import local, ray_home
+from ps.cli.commands.up import hint
+from ps.cluster.ray import home as ray_home
+from ps.cluster.ray import local
 
 
 def test_a_home_that_cannot_be_written_names_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ps.cli.layout import SPARKS, bar, columns, cut, first, sparkline, wrapped
-from ps.cli.numbers import count, nbytes, of_budget, percent
-from ps.cli.quantities import parse_bytes, parse_count, parse_network
+from ps.cli.screens.layout import SPARKS, bar, columns, cut, first, sparkline, wrapped
+from ps.cli.screens.numbers import count, nbytes, of_budget, percent
+from ps.cli.sizing.quantities import parse_bytes, parse_count, parse_network
 from ps.errors import InvalidArgument
 
 SCALES = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import ps
 from ps.client.batch import make_batch
-from ps.client.outgoing import Outgoing
+from ps.client.writes.outgoing import Outgoing
 from ps.wire import codec
 from ps.wire.formats import TableFormat
 from ps.wire.routing import Routing, ShardInfo

@@ -7,8 +7,8 @@ import threading
 import pytest
 
 import ps
-from ps.client.connection import Connection
-from ps.client.retry import Deadline
+from ps.client.connection.connection import Connection
+from ps.client.connection.retry import Deadline
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from concurrent.futures import CancelledError, wait
 
 import pytest
 
-from ps.client import pool as pools
-from ps.client.pool import Outcome, Pool, Task, current_task
+from ps.client.connection import pool as pools
+from ps.client.connection.pool import Outcome, Pool, Task, current_task
 
 LIMIT_S = 20
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import ps
 from ps.client.batch import make_batch
-from ps.client.pulled import Pulled
+from ps.client.reads.pulled import Pulled
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec
 from ps.wire.encodings import encode

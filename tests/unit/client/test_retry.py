@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ps.client import retry as module
-from ps.client.retry import Deadline, retry
+from ps.client.connection import retry as module
+from ps.client.connection.retry import Deadline, retry
 from ps.errors import (
     DeadlineExceeded,
     InternalError,

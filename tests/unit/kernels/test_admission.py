@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from ps.kernels import admission as kernels
-from ps.kernels.reference import admission as reference
+from ps.kernels.ranking import admission as kernels
+from ps.kernels.reference.ranking import admission as reference
 
 from .strategies import frozen, given, id_arrays, same_bytes, seeds
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from ps.kernels import attribution as kernels
-from ps.kernels.reference import attribution as reference
+from ps.kernels.reference.rows import attribution as reference
+from ps.kernels.rows import attribution as kernels
 
 from .strategies import frozen, given, same_bytes
 

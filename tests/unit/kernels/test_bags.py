@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ps.kernels import bags as kernels
-from ps.kernels.reference import bags as reference
+from ps.kernels.reference.rows import bags as reference
+from ps.kernels.rows import bags as kernels
 
 from .strategies import frozen, given, same_bytes
 

@@ -14,7 +14,8 @@ import numba
 import pytest
 
 from ps.errors import InvalidArgument
-from ps.kernels import cache, rows
+from ps.kernels import cache
+from ps.kernels.rows import rows
 from tests.waiting import until
 
 NOWHERE = Path("/proc/nowhere")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ps.kernels import convergence as kernels
-from ps.kernels.convergence import STATISTIC
-from ps.kernels.reference import convergence as reference
+from ps.kernels.reference.updates import convergence as reference
+from ps.kernels.updates import convergence as kernels
+from ps.kernels.updates.convergence import STATISTIC
 
 from .strategies import frozen, given, same_bytes
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from ps.kernels import deltas as kernels
-from ps.kernels.reference import deltas as reference
+from ps.kernels.packing import deltas as kernels
+from ps.kernels.reference.packing import deltas as reference
 
 from .strategies import INT64, frozen, given, id_arrays, same_bytes
 

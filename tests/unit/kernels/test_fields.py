@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ps.kernels import fields as kernels
-from ps.kernels.reference import fields as reference
+from ps.kernels.packing import fields as kernels
+from ps.kernels.reference.packing import fields as reference
 
 from .strategies import given
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ps.kernels import half as kernels
-from ps.kernels.reference import half as reference
+from ps.kernels.reference.rows import half as reference
+from ps.kernels.rows import half as kernels
 
 from .strategies import frozen, given, ids_of_hash, same_bytes, seeds
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from ps.kernels import hashing
-from ps.kernels.reference import hashing as reference
+from ps.kernels.index import hashing
+from ps.kernels.reference.index import hashing as reference
 
 from .strategies import frozen, given, id_arrays, ids_of_hash, same_bytes
 

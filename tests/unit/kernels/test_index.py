@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from ps.errors import LengthMismatch, ResourceExhausted
-from ps.kernels import index as index_module
-from ps.kernels.index import MAX_SLOT, IdIndex
-from ps.kernels.reference.index import IdIndex as DictIndex
-from ps.kernels.segments import LINES, MAX_DEPTH, MAX_FILL
-from ps.memory import ReservedArray
+from ps.kernels.index import index as index_module
+from ps.kernels.index.index import MAX_SLOT, IdIndex
+from ps.kernels.index.segments import LINES, MAX_DEPTH, MAX_FILL
+from ps.kernels.reference.index.index import IdIndex as DictIndex
+from ps.runtime.memory import ReservedArray
 
 from .strategies import EDGE_IDS, frozen, ids_of_hash, same_bytes
 

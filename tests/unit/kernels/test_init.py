@@ -5,9 +5,9 @@ import pytest
 from hypothesis import example
 from hypothesis import strategies as st
 
-from ps.kernels import init as kernels
-from ps.kernels.init import CONSTANT, NORMAL, UNIFORM
-from ps.kernels.reference import init as reference
+from ps.kernels.reference.rows import init as reference
+from ps.kernels.rows import init as kernels
+from ps.kernels.rows.init import CONSTANT, NORMAL, UNIFORM
 
 from .strategies import frozen, given, id_arrays, ids_of_hash, same_bytes, seeds
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from ps.kernels import optim as kernels
-from ps.kernels.reference import optim as reference
+from ps.kernels.reference.updates import optim as reference
+from ps.kernels.updates import optim as kernels
 
 from .strategies import frozen, given, same_bytes
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from ps.kernels import packing as kernels
-from ps.kernels.reference import packing as reference
+from ps.kernels.packing import packing as kernels
+from ps.kernels.reference.packing import packing as reference
 
 from .strategies import frozen, given, same_bytes
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from ps.kernels import places as kernels
-from ps.kernels.reference import places as reference
+from ps.kernels.reference.rows import places as reference
+from ps.kernels.rows import places as kernels
 
 from .strategies import given
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from ps.kernels import records as kernels
-from ps.kernels.hashing import partitions
-from ps.kernels.reference import records as reference
+from ps.kernels.index.hashing import partitions
+from ps.kernels.reference.rows import records as reference
+from ps.kernels.rows import records as kernels
 
 from .strategies import frozen, given, id_arrays, same_bytes
 

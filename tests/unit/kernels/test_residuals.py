@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ps.kernels import residuals as kernels
-from ps.kernels.reference import residuals as reference
+from ps.kernels.reference.updates import residuals as reference
+from ps.kernels.updates import residuals as kernels
 
 from .strategies import frozen, given, same_bytes
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ps import memory
-from ps.kernels import rows as kernels
-from ps.kernels.init import NORMAL, UNIFORM, init_rows
-from ps.kernels.optim import update_rowwise_adagrad
-from ps.kernels.reference import rows as reference
-from ps.memory import ReservedArray
+from ps.kernels.reference.rows import rows as reference
+from ps.kernels.rows import rows as kernels
+from ps.kernels.rows.init import NORMAL, UNIFORM, init_rows
+from ps.kernels.updates.optim import update_rowwise_adagrad
+from ps.runtime import memory
+from ps.runtime.memory import ReservedArray
 
 from .strategies import frozen, given, same_bytes
 

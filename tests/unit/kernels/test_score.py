@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 from hypothesis import strategies as st
 
-from ps.kernels import score as kernels
-from ps.kernels.reference import score as reference
+from ps.kernels.ranking import score as kernels
+from ps.kernels.reference.ranking import score as reference
 
 from .strategies import frozen, given, same_bytes
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from ps.kernels import unique as kernels
-from ps.kernels.reference import unique as reference
+from ps.kernels.index import unique as kernels
+from ps.kernels.reference.index import unique as reference
 
 from .strategies import frozen, given, id_arrays, ids_of_hash, same_bytes
 

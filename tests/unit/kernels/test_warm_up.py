@@ -9,31 +9,17 @@ from numba.core.dispatcher import Dispatcher
 
 import ps.kernels
 from ps.config import SGD, Fp16, TableConfig
-from ps.kernels import (
-    admission,
-    attribution,
-    bags,
-    bloom,
-    deltas,
-    fields,
-    half,
-    hashing,
-    init,
-    optim,
-    packing,
-    places,
-    records,
-    rows,
-    score,
-    segments,
-    tensor_train,
-    unique,
-)
+from ps.kernels import tensor_train
+from ps.kernels.index import bloom, hashing, segments, unique
+from ps.kernels.packing import deltas, fields, packing
+from ps.kernels.ranking import admission, score
+from ps.kernels.rows import attribution, bags, half, init, places, records, rows
+from ps.kernels.updates import optim
 from ps.optim import update_rule
 from ps.shard import Gradients, TableIds
-from ps.shard.pooled import spread
+from ps.shard.reads.pooled import spread
 from ps.shard.requests import BagGradients, Bags
-from ps.table import Table
+from ps.table.table import Table
 from ps.tensor_train.contract import SHARE_FROM_ROWS
 from ps.tensor_train.cores import Cores
 from ps.tensor_train.fold import fold

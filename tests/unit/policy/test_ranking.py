@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ps.errors import ResourceExhausted
-from ps.kernels import score
+from ps.kernels.ranking import score
 from ps.policy import eviction
 from ps.policy.ranking import BEHIND, LAST_STAMP, Ranking
-from ps.storage.cuts import Cuts
+from ps.storage.ram.cuts import Cuts
 
 F32 = np.float32
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import ps
-from ps.server.lines import GIVES_WAY_AFTER_S, LEAST_BYTES_PER_S, Lane, Line, Places
+from ps.server.gate.lines import GIVES_WAY_AFTER_S, LEAST_BYTES_PER_S, Lane, Line, Places
 
 
 class Clock:

@@ -11,8 +11,8 @@ from typing import Literal
 import pytest
 
 import ps
-from ps.server import logs
 from ps.server.shard_server import ShardServer
+from ps.server.watch import logs
 from ps.v1 import embedding_pb2 as pb
 from tests.wire_calls import RawCalls, error_of, id_set
 

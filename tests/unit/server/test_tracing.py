@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import ps
-from ps.client.transport import open_transport
-from ps.server import tracing
+from ps.client.connection.transport import open_transport
 from ps.server.shard_server import ShardServer
+from ps.server.watch import tracing
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import methods
 from tests.conftest import QUIET

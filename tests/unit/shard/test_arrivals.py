@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ps.errors import ResourceExhausted
-from ps.shard.arrivals import SMALL_BYTES, Arrivals
-from ps.storage.budget import Part
+from ps.shard.writes.arrivals import SMALL_BYTES, Arrivals
+from ps.storage.budget.budget import Part
 from tests.waiting import LIMIT_S, until
 
 CHUNK = 2 * SMALL_BYTES

@@ -12,9 +12,9 @@ import pytest
 
 import ps
 from ps.shard import Shard
-from ps.shard.building import MOST
-from ps.storage import tensor_train
-from ps.storage.device_rows import check_device
+from ps.shard.upkeep.building import MOST
+from ps.storage.ram import tensor_train
+from ps.storage.ram.device_rows import check_device
 from tests.unit.shard.helpers import new_table, push_ids, read
 from tests.unit.shard.test_refused_tables import held
 from tests.waiting import LIMIT_S, until
@@ -119,7 +119,7 @@ def test_torch_is_imported_beside_the_engine(shard: Shard, monkeypatch: pytest.M
         first.append(threading.current_thread().name)
         check_device(device)
 
-    for module in ("ps.shard.shard", "ps.storage.device_rows"):
+    for module in ("ps.shard.shard", "ps.storage.ram.device_rows"):
         monkeypatch.setattr(f"{module}.check_device", watched)
     new_table(shard, "t", dim=1, device="torch-cpu")
     assert not first[0].startswith("engine")

@@ -13,14 +13,14 @@ import ps
 from ps.errors import DiskError, InternalError
 from ps.round import Round
 from ps.shard import Shard, StepRef, TableIds
-from ps.shard.capacity import Capacity
 from ps.shard.ledger import Ledger, WriteId
-from ps.shard.maintenance import Maintenance
-from ps.shard.steps import Steps
-from ps.storage.disk_tier import DiskTier
-from ps.storage.rows import PlainRows
-from ps.storage.store import Store
-from ps.table import Table
+from ps.shard.steps.steps import Steps
+from ps.shard.upkeep.capacity import Capacity
+from ps.shard.upkeep.maintenance import Maintenance
+from ps.storage.disk.tier import DiskTier
+from ps.storage.ram.rows import PlainRows
+from ps.storage.residence.store import Store
+from ps.table.table import Table
 from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, new_table, push, push_ids, read
 from tests.waiting import until
 

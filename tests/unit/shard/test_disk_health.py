@@ -6,7 +6,7 @@ import pytest
 
 import ps
 from ps.errors import CorruptRow, DiskError, DiskFull
-from ps.shard.disk_health import LONGEST_PAUSE_S, DiskHealth
+from ps.shard.upkeep.disk_health import LONGEST_PAUSE_S, DiskHealth
 
 
 class Clock:

@@ -190,7 +190,7 @@ def test_by_recency_alone_the_rows_pushed_last_stay(shard: Shard) -> None:
 
 
 def test_rows_go_down_while_dropped_ones_are_still_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ps.storage.dropped.SWEEP_SLOTS", 1)  # never done before the next eviction
+    monkeypatch.setattr("ps.storage.residence.dropped.SWEEP_SLOTS", 1)  # never done before the next eviction
     with a_shard(disk_path=tmp_path, disk_cache_bytes=1 << 20) as shard:
         new_table(shard, max_rows_per_shard=400, swap_fraction=0.8)
         for start in range(0, 8000, 40):

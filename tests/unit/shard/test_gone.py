@@ -15,10 +15,10 @@ import pytest
 import ps
 from ps.shard import Shard, StepRef
 from ps.shard.caller import Caller
+from ps.shard.reads.stream import plain
 from ps.shard.requests import Bags, Cut, Rows, TableIds, Wanted
-from ps.shard.stream import plain
-from ps.storage.disk_tier import DiskTier
-from ps.table import Table
+from ps.storage.disk.tier import DiskTier
+from ps.table.table import Table
 from tests.loopback.tables import block, summing
 from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, push_ids, read
 from tests.waiting import LIMIT_S, busy_engine, until

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ps
-from ps.kernels.reference import bags as reference
+from ps.kernels.reference.rows import bags as reference
 from ps.shard import Gradients, Shard, StepRef, TableIds
+from ps.shard.reads.stream import CHUNK_FLOATS
 from ps.shard.requests import BagGradients, Bags
-from ps.shard.stream import CHUNK_FLOATS
 from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, new_table, push, push_ids, read, read_target
 from tests.waiting import until
 

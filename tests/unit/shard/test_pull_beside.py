@@ -11,7 +11,7 @@ import pytest
 
 import ps
 from ps.shard import Shard, StepRef
-from ps.storage.disk_tier import DiskTier
+from ps.storage.disk.tier import DiskTier
 from ps.storage.tier import Ids, Records
 from tests.unit.shard.helpers import a_write, ids_of, new_table, push_ids, read_target
 from tests.waiting import LIMIT_S, until

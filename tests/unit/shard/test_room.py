@@ -17,8 +17,8 @@ import ps
 from ps.errors import ResourceExhausted
 from ps.policy.ranking import LAST_STAMP
 from ps.shard import Shard
-from ps.storage.disk import Disk
-from ps.table import Table
+from ps.storage.disk.database import Disk
+from ps.table.table import Table
 from tests.unit.shard.helpers import DIM, a_write, everything, ids_of, new_table, push_ids
 
 importances = st.sampled_from(

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import ps
 from ps.shard import Gradients, Shard, TableIds
-from ps.shard.combine import combined
 from ps.shard.ledger import WriteId
 from ps.shard.requests import PushResult
+from ps.shard.writes.combine import combined
 from tests.conftest import QUIET
 from tests.unit.shard.helpers import DIM, a_write, everything, grads_of, ids_of, new_table, push, read
 from tests.waiting import until

@@ -14,8 +14,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 import ps
 from ps.shard import Gradients, Shard, TableIds
 from ps.shard.ledger import WriteId
-from ps.shard.parts import Waiting
-from ps.shard.rounds import FAIR_S, Rounds
+from ps.shard.writes.parts import Waiting
+from ps.shard.writes.rounds import FAIR_S, Rounds
 from tests.conftest import QUIET
 from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, new_table, read
 

@@ -22,11 +22,11 @@ from ps.errors import (
     TableNotFound,
     Unavailable,
 )
-from ps.kernels.secret import SECRET
-from ps.kernels.segments import MAX_FILL
+from ps.kernels.index.secret import SECRET
+from ps.kernels.index.segments import MAX_FILL
 from ps.shard import Shard, StepRef
 from ps.shard.ledger import WriteId
-from ps.shard.look_ahead import LookAhead
+from ps.shard.steps.look_ahead import LookAhead
 from tests.unit.kernels.strategies import ids_of_hash
 from tests.unit.shard.helpers import (
     DIM,

@@ -14,9 +14,9 @@ import pytest
 
 import ps
 from ps.errors import DiskError, ResourceExhausted, TableNotFound, Unavailable
-from ps.kernels import score
+from ps.kernels.ranking import score
 from ps.shard import Shard, StepRef
-from ps.storage.store import Store
+from ps.storage.residence.store import Store
 from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, new_table, push, push_ids, read
 from tests.waiting import busy_engine, until
 

@@ -14,7 +14,7 @@ import pytest
 
 import ps
 from ps.errors import DiskError, PsError
-from ps.kernels import score
+from ps.kernels.ranking import score
 from ps.shard import Shard, StepRef
 from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, new_table, push, read, read_target
 from tests.waiting import until

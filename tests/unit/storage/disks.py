@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ps.storage.disk import Disk
+from ps.storage.disk.database import Disk
 from ps.storage.tier import Records
 
 ROW = 100

@@ -14,11 +14,11 @@ from ps.config import MIN_RAM_BYTES
 from ps.errors import ConfigError, ResourceExhausted
 from ps.optim import update_rule
 from ps.policy import placement
-from ps.storage.arena import Arena
-from ps.storage.budget import Part, RamBudget, fitted, set_aside
-from ps.storage.filter import IdFilter
-from ps.storage.room import TABLE_BYTES, Room
-from ps.storage.rows import PlainRows
+from ps.storage.budget.budget import Part, RamBudget, fitted, set_aside
+from ps.storage.budget.room import TABLE_BYTES, Room
+from ps.storage.disk.filter import IdFilter
+from ps.storage.ram.arena import Arena
+from ps.storage.ram.rows import PlainRows
 
 sizes = st.integers(MIN_RAM_BYTES, 1 << 40)
 disks = st.sampled_from([None, Path("/somewhere")])

@@ -13,14 +13,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 import ps
 from ps.initializer import RowInitializer
-from ps.kernels import half
-from ps.kernels.reference import half as half_reference
-from ps.kernels.reference import optim as reference
+from ps.kernels.reference.rows import half as half_reference
+from ps.kernels.reference.updates import optim as reference
+from ps.kernels.rows import half
 from ps.optim import update_rule
-from ps.storage.arena import Arena
-from ps.storage.budget import Part, RamBudget
-from ps.storage.half_layout import cold_optimizer, half_layout
-from ps.storage.mixed_rows import BLOCK_BYTES, MixedRows
+from ps.storage.budget.budget import Part, RamBudget
+from ps.storage.ram.arena import Arena
+from ps.storage.ram.half_layout import cold_optimizer, half_layout
+from ps.storage.ram.mixed import BLOCK_BYTES, MixedRows
 from ps.storage.tier import Records
 
 F32 = np.float32

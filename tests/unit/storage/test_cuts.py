@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ps.kernels import score
+from ps.kernels.ranking import score
 from ps.policy.ranking import EVERY_RANK
-from ps.storage.cuts import Cuts
+from ps.storage.ram.cuts import Cuts
 from tests.unit.policy.test_ranking import ranks_of, statistics
 
 some_lots = st.none() | st.lists(st.booleans(), min_size=score.LOTS, max_size=score.LOTS) | st.integers(0, 3)

@@ -15,13 +15,13 @@ import torch
 import ps
 from ps.errors import ConfigError, ResourceExhausted
 from ps.initializer import RowInitializer
-from ps.kernels.reference import optim as reference
+from ps.kernels.reference.updates import optim as reference
 from ps.optim import update_rule
-from ps.storage import device_rows
-from ps.storage.arena import Arena
-from ps.storage.budget import RamBudget
-from ps.storage.device_budget import DeviceBudget
-from ps.storage.device_rows import CHUNK_BYTES, DeviceRows
+from ps.storage.budget.budget import RamBudget
+from ps.storage.ram import device_rows
+from ps.storage.ram.arena import Arena
+from ps.storage.ram.device_budget import DeviceBudget
+from ps.storage.ram.device_rows import CHUNK_BYTES, DeviceRows
 from ps.storage.tier import Records
 from tests.devices import DEVICES
 
@@ -217,7 +217,7 @@ def test_rows_on_a_device_take_slots_of_the_ram_budget_and_no_rows():
 
 
 def device_rows_or_plain(table, budget):
-    from ps.table import _rows_of
+    from ps.table.table import _rows_of
 
     return _rows_of(table, update_rule(table.optimizer, table.dim), budget, RowInitializer.of(table))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ps.errors import ConfigError, DiskError
-from ps.storage.disk import FORMAT, MARK, Disk
+from ps.storage.disk.database import FORMAT, MARK, Disk
 
 from .disks import ROW, as_dict, records, small_disk
 

@@ -12,9 +12,9 @@ import pytest
 from rocksdict import Rdict
 
 from ps.errors import CorruptRow, DiskError, DiskFull
-from ps.storage.disk import Disk
-from ps.storage.disk_codec import keys_of
-from ps.storage.disk_errors import disk_error
+from ps.storage.disk.codec import keys_of
+from ps.storage.disk.database import Disk
+from ps.storage.disk.errors import disk_error
 from tests.waiting import until
 
 from .disks import ROW, as_dict, records, small_disk, spoil_a_block

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ps.storage import filter as filters
-from ps.storage.filter import IdFilter
+from ps.storage.disk import filter as filters
+from ps.storage.disk.filter import IdFilter
 from tests.unit.kernels.strategies import id_arrays
 
 RNG_IDS = np.random.default_rng(1).integers(-(2**63), 2**63 - 1, 400_000)

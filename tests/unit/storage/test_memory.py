@@ -7,10 +7,10 @@ import mmap
 import numpy as np
 import pytest
 
-from ps import memory
 from ps.errors import ResourceExhausted
-from ps.memory import HUGE_FROM_BYTES, HostMemory, ReservedArray, available_bytes, host_ram_bytes
-from ps.storage.budget import Part
+from ps.runtime import memory
+from ps.runtime.memory import HUGE_FROM_BYTES, HostMemory, ReservedArray, available_bytes, host_ram_bytes
+from ps.storage.budget.budget import Part
 
 
 def resident_bytes():

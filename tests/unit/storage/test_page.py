@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import ps
-from ps.storage import store
-from ps.table import Table
+from ps.storage.residence import store
+from ps.table.table import Table
 
 
 def filled(n: int) -> Table:

@@ -8,8 +8,8 @@ import torch
 from hypothesis import strategies as st
 
 from ps.config import FTRL, SGD, Adagrad, Adam, RowwiseAdagrad
-from ps.kernels.reference import optim as reference_optim
 from ps.kernels.reference import tensor_train as reference
+from ps.kernels.reference.updates import optim as reference_optim
 from ps.optim import update_rule
 from ps.tensor_train.contract import SHARE_FROM_ROWS
 from ps.tensor_train.cores import Cores
@@ -124,7 +124,7 @@ OPTIMIZERS = {
     ),
     "ftrl": (FTRL(alpha=0.1, beta=1.0, l1=0.01, l2=0.1), "update_ftrl", lambda step: (0.1, 1.0, 0.01, 0.1)),
 }
-"""The optimizer, its update in `ps.kernels.reference.optim`, and the other arguments of step number `step`."""
+"""The optimizer, its update in `ps.kernels.reference.updates.optim`, and the other arguments of step number `step`."""
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from ps.config import PARTITIONS
 from ps.errors import InvalidArgument
-from ps.kernels.reference import hashing as specification
+from ps.kernels.reference.index import hashing as specification
 from ps.v1 import control_pb2
 from ps.wire.routing import Routing, ShardInfo, split_by_shard
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ps.errors import ConfigError, DtypeMismatch, LengthMismatch
-from ps.kernels.hashing import hash_ids
+from ps.kernels.index.hashing import hash_ids
 from worker.convergence import STATISTIC_BYTES, ConvergenceStore
 from worker.sparsify import Relaxed, Sparsifier, Threshold, TopK
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import ps
-from ps.cluster.quiet import hush_ray
+from ps.cluster.ray.quiet import hush_ray
 from ps.errors import InvalidArgument
 from tests.conftest import StartServer
 from tests.waiting import until

@@ -1,0 +1,39 @@
+"""How long it takes to begin. Kernels are compiled already: the first start on a machine takes half a minute more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+import ps
+from benchmarks.harness.measure import REPOSITORY, Report, Sizes
+from benchmarks.harness.service import one_shard
+
+IMPORTS = {"import_ps": "import ps", "import_connect": "from ps import connect"}
+TIMED = "import time; started = time.perf_counter(); {}; print(time.perf_counter() - started)"
+
+
+def run(report: Report, sizes: Sizes) -> None:
+    """Fresh interpreters and fresh servers."""
+    for case, statement in IMPORTS.items():
+        report.add(case, "seconds", [_import_s(statement) for _ in range(sizes.starts + 1)][1:])
+    _first_pull_s()  # kernels may have to be compiled
+    report.add("to_first_pull", "seconds", [_first_pull_s() for _ in range(sizes.starts)])
+
+
+def _import_s(statement: str) -> float:
+    command = [sys.executable, "-c", TIMED.format(statement)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def _first_pull_s() -> float:
+    """From nothing: process, shard, connection, table, rows. This process has loaded the client already."""
+    started = time.perf_counter()
+    with one_shard() as (client, _):
+        client.create_table(ps.TableConfig(name="t", dim=16))
+        client.pull("t", np.arange(1_000))
+        return time.perf_counter() - started

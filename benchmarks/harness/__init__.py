@@ -1,0 +1,1 @@
+"""What benchmarks are measured, fed and drawn with."""

@@ -1,0 +1,1 @@
+"""Benchmarks of what compressed communication costs in accuracy."""

@@ -1,0 +1,1 @@
+"""Benchmarks of a service as a whole."""

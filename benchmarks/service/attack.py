@@ -1,0 +1,123 @@
+"""Honest clients beside one that tries to stop the shard: how long their calls take, what becomes of their pushes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+import ps
+from benchmarks.harness.measure import Report, Sizes
+from benchmarks.harness.processes import child
+from benchmarks.harness.service import one_shard
+from benchmarks.service.attacks import ATTACKS, DIM, TABLE
+
+CLIENTS, IDS = 4, 1_000
+RAM = 512 << 20
+TIMEOUT_S = 60.0
+RECOVERY_S = 5.0
+"""After which all should be as before."""
+
+
+@dataclass
+class Honest:
+    """One client's calls, one after the other, on ids of its own."""
+
+    number: int
+    calls: list[tuple[float, float]] = field(default_factory=list)
+    """(when it began, seconds) of each that was answered."""
+    pushed: int = 0
+    refused: list[ps.errors.PsError] = field(default_factory=list)
+
+    def ids(self) -> npt.NDArray[np.int64]:
+        """Returns the ids of this client alone: int64 [IDS]."""
+        return np.arange(IDS) + 1_000_000 * (self.number + 1)
+
+    def run(self, address: str, stop: threading.Event) -> None:
+        """Pushes and pulls until it is told to stop."""
+        grads_ND = np.ones((IDS, DIM), np.float32)
+        with ps.connect(address) as client:
+            while not stop.is_set():
+                self._timed(lambda: client.pull(TABLE, self.ids(), timeout_s=TIMEOUT_S))
+                if self._timed(lambda: client.push(TABLE, self.ids(), grads_ND, timeout_s=TIMEOUT_S)):
+                    self.pushed += 1
+
+    def _timed(self, call: object) -> bool:
+        began = time.monotonic()
+        try:
+            call()  # type: ignore[operator]
+        except ps.errors.PsError as error:
+            self.refused.append(error)
+            return False
+        self.calls.append((began, time.monotonic() - began))
+        return True
+
+
+def p99_ms(clients: Sequence[Honest], since: float, until: float) -> float:
+    """Returns the 99th percentile of calls that began in that time, ms."""
+    found = [seconds for client in clients for began, seconds in client.calls if since <= began < until]
+    return float(np.percentile(found, 99)) * 1e3 if found else float("inf")
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What an attack did."""
+
+    clients: Sequence[Honest]
+    without_ms: float
+    """p99 of the calls before it."""
+    under_ms: float
+    after_ms: float
+    """From RECOVERY_S after its end on."""
+    sums_right: bool
+    """Whether every row is the sum of what was acknowledged."""
+
+
+def attacked(name: str, seconds: float) -> Attacked:
+    """A shard of its own, for so long each without, under and after an attack."""
+    with ExitStack() as stack:
+        client, server = stack.enter_context(one_shard(ps.ServiceConfig(ram_bytes=RAM)))
+        client.create_table(ps.TableConfig(name=TABLE, dim=DIM, optimizer=ps.SGD(lr=1.0), initializer=ps.Constant()))
+        metrics_address = client.connection.routing.shards[0].metrics_address
+        stop, clients = threading.Event(), [Honest(number) for number in range(CLIENTS)]
+        pool = stack.enter_context(ThreadPoolExecutor(CLIENTS))
+        running = [pool.submit(honest.run, server.address, stop) for honest in clients]
+        stack.callback(stop.set)
+        time.sleep(1.0)  # connections, first calls
+        began = time.monotonic()
+        time.sleep(seconds)
+        attack = time.monotonic()
+        with child("benchmarks.service.attacks", name, server.address, metrics_address):
+            full = time.monotonic()
+            time.sleep(seconds)
+            over = time.monotonic()
+        time.sleep(RECOVERY_S)
+        normal = time.monotonic()
+        time.sleep(seconds)
+        stop.set()
+        for future in running:
+            future.result()
+        rows = [client.pull(TABLE, honest.ids(), timeout_s=TIMEOUT_S) for honest in clients]
+        right = all((block == -honest.pushed).all() for block, honest in zip(rows, clients, strict=True))
+        end = time.monotonic()
+        return Attacked(
+            clients, p99_ms(clients, began, attack), p99_ms(clients, full, over), p99_ms(clients, normal, end), right
+        )
+
+
+def run(report: Report, sizes: Sizes) -> None:
+    """Each attack by itself, and all at once."""
+    for name in ATTACKS:
+        found = attacked(name, 0.4 * sizes.rounds)
+        report.add(name, "p99_ms_without", found.without_ms)
+        report.add(name, "p99_ms_under", found.under_ms)
+        report.add(name, "p99_ms_after", found.after_ms)
+        report.add(name, "p99_under_vs_without", found.under_ms / found.without_ms)
+        report.add(name, "refused_for_good", sum(len(client.refused) for client in found.clients))
+        report.add(name, "sums_wrong", int(not found.sums_right))

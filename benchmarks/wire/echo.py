@@ -1,0 +1,28 @@
+"""The wire alone: what a pull and a push of one batch could at best take."""
+
+from __future__ import annotations
+
+from benchmarks.harness.measure import Contender, Report, Sizes, interleave
+from benchmarks.wire.loopback import GrpcEcho, TcpEcho, messages, touched
+
+
+def run(report: Report, sizes: Sizes) -> None:
+    """A pull is ids out and rows in, a push is both out."""
+    ids, rows = sizes.batch * 8, sizes.batch * sizes.dim * 4
+    with GrpcEcho() as echo, TcpEcho() as tcp:
+        request, body = echo.request(ids, rows), messages(ids + rows)
+        few, some, many, both = touched(16), touched(ids), touched(rows), touched(ids + rows)
+        rounds = interleave(
+            sizes.rounds,
+            {
+                "grpc_pull": Contender(lambda _: echo.pull(request)),
+                "grpc_push": Contender(lambda _: echo.push(body)),
+                "tcp_pull": Contender(lambda _: tcp.exchange(some, many)),
+                "tcp_push": Contender(lambda _: tcp.exchange(both, few)),
+            },
+        )
+    for name in rounds.seconds:
+        report.add(name, "gb_per_s", rounds.per_second(name, (ids + rows) / 1e9))
+        report.add(name, "rows_per_s", rounds.per_second(name, sizes.batch))
+    for shape in ("pull", "push"):
+        report.add(f"grpc_{shape}", "grpc_vs_tcp", rounds.speed_ratio(f"grpc_{shape}", f"tcp_{shape}"))

@@ -1,0 +1,78 @@
+"""A trainer that counts the bytes of its steps, for `wirebytes`: DLRM, its embeddings on a shard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+import ps
+from benchmarks.wire.clicks import FEATURES
+from benchmarks.wire.tcp import tcp_bytes
+from worker.data.batch import Batch
+from worker.data.synthetic import N_DENSE
+from worker.dlrm import DLRM
+from worker.embedding import EmbeddingBagCollection
+from worker.feature import Feature
+from worker.prepared import PreparedBags
+from worker.thresholds import Sparsify
+
+WIDTHS = {"default": ((64,), (64,)), "criteo_tb": ((512, 256), (512, 512, 256))}
+"""Bottom and top MLP: the trainer's own, and those that the authors of DLRM use for Criteo Terabyte at dim 64
+(facebookresearch/dlrm, bench/dlrm_s_criteo_terabyte.sh: 13-512-256-64 and 512-512-256-1)."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Bytes of one step between a trainer and its shard, both ways, framing included."""
+
+    reads: int
+    """Prepare and pull."""
+    push: int
+
+    @property
+    def exchange(self) -> int:
+        """All three."""
+        return self.reads + self.push
+
+
+def table(name: str, dim: int) -> ps.TableConfig:
+    """What is trained."""
+    return ps.TableConfig(name=name, dim=dim, optimizer=ps.RowwiseAdagrad(lr=0.05))
+
+
+def model(dim: int, widths: str) -> DLRM:
+    """The same weights at every call."""
+    bottom, top = WIDTHS[widths]
+    return DLRM(N_DENSE, len(FEATURES), dim, bottom=bottom, top=top, generator=torch.Generator().manual_seed(0))
+
+
+class CountingTrainer:
+    """One way of sending. `model` may be wrapped for data-parallel training."""
+
+    def __init__(
+        self, client: ps.Client, config: ps.TableConfig, model: nn.Module, sparsify: Sparsify | None = None
+    ) -> None:
+        self.embeddings = EmbeddingBagCollection(
+            client, [config], [Feature(name, config.name) for name in FEATURES], sparsify=sparsify
+        )
+        self.model = model
+        self.table = config.name
+        self._optimizer = torch.optim.Adagrad(model.parameters(), lr=0.02)
+        self.port = int(client.connection.address.rpartition(":")[2])
+        self.prepared: PreparedBags
+
+    def step(self, batch: Batch) -> Moved:
+        """Trains. Nothing is prepared ahead, so that bytes have their step."""
+        before = tcp_bytes(self.port)
+        self.prepared = self.embeddings.prepare(batch.sparse)
+        pooled_BFD = self.embeddings(self.prepared)
+        between = tcp_bytes(self.port)
+        loss = nn.functional.binary_cross_entropy_with_logits(self.model(batch.dense, pooled_BFD), batch.labels)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.embeddings.send()
+        self._optimizer.step()
+        self.embeddings.step()
+        return Moved(between - before, tcp_bytes(self.port) - between)

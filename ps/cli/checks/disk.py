@@ -1,0 +1,134 @@
+"""What psctl doctor asks the disk below the shards: is there room, may we write, how fast is it."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import random
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from ps.cli.checks.findings import Finding, fail, ok, warn
+from ps.cli.screens.numbers import count, nbytes
+
+PROBE_BYTES, PIECE_BYTES = 32 << 20, 1 << 20
+READS = 512
+SLOW_WRITE, SLOW_READS = 100 << 20, 2_000
+"""Bytes a second that are flushed, and reads of a block a second: what a slow SSD does; spinning disks do 200 reads."""
+
+
+class Speed(NamedTuple):
+    """Measured on one file."""
+
+    write_bytes_per_s: float
+    """In order, with fsync."""
+    reads_per_s: float
+    """Of blocks, at random, on as many threads as a shard has; past the page cache where the file system can."""
+
+
+def disk(path: Path, shards: int, disk_bytes: int | None) -> Iterator[Finding]:
+    """All checks of `disk_path`."""
+    folder = _existing(path)
+    room = os.statvfs(folder)
+    free = room.f_bavail * room.f_frsize
+    wanted = shards * disk_bytes - _taken(path) if disk_bytes else 0
+    try:
+        speed = measured(folder)
+    except OSError as error:
+        yield _refused(path, free, error)
+        return
+    says = f"{nbytes(free)} free below {path}"
+    if free < wanted:
+        yield fail(
+            "disk", f"{says}, and {shards} shards may take {nbytes(wanted)} more", "a lower disk_bytes, or another disk"
+        )
+    elif not disk_bytes:
+        yield warn("disk", f"{says}, and shards have no bound there", "set disk_bytes: psctl size says how much")
+    else:
+        yield ok("disk", says)
+    figures = f"writes {nbytes(speed.write_bytes_per_s)}/s, reads {count(speed.reads_per_s)} blocks/s at random"
+    if speed.write_bytes_per_s < SLOW_WRITE or speed.reads_per_s < SLOW_READS:
+        yield warn(
+            "disk speed",
+            f"too slow: {figures}; rows want {nbytes(SLOW_WRITE)}/s and {count(SLOW_READS)} blocks/s",
+            "disk_path on a local SSD",
+        )
+    else:
+        yield ok("disk speed", figures)
+
+
+def measured(folder: Path) -> Speed:
+    """Writes and reads a file that nobody else sees. Raises OSError, where the disk is full for one."""
+    from ps.shard.shard import IO_THREADS
+    from ps.storage.disk.options import BLOCK_BYTES
+
+    piece = random.randbytes(PIECE_BYTES)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        started = time.perf_counter()
+        for _ in range(PROBE_BYTES // PIECE_BYTES):
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
+        written = time.perf_counter() - started
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        places = random.sample(range(PROBE_BYTES // BLOCK_BYTES), READS)
+        with _past_the_cache(file.fileno()) as reader, ThreadPoolExecutor(IO_THREADS) as pool:
+            started = time.perf_counter()
+            list(pool.map(lambda place: _read(reader, place * BLOCK_BYTES, BLOCK_BYTES), places))
+            read = time.perf_counter() - started
+    return Speed(PROBE_BYTES / written, READS / read)
+
+
+@contextmanager
+def _past_the_cache(descriptor: int) -> Iterator[int]:
+    """The file opened once more for direct reads, where the file system has them."""
+    try:
+        direct = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_DIRECT)
+    except OSError:  # tmpfs, say
+        yield descriptor
+        return
+    try:
+        yield direct
+    finally:
+        os.close(direct)
+
+
+def _read(descriptor: int, offset: int, n: int) -> None:
+    with mmap.mmap(-1, n) as aligned:  # direct reads want a page's alignment
+        os.preadv(descriptor, [aligned], offset)
+
+
+def _refused(path: Path, free: int, error: OSError) -> Finding:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return fail(
+            "disk",
+            f"the disk of {path} is full: {nbytes(free)} free, {nbytes(PROBE_BYTES)} could not be written",
+            "delete what nobody needs there, or name another disk_path",
+        )
+    return fail(
+        "disk", f"{path} cannot be written: {error.strerror}", "chown it to who runs the shards, or name another"
+    )
+
+
+def _taken(path: Path) -> int:
+    """By shards that run there already."""
+    total = 0
+    for folder, _, files in os.walk(path.expanduser()):
+        for name in files:
+            with suppress(OSError):  # compacted away meanwhile
+                total += os.stat(os.path.join(folder, name)).st_size
+    return total
+
+
+def _existing(path: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    path = path.expanduser().absolute()
+    while not path.is_dir():
+        path = path.parent
+    return path

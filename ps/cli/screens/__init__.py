@@ -1,0 +1,1 @@
+"""What psctl shows."""

@@ -1,0 +1,43 @@
+"""`psctl size` as lines of text. Pure."""
+
+from __future__ import annotations
+
+from ps.cli.screens.layout import columns
+from ps.cli.screens.numbers import NOTHING, count, nbytes
+from ps.cli.sizing.nodes import Demand, Node, network, nodes, settled, shard_size
+
+
+def size_screen(demand: Demand, node: Node) -> list[str]:
+    """Tables over all shards, then one shard with its settings, a step, and nodes."""
+    demand = settled(demand)
+    shard, wire, needed = shard_size(demand), network(demand), nodes(demand, node)
+    rows = [("table", "rows", "a row in RAM", "on disk", "rows in RAM", "RAM", "disk")]
+    for (config, ids), part in zip(demand.tables, shard.tables, strict=True):
+        on_disk = f"{part.disk_row_bytes:,.0f} B" if part.disk_row_bytes else NOTHING
+        rows.append(
+            (
+                config.name,
+                count(ids),
+                f"{part.ram_row_bytes:,.0f} B",
+                on_disk,
+                count(part.rows_in_ram * demand.shards),
+                nbytes(part.ram_bytes * demand.shards),
+                nbytes(part.disk_bytes * demand.shards),
+            )
+        )
+    given = demand.service
+    settings = [f"    ram_bytes: {given.ram_bytes}"]
+    settings += [f"    disk_bytes: {given.disk_bytes}"] if given.disk_bytes else []
+    per_s = max(wire) * demand.steps_per_s
+    return [
+        *columns(rows),
+        "",
+        f"each of {demand.shards} shards uses {nbytes(shard.ram_bytes)} of RAM ({nbytes(shard.start_bytes)} before it "
+        f"has tables) and {nbytes(shard.disk_bytes)} of disk; give it",
+        *settings,
+        f"a step of {count(demand.step_ids)} ids: {nbytes(wire.to_shards)} to the shards, {nbytes(wire.from_shards)} "
+        f"from them; at {demand.steps_per_s:g} steps/s {nbytes(per_s)}/s in the busier direction",
+        f"nodes: {needed.needed} (by RAM {needed.ram}, disk {needed.disk}, network {needed.network}, work "
+        f"{needed.work}), each with {nbytes(node.ram_bytes)} of RAM, {nbytes(node.disk_bytes)} of disk, "
+        f"{8e-9 * node.network_bytes_per_s:g} Gbit/s, {node.shards} shards at most",
+    ]

@@ -1,0 +1,123 @@
+"""How much RAM and disk a table takes on one shard: formulas behind `psctl size`; `ps.cli.sizing.nodes` has the others.
+Pure.
+
+What the code itself knows (layouts, headers, slots) is asked of it; what had to be measured is a constant here and says
+so. N: rows of the table on this shard; bytes of
+
+    a row           4 (dim + state)           float32; state: 0, 1, dim, 2 dim by the optimizer
+                    2 items                   of half precision (cold fp16): dim + state, row-wise state 2
+    its slot        18 + 20                   id, score, stamp, marks; its share of the index
+                  + 12                        of a table with cold fp16: its place, and room in two lists
+    in RAM          N, with a disk N (1 - swap_fraction) (1 + 1/64) and the rows of a step
+    on disk         N                         a row that came up leaves its copy below
+    a row there     1.05 (row + 10 + 13 + 13) key, header, what RocksDB adds; its levels
+    the filter      1.5 an id on disk         in layers of 2^12, 2^15, 2^18 ids, twice as many, ...
+    tensor train    12 p slice, for each core its values, and as much twice for gradients; 8 a cell of the sketch
+
+A table with cold fp16 has 1.25 hot_fraction of its rows in float32, and those that are newer than two ticks, each a
+64th of a half-life: half_life_pushes / 64 pushes, or what turns a 64th of the rows over.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ps.config import Fp16, TableConfig, TensorTrain
+from ps.kernels.index.segments import LINE_BYTES, LINES, MAX_FILL
+from ps.kernels.rows.records import HEADER_BYTES, KEY_BYTES
+from ps.optim import update_rule
+from ps.policy import lifting, placement
+from ps.storage.budget.room import INDEX_BYTES, SLOT_BYTES
+from ps.storage.disk.filter import layers_for
+from ps.storage.ram.half_layout import half_layout
+from ps.storage.ram.mixed import PLACE_BYTES
+from ps.storage.tier import RowLayout
+from ps.table.beside import fixed_bytes
+from ps.table.precision import LEEWAY
+
+METADATA_BYTES = SLOT_BYTES - INDEX_BYTES
+"""Of a slot: id, score and stamp, marks."""
+ID_BYTES = LINES * LINE_BYTES / (MAX_FILL * math.log(2))
+"""Of the index for an id, on average: loads of segments lie between half of MAX_FILL and all of it, evenly in the
+logarithm (Fagin et al. 1979)."""
+ENTRY_BYTES = 13
+"""That RocksDB adds to a key and its value: 8 of sequence and type, lengths, a share of restarts and index; less the
+shared beginning of the key. Measured."""
+LEVELS = 1.05
+"""Times the rows' bytes on disk: levels of at most a tenth of the next one each, 1 to 1.11 at rest. More while rows are
+written faster than RocksDB compacts; `disk_bytes` leaves room for that."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a step of all trainers together brings to a table on one shard."""
+
+    ids: int = 0
+    """Unique ones."""
+    new_ids: int = 0
+    """Of them, those that get a row with it."""
+
+
+class TableSize(NamedTuple):
+    """Of one table on one shard."""
+
+    row_bytes: int
+    """Of a float32 row: value and state."""
+    slot_bytes: int
+    """A budget counts so many for a row in RAM: as float32, with an index at its emptiest."""
+    ram_row_bytes: float
+    """Of a row in RAM with all that belongs to it, on average."""
+    disk_row_bytes: float
+    """The same on disk; 0 where none are there."""
+    rows_in_ram: int
+    rows_on_disk: int
+    ram_bytes: int
+    disk_bytes: int
+
+
+def table_size(config: TableConfig, ids: int, load: Load, has_disk: bool) -> TableSize:
+    """`ids`: rows that exist in the end, on a shard with a disk or without. `load`: of all its tables."""
+    layout = RowLayout(config.dim, update_rule(config.optimizer, config.dim).state_width)
+    rows, in_ram = ids, ids
+    if isinstance(config.cold, TensorTrain):
+        rows = in_ram = min(ids, int(lifting.MOST * config.cold.hot_rows))
+    elif has_disk and config.swap_fraction:
+        kept = placement.resident_rows(rows, config.swap_fraction)
+        in_ram = min(rows, kept + kept // placement.SLACK + load.ids)
+    below = rows if in_ram < rows else 0
+    ram_row = _row_in_ram(config, layout, in_ram, load) + METADATA_BYTES + ID_BYTES
+    disk_row = LEVELS * (_row_on_disk(config, layout) + KEY_BYTES + HEADER_BYTES + ENTRY_BYTES) if below else 0.0
+    ram = in_ram * ram_row + filter_bytes(below) + sum(fixed_bytes(config, has_disk).values())
+    slot = layout.row_bytes + SLOT_BYTES + (PLACE_BYTES if isinstance(config.cold, Fp16) else 0)
+    return TableSize(
+        layout.row_bytes, slot, ram_row, disk_row, in_ram, below, math.ceil(ram), math.ceil(below * disk_row)
+    )
+
+
+def _row_in_ram(config: TableConfig, layout: RowLayout, rows: int, load: Load) -> float:
+    """Of cold fp16: LEEWAY hot_fraction of the rows are float32, and those that are newer than two ticks."""
+    if not isinstance(config.cold, Fp16) or not rows:
+        return layout.row_bytes
+    half_life = config.clock_half_life
+    new = 2 * (max(load.new_ids, rows // 64) if half_life is None else load.new_ids * math.ceil(half_life / 64))
+    full = min(LEEWAY * config.cold.hot_fraction + new / rows, 1.0)
+    return full * layout.row_bytes + (1 - full) * _half_bytes(config, config.cold) + PLACE_BYTES
+
+
+def _row_on_disk(config: TableConfig, layout: RowLayout) -> float:
+    """Those that go down are the least important: cold, where there is a precision for them."""
+    if not isinstance(config.cold, Fp16):
+        return layout.row_bytes
+    full = min(LEEWAY * config.cold.hot_fraction, 1.0)
+    return full * layout.row_bytes + (1 - full) * _half_bytes(config, config.cold)
+
+
+def _half_bytes(config: TableConfig, cold: Fp16) -> int:
+    return half_layout(config.dim, config.optimizer, cold.state).row_bytes
+
+
+def filter_bytes(ids: int) -> int:
+    """The filter of ids on disk takes these: layers until all ids have room."""
+    return sum(layers_for(ids))

@@ -1,0 +1,163 @@
+"""Threads that calls run on, and what became of the calls: also of those that nobody has asked about.
+
+The threads are daemons. Those of `concurrent.futures` are waited for when the interpreter ends, however long their
+calls take: a trainer would hang behind a shard that has died. What is left at the end `ps.client.writes.leaving`
+decides.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+IDLE_S = 10.0
+"""After which a thread without a call ends, so that a client that was dropped and not closed keeps none."""
+
+TURN_S = 0.5
+"""Of waiting, before it is begun again. A signal that comes just as the main thread begins to wait is not seen until
+the wait ends: Ctrl-C would do nothing."""
+
+_current = threading.local()
+
+
+class Says(Protocol):
+    """A write, as far as it is known here."""
+
+    @property
+    def is_applied(self) -> bool:
+        """Whether it is known to be applied everywhere."""
+
+    def fate(self) -> str:
+        """Which it is, and what has become of it on each shard."""
+
+
+@dataclass
+class Outcome:
+    """How a call ended, without the call and what it holds."""
+
+    heard: bool
+    """Whether anybody has asked, or has to: of a hint nobody has, what it was for goes without it."""
+    write: Says | None = None
+    """The one that the call has begun."""
+    error: str = ""
+
+    def __str__(self) -> str:
+        what = "a call that was not begun" if self.write is None else self.write.fate()
+        return f"{what} ({self.error})" if self.error else what
+
+
+class Task(Future[T]):
+    """A call's future."""
+
+    def __init__(self, hint: bool) -> None:
+        super().__init__()
+        self.outcome = Outcome(heard=hint)
+
+    def result(self, timeout: float | None = None) -> T:
+        """Returns what the call returned, or raises its error, which the caller then knows."""
+        self.exception(timeout)
+        return super().result()
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Waits and returns the call's error, None if there is none: from then on the caller knows how it ended."""
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            try:
+                found = super().exception(min(max(until - time.monotonic(), 0.0), TURN_S))
+            except TimeoutError:
+                if time.monotonic() >= until:
+                    raise
+            else:
+                self.outcome.heard = True
+                return found
+
+
+def current_task() -> Task[Any] | None:
+    """The one that the calling thread runs, if it is one of a pool's."""
+    return getattr(_current, "task", None)
+
+
+class Pool:
+    """Up to `most` daemon threads, begun when there is a call for them."""
+
+    def __init__(self, most: int, name: str, failed: Callable[[Outcome], None] = lambda _: None) -> None:
+        """`failed` is told of each call that has raised, on the call's thread."""
+        self._most = most
+        self._name = name
+        self._failed = failed
+        self._changed = threading.Condition()
+        self._queue: deque[tuple[Task[Any], Callable[[], Any]]] = deque()
+        self._unfinished: set[Task[Any]] = set()
+        self._threads = self._idle = 0
+        self._open = True
+
+    def submit(self, call: Callable[[], T], hint: bool = False) -> Task[T]:
+        """Runs it as soon as a thread is free. Raises RuntimeError after `close`."""
+        task: Task[T] = Task(hint)
+        with self._changed:
+            if not self._open:
+                raise RuntimeError("this pool is closed")
+            self._queue.append((task, call))
+            self._unfinished.add(task)
+            if len(self._queue) > self._idle and self._threads < self._most:
+                threading.Thread(target=self._serve, name=self._name, daemon=True).start()
+                self._threads += 1
+            else:
+                self._changed.notify()
+        return task
+
+    def unfinished(self) -> list[Task[Any]]:
+        """The calls that wait or run, in any order."""
+        with self._changed:
+            return list(self._unfinished)
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Takes no more calls and waits for those there are; True if all have ended."""
+        with self._changed:
+            self._open = False
+            self._changed.notify_all()
+        until = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        waiting: Collection[Future[Any]] = self.unfinished()
+        while waiting and (left := until - time.monotonic()) > 0:
+            waiting = wait(waiting, min(left, TURN_S)).not_done
+        return all(task.done() for task in waiting)
+
+    def _serve(self) -> None:
+        while (next_ := self._next()) is not None:
+            task, call = next_
+            if task.set_running_or_notify_cancel():
+                _current.task = task
+                try:
+                    result = call()
+                except BaseException as error:  # noqa: BLE001  whoever asks for the result gets it
+                    task.outcome.error = f"{type(error).__name__}: {error}"
+                    task.set_exception(error)
+                    self._failed(task.outcome)
+                else:
+                    task.set_result(result)
+                    del result
+                _current.task = None
+            with self._changed:
+                self._unfinished.discard(task)
+            del task, call, next_  # they hold gradients: not until the next call
+
+    def _next(self) -> tuple[Task[Any], Callable[[], Any]] | None:
+        """None: this thread ends."""
+        until = time.monotonic() + IDLE_S
+        with self._changed:
+            self._idle += 1
+            while not self._queue and self._open and (left := until - time.monotonic()) > 0:
+                self._changed.wait(left)
+            self._idle -= 1
+            if self._queue:
+                return self._queue.popleft()
+            self._threads -= 1
+            return None

@@ -1,0 +1,104 @@
+"""Eviction on request: the least important rows are read first, and removed unless somebody has pushed them since.
+
+So what a caller is handed is what was removed, and a shard never waits for more than a page. A removal is a write like
+any other: once per sequence, and in the order of the others.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ps.client.reads.export import Page
+from ps.config import TableConfig
+from ps.errors import InvalidArgument
+from ps.kernels.index.hashing import hash_ids
+
+REMOVE_ROWS = 16_384
+"""Removed by one write: those of them that are on disk come into RAM first."""
+
+
+@dataclass(frozen=True)
+class Evicted:
+    """Rows that are gone."""
+
+    ids: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.float32] | None
+    """Their values, float32 [n, dim], if they were asked for."""
+    scores: npt.NDArray[np.float32]
+    """Their importance at that time."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Rows to evict, as they were when they were read."""
+
+    ids_N: npt.NDArray[np.int64]
+    rows_ND: npt.NDArray[np.float32] | None
+    scores_N: npt.NDArray[np.float32]
+    statistics_N2: npt.NDArray[np.uint32]
+
+    def chosen(self, which_N: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Candidates:
+        """Some of them, in that order."""
+        rows_ND = None if self.rows_ND is None else self.rows_ND[which_N]
+        return Candidates(self.ids_N[which_N], rows_ND, self.scores_N[which_N], self.statistics_N2[which_N])
+
+    def least(self, n: int) -> Candidates:
+        """The n of the lowest scores; of those that are alike the ones touched first, and then by a hash of the id."""
+        hashes_N = np.empty(len(self.ids_N), np.uint64)
+        hash_ids(self.ids_N, hashes_N)
+        return self.chosen(np.lexsort((hashes_N, self.statistics_N2[:, 1], self.scores_N))[:n])
+
+
+def check(fraction: float | None, rows: int | None) -> None:
+    """Raises InvalidArgument unless it is clear how much is to go."""
+    if (fraction is None) == (rows is None):
+        raise InvalidArgument("pass either fraction or rows: how much of the table is to go")
+    if fraction is not None and not 0 <= fraction <= 1:
+        raise InvalidArgument(f"fraction {fraction}: expected a number in [0, 1]")
+    if rows is not None and rows < 0:
+        raise InvalidArgument(f"rows {rows}: expected 0 or more")
+
+
+def shares(sizes: Sequence[int], fraction: float | None, rows: int | None) -> list[int]:
+    """How many rows of each shard make a fraction of all, or so many: whole numbers, whose sum is right too."""
+    total = sum(sizes)
+    wanted = round(total * (fraction or 0)) if rows is None else min(rows, total)
+    upto = [wanted * n // max(total, 1) for n in itertools.accumulate(sizes)]
+    return [end - start for start, end in itertools.pairwise([0, *upto])]
+
+
+def least_of_shards(pages: Iterator[Page], least: Sequence[int], config: TableConfig, with_rows: bool) -> Candidates:
+    """Of each shard as many as it is to give."""
+    nothing = Candidates(
+        np.empty(0, np.int64),
+        np.empty((0, config.dim), np.float32) if with_rows else None,
+        np.empty(0, np.float32),
+        np.empty((0, 2), np.uint32),
+    )
+    of_shards = (
+        _joined([_candidates(page, with_rows) for page in of_shard]).least(least[shard])
+        for shard, of_shard in itertools.groupby(pages, lambda page: page.shard)
+    )
+    return _joined([nothing, *of_shards])
+
+
+def _candidates(page: Page, with_rows: bool) -> Candidates:
+    return Candidates(page.ids_N, page.rows_ND if with_rows else None, page.scores_N, page.statistics_N2)
+
+
+def _joined(parts: Sequence[Candidates]) -> Candidates:
+    rows = [part.rows_ND for part in parts if part.rows_ND is not None]
+    return Candidates(
+        np.concatenate([part.ids_N for part in parts]),
+        np.concatenate(rows) if rows else None,
+        np.concatenate([part.scores_N for part in parts]),
+        np.concatenate([part.statistics_N2 for part in parts]),
+    )

@@ -1,0 +1,26 @@
+"""Which of this worker's pushes of a table a push is: shards count steps by it (`ps.table.push_count`)."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+
+class PushNumbers:
+    """Counts the pushes of one client. Threads: any."""
+
+    def __init__(self) -> None:
+        self._made: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def next(self, tables: Iterable[str]) -> Mapping[str, int]:
+        """The numbers of a new push of these tables, by table: the first is 1."""
+        with self._lock:
+            self._made.update(tables)
+            return {name: self._made[name] for name in tables}
+
+    def start_anew(self, table: str) -> None:
+        """Counts from 1 again: the table is another one, of the same name."""
+        with self._lock:
+            del self._made[table]

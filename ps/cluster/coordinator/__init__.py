@@ -1,0 +1,1 @@
+"""The coordinator: which shard is where, and which tables exist."""

@@ -1,0 +1,1 @@
+"""What Ray does: actors, launching, a local cluster."""

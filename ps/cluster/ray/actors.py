@@ -1,0 +1,240 @@
+"""The Ray actors: a coordinator and the shards, found by name in a namespace.
+
+Ray restarts an actor whose process dies. A coordinator rebuilds itself from the shards. A shard has lost its rows: it
+comes back refusing pulls and pushes with StateLost, so that nobody trains on against rows that silently start anew.
+
+Any of them may die at the same moment, so none waits for another before it listens: one that comes back listens at
+once, and finds the others from a thread of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util import get_placement_group, placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from ps.cluster.coordinator.coordinator import Coordinator
+from ps.cluster.coordinator.handshake import keep_trying
+from ps.cluster.ray.deployment import Placement
+from ps.config import ServiceConfig
+from ps.errors import Unavailable
+from ps.server.shard_server import ShardReport, ShardServer
+from ps.server.watch import logs, tracing
+from ps.wire.routing import Routing, ShardInfo
+
+NAMESPACE = "embedding-ps"
+AUTO_HOST = "auto"
+HEAD = "node:__internal_head__"
+"""The resource that Ray gives to the head node."""
+HEAD_SHARE = 0.001
+
+CALL_TIMEOUT_S = 5.0
+"""For an actor to answer another before it is asked again; about what Ray takes to restart one."""
+TELL_TIMEOUT_S = 30.0
+BIND_PATIENCE_S = 15.0
+BIND_PAUSE_S = 0.2
+
+STATE_LOST = (
+    "shard {} was restarted and its rows are gone: stop training, restart the service (psctl down, psctl up) "
+    "and load your last export"
+)
+
+log = logging.getLogger(__name__)
+
+
+def coordinator_name(service: str) -> str:
+    """The actor's name."""
+    return f"{service}/coordinator"
+
+
+def shard_name(service: str, shard_id: int) -> str:
+    """The actor's name."""
+    return f"{service}/shard-{shard_id}"
+
+
+def group_name(service: str) -> str:
+    """The placement group's name."""
+    return f"{service}/shards"
+
+
+def resolve_host(config: ServiceConfig) -> ServiceConfig:
+    """ "auto" becomes the address of the node that the calling process runs on: of an actor's, which the driver cannot
+    know."""
+    if config.host != AUTO_HOST:
+        return config
+    return config.model_copy(update={"host": ray.util.get_node_ip_address()})
+
+
+def _be_seen(config: ServiceConfig, labels: Mapping[str, str]) -> None:
+    """Of this process, which does nothing else: how it logs, and whether it traces."""
+    logs.configure(config.log_format, labels)
+    if config.tracing:
+        tracing.instrument(tracing.exporter(labels))
+
+
+class CoordinatorActor:
+    """Runs the coordinator."""
+
+    def __init__(self, service: str, shards: int, config: ServiceConfig, port: int) -> None:
+        _be_seen(config, {"service": service, "role": "coordinator"})
+        self._service = service
+        self._shards = shards
+        self._stopped = threading.Event()
+        self._telling = threading.Lock()
+        restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        patience_s = BIND_PATIENCE_S if restarted else 0.0
+        self._coordinator = _listen(resolve_host(config), port, service, patience_s)
+        if restarted:
+            keep_trying(f"{coordinator_name(service)} asks the shards who they are", self._adopt, self._stopped)
+
+    def address(self) -> str:
+        """Where clients connect."""
+        return self._coordinator.address
+
+    def assemble(self, shards: Sequence[ShardInfo]) -> Routing:
+        """All shards are up; they are told the routing table, then clients are."""
+        return self._coordinator.assemble(shards, self._tell_and_wait)
+
+    def restarted(self, shard: ShardInfo) -> None:
+        """Called by a shard that came back; all are told, the caller too. Raises Unavailable: come again."""
+        self._coordinator.replace_shard(shard)
+        self._tell()
+
+    def routing(self) -> Routing:
+        """As clients see it."""
+        return self._coordinator.routing
+
+    def stop(self) -> None:
+        """Drains."""
+        self._stopped.set()
+        self._coordinator.stop()
+
+    def _adopt(self) -> None:
+        asked = [handle.report.remote() for handle in self._handles()]
+        ray.wait(asked, num_returns=len(asked), timeout=CALL_TIMEOUT_S)
+        reports: list[ShardReport] = []
+        for answer in asked:
+            with suppress(RayError):  # it has died, or has not answered in time
+                reports.append(ray.get(answer, timeout=0))
+        self._coordinator.adopt(reports, self._shards, self._tell_and_wait)
+        self._tell()
+
+    def _tell(self) -> None:
+        """The newest last, whoever tells. Nobody waits: epoch and partitions are those that the shards have, or have
+        lost with their rows; addresses and states are for clients that ask a shard instead of us."""
+        with self._telling:
+            routing = self._coordinator.routing
+            for handle in self._handles():
+                handle.set_routing.remote(routing)
+
+    def _tell_and_wait(self, routing: Routing) -> None:
+        with self._telling:
+            ray.get([handle.set_routing.remote(routing) for handle in self._handles()], timeout=TELL_TIMEOUT_S)
+
+    def _handles(self) -> list[Any]:
+        return [ray.get_actor(shard_name(self._service, i), namespace=NAMESPACE) for i in range(self._shards)]
+
+
+class ShardActor:
+    """Runs one shard's server."""
+
+    def __init__(self, service: str, shard_id: int, config: ServiceConfig) -> None:
+        _be_seen(config, {"service": service, "role": "shard", "shard": str(shard_id)})
+        self._service = service
+        self._stopped = threading.Event()
+        restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        reason = STATE_LOST.format(shard_id) if restarted else None
+        self._server = ShardServer(shard_id, resolve_host(config), alone=False, state_lost=reason)
+        if restarted:
+            keep_trying(f"{shard_name(service, shard_id)} tells that it is back", self._announce, self._stopped)
+
+    def info(self) -> ShardInfo:
+        """Where it listens and how it fares."""
+        return self._server.info
+
+    def report(self) -> ShardReport:
+        """For a coordinator that starts anew."""
+        return self._server.report
+
+    def set_routing(self, routing: Routing) -> None:
+        """From the coordinator."""
+        self._server.set_routing(routing)
+
+    def stop(self) -> None:
+        """Drains."""
+        self._stopped.set()
+        self._server.stop()
+
+    def _announce(self) -> None:
+        coordinator = ray.get_actor(coordinator_name(self._service), namespace=NAMESPACE)
+        ray.get(coordinator.restarted.remote(self._server.info), timeout=CALL_TIMEOUT_S)
+
+
+def _listen(config: ServiceConfig, port: int, service: str, patience_s: float) -> Coordinator:
+    """On its port, where clients look for it. One that comes back waits a while for a port that is taken, then listens
+    on any other: clients that know a shard learn of it there."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return Coordinator(config, port, service)
+        except Unavailable as error:  # it cannot bind
+            if not patience_s:
+                raise
+            if time.monotonic() > deadline:
+                log.error("port %d: %s: the coordinator listens on another one", port, error)
+                return Coordinator(config, service=service)
+            time.sleep(BIND_PAUSE_S)
+
+
+def start_coordinator(service: str, shards: int, config: ServiceConfig, port: int, lifetime: str | None) -> Any:
+    """The actor's handle. It lies on the head node, whose address clients know, and does no work worth a CPU."""
+    options = {"name": coordinator_name(service), "namespace": NAMESPACE, "lifetime": lifetime}
+    on_head = {HEAD: HEAD_SHARE} if HEAD in ray.cluster_resources() else {}
+    return (
+        ray.remote(CoordinatorActor)
+        .options(num_cpus=0, resources=on_head, max_restarts=-1, **options)
+        .remote(service, shards, config, port)
+    )
+
+
+def reserve(service: str, shards: int, placement: Placement, lifetime: str | None) -> PlacementGroup:
+    """Room for all shards, or for none: Ray finds it, now or when there are nodes for it, and again for the shards of a
+    node that dies."""
+    return placement_group(
+        [placement.bundle] * shards, strategy=placement.strategy, name=group_name(service), lifetime=lifetime
+    )
+
+
+def release(service: str) -> None:
+    """Gives the room back, if there is any."""
+    with suppress(ValueError):  # there is no such group
+        remove_placement_group(get_placement_group(group_name(service)))
+
+
+def start_shard(service: str, shard_id: int, config: ServiceConfig, group: PlacementGroup, lifetime: str | None) -> Any:
+    """The actor's handle. It lives in its bundle of the group, and is restarted there."""
+    bundle = group.bundle_specs[shard_id]
+    own = {name: amount for name, amount in bundle.items() if name not in ("CPU", "GPU")}
+    return (
+        ray.remote(ShardActor)
+        .options(
+            name=shard_name(service, shard_id),
+            namespace=NAMESPACE,
+            lifetime=lifetime,
+            max_restarts=-1,
+            num_cpus=bundle.get("CPU", 0),
+            num_gpus=bundle.get("GPU", 0),
+            resources=own,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=shard_id),
+        )
+        .remote(service, shard_id, config)
+    )

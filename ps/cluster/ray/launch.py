@@ -1,0 +1,220 @@
+"""`ps.launch`: a service on a Ray cluster, the running one or a local one of our own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Self
+
+import ray
+from ray.exceptions import AuthenticationError, GetTimeoutError, RayError
+
+from ps.address import parse
+from ps.cluster.ray import actors, ports
+from ps.cluster.ray import home as ray_home
+from ps.cluster.ray.compiling import Stopwatch, compile_on_nodes
+from ps.cluster.ray.deployment import LAUNCH_TIMEOUT_S, Deployment, Launch, Placement
+from ps.cluster.ray.quiet import hush_ray
+from ps.config import ServiceConfig
+from ps.errors import InvalidArgument, Unavailable
+from ps.seconds import seconds
+from ps.server.compiling import compile_kernels
+from ps.wire.routing import Routing
+
+CONNECT_TIMEOUT_S = 5.0
+OBJECT_STORE_BYTES = 100 << 20
+"""Rows travel by gRPC, never through Ray's object store; a local Ray gets little more than the minimum."""
+
+
+class Service:
+    """A running service. As a context manager it is shut down at the end."""
+
+    def __init__(
+        self, name: str, address: str, routing: Routing, owns_ray: bool = False, handles: Sequence[Any] = ()
+    ) -> None:
+        self.name = name
+        self.address = address
+        """Where `ps.connect` connects: the coordinator."""
+        self.routing = routing
+        self._owns_ray = owns_ray
+        self._handles = handles  # Ray ends an actor that is not detached when the last handle to it is gone
+
+    @property
+    def metrics_addresses(self) -> list[str]:
+        """host:port of each shard's Prometheus endpoint."""
+        return [shard.metrics_address for shard in self.routing.shards]
+
+    def shutdown(self) -> None:
+        """Drains and ends the actors, and Ray itself if `launch` started it."""
+        if ray.is_initialized():
+            stop_actors(self.name)
+            if self._owns_ray:
+                ray.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+
+
+def launch(
+    shards: int = 1,
+    *,
+    name: str = "default",
+    config: ServiceConfig | None = None,
+    ray_address: str | None = None,
+    port: int = 0,
+    placement: Placement | None = None,
+    detached: bool = False,
+    timeout_s: float = LAUNCH_TIMEOUT_S,
+) -> Service:
+    """Starts a coordinator and `shards` shard actors.
+
+    Uses the Ray that this process is connected to; else the cluster at `ray_address` or RAY_ADDRESS; else it starts a
+    local one, which ends with the service and listens on loopback only. `port` is the coordinator's, 0 for any; when
+    Ray restarts the coordinator it comes back on the same one. `placement` says what a shard reserves, and on which
+    nodes. `detached` actors outlive this process. On a cluster of several hosts set `config.host="auto"`. Raises
+    Unavailable when the cluster has no room for the actors within `timeout_s`. The first launch on a host compiles the
+    kernels there, about a minute that is said on stderr and not counted in `timeout_s`.
+    """
+    if shards < 1:
+        raise InvalidArgument(f"shards={shards}: a service needs at least one")
+    wanted = Launch(shards=shards, port=port, placement=placement or Placement(), timeout_s=seconds(timeout_s))
+    deployment = Deployment(launch=wanted, service=config or ServiceConfig())
+    return deploy(deployment, name=name, ray_address=ray_address, detached=detached)
+
+
+def deploy(
+    deployment: Deployment, *, name: str = "default", ray_address: str | None = None, detached: bool = False
+) -> Service:
+    """`launch` of what a service file says."""
+    hush_ray()
+    owns_ray = not _join_ray(ray_address)
+    if owns_ray:
+        # Before Ray listens on loopback, which is all that the actors would know then as their node's address.
+        service = actors.resolve_host(deployment.service)
+        deployment = deployment.model_copy(update={"service": service})
+        ports.check_free(service.host, deployment.launch.port)
+        compile_kernels()  # here and now, where it can be seen: this host is the cluster
+        _start_ray(deployment.launch)
+    try:
+        return _start(name, deployment, detached, owns_ray)
+    except BaseException:
+        if owns_ray:
+            ray.shutdown()
+        raise
+
+
+def stop_actors(name: str, timeout_s: float = 30.0) -> int:
+    """Drains and ends a service's actors; returns how many there were."""
+    handles = find_actors(name)
+    for handle in handles:
+        with suppress(RayError, GetTimeoutError):  # an actor that does not answer is ended all the same
+            ray.get(handle.stop.remote(), timeout=timeout_s)
+        ray.kill(handle, no_restart=True)
+    actors.release(name)
+    return len(handles)
+
+
+def find_actors(name: str) -> list[Any]:
+    """Handles of a service's actors, shards first: a coordinator that is gone finds nobody to restart for."""
+    named = ray.util.list_named_actors(all_namespaces=True)
+    mine = [a["name"] for a in named if a["namespace"] == actors.NAMESPACE and a["name"].startswith(f"{name}/")]
+    return [ray.get_actor(actor, namespace=actors.NAMESPACE) for actor in sorted(mine, reverse=True)]
+
+
+def join(ray_address: str) -> None:
+    """Connects this process to a running Ray cluster; raises Unavailable."""
+    hush_ray()
+    _check_listening(ray_address)
+    ray_home.take_token()
+    try:
+        ray.init(address=ray_address, namespace=actors.NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
+    except (ConnectionError, AuthenticationError) as error:
+        raise Unavailable(f"no Ray cluster at {ray_address!r}: {error}; {ray_home.token_advice()}") from error
+
+
+def _check_listening(ray_address: str) -> None:
+    """Ray itself would ask a dead address again and again for minutes."""
+    if "://" in ray_address or ":" not in ray_address:
+        return  # "auto" and "ray://..." are Ray's to resolve
+    try:
+        socket.create_connection(parse(ray_address), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise Unavailable(f"no Ray cluster at {ray_address!r}: {error}") from error
+
+
+def _join_ray(ray_address: str | None) -> bool:
+    """Whether there is a Ray, of this process or at the address, that it is now connected to."""
+    if ray.is_initialized():
+        return True
+    address = ray_address or os.environ.get("RAY_ADDRESS")
+    if address:
+        join(address)
+    return bool(address)
+
+
+def _start_ray(wanted: Launch) -> None:
+    """A local one, which has all that the shards ask for."""
+    placement, shards = wanted.placement, wanted.shards
+    settings = ray_home.own()
+    try:
+        with ray_home.on_loopback():
+            ray.init(
+                address="local",
+                namespace=actors.NAMESPACE,
+                num_cpus=max(os.cpu_count() or 1, int(shards * placement.cpus + 1)),
+                resources={name: amount * shards for name, amount in placement.resources.items()},
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                **settings,
+            )
+    except Exception as error:  # Ray raises bare ones
+        raise Unavailable(
+            f"Ray did not start on this host: {error} Is the host overloaded? Ray's own logs are in "
+            "ray/session_latest/logs of the temporary directory"
+        ) from error
+
+
+def _start(name: str, deployment: Deployment, detached: bool, owns_ray: bool) -> Service:
+    if find_actors(name):
+        raise InvalidArgument(f"a service named {name!r} runs in this Ray cluster already; psctl down ends it")
+    actors.release(name)  # of a launch that was killed halfway
+    lifetime = "detached" if detached else None
+    config, wanted = deployment.service, deployment.launch
+    shards, timeout_s = wanted.shards, wanted.timeout_s
+    try:
+        with ports.chosen(config.host, wanted.port) as chosen:
+            clock = Stopwatch(timeout_s)
+            coordinator = actors.start_coordinator(name, shards, config, chosen, lifetime)
+            group = actors.reserve(name, shards, wanted.placement, lifetime)
+            if not group.wait(clock.remaining_s()):
+                raise GetTimeoutError("no nodes have room for them")
+            if not owns_ray:  # else it was done before Ray was started
+                with clock.paused():
+                    compile_on_nodes(group)
+            handles = [actors.start_shard(name, i, config, group, lifetime) for i in range(shards)]
+            address = ray.get(coordinator.address.remote(), timeout=clock.remaining_s())  # first: a taken port ends it
+            infos = ray.get([handle.info.remote() for handle in handles], timeout=clock.remaining_s())
+        routing = ray.get(coordinator.assemble.remote(infos), timeout=clock.remaining_s())
+    except (RayError, GetTimeoutError) as error:
+        stop_actors(name, timeout_s=1.0)
+        within = f" within {timeout_s:g} s" if isinstance(error, GetTimeoutError) else ""
+        raise Unavailable(
+            f"{shards} shards of {wanted.placement} did not start{within}; the cluster has {_all_resources()}: {error}"
+        ) from error
+    return Service(name, address, routing, owns_ray, [coordinator, *handles])
+
+
+def _all_resources() -> str:
+    """Those that can be asked for: not what Ray has for itself, nodes and groups."""
+    hidden = ("node:", "memory", "object_store_memory", "accelerator_type:")
+    found = {name: n for name, n in ray.cluster_resources().items() if not name.startswith(hidden)}
+    shown = [f"{n:g} {name}" for name, n in sorted(found.items()) if "_group_" not in name]
+    return ", ".join(shown) or "nothing"

@@ -1,0 +1,1 @@
+"""Kernels that pack ids and rows for the wire."""

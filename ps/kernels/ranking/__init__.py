@@ -1,0 +1,1 @@
+"""Kernels that score rows and count ids, for importance and admission."""

@@ -1,0 +1,1 @@
+"""The packing kernels in numpy."""

@@ -1,0 +1,1 @@
+"""The update kernels in numpy."""

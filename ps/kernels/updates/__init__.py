@@ -1,0 +1,1 @@
+"""Kernels that apply gradients, or hold them back."""

@@ -1,0 +1,1 @@
+"""What every call passes before its handler: limits, lines to callers, counting, errors."""

@@ -1,0 +1,1 @@
+"""What a shard reads for others: pulls, exports, pooled bags."""

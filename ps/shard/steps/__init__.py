@@ -1,0 +1,1 @@
+"""Prepared steps, and the way of their rows up from disk."""

@@ -1,0 +1,257 @@
+"""Prepared steps: ids resolved to slots ahead of the pull and the push that will use them.
+
+Rows that a step holds do not move, but one may be removed between prepare and push and its slot given to another id.
+The table's `layout_epoch` tells: when it has changed, the ids are looked up again. So are, each time, ids without a row
+in RAM.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ps.errors import InvalidArgument, StepNotFound
+from ps.shard.requests import Rows, StepRef, TableIds
+from ps.storage.ram.rows import Slots
+from ps.storage.residence.store import Fetch
+from ps.storage.tier import Flags, Ids, Records
+from ps.table.table import Table
+
+
+class Resolved:
+    """Ids of one table and, once looked up, their slots. While it is held, the rows found stay in RAM."""
+
+    def __init__(self, table: Table, ids: TableIds) -> None:
+        self.table = table
+        self.ids = ids
+        self.beside: Beside | None = None
+        """Rows that are read from disk for this pull alone."""
+        self._slots_N: Slots | None = None
+        self._layout_epoch = 0
+        self._holds = 0
+        self._pinned: list[Slots] = []
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of ids, counts, bags and slots."""
+        held = (self.ids.ids_N, self.ids.counts_N, self.ids.bags, self._slots_N, *self._pinned)
+        return sum(part.nbytes for part in held if part is not None)
+
+    def slots(self) -> Slots:
+        """The slot of each id as of now, -1 where there is no row in RAM."""
+        if self._slots_N is None or self._layout_epoch != self.table.layout_epoch:
+            self._slots_N = self.table.find(self.ids.ids_N)
+            self._layout_epoch = self.table.layout_epoch
+            self._pinned = []  # pins end with the layout that they were made in
+            self._pin(self._slots_N[self._slots_N >= 0])
+        else:
+            missing_N = np.flatnonzero(self._slots_N < 0)
+            if len(missing_N) == len(self._slots_N):  # all of them, often: no copies of so many
+                self._slots_N = self.table.find(self.ids.ids_N)
+                self._pin(self._slots_N[self._slots_N >= 0])
+            elif len(missing_N):
+                found_N = self.table.find(self.ids.ids_N[missing_N])
+                self._slots_N[missing_N] = found_N
+                self._pin(found_N[found_N >= 0])
+        return self._slots_N
+
+    def hold(self) -> None:
+        """Keeps in RAM what is there and what will be found there, until `let_go` has been called as often."""
+        self._holds += 1
+        if self._holds == 1:
+            self._slots_N = None
+            self.slots()
+
+    def let_go(self) -> None:
+        """The rows may move again: slots found so far mean nothing from now on."""
+        self._holds -= 1
+        if not self._holds:
+            if self._layout_epoch == self.table.layout_epoch:
+                for slots_N in self._pinned:
+                    self.table.pin(slots_N, -1)
+            self._pinned = []
+            self._slots_N = None
+
+    def create_admitted(self, rows_R: Slots | None = None) -> Slots:
+        """A row for every id, or those in these positions, that may have one; returns the positions that had none."""
+        return self.table.create_admitted(self.ids.ids_N, self.slots(), self.ids.counts_N, rows_R)
+
+    def fetch(self) -> Fetch | None:
+        """Begins to read the rows that are on disk; None if there are none."""
+        if not self.table.store.has_below:
+            return None
+        return self.table.store.fetch(self.ids.ids_N[self.slots() < 0])
+
+    def read_beside(self, records: Sequence[Records]) -> None:
+        """Takes rows from disk that this pull reads and nobody else."""
+        if any(map(len, records)):
+            self.beside = Beside(records, self.table)
+
+    def read(self, start: int, end: int, out_ND: Rows) -> None:
+        """Values of ids [start, end). Looks up just these if none was looked up before."""
+        ids_N = self.ids.ids_N[start:end]
+        slots_N = self.table.find(ids_N) if self._slots_N is None else self._slots_N[start:end]
+        self.table.lookup(ids_N, slots_N, out_ND)
+        if self.beside is not None:
+            self.beside.read(ids_N, slots_N, out_ND)
+
+    def exists(self) -> Flags:
+        """Which ids have a row, in RAM or among those read beside."""
+        found_N = self.slots() >= 0
+        return found_N if self.beside is None else found_N | self.beside.has(self.ids.ids_N)
+
+    def important(self, share: float) -> Flags:
+        """Which ids have a row that is among so large a share of the table's most important ones. Those read beside
+        too: a table's rows on disk are counted as those in RAM."""
+        rank = self.table.rank_of_most(share)
+        important_N = self.table.outrank(self.slots(), rank)
+        return important_N if self.beside is None else important_N | self.beside.outrank(self.ids.ids_N, rank)
+
+    def _pin(self, slots_N: Slots) -> None:
+        if self._holds and len(slots_N):
+            self.table.pin(slots_N, 1)
+            self._pinned.append(slots_N)
+
+
+class Beside:
+    """Rows of one table that were read from disk for one pull and stay there: a pull changes nothing."""
+
+    def __init__(self, records: Sequence[Records], table: Table) -> None:
+        ids_N = np.concatenate([part.ids_N for part in records])
+        values_ND = np.concatenate([table.values(part) for part in records])
+        ranks_N = np.concatenate([table.ranks(part) for part in records])
+        order_N = np.argsort(ids_N)
+        self._ids_N, self._values_ND, self._ranks_N = ids_N[order_N], values_ND[order_N], ranks_N[order_N]
+
+    def read(self, ids_N: Ids, slots_N: Slots, out_ND: Rows) -> None:
+        """Writes the values of those ids that have no slot and are here."""
+        missing_N = np.flatnonzero(slots_N < 0)
+        if not len(missing_N):
+            return
+        places_N = np.minimum(np.searchsorted(self._ids_N, ids_N[missing_N]), len(self._ids_N) - 1)
+        here_N = self._ids_N[places_N] == ids_N[missing_N]
+        out_ND[missing_N[here_N]] = self._values_ND[places_N[here_N]]
+
+    def has(self, ids_N: Ids) -> Flags:
+        """Which ids are here."""
+        return np.isin(ids_N, self._ids_N)
+
+    def outrank(self, ids_N: Ids, rank: int) -> Flags:
+        """Which ids are here and of a higher rank."""
+        return np.isin(ids_N, self._ids_N[self._ranks_N > rank])
+
+
+@dataclass(frozen=True)
+class _Step:
+    tables: list[Resolved]
+    ids_digest: int
+    expires_at: float
+    nbytes: int
+
+
+class Steps:
+    """The prepared steps of a shard, oldest first, bounded in time, number and bytes."""
+
+    def __init__(self, ttl_s: float, max_steps: int, max_bytes: int) -> None:
+        self._ttl_s = ttl_s
+        self._max_steps = max_steps
+        self._max_bytes = max_bytes
+        self._steps: dict[StepRef, _Step] = {}
+        self.prepared = 0
+        self.expired = 0
+        self.nbytes = 0
+        """Bytes of ids, counts, bags and slots held."""
+        self.rows_bytes = 0
+        """Rows that steps name take so many: as many may be held in RAM."""
+        self._rows: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def add(self, ref: StepRef, tables: list[Resolved], now: float) -> None:
+        """Holds a step until it is used up or its lease ends."""
+        self.finish(ref)
+        step = _Step(tables, ref.ids_digest, now + self._ttl_s, sum(resolved.nbytes for resolved in tables))
+        self._steps[ref] = step
+        self._count(step, 1)
+        self.prepared += 1
+        self.expire(now)
+
+    def get(self, ref: StepRef, now: float) -> list[Resolved]:
+        """The step's ids; raises StepNotFound, and InvalidArgument if others were prepared than the caller means."""
+        self.expire(now)
+        step = self._steps.get(ref)
+        if step is None:
+            raise StepNotFound(
+                f"step {ref.step} of worker {ref.worker_id:#x} is not prepared here under routing table "
+                f"{ref.routing_epoch}: it expired after {self._ttl_s:g} s, was pushed already, or its prepare was lost "
+                "(send the ids instead)"
+            )
+        if ref.ids_digest and step.ids_digest and ref.ids_digest != step.ids_digest:
+            raise InvalidArgument(
+                f"step {ref.step} of worker {ref.worker_id:#x} was prepared with other ids than this push means: their "
+                f"digest is {step.ids_digest:#x}, the push says {ref.ids_digest:#x}; nothing was applied"
+            )
+        return step.tables
+
+    def finish(self, ref: StepRef) -> None:
+        """The step was pushed, or will not be: forget it, if it is held."""
+        step = self._steps.pop(ref, None)
+        if step is not None:
+            self._count(step, -1)
+            for resolved in step.tables:
+                resolved.let_go()
+
+    def look_again(self) -> None:
+        """Holds rows that have come into RAM since their step was prepared: created by the push of another, say."""
+        for step in self._steps.values():
+            for resolved in step.tables:
+                resolved.slots()
+
+    def tables(self) -> list[Table]:
+        """Returns the tables that steps name."""
+        found = {
+            resolved.table.config.name: resolved.table for step in self._steps.values() for resolved in step.tables
+        }
+        return list(found.values())
+
+    def shed_bytes(self, most: int) -> None:
+        """Forgets the oldest steps until the rows that they name take no more bytes than that."""
+        while self.rows_bytes > most and self._steps:
+            self.finish(next(iter(self._steps)))
+            self.expired += 1
+
+    def shed(self, table: str, most: int) -> None:
+        """Forgets the oldest steps that name a table until they name no more rows of it than that."""
+        for ref in list(self._steps):
+            if self._rows[table] <= most:
+                return
+            if any(resolved.ids.table == table for resolved in self._steps[ref].tables):
+                self.finish(ref)
+                self.expired += 1
+
+    def forget_table(self, name: str) -> None:
+        """The table was dropped: steps that name it are gone."""
+        stale = [ref for ref, step in self._steps.items() if any(r.ids.table == name for r in step.tables)]
+        for ref in stale:
+            self.finish(ref)
+
+    def _count(self, step: _Step, change: int) -> None:
+        self.nbytes += change * step.nbytes
+        for resolved in step.tables:
+            rows = change * len(resolved.ids.ids_N)
+            self._rows[resolved.ids.table] += rows
+            self.rows_bytes += rows * resolved.table.room.bytes_each
+
+    def expire(self, now: float) -> None:
+        """Forgets steps whose lease has ended, and the oldest where there are too many."""
+        while self._steps:
+            ref = next(iter(self._steps))
+            fits = len(self._steps) <= self._max_steps and self.nbytes <= self._max_bytes
+            if fits and self._steps[ref].expires_at > now:
+                return
+            self.finish(ref)
+            self.expired += 1

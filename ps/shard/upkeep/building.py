@@ -1,0 +1,57 @@
+"""Tables that take long to make: those with cores, which are random numbers by the million.
+
+    engine: is the name free? is there room? --> held      any thread: draws them      engine: puts the table together
+                                                                    (other calls go on)
+
+Whatever fails on the way gives the room back. One table is made at a time, so that drawing takes one processor and the
+names of those under way cannot meet.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ps.errors import ResourceExhausted
+from ps.shard.engine import Engine
+from ps.storage.ram.tensor_train import ColdCores
+
+MOST = 4
+"""Calls that make a table, or wait for their turn: each holds a place that could serve others."""
+RETRY_S = 0.25
+
+
+class Building:
+    """One shard's."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._turn = threading.Lock()
+        self._places = threading.BoundedSemaphore(MOST)
+
+    def run(self, reserve: Callable[[], ColdCores | None], install: Callable[[ColdCores | None], bool]) -> bool:
+        """What `install` says, on the engine thread as `reserve` is; that says None where nothing is to be drawn.
+        `install` owns what it is given, whatever comes of it."""
+        with self._in_turn():
+            cores = self._engine.run(reserve)
+            if cores is not None:
+                self._draw(cores)
+            return self._engine.post(lambda: install(cores)).result()
+
+    def _draw(self, cores: ColdCores) -> None:
+        try:
+            cores.draw()
+        except BaseException:
+            self._engine.post(cores.close).result()
+            raise
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        if not self._places.acquire(blocking=False):
+            raise ResourceExhausted(f"{MOST} tables with cores are being made, or wait for that", RETRY_S)
+        try:
+            with self._turn:
+                yield
+        finally:
+            self._places.release()

@@ -1,0 +1,75 @@
+"""How many rows a shard has room for, and what it does when there are more: a part of the write that created them.
+
+It goes by configured constants and by what is in the log, so that every replay evicts the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ps.config import ServiceConfig
+from ps.errors import ResourceExhausted
+from ps.policy import eviction
+from ps.shard.upkeep.needs import Need
+from ps.storage.budget.budget import RamBudget
+from ps.table.table import Table
+
+
+class Capacity:
+    """One shard's: on disk if there is one, else in RAM."""
+
+    def __init__(self, config: ServiceConfig, budget: RamBudget) -> None:
+        self._disk_bytes = config.disk_bytes
+        self._has_disk = config.disk_path is not None
+        self._budget = budget
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is a bound."""
+        return self._room(1) is not None
+
+    def evict(self, tables: Mapping[str, Table]) -> None:
+        """Drops the least important rows if there are more than there is room for."""
+        room = self._room(len(tables))
+        if room is not None:
+            self._evict(tables, room)
+
+    def make_room(self, tables: Mapping[str, Table], needs: Sequence[Need]) -> None:
+        """Before a write creates rows in RAM, for which others can only be dropped: does so, where the share that is
+        kept free is too small for them. A part of the write, and the last that can refuse it: it goes by the write's
+        ids and the rows that there are.
+
+        Raises ResourceExhausted when all of its rows together are more than there is room for.
+        """
+        in_ram = None if self._has_disk else self._budget.for_slots(len(tables))
+        if in_ram is None:
+            return
+        room = int(in_ram * eviction.FULL_SHARE)
+        taken = sum(len(table) * table.bytes_each for table in tables.values())
+        if taken + sum(need.ids * need.table.bytes_each for need in needs) <= room:
+            return  # whatever ids they are: usually it ends here
+        counted = [(need.count(), need.table.bytes_each) for need in needs]
+        created = sum(rows.created * each for rows, each in counted)
+        if not created or taken + created <= room:
+            return
+        together = sum(rows.total * each for rows, each in counted)
+        if together > room:
+            raise ResourceExhausted(
+                f"{together:,} bytes of rows at once, and ram_bytes leaves room for {room:,}: send fewer ids at once, "
+                "raise ram_bytes, give the shard a disk (disk_path) or add shards"
+            )
+        for need in needs:
+            need.table.check_time()
+        self._evict(tables, room - together)  # rows of this write may be among those that go
+
+    def _evict(self, tables: Mapping[str, Table], room: int) -> None:
+        all_ = list(tables.values())
+        rows, sizes = [len(table) for table in all_], [table.bytes_each for table in all_]
+        for table, most in zip(all_, eviction.rows_allowed(rows, sizes, room), strict=True):
+            table.evict(most)
+
+    def _room(self, tables: int) -> int | None:
+        if self._has_disk:
+            return None if self._disk_bytes is None else int(self._disk_bytes * eviction.DISK_SHARE)
+        in_ram = self._budget.for_slots(tables)
+        return None if in_ram is None else int(in_ram * eviction.RAM_SHARE)

@@ -1,0 +1,113 @@
+"""Bodies of writes on their way in. Their bytes count as they come, not as they are announced, so a body that stalls
+holds what has come of it and no more.
+
+Bodies that have come in part could wait for each other's bytes for ever. So one waits at a time, the oldest of those
+that find no room, and not for long: a younger one is refused, with a hint to come again, and gives back what it holds.
+The oldest of all is refused only after a second. So of bodies that each fit alone, however many there are, one
+always gets through.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ps.errors import ResourceExhausted
+from ps.storage.budget.budget import Part
+from ps.storage.budget.room import RETRY_S
+
+PATIENCE_S = 1.0
+"""How long one waits."""
+LOOK_S = 0.025
+"""And at most until it looks again: what frees bytes, but for other bodies, does not say so."""
+SMALL_BYTES = 64 << 10
+"""Those need not stand back for an older body that waits."""
+
+
+class Arriving:
+    """One body."""
+
+    def __init__(self, arrivals: Arrivals, number: int) -> None:
+        self.number = number
+        self.held = 0
+        self._arrivals = arrivals
+        self._ahead = 0
+
+    def hold(self, n: int) -> None:
+        """So many bytes more, which have come or which they are decoded to. May wait a second; raises ResourceExhausted
+        with a hint, and without one where they would never fit."""
+        known = min(n, self._ahead)
+        self._ahead -= known
+        self._arrivals.hold(self, n - known)
+
+    def hold_ahead(self, n: int) -> None:
+        """Holds what the body's ids take. They count within the body, mostly more: the next so many bytes are held."""
+        self.hold(n)
+        self._ahead += n
+
+
+class Arrivals:
+    """The bodies of one shard. Threads: any."""
+
+    def __init__(self, room: Part, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock`: for how long one waits."""
+        self._room = room
+        self._clock = clock
+        self._numbers = 0
+        self._waits: Arriving | None = None
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def body(self) -> Iterator[Arriving]:
+        """A body, from its first byte until it has been applied."""
+        with self._changed:
+            self._numbers += 1
+            arriving = Arriving(self, self._numbers)
+        try:
+            yield arriving
+        finally:
+            with self._changed:
+                self._room.give(arriving.held)
+                self._changed.notify_all()
+
+    def hold(self, body: Arriving, n: int) -> None:
+        """Does what `Arriving.hold` says, for one body."""
+        with self._changed:
+            until = self._clock() + PATIENCE_S
+            while True:
+                refused = self._take(body, n)
+                if refused is None:
+                    return
+                if refused.retry_after_s is None or self._clock() >= until:
+                    raise refused
+                self._wait(body)
+
+    def _take(self, body: Arriving, n: int) -> ResourceExhausted | None:
+        """Why it cannot have them now, if it cannot."""
+        if n > SMALL_BYTES:
+            self._check_turn(body)
+        try:
+            self._room.hold(n, body.held)
+        except ResourceExhausted as refused:
+            self._check_turn(body)
+            return refused
+        body.held += n
+        return None
+
+    def _check_turn(self, body: Arriving) -> None:
+        if self._waits is not None and self._waits.number < body.number:
+            raise ResourceExhausted(
+                f"an older message waits for room already, and this one holds {body.held:,} bytes of it", RETRY_S
+            )
+
+    def _wait(self, body: Arriving) -> None:
+        self._waits, before = body, self._waits
+        if before is not None:
+            self._changed.notify_all()  # it is younger, and is refused
+        try:
+            self._changed.wait(LOOK_S)
+        finally:
+            if self._waits is body:
+                self._waits = None

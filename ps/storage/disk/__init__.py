@@ -1,0 +1,1 @@
+"""Rows on disk: RocksDB, and what is read and written there."""

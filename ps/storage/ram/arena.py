@@ -1,0 +1,211 @@
+"""Rows by id: an id index, rows (`ps.storage.ram.rows` has their bytes), and beside them the statistics of each row.
+
+Slots move only when memory is given back (`shrink`). A slot is free for another id after `release` (the row goes on
+elsewhere; nobody holds the slot, for slots in use are pinned) or `discard` (the row is gone). `layout_epoch` rises with
+`discard` and `shrink`, by which a holder of slots knows to look them up again, and all pins end. No policy, no locks,
+no threads; the engine thread is the only caller.
+
+    a row costs  its own bytes
+               + 12 / load          id and slot in the index, load about 0.6: 20 bytes
+               + 18                 id, score, stamp, flags and pins, by slot
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ps.kernels.index.hashing import hash_ids
+from ps.kernels.index.index import IdIndex
+from ps.kernels.index.secret import SECRET
+from ps.kernels.ranking import score
+from ps.kernels.rows.rows import pop_free, push_free
+from ps.runtime.memory import ReservedArray
+from ps.storage.budget.budget import RamBudget
+from ps.storage.ram.rows import ArenaRows, Slots
+from ps.storage.tier import Flags, Ids, Records
+
+
+class Arena:
+    """Rows of one table."""
+
+    def __init__(self, rows: ArenaRows, budget: RamBudget) -> None:
+        self.layout_epoch = 0
+        self.rows = rows
+        memory = budget.arrays
+        self.room = budget.slots.join(rows.ram_bytes)  # first: others make room for what follows
+        try:
+            self._index = IdIndex(rows.max_rows, memory, SECRET)
+        except BaseException:
+            self.room.close()
+            raise
+        self._ids = ReservedArray((), np.int64, rows.max_rows, memory)
+        self._statistics = ReservedArray((2,), np.uint32, rows.max_rows, memory)
+        self._marks = ReservedArray((), np.uint16, rows.max_rows, memory)
+        self._free = -1  # the slot given back last; in place of its id is the one given back before it, and so on
+        self._n_free = 0
+        self._used = 0  # slots below it have been given out at least once
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def slots_end(self) -> int:
+        """Slots that have been given out are below it."""
+        return self._used
+
+    @property
+    def n_free(self) -> int:
+        """Slots that can be given out without more memory."""
+        return self._n_free
+
+    @property
+    def statistics_S2(self) -> npt.NDArray[np.uint32]:  # noqa: N802  an array, so its name carries its shape
+        """(score's bits, stamp) by slot."""
+        return self._statistics.array
+
+    @property
+    def scores_S2(self) -> npt.NDArray[np.float32]:  # noqa: N802
+        """The same memory: [:, 0] is the score."""
+        return self._statistics.array.view(np.float32)
+
+    @property
+    def marks_S(self) -> npt.NDArray[np.uint16]:  # noqa: N802
+        """Flags and pins by slot, see `ps.kernels.ranking.score`."""
+        return self._marks.array
+
+    @property
+    def ids_S(self) -> npt.NDArray[np.int64]:  # noqa: N802
+        """Ids by slot, where the slot is in use."""
+        return self._ids.array
+
+    def find(self, ids_N: Ids) -> Slots:
+        """The slot of each id, -1 where there is no row."""
+        slots_N = np.empty(len(ids_N), dtype=np.int64)
+        self._index.find(ids_N, slots_N)
+        return slots_N
+
+    def insert(self, ids_N: Ids, stamp: int, length: int | None = None) -> Slots:
+        """Gives each id, all of them new and unique, a slot with score 0 and a lot. The row's bytes are what was there.
+
+        `length`: bytes of these rows, if they are not what new rows are. Raises ResourceExhausted when memory is at its
+        end, or for ids chosen to collide; then nothing has changed.
+        """
+        n = len(ids_N)
+        reused = min(n, self._n_free)
+        used = self._used + n - reused
+        self.room.ask(n)
+        self.room.open(used)
+        length = length or self.rows.lengths[0]
+        self.rows.make_room(used, n, length)
+        for array in (self._ids, self._statistics, self._marks):
+            array.ensure(used)
+        candidates_N = np.arange(self._used - reused, used)
+        free = pop_free(self._ids.array, self._free, candidates_N[:reused])
+        slots_N = np.empty(n, dtype=np.int64)
+        created = self._index.find_or_insert(ids_N, candidates_N, slots_N)
+        assert created == n, "insert was given an id that has a row"
+        self._free, self._n_free, self._used = free, self._n_free - reused, used
+        self.rows.place(slots_N, length)
+        self._ids.array[slots_N] = ids_N
+        hashes_N = np.empty(n, np.uint64)
+        hash_ids(ids_N, hashes_N)
+        self._statistics.array[slots_N, 0] = score.lots(hashes_N, stamp)
+        self._statistics.array[slots_N, 1] = stamp
+        self._marks.array[slots_N] = score.USED
+        return slots_N
+
+    def discard(self, ids_N: Ids) -> Flags:
+        """Drops rows; True where there was one. Takes no memory: it must work where memory is at its end."""
+        slots_N = self._erase(ids_N)
+        if (slots_N >= 0).any():
+            self.end_layout()
+        return slots_N >= 0
+
+    def end_layout(self) -> None:
+        """Whoever holds slots must look them up again; nobody pins any."""
+        self.layout_epoch += 1
+        self._marks.array[: self._used] &= np.uint16(score.PIN - 1)
+
+    def release(self, slots_N: Slots) -> None:
+        """Frees slots that no step holds: their rows are on another tier, or dropped."""
+        self._erase(self._ids.array[slots_N])
+
+    def shrink(self, slots: int, rebuild: bool = False) -> tuple[Slots, Slots]:
+        """Gives back the memory of slots from `slots` on, and of the index too where it is made anew (`rebuild`, 0.1 µs
+        a row). There are no more rows than that. Those that lie behind move to free slots: from where, ascending, and
+        to where. Takes no memory. Whoever holds slots must look them up again; nobody pins any."""
+        used_S = self._marks.array[: self._used] & np.uint16(score.USED) != 0
+        from_N = slots + np.flatnonzero(used_S[slots:])
+        free_N = np.flatnonzero(~used_S[:slots])
+        to_N, free_N = free_N[: len(from_N)], free_N[len(from_N) :]
+        self.rows.move(from_N, to_N)
+        for array in (self._ids, self._statistics, self._marks):
+            array.array[to_N] = array.array[from_N]
+        self._free = push_free(self._ids.array, -1, np.ascontiguousarray(free_N[::-1]))
+        self._used, self._n_free = slots, len(free_N)
+        if rebuild:
+            slots_N = np.flatnonzero(self._marks.array[:slots] & np.uint16(score.USED))
+            self._index.rebuild(self._ids.array[slots_N], slots_N)
+        else:
+            self._index.reslot(self._ids.array[to_N], to_N)
+        self.rows.shrink(slots)
+        for array in (self._ids, self._statistics, self._marks):
+            array.shrink(slots)
+        self.end_layout()
+        return from_N, to_N
+
+    def read(self, ids_N: Ids) -> list[Records]:
+        """The rows of those ids that are here, one element for each length of row that occurs."""
+        slots_N = self.find(ids_N)
+        return self.records(slots_N[slots_N >= 0])
+
+    def records(self, slots_N: Slots) -> list[Records]:
+        """Copies of the rows in these slots, one element for each length of row that occurs."""
+        return [self._records(slots_N[here_N], rows_NB) for here_N, rows_NB in self.rows.copies(slots_N)]
+
+    def write(self, records: Records) -> Slots:
+        """Takes rows in, also over older ones of the same id; returns their slots.
+
+        Raises ResourceExhausted, and then nothing has changed.
+        """
+        length = records.rows_NB.shape[1]
+        slots_N = self.find(records.ids_N)
+        missing_N = np.flatnonzero(slots_N < 0)
+        self.rows.make_room(0, len(records), length)  # those that have a row may have one of another length
+        slots_N[missing_N] = self.insert(records.ids_N[missing_N], 0, length)
+        self.rows.put(slots_N, records.rows_NB)
+        self.scores_S2[slots_N, 0] = records.scores_N
+        self._statistics.array[slots_N, 1] = records.stamps_N
+        return slots_N
+
+    def memory_usage(self) -> dict[str, int]:
+        """Bytes by purpose, committed whether in use or not."""
+        return {
+            self.rows.purpose: self.rows.committed_bytes,
+            "index": self._index.committed_bytes,
+            "metadata": self.rows.metadata_bytes
+            + sum(part.committed_bytes for part in (self._ids, self._statistics, self._marks)),
+        }
+
+    def close(self) -> None:
+        """Gives the memory back. All pins end."""
+        self.layout_epoch += 1
+        self.room.close()
+        for part in (self._index, self.rows, self._ids, self._statistics, self._marks):
+            part.close()
+
+    def _records(self, slots_N: Slots, rows_NB: npt.NDArray[np.uint8]) -> Records:
+        return Records(
+            self._ids.array[slots_N], rows_NB, self.scores_S2[slots_N, 0], self._statistics.array[slots_N, 1]
+        )
+
+    def _erase(self, ids_N: Ids) -> Slots:
+        slots_N = np.empty(len(ids_N), dtype=np.int64)
+        erased = self._index.erase(ids_N, slots_N)
+        if erased:
+            self.rows.free(slots_N)
+            score.mark(self._marks.array, slots_N, 0, 0xFFFF)
+            self._free = push_free(self._ids.array, self._free, slots_N)
+            self._n_free += erased
+        return slots_N

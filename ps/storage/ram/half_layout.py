@@ -1,0 +1,136 @@
+"""What a cold row is made of: 16 bits an element, and how a float32 row becomes one and back.
+
+The value is binary16. How state is kept was measured: least squares with noise, 2000 pushes, gradients multiplied by a
+factor that the optimizer (with eps and beta scaled down likewise) does not notice; loss as a multiple of float32's:
+
+    gradients times             100       1    1e-2    1e-4    1e-6    1e-8
+    Adam, all binary16            1       1     790     2e5     2e9     4e8
+    Adam, v as its root           1       1       1       1     600     3e7
+    Adam, m and v bfloat16        1       1       1       1       1       1
+    Adagrad, h binary16           5       1       1       1      60      60
+    Adagrad, h bfloat16           1       1       1       1       1       1
+    FTRL, z and n bfloat16      1.3     1.3     1.3     1.3     1.3     1.3
+    FTRL, z binary16, n bfloat16  1       1       1       1       1      16
+
+A moment below 6e-8 is zero in binary16, and steps are divided by its root; a sum of squares passes 65504. bfloat16 has
+the range of float32, and the 8 bits that it keeps suffice for what only scales a step, as they are rounded at random.
+FTRL's z is no scale: the value is computed from it, so it has the value's precision, and the value's range (beta is 1
+by default; the last column has it shrink with the gradients).
+
+`rowwise` state is one number a row, kept as float32: h, the mean of Adagrad's over the row, which is then trained as
+row-wise Adagrad. Promoted, every element has the row's h.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ps.config import FTRL, SGD, Adagrad, Adam, Optimizer, RowwiseAdagrad
+from ps.kernels.rows.half import narrow, widen
+
+Bytes = npt.NDArray[np.uint8]
+HALF_LARGEST = 65504.0
+Rows = npt.NDArray[np.float32]
+State = Literal["fp16", "rowwise"]
+"""As in `ps.config.Fp16`."""
+
+
+@dataclass(frozen=True)
+class HalfLayout:
+    """A cold row: uint16 [items], as `ps.kernels.rows.half` has it."""
+
+    dim: int
+    half: int
+    """Elements in binary16: the value, and what needs its precision."""
+    brain: int
+    """Elements in bfloat16."""
+    full: int
+    """Numbers in float32."""
+    spread: int = 1
+    """Elements of a hot row for which each of those numbers stands."""
+
+    @property
+    def width(self) -> int:
+        """Floats of the row while it is trained."""
+        return self.half + self.brain + self.full
+
+    @property
+    def hot_width(self) -> int:
+        """Floats of the row in the hot tier."""
+        return self.half + self.brain + self.full * self.spread
+
+    @property
+    def items(self) -> int:
+        """Of 16 bits."""
+        return self.half + self.brain + 2 * self.full
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a cold row."""
+        return 2 * self.items
+
+    def to_half(self, rows_NB: Bytes) -> Bytes:
+        """Hot rows as cold ones, rounded to nearest: no push does it, so no push could tell how to round."""
+        row_NW = self._reduced(_items(rows_NB, np.float32))
+        item_NI = np.empty((len(row_NW), self.items), np.uint16)
+        narrow(row_NW, np.arange(len(row_NW)), item_NI, self.half, self.brain)
+        return item_NI.view(np.uint8)
+
+    def beyond_half(self, rows_NB: Bytes) -> int:
+        """Of hot rows, how many have a finite number beyond 65504 in a place of binary16: `to_half` clamps it."""
+        largest_N = np.abs(_items(rows_NB, np.float32)[:, : self.half]).max(axis=1, initial=0)
+        return int(((largest_N > HALF_LARGEST) & (largest_N < np.inf)).sum())
+
+    def to_full(self, rows_NB: Bytes) -> Bytes:
+        """Cold rows as hot ones. Nothing is rounded."""
+        row_NW = np.empty((len(rows_NB), self.width), np.float32)
+        widen(_items(rows_NB, np.uint16), np.arange(len(rows_NB)), row_NW, self.half, self.brain)
+        kept = self.half + self.brain
+        spread_NS = np.repeat(row_NW[:, kept:], self.spread, axis=1)
+        full_NW = np.ascontiguousarray(np.hstack([row_NW[:, :kept], spread_NS]))
+        return full_NW.view(np.uint8)
+
+    def _reduced(self, hot_NW: Rows) -> Rows:
+        """One number in place of `spread`: the mean, summed in order in float64, so that every machine agrees."""
+        if self.spread == 1:
+            return hot_NW
+        kept = self.half + self.brain
+        sum_N = np.zeros(len(hot_NW))
+        for j in range(kept, kept + self.spread):
+            sum_N += hot_NW[:, j]
+        mean_N1 = (sum_N / self.spread).astype(np.float32)[:, None]
+        return np.hstack([hot_NW[:, :kept], mean_N1])
+
+
+def half_layout(dim: int, optimizer: Optimizer, state: State) -> HalfLayout:
+    """The layout of cold rows with values of `dim` elements."""
+    match optimizer, state:
+        case SGD(), _:
+            return HalfLayout(dim, half=dim, brain=0, full=0)
+        case RowwiseAdagrad(), _:
+            return HalfLayout(dim, half=dim, brain=0, full=1)
+        case Adagrad(), "rowwise":
+            return HalfLayout(dim, half=dim, brain=0, full=1, spread=dim)
+        case Adagrad(), _:
+            return HalfLayout(dim, half=dim, brain=dim, full=0)
+        case Adam(), _:
+            return HalfLayout(dim, half=dim, brain=2 * dim, full=0)
+        case FTRL(), _:
+            return HalfLayout(dim, half=2 * dim, brain=dim, full=0)
+
+
+def cold_optimizer(optimizer: Optimizer, state: State) -> Optimizer:
+    """What trains the cold rows of a table with this optimizer."""
+    if isinstance(optimizer, Adagrad) and state == "rowwise":
+        return RowwiseAdagrad(**optimizer.model_dump(exclude={"kind"}))
+    return optimizer
+
+
+def _items(rows_NB: Bytes, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Bytes as numbers: a copy only where they do not lie side by side, or not at an even address."""
+    items = np.ascontiguousarray(rows_NB).view(dtype)
+    return np.require(items, requirements=["A"])

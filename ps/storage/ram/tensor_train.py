@@ -1,0 +1,172 @@
+"""The cold tier of kind tensor_train: what every id reads as that has no row of its own, and where its gradient goes.
+
+It is not a store of rows: ids share slices of the cores (`ps.tensor_train`), so one write moves the neighbours. No id
+is ever absent here. The engine thread's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ps.config import FTRL, Adam, Constant, Normal, TableConfig, TensorTrain, Uniform
+from ps.initializer import RowInitializer
+from ps.kernels.index.hashing import hash_ids
+from ps.kernels.rows.rows import gather
+from ps.optim import UpdateRule, update_rule
+from ps.policy import lifting
+from ps.storage.budget.budget import RamBudget
+from ps.storage.budget.room import SLOT_BYTES
+from ps.storage.ram.rows import Slots, Values
+from ps.storage.tier import Ids
+from ps.tensor_train.contract import Share
+from ps.tensor_train.cores import Cores
+from ps.tensor_train.fold import fold
+from ps.tensor_train.initial import initial_cores
+from ps.tensor_train.rates import core_rules
+from ps.tensor_train.shape import TTShape, tt_shape
+
+FOLD_WORK = 1 << 24
+"""Multiplications that folding may take in one go: some milliseconds."""
+PASSES = 16
+"""Through the cores that folding a row takes, forward and backward."""
+
+
+class ColdCores:
+    """The cores of one table on one shard: room is held for them at once, and they are there once they are drawn."""
+
+    def __init__(
+        self, config: TableConfig, cold: TensorTrain, state_width: int, share: Share, budget: RamBudget
+    ) -> None:
+        """`state_width`: of rows of their own. Raises ResourceExhausted if they and the cores do not fit into RAM."""
+        self._config = config
+        self.shape = shape_of(config.dim, cold)
+        self._name, self._cold, self._share, self._budget = config.name, cold, share, budget
+        self._held = cores_bytes(config, cold)
+        own = int(lifting.MOST * cold.hot_rows) * (4 * (config.dim + state_width) + SLOT_BYTES)
+        what = f"the cores of table {config.name} and its hot_rows"
+        budget.hold(self._held, own, what, "raise it, or lower hot_rows or ranks")
+        self._drawn: Cores | None = None
+
+    def draw(self) -> None:
+        """Makes the cores, which takes a tenth of a microsecond for each of their numbers. Any thread; once."""
+        seed = int(RowInitializer.of(self._config).seed)
+        arrays = initial_cores(self.shape, _variance(self._config), self._cold.initializer, seed)
+        self._drawn = Cores(self.shape, arrays, _rules(self._config, self._cold))
+
+    @property
+    def _cores(self) -> Cores:
+        assert self._drawn is not None, "they are drawn first"
+        return self._drawn
+
+    @property
+    def nbytes(self) -> int:
+        """Of cores, state and buffers."""
+        return self._cores.nbytes
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows that may be folded in one go."""
+        before, r, b, s = self._widths
+        return max(FOLD_WORK // (PASSES * (before * r * b * s + self.shape.dim * s)), 16)
+
+    def check(self, ids_N: Ids) -> None:
+        """Raises InvalidArgument for ids that the cores do not stand for."""
+        if len(ids_N):
+            self._cold.check_ids(self._name, int(ids_N.min()), int(ids_N.max()))
+
+    def fill(self, ids_N: Ids, out_ND: Values) -> None:
+        """What the ids read as. `out` may be part of wider rows."""
+        found_ND = np.empty(out_ND.shape, np.float32)
+        self._cores.lookup(self._index(ids_N), found_ND, self._share)
+        out_ND[:] = found_ND
+
+    def gather(
+        self, rows_SW: npt.NDArray[np.float32], slots_N: Slots, ids_N: Ids, out_ND: npt.NDArray[np.float32]
+    ) -> None:
+        """Copies the value of each slot; where the slot is -1, what the id reads as."""
+        gather(rows_SW, slots_N, out_ND)
+        cold_N = np.flatnonzero(slots_N < 0)
+        if len(cold_N) == len(ids_N):
+            self._cores.lookup(self._index(ids_N), out_ND, self._share)
+        elif len(cold_N):
+            found_ND = np.empty((len(cold_N), out_ND.shape[1]), np.float32)
+            self._cores.lookup(self._index(ids_N[cold_N]), found_ND, self._share)
+            out_ND[cold_N] = found_ND
+
+    def apply(self, ids_N: Ids, grads_ND: Values, step: int) -> int:
+        """Trains the cores by the gradients of these ids; `step` is the optimizer's. How many
+        slices of them may not be finite afterwards."""
+        return self._cores.apply(self._index(ids_N), grads_ND, self._share, step)
+
+    def fold(self, ids_N: Ids, rows_ND: Values) -> npt.NDArray[np.float64]:
+        """Moves the cores towards values of these ids; how far off each is then, relative to its length."""
+        return fold(self._cores, self._index(ids_N), rows_ND, self._cold.fold_tolerance)
+
+    def stats(self) -> dict[str, object]:
+        """What the cores stand for, and how they are cut."""
+        return {
+            "rows": self.shape.rows,
+            "padding": self.shape.padding,
+            "p": self.shape.p,
+            "q": self.shape.q,
+            "ranks": self.shape.ranks,
+            "parameters": self.shape.parameters,
+            "compression": self.shape.compression,
+        }
+
+    def close(self) -> None:
+        """Gives the memory back."""
+        self._budget.let_go(self._held)
+        self._drawn = None
+
+    @property
+    def _widths(self) -> tuple[int, int, int, int]:
+        (_, r, b, s), (_, _, c, _) = self.shape.cores[-2:]
+        return self.shape.dim // (b * c), r, b, s
+
+    def _index(self, ids_N: Ids) -> Ids:
+        """Row numbers. Not the hash's top bits, which say where an id's partition is."""
+        if self._cold.index == "dense":
+            return ids_N
+        hashes_N = np.empty(len(ids_N), np.uint64)
+        hash_ids(ids_N, hashes_N)
+        return (hashes_N % np.uint64(self._cold.rows)).astype(np.int64)
+
+
+def cores_of(config: TableConfig, share: Share, budget: RamBudget) -> ColdCores:
+    """Returns a tensor-train table's cores, still to be drawn. Raises ResourceExhausted, and holds nothing then."""
+    assert isinstance(config.cold, TensorTrain)
+    state_width = update_rule(config.optimizer, config.dim).state_width
+    return ColdCores(config, config.cold, state_width, share, budget)
+
+
+def cores_bytes(config: TableConfig, cold: TensorTrain) -> int:
+    """Of the cores of a table on one shard: slices with their state, and as much twice for gradients on their way."""
+    shape = shape_of(config.dim, cold)
+    parts = zip(shape.p, shape.slice_sizes, _rules(config, cold), strict=True)
+    return sum(4 * (3 * p * (size + rule.state_width)) for p, size, rule in parts)
+
+
+def _rules(config: TableConfig, cold: TensorTrain) -> list[UpdateRule]:
+    """The optimizer of the slices of each core."""
+    optimizer = cold.optimizer or config.optimizer
+    if isinstance(optimizer, Adam | FTRL):
+        raise AssertionError("refused by TableConfig")
+    return core_rules(optimizer, shape_of(config.dim, cold))
+
+
+def shape_of(dim: int, cold: TensorTrain) -> TTShape:
+    """How a table's cores are cut."""
+    return tt_shape(cold.rows, dim, cold.ranks, cold.cores, cold.p_shapes, cold.q_shapes)
+
+
+def _variance(config: TableConfig) -> float:
+    """Of the rows that a table without cores would begin with."""
+    match config.initializer:
+        case Uniform(low=low, high=high):
+            return (high - low) ** 2 / 12
+        case Normal(std=std):
+            return std**2
+        case Constant():
+            raise AssertionError("refused by TableConfig")

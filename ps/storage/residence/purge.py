@@ -1,0 +1,125 @@
+"""Dropped rows leave the disk: a walk over all partitions, some at a time, that also makes the filter of ids anew.
+
+A slice reads its rows and discards those that were dropped, on a thread that may wait. Nothing is written below for the
+table meanwhile (`Store` sees to it), so a row of the same id cannot come down and be discarded in the old one's place.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ps.config import PARTITIONS
+from ps.errors import CorruptRow, InternalError, PsError, ResourceExhausted
+from ps.runtime.memory import Memory
+from ps.storage.disk.filter import IdFilter
+from ps.storage.disk.tier import DiskTier
+from ps.storage.ram.cuts import Cuts
+from ps.storage.tier import Ids, Records
+
+SLICE_PARTITIONS = PARTITIONS // 256
+"""A walk takes 256 slices."""
+
+
+@dataclass
+class Slice:
+    """Some partitions of a walk."""
+
+    disk: DiskTier
+    cuts: Cuts
+    first: int
+    end: int
+    gone_N: Ids = field(default_factory=lambda: np.empty(0, np.int64))
+    """Ids that had a row on disk and have none now."""
+    kept_N: Ids = field(default_factory=lambda: np.empty(0, np.int64))
+    whole: bool = True
+    """False: there are rows that cannot be read, whose ids are in neither."""
+    written: threading.Event = field(default_factory=threading.Event)
+    error: PsError | None = None
+
+    @property
+    def wrote(self) -> bool:
+        """Whether there was anything to discard."""
+        return len(self.gone_N) > 0
+
+    def write(self) -> None:
+        """Any thread. An error is kept for `Store.finish`."""
+        try:
+            found = self._read()
+            met = [self.cuts.met(records.statistics_N2) for records in found]
+            gone_N = _joined([records.ids_N[met_N] for records, met_N in zip(found, met, strict=True)])
+            self.disk.discard(gone_N, len(gone_N))
+            self.gone_N = gone_N
+            self.kept_N = _joined([records.ids_N[~met_N] for records, met_N in zip(found, met, strict=True)])
+        except PsError as error:
+            self.error = error
+        except Exception as error:  # noqa: BLE001  no memory, say: it is for the next walk
+            self.error = InternalError(f"dropped rows could not be taken off the disk: {error!r}")
+        finally:
+            self.written.set()
+
+    def _read(self) -> Sequence[Records]:
+        try:
+            return self.disk.partitions(self.first, self.end)
+        except CorruptRow as error:
+            self.whole = False
+            return error.sound
+
+
+class Purge:
+    """The walks over one table on disk."""
+
+    def __init__(self, disk: DiskTier, memory: Memory) -> None:
+        self._disk = disk
+        self._memory = memory
+        self._next = PARTITIONS
+        self._again = False
+        self.filter: IdFilter | None = None
+        """Of the walk that goes on: it has the ids that were kept, and those written below since the walk began."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether a walk goes on, or is to be made."""
+        return self._again or self._next < PARTITIONS
+
+    def start(self) -> None:
+        """Rows were dropped: there is a walk to be made, after the one that goes on."""
+        self._again = True
+
+    def slice(self, cuts: Cuts) -> Slice | None:
+        """The next slice; None when nothing is to be done."""
+        if self._next >= PARTITIONS:
+            if not self._again or not len(self._disk):
+                return None
+            self._again, self._next = False, 0
+            with suppress(ResourceExhausted):  # the old one goes on then
+                self.filter = IdFilter(len(self._disk), self._memory)
+        end = min(self._next + SLICE_PARTITIONS, PARTITIONS)
+        return Slice(self._disk, cuts.copy(), self._next, end)
+
+    def done(self, slice_: Slice) -> IdFilter | None:
+        """After a slice; at the end of the walk, the new filter, unless there were rows that could not be read."""
+        self._next = slice_.end
+        if slice_.error is not None or not slice_.whole:
+            self._again = self._again or slice_.error is not None
+            self.close()
+        if self.filter is not None:
+            self.filter.add(slice_.kept_N)
+        if self._next < PARTITIONS:
+            return None
+        made, self.filter = self.filter, None
+        return made
+
+    def close(self) -> None:
+        """There will be no new filter."""
+        if self.filter is not None:
+            self.filter.close()
+            self.filter = None
+
+
+def _joined(parts: list[Ids]) -> Ids:
+    return np.concatenate([np.empty(0, np.int64), *parts])

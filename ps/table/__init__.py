@@ -1,0 +1,1 @@
+"""A table: layout, tiers, initializer, optimizer and ranking put together."""

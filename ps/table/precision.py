@@ -1,0 +1,149 @@
+"""Which rows of a table are of half precision: decided at ticks for all rows at once, carried out when there is time.
+
+A tick of the table's clock parts rows by rank: the share `hot_fraction` of all of them, wherever they are, lies above
+`_above`, and those some way below it that were not touched since the last tick are cut: they are cold now. From that
+moment whoever reads one sees it rounded, though its bytes may be float32 still: in RAM until the sweep comes by,
+on disk until it comes up. Rounding to nearest is idempotent: it does not matter when it is done, or how often. A push
+first narrows what it will update. Afterwards cold rows of it that have risen above `_above` become float32.
+
+So the precision of a row, and with it every later value, is a function of the writes alone: not of where the row was,
+of sweeps, prepares or memory. Owned by the engine thread, as the table is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from ps.errors import ResourceExhausted
+from ps.kernels.ranking import score
+from ps.policy.ranking import Ranking
+from ps.storage.ram.arena import Arena
+from ps.storage.ram.cuts import Cuts
+from ps.storage.ram.mixed import MixedRows
+from ps.storage.ram.rows import Slots, Values
+from ps.storage.tier import Flags, Records, by_length, where
+
+LEEWAY = 1.25
+"""A row becomes float32 among the first `hot_fraction` of all, and stays so among the first 1.25 times as many: it does
+not flutter, and memory is bounded still."""
+SWEEP_SLOTS = 1 << 16
+"""Looked at in one go: 0.1 ms."""
+SWEEP_STATISTICS = 1 << 13
+"""Of float32 rows, looked at in one go: 0.1 ms."""
+SWEEP_BYTES = 1 << 19
+"""Narrowed in one go: half a millisecond."""
+
+
+class Precision:
+    """Of the rows of one table."""
+
+    def __init__(self, hot_fraction: float, ram: Arena, rows: MixedRows, ranking: Ranking) -> None:
+        self._hot_fraction = hot_fraction
+        self._ram, self._rows, self._ranking = ram, rows, ranking
+        self._cuts = Cuts(ranking.per_tick)
+        self._above = 0
+        self._hand = 0  # where the sweep goes on
+        self._slots_end = 0  # slots that were not in use at the last cut hold no row that was cut and is float32
+        self._unswept = 0  # slots below it, from the hand on and around, that may
+        self.sweep_slots = SWEEP_SLOTS
+        self.rows_narrowed = 0
+        """In RAM; those that come up from disk are narrowed on their way."""
+        self.rows_widened = 0
+
+    # at the end of a push
+
+    def touched(self, slots_N: Slots) -> None:
+        """Cold rows of this push that are important now become float32. There is room for them."""
+        cold_N = slots_N[self._rows.is_half(slots_N)]
+        ranks_N = np.empty(len(cold_N), np.int64)
+        score.ranks(self._ram.statistics_S2[cold_N], self._ranking.per_tick, ranks_N)
+        risen_N = cold_N[ranks_N > self._above]
+        if len(risen_N):
+            self._rows.widen(risen_N)
+            self.rows_widened += len(risen_N)
+
+    def tick(self) -> None:
+        """Decides anew."""
+        ranking = self._ranking
+        keep = self._hot_fraction * ranking.total
+        self._above = ranking.quantile(int(keep))
+        if int(keep * LEEWAY) < ranking.total:
+            self._cuts.add(ranking.now, ranking.quantile(int(keep * LEEWAY)))
+            self._unswept = self._slots_end = self._ram.slots_end
+
+    def moved(self) -> None:
+        """Rows have gone to other slots."""
+        self._hand, self._slots_end = 0, self._ram.slots_end
+        self._unswept = self._slots_end if self._unswept else 0
+
+    # where rows are looked at
+
+    def before_update(self, slots_N: Slots, new: int) -> None:
+        """Rows that are about to be updated get the precision that they should have, and room to rise beside so many
+        new ones. A slot of -1 has no row. Raises ResourceExhausted; then no row reads otherwise than before."""
+        # float32 rows never come to be faster than others cease to be: memory is for two ticks' new rows
+        self.sweep(new)
+        self._narrow(slots_N[self._overdue(slots_N)])
+        self._rows.make_room_to_widen(int((self._rows.is_half(slots_N) & (slots_N >= 0)).sum()) + new)
+
+    def round(self, slots_N: Slots, out_ND: Values) -> None:
+        """Values that were read from these slots, -1 for none, as they are to be seen."""
+        overdue_N = np.flatnonzero(self._overdue(slots_N))
+        if len(overdue_N):
+            rounded_ND = out_ND[overdue_N]
+            self._rows.round(rounded_ND)
+            out_ND[overdue_N] = rounded_ND
+
+    def as_seen(self, found: Iterable[Records]) -> list[Records]:
+        """Rows that were copied from RAM or read from disk, as they are to be seen."""
+        return by_length(part for records in found for part in self._parts(records))
+
+    def sweep(self, most: int | None = None) -> bool:
+        """Narrows some rows that were cut, by default for half a millisecond; whether there was anything to do."""
+        most = max(SWEEP_BYTES // self._rows.lengths[0], 1) if most is None else most
+        if not self._unswept or not most:
+            return False
+        if self._hand >= self._slots_end:
+            self._hand = 0
+        end = min(self._hand + min(self._unswept, self.sweep_slots), self._slots_end)
+        window = slice(self._hand, end)
+        full_N = ~self._rows.is_half(window) & (self._ram.marks_S[window] & np.uint16(score.USED) != 0)
+        slots_N, end = _first(self._hand + np.flatnonzero(full_N), max(SWEEP_STATISTICS, most), end)
+        cut_N = slots_N[self._cuts.met(self._ram.statistics_S2[slots_N])]
+        cut_N, end = _first(cut_N, most, end)
+        try:
+            self._narrow(cut_N)
+        except ResourceExhausted:
+            return True  # they read as narrowed all the same; the next sweep tries again
+        self._unswept -= end - self._hand
+        self._hand = end
+        return True
+
+    def _narrow(self, slots_N: Slots) -> None:
+        if len(slots_N):
+            self._rows.narrow(slots_N)
+            self.rows_narrowed += len(slots_N)
+
+    def _overdue(self, slots_N: Slots) -> Flags:
+        """Which of these slots, -1 for none, hold a row that was cut and is still float32."""
+        overdue_N: Flags = np.zeros(len(slots_N), np.bool_)
+        if self._unswept:
+            full_N = np.flatnonzero((slots_N >= 0) & ~self._rows.is_half(slots_N))
+            overdue_N[full_N] = self._cuts.met(self._ram.statistics_S2[slots_N[full_N]])
+        return overdue_N
+
+    def _parts(self, records: Records) -> list[Records]:
+        if records.rows_NB.shape[1] == self._rows.lengths[1] or not len(records):
+            return [records]
+        met_N = self._cuts.met(records.statistics_N2)
+        cut = where(records, met_N)
+        rounded = replace(cut, rows_NB=self._rows.layout.to_half(cut.rows_NB))
+        return [part for part in (where(records, ~met_N), rounded) if len(part)]
+
+
+def _first(slots_N: Slots, most: int, end: int) -> tuple[Slots, int]:
+    """So many of the slots, and where the others begin; `end` if there are none."""
+    return (slots_N, end) if len(slots_N) <= most else (slots_N[:most], int(slots_N[most]))
