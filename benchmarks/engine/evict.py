@@ -16,9 +16,9 @@ import ps
 from benchmarks.engine.budget import watched
 from benchmarks.harness.measure import Report, Sizes
 from benchmarks.harness.service import one_shard
+from ps.nn.prefetch import Prefetcher
 from worker.data.synthetic import Synthetic
-from worker.prefetch import Prefetcher
-from worker.trainer import Trainer
+from worker.train.trainer import Trainer
 
 BATCH, DIM, TABLE = 1024, 64, "ids"
 RAM_BYTES = 64 << 20

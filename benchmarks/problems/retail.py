@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.problems.stream import InMemory
-from worker.data.batch import FeatureSpec
+from ps.nn.batch import FeatureSpec
 from worker.data.columns import Columns
 from worker.data.errors import MissingDependency
 from worker.data.hashing import cross, field_ids

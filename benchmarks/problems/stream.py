@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from worker.data.batch import Batch, FeatureSpec
+from ps.nn.batch import Batch, FeatureSpec
 from worker.data.columns import Columns, rebatch
 from worker.data.errors import MissingDependency
 from worker.data.source import Source

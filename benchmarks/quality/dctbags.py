@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ps.errors import InvalidArgument
-from worker.data.batch import Bags, Batch, FeatureSpec
+from ps.nn.batch import Bags, Batch, FeatureSpec
 from worker.data.skew import Popularity
 from worker.data.source import Source
 from worker.data.synthetic import BATCH, N_DENSE

@@ -7,7 +7,7 @@ the values that its dense twin begins with, and sees the same clicks. `seed_nois
 is compressed and only the first values are others: the root of the mean square over the seeds.
 `benchmarks.quality.dctplot` draws the figures.
 
-The dense part of several trainers is not here: `tests/convergence` and `worker.dense` are about that.
+The dense part of several trainers is not here: `tests/convergence` and `ps.nn.dense` are about that.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from benchmarks.harness.measure import Report, Sizes
 from benchmarks.problems.stream import Stream
 from benchmarks.problems.streams import streams
 from benchmarks.quality.dctbags import PlantedBags
-from worker import Prefetcher, Relaxed, TopK
-from worker.feature import Pooled
-from worker.sparsify import Sparsify, Threshold
-from worker.trainer import Trainer
+from ps.nn import Prefetcher, Relaxed, TopK
+from ps.nn.feature import Pooled
+from ps.nn.sparsify.sparsifiers import Sparsify, Threshold
+from worker.train.trainer import Trainer
 
 DIM = 16
 DENSE_LR = 0.02

@@ -16,9 +16,9 @@ import numpy as np
 import ps
 from benchmarks.harness.measure import Sizes
 from benchmarks.harness.service import one_shard
+from ps.nn.prefetch import Prefetcher, PreparedBatch
 from worker.data.synthetic import Synthetic
-from worker.prefetch import Prefetcher, PreparedBatch
-from worker.trainer import Trainer
+from worker.train.trainer import Trainer
 
 BATCH, STEPS, TABLE = 2048, 8, "ids"
 FILL_BATCH = 1 << 16

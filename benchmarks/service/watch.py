@@ -24,10 +24,10 @@ from benchmarks.harness.timeplot import Chart, Series, svg
 from benchmarks.service.prometheus import Prometheus, prometheus
 from deploy.grafana.pages import PAGES
 from deploy.grafana.panel import Panel
+from ps.nn.prefetch import Prefetcher
+from ps.nn.sparsify.sparsifiers import TopK
 from worker.data.synthetic import Synthetic
-from worker.prefetch import Prefetcher
-from worker.sparsify import TopK
-from worker.trainer import Trainer
+from worker.train.trainer import Trainer
 
 PANELS = (
     *("RAM by tier and purpose", "RAM against budget", "Swap in and out", "Prepared on time, and late"),

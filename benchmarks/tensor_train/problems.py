@@ -16,7 +16,7 @@ from benchmarks.problems.flights import Year
 from benchmarks.problems.movielens import MovieLens
 from benchmarks.problems.retail import Retail
 from benchmarks.problems.stream import Stream, present
-from worker.data.batch import Bags, Batch, FeatureSpec
+from ps.nn.batch import Bags, Batch, FeatureSpec
 from worker.data.source import Source
 
 KAGGLE = (

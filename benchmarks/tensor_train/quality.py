@@ -22,8 +22,8 @@ import ps
 from benchmarks.harness.measure import Report, Sizes
 from benchmarks.tensor_train.cases import DIM, WAYS, Projected, Way
 from benchmarks.tensor_train.problems import Problem, floats, problems
-from worker.prefetch import Prefetcher
-from worker.trainer import Trainer
+from ps.nn.prefetch import Prefetcher
+from worker.train.trainer import Trainer
 
 DENSE_LR = 0.02
 HALF_LIFE_PUSHES = 640

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from worker.data.batch import Bags, Batch
+from ps.nn.batch import Bags, Batch
 from worker.data.skew import Popularity
 from worker.data.synthetic import N_DENSE, N_SPARSE, spread_ids
 from worker.data.teacher import Teacher

@@ -22,11 +22,11 @@ import torch
 import ps
 from benchmarks.harness.data import Ids
 from benchmarks.wire.namespaces import INTERFACE
-from worker.data.batch import Batch
+from ps.nn.batch import Batch
+from ps.nn.prefetch import Prefetcher
+from ps.nn.sparsify.thresholds import Sparsify, TopK
 from worker.data.synthetic import Synthetic
-from worker.prefetch import Prefetcher
-from worker.thresholds import Sparsify, TopK
-from worker.trainer import Trainer
+from worker.train.trainer import Trainer
 
 TABLE = "ids"
 DEPTH = 2

@@ -22,12 +22,12 @@ from benchmarks.harness.measure import Report, Sizes
 from benchmarks.harness.service import shards
 from benchmarks.wire.clicks import FEATURES
 from benchmarks.wire.trainer import table
-from worker.data.batch import Bags
+from ps.nn.batch import Bags
+from ps.nn.embedding.collection import EmbeddingBagCollection
+from ps.nn.feature import Feature, Pooled
+from ps.nn.sparsify.thresholds import TopK
 from worker.data.skew import Popularity
 from worker.data.synthetic import spread_ids
-from worker.embedding import EmbeddingBagCollection
-from worker.feature import Feature, Pooled
-from worker.thresholds import TopK
 
 SHARDS = 2
 LENGTHS = (1, 2, 3, 5, 10, 30, 100)

@@ -20,10 +20,10 @@ import ps
 from benchmarks.wire.clicks import Clicks
 from benchmarks.wire.tcp import tcp_bytes
 from benchmarks.wire.trainer import CountingTrainer, model, table
-from worker.dense import DctHook, DenseConfig, DenseStats, register
-from worker.dense.exchange import SIZE_BYTES
-from worker.dense.payload import HEADER_BYTES
-from worker.thresholds import TopK
+from ps.nn.dense import DctHook, DenseConfig, DenseStats, register
+from ps.nn.dense.exchange import SIZE_BYTES
+from ps.nn.dense.payload import HEADER_BYTES
+from ps.nn.sparsify.thresholds import TopK
 
 RANKS = 2
 
@@ -86,7 +86,7 @@ def _counted(hook: DctHook, before: DenseStats) -> dict[str, float]:
     asked for, and no padding to the longest payload."""
     since, config = hook.stats().since(before), DenseConfig()
     size = since.elements / since.steps
-    gap = 1 / (1 - (1 - config.density) ** 255)  # bytes a position, as worker.dense.config says
+    gap = 1 / (1 - (1 - config.density) ** 255)  # bytes a position, as ps.nn.dense.config says
     payload = SIZE_BYTES + HEADER_BYTES + config.density * size * (gap + 2)
     return {
         "counted_factor": since.factor,

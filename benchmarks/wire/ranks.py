@@ -16,7 +16,7 @@ from benchmarks.harness.measure import Report, Sizes
 from benchmarks.harness.processes import Child, child
 from benchmarks.wire.rank import RANKS, Settings
 from benchmarks.wire.trainer import WIDTHS
-from worker.dense import DenseConfig
+from ps.nn.dense import DenseConfig
 
 Way = Literal["dense", "compressed"]
 

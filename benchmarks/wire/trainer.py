@@ -10,13 +10,13 @@ from torch import nn
 import ps
 from benchmarks.wire.clicks import FEATURES
 from benchmarks.wire.tcp import tcp_bytes
-from worker.data.batch import Batch
+from ps.nn.batch import Batch
+from ps.nn.embedding.collection import EmbeddingBagCollection
+from ps.nn.embedding.prepared import PreparedBags
+from ps.nn.feature import Feature
+from ps.nn.sparsify.thresholds import Sparsify
 from worker.data.synthetic import N_DENSE
-from worker.dlrm import DLRM
-from worker.embedding import EmbeddingBagCollection
-from worker.feature import Feature
-from worker.prepared import PreparedBags
-from worker.thresholds import Sparsify
+from worker.models.dlrm import DLRM
 
 WIDTHS = {"default": ((64,), (64,)), "criteo_tb": ((512, 256), (512, 512, 256))}
 """Bottom and top MLP: the trainer's own, and those that the authors of DLRM use for Criteo Terabyte at dim 64

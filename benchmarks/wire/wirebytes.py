@@ -36,9 +36,9 @@ from benchmarks.wire import pooled as wirepooled
 from benchmarks.wire import ranks as wireranks
 from benchmarks.wire.clicks import Clicks
 from benchmarks.wire.trainer import CountingTrainer, model, table
+from ps.nn.sparsify.thresholds import By, TopK
 from ps.wire.formats import TableFormat, WireDtype
 from ps.wire.kinds import KINDS
-from worker.thresholds import By, TopK
 
 DENSITIES = {"1_percent": 0.01, "5_percent": 0.05, "20_percent": 0.2}
 BOTH: tuple[By, By] = ("rows", "elements")

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 import ps
+from ps.nn.dense import DenseConfig
+from ps.nn.sparsify.thresholds import TopK
 from tests.clusters import LoopbackCluster
 from worker.data.synthetic import Synthetic
-from worker.dense import DenseConfig
-from worker.ranks import run_ranks
-from worker.report import Share
-from worker.run import ALONE, in_order, run
-from worker.settings import Settings
-from worker.thresholds import TopK
+from worker.report.shown import Share
+from worker.train.ranks import run_ranks
+from worker.train.run import ALONE, in_order, run
+from worker.train.settings import Settings
 
 pytestmark = pytest.mark.slow
 ROWS = 50_000 - 200

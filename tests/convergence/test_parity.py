@@ -11,9 +11,10 @@ import torch
 from torch.nn import functional
 
 import ps
+from ps.nn import Bags, Batch, EmbeddingBagCollection, Feature, Prefetcher
+from ps.nn.feature import Pooled
 from tests.clusters import LoopbackCluster
-from worker import DLRM, Bags, Batch, EmbeddingBagCollection, Feature, Prefetcher
-from worker.feature import Pooled
+from worker.models.dlrm import DLRM
 
 STEPS = 200
 BATCH = 64

@@ -9,11 +9,11 @@ import pytest
 
 import ps
 from tests.clusters import LoopbackCluster
-from worker.metrics import Progressive
-from worker.ranks import run_ranks
-from worker.report import Share
-from worker.run import ALONE, in_order, run
-from worker.settings import Settings
+from worker.report.metrics import Progressive
+from worker.report.shown import Share
+from worker.train.ranks import run_ranks
+from worker.train.run import ALONE, in_order, run
+from worker.train.settings import Settings
 
 pytestmark = pytest.mark.slow
 ROWS = 40 * 256

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 import ps
 from ps.client.connection import retry
 from ps.client.connection.connection import Connection
+from ps.nn import Bags, EmbeddingBagCollection, Relaxed, Threshold, TopK
 from tests.clusters import LoopbackCluster
 from tests.conftest import QUIET
 from tests.faults import Faults, Rates
 from tests.loopback.tables import DIM, contents, summing
-from worker import Bags, EmbeddingBagCollection, Relaxed, Threshold, TopK
 
 IDS = np.arange(-40, 60)
 OTHER = "u"

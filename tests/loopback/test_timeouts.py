@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 import ps
+from ps.nn.modes import Bounded, Group, Synchronous
 from ps.round import Round
 from ps.seconds import LONGEST_S, seconds
 from ps.server.shard_server import ShardServer
 from tests.conftest import QUIET
 from tests.loopback.tables import block, summing
-from worker.modes import Bounded, Group, Synchronous
-from worker.ranks import Meeting
+from worker.train.ranks import Meeting
 
 GOOD = [float("inf"), 1e10, 1e300, 10**400, np.float32(5), np.float64(5), np.int64(5), np.uint8(5), 5, Fraction(11, 2)]
 BAD = [float("nan"), np.float32("nan"), 0, -1.0, float("-inf"), -(10**400), "5", True, np.array([5.0]), object()]

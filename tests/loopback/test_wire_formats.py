@@ -12,11 +12,11 @@ import torch
 import ps
 from ps.client.connection import retry
 from ps.client.connection.connection import Connection
+from ps.nn import Bags, EmbeddingBagCollection, TopK
 from tests.clusters import LoopbackCluster
 from tests.conftest import QUIET
 from tests.faults import Faults, Rates
 from tests.loopback.tables import summing
-from worker import Bags, EmbeddingBagCollection, TopK
 
 DIM, N = 16, 400
 IDS = np.arange(-100, 300)

@@ -10,10 +10,10 @@ import ps
 from benchmarks.quality.dctbags import LONGEST, NAMES, SHORTEST, BagClicks
 from benchmarks.quality.dctquality import DIM
 from ps.errors import InvalidArgument
-from worker import Prefetcher
+from ps.nn import Prefetcher
+from ps.nn.feature import Pooled
 from worker.data.source import Source
-from worker.feature import Pooled
-from worker.trainer import Trainer
+from worker.train.trainer import Trainer
 
 ROWS, IDS = 600, 2_000
 

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.harness.panel import Figures, read
 from benchmarks.quality.dctplot import BAGS, FRAME, STREAMS, bags_table, main, streams_table, svg, table
 from benchmarks.quality.dctquality import CASES, DEFAULT, DENSITIES, FEW, IN_FULL, NO_FEEDBACK, POOLED
-from worker import TopK
+from ps.nn import TopK
 
 ABSENT = "movielens"
 SVG = "{http://www.w3.org/2000/svg}"

@@ -18,7 +18,7 @@ from benchmarks.__main__ import BENCHMARKS
 from ps.cli import app
 from tests.deploy import dockerfile
 from tests.documents import ROOT, blocks, inline_commands, shell_blocks, words
-from worker.train import train
+from worker.train.command import train
 
 PSCTL = typer.main.get_command(app)
 TRAINER = typer.Typer(add_completion=False)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from ps.errors import InvalidArgument
-from worker.data.batch import Bags, Batch, FeatureSpec
+from ps.nn.batch import Bags, Batch, FeatureSpec
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.errors import InvalidArgument
-from worker.data.batch import Batch, FeatureSpec
+from ps.nn.batch import Batch, FeatureSpec
 from worker.data.columns import Columns, rebatch
 from worker.data.criteo_lines import line_blocks
 from worker.data.criteo_parser import N_HEXES, N_INTEGERS, Parsed, parse

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from worker.data.batch import Batch, FeatureSpec
+from ps.nn.batch import Batch, FeatureSpec
 from worker.data.columns import Columns, rebatch
 from worker.data.errors import MissingDependency, UnreadableFile
 

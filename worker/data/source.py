@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-from worker.data.batch import Batch, FeatureSpec
+from ps.nn.batch import Batch, FeatureSpec
 
 
 class Source(Protocol):

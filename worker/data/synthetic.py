@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from ps.errors import InvalidArgument
-from worker.data.batch import Batch, FeatureSpec
+from ps.nn.batch import Batch, FeatureSpec
 from worker.data.columns import Columns, rebatch
 from worker.data.skew import Popularity
 from worker.data.teacher import Teacher, expected_auc

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ps.errors import PsError
-from worker.dense import DctHook, DenseConfig, LayerConfig, register
+from ps.nn.dense import DctHook, DenseConfig, LayerConfig, register
 
 
 def trained(rank: int, config: DenseConfig | None, steps: int, options: dict[str, Any]) -> dict[str, Any]:

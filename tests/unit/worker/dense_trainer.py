@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from worker.dense import DenseConfig, register
+from ps.nn.dense import DenseConfig, register
 
 
 class Trainer:

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from worker.data.batch import Batch
+from ps.nn.batch import Batch
 from worker.data.source import Source
-from worker.dlrm import DLRM
-from worker.metrics import Progressive
+from worker.models.dlrm import DLRM
+from worker.report.metrics import Progressive
 
 
 @contextmanager

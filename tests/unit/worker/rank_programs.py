@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from ps.errors import InvalidArgument
-from worker.ranks import Meeting
+from worker.train.ranks import Meeting
 
 FOR_EVER_S = 10_000
 
@@ -91,6 +91,6 @@ def started_elsewhere(folder: Path) -> subprocess.Popen[bytes]:
 if __name__ == "__main__":
     import rank_programs
 
-    from worker.ranks import run_ranks
+    from worker.train.ranks import run_ranks
 
     run_ranks(2, rank_programs.both_sleep, Path(sys.argv[1]))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ps.errors import DtypeMismatch, InvalidArgument, LengthMismatch
-from worker.data.batch import Bags, Batch, FeatureSpec
+from ps.nn.batch import Bags, Batch, FeatureSpec
 from worker.data.columns import Columns, rebatch
 from worker.data.hashing import cross, field_ids, mix, text_words
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from in_process_model import train
 
 from ps.errors import InvalidArgument
-from worker.data.batch import Batch
+from ps.nn.batch import Batch
 from worker.data.criteo import Criteo
 from worker.data.criteo_lines import MAX_LINE_BYTES, line_blocks
 from worker.data.criteo_parser import MISSING_HEX, MISSING_INTEGER, parse

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ps.errors import ConfigError, InvalidArgument, LengthMismatch
-from worker.dense import DenseConfig, DenseStats, LayerConfig
-from worker.dense.compressor import Compressor, all_finite
-from worker.dense.threshold import Scratch, Threshold
+from ps.nn.dense import DenseConfig, DenseStats, LayerConfig
+from ps.nn.dense.compressor import Compressor, all_finite
+from ps.nn.dense.threshold import Scratch, Threshold
 
 SIZES = {"bottom.weight": 37, "bottom.bias": 1, "top.weight": 20, "top.bias": 5}
 

@@ -19,7 +19,7 @@ from dense_programs import (
 )
 from dense_ranks import RankPair, rank_pair
 
-from worker.dense import DenseConfig, LayerConfig
+from ps.nn.dense import DenseConfig, LayerConfig
 
 pytestmark = pytest.mark.slow  # two processes that import torch, and what DDP imports with it
 PER_LAYER = DenseConfig(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ps.errors import InvalidArgument
-from worker.dense.payload import ALL, BITMAP, GAPS8, GAPS16, HEADER_BYTES, pack, unpack
+from ps.nn.dense.payload import ALL, BITMAP, GAPS8, GAPS16, HEADER_BYTES, pack, unpack
 
 
 @given(
@@ -65,7 +65,7 @@ def test_foreign_bytes_are_refused_or_lie_inside(data: bytes, n: int, kind: Any)
 
 
 def test_the_arithmetic_of_a_hundred_times() -> None:
-    """The table of worker/dense/config.py, on random gradients of a million elements."""
+    """The table of ps/nn/dense/config.py, on random gradients of a million elements."""
     n, rng = 1_000_000, np.random.default_rng(3)
     for density, kind, expected in ((0.01, "fp16", 129.7), (0.01, "fp32", 78.7), (0.005, "fp32", 148.5)):
         positions = torch.from_numpy(np.sort(rng.choice(n, round(density * n), replace=False)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worker.sparsify import Sparsifier, TopK
+from ps.nn.sparsify.sparsifiers import Sparsifier, TopK
 
 F32 = np.float32
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ps.errors import DimensionMismatch, InvalidArgument
-from worker.dlrm import DLRM
+from worker.models.dlrm import DLRM
 
 
 def seeded(seed: int = 3) -> DLRM:

@@ -11,9 +11,9 @@ import torch
 
 import ps
 from ps.errors import InvalidArgument, LengthMismatch
+from ps.nn import Bags, EmbeddingBagCollection, Feature, Prefetcher, Threshold
+from ps.nn.batch import Batch
 from ps.server import local
-from worker import Bags, EmbeddingBagCollection, Feature, Prefetcher, Threshold
-from worker.data.batch import Batch
 
 DIM = 4
 USERS = ps.TableConfig(name="users", dim=DIM, optimizer=ps.SGD(lr=1.0), initializer=ps.Normal(std=1.0))

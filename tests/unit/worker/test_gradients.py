@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 import ps
+from ps.nn import Bags, EmbeddingBagCollection, Feature, Threshold
+from ps.nn.embedding.row_optimizer import check_no_scaler, known_scalers
+from ps.nn.feature import Pooled
 from tests.waiting import LIMIT_S
-from worker import Bags, EmbeddingBagCollection, Feature, Threshold
-from worker.feature import Pooled
-from worker.row_optimizer import check_no_scaler, known_scalers
 
 DIM, IDS = 3, 6
 NAMES = itertools.count()

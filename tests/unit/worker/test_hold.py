@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ps.errors import ConfigError
-from worker.residuals import KEY_BYTES
-from worker.sparsify import Hold, Sparsifier, Threshold, TopK
+from ps.nn.sparsify.residuals import KEY_BYTES
+from ps.nn.sparsify.sparsifiers import Hold, Sparsifier, Threshold, TopK
 
 F32 = np.float32
 NEVER_LARGE = 1e9

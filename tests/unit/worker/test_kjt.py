@@ -10,8 +10,8 @@ import torch
 
 import ps
 from ps.errors import DtypeMismatch, InvalidArgument, LengthMismatch
-from worker import Bags, EmbeddingBagCollection, Feature
-from worker.kjt import bags_of
+from ps.nn import Bags, EmbeddingBagCollection, Feature
+from ps.nn.embedding.kjt import bags_of
 
 DIM = 2
 

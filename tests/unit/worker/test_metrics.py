@@ -13,7 +13,7 @@ from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
 from ps.errors import InvalidArgument, LengthMismatch
-from worker.metrics import Progressive, auc, log_loss
+from worker.report.metrics import Progressive, auc, log_loss
 
 ROWS = st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=2, max_size=60)
 """Nine different scores only: most rows are tied with others."""

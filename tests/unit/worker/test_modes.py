@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import ps
+from ps.nn import Asynchronous, Bags, Bounded, EmbeddingBagCollection, Feature, Group, Prefetcher, Synchronous, TopK
+from ps.nn.batch import Batch
+from ps.nn.embedding.prepared import PreparedBags
 from ps.server import local
-from worker import Asynchronous, Bags, Bounded, EmbeddingBagCollection, Feature, Group, Prefetcher, Synchronous, TopK
-from worker.data.batch import Batch
-from worker.prepared import PreparedBags
 
 DIM = 2
 USERS = ps.TableConfig(name="users", dim=DIM, optimizer=ps.SGD(lr=1.0), initializer=ps.Constant())

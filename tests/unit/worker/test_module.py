@@ -16,11 +16,11 @@ import torch
 
 import ps
 from ps.client.connection.transport import Begun, Transport, open_transport
+from ps.nn import Bags, EmbeddingBagCollection, Group, Prefetcher, Synchronous, Threshold, TopK
+from ps.nn.batch import Batch
 from ps.server import local
 from ps.wire import methods
 from tests.waiting import until
-from worker import Bags, EmbeddingBagCollection, Group, Prefetcher, Synchronous, Threshold, TopK
-from worker.data.batch import Batch
 
 TABLE = ps.TableConfig(name="t", dim=1, optimizer=ps.SGD(lr=1.0), initializer=ps.Constant(value=10.0))
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 import ps
 from ps.client.bags import split_bags
+from ps.nn import Bags, EmbeddingBagCollection, Feature, Hold, Threshold, TopK
+from ps.nn.embedding.pooled import bytes_by_bags
+from ps.nn.sparsify.thresholds import Sparsify
 from ps.wire.bags import PooledBags
 from ps.wire.routing import Routing, ShardInfo, split_by_shard
 from tests.loopback.tables import DIM, contents, summing
-from worker import Bags, EmbeddingBagCollection, Feature, Hold, Threshold, TopK
-from worker.pooled import bytes_by_bags
-from worker.thresholds import Sparsify
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,13 @@ import torch
 import ps
 from ps.client.lease import Lease
 from ps.errors import InvalidArgument
+from ps.nn import Bags, EmbeddingBagCollection, Feature, Prefetcher
+from ps.nn.batch import Batch
+from ps.nn.depth import DEEPEST, SHALLOWEST, SHRINK_AFTER_STEPS, START, Depth
 from tests.conftest import StartServer
 from tests.waiting import until
-from worker import Bags, EmbeddingBagCollection, Feature, Prefetcher
-from worker.data.batch import Batch
 from worker.data.synthetic import Synthetic
-from worker.depth import DEEPEST, SHALLOWEST, SHRINK_AFTER_STEPS, START, Depth
-from worker.trainer import Trainer
+from worker.train.trainer import Trainer
 
 
 def after(steps: int, prepare_s: float, step_s: float, depth: Depth | None = None) -> int:

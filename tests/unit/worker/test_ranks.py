@@ -11,7 +11,7 @@ import pytest
 import rank_programs as programs
 
 from tests.waiting import until
-from worker.ranks import TrainerFailed, run_ranks
+from worker.train.ranks import TrainerFailed, run_ranks
 
 pytestmark = pytest.mark.slow  # each starts processes that import torch
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ps.errors import ConfigError, DtypeMismatch, LengthMismatch
 from ps.kernels.index.hashing import hash_ids
-from worker.convergence import STATISTIC_BYTES, ConvergenceStore
-from worker.sparsify import Relaxed, Sparsifier, Threshold, TopK
+from ps.nn.sparsify.convergence import STATISTIC_BYTES, ConvergenceStore
+from ps.nn.sparsify.sparsifiers import Relaxed, Sparsifier, Threshold, TopK
 
 F32 = np.float32
 

@@ -17,8 +17,8 @@ from ps.errors import (
     NonFiniteGradient,
     ResourceExhausted,
 )
-from worker.residuals import KEY_BYTES, ResidualStore
-from worker.sparsify import Sparsifier, Threshold, TopK
+from ps.nn.sparsify.residuals import KEY_BYTES, ResidualStore
+from ps.nn.sparsify.sparsifiers import Sparsifier, Threshold, TopK
 
 F32 = np.float32
 

@@ -11,9 +11,9 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from worker.convergence import STATISTIC_BYTES
-from worker.residuals import KEY_BYTES
-from worker.sparsify import Hold, Relaxed, Sparsifier, Threshold, TopK
+from ps.nn.sparsify.convergence import STATISTIC_BYTES
+from ps.nn.sparsify.residuals import KEY_BYTES
+from ps.nn.sparsify.sparsifiers import Hold, Relaxed, Sparsifier, Threshold, TopK
 
 F32 = np.float32
 IDS = 24

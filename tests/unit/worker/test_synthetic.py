@@ -16,7 +16,7 @@ from ps.errors import InvalidArgument
 from worker.data.skew import Popularity, sample_ids
 from worker.data.synthetic import BATCH, Synthetic, spread_ids
 from worker.data.teacher import expected_auc
-from worker.metrics import auc
+from worker.report.metrics import auc
 
 RANGES = {"top 1 %": (0.43, 0.47), "top 10 %": (0.68, 0.71), "lower half": (0.05, 0.08), "once": (0.34, 0.47)}
 """Shares of the accesses, and for `once` of the ids, among the ids seen in a batch: Meta's published statistics."""

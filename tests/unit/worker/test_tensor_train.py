@@ -15,10 +15,10 @@ from torch import nn
 
 import ps
 from ps.errors import DtypeMismatch, InvalidArgument, LengthMismatch
+from ps.nn import TensorTrainEmbeddingBag
+from ps.nn.tensor_train import on_numba as on_cpu
 from ps.tensor_train.rates import core_optimizers
 from tests.unit.worker.tt_reference import OPTIMIZERS, cases, cores_of, enlarge, expected, full_table
-from worker import TensorTrainEmbeddingBag
-from worker import tensor_train_numba as on_cpu
 
 close = torch.testing.assert_close
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}

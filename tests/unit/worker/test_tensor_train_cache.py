@@ -10,9 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ps.nn import TensorTrainEmbeddingBag
+from ps.nn.tensor_train import cache as tensor_train_cache
+from ps.nn.tensor_train.cache import EMPTY, Frequencies, Places
 from tests.unit.worker.tt_reference import OPTIMIZERS, cores_of, enlarge
-from worker import TensorTrainEmbeddingBag, tensor_train_cache
-from worker.tensor_train_cache import EMPTY, Frequencies, Places
 
 close = torch.testing.assert_close
 NONE = torch.zeros(0, dtype=torch.int64)

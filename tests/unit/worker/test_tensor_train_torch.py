@@ -7,14 +7,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ps.nn import TensorTrainEmbeddingBag
+from ps.nn.tensor_train import bag as tensor_train
+from ps.nn.tensor_train import on_torch as tensor_train_torch
+from ps.nn.tensor_train.on_numba import NumbaCores, core_rules
+from ps.nn.tensor_train.on_torch import TorchCores
 from ps.tensor_train.cores import Cores
 from ps.tensor_train.initial import initial_cores
 from ps.tensor_train.shape import tt_shape
 from tests.devices import DEVICES
 from tests.unit.worker.tt_reference import OPTIMIZERS, cores_of, enlarge
-from worker import TensorTrainEmbeddingBag, tensor_train, tensor_train_torch
-from worker.tensor_train_numba import NumbaCores, core_rules
-from worker.tensor_train_torch import TorchCores
 
 close = torch.testing.assert_close
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ps.errors import ConfigError
-from worker.thresholds import SMALLEST, Threshold, TopK, kth_largest, measured
+from ps.nn.sparsify.thresholds import SMALLEST, Threshold, TopK, kth_largest, measured
 
 F32 = np.float32
 

@@ -19,15 +19,16 @@ from typer.testing import CliRunner
 import ps
 from ps.cluster.ray.quiet import hush_ray
 from ps.errors import InvalidArgument
+from ps.nn import Asynchronous, Bounded, Group, Synchronous
 from tests.conftest import StartServer
 from tests.waiting import until
-from worker import Asynchronous, Bounded, Group, Synchronous, report
 from worker.data.synthetic import Synthetic
-from worker.metrics import Progressive
-from worker.ranks import Meeting
-from worker.run import ALONE, EveryNth, run
-from worker.settings import WIRE_DTYPES, Settings, batches_ahead, table_configs
-from worker.train import disk_folder, main, place_of, service_address, train
+from worker.report import shown as report
+from worker.report.metrics import Progressive
+from worker.train.command import disk_folder, main, place_of, service_address, train
+from worker.train.ranks import Meeting
+from worker.train.run import ALONE, EveryNth, run
+from worker.train.settings import WIRE_DTYPES, Settings, batches_ahead, table_configs
 
 
 def test_every_wire_dtype_of_the_command_is_one_of_the_clients() -> None:
@@ -52,7 +53,7 @@ def test_a_temporary_disk_is_gone_however_the_block_is_left() -> None:
 
 OWNER = """
 import os, sys
-from worker.scratch import scratch_folder
+from worker.train.scratch import scratch_folder
 with scratch_folder() as folder:
     (folder / "shard-0").mkdir()
     (folder / "shard-0" / "CURRENT").touch()

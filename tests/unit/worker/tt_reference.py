@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch.nn.functional import embedding_bag
 
 import ps
+from ps.nn import TensorTrainEmbeddingBag
 from ps.tensor_train.shape import TTShape
-from worker import TensorTrainEmbeddingBag
 
 OPTIMIZERS = {
     "sgd": ps.SGD(lr=0.3),

@@ -1,0 +1,56 @@
+"""The two places of a forward that autograd comes back to: where the features are put side by side, and the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from ps.nn.embedding.prepared import Forward
+
+
+class Stack(torch.autograd.Function):
+    """The features side by side. Its backward tells which of them the loss uses, and keeps gradients from the others:
+    what torch hands it for one that nobody has looked at is 0, as it is for all that is cut out of a tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, use: Forward | None, *pooled: torch.Tensor) -> Any:
+        """[B, F, D]. use: None where no rows are trained; weights of samples may be, all the same."""
+        ctx.use = use
+        return torch.stack(pooled, dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, grads_BFD: torch.Tensor) -> Any:
+        """Hands each feature its gradient; one that the loss does not use gets none."""
+        of_features = grads_BFD.unbind(1)
+        if ctx.use is None:
+            return None, *of_features
+        used = [bool(grads_BD[:1].any() or grads_BD.any()) for grads_BD in of_features]
+        ctx.use.used = {(f.name, f.table) for f, is_used in zip(ctx.use.features, used, strict=True) if is_used}
+        return None, *(grads if is_used else None for grads, is_used in zip(of_features, used, strict=True))
+
+
+class Watch(torch.autograd.Function):
+    """Identity on the rows of all tables; its backward runs once for each backward of a loss, when all their gradients
+    are known: None of a table that the loss does not use.
+
+    One function for all tables, and not a hook on each: a table that the loss did not use would never call its hook,
+    and the others' gradients would wait for it for ever.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, add: Callable[[Sequence[torch.Tensor | None]], None], anchor: Any, *rows: torch.Tensor
+    ) -> Any:
+        """Returns the rows as they are. add: takes their gradients."""
+        ctx.add = add
+        ctx.anchor = anchor
+        ctx.set_materialize_grads(False)
+        return tuple(part.view_as(part) for part in rows)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor | None) -> Any:
+        """Hands the gradients to `add`, and the anchor something, so that it counts as used."""
+        ctx.add(grads)
+        return None, torch.zeros_like(ctx.anchor), *(None for _ in grads)

@@ -1,0 +1,146 @@
+"""Gradients that wait for the next step: the sum of those of all backwards since the last one, row by row.
+
+    backward --> part of each table that the loss uses --.
+    backward --> part ...                                --+--> summed by id, in the order of the backwards --> step
+    backward --> part ...                                --'
+
+Each table has a stand-in, a parameter whose `.grad` is its part: float32 [U, D], a row for each id, and which ids those
+are is known here. What torch does to a `.grad` it may do to these: scale, clip, set to None. The parameter itself holds
+no memory and no value; the rows are on the shards.
+
+A batch whose bags the shards sum has a gradient for each bag, [B, D], for as long as it is alone in its step. Beside
+those of another batch it is of rows like any other.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from ps.errors import ResourceExhausted
+from ps.nn.embedding.prepared import Forward
+from ps.nn.embedding.table_gradients import TableGradients
+
+MAX_BYTES = 1 << 30
+"""The most that gradients which wait may take, by default: that is 4 million rows of dim 64."""
+LONG_WITHOUT_A_STEP = 100
+"""Backwards after which it is asked whether a step has been forgotten."""
+NOTHING = torch.zeros(0, 1)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """What is known of one table's gradients, which are in its stand-in: their rows, and the forwards they are of."""
+
+    part: TableGradients
+    forwards: list[Forward]
+
+
+class WaitingGradients:
+    """The gradients of one collection that wait for its next step. Called by the trainer's thread only."""
+
+    def __init__(self, dims: Mapping[str, int], max_bytes: int = MAX_BYTES) -> None:
+        """dims: by table."""
+        self.stand_ins = {name: nn.Parameter(torch.zeros(0, dim)) for name, dim in dims.items()}
+        """A parameter for each table, whose `.grad` is what waits of it."""
+        self.backwards = 0
+        """How many there were since the last step."""
+        self._max_bytes = max_bytes
+        self._waiting: dict[str, _Waiting] = {}
+
+    def __bool__(self) -> bool:
+        return any(self.stand_ins[name].grad is not None for name in self._waiting)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the gradients take."""
+        return sum(one.grad.nbytes for one in self.stand_ins.values() if one.grad is not None)
+
+    @property
+    def told(self) -> str:
+        """What waits, in words."""
+        return f"{self._whose} have not been pushed by a step()"
+
+    def tell_lost(self) -> None:
+        """Logs what waits when the collection is gone, or the program ends."""
+        if self.nbytes:
+            log.warning("%s: they are lost", self.told)
+
+    def add(self, forward: Forward, parts: Mapping[str, TableGradients]) -> None:
+        """Adds what one backward of a forward gave to the tables that the loss uses. Raises ResourceExhausted where
+        more waits already than may; then nothing of this backward has been added."""
+        if self.nbytes > self._max_bytes:
+            raise ResourceExhausted(
+                f"{self._whose}, {self.nbytes:,} bytes, wait for a step, the limit is "
+                f"{self._max_bytes:,}: call the collection's step() after backward, or zero_grad() to drop them"
+            )
+        self.backwards += 1
+        for name, part in parts.items():
+            self._add(name, forward, part)
+        if self.backwards == LONG_WITHOUT_A_STEP:
+            log.warning("%s: has it been forgotten?", self.told)
+
+    def by_rows(self) -> None:
+        """Turns gradients of bags into those of rows, whose norm is the one that torch would see."""
+        for name, waiting in self._parts().items():
+            if waiting.part.bags is not None:
+                self._put(name, waiting.part.by_rows(), waiting.forwards)
+
+    def take(self) -> tuple[dict[str, TableGradients], list[Forward]]:
+        """All that waits, by table, and the forwards that it is of; nothing waits any more."""
+        found = self._parts()
+        parts = {name: waiting.part for name, waiting in found.items()}
+        forwards = list(dict.fromkeys(forward for waiting in found.values() for forward in waiting.forwards))
+        for forward in forwards:
+            forward.counts_taken()
+        self.clear()
+        return parts, forwards
+
+    def clear(self) -> None:
+        """Drops all that waits."""
+        for waiting in self._waiting.values():
+            for forward in waiting.forwards:
+                forward.counts_dropped()
+        self._waiting.clear()
+        self.backwards = 0
+        for stand_in in self.stand_ins.values():
+            stand_in.grad = None
+
+    @property
+    def _whose(self) -> str:
+        return f"the gradients of {self.backwards} {'backward' if self.backwards == 1 else 'backwards'}"
+
+    def _parts(self) -> dict[str, _Waiting]:
+        """The tables whose gradients nobody has set to None, with these as they are now."""
+        found = {}
+        for name, waiting in self._waiting.items():
+            grads = self.stand_ins[name].grad
+            if grads is not None:
+                found[name] = _Waiting(replace(waiting.part, grads=grads), waiting.forwards)
+        return found
+
+    def _add(self, name: str, forward: Forward, part: TableGradients) -> None:
+        grads = self.stand_ins[name].grad
+        if grads is None:
+            self._put(name, part, [forward])
+            return
+        waiting = self._waiting[name]
+        before, forwards = replace(waiting.part, grads=grads), waiting.forwards
+        if before.ids_U is part.ids_U and before.bags is part.bags:
+            together = before.and_again(part)
+        else:
+            together = before.and_those_of(part)
+        self._put(name, together, forwards if forward in forwards else [*forwards, forward])
+
+    def _put(self, name: str, part: TableGradients, forwards: list[Forward]) -> None:
+        stand_in, grads = self.stand_ins[name], part.grads
+        stand_in.grad = None
+        stand_in.data = torch.zeros(()).expand(grads.shape)  # torch wants a shape, and this one takes no memory
+        stand_in.grad = grads
+        self._waiting[name] = _Waiting(replace(part, grads=NOTHING), forwards)

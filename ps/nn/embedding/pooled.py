@@ -1,0 +1,97 @@
+"""Which tables of a batch the shards pool, and what becomes of the sums that they send.
+
+Pooled by the trainer, a table's U unique ids cost a row down and a gradient up each. Pooled by the shards, each bag
+costs a sum down and a gradient up for every shard that has one of its ids; and once, where its ids are:
+
+    by rows  U (d + u)
+    by bags  K (d + u) + (K l + P p) / 8    K = sum over bags of S (1 - (1 - 1/S)**n)
+
+d, u      bytes of a row or sum down, and of a gradient up: dim numbers in the precision that the table is sent in. By
+          importance, of rows the share that is important is precise, and all sums
+K         of B bags on S shards: how often a bag of n ids has one on a shard, where ids are spread evenly
+P, p, l   ids in bags, bits of a position among a shard's U / S ids, bits of the longest bag's length
+
+So with long bags, bags pay where there are more unique ids than S B, and never on one id a bag. Where only a share of
+the gradients is sent, u is that much smaller on both sides: it is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ps.client.client import Client
+from ps.nn.batch import Bags
+from ps.nn.embedding.dedupe import FeatureOfTable
+from ps.nn.feature import Feature
+from ps.wire.bags import PooledBags
+from ps.wire.encodings import NUMBERS
+
+
+class ShardPooling:
+    """Of one collection."""
+
+    def __init__(self, client: Client, features: Sequence[Feature], dim: int) -> None:
+        self._client = client
+        self._dim = dim
+        self._features = {table: [f for f in features if f.table == table] for table in {f.table for f in features}}
+        self._may_be = [table for table, some in self._features.items() if all(f.pooled != "trainer" for f in some)]
+
+    def choose(
+        self,
+        bags: Mapping[str, Bags],
+        ids: Mapping[str, npt.NDArray[np.int64]],
+        inverse: Mapping[FeatureOfTable, torch.Tensor],
+    ) -> dict[str, PooledBags]:
+        """The tables that the shards pool in this batch, and their bags: all those of a feature, then the next one's.
+
+        ids: unique, by table. inverse: by feature of a table, where each of its ids is among the table's.
+        """
+        chosen = {}
+        for table in self._may_be:
+            features = self._features[table]
+            if any(bags[feature.name].weights is not None for feature in features):
+                continue
+            positions_P = np.concatenate([inverse[feature.name, table].numpy() for feature in features])
+            pooled = PooledBags(positions_P, np.concatenate([lengths(bags[feature.name]) for feature in features]))
+            if all(feature.pooled == "shard" for feature in features) or self._pays(table, len(ids[table]), pooled):
+                chosen[table] = pooled
+        return chosen
+
+    def pool(self, feature: Feature, bags: Bags, sums_BD: torch.Tensor) -> torch.Tensor:
+        """float32 [B, D] of one feature, of the sums of its table's bags as `choose` has them."""
+        n = len(bags.offsets)
+        number = self._features[feature.table].index(feature)
+        part_BD = sums_BD[number * n : (number + 1) * n]
+        if feature.pooling == "sum":
+            return part_BD
+        return part_BD / torch.from_numpy(np.maximum(lengths(bags), 1).astype(np.float32))[:, None]
+
+    def _pays(self, table: str, unique: int, bags: PooledBags) -> bool:
+        form, dim = self._client.formats.of(table), self._dim
+        share = 1.0 if form.share is None else form.share
+        precise, other = NUMBERS[form.important].size(1, dim), NUMBERS[form.others].size(1, dim)
+        shards = len(self._client.connection.routing.shards)
+        row = share * precise + (1 - share) * other
+        return bytes_by_bags(unique, bags, shards, 2 * precise) < bytes_by_rows(unique, 2 * row)
+
+
+def lengths(bags: Bags) -> npt.NDArray[np.int64]:
+    """[B]: how many ids each bag has."""
+    return np.diff(bags.offsets.numpy(), append=len(bags.ids))
+
+
+def bytes_by_rows(unique: int, both: float) -> float:
+    """Of one table in one step, pooled by the trainer, as above, without what both ways have in common. both: d + u."""
+    return unique * both
+
+
+def bytes_by_bags(unique: int, bags: PooledBags, shards: int, both: float) -> float:
+    """The same, pooled by the shards."""
+    pairs = shards * float((1 - (1 - 1 / shards) ** bags.lengths_B).sum())
+    length_bits = max(1, int(bags.lengths_B.max(initial=1) - 1).bit_length())
+    position_bits = max(1, (unique // shards).bit_length())
+    return pairs * both + (pairs * length_bits + len(bags.positions_P) * position_bits) / 8

@@ -1,0 +1,171 @@
+"""How a step's gradients go to the shards: whole, or what a sparsifier selects of them, with the rest held back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ps.client.arrays import ArrayLike
+from ps.client.client import Client
+from ps.client.step import Step
+from ps.config import TableConfig, TensorTrain
+from ps.errors import InvalidArgument, NonFiniteGradient
+from ps.nn.embedding.table_gradients import TableGradients
+from ps.nn.sparsify.pooled_gradients import BagSelector
+from ps.nn.sparsify.selection import Selection
+from ps.nn.sparsify.sparsifiers import Sparsifier
+from ps.nn.sparsify.thresholds import Sparsify, Threshold
+from ps.round import Round
+from ps.wire.selected import PooledGradients, Selected
+
+FLUSH_BYTES = 256 << 10
+"""Of gradients in one push of what was held back: a shard with little RAM takes no large bodies."""
+
+
+class Pushes:
+    """Those of one collection of tables. `begin` on the trainer's thread, step by step; what it returns on any."""
+
+    def __init__(
+        self, client: Client, tables: Sequence[TableConfig], sparsify: Sparsify | Mapping[str, Sparsify] | None
+    ) -> None:
+        """`sparsify`: for all tables, or by table. Tables without one push everything; or what their wire format does
+        not mask, and the rest is held back as well: a push by itself would drop it."""
+        self._client = client
+        asked = sparsify if isinstance(sparsify, Mapping) else {t.name: sparsify for t in tables if sparsify}
+        if unknown := asked.keys() - {table.name for table in tables}:
+            raise InvalidArgument(f"sparsify names tables {sorted(unknown)} that are not among `tables`")
+        masks = {table.name: client.formats.of(table.name).mask_below for table in tables}
+        by_table: dict[str, Sparsify] = {
+            **{name: Threshold(mask, by="elements") for name, mask in masks.items() if mask},
+            **asked,
+        }
+        self.sparsifiers = {
+            table.name: Sparsifier(by_table[table.name], table.dim) for table in tables if table.name in by_table
+        }
+        self._bag_selectors = {name: BagSelector(_of_bags(one.config)) for name, one in self.sparsifiers.items()}
+        for name, share in self.important_shares.items():
+            client.formats.of(name).flagged(share, name)  # raises where both part the rows, and not at one share
+        # in a tensor-train table every id has a value: none is new
+        self._has_new_rows = {table.name for table in tables if not isinstance(table.cold, TensorTrain)}
+
+    @property
+    def wants_exists(self) -> bool:
+        """Whether `begin` has a use for which ids have rows."""
+        return bool(self.sparsifiers)
+
+    @property
+    def important_shares(self) -> dict[str, float]:
+        """Per table whose rows may be relaxed: the share of them that counts as important."""
+        relaxed = {name: sparsifier.config.relaxed for name, sparsifier in self.sparsifiers.items()}
+        return {name: config.share for name, config in relaxed.items() if config is not None}
+
+    def begin(self, step: Step, parts: Mapping[str, TableGradients], in_rounds: bool) -> Callable[..., None]:
+        """Selects at once, in the order of the steps, and returns what is to be done on another thread: the push, given
+        its `in_round` and `timeout_s`.
+
+        Where something is selected, or a round is to come, what cannot be sent is refused here: then nothing has
+        changed. Raises what `Step.push` raises before it sends anything.
+
+        If the push fails, what was selected is dropped, with what had been held of it: the shards may have applied it
+        or not, and held back again it might be applied twice. The error says so.
+        """
+        sent: dict[str, ArrayLike | Selected | PooledGradients] = {name: part.grads for name, part in parts.items()}
+        if self.sparsifiers or in_rounds:
+            step.check(sent)
+        selections: dict[str, Selection] = {}
+        try:
+            for name, part in parts.items():
+                if name in self.sparsifiers:
+                    selections[name], sent[name] = self._select(name, part, send_others=not in_rounds)
+        except BaseException:
+            self._drop(selections)
+            raise
+        positives = {name: part.positives_U for name, part in parts.items() if part.positives_U is not None}
+
+        def push(in_round: Round | None, timeout_s: float | None) -> None:
+            try:
+                step.push(sent, positives=positives, in_round=in_round, timeout_s=timeout_s)
+                for name, selection in selections.items():
+                    self._push_others(name, selection)
+            except BaseException as error:
+                if dropped := self._drop(selections):
+                    error.add_note(f"dropped with this push, as it may have been applied in part: {dropped}")
+                raise
+            for name, selection in selections.items():
+                self.sparsifiers[name].commit(selection)
+
+        return push
+
+    def _select(
+        self, name: str, part: TableGradients, send_others: bool
+    ) -> tuple[Selection, Selected | PooledGradients]:
+        """What of one table is to be sent. In tables that are pooled no row waits for being relaxed: its value is not
+        known here. send_others: whether rows that are not of the step may go beside it, which have no place in a round.
+        """
+        sparsifier, grads = self.sparsifiers[name], part.grads.numpy()
+        new_U = ~part.exists_U if name in self._has_new_rows and part.exists_U is not None else None
+        if part.bags is None:
+            values_UD = None if part.rows is None else part.rows.numpy()
+            selection = sparsifier.select(
+                part.ids_U,
+                grads,
+                new_U,
+                rows_UD=values_UD,
+                important_U=part.important_U,
+                send_others=send_others,
+            )
+            return selection, selection.selected
+        of_bags, rest_UD, made_U = self._bag_selectors[name].select(part.bags, len(part.ids_U), grads)
+        always_U = None if new_U is None else new_U & (~made_U | rest_UD.any(axis=1))
+        selection = sparsifier.select(part.ids_U, rest_UD, always_U, send_others=send_others)
+        return selection, PooledGradients(of_bags, selection.selected)
+
+    def _drop(self, selections: Mapping[str, Selection]) -> str:
+        """What was dropped, in words."""
+        for name, selection in selections.items():
+            self.sparsifiers[name].commit(selection)
+        rows = {name: len(selection) for name, selection in selections.items() if len(selection)}
+        return ", ".join(f"gradients of {n} rows of table {name!r}" for name, n in rows.items())
+
+    def flush(self) -> None:
+        """Sends all that is held back. When no push is on its way. What cannot be sent is held on; of a push that fails
+        otherwise what it had is dropped, as in `begin`."""
+        for name, sparsifier in self.sparsifiers.items():
+            most = max(1, FLUSH_BYTES // (4 * sparsifier.dim))
+            while len(selection := sparsifier.flush(most)):
+                try:
+                    self._push_others(name, selection)
+                except NonFiniteGradient:  # said before anything is sent
+                    sparsifier.rollback(selection)
+                    raise
+                except BaseException as error:
+                    error.add_note(
+                        f"dropped with this push, as it may have been applied in part: {self._drop({name: selection})}"
+                    )
+                    raise
+                sparsifier.commit(selection)
+            sparsifier.commit(selection)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is held back, by table. When no push is on its way."""
+        return {name: sparsifier.state_dict() for name, sparsifier in self.sparsifiers.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises InvalidArgument where it is of other tables."""
+        if state.keys() != self.sparsifiers.keys():
+            raise InvalidArgument(
+                f"the state holds back gradients of tables {sorted(state)}, `sparsify` is for "
+                f"{sorted(self.sparsifiers)}"
+            )
+        for name, sparsifier in self.sparsifiers.items():
+            sparsifier.load_state_dict(state[name])
+
+    def _push_others(self, name: str, selection: Selection) -> None:
+        """Rows that are not of the step go by their ids."""
+        if len(selection.others.ids_R):
+            self._client.push(name, selection.others.ids_R, selection.others.grads_RD)
+
+
+def _of_bags(config: Sparsify) -> Sparsify:
+    """What of the gradients of bags is sent: a bag does not come again, so whoever asks for `hold` gets them whole."""
+    return Threshold(0.0, by=config.by) if config.hold is not None else config

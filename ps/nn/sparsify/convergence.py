@@ -1,0 +1,120 @@
+"""Statistics of rows that may have converged, by id: see `ps.kernels.updates.convergence` for what is kept of each.
+
+A row costs 24 bytes for its record and 24 for id and slot in the index, where it is emptiest (20 as a rule).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import numpy as np
+import numpy.typing as npt
+
+from ps.errors import ConfigError, ResourceExhausted
+from ps.kernels.index.index import IdIndex
+from ps.kernels.updates.convergence import STATISTIC
+from ps.nn.sparsify.residuals import Ids, Slots
+from ps.runtime.memory import Memory, ReservedArray
+
+STATISTIC_BYTES = 48
+"""Of a row, with its part of the index."""
+AT_ONCE = 8
+"""Where there is no room for a new row, an eighth of the others goes: so many steps share the cost."""
+
+Statistics = npt.NDArray[np.void]
+
+
+class ConvergenceStore:
+    """id -> statistics. One thread at a time.
+
+    At its bound it lets go of the rows that no step has had for the longest. Those of the step itself stay: where they
+    alone are too many, the last of the new ones are not taken up.
+    """
+
+    def __init__(self, max_bytes: int, memory: Memory | None = None) -> None:
+        """Raises ConfigError where not even one row fits in `max_bytes`."""
+        self.max_rows = max_bytes // STATISTIC_BYTES
+        if self.max_rows < 1:
+            raise ConfigError(f"max_bytes {max_bytes:,} holds no row's statistics: one takes {STATISTIC_BYTES} bytes")
+        self._memory = memory
+        self._index = IdIndex(memory=memory)
+        self._records = ReservedArray((), STATISTIC, self.max_rows, memory)
+
+    def __len__(self) -> int:
+        """Rows it knows."""
+        return len(self._index)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that they take, as `max_bytes` counts them."""
+        return len(self) * STATISTIC_BYTES
+
+    @property
+    def records_S(self) -> Statistics:  # noqa: N802  an array, so its name carries its shape
+        """By slot."""
+        records_S: Statistics = self._records.array[: len(self)]
+        return records_S
+
+    def find(self, ids_N: Ids) -> Slots:
+        """The slot of each id, -1 where it is not known."""
+        slots_N = np.empty(len(ids_N), np.int64)
+        self._index.find(ids_N, slots_N)
+        return slots_N
+
+    def find_or_insert(self, ids_N: Ids, step: int) -> Slots:
+        """The same, and each id that is not known is taken up if there is room: as one seen in no step and sent in the
+        last one. ids_N: unique."""
+        slots_N = self.find(ids_N)
+        self.records_S["seen_at"][slots_N[slots_N >= 0]] = step
+        wanted = int(np.count_nonzero(slots_N < 0))
+        if len(self) + wanted > self.max_rows:
+            self._let_go(len(self) + wanted - self.max_rows, step)
+            slots_N = self.find(ids_N)
+        new_N = np.flatnonzero(slots_N < 0)[: self.max_rows - len(self)]
+        fresh_N = np.zeros(len(new_N), STATISTIC)
+        fresh_N["id"], fresh_N["seen_at"], fresh_N["sent_at"] = ids_N[new_N], step, step - 1
+        with suppress(ResourceExhausted):  # the host has no memory for them: as at the bound
+            slots_N[new_N] = self._append(fresh_N)
+        return slots_N
+
+    def reset(self, ids_N: Ids) -> None:
+        """These rows begin anew, where they are known: nothing has been seen of them."""
+        slots_N = self.find(ids_N)
+        slots_N = slots_N[slots_N >= 0]
+        self.records_S["seen"][slots_N] = 0
+        self.records_S["mean"][slots_N] = 0
+
+    def all(self) -> Statistics:
+        """A copy, ids ascending."""
+        return self.records_S[np.argsort(self.records_S["id"])]
+
+    def load(self, records_N: Statistics) -> None:
+        """These in place of what it has; of ids that are unique. Beyond the bound, those seen last."""
+        self._start_again(records_N[np.argsort(-records_N["seen_at"], kind="stable")[: self.max_rows]])
+
+    def close(self) -> None:
+        """Gives the memory back."""
+        self._index.close()
+        self._records.close()
+
+    def _append(self, records_N: Statistics) -> Slots:
+        end = len(self) + len(records_N)
+        self._records.ensure(end)
+        slots_N = np.empty(len(records_N), np.int64)
+        created = self._index.find_or_insert(np.ascontiguousarray(records_N["id"]), np.arange(len(self), end), slots_N)
+        assert created == len(records_N), "an id was given twice"
+        self._records.array[slots_N] = records_N
+        return slots_N
+
+    def _let_go(self, least: int, step: int) -> None:
+        """Of `least` rows or more, an eighth if that is more, but of none that was seen in this step."""
+        seen_at_S = self.records_S["seen_at"]
+        n = min(max(least, len(self) // AT_ONCE), len(self))
+        if n:
+            last = np.partition(seen_at_S, n - 1)[n - 1]  # ties go together: it is the same whatever order they are in
+            self._start_again(self.records_S[(seen_at_S > last) | (seen_at_S == step)])
+
+    def _start_again(self, records_N: Statistics) -> None:
+        self._index.close()
+        self._index = IdIndex(memory=self._memory)
+        self._append(records_N)

@@ -1,0 +1,1 @@
+"""An embedding bag that is computed from small cores (TT-Rec), without the service."""

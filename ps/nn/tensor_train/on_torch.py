@@ -1,0 +1,219 @@
+"""Tensor-train rows by torch's batched matrix products, for a GPU. Has not run on a GPU so far, on CPU tensors only.
+
+Rows are sorted; those that begin alike (the same slices of the first cores) are then neighbours, and the product of
+these slices is computed once for all of them, core after core: Q_k floats by rank R, [prefixes, Q_k, R].
+
+Deterministic on every device: gradients of a slice are summed in the order of the rows, by sorting and
+`torch.segment_reduce`, which uses no atomic additions; nothing here does. Another device or version of torch may round
+otherwise. Memory: blocks of rows hold what lies between the cores below about a GiB each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ps.config import SGD, Adagrad, CoreOptimizer, RowwiseAdagrad
+from ps.nn.tensor_train.on_numba import NumbaCores
+from ps.tensor_train.rates import core_optimizers
+from ps.tensor_train.shape import TTShape
+
+BLOCK_FLOATS = 1 << 27
+"""What the largest array of a block may have."""
+
+Update = Callable[[Tensor, Tensor], None]
+"""update(rows_NW, grads_NJ): in place; behind the value lies the state, behind that perhaps what nobody reads."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """Products of the first cores, up to one of them, for the prefixes that occur; sorted."""
+
+    parent_F: Tensor
+    """Which product of the level before each is made of."""
+    lengths_G: Tensor
+    """How many are made of each of those."""
+    digit_F: Tensor
+    """Which slice of this level's core."""
+
+
+class TorchCores:
+    """The arithmetic of one table; see `ps.nn.tensor_train.rows.Arithmetic`."""
+
+    def __init__(self, shape: TTShape, tensors: Sequence[Tensor], optimizer: CoreOptimizer | None) -> None:
+        """`tensors`: float32 [p, slice + state] each, read and written in place, as `ps.tensor_train.cores` lays them
+        out. Without an optimizer they have no state, and `apply` must not be called."""
+        self._shape = shape
+        self._tensors = [tensor.detach() for tensor in tensors]
+        self._optimizer = optimizer
+        optimizers = [None] * len(shape.p) if optimizer is None else core_optimizers(optimizer, shape)
+        self._updates = [_update(one) for one in optimizers]
+        self._block = max(BLOCK_FLOATS // max(*shape.slice_sizes, shape.dim * max(shape.ranks)), 1)
+
+    def unique(self, index_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(unique [u] rising, where each is among them [n], how often each comes [u]); int64."""
+        return torch.unique(index_N, return_inverse=True, return_counts=True)  # type: ignore[no-any-return]
+
+    def lookup(self, index_U: Tensor) -> Tensor:
+        """Rows [u, D]."""
+        rows_UD = self._tensors[0].new_empty((len(index_U), self._shape.dim))
+        for index_B, order_B in self._blocks(index_U):
+            rows_UD[order_B] = self._products(self._levels(index_B))[-1].flatten(1)
+        return rows_UD
+
+    def gradients(self, index_U: Tensor, grads_UD: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Of each core, the slices that these rows have [t] and the gradients of those [t, slice]."""
+        sums = [tensor.new_zeros((len(tensor), size)) for tensor, size in self._sized()]
+        occurs = [torch.zeros(len(tensor), dtype=torch.bool, device=tensor.device) for tensor in self._tensors]
+        for index_B, order_B in self._blocks(index_U):
+            levels = self._levels(index_B)
+            for k, grads_FJ in enumerate(self._backward(levels, grads_UD[order_B])):
+                slices_T, grads_TJ = _sum_by(levels[k].digit_F, grads_FJ)
+                sums[k][slices_T] += grads_TJ
+                occurs[k][slices_T] = True
+        found = []
+        for sum_PJ, occurs_P in zip(sums, occurs, strict=True):
+            slices_T = occurs_P.nonzero().squeeze(1)
+            found.append((slices_T, sum_PJ[slices_T]))
+        return found
+
+    def apply(self, index_U: Tensor, grads_UD: Tensor) -> None:
+        """A step of the optimizer by the gradients of rows."""
+        for tensor_PW, update, found in zip(
+            self._tensors, self._updates, self.gradients(index_U, grads_UD), strict=True
+        ):
+            _apply(update, tensor_PW, *found)
+
+    def apply_dense(self, rows_CW: Tensor, slots_T: Tensor, grads_TD: Tensor) -> None:
+        """A step of the optimizer for rows [c, value + state]; slots unique."""
+        _apply(_update(self._optimizer), rows_CW, slots_T, grads_TD)
+
+    def fold(self, index_U: Tensor, rows_UD: Tensor, tolerance: float) -> Tensor:
+        """Moves the cores towards these rows; the relative error of each after that, [u]. On the CPU, through copies of
+        the cores: it is for now and then."""
+        values = [tensor[:, :size].cpu().contiguous() for tensor, size in self._sized()]
+        errors_U = NumbaCores(self._shape, values, None).fold(index_U.cpu(), rows_UD.cpu(), tolerance)
+        for (tensor, size), value_PJ in zip(self._sized(), values, strict=True):
+            tensor[:, :size] = value_PJ.to(tensor.device)
+        return errors_U.to(index_U.device)
+
+    def _sized(self) -> list[tuple[Tensor, int]]:
+        return list(zip(self._tensors, self._shape.slice_sizes, strict=True))
+
+    def _blocks(self, index_U: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """(row numbers, where they come from) rising, so many at a time; of no rows none."""
+        if not len(index_U):
+            return []
+        return list(zip(*(torch.split(part, self._block) for part in index_U.sort()), strict=True))
+
+    def _levels(self, index_B: Tensor) -> list[Level]:
+        """By core; `index_B` rising."""
+        levels: list[Level] = []
+        prefix_F = index_B
+        for p in reversed(self._shape.p[1:]):
+            above_G, parent_F, lengths_G = torch.unique_consecutive(
+                prefix_F // p, return_inverse=True, return_counts=True
+            )
+            levels.insert(0, Level(parent_F, lengths_G, prefix_F % p))
+            prefix_F = above_G
+        return [Level(prefix_F, prefix_F, prefix_F), *levels]  # the first have no parents
+
+    def _products(self, levels: Sequence[Level]) -> list[Tensor]:
+        """[F, Q, R] by level, the last one [B, D, 1]."""
+        left_FQR = self._slices(0, levels[0])
+        found = [left_FQR]
+        for k, level in enumerate(levels[1:], start=1):
+            product = torch.bmm(left_FQR[level.parent_F], self._slices(k, level).flatten(2))
+            left_FQR = product.reshape(len(product), -1, self._shape.cores[k][3])
+            found.append(left_FQR)
+        return found
+
+    def _backward(self, levels: Sequence[Level], grads_BD: Tensor) -> list[Tensor]:
+        """By core, the gradient of its slice for each product of the level, laid out as slices are: [F, slice]."""
+        products = self._products(levels[:-1])
+        found: list[Tensor] = []
+        grads_FJ = grads_BD
+        for k in range(len(levels) - 1, 0, -1):
+            level = levels[k]
+            left_FQR, right_FRJ = products[k - 1][level.parent_F], self._slices(k, level).flatten(2)
+            grads_FQJ = grads_FJ.reshape(len(grads_FJ), left_FQR.shape[1], -1)
+            found.insert(0, self._laid(k, torch.bmm(left_FQR.transpose(1, 2), grads_FQJ)))
+            grads_FJ = _sums(torch.bmm(grads_FQJ, right_FRJ.transpose(1, 2)).flatten(1), level.lengths_G)
+        return [grads_FJ, *found]
+
+    def _slices(self, k: int, level: Level) -> Tensor:
+        """[F, R, q, S] of a core; of the first, which has R of 1, [F, q, S]."""
+        _, before, q, after = self._shape.cores[k]
+        slices_FJ = self._tensors[k][:, : before * q * after][level.digit_F]
+        if k == 0:
+            return slices_FJ.reshape(-1, q, after)
+        if k == len(self._tensors) - 1:
+            return slices_FJ.reshape(-1, q, before).transpose(1, 2).unsqueeze(3)
+        return slices_FJ.reshape(-1, before, q, after)
+
+    def _laid(self, k: int, grads_FRJ: Tensor) -> Tensor:
+        last = k == len(self._tensors) - 1
+        return (grads_FRJ.transpose(1, 2) if last else grads_FRJ).flatten(1)
+
+
+def _sum_by(digit_F: Tensor, grads_FJ: Tensor) -> tuple[Tensor, Tensor]:
+    """(digits that occur [T], rising, the sums of their gradients [T, J])."""
+    sorted_F, order_F = digit_F.sort(stable=True)
+    slices_T, lengths_T = torch.unique_consecutive(sorted_F, return_counts=True)
+    return slices_T, _sums(grads_FJ[order_F], lengths_T)
+
+
+def _sums(grads_FJ: Tensor, lengths_T: Tensor) -> Tensor:
+    """Of neighbours, so many each: [T, J]."""
+    return torch.segment_reduce(grads_FJ, "sum", lengths=lengths_T, axis=0, unsafe=True)
+
+
+def _update(optimizer: CoreOptimizer | None) -> Update:
+    """The arithmetic of `ps.kernels.updates.optim`, within float32's rounding."""
+    match optimizer:
+        case SGD(lr=lr):
+            return partial(_sgd, lr=_f32(lr))
+        case Adagrad(lr=lr, eps=eps):
+            return partial(_adagrad, lr=_f32(lr), eps=_f32(eps))
+        case RowwiseAdagrad(lr=lr, eps=eps):
+            return partial(_rowwise_adagrad, lr=_f32(lr), eps=_f32(eps))
+        case None:
+            return _refuse
+
+
+def _refuse(*_: object) -> None:
+    raise AssertionError("cores without an optimizer are updated from outside")
+
+
+def _apply(update: Update, rows_CW: Tensor, slots_T: Tensor, grads_TD: Tensor) -> None:
+    rows_TW = rows_CW[slots_T]
+    update(rows_TW, grads_TD)
+    rows_CW[slots_T] = rows_TW
+
+
+def _sgd(rows_NW: Tensor, grads_NJ: Tensor, *, lr: float) -> None:
+    rows_NW -= lr * grads_NJ
+
+
+def _adagrad(rows_NW: Tensor, grads_NJ: Tensor, *, lr: float, eps: float) -> None:
+    size = grads_NJ.shape[1]
+    w, h = rows_NW[:, :size], rows_NW[:, size : 2 * size]
+    h += grads_NJ * grads_NJ
+    w -= lr * grads_NJ / (h.sqrt() + eps)
+
+
+def _rowwise_adagrad(rows_NW: Tensor, grads_NJ: Tensor, *, lr: float, eps: float) -> None:
+    size = grads_NJ.shape[1]
+    w, h = rows_NW[:, :size], rows_NW[:, size : size + 1]
+    h += (grads_NJ * grads_NJ).mean(dim=1, keepdim=True)
+    w -= lr / (h.sqrt() + eps) * grads_NJ
+
+
+def _f32(value: float) -> float:
+    """What the kernels are given."""
+    return float(np.float32(value))

@@ -1,0 +1,1 @@
+"""What a run shows: figures while it runs, and at its end."""

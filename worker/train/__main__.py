@@ -1,0 +1,5 @@
+"""`python -m worker.train`."""
+
+from worker.train.command import main
+
+main()

@@ -1,0 +1,134 @@
+"""What a training run is told: the options of `python -m worker.train` that every one of its trainers needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ps import yaml_file
+from ps.config import SGD, Adagrad, Adam, RowwiseAdagrad, TableConfig, Uniform
+from ps.errors import ConfigError, InvalidArgument
+from ps.nn.dense import DenseConfig
+from ps.nn.modes import ASYNCHRONOUS, Bounded, Group, Mode, Synchronous
+from ps.nn.sparsify.thresholds import TopK
+from ps.wire.formats import ByImportance, WireDtype
+from worker.data.files import matching
+from worker.data.source import Source
+
+WIRE_DTYPES: dict[str, WireDtype] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8", "by-importance": ByImportance()}
+MODES = ("hybrid", "synchronous")
+"""Of the embeddings: asynchronous, or in step like the dense part."""
+OPTIMIZERS = {"sgd": SGD, "adagrad": Adagrad, "rowwise_adagrad": RowwiseAdagrad, "adam": Adam}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Plain values, so that they travel to other processes. Their meaning: `python -m worker.train --help`.
+
+    batch_size: of one trainer.
+    """
+
+    data: str = "flights"
+    paths: tuple[str, ...] = ()
+    rows: int = 500_000
+    on_error: str = "skip"
+    max_malformed: float = 0.01
+    tables: Path | None = None
+    dim: int = 16
+    optimizer: str = "adagrad"
+    lr: float = 0.05
+    dense_lr: float = 0.02
+    batch_size: int = 512
+    swap_fraction: float = 0.5
+    depth: int | Literal["auto"] = "auto"
+    seed: int = 0
+    threads: int = 1
+    sparsify: TopK | None = None
+    wire_dtype: str = "fp32"
+    compress_ids: bool = False
+    dense: DenseConfig = field(default_factory=lambda: DenseConfig(density=1.0))
+    mode: str = "hybrid"
+    max_staleness: int | None = None
+    pull_ahead: int = 0
+
+    def open_source(self) -> Source:
+        """The data set. Every trainer opens it for itself and finds the same rows in the same order. Raises DataError
+        for files that cannot be read."""
+        if self.data == "flights":
+            from worker.data.flights import Flights
+
+            return Flights()
+        if self.data == "criteo":
+            from worker.data.criteo import Criteo
+
+            if not self.paths:
+                raise InvalidArgument("--data criteo needs --path FILE (tab-separated, .gz too)")
+            criteo = Criteo(matching(self.paths), on_error=self.on_error, max_malformed=self.max_malformed)
+            criteo.check_files()
+            return criteo
+        if self.data == "synthetic":
+            from worker.data.synthetic import Synthetic
+
+            return Synthetic(rows=self.rows, seed=self.seed)
+        raise InvalidArgument(f"--data {self.data!r}: choose flights, criteo or synthetic")
+
+    def table_configs(self, source: Source) -> list[TableConfig]:
+        """Of the source's tables."""
+        return table_configs(source, self.dim, self.optimizer, self.lr, self.swap_fraction, self.tables)
+
+    def check_modes(self, ranks: int) -> None:
+        """Raises InvalidArgument for modes that do not go together, or need more trainers."""
+        if self.mode not in MODES:
+            raise InvalidArgument(f"--mode {self.mode!r}: choose one of {', '.join(MODES)}")
+        if ranks == 1 and (self.mode != MODES[0] or self.max_staleness is not None):
+            raise InvalidArgument(
+                "--mode and --max-staleness are for --trainers 2 or more: one trainer waits for nobody"
+            )
+        if self.mode == "synchronous" and (self.max_staleness is not None or self.pull_ahead):
+            raise InvalidArgument(
+                "--mode synchronous: every step trains on rows that have all gradients of the step before, so there is "
+                "no --max-staleness and no --pull-ahead"
+            )
+
+    def mode_of(self, group: Group) -> Mode:
+        """Of the embeddings of one trainer of the group."""
+        if self.mode == "synchronous":
+            return Synchronous(group)
+        return ASYNCHRONOUS if self.max_staleness is None else Bounded(group, self.max_staleness)
+
+
+def table_configs(
+    source: Source, dim: int, optimizer: str, lr: float, swap_fraction: float, overrides: Path | None
+) -> list[TableConfig]:
+    """One configuration for each table that the source's features use; `overrides` is YAML, {table: {field: value}}."""
+    if optimizer not in OPTIMIZERS:
+        raise ConfigError(f"--optimizer {optimizer!r}: choose one of {', '.join(OPTIMIZERS)}")
+    names = list(dict.fromkeys(feature.table for feature in source.features))
+    special = _overrides(overrides) if overrides else {}
+    if unknown := set(special) - set(names):
+        raise ConfigError(f"{overrides}: tables {sorted(unknown)} are not in this data; it has {names}")
+    scale = dim**-0.5
+    default: dict[str, Any] = {
+        "dim": dim,
+        "optimizer": OPTIMIZERS[optimizer](lr=lr),
+        "initializer": Uniform(low=-scale / 10, high=scale / 10),
+        "swap_fraction": swap_fraction,
+    }
+    return [TableConfig(name=name, **(default | special.get(name, {}))) for name in names]
+
+
+def _overrides(path: Path) -> dict[str, dict[str, Any]]:
+    found = yaml_file.load(path) or {}
+    if not isinstance(found, dict) or not all(isinstance(part, dict) for part in found.values()):
+        raise ConfigError(f"--tables {path}: give {{table: {{field: value}}}}, as in `user: {{dim: 8}}`")
+    return found
+
+
+def batches_ahead(depth: str) -> int | Literal["auto"]:
+    """The option's value for a `Prefetcher`."""
+    if depth == "auto":
+        return "auto"
+    if not depth.isdecimal():
+        raise InvalidArgument(f'--depth {depth!r}: a number of batches, or "auto"')
+    return int(depth)
