@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import ps
-import worker
+from ps import nn
 from ps.cli import app
 
 PS = [
@@ -66,8 +66,8 @@ PS = [
     "connect",
     "launch",
 ]
-WORKER = [
-    *("DLRM", "Bags", "Batch", "EmbeddingBagCollection", "Feature", "Prefetcher", "TensorTrainEmbeddingBag"),
+NN = [
+    *("Bags", "Batch", "EmbeddingBagCollection", "Feature", "Prefetcher", "TensorTrainEmbeddingBag"),
     *("Hold", "Relaxed", "Sparsifier", "Threshold", "TopK"),
     *("Asynchronous", "Bounded", "Group", "Synchronous"),
 ]
@@ -75,10 +75,10 @@ WORKER = [
 
 def test_the_public_names_are_exactly_these() -> None:
     assert sorted(ps.__all__) == sorted(PS)
-    assert sorted(worker.__all__) == sorted(WORKER)
+    assert sorted(nn.__all__) == sorted(NN)
 
 
-@pytest.mark.parametrize(("module", "name"), [*(("ps", name) for name in PS), *(("worker", name) for name in WORKER)])
+@pytest.mark.parametrize(("module", "name"), [*(("ps", name) for name in PS), *(("ps.nn", name) for name in NN)])
 def test_every_public_name_can_be_imported(module: str, name: str) -> None:
     """In a package that imports lazily, a name can be listed and missing."""
     found = getattr(importlib.import_module(module), name)
@@ -86,7 +86,7 @@ def test_every_public_name_can_be_imported(module: str, name: str) -> None:
     assert name in dir(importlib.import_module(module))
 
 
-@pytest.mark.parametrize("module", [ps, worker])
+@pytest.mark.parametrize("module", [ps, nn])
 def test_an_unknown_name_is_an_attribute_error(module: object) -> None:
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = module.nonsense  # type: ignore[attr-defined]
@@ -112,12 +112,20 @@ def loaded_by(code: str) -> set[str]:
         ("import ps; ps.connect, ps.Client, ps.Step", {"torch", "ray", "prometheus_client", "typer"}),
         ("import ps.server.shard_server", {"torch", "ray", "typer"}),
         ("import ps.cli", {"torch", "ray", "numba", "grpc"}),
+        ("import ps.nn", {"torch", "ray", "numba", "grpc", "pandas"}),
         ("import worker", {"torch", "ray", "numba", "grpc", "pandas"}),
     ],
-    ids=["ps", "errors", "config", "client", "server", "psctl", "worker"],
+    ids=["ps", "errors", "config", "client", "server", "psctl", "nn", "worker"],
 )
 def test_an_import_loads_no_more_than_it_needs(code: str, absent: set[str]) -> None:
     assert not loaded_by(code) & absent
+
+
+def test_without_torch_the_torch_side_says_what_to_install() -> None:
+    script = "import sys; sys.modules['torch'] = None; import ps; ps.connect; import ps.nn"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 1
+    assert "ImportError: ps.nn needs torch, which is not installed: pip install 'embedding-ps[torch]'" in run.stderr
 
 
 def test_a_client_loads_nothing_of_the_service() -> None:
