@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 from rocksdict import Rdict
 
-from benchmarks.harness.data import Ids, batches, generator, random_ids
+from benchmarks.harness.data import batches, generator, random_ids
 from benchmarks.harness.measure import Contender, Report, Sizes, interleave
+from ps.arrays import Ids
 from ps.kernels import warm_up
 from ps.storage.disk.codec import key_order, keys_of
 from ps.storage.disk.database import Disk

@@ -10,13 +10,12 @@ import numpy.typing as npt
 
 from benchmarks.harness.data import batches, generator, random_ids
 from benchmarks.harness.measure import Contender, Report, Sizes, interleave
+from ps.arrays import Rows
 from ps.config import RowwiseAdagrad, TableConfig
 from ps.kernels.rows import rows
 from ps.runtime.memory import ReservedArray
 from ps.table.table import Table
 from ps.wire.allocator import keep_freed_memory
-
-Rows = npt.NDArray[np.float32]
 
 
 def run(report: Report, sizes: Sizes) -> None:

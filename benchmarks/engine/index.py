@@ -6,8 +6,9 @@ import time
 
 import numpy as np
 
-from benchmarks.harness.data import Ids, batches, generator, random_ids
+from benchmarks.harness.data import batches, generator, random_ids
 from benchmarks.harness.measure import Contender, Report, Sizes, interleave
+from ps.arrays import Ids
 from ps.kernels import warm_up
 from ps.kernels.index.index import IdIndex
 

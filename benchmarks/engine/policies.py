@@ -14,12 +14,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.harness.data import Ids
+from ps.arrays import Counts, Ids
 from ps.config import SGD, Importance, TableConfig
 from ps.storage.disk.database import Disk
 from ps.table.table import Table
-
-Counts = npt.NDArray[np.uint32]
 
 PEERS = {
     "lru": "LRU",

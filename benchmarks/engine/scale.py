@@ -6,9 +6,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 import ps
-from benchmarks.harness.data import Ids, batches, generator, gradients, random_ids
+from benchmarks.harness.data import batches, generator, gradients, random_ids
 from benchmarks.harness.measure import Contender, Report, Sizes, interleave
 from benchmarks.harness.service import fill, one_shard, shards
+from ps.arrays import Ids
 
 DIM = 16
 SHARDS = (1, 2, 4)

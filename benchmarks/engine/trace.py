@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.engine.policies import CONFIG, LRU, Counts, batches, evicting, of_peers, placing
-from benchmarks.harness.data import Ids
+from benchmarks.engine.policies import CONFIG, LRU, batches, evicting, of_peers, placing
 from benchmarks.harness.measure import Report, Sizes
+from ps.arrays import Counts, Ids
 from ps.config import ServiceConfig
 from ps.shard import Gradients, Shard, StepRef, TableIds
 from ps.shard.ledger import WriteId

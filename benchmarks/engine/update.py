@@ -9,13 +9,11 @@ import numpy.typing as npt
 
 from benchmarks.harness.data import batches, generator, gradients, random_ids
 from benchmarks.harness.measure import Contender, Report, Sizes, interleave
+from ps.arrays import Rows, Slots
 from ps.config import FTRL, SGD, Adagrad, Adam, Optimizer, RowwiseAdagrad, TableConfig
 from ps.optim import update_rule
 from ps.runtime.memory import ReservedArray
 from ps.table.table import Table
-
-Rows = npt.NDArray[np.float32]
-Slots = npt.NDArray[np.int64]
 
 OPTIMIZERS: dict[str, Optimizer] = {
     "sgd": SGD(),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-Ids = npt.NDArray[np.int64]
+from ps.arrays import Ids
 
 SKEW = 0.83
 """Exponent of the power law. The top 1 % of ids then take 45 % of the accesses and the top 10 % two thirds, as in the

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import ps
-from benchmarks.harness.data import Ids
 from benchmarks.harness.processes import Child, child
+from ps.arrays import Ids
 from ps.cluster.coordinator.coordinator import Coordinator
 from ps.wire.routing import Routing, ShardInfo
 

@@ -14,13 +14,13 @@ from contextlib import closing
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from benchmarks.harness.data import Ids, batches, generator, gradients
+from benchmarks.harness.data import batches, generator, gradients
 from benchmarks.harness.measure import Contender, Report, Rounds, Sizes, interleave
 from benchmarks.tensor_train import step as ttstep
 from benchmarks.tensor_train.peers import IN_CACHE, PRODUCTS_IN_CACHE, Forward, TorchCores, einsum, grouped, whole_batch
+from ps.arrays import Ids, Rows
 from ps.config import SGD
 from ps.kernels.rows import rows
 from ps.optim import update_rule
@@ -30,8 +30,6 @@ from ps.tensor_train.cores import Cores
 from ps.tensor_train.initial import default_variance, initial_cores
 from ps.tensor_train.shape import TTShape, tt_shape
 from ps.wire.allocator import keep_freed_memory
-
-Rows = npt.NDArray[np.float32]
 
 THREADS = 2
 ROUNDS = 7

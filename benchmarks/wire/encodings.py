@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.harness.data import Ids, generator, gradients
+from benchmarks.harness.data import generator, gradients
 from benchmarks.harness.measure import Contender, Report, Rounds, Sizes, interleave
+from ps.arrays import Ids
 from ps.kernels import warm_up
 from ps.v1 import embedding_pb2 as pb
 from ps.wire.encodings import ENCODINGS, Layout, decode, encode

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 import ps
-from benchmarks.harness.data import Ids, generator, gradients, random_ids
+from benchmarks.harness.data import generator, gradients, random_ids
 from benchmarks.harness.measure import Contender, Report, Sizes, interleave
+from ps.arrays import Ids
 from ps.cluster.coordinator.coordinator import Coordinator
 from ps.server.shard_server import ShardServer
 

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 import ps
-from benchmarks.harness.data import Ids
 from benchmarks.wire.namespaces import INTERFACE
+from ps.arrays import Ids
 from ps.nn.batch import Batch
 from ps.nn.prefetch import Prefetcher
 from ps.nn.sparsify.thresholds import Sparsify, TopK

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 import ps
-from benchmarks.harness.data import Ids, generator, gradients, random_ids, skewed
+from benchmarks.harness.data import generator, gradients, random_ids, skewed
 from benchmarks.harness.measure import Contender, Report, Sizes, interleave
 from benchmarks.harness.service import fill, one_shard
+from ps.arrays import Ids
 from ps.kernels.index.unique import segment_sum, unique
 from ps.kernels.rows.rows import take
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Counts, Rows
 from ps.client.arrays import ArrayLike, as_counts, as_ids, as_rows, as_scores, like
 from ps.client.bags import ShardBags, checked_bags, split_bags
 from ps.client.bound import same_split
@@ -34,9 +35,6 @@ from ps.wire.bags import PooledBags
 from ps.wire.routing import Routing, Split, split_by_shard
 from ps.wire.sorted_ids import encode_sorted_ids
 from ps.wire.unpacking import count_ids, may_be_unpacked
-
-Rows = npt.NDArray[np.float32]
-Counts = npt.NDArray[np.uint32]
 
 
 @dataclass(frozen=True, eq=False)

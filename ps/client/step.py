@@ -6,12 +6,13 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from ps.arrays import Flags
 from ps.client.arrays import ArrayLike
 from ps.client.batch import Batch
 from ps.client.bound import UNKNOWN_VERSIONS, Versions
 from ps.client.lease import Lease
 from ps.client.reads.exchange import PullOptions
-from ps.client.reads.pulled import Flags, Pulled, TableRows
+from ps.client.reads.pulled import Pulled, TableRows
 from ps.client.writes.outgoing import Outgoing
 from ps.client.writes.write import Write
 from ps.errors import DeadlineExceeded, InvalidArgument, LengthMismatch

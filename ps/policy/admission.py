@@ -9,14 +9,10 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from ps.arrays import Counts, Flags, Ids
 from ps.config import Always, CountThreshold, Probability, TableConfig
 from ps.kernels.ranking import admission, score
-
-Ids = npt.NDArray[np.int64]
-Counts = npt.NDArray[np.uint32]
-Flags = npt.NDArray[np.bool_]
 
 
 class Gate(Protocol):

@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Counts
 from ps.config import Importance
 
 Scores = npt.NDArray[np.float32]
-Counts = npt.NDArray[np.uint32]
 
 MOST = np.float32(2.0**60)
 """At once. A score that is infinite or NaN would have no rank, and never decay."""

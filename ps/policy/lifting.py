@@ -8,9 +8,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Counts, Flags, Ids
 from ps.config import TensorTrain
 from ps.kernels.ranking import score
-from ps.policy.admission import Counts, Flags, Ids, SketchGate, sketch_bytes
+from ps.policy.admission import SketchGate, sketch_bytes
 from ps.policy.ranking import Ranking
 
 MIN_CELLS, MAX_CELLS = 1 << 12, 1 << 20

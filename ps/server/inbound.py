@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from ps.arrays import Rows
 from ps.config import check_table_name
 from ps.errors import DimensionMismatch, InvalidArgument, LengthMismatch, NonFiniteGradient, ResourceExhausted
 from ps.kernels.rows.rows import all_finite
 from ps.round import Round
 from ps.shard import Gradients, StepRef, TableIds
-from ps.shard.requests import BagGradients, Bags, Rows
+from ps.shard.requests import BagGradients, Bags
 from ps.shard.writes.arrivals import Arriving
 from ps.table.push_count import check_said
 from ps.v1 import embedding_pb2 as pb

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ps.arrays import Flags, Rows
 from ps.errors import InvalidArgument, NonFiniteGradient
 from ps.shard.reads.stream import floats_of
 from ps.shard.reads.stream import plain as plain_rows
-from ps.shard.requests import Cut, Flags, PulledTable, PullHead, Rows
+from ps.shard.requests import Cut, PulledTable, PullHead
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import blocks, codec
 from ps.wire.encodings import NUMBERS

@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-Rows = npt.NDArray[np.float32]
-Flags = npt.NDArray[np.bool_]
+from ps.arrays import Flags, Rows
 
 
 @dataclass(frozen=True)

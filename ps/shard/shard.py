@@ -19,6 +19,7 @@ from typing import TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Rows, Slots
 from ps.config import ServiceConfig, TableConfig, TensorTrain
 from ps.errors import (
     CorruptRow,
@@ -39,7 +40,7 @@ from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger, WriteId
 from ps.shard.reads.pooled import pull_bytes, spread
 from ps.shard.reads.stream import Allocate, RowStream, plain
-from ps.shard.requests import Gradients, Page, PushResult, Rows, StepRef, TableIds, Target, Wanted, WriteResult
+from ps.shard.requests import Gradients, Page, PushResult, StepRef, TableIds, Target, Wanted, WriteResult
 from ps.shard.staleness import Staleness
 from ps.shard.steps.look_ahead import LookAhead
 from ps.shard.steps.rising import Rising
@@ -59,7 +60,6 @@ from ps.shard.writes.rounds import Rounds
 from ps.storage.budget.budget import RamBudget, fitted
 from ps.storage.disk.database import Disk
 from ps.storage.ram.device_rows import check_device
-from ps.storage.ram.rows import Slots
 from ps.storage.ram.tensor_train import ColdCores, cores_of
 from ps.table.change import Change
 from ps.table.push_count import ROUNDS

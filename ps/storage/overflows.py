@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ps.arrays import Slots
 from ps.storage.ram.arena import Arena
-from ps.storage.ram.rows import Slots, Updated
+from ps.storage.ram.rows import Updated
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-Ids = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
+from ps.arrays import Flags, Ids
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from ps.arrays import Ids, Slots
 from ps.kernels.ranking import score
 from ps.policy.lifting import LiftGate
 from ps.policy.ranking import Ranking
-from ps.storage.ram.rows import ArenaRows, Slots
+from ps.storage.ram.rows import ArenaRows
 from ps.storage.ram.tensor_train import ColdCores
 from ps.storage.residence.store import Store
-from ps.storage.tier import Ids
 
 
 class Lifting:

@@ -17,14 +17,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from ps.arrays import Flags, Slots
 from ps.errors import ResourceExhausted
 from ps.kernels.ranking import score
 from ps.policy.ranking import Ranking
 from ps.storage.ram.arena import Arena
 from ps.storage.ram.cuts import Cuts
 from ps.storage.ram.mixed import MixedRows
-from ps.storage.ram.rows import Slots, Values
-from ps.storage.tier import Flags, Records, by_length, where
+from ps.storage.ram.rows import Values
+from ps.storage.tier import Records, by_length, where
 
 LEEWAY = 1.25
 """A row becomes float32 among the first `hot_fraction` of all, and stays so among the first 1.25 times as many: it does

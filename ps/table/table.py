@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Counts, Flags, Ids, Rows, Slots
 from ps.config import DEFAULT_HALF_LIFE_PUSHES, PARTITIONS, Fp16, ServiceConfig, TableConfig, TensorTrain
 from ps.errors import DimensionMismatch, DiskError, DiskFull, InvalidArgument, LengthMismatch, TableNotFound
 from ps.initializer import RowInitializer
@@ -31,18 +32,16 @@ from ps.storage.overflows import Overflows
 from ps.storage.ram.arena import Arena
 from ps.storage.ram.device_rows import DeviceRows
 from ps.storage.ram.mixed import MixedRows
-from ps.storage.ram.rows import ArenaRows, Initializer, PlainRows, Slots, Updated
+from ps.storage.ram.rows import ArenaRows, Initializer, PlainRows, Updated
 from ps.storage.ram.tensor_train import ColdCores, cores_of
 from ps.storage.residence.store import Demotion, Store
-from ps.storage.tier import Flags, Ids, Records, RowLayout, joined, where
+from ps.storage.tier import Records, RowLayout, joined, where
 from ps.table.beside import fixed_bytes, refusal
 from ps.table.change import Change
 from ps.table.lifting import Lifting
 from ps.table.precision import Precision
 from ps.table.push_count import ROUNDS, PushCount
 
-Rows = npt.NDArray[np.float32]
-Counts = npt.NDArray[np.uint32]
 Share = Callable[[Sequence[Callable[[], None]]], None]
 """Runs tasks that touch disjoint rows; returns when all are done."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Flags, Rows
 from ps.errors import InvalidArgument
 from ps.kernels.packing import packing
 from ps.kernels.rows.rows import place
@@ -19,8 +20,6 @@ from ps.wire import encodings
 from ps.wire.formats import TableFormat
 from ps.wire.selected import Selected
 
-Flags = npt.NDArray[np.bool_]
-Rows = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
 
 

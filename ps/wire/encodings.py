@@ -28,6 +28,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Rows
 from ps.errors import DimensionMismatch, DtypeMismatch, InvalidArgument, LengthMismatch
 from ps.kernels.packing import packing
 from ps.v1 import embedding_pb2 as pb
@@ -37,7 +38,6 @@ from ps.wire.selected import Selected
 from ps.wire.values import Ends, Fp16, Fp32, Int8, Numbers
 
 Positions = npt.NDArray[np.int64]
-Rows = npt.NDArray[np.float32]
 Part = npt.NDArray[np.uint8]
 
 MAX_DIM = 2**32 - 1

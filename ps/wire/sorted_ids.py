@@ -12,13 +12,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from ps.arrays import Ids
 from ps.errors import InvalidArgument, LengthMismatch
 from ps.kernels.packing import deltas
 from ps.wire.codec import Bytes
-
-Ids = npt.NDArray[np.int64]
 
 _COUNT, _HEAD = 4, 12
 

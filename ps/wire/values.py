@@ -11,11 +11,11 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Bytes
 from ps.errors import InvalidArgument, NonFiniteGradient
 from ps.kernels.packing import packing
 from ps.kernels.rows import half
 
-Bytes = npt.NDArray[np.uint8]
 Flat = npt.NDArray[np.float32]
 Ends = Callable[[], npt.NDArray[np.int64]]
 

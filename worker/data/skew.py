@@ -14,12 +14,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from ps.arrays import Ids
 from ps.errors import InvalidArgument
 from worker.data.hashing import mix
-
-Ids = npt.NDArray[np.int64]
 
 TAIL = 0.036
 """Share of the accesses that are uniform over all ids."""

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Flags, Rows
 from ps.client.arrays import ArrayLike
-from ps.client.batch import Batch, Rows, TableBatch
+from ps.client.batch import Batch, TableBatch
 from ps.errors import DimensionMismatch, InternalError, InvalidArgument, LengthMismatch
 from ps.kernels.rows.bags import add_at
 from ps.kernels.rows.rows import place
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec, encodings
 from ps.wire.formats import TableFormat
-
-Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Flags, Rows
 from ps.errors import NonFiniteGradient
 from ps.kernels.packing.packing import all_below
 from ps.wire.encodings import NUMBERS
 from ps.wire.formats import TableFormat
-
-Rows = npt.NDArray[np.float32]
-Flags = npt.NDArray[np.bool_]
 
 EXACT = TableFormat()
 

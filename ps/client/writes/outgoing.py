@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Flags, Rows
 from ps.client.arrays import ArrayLike, as_rows
-from ps.client.batch import Rows, TableBatch
+from ps.client.batch import TableBatch
 from ps.client.writes.finite import check_finite
 from ps.errors import InvalidArgument, NonFiniteGradient
 from ps.kernels.index.unique import segment_sum
@@ -16,8 +17,6 @@ from ps.kernels.packing.packing import all_below
 from ps.wire import blocks
 from ps.wire.formats import TableFormat
 from ps.wire.selected import PooledGradients, Selected
-
-Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

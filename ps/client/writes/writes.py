@@ -9,7 +9,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ps.client.batch import Batch, Counts, Rows
+from ps.arrays import Counts, Flags, Rows
+from ps.client.batch import Batch
 from ps.client.bound import NO_HANDLE, UNKNOWN_VERSIONS, Handle, Versions
 from ps.client.connection.connection import Connection
 from ps.client.connection.pool import current_task
@@ -27,7 +28,6 @@ from ps.wire.blocks import EncodedBlock
 from ps.wire.methods import Method
 
 T = TypeVar("T")
-Flags = npt.NDArray[np.bool_]
 
 ROUND_SHARE, ROUND_SPARE_S = 0.9, 0.2
 """Of the time left, for which a shard may wait for the other ranks of a round; and what is kept for its answer, of half

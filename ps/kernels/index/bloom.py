@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from ps.arrays import Ids
 from ps.kernels.index.hashing import mix64
 from ps.kernels.prefetch import prefetch
 
-Ids = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 
 BLOCK_WORDS = 8

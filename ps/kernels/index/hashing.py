@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-Ids = npt.NDArray[np.int64]
+from ps.arrays import Ids
 
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S27, _S30, _S31, _S52 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(52)

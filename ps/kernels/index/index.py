@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ps.arrays import Ids, Slots
 from ps.errors import LengthMismatch, ResourceExhausted
 from ps.kernels.index import segments as kernels
 from ps.kernels.index.segments import (
@@ -23,9 +24,7 @@ from ps.kernels.index.segments import (
     PER_LINE,
     SEGMENTS,
     SPLITS,
-    Ids,
     Segments,
-    Slots,
 )
 from ps.runtime.memory import Memory, ReservedArray, host_ram_bytes
 

@@ -24,11 +24,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from ps.arrays import Ids, Slots
 from ps.kernels.index.hashing import mix64
 from ps.kernels.prefetch import AHEAD, prefetch
-
-Ids = npt.NDArray[np.int64]
-Slots = npt.NDArray[np.int64]
 
 LINES = 1024
 PER_LINE = 5

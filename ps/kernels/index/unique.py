@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
+from ps.arrays import Counts, Ids, Rows
 from ps.kernels.index.hashing import mix64
 from ps.kernels.index.secret import SECRET
-
-Ids = npt.NDArray[np.int64]
-Counts = npt.NDArray[np.uint32]
-Rows = npt.NDArray[np.float32]
 
 
 @njit(cache=True, nogil=True, inline="always")

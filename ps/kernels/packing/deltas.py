@@ -16,11 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from ps.arrays import Bytes, Ids
 from ps.kernels.bits import lowest_bit
 from ps.kernels.words import load64, store64
-
-Ids = npt.NDArray[np.int64]
-Bytes = npt.NDArray[np.uint8]
 
 I64 = np.int64
 GROUP = 128

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-Bytes = npt.NDArray[np.uint8]
+from ps.arrays import Bytes
+
 Numbers = npt.NDArray[np.int64]
 
 LEAF = -1

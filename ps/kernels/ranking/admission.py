@@ -14,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from ps.arrays import Counts, Ids
 from ps.kernels.index.hashing import mix64
 
-Ids = npt.NDArray[np.int64]
-Counts = npt.NDArray[np.uint32]
 Cells = npt.NDArray[np.uint16]
 
 ROWS = 4

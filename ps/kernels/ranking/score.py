@@ -30,9 +30,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from ps.arrays import Slots
 from ps.kernels.prefetch import AHEAD, prefetch
 
-Slots = npt.NDArray[np.int64]
 Statistics = npt.NDArray[np.uint32]
 Scores = npt.NDArray[np.float32]
 Marks = npt.NDArray[np.uint16]

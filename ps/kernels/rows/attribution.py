@@ -7,13 +7,10 @@ rows_SW float32 [S, W], the value in the first D floats; slots_N int64 [N], all 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
+from ps.arrays import Rows, Slots
 from ps.kernels.prefetch import prefetch_row
-
-Rows = npt.NDArray[np.float32]
-Slots = npt.NDArray[np.int64]
 
 
 @njit(cache=True, nogil=True)

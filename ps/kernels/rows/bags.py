@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from ps.arrays import Flags, Rows
+
 Starts = npt.NDArray[np.int64]
 Positions = npt.NDArray[np.int32]
-Rows = npt.NDArray[np.float32]
 Words = npt.NDArray[np.uint64]
-Flags = npt.NDArray[np.bool_]
 
 
 @njit(cache=True, nogil=True)

@@ -24,14 +24,12 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from ps.arrays import Ids, Rows, Slots
 from ps.kernels.bits import float_bits
 from ps.kernels.index.hashing import mix64
 from ps.kernels.prefetch import prefetch_half_row
 from ps.kernels.rows.init import row_key
 
-Ids = npt.NDArray[np.int64]
-Slots = npt.NDArray[np.int64]
-Rows = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.uint16]
 Bits = npt.NDArray[np.int32]
 

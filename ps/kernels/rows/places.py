@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from ps.arrays import Slots
 from ps.kernels.prefetch import AHEAD, prefetch
 
 Places = npt.NDArray[np.uint32]
-Slots = npt.NDArray[np.int64]
 
 HALF = np.uint32(1 << 31)
 

@@ -15,11 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from ps.arrays import Bytes, Ids
 from ps.kernels.index.hashing import mix64
 from ps.kernels.words import load32, load64, store32
-
-Ids = npt.NDArray[np.int64]
-Bytes = npt.NDArray[np.uint8]
 
 VERSION = 1
 """Of the form of a value; raised when that changes."""

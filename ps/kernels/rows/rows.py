@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
+from ps.arrays import Ids, Rows, Slots
 from ps.kernels.prefetch import prefetch_row
 from ps.kernels.rows.init import init_row, row_key
-
-Ids = npt.NDArray[np.int64]
-Slots = npt.NDArray[np.int64]
-Rows = npt.NDArray[np.float32]
 
 CHECK_BLOCK = 4096
 """Elements that `all_finite` looks at before it may stop early."""

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from ps.arrays import Rows
 from ps.kernels.updates.residuals import _sum_squares
 
-Rows = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
 
 STATISTIC = np.dtype(

@@ -17,14 +17,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
+from ps.arrays import Rows, Slots
 from ps.kernels.bits import float_bits
 from ps.kernels.prefetch import prefetch_row
-
-Rows = npt.NDArray[np.float32]
-Slots = npt.NDArray[np.int64]
 
 _MAGNITUDE, _INFINITY, _ZERO = np.int32(0x7FFFFFFF), np.int32(0x7F800000), np.int32(0)
 

@@ -13,10 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from ps.arrays import Rows, Slots
 from ps.kernels.prefetch import prefetch_row
-
-Rows = npt.NDArray[np.float32]
-Slots = npt.NDArray[np.int64]
 
 LANES = 8
 """Partial sums of squares: element j goes to lane j % 8; the lanes are added pairwise."""

@@ -6,16 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from ps.arrays import Counts, Flags, Ids
 from ps.kernels.index.unique import segment_sum, unique
 from ps.kernels.rows.bags import spread
 from ps.wire.bags import PooledBags
 
-Ids = npt.NDArray[np.int64]
-Counts = npt.NDArray[np.uint32]
-Flags = npt.NDArray[np.bool_]
 Places = tuple[Ids | slice, Ids | slice]
 """The positions that the ids of either part have among those of both."""
 ALL = slice(None)

@@ -10,10 +10,10 @@ from contextlib import suppress
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Ids, Slots
 from ps.errors import ConfigError, ResourceExhausted
 from ps.kernels.index.index import IdIndex
 from ps.kernels.updates.convergence import STATISTIC
-from ps.nn.sparsify.residuals import Ids, Slots
 from ps.runtime.memory import Memory, ReservedArray
 
 STATISTIC_BYTES = 48

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Flags, Rows
 from ps.nn.sparsify.thresholds import DRIFT, ESTIMATE_AGAIN, SOONER, Sparsify, Threshold, TopK, kth_largest, measured
 
-Rows = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
 
 
 class Estimator:

@@ -16,12 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ps.arrays import Flags, Slots
 from ps.nn.sparsify.thresholds import Hold
 from ps.runtime.memory import Memory, ReservedArray
 
-Slots = npt.NDArray[np.int64]
 Norms = npt.NDArray[np.float32]
-Flags = npt.NDArray[np.bool_]
 Steps = npt.NDArray[np.int32]
 
 NEVER = np.iinfo(np.int32).max

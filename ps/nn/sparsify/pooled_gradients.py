@@ -9,8 +9,8 @@ and held make the sum of all gradients, as without bags (to the bit with integer
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from ps.arrays import Flags, Rows
 from ps.errors import NonFiniteGradient
 from ps.kernels.rows.bags import spread
 from ps.kernels.rows.rows import all_finite
@@ -18,9 +18,6 @@ from ps.nn.sparsify.estimator import Estimator
 from ps.nn.sparsify.thresholds import Sparsify
 from ps.wire.bags import PooledBags
 from ps.wire.selected import Selected
-
-Rows = npt.NDArray[np.float32]
-Flags = npt.NDArray[np.bool_]
 
 
 class BagSelector:

@@ -24,14 +24,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ps.arrays import Flags, Ids, Rows
 from ps.kernels.index.hashing import hash_ids
 from ps.kernels.updates import convergence as kernels
 from ps.kernels.updates.convergence import STATISTIC
 from ps.nn.sparsify.convergence import ConvergenceStore
-from ps.nn.sparsify.residuals import Ids, Rows
 from ps.nn.sparsify.thresholds import Relaxed
-
-Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

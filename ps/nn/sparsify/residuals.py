@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ps.arrays import Flags, Ids, Rows, Slots
 from ps.errors import ConfigError
 from ps.kernels.index.index import IdIndex
 from ps.kernels.rows.rows import pop_free, push_free
@@ -24,11 +25,6 @@ from ps.kernels.updates import residuals as kernels
 from ps.nn.sparsify.history import NEVER, History
 from ps.nn.sparsify.thresholds import Hold
 from ps.runtime.memory import Memory, ReservedArray
-
-Ids = npt.NDArray[np.int64]
-Slots = npt.NDArray[np.int64]
-Rows = npt.NDArray[np.float32]
-Flags = npt.NDArray[np.bool_]
 
 KEY_BYTES = 48
 """Of a row, beside its floats."""

@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from ps.arrays import Rows
 from ps.errors import ConfigError
 
 By = Literal["rows", "elements"]
-Rows = npt.NDArray[np.float32]
 
 SMALLEST = np.finfo(np.float32).tiny
 """The least threshold that is estimated for a density below 1: zeros are never selected by it."""

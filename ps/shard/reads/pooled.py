@@ -11,13 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from ps.arrays import Flags, Rows
 from ps.errors import DimensionMismatch, LengthMismatch, NonFiniteGradient
 from ps.kernels.rows import bags as kernels
 from ps.kernels.rows.rows import all_finite
 from ps.shard.caller import Caller
-from ps.shard.requests import BagGradients, Gradients, Rows, TableIds
+from ps.shard.requests import BagGradients, Gradients, TableIds
 from ps.shard.steps.steps import Resolved
-from ps.storage.tier import Flags
 
 TAKEN_FLOATS = 1 << 18
 """Between two looks at whether anybody waits for them."""

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from ps.arrays import Rows
 from ps.errors import LengthMismatch, Unavailable
 from ps.shard.caller import PATIENT, Caller
 from ps.shard.reads.pooled import Sums
-from ps.shard.requests import Cut, PulledTable, PullHead, Rows, TableIds, Wanted
+from ps.shard.requests import Cut, PulledTable, PullHead, TableIds, Wanted
 from ps.shard.steps.steps import Resolved
 from ps.storage.budget.budget import Part
 

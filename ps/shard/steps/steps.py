@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ps.arrays import Flags, Ids, Rows, Slots
 from ps.errors import InvalidArgument, StepNotFound
-from ps.shard.requests import Rows, StepRef, TableIds
-from ps.storage.ram.rows import Slots
+from ps.shard.requests import StepRef, TableIds
 from ps.storage.residence.store import Fetch
-from ps.storage.tier import Flags, Ids, Records
+from ps.storage.tier import Records
 from ps.table.table import Table
 
 

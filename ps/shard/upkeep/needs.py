@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ps.arrays import Slots
 from ps.shard.requests import Gradients, TableIds
 from ps.shard.steps.steps import Resolved
-from ps.storage.ram.rows import Slots
 from ps.table.table import Table
 
 

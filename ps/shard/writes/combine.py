@@ -7,14 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Counts
 from ps.errors import NonFiniteGradient
 from ps.kernels.index.unique import unique
 from ps.kernels.rows.rows import all_finite
 from ps.shard.requests import Gradients, TableIds
 
 COUNTS_MAX = np.iinfo(np.uint32).max
-
-Counts = npt.NDArray[np.uint32]
 
 
 def combined(ids: Sequence[TableIds], gradients: Sequence[Gradients], dim: int) -> tuple[TableIds, Gradients]:

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Ids
 from ps.kernels.index.hashing import group, partitions
 from ps.kernels.rows import records as kernels
-from ps.storage.tier import Ids, Records, where
+from ps.storage.tier import Records, where
 
 PARTITIONS = 4096
 UNREADABLE = b""

@@ -16,10 +16,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ps.arrays import Flags, Ids
 from ps.errors import ResourceExhausted
 from ps.kernels.index.bloom import BLOCK_WORDS, add, may_contain
 from ps.runtime.memory import Memory, ReservedArray
-from ps.storage.tier import Flags, Ids
 
 BITS_PER_ID = 12
 BITS_PER_EARLY_ID = 16

@@ -25,6 +25,7 @@ from typing import TypeVar
 import numpy as np
 from rocksdict import ColumnFamily, Rdict, RdictIter, ReadOptions, WriteBatch
 
+from ps.arrays import Ids
 from ps.errors import CorruptRow, TableNotFound
 from ps.kernels.rows.records import HEADER_BYTES
 from ps.storage.disk.codec import (
@@ -40,7 +41,7 @@ from ps.storage.disk.codec import (
 )
 from ps.storage.disk.errors import disk_error, is_corruption, translated
 from ps.storage.disk.options import write_options
-from ps.storage.tier import Ids, Records, by_length
+from ps.storage.tier import Records, by_length
 
 PIECE_ROWS = 2048
 """Rows that a thread reads at once: many enough to fill a batch get, few enough that threads take turns at RocksDB and

@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Flags, Ids, Slots
 from ps.kernels.index.hashing import hash_ids
 from ps.kernels.index.index import IdIndex
 from ps.kernels.index.secret import SECRET
@@ -22,8 +23,8 @@ from ps.kernels.ranking import score
 from ps.kernels.rows.rows import pop_free, push_free
 from ps.runtime.memory import ReservedArray
 from ps.storage.budget.budget import RamBudget
-from ps.storage.ram.rows import ArenaRows, Slots
-from ps.storage.tier import Flags, Ids, Records
+from ps.storage.ram.rows import ArenaRows
+from ps.storage.tier import Records
 
 
 class Arena:

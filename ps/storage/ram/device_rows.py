@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Bytes, Ids, Slots
 from ps.config import TableConfig
 from ps.errors import ConfigError, ResourceExhausted
 from ps.initializer import RowInitializer
@@ -31,8 +32,8 @@ from ps.optim import UpdateRule
 from ps.runtime import memory
 from ps.storage.ram.device_budget import DeviceBudget
 from ps.storage.ram.device_optim import device_update
-from ps.storage.ram.rows import Bytes, Slots, Updated, Values, max_rows
-from ps.storage.tier import Ids, RowLayout
+from ps.storage.ram.rows import Updated, Values, max_rows
+from ps.storage.tier import RowLayout
 
 if TYPE_CHECKING:
     import torch

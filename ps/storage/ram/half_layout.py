@@ -29,12 +29,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Bytes, Rows
 from ps.config import FTRL, SGD, Adagrad, Adam, Optimizer, RowwiseAdagrad
 from ps.kernels.rows.half import narrow, widen
 
-Bytes = npt.NDArray[np.uint8]
 HALF_LARGEST = 65504.0
-Rows = npt.NDArray[np.float32]
 State = Literal["fp16", "rowwise"]
 """As in `ps.config.Fp16`."""
 

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Bytes, Flags, Ids, Slots
 from ps.config import TableConfig
 from ps.errors import ResourceExhausted
 from ps.initializer import RowInitializer
@@ -33,8 +34,8 @@ from ps.optim import UpdateRule, update_rule
 from ps.runtime.memory import Memory, ReservedArray
 from ps.storage.ram.half_layout import State, cold_optimizer, half_layout
 from ps.storage.ram.pool import Pool
-from ps.storage.ram.rows import Bytes, Slots, Updated, Values, max_rows
-from ps.storage.tier import Flags, Ids, RowLayout
+from ps.storage.ram.rows import Updated, Values, max_rows
+from ps.storage.tier import RowLayout
 
 BLOCK_BYTES = 256 << 10
 """Rows widened at a time: with their gradients they stay in a core's second cache."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Bytes, Ids, Slots
 from ps.config import TableConfig
 from ps.initializer import RowInitializer
 from ps.kernels.index.index import MAX_SLOT
@@ -18,7 +19,7 @@ from ps.kernels.rows.attribution import attribute
 from ps.kernels.rows.rows import scatter
 from ps.optim import UpdateRule
 from ps.runtime.memory import Memory, ReservedArray, host_ram_bytes
-from ps.storage.tier import Ids, RowLayout
+from ps.storage.tier import RowLayout
 
 ROW_OVERHEAD_BYTES = 38
 """What a row costs beside its own bytes."""
@@ -26,9 +27,7 @@ ROW_OVERHEAD_BYTES = 38
 MOVE_BYTES = 1 << 20
 """Of rows copied at a time."""
 
-Slots = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.uint8]
 
 
 class Updated(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Ids, Slots
 from ps.config import FTRL, Adam, Constant, Normal, TableConfig, TensorTrain, Uniform
 from ps.initializer import RowInitializer
 from ps.kernels.index.hashing import hash_ids
@@ -17,8 +18,7 @@ from ps.optim import UpdateRule, update_rule
 from ps.policy import lifting
 from ps.storage.budget.budget import RamBudget
 from ps.storage.budget.room import SLOT_BYTES
-from ps.storage.ram.rows import Slots, Values
-from ps.storage.tier import Ids
+from ps.storage.ram.rows import Values
 from ps.tensor_train.contract import Share
 from ps.tensor_train.cores import Cores
 from ps.tensor_train.fold import fold

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ps.arrays import Flags, Ids, Slots
 from ps.storage.ram.arena import Arena
 from ps.storage.ram.cuts import Cuts
-from ps.storage.ram.rows import Slots
-from ps.storage.tier import Flags, Ids, Records, where
+from ps.storage.tier import Records, where
 
 SWEEP_SLOTS = 1 << 15
 """Slots looked at in one go: 0.1 ms, and 3 ms if every row is to be freed."""

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ps.arrays import Ids
 from ps.config import PARTITIONS
 from ps.errors import CorruptRow, InternalError, PsError, ResourceExhausted
 from ps.runtime.memory import Memory
 from ps.storage.disk.filter import IdFilter
 from ps.storage.disk.tier import DiskTier
 from ps.storage.ram.cuts import Cuts
-from ps.storage.tier import Ids, Records
+from ps.storage.tier import Records
 
 SLICE_PARTITIONS = PARTITIONS // 256
 """A walk takes 256 slices."""

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Flags, Ids, Slots
 from ps.config import PARTITIONS
 from ps.errors import CorruptRow, InternalError, PsError
 from ps.kernels.index.hashing import partitions
@@ -32,10 +33,9 @@ from ps.storage.budget.budget import READ_COPIES, RamBudget
 from ps.storage.disk.filter import IdFilter
 from ps.storage.disk.tier import DiskTier
 from ps.storage.ram.arena import Arena
-from ps.storage.ram.rows import Slots
 from ps.storage.residence.dropped import Dropped
 from ps.storage.residence.purge import Purge, Slice
-from ps.storage.tier import Flags, Ids, Records, where
+from ps.storage.tier import Records, where
 
 PAGE_BLOCK = 1 << 16
 """Slots that a page of an export looks at in one go."""

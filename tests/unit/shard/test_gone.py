@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 import ps
+from ps.arrays import Rows
 from ps.shard import Shard, StepRef
 from ps.shard.caller import Caller
 from ps.shard.reads.stream import plain
-from ps.shard.requests import Bags, Cut, Rows, TableIds, Wanted
+from ps.shard.requests import Bags, Cut, TableIds, Wanted
 from ps.storage.disk.tier import DiskTier
 from ps.table.table import Table
 from tests.loopback.tables import block, summing

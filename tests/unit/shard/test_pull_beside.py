@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import ps
+from ps.arrays import Ids
 from ps.shard import Shard, StepRef
 from ps.storage.disk.tier import DiskTier
-from ps.storage.tier import Ids, Records
+from ps.storage.tier import Records
 from tests.unit.shard.helpers import a_write, ids_of, new_table, push_ids, read_target
 from tests.waiting import LIMIT_S, until
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Ids
 from ps.kernels.reference.index.hashing import mix64
 
-Ids = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Ids = npt.NDArray[np.int64]
-Slots = npt.NDArray[np.int64]
+from ps.arrays import Ids, Slots
 
 
 class IdIndex:

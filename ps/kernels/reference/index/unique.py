@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Ids = npt.NDArray[np.int64]
-Rows = npt.NDArray[np.float32]
+from ps.arrays import Ids, Rows
 
 
 def unique(ids_N: Ids) -> tuple[Ids, Ids, npt.NDArray[np.uint32]]:

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
-Ids = npt.NDArray[np.int64]
+from ps.arrays import Ids
 
 GROUP = 128
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Counts, Ids
 from ps.kernels.reference.index.hashing import mix64
 
-Ids = npt.NDArray[np.int64]
-Counts = npt.NDArray[np.uint32]
 Cells = npt.NDArray[np.uint16]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)

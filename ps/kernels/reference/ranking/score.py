@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Slots = npt.NDArray[np.int64]
+from ps.arrays import Slots
+
 Statistics = npt.NDArray[np.uint32]
 Scores = npt.NDArray[np.float32]
 Marks = npt.NDArray[np.uint16]

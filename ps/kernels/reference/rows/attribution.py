@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Rows = npt.NDArray[np.float32]
+from ps.arrays import Rows
 
 
 def attribute(rows_SW: Rows, slots_N: npt.NDArray[np.int64], grads_ND: Rows, out_N: Rows) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Flags, Rows
+
 Starts = npt.NDArray[np.int64]
 Positions = npt.NDArray[np.int32]
-Rows = npt.NDArray[np.float32]
 Words = npt.NDArray[np.uint64]
-Flags = npt.NDArray[np.bool_]
 
 
 def pool(rows_UD: Rows, starts_K: Starts, positions_P: Positions, out_RD: Rows) -> None:

@@ -7,15 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Flags, Ids, Rows, Slots
 from ps.kernels.reference.index.hashing import mix64
 from ps.kernels.rows.half import SALT
 
-Ids = npt.NDArray[np.int64]
-Slots = npt.NDArray[np.int64]
-Rows = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.uint16]
 Fractions = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 Up = Callable[[Fractions, Halves], Flags]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)

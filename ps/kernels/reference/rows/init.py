@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ps.kernels.reference.index.hashing import Hashes, Ids, mix64
+from ps.arrays import Hashes, Ids
+from ps.kernels.reference.index.hashing import mix64
 from ps.kernels.rows.init import CONSTANT, UNIFORM
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)

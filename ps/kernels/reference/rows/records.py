@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Bytes, Ids
 from ps.kernels.reference.index.hashing import mix64, partitions
-
-Ids = npt.NDArray[np.int64]
-Bytes = npt.NDArray[np.uint8]
 
 VERSION = 1
 HEADER_BYTES = 13

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from ps.arrays import Ids, Rows, Slots
 from ps.kernels.reference.rows.init import init_rows
-
-Ids = npt.NDArray[np.int64]
-Slots = npt.NDArray[np.int64]
-Rows = npt.NDArray[np.float32]
 
 
 def gather(rows_SW: Rows, slots_N: Slots, out_ND: Rows) -> None:

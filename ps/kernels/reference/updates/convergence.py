@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Rows
 from ps.kernels.reference.updates.residuals import _sum_squares
 
-Rows = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
 
 

@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Rows, Slots
 from ps.kernels.updates.optim import LANES
-
-Rows = npt.NDArray[np.float32]
-Slots = npt.NDArray[np.int64]
 
 
 def update_sgd(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np.float32) -> int:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Rows = npt.NDArray[np.float32]
-Slots = npt.NDArray[np.int64]
+from ps.arrays import Rows, Slots
 
 LANES = 8
 TINY = np.finfo(np.float32).tiny
