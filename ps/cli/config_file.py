@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import BaseModel
 
-from ps import yaml_file
 from ps.cluster.ray.deployment import Launch
-from ps.config import ServiceConfig, TableConfig
+from ps.config import ServiceConfig, TableConfig, yaml_file
 from ps.errors import ConfigError
 
 SERVICE, TABLES = "service", "tables"

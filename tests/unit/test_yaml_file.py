@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import ps
-from ps import yaml_file
 from ps.cluster.ray.deployment import Deployment
+from ps.config import yaml_file
 
 
 @pytest.mark.parametrize(

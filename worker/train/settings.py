@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ps import yaml_file
-from ps.config import SGD, Adagrad, Adam, RowwiseAdagrad, TableConfig, Uniform
+from ps.config import SGD, Adagrad, Adam, RowwiseAdagrad, TableConfig, Uniform, yaml_file
 from ps.errors import ConfigError, InvalidArgument
 from ps.nn.dense import DenseConfig
 from ps.nn.modes import ASYNCHRONOUS, Bounded, Group, Mode, Synchronous

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ps import yaml_file
-from ps.config import Frozen, Positive, Seconds, ServiceConfig
+from ps.config import Frozen, Positive, Seconds, ServiceConfig, yaml_file
 from ps.errors import ConfigError
 
 LAUNCH_TIMEOUT_S = 120.0

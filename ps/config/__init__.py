@@ -1,0 +1,56 @@
+"""Configuration: frozen, validated values. An unknown key or a value out of range is a `ConfigError` that names it.
+
+This package owns names, defaults and bounds. It does not own behaviour: `ps.optim` knows what an optimizer does,
+`ps.initializer` what an initializer yields. Every value goes to JSON and back, which is how it crosses the wire.
+
+    base           the frozen value that all of them are, and the numbers that fields take
+    optimizers     SGD, Adagrad, RowwiseAdagrad, Adam, FTRL
+    initializers   Uniform, Normal, Constant
+    importance     Importance: which rows stay when not all can
+    admission      Always, CountThreshold, Probability: which ids get a row
+    cold           Fp16, TensorTrain: what the less important rows are made of
+    table          TableConfig
+    service        ServiceConfig
+    problems       what is wrong with a configuration, told all at once
+    yaml_file      YAML files as people write them
+"""
+
+from __future__ import annotations
+
+from ps.config.admission import Always, CountThreshold, Probability
+from ps.config.base import MIN_FLOAT32, Frozen, Positive, Seconds
+from ps.config.cold import Fp16, TensorTrain
+from ps.config.importance import Importance
+from ps.config.initializers import Constant, Normal, Uniform
+from ps.config.optimizers import FTRL, SGD, Adagrad, Adam, CoreOptimizer, Optimizer, RowwiseAdagrad
+from ps.config.service import MIN_RAM_BYTES, PARTITIONS, ServiceConfig
+from ps.config.table import DEFAULT_HALF_LIFE_PUSHES, TableConfig, check_table_name
+
+__all__ = [
+    "DEFAULT_HALF_LIFE_PUSHES",
+    "FTRL",
+    "MIN_FLOAT32",
+    "MIN_RAM_BYTES",
+    "PARTITIONS",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "Always",
+    "Constant",
+    "CoreOptimizer",
+    "CountThreshold",
+    "Fp16",
+    "Frozen",
+    "Importance",
+    "Normal",
+    "Optimizer",
+    "Positive",
+    "Probability",
+    "RowwiseAdagrad",
+    "Seconds",
+    "ServiceConfig",
+    "TableConfig",
+    "TensorTrain",
+    "Uniform",
+    "check_table_name",
+]

@@ -1,0 +1,100 @@
+"""Cold rows: what the less important rows of a table are made of."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ps.config.base import MAX_COUNT, Frozen, Positive
+from ps.config.optimizers import CoreOptimizer
+from ps.errors import InvalidArgument
+
+MAX_TENSOR_TRAIN_ROWS = 1 << 40
+"""Rows that the cores of a table can stand for."""
+
+
+class Fp16(Frozen):
+    """All but the most important rows take 16 bits an element: half the RAM and disk, rounded at random at each of
+    their updates; a push takes somewhat longer."""
+
+    kind: Literal["fp16"] = "fp16"
+    hot_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of all rows, the most important ones, that are float32. Raise it where rounding costs accuracy. New rows
+    are float32 until about a 64th of a half-life later."""
+    state: Literal["fp16", "rowwise"] = "fp16"
+    """The optimizer's state in cold rows: 16 bits an element, or (Adagrad only) one float32 a row, their mean."""
+
+
+Rank = Annotated[int, Field(ge=1, le=1024)]
+Factor = Annotated[int, Field(ge=1, le=MAX_TENSOR_TRAIN_ROWS)]
+
+
+class TensorTrain(Frozen):
+    """All rows but the most frequent are computed from a few small cores (TT-Rec, Yin et al. 2021): RAM for thousands
+    of rows instead of millions. Rows share the cores, so a push of one moves others a little, and each costs more to
+    read."""
+
+    kind: Literal["tensor_train"] = "tensor_train"
+    rows: Annotated[int, Field(ge=1, le=MAX_TENSOR_TRAIN_ROWS)]
+    """Rows that the cores stand for. Take the ids that there are, or somewhat fewer with index `hash`. More makes the
+    cores larger, by a root of it as high as there are cores; fewer has more ids share a row."""
+    ranks: Rank | tuple[Rank, ...] = 16
+    """How much neighbouring cores tell each other: one number for all, or cores - 1 of them. Raise them where the loss
+    stays above that of a table without cold rows; size and work of the inner cores grow with their square."""
+    cores: Literal[2, 3, 4] = 3
+    """Factors that a row is a product of. 2: quicker and more exact, much larger. 4: smaller still for very many rows,
+    slower and harder to train."""
+    p_shapes: tuple[Factor, ...] | None = None
+    """How `rows` is split over the cores: as many factors as cores, their product at least `rows`. None: chosen, about
+    equal, which makes the cores smallest. Set it to have those of a model trained elsewhere."""
+    q_shapes: tuple[Factor, ...] | None = None
+    """How the table's `dim` is split over the cores: as many factors as cores, their product exactly `dim`. None:
+    chosen, about equal. Set it to have those of a model trained elsewhere; unequal ones make one core large."""
+    index: Literal["dense", "hash"] = "dense"
+    """`dense`: ids are 0 to rows - 1, others are refused. `hash`: any int64, hashed into `rows`; ids that meet there
+    share what the cores say of them."""
+    initializer: Literal["approximate_uniform", "gaussian", "uniform"] = "approximate_uniform"
+    """How the cores begin. `approximate_uniform`: so that rows look drawn from the uniform distribution that suits
+    `rows`. `gaussian`, `uniform`: entries of the cores are drawn from these; rows are then mostly near zero."""
+    optimizer: CoreOptimizer | None = None
+    """Of the cores, at the rate of rows: each core has the one that moves rows so, at every rank. None: the table's
+    own, which must then be SGD, Adagrad or RowwiseAdagrad. Set it where the table has another one. Adagrad doubles the
+    cores; RowwiseAdagrad has one number of state a slice of a core."""
+    hot_rows: Annotated[int, Field(ge=0, le=MAX_COUNT)] = 10_000
+    """Rows a shard keeps outside of the cores, exact and in RAM: the most frequent. Raise it where frequent ids lose
+    accuracy; each costs what a row of a table without cold rows costs."""
+    lift_after: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 2
+    """Uses, that is pushes that have the id, before an id may get a row of its own. Raise it where ids that come once
+    or twice push others out; frequent ids then spend longer in the cores."""
+    fold_tolerance: Positive = 0.1
+    """Relative error |core value - row| / |row| up to which a row that is no longer frequent is folded back into the
+    cores. Above, it stays exact, and goes to disk where there is one. Lower is more exact and keeps more rows."""
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> Self:
+        for name, entries, length in (
+            ("ranks", self.ranks if isinstance(self.ranks, tuple) else None, self.cores - 1),
+            ("p_shapes", self.p_shapes, self.cores),
+            ("q_shapes", self.q_shapes, self.cores),
+        ):
+            if entries is not None and len(entries) != length:
+                raise ValueError(f"{name} {entries} has {len(entries)} entries: {self.cores} cores take {length}")
+        if self.p_shapes is not None and prod(self.p_shapes) < self.rows:
+            raise ValueError(
+                f"p_shapes {self.p_shapes} stand for {prod(self.p_shapes):,} rows, fewer than rows {self.rows:,}: take "
+                "larger ones, or leave p_shapes out"
+            )
+        return self
+
+    def check_ids(self, table: str, least: int, most: int) -> None:
+        """Raises InvalidArgument unless the cores stand for all ids between these two."""
+        if self.index == "dense" and (least < 0 or most >= self.rows):
+            raise InvalidArgument(
+                f"table {table!r} has tensor-train rows for ids 0 to {self.rows - 1:,}; got "
+                f"{least if least < 0 else most}: raise cold.rows, or take cold.index 'hash' for sparse ids"
+            )
+
+
+Cold = Annotated[Fp16 | TensorTrain, Field(discriminator="kind")]

@@ -1,0 +1,38 @@
+"""Importance: which rows stay when not all can."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import model_validator
+
+from ps.config.base import Frozen, NonNegative
+
+
+class Importance(Frozen):
+    """What makes a row important: the weights of the signals whose decaying sum is the row's score."""
+
+    frequency: NonNegative = 1.0
+    """Of every push that has the id, however often the id occurs in it."""
+    occurrences: NonNegative = 0.0
+    """Of every occurrence in a batch (`counts`): an id that comes many times at once, and then no more, weighs much."""
+    positives: NonNegative = 0.0
+    """Of every occurrence in a positive sample (`positives` of a push)."""
+    attribution: NonNegative = 0.0
+    """Of |gradient x value|, the value before the update: how much the loss leans on the row (first-order Taylor)."""
+    recency: NonNegative = 0.0
+    """Not added: what a row scores at least just after a push, so that new rows are not the first to go. As the only
+    weight (`frequency=0, recency=1`) the order is that of the last push, to the push (LRU)."""
+    external: NonNegative = 0.0
+    """Of the scores that `client.report_importance` sends."""
+
+    @property
+    def by_recency_alone(self) -> bool:
+        """Whether rows are ordered by their last push and nothing else."""
+        return not any(weight for signal, weight in self.model_dump().items() if signal != "recency")
+
+    @model_validator(mode="after")
+    def _any(self) -> Self:
+        if not any(self.model_dump().values()):
+            raise ValueError("every weight is 0, no row would be more important than another: set one, frequency=1 say")
+        return self

@@ -1,0 +1,140 @@
+"""The configuration of one table."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ps.config.admission import Admission, Always
+from ps.config.base import MAX_COUNT, Frozen
+from ps.config.cold import Cold, Fp16, TensorTrain
+from ps.config.importance import Importance
+from ps.config.initializers import Initializer, Normal, Uniform
+from ps.config.optimizers import FTRL, Adam, Optimizer, RowwiseAdagrad
+from ps.errors import InvalidArgument
+from ps.quoting import shown
+
+MAX_DIM = 65_536
+"""A row's value must fit a wire chunk."""
+
+SHORTEST_HALF_LIFE_PUSHES = 64
+"""A tick of a table's clock is a 64th of a half-life: one push at least."""
+
+DEFAULT_HALF_LIFE_PUSHES = 10_000
+"""Of what cannot go by turnover."""
+
+MAX_NAME = 128
+"""Characters of a table's name."""
+
+
+class TableConfig(Frozen):
+    """One embedding table."""
+
+    name: Annotated[str, Field(pattern=rf"^[A-Za-z0-9_][A-Za-z0-9_.\-]{{0,{MAX_NAME - 1}}}$")]
+    """Letters, digits, `_`, `.` and `-`, at most 128."""
+    dim: Annotated[int, Field(ge=1, le=MAX_DIM)]
+    """Floats of a row's value."""
+    optimizer: Optimizer = RowwiseAdagrad()
+    """Applied by the shard at every push."""
+    initializer: Initializer = Uniform()
+    """What an id reads as before its first push."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """With the name and the id, decides the initial value: the same on every shard and after every restart."""
+    half_life_pushes: Annotated[int, Field(ge=SHORTEST_HALF_LIFE_PUSHES, le=MAX_COUNT)] | None = None
+    """After how long a use counts half. None: by turnover, which is right for tables and pushes of any size: when as
+    many rows have come as there is room for. Where rows may be evicted those are new rows, and the room is the table;
+    elsewhere rows that come to be among those that `swap_fraction` leaves in RAM. What has no turnover takes
+    10,000 pushes: a table that no row ever leaves, a tensor-train table, and counts of ids without a row. A number:
+    pushes of the table. Shorter follows what is new, longer what is regular, and far too long never forgets (LFU).
+    Where recency is the only weight the half-life does not matter."""
+    swap_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share of the rows, the least used, that live on disk only, where the shard has a disk (`disk_path`)."""
+    cold: Cold | None = None
+    """What the less important rows are made of: `Fp16()` or `TensorTrain(rows=)`. None: all rows are float32."""
+    device: Literal["cpu", "cuda", "torch-cpu"] = "cpu"
+    """Where the rows that are not on disk are. `cuda`: in the memory of the GPU that torch sees where the shard runs,
+    updated there; index and statistics stay in RAM. `torch-cpu`: what `cuda` does, on tensors in RAM: for tests."""
+    importance: Importance = Importance()
+    """Which rows stay: decides what goes to disk and what is evicted."""
+    admission: Admission = Always()
+    """Which ids get a row. One that has none reads its initial value; its gradients are dropped and counted."""
+    max_rows_per_shard: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
+    """Above so many rows on a shard the least important ones are evicted, to nine tenths of it. None: as many as the
+    budgets of the shard allow."""
+    expire_after_pushes: Annotated[int, Field(ge=16, le=MAX_COUNT)] | None = None
+    """Rows that this many pushes of the table have left alone are dropped (to a sixteenth more). None: never."""
+
+    @property
+    def admission_half_life(self) -> int:
+        """Pushes after which an id without a row counts half."""
+        return self.half_life_pushes or DEFAULT_HALF_LIFE_PUSHES
+
+    @property
+    def clock_half_life(self) -> int | None:
+        """The half-life of the clock that scores decay by, in pushes; None: by turnover."""
+        if isinstance(self.cold, TensorTrain):  # rows come when they are frequent, not when they are there
+            return self.admission_half_life
+        return SHORTEST_HALF_LIFE_PUSHES if self.importance.by_recency_alone else self.half_life_pushes
+
+    @model_validator(mode="after")
+    def _cold_rows_are_in_ram(self) -> Self:
+        if self.cold is not None and self.device != "cpu":
+            raise ValueError(
+                f"cold {self.cold.kind!r} does not go together with device {self.device!r} yet: cold rows are trained "
+                "on the CPU; take cold None or device 'cpu'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _cold_state_fits_the_optimizer(self) -> Self:
+        rowwise = isinstance(self.cold, Fp16) and self.cold.state == "rowwise"
+        if rowwise and isinstance(self.optimizer, Adam | FTRL):
+            raise ValueError(
+                f"the state of {self.optimizer.kind} is not one number a row, so cold rows cannot keep it as "
+                "cold.state 'rowwise'; take 'fp16', or an Adagrad"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tensor_train_fits(self) -> Self:
+        if not isinstance(self.cold, TensorTrain):
+            return self
+        q_shapes = self.cold.q_shapes
+        if q_shapes is not None and prod(q_shapes) != self.dim:
+            raise ValueError(
+                f"cold.q_shapes {q_shapes} make rows of {prod(q_shapes):,}, and dim is {self.dim}: take factors whose "
+                "product is dim, or leave q_shapes out"
+            )
+        if self.cold.optimizer is None and isinstance(self.optimizer, Adam | FTRL):
+            raise ValueError(
+                f"optimizer {self.optimizer.kind!r} cannot train the cores of a tensor train: set cold.optimizer to "
+                "SGD, Adagrad or RowwiseAdagrad"
+            )
+        if not isinstance(self.admission, Always):
+            raise ValueError(
+                f"admission {self.admission.kind!r} does not go together with cold 'tensor_train': in a tensor-train "
+                "table every id has a value; leave admission out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _cores_begin_around_zero(self) -> Self:
+        begin = self.initializer
+        around_zero = (
+            (isinstance(begin, Uniform) and begin.low == -begin.high and begin.high > 0)
+            or (isinstance(begin, Normal) and begin.mean == 0 and begin.std > 0)
+        )  # fmt: skip
+        if isinstance(self.cold, TensorTrain) and not around_zero:
+            raise ValueError(
+                f"initializer {begin!r} does not go together with cold 'tensor_train': products of cores vary around "
+                "0, and cores of zeros learn nothing; take Uniform(low=-x, high=x) or Normal(mean=0, std=x)"
+            )
+        return self
+
+
+def check_table_name(name: str) -> None:
+    """Raises InvalidArgument for what is too long to be a table's name: whoever is told of it quotes it."""
+    if len(name) > MAX_NAME:
+        raise InvalidArgument(f"a table's name of {len(name):,} characters: at most {MAX_NAME}: {shown(name)}")
