@@ -145,10 +145,10 @@ def outlived(shards: int) -> Iterator[tuple[ps.Client, ps.Client, LoopbackCluste
 
 def test_a_client_of_the_service_before_is_told_that_its_table_is_gone() -> None:
     with outlived(3) as (old, _, second):
-        before = old.connection.routing.epoch
+        before = old._session.connection.routing.epoch
         with pytest.raises(ps.TableNotFound):
             old.pull("t", IDS)
-        assert before < old.connection.routing.epoch == second.coordinator.routing.epoch
+        assert before < old._session.connection.routing.epoch == second.coordinator.routing.epoch
 
 
 def test_a_client_of_the_service_before_reads_and_writes_the_rows_of_the_new_one() -> None:

@@ -106,7 +106,7 @@ def test_a_coordinator_and_a_shard_that_die_together_both_come_back(service: ps.
             client.create_table(ps.TableConfig(name="v", dim=4), timeout_s=60)
 
     with connected(service.address) as late:  # at the address that was given out, and nothing is forgotten
-        routing = late.connection.routing
+        routing = late._session.connection.routing
         assert [shard.state for shard in routing.shards] == ["SERVING", "STATE_LOST"]
         assert (routing.epoch, routing.coordinator) == (before.epoch, service.address)
         assert set(late.tables()) == {"u"}
@@ -124,7 +124,7 @@ def test_when_all_die_together_all_come_back_and_say_so(service: ps.Service) -> 
         with pytest.raises(ps.StateLost, match="was restarted"):
             client.pull("u", IDS, timeout_s=60)
     with connected(service.address) as late:
-        assert [shard.state for shard in late.connection.routing.shards] == ["STATE_LOST", "STATE_LOST"]
+        assert [shard.state for shard in late.shards()] == ["STATE_LOST", "STATE_LOST"]
 
 
 @pytest.mark.slow

@@ -104,7 +104,7 @@ def test_the_shards_of_a_node_that_dies_come_back_on_another_and_say_that_their_
             assert (after.shards[shard].address != before.shards[shard].address) == (shard in lost)
 
         with ps.connect(service.address) as late:  # at the address that was given out
-            assert late.connection.routing.shards == after.shards
+            assert late.shards() == after.shards
             assert late.pull("u", kept_ids).shape == (len(kept_ids), 4)
             with pytest.raises(ps.StateLost):
                 late.push("u", IDS, np.ones((len(IDS), 4), np.float32))

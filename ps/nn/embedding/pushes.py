@@ -46,7 +46,7 @@ class Pushes:
             if name in by_importance and by_importance[name].share != share:
                 raise InvalidArgument(
                     f"table {name!r}: the most important {share} may be relaxed, and its wire dtype parts the rows at "
-                    f"{by_importance[name].share}: give both the same share"
+                    f"{by_importance[name].share}: ask for the same share"
                 )
         # in a tensor-train table every id has a value: none is new
         self._has_new_rows = {table.name for table in tables if not isinstance(table.cold, TensorTrain)}
