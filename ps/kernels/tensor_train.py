@@ -24,15 +24,11 @@ checked here.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
+from ps.arrays import Floats, Ints
 from ps.kernels.kernel import helper, kernel
 
-Floats = npt.NDArray[Any]
-Ints = npt.NDArray[np.int64]
 Dims = tuple[int, int, int, int, int]
 """(a, R, b, S, c)"""
 

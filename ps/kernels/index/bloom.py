@@ -12,12 +12,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ps.arrays import Ids
+from ps.arrays import Ids, Words
 from ps.kernels.index.hashing import mix64
 from ps.kernels.kernel import helper, kernel
 from ps.kernels.prefetch import prefetch
-
-Words = npt.NDArray[np.uint64]
 
 BLOCK_WORDS = 8
 LOOK_AHEAD = 16

@@ -10,12 +10,9 @@ field of message m, or LEAF. Fields that are not in it are skipped whole, whatev
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from ps.arrays import Bytes
+from ps.arrays import Bytes, Ints
 from ps.kernels.kernel import helper, kernel
-
-Numbers = npt.NDArray[np.int64]
 
 LEAF = -1
 DEPTH = 8
@@ -26,7 +23,7 @@ _SEVEN, _TAG_BITS = np.uint64(7), np.uint64(3)
 
 
 @kernel(read_only="data")
-def count_fields(data: Bytes, submessages_MF: Numbers, root: int, most: int, found_2: Numbers) -> int:
+def count_fields(data: Bytes, submessages_MF: Ints, root: int, most: int, found_2: Ints) -> int:
     """found = (fields, messages within messages), all levels together. Counting ends where there are more than `most`
     fields. COUNTED, or MALFORMED where the bytes are no message, or one that is nested deeper than DEPTH."""
     ends_L, kinds_L = np.empty(DEPTH, np.int64), np.empty(DEPTH, np.int64)

@@ -8,13 +8,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Positions, Values, Words
 from ps.kernels.bits import count_bits, float_bits, lowest_bit, nonzero64
 from ps.kernels.kernel import helper, kernel
 
-Words = npt.NDArray[np.uint64]
-Positions = npt.NDArray[np.int64]
-Values = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.int8]
+Items = npt.NDArray[np.int8]
 
 LEVELS = np.float32(127)
 """The largest of the 8-bit numbers; they are symmetric, -128 is not used."""
@@ -141,7 +139,7 @@ def ends_of_rows(words: Words, dim: int, out_R: Positions) -> None:
 
 
 @kernel(error_model="numpy", either="values_V")
-def quantize(values_V: Values, ends_R: Positions, scales_R: Values, out_V: Bytes) -> None:
+def quantize(values_V: Values, ends_R: Positions, scales_R: Values, out_V: Items) -> None:
     """Row i = values[ends[i - 1] : ends[i]]; scales[i] = max(its largest magnitude / 127, 2**-126); out = values /
     scale, rounded to nearest, ties to even. Magnitudes are less than 2**127."""
     start = 0
@@ -160,7 +158,7 @@ def quantize(values_V: Values, ends_R: Positions, scales_R: Values, out_V: Bytes
 
 
 @kernel(read_only=("items_V", "scales_R"))
-def dequantize(items_V: Bytes, ends_R: Positions, scales_R: Values, out_V: Values) -> int:
+def dequantize(items_V: Items, ends_R: Positions, scales_R: Values, out_V: Values) -> int:
     """out = items * scale, row by row. The first row that `quantize` cannot have made, of a scale out of
     [2**-126, 2**121) or with an item of -128; -1 if there is none."""
     start, wrong = 0, -1

@@ -29,15 +29,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ps.arrays import Slots
+from ps.arrays import Ints, Scores, Slots
 from ps.kernels.kernel import helper, kernel
 from ps.kernels.prefetch import AHEAD, prefetch
 
 Statistics = npt.NDArray[np.uint32]
-Scores = npt.NDArray[np.float32]
 Marks = npt.NDArray[np.uint16]
 Ranks = npt.NDArray[np.int64]
-Counts = npt.NDArray[np.int64]
 Lots = npt.NDArray[np.int32]
 
 HALF_LIFE = 64
@@ -107,7 +105,7 @@ def _tally(
     stamp: np.uint32,
     change: int,
     counts_R: Ranks,
-    counts_ER: Counts,
+    counts_ER: Ints,
     lots_ERL: Lots | None,
     epochs_E: Ranks,
     first: np.int64,
@@ -138,7 +136,7 @@ def touch(
     lucky: np.uint32,
     border: np.int64,
     counts_R: Ranks,
-    counts_ER: Counts,
+    counts_ER: Ints,
     lots_ERL: Lots | None,
     epochs_E: Ranks,
     first: np.int64,
@@ -201,7 +199,7 @@ def count(
     change: int,
     per_tick: np.uint32,
     counts_R: Ranks,
-    counts_ER: Counts,
+    counts_ER: Ints,
     lots_ERL: Lots | None,
     epochs_E: Ranks,
     first: np.int64,
@@ -244,8 +242,8 @@ def _met(
     per_tick: np.uint32,
     stamps_C: Ranks,
     ranks_C: Ranks,
-    stamps_LC: Counts,
-    ranks_LC: Counts,
+    stamps_LC: Ints,
+    ranks_LC: Ints,
 ) -> bool:
     rank = _rank(bits, np.uint32(stamp), per_tick)
     cut = len(stamps_C) - 1
@@ -266,8 +264,8 @@ def met(
     per_tick: np.uint32,
     stamps_C: Ranks,
     ranks_C: Ranks,
-    stamps_LC: Counts,
-    ranks_LC: Counts,
+    stamps_LC: Ints,
+    ranks_LC: Ints,
     out_N: npt.NDArray[np.bool_],
 ) -> None:
     """out[i] = whether row i is of rank ranks[c] or lower and its stamp is below stamps[c], for any c; or the same by
@@ -289,8 +287,8 @@ def select_met(
     per_tick: np.uint32,
     stamps_C: Ranks,
     ranks_C: Ranks,
-    stamps_LC: Counts,
-    ranks_LC: Counts,
+    stamps_LC: Ints,
+    ranks_LC: Ints,
     out_N: Slots,
 ) -> tuple[int, int]:
     """Slots in [start, end) that are used and whose rows a cut has met; returned as by `select`."""

@@ -10,11 +10,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ps.arrays import Rows
+from ps.arrays import Positions, Rows
 from ps.kernels.kernel import kernel
 from ps.kernels.updates.residuals import _sum_squares
-
-Positions = npt.NDArray[np.int64]
 
 STATISTIC = np.dtype(
     [("id", np.int64), ("mean", np.float32), ("seen", np.int32), ("seen_at", np.int32), ("sent_at", np.int32)]
