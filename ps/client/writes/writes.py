@@ -19,7 +19,7 @@ from ps.wire import blocks, codec, methods
 from ps.wire.methods import Method
 
 Answer = pb.WriteResponse | pb.RemoveResponse | pb.ReportImportanceResponse
-Part = Callable[[Batch, int, str], bytes]
+SendPart = Callable[[Batch, int, str], bytes]
 """Sends a shard of a batch, at an address, its part, and returns the answer."""
 
 
@@ -78,7 +78,7 @@ class Writes:
 
         return self._to_shards(write, part, methods.REPORT_IMPORTANCE, pb.ReportImportanceResponse, deadline)
 
-    def _to_shards(self, write: Write, part: Part, method: Method, kind: type[Answer], deadline: Deadline) -> Flags:
+    def _to_shards(self, write: Write, part: SendPart, method: Method, kind: type[Answer], deadline: Deadline) -> Flags:
         """Sends every shard its part; returns what they answer, in the order of the unique ids."""
 
         def run(batch: Batch) -> Flags:
