@@ -40,7 +40,7 @@ class Share:
     labels_N: npt.NDArray[np.bool_]
     """Of its rows, in its order."""
     client: Mapping[str, Any]
-    """Its client's `traffic()`."""
+    """The `traffic()` of its client."""
     whole_gradient_bytes: int
     dense: DenseStats | None
     dense_digest: str
