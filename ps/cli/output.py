@@ -13,7 +13,7 @@ from rich.text import Text
 from ps.errors import PsError
 
 out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, markup=False, soft_wrap=True)  # what it prints quotes others: [host:port] is no style
+err = Console(stderr=True, markup=False, soft_wrap=True)  # messages quote other programs: [host:port] is not a style
 
 _STYLES = {
     "green": r"\b(SERVING|ok)\b",

@@ -93,7 +93,7 @@ def _past_the_cache(descriptor: int) -> Iterator[int]:
     """Opens the file again for direct reads, where the file system has them."""
     try:
         direct = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_DIRECT)
-    except OSError:  # tmpfs, say
+    except OSError:  # tmpfs, for example
         yield descriptor
         return
     try:

@@ -50,7 +50,7 @@ def up(
     if not ray_address:
         from ps.server.compiling import compile_kernels
 
-        compile_kernels()  # here, where it can be seen, and not by the keeper
+        compile_kernels()  # here, where the user sees it, and not in the keeper
     with err.status(f"starting {wanted} shards..."):
         state = _up_in_cluster(name, deployment, ray_address) if ray_address else local.start_keeper(name, deployment)
     if as_json:

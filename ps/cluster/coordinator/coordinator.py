@@ -48,7 +48,7 @@ class Coordinator:
         """Starts to listen on `port`. `service` is the name of the service in what monitoring sees."""
         self._changing = threading.Lock()  # one table change at a time: all shards see them in one order
         self._settling = threading.Lock()  # one `assemble` or `adopt` at a time
-        self._guard = threading.Lock()  # of the routing and the tables; never held during a call
+        self._guard = threading.Lock()  # guards the routing and the tables; never held during a call
         self._routing = UNKNOWN
         self._tables: dict[str, TableConfig] = {}
         self._transports: dict[str, Transport] = {}

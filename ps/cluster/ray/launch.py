@@ -96,11 +96,11 @@ def deploy(
     hush_ray()
     owns_ray = not _join_ray(ray_address)
     if owns_ray:
-        # Before Ray listens on loopback, which is all that the actors would know then as their node's address.
+        # Resolved before Ray starts: actors of a Ray on loopback would know only loopback as their address.
         service = actors.resolve_host(deployment.service)
         deployment = deployment.model_copy(update={"service": service})
         ports.check_free(service.host, deployment.launch.port)
-        compile_kernels()  # here and now, where it can be seen: this host is the cluster
+        compile_kernels()  # here, where the user sees it: this host is the cluster
         _start_ray(deployment.launch)
     try:
         return _start(name, deployment, detached, owns_ray)
@@ -178,7 +178,7 @@ def _start_ray(wanted: Launch) -> None:
                 logging_level=logging.WARNING,
                 **settings,
             )
-    except Exception as error:  # Ray raises bare ones
+    except Exception as error:  # Ray raises plain Exception
         raise Unavailable(
             f"Ray did not start on this host: {error} Is the host overloaded? Ray's own logs are in "
             "ray/session_latest/logs of the temporary directory"
@@ -188,7 +188,7 @@ def _start_ray(wanted: Launch) -> None:
 def _start(name: str, deployment: Deployment, detached: bool, owns_ray: bool) -> Service:
     if find_actors(name):
         raise InvalidArgument(f"a service named {name!r} runs in this Ray cluster already; psctl down ends it")
-    actors.release(name)  # of a launch that was killed halfway
+    actors.release(name)  # a launch that was killed halfway may have left it
     lifetime = "detached" if detached else None
     config, wanted = deployment.service, deployment.launch
     shards, timeout_s = wanted.shards, wanted.timeout_s
@@ -199,11 +199,11 @@ def _start(name: str, deployment: Deployment, detached: bool, owns_ray: bool) ->
             group = actors.reserve(name, shards, wanted.placement, lifetime)
             if not group.wait(clock.remaining_s()):
                 raise GetTimeoutError("no nodes have room for them")
-            if not owns_ray:  # else it was done before Ray was started
+            if not owns_ray:  # on a Ray of our own it was done before
                 with clock.paused():
                     compile_on_nodes(group)
             handles = [actors.start_shard(name, i, config, group, lifetime) for i in range(shards)]
-            address = ray.get(coordinator.address.remote(), timeout=clock.remaining_s())  # first: a taken port ends it
+            address = ray.get(coordinator.address.remote(), timeout=clock.remaining_s())  # first, so that a taken port is reported
             infos = ray.get([handle.info.remote() for handle in handles], timeout=clock.remaining_s())
         routing = ray.get(coordinator.assemble.remote(infos), timeout=clock.remaining_s())
     except (RayError, GetTimeoutError) as error:

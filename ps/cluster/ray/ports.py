@@ -46,7 +46,7 @@ def chosen(host: str, port: int) -> Iterator[int]:
     if port:
         yield port
         return
-    with _bound("::" if ":" in host else ANY_HOST, 0) as held:  # the host may be another machine's
+    with _bound("::" if ":" in host else ANY_HOST, 0) as held:  # the configured host may be another machine's
         yield int(held.getsockname()[1])
 
 
@@ -80,7 +80,7 @@ def _links(folder: Path) -> set[str]:
     found = set()
     with suppress(OSError):
         for link in folder.iterdir():
-            with suppress(OSError):  # closed meanwhile: of our own process, that of the folder itself
+            with suppress(OSError):  # closed meanwhile; in our own process one is the folder itself
                 found.add(os.readlink(link))
     return found
 

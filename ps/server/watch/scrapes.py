@@ -99,7 +99,7 @@ class _Server(WSGIServer):
             try:
                 return super().get_request()
             except OSError:
-                time.sleep(PAUSE_S)  # the connection waits on: without a pause it would be tried for ever
+                time.sleep(PAUSE_S)  # the connection is still there: without a pause this would loop at full speed
                 raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -113,7 +113,7 @@ class _Server(WSGIServer):
     def asked(self, request: socket.socket) -> None:
         """Notes that the connection's request has come and is being answered."""
         with self._changing:
-            if request in self._connections:  # it has not had to give way meanwhile
+            if request in self._connections:  # else it had to give way meanwhile
                 self._connections[request].asked = True
 
     def service_actions(self) -> None:
