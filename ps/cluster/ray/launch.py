@@ -203,7 +203,7 @@ def _start(name: str, deployment: Deployment, detached: bool, owns_ray: bool) ->
                 with clock.paused():
                     compile_on_nodes(group)
             handles = [actors.start_shard(name, i, config, group, lifetime) for i in range(shards)]
-            address = ray.get(coordinator.address.remote(), timeout=clock.remaining_s())  # first, so that a taken port is reported
+            address = ray.get(coordinator.address.remote(), timeout=clock.remaining_s())  # first: a taken port
             infos = ray.get([handle.info.remote() for handle in handles], timeout=clock.remaining_s())
         routing = ray.get(coordinator.assemble.remote(infos), timeout=clock.remaining_s())
     except (RayError, GetTimeoutError) as error:
