@@ -153,7 +153,7 @@ class EmbeddingBagCollection(RowTraining):
 
     @property
     def staleness(self) -> PullStaleness:
-        """Of the rows of the batches so far, in this trainer's own pushes."""
+        """How many of this trainer's own pushes the rows of its batches lacked."""
         return self._pulls.staleness
 
     def check_pull_ahead(self, batches: int) -> None:

@@ -91,7 +91,7 @@ class Forward:
     _counted: set[FeatureOfTable] = field(default_factory=set)
     """The features whose ids have been counted: once, however many backwards there are."""
     _counts_wait: set[FeatureOfTable] = field(default_factory=set)
-    """Those of them whose counts wait for a step, as the gradients do that they go with."""
+    """The features whose counts wait for a step, as the gradients do that they go with."""
 
     def part(self, table: str, grads: torch.Tensor) -> TableGradients:
         """Returns the gradients of one backward, from what torch gives for the rows or sums of a table. An id that is

@@ -79,7 +79,7 @@ class RowTraining(nn.Module):
         return self._pushes.state_dict()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Of `load_state_dict`."""
+        """Takes up what was held back, for `load_state_dict`."""
         self._sender.wait()
         self._pushes.load_state_dict(state)
 

@@ -27,7 +27,7 @@ from ps.nn.sparsify.thresholds import Hold
 from ps.runtime.memory import Memory, ReservedArray
 
 KEY_BYTES = 48
-"""Of a row, beside its floats."""
+"""Bytes of a row besides its floats."""
 _FREE = np.float32(-1.0)
 NO_ELEMENTS = np.float32(np.inf)
 """The threshold by which no single element is picked."""
@@ -247,7 +247,7 @@ class ResidualStore:
         self.history.load(state, slots_N)
 
     def _held_slots(self) -> Slots:
-        """Of the rows of which something is held, by ascending id."""
+        """Returns the slots of the rows of which something is held, by ascending id."""
         slots_N = np.flatnonzero(self.norms_S > 0)
         return slots_N[np.argsort(self._ids.array[slots_N])]
 

@@ -23,7 +23,7 @@ class Selection:
 
     number: int
     selected: Selected
-    """Of the rows of this step, by position."""
+    """What is sent of the rows of this step, by position."""
     ids_R: Ids
     """Ids of the rows in `selected`."""
     others: Held
@@ -53,7 +53,7 @@ class Parted:
     stays_U: Flags
     """Rows of which something is held on."""
     threshold: np.float32
-    """Of elements."""
+    """The threshold of elements."""
 
 
 def joined(one: Held, other: Held) -> Held:
@@ -62,7 +62,8 @@ def joined(one: Held, other: Held) -> Held:
 
 
 def checked(ids_U: Ids, grads_UD: Rows, always_U: Flags | None, dim: int) -> tuple[Ids, Rows, Flags]:
-    """As the kernels need them: of the right type and contiguous; raises what `Sparsifier.select` names."""
+    """Returns arrays as the kernels need them: of the right type and contiguous. Raises what `Sparsifier.select`
+    names."""
     if ids_U.dtype != np.int64 or grads_UD.dtype != np.float32:
         raise DtypeMismatch(f"ids of {ids_U.dtype} and gradients of {grads_UD.dtype}: give int64 and float32")
     if ids_U.ndim != 1 or grads_UD.ndim != 2 or len(grads_UD) != len(ids_U):

@@ -62,11 +62,11 @@ from ps.nn.sparsify.thresholds import Hold, Relaxed, Sparsify, Threshold, TopK
 __all__ = ["Held", "Hold", "Relaxed", "Selection", "Sparsifier", "Sparsify", "Threshold", "TopK"]
 
 MAX_BYTES = 256 << 20
-"""Of residuals, by default."""
+"""Bytes of residuals, by default."""
 FORMAT = 3
-"""Of `state_dict`."""
+"""The format of `state_dict`."""
 WITHOUT_HISTORY = 2
-"""A format that is read, too: its rows begin anew."""
+"""An older format that is read, too: its rows begin without a history."""
 
 
 class Sparsifier:
@@ -96,7 +96,7 @@ class Sparsifier:
 
     @property
     def dim(self) -> int:
-        """Of its rows."""
+        """Floats of a row."""
         return self._store.dim
 
     @property

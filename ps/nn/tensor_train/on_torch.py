@@ -67,7 +67,7 @@ class TorchCores:
         return rows_UD
 
     def gradients(self, index_U: Tensor, grads_UD: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Of each core, the slices that these rows have [t] and the gradients of those [t, slice]."""
+        """Returns for each core the slices that these rows have [t] and the gradients of those [t, slice]."""
         sums = [tensor.new_zeros((len(tensor), size)) for tensor, size in self._sized()]
         occurs = [torch.zeros(len(tensor), dtype=torch.bool, device=tensor.device) for tensor in self._tensors]
         for index_B, order_B in self._blocks(index_U):
@@ -169,7 +169,7 @@ def _sum_by(digit_F: Tensor, grads_FJ: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sums(grads_FJ: Tensor, lengths_T: Tensor) -> Tensor:
-    """Of neighbours, so many each: [T, J]."""
+    """Sums neighbours, so many into each: [T, J]."""
     return torch.segment_reduce(grads_FJ, "sum", lengths=lengths_T, axis=0, unsafe=True)
 
 
