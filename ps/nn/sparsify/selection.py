@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ps import Selected
 from ps.arrays import Flags, Ids, Rows, Slots
-from ps.errors import DimensionMismatch, DtypeMismatch, LengthMismatch, NonFiniteGradient
+from ps.errors import DimensionMismatch, DtypeMismatch, InvalidArgument, LengthMismatch, NonFiniteGradient
 from ps.kernels.rows.rows import all_finite
 from ps.nn.sparsify.residuals import Held, ResidualStore
 
@@ -38,6 +38,39 @@ class Selection:
             np.concatenate((self.ids_R, self.others.ids_R)),
             np.concatenate((self.selected.grads_RD, self.others.grads_RD)),
         )
+
+
+class OpenSelections:
+    """The selections of one sparsifier whose fate is not known yet."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, Selection] = {}
+        self._made = 0
+
+    def add(self, selected: Selected, ids_R: Ids, others: Held) -> Selection:
+        """Makes a selection, which is open from now on."""
+        selection = Selection(self._made, selected, ids_R, others)
+        self._open[self._made] = selection
+        self._made += 1
+        return selection
+
+    def check(self, selection: Selection) -> None:
+        """Raises InvalidArgument unless the selection is open."""
+        if self._open.get(selection.number) is not selection:
+            raise InvalidArgument(f"selection {selection.number} is not open here: commit or roll back each one once")
+
+    def remove(self, selection: Selection) -> None:
+        """Closes a selection. Raises InvalidArgument unless it is open."""
+        self.check(selection)
+        del self._open[selection.number]
+
+    def check_none(self, what: str) -> None:
+        """Raises InvalidArgument while any is open."""
+        if self._open:
+            raise InvalidArgument(
+                f"{len(self._open)} selections are open, and what they have would be missing from what is {what}: wait "
+                "until their pushes have ended, and commit or roll back each"
+            )
 
 
 @dataclass(frozen=True, eq=False)
