@@ -204,7 +204,7 @@ class Running(Generic[T]):
                     raise
 
     def result(self) -> T:
-        """Waits until the operation has ended; returns what it returned, or raises what it raised. To be called once."""
+        """Waits until the operation has ended; returns or raises what it did. To be called once."""
         try:
             return self._engine.places.wait(self._news)  # type: ignore[return-value]
         finally:
