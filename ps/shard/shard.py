@@ -54,14 +54,14 @@ from ps.shard.upkeep.maintenance import Maintenance
 from ps.shard.upkeep.needs import of_push, of_write
 from ps.shard.upkeep.pressure import Pressure
 from ps.shard.writes.arrivals import Arrivals
-from ps.shard.writes.checks import check_gradients, check_tables, check_unique
+from ps.shard.writes.checks import check_gradients, check_reports, check_rows, check_tables, check_unique
 from ps.shard.writes.parts import Part, Waiting, round_bytes, summed
 from ps.shard.writes.rounds import Rounds
 from ps.storage.budget.budget import RamBudget, fitted
 from ps.storage.disk.database import Disk
 from ps.storage.ram.device_rows import check_device
-from ps.storage.ram.tensor_train import ColdCores, cores_of
 from ps.table.change import Change
+from ps.table.cold.cores import ColdCores, cores_of
 from ps.table.push_count import ROUNDS
 from ps.table.table import Table
 
@@ -183,7 +183,7 @@ class Shard:
             with self._pressure.hinted(rising.tables, rising.let_go):
                 raised = rising.finish()
             for table, rows in raised:
-                table.rows_on_time += rows
+                table.counts.rows_on_time += rows
             self._steps.add(ref, rising.tables, self._clock())
             return self.version
 
@@ -336,17 +336,19 @@ class Shard:
         """Sets values, creating rows. Ids unique, values finite."""
 
         def check(table: Table) -> None:
-            table.check(len(ids.ids_N), blocks)
+            check_rows(table.config, len(ids.ids_N), blocks)
 
-        return self._write(write, ids, check, lambda table: table.plan_upsert(ids.ids_N, blocks), caller, creates=True)
+        return self._write(
+            write, ids, check, lambda table: table.writes.plan_upsert(ids.ids_N, blocks), caller, creates=True
+        )
 
     def assign(self, write: WriteId, ids: TableIds, blocks: Sequence[Rows], caller: Caller = PATIENT) -> WriteResult:
         """Sets the values of rows that exist. Ids unique, values finite."""
 
         def check(table: Table) -> None:
-            table.check(len(ids.ids_N), blocks)
+            check_rows(table.config, len(ids.ids_N), blocks)
 
-        return self._write(write, ids, check, lambda table: table.plan_assign(ids.ids_N, blocks), caller)
+        return self._write(write, ids, check, lambda table: table.writes.plan_assign(ids.ids_N, blocks), caller)
 
     def remove(
         self,
@@ -361,10 +363,10 @@ class Shard:
 
         def plan(table: Table) -> Change:
             if statistics_N2 is None:
-                change = table.plan_removal(ids.ids_N)
+                change = table.writes.plan_removal(ids.ids_N)
                 return replace(change, existed_N=change.existed_N | np.isin(ids.ids_N, list(lost)))
             same_N = table.unchanged(ids.ids_N, statistics_N2)
-            return replace(table.plan_removal(ids.ids_N[same_N]), existed_N=same_N)
+            return replace(table.writes.plan_removal(ids.ids_N[same_N]), existed_N=same_N)
 
         while True:
             try:
@@ -378,9 +380,9 @@ class Shard:
         """Adds to the importance of rows that exist, which counts as a use of them. Ids unique."""
 
         def check(table: Table) -> None:
-            table.check_reports(len(ids.ids_N), scores_N)
+            check_reports(table.config, len(ids.ids_N), scores_N)
 
-        return self._write(write, ids, check, lambda table: table.plan_report(ids.ids_N, scores_N), caller)
+        return self._write(write, ids, check, lambda table: table.writes.plan_report(ids.ids_N, scores_N), caller)
 
     # reading
 
@@ -401,10 +403,10 @@ class Shard:
 
         def run() -> Page:
             table = self._table(name)
-            highest = table.rank_of_least(least) if least and not cursor else highest_rank
+            highest = table.ranking.least(least) if least and not cursor else highest_rank
             with self._disk_health.reading():
                 records, next_cursor = table.page(cursor, n, highest)
-            values_ND, scores_N = table.values(records), table.scores(records)
+            values_ND, scores_N = table.values(records), table.ranking.decayed(records.statistics_N2)
             return Page(records.ids_N, values_ND, scores_N, records.statistics_N2, next_cursor, highest)
 
         return self.engine.run(run, caller)
@@ -430,7 +432,7 @@ class Shard:
         start."""
         disk = self._disk.memory_usage() if self._disk is not None else {}
         known = {"steps": self._steps.nbytes, "bodies": self.budget.bodies.used, **disk}
-        of_tables = sum(table.heap_bytes for table in self.tables.values())
+        of_tables = sum(table.heap_bytes() for table in self.tables.values())
         return self._account.explain(self._ledger.nbytes, known, of_tables)
 
     def started(self) -> None:
@@ -513,7 +515,7 @@ class Shard:
             return self._steps.get(target, self._clock())
         tables = [Resolved(self._table(part.table), part) for part in target]
         for resolved in tables:
-            resolved.table.check_ids(resolved.ids.ids_N)
+            resolved.table.cold.check(resolved.ids.ids_N)
         return tables
 
     def _tables_of(self, ahead: LookAhead) -> list[Resolved]:
@@ -636,7 +638,7 @@ class Shard:
 
     def _count_late(self, read: Sequence[tuple[Table, int]]) -> None:
         for table, rows in read:
-            table.rows_late += rows
+            table.counts.rows_late += rows
             self.rows_late += rows
 
     def _forget(self, name: str, ids_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -758,14 +760,16 @@ def _rows_created(tables: Sequence[Resolved], gradients: Sequence[Gradients]) ->
         yield
     except BaseException:
         for resolved, positions_N in created:
-            resolved.table.undo_create(resolved.slots(), positions_N)
+            resolved.table.reserve.undo_create(resolved.slots(), positions_N)
         raise
 
 
 def _planned(resolved: Resolved, given: Gradients, worker: int) -> Change:
     table, ids = resolved.table, resolved.ids
     slots_N, blocks, positives_N = resolved.slots(), given.blocks, given.positives_N
-    return table.plan_push(ids.ids_N, slots_N, ids.counts_N, blocks, positives_N, given.rows_R, worker, given.pushes)
+    return table.writes.plan_push(
+        ids.ids_N, slots_N, ids.counts_N, blocks, positives_N, given.rows_R, worker, given.pushes
+    )
 
 
 def _nbytes(result: PushResult | WriteResult) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ps.shard.caller import PATIENT, Caller
 from ps.shard.steps.steps import Resolved
-from ps.storage.residence.store import Fetch
+from ps.storage.residence.fetch import Fetch
 from ps.table.table import Table
 
 
@@ -37,7 +37,7 @@ class Rising:
     def begin(self) -> None:
         """Holds what is in RAM, and begins to read what may be on disk."""
         try:
-            self._layout_epochs = [resolved.table.layout_epoch for resolved in self.tables]
+            self._layout_epochs = [resolved.table.ram.layout_epoch for resolved in self.tables]
             for position, resolved in enumerate(self.tables):
                 resolved.hold()
                 self._held = position + 1
@@ -76,7 +76,7 @@ class Rising:
         read = []
         try:
             self._check_open()
-            if self._fetches and self._layout_epochs != [resolved.table.layout_epoch for resolved in self.tables]:
+            if self._fetches and self._layout_epochs != [resolved.table.ram.layout_epoch for resolved in self.tables]:
                 self.abandon()
                 self.begin()
                 self.read()

@@ -123,7 +123,7 @@ def test_rows_on_disk_are_read_piece_by_piece_and_no_further(
         shard.create_table(summing().model_copy(update={"swap_fraction": 0.9}))
         ids = range(5000)
         push_ids(shard, "t", ids, block(range(5000)))
-        tier = shard.tables["t"].store._disk
+        tier = shard.tables["t"].store.below.tier
         until(lambda: len(tier) > 4000)
         caller, pieces, plain_piece = Caller(), [], DiskTier._read_piece
 
@@ -145,7 +145,7 @@ def test_rows_on_disk_are_read_piece_by_piece_and_no_further(
                 pass
         assert sum(pieces) < 2500
         until(lambda: shard.budget.bodies.used == 0)
-        until(lambda: not shard.engine.run(lambda: shard.tables["t"].store._open))
+        until(lambda: not shard.engine.run(lambda: shard.tables["t"].store._fetches._open))
         assert shard.version == 1
     finally:
         shard.close()
