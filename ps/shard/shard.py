@@ -14,34 +14,33 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from ps.arrays import Rows, Slots
+from ps.arrays import Rows
 from ps.config import ServiceConfig, TableConfig, TensorTrain
 from ps.errors import (
     CorruptRow,
     DiskError,
     DiskFull,
-    InternalError,
     ResourceExhausted,
     TableExists,
-    TableNotFound,
     Unavailable,
 )
 from ps.policy.ranking import EVERY_RANK
-from ps.quoting import shown, some_of
 from ps.round import Round
 from ps.shard.assistant import Assistant
 from ps.shard.caller import PATIENT, Caller
+from ps.shard.commit import Commit, table_of
 from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger, WriteId
 from ps.shard.reads.pooled import pull_bytes, spread
 from ps.shard.reads.stream import Allocate, RowStream, plain
 from ps.shard.requests import Gradients, Page, PushResult, StepRef, TableIds, Target, Wanted, WriteResult
 from ps.shard.staleness import Staleness
+from ps.shard.steps.late import Late
 from ps.shard.steps.look_ahead import LookAhead
 from ps.shard.steps.rising import Rising
 from ps.shard.steps.steps import Resolved, Steps
@@ -51,7 +50,6 @@ from ps.shard.upkeep.building import Building
 from ps.shard.upkeep.capacity import Capacity
 from ps.shard.upkeep.disk_health import DiskHealth
 from ps.shard.upkeep.maintenance import Maintenance
-from ps.shard.upkeep.needs import of_push, of_write
 from ps.shard.upkeep.pressure import Pressure
 from ps.shard.writes.arrivals import Arrivals
 from ps.shard.writes.checks import check_gradients, check_reports, check_rows, check_tables, check_unique
@@ -64,9 +62,6 @@ from ps.table.change import Change
 from ps.table.cold.cores import ColdCores, cores_of
 from ps.table.push_count import ROUNDS
 from ps.table.table import Table
-
-R = TypeVar("R", PushResult, WriteResult)
-
 
 log = logging.getLogger(__name__)
 
@@ -91,11 +86,6 @@ class Shard:
         self._disk = _open_disk(config, shard_id, self.budget)  # before there are threads: it can fail
         self._disk_health = DiskHealth(clock)
         self.shard_id = shard_id
-        self.version = 0
-        self.repeats = 0
-        self.rows_late = 0
-        """Rows read from disk while a pull or a push waited for them: their prepare was lost, late, or never sent."""
-        self.staleness = Staleness()
         self.tables: dict[str, Table] = {}
         self.engine = Engine(str(shard_id), max_queue=config.max_requests)
         self._building = Building(self.engine)
@@ -114,9 +104,41 @@ class Shard:
         self._account = Account()
         room = None if config.ram_bytes is None else self.budget.aside.bodies
         self._rounds = Rounds(_most_waiting(config), room, clock)
+        self._late = Late(self._disk_health)
+        self._commit = Commit(
+            self.tables,
+            self._ledger,
+            self._steps,
+            self._capacity,
+            self._pressure,
+            self._late,
+            self._aftermath,
+            self._maintenance.run,
+            self.rounds_give_way,
+        )
         self.arrivals = Arrivals(self.budget.bodies, clock)
         self._seen: tuple[dict[str, object], float] = ({}, clock())
         self._look()
+
+    @property
+    def version(self) -> int:
+        """How many pushes this shard has applied."""
+        return self._commit.version
+
+    @property
+    def repeats(self) -> int:
+        """How many writes were answered from the ledger."""
+        return self._commit.repeats
+
+    @property
+    def staleness(self) -> Staleness:
+        """How stale the gradients of pushes were."""
+        return self._commit.staleness
+
+    @property
+    def rows_late(self) -> int:
+        """How many rows were read from disk while a pull or a push waited: their prepare was lost, late or not sent."""
+        return self._late.rows
 
     # tables
 
@@ -239,7 +261,7 @@ class Shard:
                 try:
                     caller.check()
                     with self._disk_health.reading():
-                        self._count_late(rising.beside())
+                        self._late.count(rising.beside())
                     stream.fill(self.version, rising.tables, wanted)
                 finally:
                     rising.let_go()
@@ -275,10 +297,10 @@ class Shard:
             tables = self._tables_of(ahead)
             check_gradients(tables, gradients)
             part = Part(write, ahead, gradients, pulled_version)
-            (result,) = self._apply(tables, gradients, [part], write.worker_id)
+            (result,) = self._commit.push(tables, gradients, [part], write.worker_id)
             return result
 
-        result, repeated = self._once(write, apply, caller)
+        result, repeated = self.engine.run(lambda: self._commit.once(write, apply), caller)
         return replace(result, repeated=repeated)
 
     def join_round(
@@ -503,12 +525,7 @@ class Shard:
             raise
 
     def _table(self, name: str) -> Table:
-        try:
-            return self.tables[name]
-        except KeyError:
-            raise TableNotFound(
-                f"no table {shown(name)} (there are: {some_of(self.tables)}); create_table makes one"
-            ) from None
+        return table_of(self.tables, name)
 
     def _resolve(self, target: Target) -> list[Resolved]:
         if isinstance(target, StepRef):
@@ -521,75 +538,10 @@ class Shard:
     def _tables_of(self, ahead: LookAhead) -> list[Resolved]:
         return ahead.tables(self.tables) or self._resolve(ahead.target)
 
-    def _apply(
-        self, tables: Sequence[Resolved], gradients: Sequence[Gradients], parts: Sequence[Part], worker: int
-    ) -> list[PushResult]:
-        """One push of the shard's history, of which these are the parts, all or nothing. Each part's result. `worker`:
-        whose push it is, ROUNDS where it is that of a round."""
-
-        def let_go() -> None:
-            for part in parts:
-                part.ahead.let_go()
-
-        needs = of_push(tables, gradients)
-        with self.rounds_give_way(), self._pressure.relieved(needs, let_go):
-            for part in parts:
-                part.ahead.check()
-            self._raise_late(tables)
-            self._capacity.make_room(self.tables, needs)
-            with _rows_created(tables, gradients):
-                changes = [
-                    (resolved.table, _planned(resolved, given, worker))
-                    for resolved, given in zip(tables, gradients, strict=True)
-                ]
-                version = self.version + 1
-                results = [PushResult(version, self.staleness.of(version, part.pulled_version)) for part in parts]
-                writes = [(part.write, result) for part, result in zip(parts, results, strict=True)]
-                self._ledger.record_all(writes, _nbytes)  # the last step that can fail
-        self.version = version
-        self._commit([part.write for part in parts], changes)
-        for part in parts:
-            self.staleness.observe(version, part.pulled_version)
-        self._aftermath.run("letting go of rows", let_go)
-        for part in parts:
-            if isinstance(part.ahead.target, StepRef):
-                self._aftermath.run("ending a step", partial(self._steps.finish, part.ahead.target))
-        self._settle(changes)
-        self._aftermath.run("maintenance", self._maintenance.run)
-        return results
-
-    def _commit(self, writes: Sequence[WriteId], changes: Sequence[tuple[Table, Change]]) -> None:
-        """Makes changes whose writes are in the ledger. Raises InternalError where one is torn: the ledger then says so
-        to every repeat, and the shard goes on."""
-        made: list[str] = []
-        try:
-            for table, change in changes:
-                change.make()
-                made.append(table.config.name)
-        except Exception as error:
-            torn = changes[len(made)][0].config.name
-            why = (
-                f"a write of {len(changes)} tables failed in the middle of table {torn!r} ({type(error).__name__}: "
-                f"{error}): tables {made} have all of it, {torn!r} perhaps a part, the others nothing. It is not "
-                "applied again; restore these rows or go on without"
-            )
-            log.exception("torn: %s", why)
-            for write in writes:
-                self._ledger.tear(write, why)
-            raise InternalError(why) from error
-
-    def _settle(self, changes: Sequence[tuple[Table, Change]]) -> None:
-        """What the tables, and the shard, decide after a write."""
-        for table, change in changes:
-            for name, part in change.settle.items():
-                self._aftermath.run(f"table {table.config.name!r}: {name}", part)
-        self._aftermath.run("eviction of all tables", lambda: self._capacity.evict(self.tables))
-
     def _join(self, place: Round, wait_s: float, part: Part, held: int) -> Waiting:
         """It has the result of a push that was applied before; else it waits, or completes its round."""
-        known = self._ledger.answer(part.write)
+        known = self._commit.known(part.write)
         if known is not None:
-            self.repeats += 1
             return Waiting.ended(place, part, replace(cast(PushResult, known), repeated=True))
         tables = self._tables_of(part.ahead)
         check_gradients(tables, part.gradients)
@@ -606,7 +558,9 @@ class Shard:
             tables = [self._table(ids.table) for ids in waiting[0].ids]
             together = [summed(table, number, waiting) for number, table in enumerate(tables)]
             resolved = [Resolved(table, ids) for table, (ids, _) in zip(tables, together, strict=True)]
-            results = self._apply(resolved, [sums for _, sums in together], [each.part for each in waiting], ROUNDS)
+            results = self._commit.push(
+                resolved, [sums for _, sums in together], [each.part for each in waiting], ROUNDS
+            )
         except BaseException as error:  # noqa: BLE001  handed to those who wait
             for each in waiting:
                 each.outcome.set_exception(error)
@@ -622,24 +576,6 @@ class Shard:
                 "ask for fewer ids at once"
             )
         return total
-
-    def _raise_late(self, tables: Sequence[Resolved]) -> None:
-        """Reads what is on disk still, while the engine waits: rows whose prepare was lost, or that have gone down
-        since. Rarely any."""
-        rising = Rising(tables)
-        rising.begin()
-        try:
-            if rising.waits:
-                with self._disk_health.reading():
-                    rising.read()
-                    self._count_late(rising.finish())
-        finally:
-            rising.abandon()
-
-    def _count_late(self, read: Sequence[tuple[Table, int]]) -> None:
-        for table, rows in read:
-            table.counts.rows_late += rows
-            self.rows_late += rows
 
     def _forget(self, name: str, ids_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Drops those of the rows that the disk cannot give back; their ids."""
@@ -703,77 +639,17 @@ class Shard:
 
         def run() -> WriteResult:
             try:
-                needs = of_write(rising.tables[0].table, ids, creates)
-                with self.rounds_give_way(), self._pressure.relieved(needs, rising.let_go):
-                    rising.finish()
-                    table = self._table(ids.table)
-                    check(table)
-                    self._raise_late([Resolved(table, ids)])
-                    self._capacity.make_room(self.tables, needs)
-                    change = plan(table)
-                    result = self._recorded(write, change)
-                self._commit([write], [(table, change)])
-                self._settle([(table, change)])
-                return result
+                return self._commit.write(write, ids, rising, check, plan, creates)
             finally:
                 self._aftermath.run("letting go of rows", rising.let_go)
                 self._aftermath.run("maintenance", self._maintenance.run)
 
         try:
-            return self._once(write, run, caller)[0]
+            return self.engine.run(lambda: self._commit.once(write, run), caller)[0]
         finally:
             if rising.holds:  # a repeat, or refused: it was not run
                 with suppress(Unavailable):
                     self.engine.post(rising.abandon)
-
-    def _recorded(self, write: WriteId, change: Change) -> WriteResult:
-        """The result of an explicit write, which the ledger knows from here on; after an error there is none."""
-        try:
-            result = WriteResult.of(self.version, change.existed_N)
-            self._ledger.record_all([(write, result)], _nbytes)
-        except BaseException:
-            change.undo()
-            raise
-        return result
-
-    def _once(self, write: WriteId, apply: Callable[[], R], caller: Caller) -> tuple[R, bool]:
-        """The result, and whether it came from the ledger; `apply` records it there. It is not begun when the caller
-        has gone."""
-
-        def run() -> tuple[R, bool]:
-            known = self._ledger.answer(write)
-            if known is not None:
-                self.repeats += 1
-                return cast(R, known), True  # the digest tells writes of different kinds apart
-            return apply(), False
-
-        return self.engine.run(run, caller)
-
-
-@contextmanager
-def _rows_created(tables: Sequence[Resolved], gradients: Sequence[Gradients]) -> Iterator[None]:
-    """A row for every id that has a gradient and may have one; after an error, none that was not there before."""
-    created: list[tuple[Resolved, Slots]] = []
-    try:
-        for resolved, part in zip(tables, gradients, strict=True):
-            created.append((resolved, resolved.create_admitted(part.rows_R)))
-        yield
-    except BaseException:
-        for resolved, positions_N in created:
-            resolved.table.reserve.undo_create(resolved.slots(), positions_N)
-        raise
-
-
-def _planned(resolved: Resolved, given: Gradients, worker: int) -> Change:
-    table, ids = resolved.table, resolved.ids
-    slots_N, blocks, positives_N = resolved.slots(), given.blocks, given.positives_N
-    return table.writes.plan_push(
-        ids.ids_N, slots_N, ids.counts_N, blocks, positives_N, given.rows_R, worker, given.pushes
-    )
-
-
-def _nbytes(result: PushResult | WriteResult) -> int:
-    return result.nbytes
 
 
 @contextmanager

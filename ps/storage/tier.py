@@ -129,13 +129,13 @@ class LowerTier(Tier, Protocol):
         """What has come and gone so far."""
 
     def read(self, ids_N: Ids, check: Callable[[], None] = lambda: None) -> list[Records]:
-        """As `Tier.read`. What `check` raises, which is called every so often, ends it."""
+        """Reads as `Tier.read` does. What `check` raises, which is called every so often, ends it."""
 
     def write(self, records: Records, held: int | None = None) -> None:
-        """As `Tier.write`. `held`: how many of the ids have a row here already; None: it is looked up."""
+        """Writes as `Tier.write` does. `held`: how many of the ids have a row here already; None: it is looked up."""
 
     def discard(self, ids_N: Ids, held: int | None = None) -> None:
-        """As `Tier.discard`. `held` as for `write`."""
+        """Drops rows as `Tier.discard` does. `held` as for `write`."""
 
     def partitions(self, first: int, end: int) -> list[Records]:
         """Returns the rows of partitions [first, end), as `read` does."""

@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
-from ps.arrays import Slots
+from ps.arrays import Scores, Slots
 from ps.config import TableConfig
 from ps.errors import DiskError, DiskFull
 from ps.kernels.index.hashing import hash_ids
@@ -28,8 +27,6 @@ from ps.table.cold.cold import Cold
 from ps.table.counters import Counters
 
 log = logging.getLogger(__name__)
-
-Scores = npt.NDArray[np.float32]
 
 
 class Clock:

@@ -43,11 +43,11 @@ class Demotion:
     tier: LowerTier
     slots_N: Slots
     ids_N: Ids
-    """Those whose slots are to be freed; some may be called off."""
+    """Ids whose slots are to be freed; some may be called off."""
     below_N: Ids
-    """Those that have a row below afterwards."""
+    """Ids that have a row below afterwards."""
     changed: list[Records]
-    """Those that the tier does not have as they are."""
+    """Rows that the tier does not have as they are."""
     held: int
     """How many of them it is known to have, in an older form."""
     perhaps_held_N: Ids

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from ps.arrays import Ids, Rows, Slots
-from ps.storage.ram.rows import Values
 from ps.storage.tier import Records
 from ps.table.counters import Counters
 
-Bytes = dict[str, dict[str, int]]
+BytesByTier = dict[str, dict[str, int]]
 """Bytes by tier and purpose."""
 
 
@@ -65,7 +64,7 @@ class Cold:
 
     # where rows are looked at
 
-    def round(self, slots_N: Slots, out_ND: Values) -> None:
+    def round(self, slots_N: Slots, out_ND: Rows) -> None:
         """Changes values that were read from these slots, -1 for none, to what they are to be seen as."""
 
     def as_seen(self, found: Iterable[Records]) -> list[Records]:
@@ -86,7 +85,7 @@ class Cold:
         """Returns how many bytes of `memory_usage` are the allocator's, not in arrays that grow."""
         return 0
 
-    def memory_usage(self) -> Bytes:
+    def memory_usage(self) -> BytesByTier:
         """Returns the bytes of the cold tier."""
         return {}
 

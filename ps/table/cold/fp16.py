@@ -17,16 +17,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from ps.arrays import Flags, Slots
+from ps.arrays import Flags, Rows, Slots
 from ps.errors import ResourceExhausted
 from ps.kernels.ranking import score
 from ps.policy.ranking import Ranking
 from ps.storage.ram.arena import Arena
 from ps.storage.ram.cuts import Cuts
 from ps.storage.ram.mixed import MixedRows
-from ps.storage.ram.rows import Values
 from ps.storage.tier import Records, by_length, where
-from ps.table.cold.cold import Bytes, Cold
+from ps.table.cold.cold import BytesByTier, Cold
 from ps.table.counters import Counters
 
 LEEWAY = 1.25
@@ -91,7 +90,7 @@ class Fp16Cold(Cold):
         self._narrow(slots_N[self._overdue(slots_N)])
         self._rows.make_room_to_widen(int((self._rows.is_half(slots_N) & (slots_N >= 0)).sum()) + new)
 
-    def round(self, slots_N: Slots, out_ND: Values) -> None:
+    def round(self, slots_N: Slots, out_ND: Rows) -> None:
         """Rounds values that were read from these slots, -1 for none, where the row is cold already."""
         overdue_N = np.flatnonzero(self._overdue(slots_N))
         if len(overdue_N):
@@ -129,7 +128,7 @@ class Fp16Cold(Cold):
         """Returns how many rows in RAM are of half precision."""
         return {"cold": self._rows.half_rows}
 
-    def memory_usage(self) -> Bytes:
+    def memory_usage(self) -> BytesByTier:
         """Returns the bytes of rows of half precision. What they have in common with hot ones counts as hot."""
         return {"cold": {"rows": self._rows.half_bytes}}
 

@@ -27,7 +27,7 @@ from ps.policy.lifting import LiftGate
 from ps.policy.ranking import Ranking
 from ps.storage.ram.arena import Arena
 from ps.storage.residence.dropped import Dropped
-from ps.table.cold.cold import Bytes, Cold
+from ps.table.cold.cold import BytesByTier, Cold
 from ps.table.cold.cores import ColdCores
 from ps.table.counters import Counters
 
@@ -106,7 +106,7 @@ class TensorTrainCold(Cold):
         """Returns the bytes of cores, state and buffers."""
         return self._cores.nbytes
 
-    def memory_usage(self) -> Bytes:
+    def memory_usage(self) -> BytesByTier:
         """Returns the bytes of the cores."""
         return {"tensor_train": {"cores": self._cores.nbytes}}
 
