@@ -157,7 +157,7 @@ def push_and_pull_a_table(table):
             assert table.stats()["rows_widened"]
         table.writes.plan_removal(ids_N[:2]).carry_out()
         for rebuild in (False, True):  # memory for another table: rows move
-            table.free_slots()
+            table.store.free_slots()
             table.store.shrink(len(table), rebuild)
         table.writes.plan_removal(ids_N[2:]).carry_out()
     table.close()

@@ -20,6 +20,7 @@ from ps.shard.reads.stream import plain
 from ps.shard.requests import Bags, Cut, TableIds, Wanted
 from ps.storage.disk.tier import DiskTier
 from ps.table.table import Table
+from ps.table.write import Writes
 from tests.loopback.tables import block, summing
 from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, push_ids, read
 from tests.waiting import LIMIT_S, busy_engine, until
@@ -152,13 +153,13 @@ def test_rows_on_disk_are_read_piece_by_piece_and_no_further(
 
 
 def test_a_write_that_has_begun_to_apply_is_finished(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
-    caller, plan = Caller(), Table.plan_push
+    caller, plan = Caller(), Writes.plan_push
 
     def leaves_then_plans(*arguments: Any) -> Any:
         caller.leave()
         return plan(*arguments)
 
-    monkeypatch.setattr(Table, "plan_push", leaves_then_plans)
+    monkeypatch.setattr(Writes, "plan_push", leaves_then_plans)
     pushed(shard, caller)
     assert read(shard, "t", [1]).tolist() == [[-2.0] * DIM]
 
