@@ -35,8 +35,8 @@ the 80 MB that Ray adds for an actor."""
 KEPT_BODIES = 4
 """How many bodies of a push are in use or kept by the allocator. Measured."""
 PULLED_ROWS_PER_S, PUSHED_ROWS_PER_S = 4.2e6, 3.1e6
-"""Rows a second of one shard with dim 64 fp32 rows in RAM and prepared steps. Measured: the first table of the README's
-numbers."""
+"""Rows a second of one shard with dim 64 fp32 rows in RAM and prepared steps. Measured: the first table
+of docs/numbers.md."""
 AT_MOST_OF_RAM, AT_MOST_OF_DISK, AT_MOST_OF_NETWORK = 0.85, 0.8, 0.6
 """Shares of a node's RAM, disk and network that shards may take. The rest is for the system and the page cache; for
 RocksDB while it compacts; for bursts."""
