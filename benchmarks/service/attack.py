@@ -82,7 +82,7 @@ class Attacked:
 def attacked(name: str, seconds: float) -> Attacked:
     """A shard of its own, for so long each without, under and after an attack."""
     with ExitStack() as stack:
-        client, server = stack.enter_context(one_shard(ps.ServiceConfig(ram_bytes=RAM)))
+        client, server = stack.enter_context(one_shard(ps.ServiceConfig(memory=ps.MemoryConfig(ram_bytes=RAM))))
         client.create_table(ps.TableConfig(name=TABLE, dim=DIM, optimizer=ps.SGD(lr=1.0), initializer=ps.Constant()))
         metrics_address = client.connection.routing.shards[0].metrics_address
         stop, clients = threading.Event(), [Honest(number) for number in range(CLIENTS)]

@@ -61,7 +61,7 @@ class ShardService:
         self._check(request.header, step=request.step)
         ref = inbound.step_ref(request.header, pb.StepRef(step=request.step), codec.digest_ids(request.ids))
         with self._unpacked(request.ids.tables):
-            version = self.shard.prepare(ref, inbound.id_set(request.ids, self.config.max_ids), call.caller)
+            version = self.shard.prepare(ref, inbound.id_set(request.ids, self.config.limits.max_ids), call.caller)
         return pb.PrepareResponse(version=version).SerializeToString()
 
     def forget(self, data: bytes, call: ServedCall) -> bytes:
@@ -109,7 +109,7 @@ class ShardService:
             if place is not None:
                 said.round.CopyFrom(head.round)
             digest = _digest(said)
-            reader = inbound.BodyReader(head.tables, self.config.max_body_bytes, digest)
+            reader = inbound.BodyReader(head.tables, self.config.limits.max_body_bytes, digest)
             with self.shard.rounds_give_way(group):
                 gradients = inbound.read_body(chunks, payload, reader, arriving)
                 if place is not None:  # its share of what they are summed up in
@@ -136,13 +136,13 @@ class ShardService:
         if head.mode not in operations:
             raise InvalidArgument(f"write mode {head.mode}: this version knows {sorted(operations)}")
         digest = _digest(pb.WriteHead(mode=head.mode, ids=head.ids, shape=head.shape))
-        reader = inbound.BodyReader([head.shape], self.config.max_body_bytes, digest)
+        reader = inbound.BodyReader([head.shape], self.config.limits.max_body_bytes, digest)
         with self.shard.arrivals.body() as arriving:
             with self.shard.rounds_give_way():
                 arriving.hold_ahead(unpacked_bytes([head.ids]))
                 (values,) = inbound.read_body(chunks, payload, reader, arriving)
             write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
-            ids = inbound.table_ids(head.ids, self.config.max_ids)
+            ids = inbound.table_ids(head.ids, self.config.limits.max_ids)
             result = operations[head.mode](write, ids, values.blocks, call.caller)
         answer = pb.WriteResponse(version=result.version, existed=codec.encode_flags(result.existed_N))
         call.sent.said(answer)
@@ -156,7 +156,7 @@ class ShardService:
         digest = _digest(pb.RemoveRequest(ids=request.ids, statistics=request.statistics))
         write = WriteId(request.header.worker_id, request.sequence, digest.intdigest())
         with self._unpacked([request.ids]):
-            ids = inbound.table_ids(request.ids, self.config.max_ids)
+            ids = inbound.table_ids(request.ids, self.config.limits.max_ids)
             statistics_N2 = codec.decode_statistics(request.statistics, len(ids.ids_N)) if request.statistics else None
             result = self.shard.remove(write, ids, statistics_N2, call.caller)
         answer = pb.RemoveResponse(version=result.version, existed=codec.encode_flags(result.existed_N))
@@ -171,7 +171,7 @@ class ShardService:
         digest = _digest(pb.ReportImportanceRequest(ids=request.ids, scores=request.scores))
         write = WriteId(request.header.worker_id, request.sequence, digest.intdigest())
         with self._unpacked([request.ids]):
-            ids = inbound.table_ids(request.ids, self.config.max_ids)
+            ids = inbound.table_ids(request.ids, self.config.limits.max_ids)
             result = self.shard.report_importance(write, ids, codec.decode_scores(request.scores), call.caller)
         existed = codec.encode_flags(result.existed_N)
         answer = pb.ReportImportanceResponse(version=result.version, existed=existed)
@@ -223,9 +223,9 @@ class ShardService:
             "state_lost": self.state_lost,
             "release": self.release,
             "budget": {
-                "ram": self.config.ram_bytes,
-                "gpu": self.config.gpu_bytes,
-                "disk": self.config.disk_bytes,
+                "ram": self.config.memory.ram_bytes,
+                "gpu": self.config.memory.gpu_bytes,
+                "disk": self.config.disk.max_bytes,
             },
             "traffic": metrics.traffic(),
             "process": process_report(),
@@ -245,7 +245,7 @@ class ShardService:
     def _page_rows(self, request: pb.ExportRequest) -> int:
         n = min(request.max_rows or EXPORT_PAGE_ROWS, EXPORT_PAGE_ROWS)
         table = self.shard.tables.get(request.table)  # if there is none, the shard will say it
-        most = min(EXPORT_PAGE_BYTES, self.config.max_body_bytes // 2)  # the ids beside it have room too
+        most = min(EXPORT_PAGE_BYTES, self.config.limits.max_body_bytes // 2)  # the ids beside it have room too
         return n if table is None else min(n, max(1, most // (4 * table.config.dim)))
 
     def _page_bytes(self, name: str, n: int) -> int:
@@ -260,7 +260,7 @@ class ShardService:
         if what == "step":
             digest = request.ids_digest if isinstance(request, pb.PushHead) else 0
             return inbound.step_ref(request.header, request.step, digest)
-        return inbound.id_set(request.ids, self.config.max_ids)
+        return inbound.id_set(request.ids, self.config.limits.max_ids)
 
     def _check(self, header: pb.Header, step: int = 0, sequence: int = 0) -> None:
         about_call(worker=f"{header.worker_id:#x}", step=step, sequence=sequence)

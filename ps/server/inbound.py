@@ -166,8 +166,8 @@ class BodyReader:
         """Bytes that have come."""
         if self.nbytes > max_bytes:
             raise ResourceExhausted(
-                f"a body of {self.nbytes:,} bytes is over the limit of {max_bytes:,} (max_body_bytes, and a share of "
-                "ram_bytes): send smaller batches"
+                f"a body of {self.nbytes:,} bytes is over the limit of {max_bytes:,} (limits.max_body_bytes, and a "
+                "share of memory.ram_bytes): send smaller batches"
             )
         self._digest = digest
         self._part = 0
@@ -230,7 +230,9 @@ def id_set(message: pb.IdSet, max_ids: int) -> list[TableIds]:
     """Ids, counts and bags of all tables; raises ResourceExhausted over the limit."""
     total = sum(map(count_ids, message.tables))
     if total > max_ids:
-        raise ResourceExhausted(f"{total:,} ids in one request, the limit is {max_ids:,} (max_ids): send fewer at once")
+        raise ResourceExhausted(
+            f"{total:,} ids in one request, the limit is {max_ids:,} (limits.max_ids): send fewer at once"
+        )
     return [_table_ids(part) for part in message.tables]
 
 

@@ -47,7 +47,7 @@ ENTRY_BYTES = 13
 shared beginning of the key. Measured."""
 LEVELS = 1.05
 """Times the rows' bytes on disk: levels of at most a tenth of the next one each, 1 to 1.11 at rest. More while rows are
-written faster than RocksDB compacts; `disk_bytes` leaves room for that."""
+written faster than RocksDB compacts; `disk.max_bytes` leaves room for that."""
 
 
 @dataclass(frozen=True)

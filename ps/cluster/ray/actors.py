@@ -69,15 +69,15 @@ def group_name(service: str) -> str:
 def resolve_host(config: ServiceConfig) -> ServiceConfig:
     """ "auto" becomes the address of the node that the calling process runs on: of an actor's, which the driver cannot
     know."""
-    if config.host != AUTO_HOST:
+    if config.network.host != AUTO_HOST:
         return config
-    return config.model_copy(update={"host": ray.util.get_node_ip_address()})
+    return config.having(network={"host": ray.util.get_node_ip_address()})
 
 
 def _be_seen(config: ServiceConfig, labels: Mapping[str, str]) -> None:
     """Of this process, which does nothing else: how it logs, and whether it traces."""
-    logs.configure(config.log_format, labels)
-    if config.tracing:
+    logs.configure(config.watching.log_format, labels)
+    if config.watching.tracing:
         tracing.instrument(tracing.exporter(labels))
 
 

@@ -1,10 +1,10 @@
 """The calls of a server as lines to their callers: how many there may be, and how long one may keep us waiting.
 
 A call that waits for its caller's next message, or for the caller to read, holds a thread and nothing else: its place
-among those that work (`grpc_threads`) is another's meanwhile. So callers that stall hold nobody up. They are still
-bounded: a line is ended that has been silent for `stall_timeout_s`, or that has kept us waiting for longer than that
-and its bytes at LEAST_BYTES_PER_S explain; and where there are too many calls, or too many bytes, the one that has been
-silent longest gives way. Its caller is told Unavailable, and comes again.
+among those that work (`performance.grpc_threads`) is another's meanwhile. So callers that stall hold nobody up. They
+are still bounded: a line is ended that has been silent for `network.stall_timeout_s`, or that has kept us waiting for
+longer than that and its bytes at LEAST_BYTES_PER_S explain; and where there are too many calls, or too many bytes, the
+one that has been silent longest gives way. Its caller is told Unavailable, and retries.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ class Lane:
         for line in self._all():
             if line.stalls(timeout_s):
                 line.end(
-                    f"nothing was sent or read for {timeout_s:g} s (stall_timeout_s), or less than "
+                    f"nothing was sent or read for {timeout_s:g} s (network.stall_timeout_s), or less than "
                     f"{LEAST_BYTES_PER_S:,} bytes a second: the call was ended, it may be sent again"
                 )
 
