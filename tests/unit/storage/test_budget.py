@@ -32,7 +32,7 @@ def test_every_part_has_room_and_they_never_add_up_to_more(ram_bytes, disk_path)
     assert set_aside(fitted(config)) == aside
     small = fitted(config)
     assert fitted(small) == small
-    assert small.max_body_bytes <= aside.bodies
+    assert small.limits.max_body_bytes <= aside.bodies
     assert (aside.cache >= 1 << 20) == (disk_path is not None)
 
 
@@ -78,7 +78,7 @@ def test_a_part_never_gives_more_than_it_has(steps):
 
 
 def test_what_can_never_fit_gets_no_hint_and_names_the_setting():
-    with pytest.raises(ResourceExhausted, match="raise ram_bytes") as refused:
+    with pytest.raises(ResourceExhausted, match="raise memory.ram_bytes") as refused:
         Part(1000, "tests").hold(1001)
     assert refused.value.retry_after_s is None
 
