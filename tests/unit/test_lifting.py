@@ -202,9 +202,9 @@ def test_ids_that_dense_cores_do_not_stand_for_are_refused_and_nothing_is_lost()
 
 def test_cores_that_do_not_fit_are_refused_and_leave_no_table() -> None:
     shard = Shard(0, ps.ServiceConfig(memory={"ram_bytes": 64 << 20}))
-    with pytest.raises(ResourceExhausted, match=r"bytes for the cores of table t and its hot_rows, memory.ram_bytes leav"):
+    with pytest.raises(ResourceExhausted, match=r"bytes for the cores of table t and its hot_rows, memory\.ram_byt"):
         shard.create_table(config(rows=10**9, ranks=64, dim=64))
-    with pytest.raises(ResourceExhausted, match=r"bytes for the cores of table t and its hot_rows, memory.ram_bytes leav"):
+    with pytest.raises(ResourceExhausted, match=r"bytes for the cores of table t and its hot_rows, memory\.ram_byt"):
         shard.create_table(config(hot_rows=10**6))
     assert not shard.tables
     shard.create_table(config(rows=10**6))

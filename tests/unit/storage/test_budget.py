@@ -78,7 +78,7 @@ def test_a_part_never_gives_more_than_it_has(steps):
 
 
 def test_what_can_never_fit_gets_no_hint_and_names_the_setting():
-    with pytest.raises(ResourceExhausted, match="raise memory.ram_bytes") as refused:
+    with pytest.raises(ResourceExhausted, match=r"raise memory\.ram_bytes") as refused:
         Part(1000, "tests").hold(1001)
     assert refused.value.retry_after_s is None
 
