@@ -87,22 +87,26 @@ class Shard:
         self._disk_health = DiskHealth(clock)
         self.shard_id = shard_id
         self.tables: dict[str, Table] = {}
-        self.engine = Engine(str(shard_id), max_queue=config.max_requests)
+        self.engine = Engine(str(shard_id), max_queue=config.limits.max_requests)
         self._building = Building(self.engine)
         self._assistant = Assistant(str(shard_id))
         self._io = ThreadPoolExecutor(IO_THREADS, thread_name_prefix=f"io-{shard_id}")
         self._down = ThreadPoolExecutor(DOWN_THREADS, thread_name_prefix=f"down-{shard_id}")
         self._clock = clock
-        self._max_body_bytes = config.max_body_bytes
+        self._max_body_bytes = config.limits.max_body_bytes
         self._capacity = Capacity(config, self.budget)
-        self._ledger: Ledger[PushResult | WriteResult] = Ledger(config.ledger_window, config.max_ledger_bytes)
-        self._steps = Steps(config.prepare_ttl_s, config.max_steps, config.max_steps_bytes)
+        self._ledger: Ledger[PushResult | WriteResult] = Ledger(
+            config.limits.ledger_window, config.limits.max_ledger_bytes
+        )
+        self._steps = Steps(
+            config.performance.prepare_ttl_s, config.performance.max_steps, config.performance.max_steps_bytes
+        )
         self._maintenance = Maintenance(self.tables, self._steps, self.engine, self._down, self._disk_health, clock)
         self._aftermath = Aftermath()
         maintain = partial(self._aftermath.run, "maintenance", self._maintenance.run)
         self._pressure = Pressure(self.budget, self._steps, maintain, clock)
         self._account = Account()
-        room = None if config.ram_bytes is None else self.budget.aside.bodies
+        room = None if config.memory.ram_bytes is None else self.budget.aside.bodies
         self._rounds = Rounds(_most_waiting(config), room, clock)
         self._late = Late(self._disk_health)
         self._commit = Commit(
@@ -570,7 +574,7 @@ class Shard:
         total = sum(pull_bytes(r.ids, r.table.config.dim) for r in tables)
         if total > self._max_body_bytes:
             raise ResourceExhausted(
-                f"{total:,} bytes of rows in one pull, the limit is {self._max_body_bytes:,} (max_body_bytes): "
+                f"{total:,} bytes of rows in one pull, the limit is {self._max_body_bytes:,} (limits.max_body_bytes): "
                 "ask for fewer ids at once"
             )
         return total
@@ -661,11 +665,11 @@ def _letting_go(whose: str) -> Iterator[None]:
 
 def _most_waiting(config: ServiceConfig) -> int:
     """Parts of rounds. The other half of the calls is for what ends by itself."""
-    return config.max_requests // 2
+    return config.limits.max_requests // 2
 
 
 def _open_disk(config: ServiceConfig, shard_id: int, budget: RamBudget) -> Disk | None:
-    if config.disk_path is None:
+    if config.disk.path is None:
         return None
-    folder = Path(config.disk_path).expanduser().absolute()  # of this host, whoever wrote the configuration
+    folder = Path(config.disk.path).expanduser().absolute()  # of this host, whoever wrote the configuration
     return Disk(folder / f"shard-{shard_id}", budget.aside.cache, write_buffer_bytes=budget.aside.write_buffers)
