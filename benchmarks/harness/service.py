@@ -51,7 +51,7 @@ def cluster(count: int, config: ps.ServiceConfig) -> Iterator[tuple[Coordinator,
 def _info(server: Child) -> ShardInfo:
     """Returns a shard's address and id. A shard is a service of its own until it is told of others."""
     with ps.connect(server.address) as client:
-        (info,) = client.connection.routing.shards
+        (info,) = client.shards()
         return info
 
 

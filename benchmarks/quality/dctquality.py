@@ -169,7 +169,7 @@ def train(problem: Stream, case: Case, data_seed: int, seed: int) -> Outcome:
 
 
 def _moved(client: ps.Client, method: str) -> int:
-    traffic = client.connection.traffic.report()
+    traffic = client.traffic()
     return int(traffic["sent_bytes"][method]) + int(traffic["received_bytes"].get(method, 0))
 
 

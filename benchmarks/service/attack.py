@@ -86,7 +86,7 @@ def attacked(name: str, seconds: float) -> Attacked:
     with ExitStack() as stack:
         client, server = stack.enter_context(one_shard(ps.ServiceConfig(memory=ps.MemoryConfig(ram_bytes=RAM))))
         client.create_table(ps.TableConfig(name=TABLE, dim=DIM, optimizer=ps.SGD(lr=1.0), initializer=ps.Constant()))
-        metrics_address = client.connection.routing.shards[0].metrics_address
+        metrics_address = client.shards()[0].metrics_address
         stop, clients = threading.Event(), [Honest(number) for number in range(CLIENTS)]
         pool = stack.enter_context(ThreadPoolExecutor(CLIENTS))
         running = [pool.submit(honest.run, server.address, stop) for honest in clients]

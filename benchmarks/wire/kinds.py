@@ -74,5 +74,5 @@ class TalliedTransport(GrpcTransport):
 def connect(address: str, tally: Tally, *, wire_dtype: WireDtype, compress_ids: bool) -> ps.Client:
     """Connects as `ps.connect` does; the tally counts what the client sends and receives."""
     connection = Connection(address, lambda its: TalliedTransport(its, tally))
-    tally.traffic = connection.traffic
+    tally.traffic = connection.calls.traffic
     return ps.Client(connection, wire_dtype=wire_dtype, compress_ids=compress_ids)

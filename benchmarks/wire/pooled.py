@@ -86,5 +86,5 @@ def _bytes(client: ps.Client, layer: EmbeddingBagCollection, batch: dict[str, Ba
 
 
 def _moved(client: ps.Client) -> int:
-    traffic = client.connection.traffic.report()
+    traffic = client.traffic()
     return sum(traffic[way].get(method, 0) for way in ("sent_bytes", "received_bytes") for method in METHODS)

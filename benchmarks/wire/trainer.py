@@ -60,7 +60,7 @@ class CountingTrainer:
         self.model = model
         self.table = config.name
         self._optimizer = torch.optim.Adagrad(model.parameters(), lr=0.02)
-        self.port = int(client.connection.address.rpartition(":")[2])
+        self.port = int(client.address.rpartition(":")[2])
         self.prepared: PreparedBags
 
     def step(self, batch: Batch) -> Moved:

@@ -69,6 +69,7 @@ PS = [
     "TensorTrain",
     "Unavailable",
     "Uniform",
+    "Versions",
     "connect",
     "launch",
 ]
