@@ -1,4 +1,4 @@
-"""The bytes of rows that a shard may hold on a device (`ServiceConfig.memory.gpu_bytes`), shared by its tables as they come.
+"""The bytes of rows that a shard may hold on a device (`memory.gpu_bytes`), shared by its tables as they come.
 
 Owned by the engine thread.
 """
