@@ -57,11 +57,11 @@ class RpcMetrics:
 
 
 class ShardCollector(Collector):
-    """Reads the shard's counters at scrape time. All of them are of one moment: now or, while the engine is busy with one
-    task for long, the last time that somebody looked."""
+    """Reads the shard's counters at scrape time. All of them are of one moment: now or, while the engine is busy with
+    one task for long, the last time that somebody looked."""
 
     def __init__(self, shard: Shard, config: ServiceConfig, state_lost: Callable[[], str | None]) -> None:
-        """`config` is the configuration as it was given; `state_lost` returns why the shard refuses calls, if it does."""
+        """`config` is what the shard was given; `state_lost` returns why the shard refuses calls, if it does."""
         self._shard = shard
         self._budgets = {"ram": config.memory.ram_bytes, "gpu": config.memory.gpu_bytes, "disk": config.disk.max_bytes}
         self._state_lost = state_lost
@@ -137,7 +137,7 @@ def _families(counters: type[Any]) -> Iterator[tuple[str, CounterMetricFamily]]:
 
 
 def _disk(stats: dict[str, Any]) -> Iterator[Metric]:
-    """Yields figures of the whole disk, then what each table moved; without a disk only `ps_degraded` and its errors."""
+    """Yields figures of the whole disk, then what each table moved; without a disk only the first two."""
     yield _gauge(
         "ps_degraded",
         "1 while the disk refuses rows or reads, or the work after writes fails.",
