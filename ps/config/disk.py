@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from ps.config.base import Frozen
-from ps.config.sizes import Bytes
+from ps.config.sizes import ByteSize
 
 
 class DiskConfig(Frozen):
@@ -17,7 +17,7 @@ class DiskConfig(Frozen):
     path: Path | None = None
     """Directory for rows on disk. None: all rows stay in RAM. Each shard has a folder of its own below it, which it
     empties at the start: scratch space. A relative path, and ~, are those of the host that the shard runs on."""
-    max_bytes: Annotated[Bytes, Field(ge=1 << 20)] | None = None
+    max_bytes: Annotated[ByteSize, Field(ge=1 << 20)] | None = None
     """Room on disk. Four fifths of it are for rows, the rest is for what RocksDB keeps until it compacts. When the
     rows' part is full the least important rows are evicted, down to nine tenths. None: no bound."""
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ps.config.base import Frozen
-from ps.config.sizes import Bytes
+from ps.config.sizes import ByteSize
 
 
 class LimitsConfig(Frozen):
@@ -21,16 +21,16 @@ class LimitsConfig(Frozen):
     max_connections: Annotated[int, Field(ge=1)] = 1024
     """Clients connected at once; fewer where the process may open fewer files. A client beyond them is turned away and
     retries."""
-    max_message_bytes: Annotated[Bytes, Field(ge=1 << 20, le=1 << 30)] = 64 << 20
+    max_message_bytes: Annotated[ByteSize, Field(ge=1 << 20, le=1 << 30)] = 64 << 20
     """Largest single gRPC message, in both directions. With `memory.ram_bytes` it is at most half of what messages
     under way may take. Rows and gradients travel in chunks and are not bound by it."""
     max_ids: Annotated[int, Field(ge=1)] = 4 << 20
     """Most ids in one request, over all its tables."""
-    max_body_bytes: Annotated[Bytes, Field(ge=1 << 20)] = 1 << 30
+    max_body_bytes: Annotated[ByteSize, Field(ge=1 << 20)] = 1 << 30
     """Most bytes of rows or gradients in one call: they are held in memory until they are applied or sent."""
     ledger_window: Annotated[int, Field(ge=16)] = 1024
     """Pushes that a shard remembers of each worker, so that a retry is not applied twice. A retry that comes later
     than that many pushes is refused."""
-    max_ledger_bytes: Annotated[Bytes, Field(ge=1 << 20)] = 256 << 20
-    """Bytes of remembered writes over all workers. Beyond it the writes of the workers that were silent longest are
+    max_ledger_bytes: Annotated[ByteSize, Field(ge=1 << 20)] = 256 << 20
+    """ByteSize of remembered writes over all workers. Beyond it the writes of the workers that were silent longest are
     forgotten."""

@@ -46,10 +46,10 @@ def _read(value: object) -> object:
 
 
 _READ = BeforeValidator(_read, json_schema_input_type=int | str)
-Bytes = Annotated[int, _READ]
+ByteSize = Annotated[int, _READ]
 """The type of a field that takes sizes; its value is a number of bytes."""
 
 
 def is_size(field: FieldInfo) -> bool:
-    """Whether the field is a `Bytes`."""
+    """Whether the field is a `ByteSize`."""
     return _READ in field.metadata

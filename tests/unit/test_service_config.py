@@ -119,7 +119,7 @@ def test_every_number_of_bytes_is_a_size_and_travels_as_a_number(tmp_path: Path)
 
 
 def test_a_table_has_no_number_of_bytes_yet() -> None:
-    """Whoever adds one makes it a `Bytes`."""
+    """Whoever adds one makes it a `ByteSize`."""
     assert not [name for name in ps.TableConfig.model_fields if name.endswith("bytes")]
 
 
