@@ -11,18 +11,19 @@ import sys
 
 import typer
 
-from ps.cli.commands import config, doctor, down, size, status, tables, top, up
+from ps.cli.commands import config, doctor, down, size, status, tables, top, train, up
 from ps.cli.output import print_error
 from ps.errors import PsError
 
 app = typer.Typer(
     name="psctl",
-    help="Starts, watches, checks, sizes and ends an embedding parameter server. Every command takes --json.",
+    help="Starts, watches, checks, sizes and ends an embedding parameter server. Every command but train takes --json.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 for _command in (up.up, down.down, status.status, top.top, tables.tables, doctor.doctor, size.size):
     app.command()(_command)
+app.command(add_help_option=False, context_settings=train.SETTINGS)(train.train)
 app.add_typer(config.app)
 
 

@@ -32,5 +32,5 @@ class LimitsConfig(Frozen):
     """Pushes that a shard remembers of each worker, so that a retry is not applied twice. A retry that comes later
     than that many pushes is refused."""
     max_ledger_bytes: Annotated[ByteSize, Field(ge=1 << 20)] = 256 << 20
-    """ByteSize of remembered writes over all workers. Beyond it the writes of the workers that were silent longest are
+    """Bytes of remembered writes over all workers. Beyond it the writes of the workers that were silent longest are
     forgotten."""

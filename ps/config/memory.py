@@ -21,7 +21,7 @@ class MemoryConfig(Frozen):
     limits get at most a share of it, rows what is left. With a disk, the other rows go there; without one, the least
     important rows are evicted. None: no bound but the host's memory."""
     gpu_bytes: Annotated[ByteSize, Field(ge=1 << 20)] | None = None
-    """ByteSize of rows that a shard may hold on a GPU, over its tables with `device: cuda`; a write that would pass it is
+    """Bytes of rows that a shard may hold on a GPU, over its tables with `device: cuda`; a write that would pass it is
     refused. What torch itself needs comes on top, some hundred MiB. None: no bound but the GPU's memory."""
 
     @field_validator("ram_bytes")

@@ -23,4 +23,4 @@ class PerformanceConfig(Frozen):
     max_steps: Annotated[int, Field(ge=1)] = 1024
     """Prepared steps held at once. Beyond it the oldest is forgotten."""
     max_steps_bytes: Annotated[ByteSize, Field(ge=1)] = 256 << 20
-    """ByteSize of ids, counts and slots of prepared steps held at once. Beyond it the oldest is forgotten."""
+    """Bytes of ids, counts and slots of prepared steps held at once. Beyond it the oldest is forgotten."""
