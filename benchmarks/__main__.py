@@ -6,7 +6,8 @@ import argparse
 import importlib
 from collections.abc import Callable, Sequence
 
-from benchmarks.harness.measure import FULL, QUICK, Report, Sizes, print_header
+from benchmarks.harness.report import Report, print_header
+from benchmarks.harness.sizes import FULL, QUICK, Sizes
 
 BENCHMARKS = {
     "index": (
@@ -47,7 +48,10 @@ BENCHMARKS = {
         "benchmarks.engine.swap:run",
         "training with half of the rows on disk, and with 36/37, against all of them in RAM",
     ),
-    "budget": ("benchmarks.engine.budget:run", "ids grow to 20 times of what `ram_bytes` holds: peak, account, speed"),
+    "budget": (
+        "benchmarks.engine.budget:run",
+        "ids grow to 20 times of what `memory.ram_bytes` holds: peak, account, speed",
+    ),
     "trace": (
         "benchmarks.engine.trace:run",
         "real traces of accesses: what is there when it is asked for, against other policies",

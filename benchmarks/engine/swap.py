@@ -13,7 +13,9 @@ from pathlib import Path
 import torch
 
 import ps
-from benchmarks.harness.measure import WARM_UP_ROUNDS, Contender, Report, Sizes, interleave
+from benchmarks.harness.measure import WARM_UP_ROUNDS, Contender, interleave
+from benchmarks.harness.report import Report
+from benchmarks.harness.sizes import Sizes
 from benchmarks.quality.training import BATCH, STEPS, TABLE, Training, fill, source_of
 
 
@@ -52,7 +54,10 @@ class _Run:
 
     def __init__(self, stack: ExitStack, variant: Variant, sizes: Sizes) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        service = ps.ServiceConfig(disk_path=folder if variant.swap_fraction > 0 else None, metrics=False)
+        service = ps.ServiceConfig(
+            disk=ps.DiskConfig(path=folder if variant.swap_fraction > 0 else None),
+            watching=ps.WatchingConfig(metrics=False),
+        )
         table = ps.TableConfig(name=TABLE, dim=sizes.dim, swap_fraction=variant.swap_fraction)
         self.training = stack.enter_context(Training(service, table, source_of(sizes), variant.depth))
         self._rounds = self._misses = 0

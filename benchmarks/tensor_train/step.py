@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 import ps
-from benchmarks.harness.measure import Contender, Report, Sizes, interleave
+from benchmarks.harness.measure import Contender, interleave
+from benchmarks.harness.report import Report
+from benchmarks.harness.sizes import Sizes
 from benchmarks.quality.training import BATCH, STEPS, TABLE, Training, fill, source_of
 
 CASE = "step"
@@ -33,7 +35,9 @@ def run(report: Report, sizes: Sizes) -> None:
     }
     with ExitStack() as stack:
         runs = {
-            name: stack.enter_context(Training(ps.ServiceConfig(metrics=False), table, source_of(sizes), "auto"))
+            name: stack.enter_context(
+                Training(ps.ServiceConfig(watching=ps.WatchingConfig(metrics=False)), table, source_of(sizes), "auto")
+            )
             for name, table in tables.items()
         }
         # The dense table first: it says when enough ids have been seen.

@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 import ps
 from benchmarks.harness.data import generator, gradients, random_ids
-from benchmarks.harness.measure import Contender, Report, Sizes, interleave
+from benchmarks.harness.measure import Contender, interleave
+from benchmarks.harness.report import Report
+from benchmarks.harness.sizes import Sizes
 from ps.arrays import Ids
 from ps.cluster.coordinator.coordinator import Coordinator
 from ps.server.shard_server import ShardServer
@@ -46,7 +48,7 @@ def run(report: Report, sizes: Sizes) -> None:
 
 
 def _service(stack: ExitStack, count: int, dim: int) -> ps.Client:
-    config = ps.ServiceConfig(metrics=False)
+    config = ps.ServiceConfig(watching=ps.WatchingConfig(metrics=False))
     servers = [stack.enter_context(ShardServer(i, config, alone=False)) for i in range(count)]
     coordinator = Coordinator(config)
     stack.callback(coordinator.stop)

@@ -17,8 +17,10 @@ from dataclasses import replace
 from functools import partial
 
 import ps
-from benchmarks.harness.measure import WARM_UP_ROUNDS, Contender, Report, Rounds, Sizes, interleave
+from benchmarks.harness.measure import WARM_UP_ROUNDS, Contender, Rounds, interleave
 from benchmarks.harness.processes import Child, child
+from benchmarks.harness.report import Report
+from benchmarks.harness.sizes import Sizes
 from benchmarks.wire.link_trainer import WAYS, Settings
 from benchmarks.wire.namespaces import End, NotPermitted, link, shape
 
@@ -56,7 +58,9 @@ def run(report: Report, sizes: Sizes) -> None:
 def started(stack: ExitStack, ends: tuple[End, End], settings: Settings) -> Child:
     """Starts a shard for each way on one side and the trainer on the other."""
     near, far = ends
-    config = ps.ServiceConfig(host=far.address, metrics=False).to_json()
+    config = ps.ServiceConfig(
+        network=ps.NetworkConfig(host=far.address), watching=ps.WatchingConfig(metrics=False)
+    ).to_json()
     shards = {
         name: stack.enter_context(child("benchmarks.harness.server", "0", config, within=far.within)).address
         for name in WAYS
