@@ -114,7 +114,7 @@ class Factors:
     right_N: Ints
 
     def rows(self, out_ND: Floats, share: Share) -> None:
-        """Their rows."""
+        """Writes the rows that they are the product of."""
         order = Order.of(self.left_N, len(self.left_LKR), self.middle_N, len(self.middle_MW))
         share(
             [
@@ -125,7 +125,7 @@ class Factors:
         )
 
     def gradients(self, grads_ND: Floats, touched: Sequence[Touched], buffers: Buffers, share: Share) -> list[Floats]:
-        """Of the slices touched in left, middle and right core, from those of the rows."""
+        """Returns the gradients of the slices touched in left, middle and right core, from those of the rows."""
         order = Order.of(self.left_N, len(self.left_LKR), self.middle_N, len(self.middle_MW))
         a, r, b, s, c = self.dims
         left, middle, right = (len(side.slices_T) for side in touched)
@@ -180,7 +180,7 @@ class Front:
         return out_PJ.reshape(-1, a * b, s)
 
     def gradients(self, grads_PJ: Floats, touched: Sequence[Touched], buffers: Buffers) -> list[Floats]:
-        """Of the slices touched in the two cores, from those of the products."""
+        """Returns the gradients of the slices touched in the two cores, from those of the products."""
         a, r, b, s, _ = self.dims
         left, middle = (len(side.slices_T) for side in touched)
         grads = [buffers.zeros("first", left, a * r), buffers.zeros("second", middle, r * b * s)]

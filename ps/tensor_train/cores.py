@@ -24,16 +24,16 @@ from ps.tensor_train.shape import TTShape
 
 @dataclass(frozen=True)
 class SliceGradients:
-    """Of one core."""
+    """The gradients of one core."""
 
     slices_T: Ints
-    """Those that rows of the batch have; all others have a gradient of 0."""
+    """Slices that rows of the batch have; all others have a gradient of 0."""
     grads_TJ: Floats
-    """As slices lie. A buffer that the next call for gradients uses again."""
+    """Gradients, as slices lie. A buffer that the next call for gradients uses again."""
 
 
 class Cores:
-    """See the module."""
+    """The cores of one table, as the module's text has them."""
 
     def __init__(self, shape: TTShape, arrays: Sequence[Floats], rules: Sequence[UpdateRule]) -> None:
         """`arrays`: [p, R, q, S] each, as `shape.cores` says; float32 all, or float64. `rules`: the optimizer of the
@@ -70,7 +70,7 @@ class Cores:
 
     @property
     def nbytes(self) -> int:
-        """Of values and state, and of the buffers that gradients are collected in."""
+        """Bytes of values and state, and of the buffers that gradients are collected in."""
         return sum(rows_PW.nbytes for rows_PW in self._rows) + self._buffers.nbytes
 
     @property

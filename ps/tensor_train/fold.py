@@ -21,7 +21,8 @@ from ps.tensor_train.cores import Cores
 STEPS = 3
 """More rows a slice take more."""
 MOST_CHANGE = 0.1
-"""Of a slice, as a share of its norm, in one fold. The rest of the table that has the slice moves by about as much."""
+"""How far a slice moves in one fold, as a share of its norm. The rest of the table that has the slice moves by about as
+much."""
 
 
 @np.errstate(over="ignore", invalid="ignore")

@@ -30,7 +30,7 @@ from ps.tensor_train.shape import TTShape
 CoreInitializer = Literal["approximate_uniform", "gaussian", "uniform"]
 
 TAIL = 2.0
-"""Of a standard normal, what `approximate_uniform` keeps: entries at least so far from 0."""
+"""What `approximate_uniform` keeps of a standard normal: entries at least so far from 0."""
 
 
 BLOCK = 1 << 17
@@ -38,7 +38,7 @@ BLOCK = 1 << 17
 
 
 def default_variance(rows: int) -> float:
-    """Of U(-1/sqrt(rows), 1/sqrt(rows))."""
+    """The variance of U(-1/sqrt(rows), 1/sqrt(rows))."""
     return 1 / (3 * rows)
 
 
@@ -65,7 +65,7 @@ def _moments(shape: TTShape, variance: float) -> list[float]:
 
 
 def _unit(rng: np.random.Generator, n: int, kind: CoreInitializer) -> npt.NDArray[np.float64]:
-    """So many numbers of second moment 1."""
+    """Returns so many numbers of second moment 1."""
     match kind:
         case "approximate_uniform":
             return _tail(rng, n) / math.sqrt(tail_moment(TAIL))

@@ -20,10 +20,10 @@ class TTShape:
     i_k of each core; core k is [p_k, R_(k-1), q_k, R_k] with R_0 = R_K = 1 (Yin et al., MLSys 2021, section 3)."""
 
     rows: int
-    """That are asked for; the product of p may be more."""
+    """How many rows are asked for; the product of p may be more."""
     p: tuple[int, ...]
     q: tuple[int, ...]
-    """Their product is the dim."""
+    """Factors whose product is the dim."""
     ranks: tuple[int, ...]
     """R_1 to R_(K-1)."""
 
