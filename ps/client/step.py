@@ -29,7 +29,7 @@ class Step:
     """What `client.prepare` returns. One pull (or several), then one push; or `forget`, if none will come.
 
     The shards hold the rows of a prepared step for its push. They let go of one that nobody refers to any more when the
-    client prepares the next, and of any other when its lease ends (`prepare_ttl_s`).
+    client prepares the next, and of any other when its lease ends (`performance.prepare_ttl_s`).
     """
 
     def __init__(self, session: Session, batch: Batch, lease: Lease, versions: Versions = UNKNOWN_VERSIONS) -> None:
@@ -82,7 +82,7 @@ class Step:
         mask_below: Mapping[str, float] | None = None,
         timeout_s: float | None = None,
     ) -> dict[str, TableRows]:
-        """The same, and what the shards know of the rows: which exist, and which are important.
+        """Pulls rows, and what the shards know of them: which exist, and which are important.
 
         important: per table, the share of a shard's rows, in [0, 1], that counts as most important; tables whose wire
         dtype is ByImportance are asked for theirs anyway. Raises InvalidArgument where the two differ.
