@@ -51,7 +51,7 @@ class KernelLocator(UserProvidedCacheLocator):  # type: ignore[misc]  # numba ha
     @classmethod
     def from_function(cls, py_func: Any, py_file: str) -> KernelLocator | None:
         """None for a file that is not ours: numba asks its own locators then."""
-        return cls(py_func, py_file) if Path(py_file).parent == KERNELS else None
+        return cls(py_func, py_file) if KERNELS in Path(py_file).parents else None
 
     def get_source_stamp(self) -> bytes:
         """Another one when the kernel must be compiled again."""
@@ -197,8 +197,8 @@ def _mark_prefix() -> str:
 def _release() -> str:
     """A digest of all that decides what is compiled: sources, compiler, CPU."""
     digest = hashlib.sha256()
-    for source in sorted(KERNELS.glob("*.py")):
-        digest.update(source.name.encode() + source.read_bytes())
+    for source in sorted(KERNELS.rglob("*.py")):
+        digest.update(str(source.relative_to(KERNELS)).encode() + source.read_bytes())
     cpu = numba.config.CPU_NAME or llvm.get_host_cpu_name(), numba.config.CPU_FEATURES
     features = llvm.get_host_cpu_features().flatten()
     digest.update(repr((numba.__version__, llvm.llvm_version_info, cpu, features)).encode())
@@ -219,10 +219,10 @@ def _needed(file: Path) -> set[Path]:
 
 @cache
 def _imports(file: Path) -> tuple[Path, ...]:
+    """Returns the files of kernels that a file imports: whole modules, or names of them."""
     names = []
     for node in ast.walk(ast.parse(file.read_bytes())):
-        if isinstance(node, ast.ImportFrom) and node.module == PACKAGE:
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module is not None and node.module.startswith(f"{PACKAGE}."):
-            names.append(node.module.removeprefix(f"{PACKAGE}."))
-    return tuple(path for name in names if (path := KERNELS / f"{name}.py").exists())
+        if isinstance(node, ast.ImportFrom) and node.module is not None and f"{node.module}.".startswith(f"{PACKAGE}."):
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    paths = (KERNELS.joinpath(*name.split(".")[len(PACKAGE.split(".")) :]).with_suffix(".py") for name in names)
+    return tuple(path for path in paths if path.exists())

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from ps.config import ServiceConfig
 from ps.server.compiling import compile_kernels
-from ps.server.embedding import ShardService
+from ps.server.handlers.service import ShardService
 from ps.server.shard_server import dispatcher
 from ps.server.watch.metrics import RpcMetrics
 from ps.shard import Shard

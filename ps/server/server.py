@@ -21,7 +21,8 @@ from ps.server.answers import Answers
 from ps.server.gate.aside import Aside
 from ps.server.gate.behavior import Served, on
 from ps.server.gate.dispatch import CONTROL_CALLS, CONTROLS, Dispatcher
-from ps.server.gate.lines import Places, Watch
+from ps.server.gate.lanes import Watch
+from ps.server.gate.lines import Places
 from ps.storage.disk.options import MAX_OPEN_FILES
 from ps.v1 import control_pb2, embedding_pb2
 from ps.wire.allocator import keep_freed_memory

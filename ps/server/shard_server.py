@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 
 from prometheus_client import CollectorRegistry
 
@@ -12,8 +11,11 @@ from ps.config import ServiceConfig, TableConfig
 from ps.errors import Unavailable
 from ps.kernels import warm_up
 from ps.server.compiling import compile_kernels
-from ps.server.embedding import ShardService
 from ps.server.gate.dispatch import Dispatcher, Handler
+from ps.server.handlers.control import Control
+from ps.server.handlers.reads import Reads
+from ps.server.handlers.service import ShardService
+from ps.server.handlers.writes import Writes
 from ps.server.progress import Progress
 from ps.server.server import GrpcServer
 from ps.server.watch.metrics import RpcMetrics, ShardCollector
@@ -108,19 +110,20 @@ class ShardServer:
 
 def dispatcher(service: ShardService, metrics: RpcMetrics, config: ServiceConfig) -> Dispatcher:
     """The handlers of a shard's RPCs."""
+    reads, writes, control = Reads(service), Writes(service), Control(service, metrics)
     handlers: dict[Method, Handler] = {
-        methods.PREPARE: service.prepare,
-        methods.FORGET: service.forget,
-        methods.PULL: service.pull,
-        methods.PUSH: service.push,
-        methods.WRITE: service.write,
-        methods.REMOVE: service.remove,
-        methods.REPORT_IMPORTANCE: service.report_importance,
-        methods.EXPORT: service.export,
-        methods.DESCRIBE: service.describe,
-        methods.CREATE_TABLE: service.create_table,
-        methods.DROP_TABLE: service.drop_table,
-        methods.STATS: partial(service.stats, metrics),
+        methods.PREPARE: reads.prepare,
+        methods.FORGET: reads.forget,
+        methods.PULL: reads.pull,
+        methods.PUSH: writes.push,
+        methods.WRITE: writes.write,
+        methods.REMOVE: writes.remove,
+        methods.REPORT_IMPORTANCE: writes.report_importance,
+        methods.EXPORT: reads.export,
+        methods.DESCRIBE: control.describe,
+        methods.CREATE_TABLE: control.create_table,
+        methods.DROP_TABLE: control.drop_table,
+        methods.STATS: control.stats,
         methods.ADVANCE: Progress().advance,
     }
     return Dispatcher(handlers, metrics, config.max_requests)

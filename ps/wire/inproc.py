@@ -37,12 +37,6 @@ def register(address: str, endpoint: Endpoint) -> None:
         _endpoints[address] = endpoint
 
 
-def unregister(address: str) -> None:
-    """Takes it away."""
-    with _lock:
-        _endpoints.pop(address, None)
-
-
 def lookup(address: str) -> Endpoint:
     """The endpoint at an address; raises Unavailable."""
     with _lock:

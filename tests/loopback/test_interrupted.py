@@ -14,7 +14,7 @@ import pytest
 
 import ps
 from ps.round import Round
-from ps.server import inbound
+from ps.server import body
 from tests.clusters import LoopbackCluster
 from tests.conftest import QUIET
 from tests.loopback.tables import block, summing
@@ -54,14 +54,14 @@ def alarm() -> Iterator[None]:
 @contextmanager
 def unread(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Shards read no body before the block is left: what is on its way is stuck in the client. Set when one would."""
-    reached, go, plain = threading.Event(), threading.Event(), inbound.read_body
+    reached, go, plain = threading.Event(), threading.Event(), body.read_body
 
     def later(*arguments: object) -> object:
         reached.set()
         assert go.wait(LIMIT_S)
         return plain(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(inbound, "read_body", later)
+    monkeypatch.setattr(body, "read_body", later)
     try:
         yield reached
     finally:

@@ -139,7 +139,7 @@ push()
 
 @pytest.mark.slow
 def test_a_second_ctrl_c_ends_the_process() -> None:
-    code = "from ps.client import leaving\nleaving.GRACE_S = 500\nclient.connection.submit(push)\n"
+    code = "from ps.client.writes import leaving\nleaving.GRACE_S = 500\nclient.connection.submit(push)\n"
     with trainer_of(signal.SIGSTOP, code) as trainer:
         assert "Ctrl-C ends the process at once" in trainer.stderr.readline()
         trainer.send_signal(signal.SIGINT)

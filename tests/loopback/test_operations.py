@@ -235,7 +235,7 @@ def test_a_page_of_wide_rows_is_bound_by_bytes(client: ps.Client, monkeypatch: p
     pages = [ids_N.tolist() for ids_N, _, _ in client.export("wide", page_rows=100_000)]
     assert max(len(page) for page in pages) <= 64, "16 MiB"
     assert sorted(id_ for page in pages for id_ in page) == list(range(100))
-    monkeypatch.setattr("ps.server.embedding.EXPORT_PAGE_BYTES", 10)
+    monkeypatch.setattr("ps.server.handlers.reads.EXPORT_PAGE_BYTES", 10)
     assert {len(ids_N) for ids_N, _, _ in client.export("wide")} == {1}, "one at least"
 
 

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import ps
 from benchmarks.service.half_calls import HalfCall
-from ps.server.gate import lines
+from ps.server.gate import lanes
 from ps.server.shard_server import ShardServer
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
@@ -196,7 +196,7 @@ def test_the_one_that_is_silent_gives_way_where_there_are_too_many(
     start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many as max_requests stall for good, and others come all the same."""
-    monkeypatch.setattr(lines, "GIVES_WAY_AFTER_S", 0.05)
+    monkeypatch.setattr(lanes, "GIVES_WAY_AFTER_S", 0.05)
     server = start_server(max_requests=2, stall_timeout_s=NEVER_S, drain_timeout_s=0.1)
     with tables(server) as client, ExitStack() as stack:
         until(lambda: in_progress(server) == 0)

@@ -14,7 +14,8 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from ps.errors import InvalidArgument, Unavailable
 from ps.server.gate.behavior import line_of, on, received, refusing
-from ps.server.gate.lines import Lane, Line
+from ps.server.gate.lanes import Lane
+from ps.server.gate.lines import Line
 from ps.wire import codec
 
 MOST_CALLS = 64

@@ -15,7 +15,8 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 from ps.errors import InternalError, InvalidArgument, PsError, ResourceExhausted
-from ps.server.gate.lines import Lane, Line
+from ps.server.gate.lanes import Lane
+from ps.server.gate.lines import Line
 from ps.server.later import Later
 from ps.server.watch import logs
 from ps.server.watch.metrics import RpcMetrics

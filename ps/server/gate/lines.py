@@ -1,37 +1,31 @@
-"""The calls of a server as lines to their callers: how many there may be, and how long one may keep us waiting.
+"""The calls of a server as lines to their callers, and how long one may keep the server waiting.
 
 A call that waits for its caller's next message, or for the caller to read, holds a thread and nothing else: its place
 among those that work (`grpc_threads`) is another's meanwhile. So callers that stall hold nobody up. They are still
 bounded: a line is ended that has been silent for `stall_timeout_s`, or that has kept us waiting for longer than that
 and its bytes at LEAST_BYTES_PER_S explain; and where there are too many calls, or too many bytes, the one that has been
-silent longest gives way. Its caller is told Unavailable, and comes again.
+silent longest gives way (`ps.server.gate.lanes`). Its caller is told Unavailable, and may retry.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from queue import SimpleQueue
 
-from ps.errors import ResourceExhausted, Unavailable
+from ps.errors import Unavailable
 from ps.shard.caller import Caller
 
 LEAST_BYTES_PER_S = 16 << 10
 """A caller on a slow link may be that slow for as long as it takes; one that sends a byte now and then may not."""
-GIVES_WAY_AFTER_S = 1.0
-"""Of silence, where others need the room."""
-RETRY_S = 0.1
-LOOKS = 4
-"""In so long a silence as is allowed: how often a watch looks."""
 
 End = Callable[[Unavailable], object]
-"""Tells the other end, and has whatever waits for it raise."""
+"""Tells the other end that the call has ended, and makes whatever waits for that end raise."""
 
 
 class Places:
-    """Places for calls that work at once. Threads: any. (A semaphore, in C.)"""
+    """Places for calls that work at the same time. Threads: any. (A queue is a semaphore in C.)"""
 
     def __init__(self, count: int) -> None:
         self._free: SimpleQueue[None] = SimpleQueue()
@@ -41,12 +35,12 @@ class Places:
         """Waits for a place."""
 
     def give(self) -> None:
-        """Another may have it."""
+        """Gives a place back: another call may have it."""
         self._free.put(None)
 
 
 class Line(Caller):
-    """One call's. Threads: any; one at a time waits."""
+    """The line of one call. Threads: any; one at a time waits."""
 
     def __init__(
         self,
@@ -54,11 +48,11 @@ class Line(Caller):
         places: Places | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`places`: of which a call has one, from its first message on, but while it waits for its caller. None: it
-        needs none."""
+        """places: the call has one of these from its first message on, except while it waits for its caller. With None
+        it needs none."""
         super().__init__()
         self.ended: Unavailable | None = None
-        """Why it was ended by us, if it was."""
+        """Why the server ended the call, if it did."""
         self._end = end
         self._places = places
         self._works = self._has_place = False
@@ -69,7 +63,7 @@ class Line(Caller):
         self._moved = 0
 
     def begin(self) -> None:
-        """The call is worked on from now on, whenever it does not wait for its caller."""
+        """The call is worked on from now on, except while it waits for its caller."""
         self._works = True
 
     def finish(self) -> None:
@@ -78,7 +72,7 @@ class Line(Caller):
         self._give_place()
 
     def waiting(self) -> _Waiting:
-        """For a `with` statement: nothing goes on but by the other end. Raises what it was ended with meanwhile."""
+        """Returns a context for waiting for the other end. Leaving it raises what the line was ended with meanwhile."""
         return _Waiting(self)
 
     def begin_waiting(self) -> None:
@@ -99,23 +93,23 @@ class Line(Caller):
             raise self.ended
 
     def moved(self, nbytes: int) -> None:
-        """So many bytes have come, or gone."""
+        """Counts bytes that have come or gone."""
         self._moved += nbytes
 
     def silent_s(self) -> float:
-        """For how long we have been waiting."""
+        """Returns for how many seconds the server has been waiting for the other end."""
         since = self._waits_since
         return 0.0 if since is None else self._clock() - since
 
     def stalls(self, timeout_s: float) -> bool:
-        """Whether it has been silent for too long, or speaks too slowly."""
+        """Returns whether the other end has been silent for too long, or is too slow."""
         silent_s = self.silent_s()
         if not silent_s:
             return False
         return silent_s > timeout_s or self._waited_s + silent_s > timeout_s + self._moved / LEAST_BYTES_PER_S
 
     def end(self, why: str) -> None:
-        """Ends the call, if we still wait for its other end."""
+        """Ends the call, if the server still waits for its other end."""
         with self._changing:
             if self._waits_since is None or self.ended is not None:
                 return
@@ -141,85 +135,3 @@ class _Waiting:
 
     def __exit__(self, *_: object) -> None:
         self._line.end_waiting()
-
-
-class Lane:
-    """The lines of one kind, at most so many. Threads: any."""
-
-    def __init__(self, most: int, setting: str) -> None:
-        """`setting`: what bounds them, for those that are refused."""
-        self._most = most
-        self._setting = setting
-        self._lines: set[Line] = set()
-        self._changing = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    @contextmanager
-    def holding(self, line: Line) -> Iterator[None]:
-        """A call, from its beginning to its end. Raises ResourceExhausted where there are too many."""
-        self.enter(line)
-        try:
-            yield
-        finally:
-            self.leave(line)
-
-    def enter(self, line: Line) -> None:
-        """One more begins. Raises ResourceExhausted where there are too many."""
-        with self._changing:
-            if len(self._lines) < self._most:
-                self._lines.add(line)
-                line.begin()
-                return
-        self.make_room()
-        raise ResourceExhausted(f"{self._most} calls are in progress already ({self._setting})", RETRY_S)
-
-    def leave(self, line: Line) -> None:
-        """It has ended. May be called again."""
-        line.finish()
-        with self._changing:
-            self._lines.discard(line)
-
-    def make_room(self) -> None:
-        """Others need room: the line that has been silent longest gives way, if that is long enough."""
-        longest = max(self._all(), key=Line.silent_s, default=None)
-        if longest is not None and longest.silent_s() > GIVES_WAY_AFTER_S:
-            longest.end(
-                f"nothing was sent or read for {GIVES_WAY_AFTER_S:g} s while others needed the room: the call was "
-                "ended, it may be sent again"
-            )
-
-    def end_stalled(self, timeout_s: float) -> None:
-        """Ends the lines that have kept us waiting for too long."""
-        for line in self._all():
-            if line.stalls(timeout_s):
-                line.end(
-                    f"nothing was sent or read for {timeout_s:g} s (stall_timeout_s), or less than "
-                    f"{LEAST_BYTES_PER_S:,} bytes a second: the call was ended, it may be sent again"
-                )
-
-    def _all(self) -> list[Line]:
-        with self._changing:
-            return list(self._lines)
-
-
-class Watch:
-    """A thread that ends lines which stall."""
-
-    def __init__(self, lanes: list[Lane], timeout_s: float) -> None:
-        self._lanes = lanes
-        self._timeout_s = timeout_s
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="stalls", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ends the thread. May be called again."""
-        self._stopped.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopped.wait(min(self._timeout_s / LOOKS, 1.0)):
-            for lane in self._lanes:
-                lane.end_stalled(self._timeout_s)

@@ -69,7 +69,7 @@ def test_the_token_at_hand_is_taken_to_a_cluster_whose_head_may_ask_for_it(
         (tmp_path / ".ray").mkdir()
         (tmp_path / ".ray" / "auth_token").write_text("0" * 64)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
-    code = "import os; from ps.cluster import ray_home; ray_home.take_token(); print(os.environ.get('RAY_AUTH_MODE'))"
+    code = "import os; from ps.cluster.ray import home; home.take_token(); print(os.environ.get('RAY_AUTH_MODE'))"
     command = [sys.executable, "-c", code]
     run = subprocess.run(
         command, env={**environment, "HOME": str(tmp_path)}, capture_output=True, text=True, timeout=100

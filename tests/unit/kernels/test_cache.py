@@ -107,13 +107,14 @@ def test_a_kernel_is_compiled_again_when_what_it_inlines_has_changed(
     installer may set them all to the same."""
     shutil.copytree(cache.KERNELS, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(cache, "KERNELS", tmp_path)
-    stamps = {name: cache.stamp.__wrapped__(tmp_path / f"{name}.py") for name in ("rows", "bags", "hashing", "places")}
-    hashing = tmp_path / "hashing.py"
+    names = ("rows/rows", "rows/bags", "rows/places", "index/hashing")
+    stamps = {name: cache.stamp.__wrapped__(tmp_path / f"{name}.py") for name in names}
+    hashing = tmp_path / "index" / "hashing.py"
     times = hashing.stat()
     hashing.write_bytes(hashing.read_bytes() + b"\n# changed\n")
     os.utime(hashing, ns=(times.st_atime_ns, times.st_mtime_ns))
     changed = {name for name, before in stamps.items() if cache.stamp.__wrapped__(tmp_path / f"{name}.py") != before}
-    assert changed == {"rows", "hashing"}
+    assert changed == {"rows/rows", "index/hashing"}
 
 
 def test_numba_asks_us_for_our_kernels_only() -> None:

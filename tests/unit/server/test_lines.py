@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 import ps
-from ps.server.gate.lines import GIVES_WAY_AFTER_S, LEAST_BYTES_PER_S, Lane, Line, Places
+from ps.server.gate.lanes import GIVES_WAY_AFTER_S, Lane
+from ps.server.gate.lines import LEAST_BYTES_PER_S, Line, Places
 
 
 class Clock:

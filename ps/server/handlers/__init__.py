@@ -1,0 +1,1 @@
+"""The RPCs of a shard: decode, ask the shard, encode."""

@@ -1,0 +1,62 @@
+"""The RPCs of the control plane: Describe, CreateTable, DropTable and Stats. They raise PsError;
+`ps.server.gate.dispatch` turns it into a status."""
+
+from __future__ import annotations
+
+import json
+
+from ps.config import TableConfig
+from ps.errors import Unavailable
+from ps.server.handlers.service import ShardService
+from ps.server.process import process_report
+from ps.server.watch.metrics import RpcMetrics
+from ps.v1 import control_pb2 as control
+from ps.wire import requests
+
+
+class Control:
+    """The control plane of one shard."""
+
+    def __init__(self, service: ShardService, metrics: RpcMetrics) -> None:
+        self._service, self._shard = service, service.shard
+        self._metrics = metrics
+
+    def describe(self, data: bytes) -> bytes:
+        """Serves Control.Describe."""
+        if not self._service.routing.shards:
+            raise Unavailable("this shard has no routing table yet: the service is still starting")
+        tables = [table.config.to_json() for table in list(self._shard.tables.values())]
+        return control.DescribeResponse(
+            routing=self._service.routing.to_proto(), table_configs_json=tables, release=self._service.release
+        ).SerializeToString()
+
+    def create_table(self, data: bytes) -> bytes:
+        """Serves Control.CreateTable."""
+        self._service.check_state()
+        request = requests.control(control.CreateTableRequest, data)
+        config = TableConfig.from_json(request.config_json)
+        created = self._shard.create_table(config, request.exist_ok)
+        return control.CreateTableResponse(config_json=config.to_json(), created=created).SerializeToString()
+
+    def drop_table(self, data: bytes) -> bytes:
+        """Serves Control.DropTable."""
+        self._service.check_state()
+        request = requests.control(control.DropTableRequest, data)
+        dropped = self._shard.drop_table(request.table, request.missing_ok)
+        return control.DropTableResponse(dropped=dropped).SerializeToString()
+
+    def stats(self, data: bytes) -> bytes:
+        """Serves Control.Stats."""
+        stats = {
+            **self._shard.stats(),
+            "state_lost": self._service.state_lost,
+            "release": self._service.release,
+            "budget": {
+                "ram": self._service.config.ram_bytes,
+                "gpu": self._service.config.gpu_bytes,
+                "disk": self._service.config.disk_bytes,
+            },
+            "traffic": self._metrics.traffic(),
+            "process": process_report(),
+        }
+        return control.StatsResponse(stats_json=json.dumps(stats)).SerializeToString()

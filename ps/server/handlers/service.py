@@ -1,0 +1,66 @@
+"""What the handlers of one shard share: the shard, its routing table, and the checks that every request passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from ps import __version__
+from ps.config import ServiceConfig
+from ps.errors import InvalidArgument, StaleRouting, StateLost
+from ps.server import inbound
+from ps.server.watch.logs import about_call
+from ps.shard import Shard
+from ps.shard.requests import Target
+from ps.v1 import embedding_pb2 as pb
+from ps.wire.routing import Routing
+from ps.wire.unpacking import unpacked_bytes
+
+
+class ShardService:
+    """A shard as its RPCs see it. It has no state of its own but the routing table that it checks requests against.
+
+    `state_lost` says why every call but Describe and Stats is refused; it is None while the rows are there.
+    """
+
+    def __init__(self, shard: Shard, routing: Routing, config: ServiceConfig, state_lost: str | None = None) -> None:
+        self.shard = shard
+        self.routing = routing
+        self.config = config
+        self.state_lost = state_lost
+        self.release = __version__
+
+    def check(self, header: pb.Header, step: int = 0, sequence: int = 0) -> None:
+        """Notes for the log what the call is about. Raises StateLost, and StaleRouting for another routing epoch."""
+        about_call(worker=f"{header.worker_id:#x}", step=step, sequence=sequence)
+        self.check_state()
+        if header.routing_epoch != self.routing.epoch:
+            raise StaleRouting(
+                f"the request was routed by table {header.routing_epoch}, this shard has {self.routing.epoch}: "
+                "ask for the routing table again"
+            )
+
+    def check_state(self) -> None:
+        """Raises StateLost when the shard has lost its rows."""
+        if self.state_lost is not None:
+            raise StateLost(self.state_lost)
+
+    def target(self, request: pb.PullRequest | pb.PushHead) -> Target:
+        """What a request is about: a prepared step, or ids. Raises InvalidArgument when it names neither."""
+        what = request.WhichOneof("what")
+        if what is None:
+            raise InvalidArgument("the request names neither a step nor ids")
+        if what == "step":
+            digest = request.ids_digest if isinstance(request, pb.PushHead) else 0
+            return inbound.step_ref(request.header, request.step, digest)
+        return inbound.id_set(request.ids, self.config.max_ids)
+
+    @contextmanager
+    def unpacked(self, tables: Sequence[pb.TableIds]) -> Iterator[int]:
+        """Holds room among the messages under way for the ids of these tables, and yields its bytes. Rows and
+        gradients, which mostly take more, count only what they take beyond that."""
+        nbytes = unpacked_bytes(tables)
+        with ExitStack() as held:
+            with self.shard.rounds_give_way():
+                held.enter_context(self.shard.budget.bodies.holding(nbytes))
+            yield nbytes

@@ -1,0 +1,145 @@
+"""The RPCs that change rows: Push, Write, Remove and ReportImportance. They raise PsError; `ps.server.gate.dispatch`
+turns it into a status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+
+import xxhash
+from google.protobuf.message import Message
+
+from ps.errors import InvalidArgument
+from ps.seconds import LONGEST_S
+from ps.server import body, inbound
+from ps.server.gate.dispatch import ServedCall
+from ps.server.handlers.service import ShardService
+from ps.server.later import Later
+from ps.shard.ledger import WriteId
+from ps.shard.requests import PushResult
+from ps.v1 import embedding_pb2 as pb
+from ps.wire import codec, requests
+from ps.wire.unpacking import unpacked_bytes
+
+
+class Writes:
+    """The writes of one shard."""
+
+    def __init__(self, service: ShardService) -> None:
+        self._service, self._shard, self._config = service, service.shard, service.config
+
+    def push(self, chunks: Iterator[bytes], call: ServedCall) -> bytes | Later:
+        """Serves Embedding.Push. The answer of a push in a round comes later."""
+        first, payload = requests.split(pb.PushChunk, _first(chunks))
+        head = first.head
+        call.received.said(head)
+        self._service.check(head.header, step=head.step.step, sequence=head.sequence)
+        place = inbound.place_of(head)
+        group = "" if place is None else place.group
+        with ExitStack() as held:
+            arriving = held.enter_context(self._shard.arrivals.body())
+            with self._shard.rounds_give_way(group):
+                arriving.hold_ahead(unpacked_bytes(head.ids.tables))
+            ahead = held.enter_context(self._shard.look_ahead(self._service.target(head), call.caller))
+            said = pb.PushHead(tables=head.tables, ids_digest=_ids_digest(head))
+            if place is not None:
+                said.round.CopyFrom(head.round)
+            digest = _digest(said)
+            reader = body.BodyReader(head.tables, self._config.max_body_bytes, digest)
+            with self._shard.rounds_give_way(group):
+                gradients = body.read_body(chunks, payload, reader, arriving)
+                if place is not None:  # its share of what they are summed up in
+                    arriving.hold(sum(4 * shape.rows * shape.dim for shape in head.tables))
+            write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
+            if place is None:
+                return _pushed(self._shard.push(write, ahead, gradients, head.pulled_version, call.caller))
+            wait_s = min(head.wait_ms / 1000, LONGEST_S)
+            waiting = self._shard.join_round(
+                place, wait_s, write, ahead, gradients, head.pulled_version, call.caller, arriving.held
+            )
+            expire, give_up = (
+                partial(self._shard.expire, waiting),
+                partial(self._shard.leave_round, waiting),
+            )
+            return Later(waiting.outcome, _pushed, wait_s, expire, give_up, held.pop_all())
+
+    def write(self, chunks: Iterator[bytes], call: ServedCall) -> bytes:
+        """Serves Embedding.Write."""
+        first, payload = requests.split(pb.WriteChunk, _first(chunks))
+        head = first.head
+        call.received.said(head)
+        self._service.check(head.header, sequence=head.sequence)
+        operations = {
+            pb.WRITE_MODE_UPSERT: self._shard.upsert,
+            pb.WRITE_MODE_ASSIGN: self._shard.assign,
+        }
+        if head.mode not in operations:
+            raise InvalidArgument(f"write mode {head.mode}: this version knows {sorted(operations)}")
+        digest = _digest(pb.WriteHead(mode=head.mode, ids=head.ids, shape=head.shape))
+        reader = body.BodyReader([head.shape], self._config.max_body_bytes, digest)
+        with self._shard.arrivals.body() as arriving:
+            with self._shard.rounds_give_way():
+                arriving.hold_ahead(unpacked_bytes([head.ids]))
+                (values,) = body.read_body(chunks, payload, reader, arriving)
+            write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
+            ids = inbound.table_ids(head.ids, self._config.max_ids)
+            result = operations[head.mode](write, ids, values.blocks, call.caller)
+        answer = pb.WriteResponse(version=result.version, existed=codec.encode_flags(result.existed_N))
+        call.sent.said(answer)
+        return answer.SerializeToString()
+
+    def remove(self, data: bytes, call: ServedCall) -> bytes:
+        """Serves Embedding.Remove."""
+        request = requests.parse(pb.RemoveRequest, data)
+        call.received.said(request)
+        self._service.check(request.header, sequence=request.sequence)
+        digest = _digest(pb.RemoveRequest(ids=request.ids, statistics=request.statistics))
+        write = WriteId(request.header.worker_id, request.sequence, digest.intdigest())
+        with self._service.unpacked([request.ids]):
+            ids = inbound.table_ids(request.ids, self._config.max_ids)
+            statistics_N2 = codec.decode_statistics(request.statistics, len(ids.ids_N)) if request.statistics else None
+            result = self._shard.remove(write, ids, statistics_N2, call.caller)
+        answer = pb.RemoveResponse(version=result.version, existed=codec.encode_flags(result.existed_N))
+        call.sent.said(answer)
+        return answer.SerializeToString()
+
+    def report_importance(self, data: bytes, call: ServedCall) -> bytes:
+        """Serves Embedding.ReportImportance."""
+        request = requests.parse(pb.ReportImportanceRequest, data)
+        call.received.said(request)
+        self._service.check(request.header, sequence=request.sequence)
+        digest = _digest(pb.ReportImportanceRequest(ids=request.ids, scores=request.scores))
+        write = WriteId(request.header.worker_id, request.sequence, digest.intdigest())
+        with self._service.unpacked([request.ids]):
+            ids = inbound.table_ids(request.ids, self._config.max_ids)
+            result = self._shard.report_importance(write, ids, codec.decode_scores(request.scores), call.caller)
+        existed = codec.encode_flags(result.existed_N)
+        answer = pb.ReportImportanceResponse(version=result.version, existed=existed)
+        call.sent.said(answer)
+        return answer.SerializeToString()
+
+
+def _digest(what: Message) -> xxhash.xxh3_128:
+    """Begins the digest of what a write says, without who says it. The body is added as it arrives."""
+    return xxhash.xxh3_128(what.DESCRIPTOR.name.encode() + what.SerializeToString(deterministic=True))
+
+
+def _ids_digest(head: pb.PushHead) -> int:
+    """Returns the same for a push that sends its ids and for its retry by step, and the other way round."""
+    if head.WhichOneof("what") == "step":
+        return head.ids_digest
+    return codec.digest_ids(head.ids)
+
+
+def _pushed(result: PushResult) -> bytes:
+    return pb.PushResponse(
+        version=result.version, staleness=result.staleness, repeated=result.repeated
+    ).SerializeToString()
+
+
+def _first(chunks: Iterator[bytes]) -> bytes:
+    try:
+        return next(chunks)
+    except StopIteration:
+        raise InvalidArgument("the stream ended before its first message") from None
