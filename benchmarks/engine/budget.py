@@ -21,7 +21,7 @@ from benchmarks.harness.data import generator
 from benchmarks.harness.measure import Report, Sizes, rss_bytes
 from benchmarks.harness.service import one_shard
 from ps.storage.budget.budget import RamBudget
-from ps.storage.budget.room import SLOT_BYTES
+from ps.storage.budget.slots import SLOT_BYTES
 
 RAM_BYTES = 64 << 20
 DIM, TABLE = 64, "ids"

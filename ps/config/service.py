@@ -59,7 +59,7 @@ class ServiceConfig(Frozen):
     """Bytes of remembered writes over all workers; beyond it those of the workers silent longest are forgotten."""
     ram_bytes: int | None = None
     """RAM that a shard's process may use above what it takes at its start, all counted; at least MIN_RAM_BYTES. Caches
-    and limits below get at most a share of it (`ps.storage.budget.budget`), rows what is left. With a disk the others
+    and limits below get at most a share of it (`ps.storage.budget.aside`), rows what is left. With a disk the others
     go there; without one the least important ones are evicted. None: no bound but the host's memory."""
     gpu_bytes: Annotated[int, Field(ge=1 << 20)] | None = None
     """Bytes of rows that a shard may hold on a GPU, over its tables with `device: cuda`; what would pass it is refused.

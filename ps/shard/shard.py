@@ -29,6 +29,7 @@ from ps.errors import (
     TableExists,
     Unavailable,
 )
+from ps.policy.placement import Shares
 from ps.policy.ranking import EVERY_RANK
 from ps.round import Round
 from ps.shard.assistant import Assistant
@@ -55,7 +56,8 @@ from ps.shard.writes.arrivals import Arrivals
 from ps.shard.writes.checks import check_gradients, check_tables, check_unique
 from ps.shard.writes.parts import Part, Waiting, round_bytes, summed
 from ps.shard.writes.rounds import Rounds
-from ps.storage.budget.budget import RamBudget, fitted
+from ps.storage.budget.aside import fitted
+from ps.storage.budget.budget import RamBudget
 from ps.storage.disk.database import Disk
 from ps.storage.ram.device_rows import check_device
 from ps.storage.ram.tensor_train import ColdCores, cores_of
@@ -81,8 +83,9 @@ class Shard:
     def __init__(
         self, shard_id: int, config: ServiceConfig | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.budget = RamBudget(config or ServiceConfig())
-        config = fitted(config or ServiceConfig())
+        config = config or ServiceConfig()
+        self.budget = RamBudget(config, Shares() if config.disk_path is not None else None)
+        config = fitted(config)
         self._disk = _open_disk(config, shard_id, self.budget)  # before there are threads: it can fail
         self._disk_health = DiskHealth(clock)
         self.shard_id = shard_id

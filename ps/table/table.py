@@ -25,8 +25,8 @@ from ps.policy.importance import Signals
 from ps.policy.lifting import LiftGate
 from ps.policy.ranking import EVERY_RANK, Ranking, ranking_bytes
 from ps.storage.budget.budget import RamBudget
-from ps.storage.budget.room import SLOT_BYTES
-from ps.storage.budget.room import Slots as RoomOfTable
+from ps.storage.budget.slots import SLOT_BYTES
+from ps.storage.budget.slots import Slots as RoomOfTable
 from ps.storage.disk.database import Disk
 from ps.storage.overflows import Overflows
 from ps.storage.ram.arena import Arena
@@ -126,7 +126,7 @@ class Table:
         if self._rows.purpose == "rows":  # what a device has stays there
             self._ram.room.lender = self
         if isinstance(config.cold, TensorTrain):
-            self._ram.room.reserved = int(lifting.MOST * config.cold.hot_rows)
+            self._ram.room.reserve(int(lifting.MOST * config.cold.hot_rows))
         self._slice_bytes = budget.slice_bytes
         below = disk.table(config.name, self._rows.lengths) if disk else None
         as_seen = self._precision.as_seen if self._precision else list
@@ -513,13 +513,15 @@ class Table:
 
     def maintain(self) -> Demotion | None:
         """Begins to move some of the least important rows down, if more are in RAM than should be."""
-        target = self._ram.room.resident(self._wanted_rows())
+        room, wanted = self._ram.room, self._wanted_rows()
+        room.want(wanted)
+        target = placement.target_rows(wanted, room.most(), room.usual, room.claimed)
         excess = len(self._ram) - self.store.going - target
         most = placement.slice_rows(excess, len(self._ram), self._layout.row_bytes, self._slice_bytes)
         if not most:
             return None
         demotion = self.store.demote(self._ranking.quantile(target), most)
-        if demotion is None and self._ram.room.bounded:
+        if demotion is None and room.bounded:
             # Rows that steps hold take the place of better ones: those must go then, or nobody would find room.
             demotion = self.store.demote(self._ranking.quantile(target - self.store.held), most)
         return demotion

@@ -29,7 +29,8 @@ from ps.errors import CorruptRow, InternalError, PsError
 from ps.kernels.index.hashing import partitions
 from ps.kernels.ranking import score
 from ps.kernels.rows.records import HEADER_BYTES, KEY_BYTES
-from ps.storage.budget.budget import READ_COPIES, RamBudget
+from ps.storage.budget.aside import READ_COPIES
+from ps.storage.budget.budget import RamBudget
 from ps.storage.disk.filter import IdFilter
 from ps.storage.disk.tier import DiskTier
 from ps.storage.ram.arena import Arena
