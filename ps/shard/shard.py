@@ -102,7 +102,7 @@ class Shard:
         self._steps = Steps(config.prepare_ttl_s, config.max_steps, config.max_steps_bytes)
         self._maintenance = Maintenance(self.tables, self._steps, self.engine, self._down, self._disk_health, clock)
         self._aftermath = Aftermath()
-        maintain = partial(self._aftermath.run, "maintenance", self._maintenance.run)
+        maintain = partial(self._aftermath.run, "maintenance", self._maintenance.run_all)
         self._pressure = Pressure(self.budget, self._steps, maintain, clock)
         self._account = Account()
         room = None if config.ram_bytes is None else self.budget.aside.bodies
@@ -180,6 +180,7 @@ class Shard:
             table = self._table(name)
             self._steps.forget_table(name)
             del self.tables[name]
+            self._capacity.drop(table)
             with _letting_go(f"of table {name}"):
                 table.close()
             if self._disk is not None:
@@ -582,8 +583,11 @@ class Shard:
         """Drops those of the rows that the disk cannot give back; their ids."""
 
         def run() -> npt.NDArray[np.int64]:
+            table = self._table(name)
             with self._disk_health.reading():
-                return self._table(name).forget(ids_N)
+                lost_N = table.forget(ids_N)
+            self._capacity.count([table])
+            return lost_N
 
         return self.engine.run(run)
 
@@ -643,7 +647,8 @@ class Shard:
                 return self._commit.write(write, ids, rising, check, plan, creates)
             finally:
                 self._aftermath.run("letting go of rows", rising.let_go)
-                self._aftermath.run("maintenance", self._maintenance.run)
+                written = [resolved.table for resolved in rising.tables]
+                self._aftermath.run("maintenance", partial(self._maintenance.run, written))
 
         try:
             return self.engine.run(lambda: self._commit.once(write, run), caller)[0]
