@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.problems.stream import InMemory
+from ps.arrays import Ints
 from ps.nn.batch import FeatureSpec
 from worker.data.columns import Columns
 from worker.data.errors import MissingDependency
@@ -34,8 +35,6 @@ FEATURES = {
     "previous_item": "cross",
 }
 """Feature -> its table. `previous`: the item of the line before in the same invoice; it shares the rows of `item`."""
-
-Words = npt.NDArray[np.int64]
 
 
 class Retail:
@@ -98,13 +97,13 @@ class Retail:
         )
         return InMemory(self.name, [FeatureSpec(name, table) for name, table in FEATURES.items()], columns)
 
-    def _prices(self, item_S: Words) -> npt.NDArray[np.float64]:
+    def _prices(self, item_S: Ints) -> npt.NDArray[np.float64]:
         """What an item cost when it was first sold, about unit scale: an attribute of the item, not of the line."""
         _, first_I = np.unique(self._item_N, return_index=True)
         prices_S: npt.NDArray[np.float64] = self._price_N[first_I][item_S] - 1.1
         return prices_S
 
-    def _drawn(self) -> Words:
+    def _drawn(self) -> Ints:
         """For each line an item that is not in its invoice: of one of the POPULAR lines before the invoice, or, where
         five draws are all in it, of the last draw all the same."""
         rng = np.random.default_rng(0)
@@ -121,6 +120,6 @@ class Retail:
         return drawn_N
 
     @cached_property
-    def _begins(self) -> Words:
+    def _begins(self) -> Ints:
         """Lines at which invoices begin."""
         return np.flatnonzero(np.r_[True, self._invoice_N[1:] != self._invoice_N[:-1]])

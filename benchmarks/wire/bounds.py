@@ -23,7 +23,7 @@ from ps.v1 import embedding_pb2 as pb
 from ps.wire import encodings
 from ps.wire.block import bits_bytes
 
-Counts = npt.NDArray[np.integer[Any]]
+Whole = npt.NDArray[np.integer[Any]]
 
 WIDTH = {"fp32": 4, "fp16": 2, "int8": 1}
 """Bytes a number; the scales of int8 are not counted."""
@@ -71,7 +71,7 @@ def gradients_bound(selected: Sent, unique: int, dim: int) -> float:
     return choice_bytes(places, chosen) + selected.number_bytes
 
 
-def reads_bound(total_ids: int, counts_U: Counts, exists_U: npt.NDArray[np.bool_], rows: int) -> float:
+def reads_bound(total_ids: int, counts_U: Whole, exists_U: npt.NDArray[np.bool_], rows: int) -> float:
     """Bytes of prepare and pull, `rows` bytes of numbers among them."""
     unique = len(counts_U)
     flags = choice_bytes(unique, int(exists_U.sum()))
@@ -83,6 +83,6 @@ def choice_bytes(n: int, k: int) -> float:
     return (lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)) / log(2) / 8
 
 
-def _entropy_bytes(values_N: Counts) -> float:
+def _entropy_bytes(values_N: Whole) -> float:
     counts = np.unique(values_N, return_counts=True)[1]
     return float(-(counts * np.log2(counts / len(values_N))).sum() / 8)

@@ -12,7 +12,7 @@ from ps.errors import ConfigError
 
 LAUNCH_TIMEOUT_S = 120.0
 
-NonNegative = Annotated[float, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0)]
 
 
 class Placement(Frozen):
@@ -21,8 +21,8 @@ class Placement(Frozen):
     A shard whose process dies comes back on its node. One whose node dies comes back on another that has room for it.
     """
 
-    cpus: NonNegative = 1.0
-    gpus: NonNegative = 0.0
+    cpus: Amount = 1.0
+    gpus: Amount = 0.0
     """Needed by a service that has tables with `device: cuda`: Ray hides the GPUs from those who reserve none."""
     resources: dict[str, Positive] = Field(default={})
     """Of the custom resources that nodes were started with. Shards come to lie only on nodes that have them."""
