@@ -222,9 +222,15 @@ class Table:
         slots_N = self.find(ids_N) if self.room.reserved else np.empty(0, np.int64)
         return int(np.count_nonzero(self._ram.marks_S[slots_N[slots_N >= 0]] & np.uint16(score.STAYS)))
 
-    def pin(self, slots_N: Slots, change: int) -> None:
-        """One more (1) or one less (-1) holds these slots; what is held stays where it is."""
-        score.pin(self._ram.marks_S, slots_N, change)
+    def hold(self, ids_N: Ids, slots_N: Slots) -> None:
+        """One more step holds ids whose slots are these, -1 for none: their rows stay in RAM once they are there."""
+        if self.has_disk:  # else they stay there anyway
+            self._ram.hold(ids_N, slots_N)
+
+    def let_go(self, ids_N: Ids, slots_N: Slots) -> None:
+        """One step less holds ids whose slots are these."""
+        if self.has_disk:
+            self._ram.let_go(ids_N, slots_N)
 
     def lookup(self, ids_N: Ids, slots_N: Slots, out_ND: Rows) -> None:
         """Reads values; an id without a slot reads as its initial value. Changes nothing but a counter."""

@@ -144,13 +144,13 @@ def push_and_pull_a_table(table):
         for some_counts_N in (counts_N, wire(np.array([1, 1, 9, 9, 9], np.uint32)), counts_N):
             slots_N = table.find(ids_N)
             table.create_missing(ids_N, slots_N)
-            table.pin(slots_N, 1)
+            table._ram.hold(ids_N, slots_N)
             table.lookup(ids_N, slots_N, np.empty((5, 4), F32))
             table.apply(ids_N, slots_N, some_counts_N, [grads_ND])
             table.lookup(ids_N, slots_N, np.empty((5, 4), F32))
             table.sweep()
             table.upsert(ids_N, [grads_ND])
-            table.pin(slots_N, -1)
+            table._ram.let_go(ids_N, slots_N)
         table.page(0, 100)
         if table.config.cold is not None:
             assert table.stats()["rows_narrowed"]

@@ -78,7 +78,6 @@ BEHIND = [
     (Table, "sweep"),
     (Store, "sweep"),
     (Store, "purge"),
-    (Steps, "look_again"),
     (Steps, "finish"),
     (Capacity, "evict"),
     (Maintenance, "run"),
