@@ -25,7 +25,7 @@ from ps.shard.ledger import WriteId
 ROWS, DIM = 100, 16
 RAM_BYTES = 1 << 30
 PUSHES = 40
-"""Of a round, to each shard."""
+"""Pushes to each shard in a round."""
 WORKER = 1
 
 

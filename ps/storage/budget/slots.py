@@ -81,25 +81,25 @@ class Slots:
         return self._room.bounded
 
     def want(self, slots: int) -> None:
-        """The table would have so many slots if there were room."""
+        """Notes how many slots the table would have if there were room."""
         if slots != self._wanted:
             self._wanted = slots
             self._room.demands(self)
 
     def ask(self, rows: int) -> None:
-        """A request needs so many slots at once: as many should be free when the next one comes."""
+        """Notes that a request needs so many slots at once: as many should be free when the next one comes."""
         usual = max(rows, self._usual - self._usual // 64)
         if usual != self._usual:
             self._usual = usual
             self._room.demands(self)
 
     def claim(self, slots: int) -> None:
-        """A request waits for so many slots; 0 ends its claim."""
+        """Keeps so many slots for a request that waits; 0 ends its claim."""
         self._claimed = slots
         self._room.demands(self)
 
     def reserve(self, slots: int) -> None:
-        """So many slots are for rows that may not leave RAM."""
+        """Keeps so many slots for rows that may not leave RAM."""
         self._reserved = slots
         self._room.demands(self)
 

@@ -29,7 +29,7 @@ class Awaited:
         return self._used
 
     def add(self, ids_N: Ids, counts_N: Ids) -> None:
-        """So many more hold each id. An error, of memory, changes nothing."""
+        """Notes that so many more steps hold each id."""
         needed = 2 * (self._used + len(ids_N))
         if needed > len(self._tally):
             self._resize(1 << (needed - 1).bit_length())
