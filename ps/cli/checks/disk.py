@@ -68,7 +68,7 @@ def disk(path: Path, shards: int, disk_bytes: int | None) -> Iterator[Finding]:
 
 def measured(folder: Path) -> Speed:
     """Writes and reads a temporary file that nobody else sees. Raises OSError, for example where the disk is full."""
-    from ps.shard.shard import IO_THREADS
+    from ps.runtime.places import IO_THREADS
     from ps.storage.disk.options import BLOCK_BYTES
 
     piece = random.randbytes(PIECE_BYTES)
