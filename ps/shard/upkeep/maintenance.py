@@ -19,8 +19,8 @@ from ps.runtime.places import DOWN, ENGINE, Operation
 from ps.shard.engine import Engine
 from ps.shard.steps.steps import Steps
 from ps.shard.upkeep.disk_health import DiskHealth
+from ps.storage.residence.demotion import Demotion
 from ps.storage.residence.purge import Slice
-from ps.storage.residence.store import Demotion
 from ps.table.table import Table
 
 log = logging.getLogger(__name__)
@@ -77,11 +77,11 @@ class Maintenance:
 
     def _sweep(self, tables: Iterable[Table]) -> Table | None:
         """Has one of the tables sweep, which takes half a millisecond; returns it."""
-        return next((table for table in tables if not table.closed and table.sweep()), None)
+        return next((table for table in tables if not table.closed and table.cold.sweep()), None)
 
     def _maintain(self, table: Table) -> None:
         try:
-            table.store.sweep()
+            table.store.dropped.sweep()
             if not self._move_down(table) and self._disk_takes_rows():
                 self._begin(table, table.store.purge(), lambda: None)
         except (PsError, MemoryError) as error:

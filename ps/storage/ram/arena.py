@@ -13,6 +13,8 @@ only caller.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -46,6 +48,8 @@ class Arena:
         self._statistics = ReservedArray((2,), np.uint32, rows.max_rows, memory)
         self._marks = ReservedArray((), np.uint16, rows.max_rows, memory)
         self._awaited = Awaited()
+        self.watchers: Sequence[Callable[[Slots], None]] = ()
+        """Each is called with slots that have just got rows."""
         self._free = -1  # the slot given back last; in place of its id is the one given back before it, and so on
         self._n_free = 0
         self._used = 0  # slots below it have been given out at least once
@@ -82,6 +86,11 @@ class Arena:
     def ids_S(self) -> npt.NDArray[np.int64]:  # noqa: N802
         """Ids by slot, where the slot is in use."""
         return self._ids.array
+
+    @property
+    def held(self) -> int:
+        """Rows that steps hold. Looks at every slot."""
+        return int(np.count_nonzero(self._marks.array[: self._used] >= score.PIN))
 
     def find(self, ids_N: Ids) -> Slots:
         """The slot of each id, -1 where there is no row."""
@@ -129,6 +138,7 @@ class Arena:
         self._statistics.array[slots_N, 1] = stamp
         pins_N = np.minimum(self._awaited.take(ids_N), score.MAX_PINS) if len(self._awaited) else 0
         self._marks.array[slots_N] = score.USED | (score.PIN * pins_N)
+        self._tell(slots_N)
         return slots_N
 
     def discard(self, ids_N: Ids) -> Flags:
@@ -168,6 +178,7 @@ class Arena:
         for array in (self._ids, self._statistics, self._marks):
             array.shrink(slots)
         self.end_layout()
+        self._tell(to_N)
         return from_N, to_N
 
     def read(self, ids_N: Ids) -> list[Records]:
@@ -209,6 +220,10 @@ class Arena:
         self.room.close()
         for part in (self._index, self.rows, self._ids, self._statistics, self._marks):
             part.close()
+
+    def _tell(self, slots_N: Slots) -> None:
+        for watcher in self.watchers:
+            watcher(slots_N)
 
     def _records(self, slots_N: Slots, rows_NB: npt.NDArray[np.uint8]) -> Records:
         return Records(

@@ -87,9 +87,9 @@ def test_rows_that_a_step_has_held_go_down_after_it(shard: Shard) -> None:
     shard.forget(ref)
     push_ids(shard, "t", [100], [[1] * 4])
     table = shard.tables["t"]
-    until(lambda: len(table._ram) <= 4)
-    assert not len(table._ram._awaited)
-    assert (table._ram.marks_S[: table._ram.slots_end] < score.PIN).all()
+    until(lambda: len(table.ram) <= 4)
+    assert not len(table.ram._awaited)
+    assert (table.ram.marks_S[: table.ram.slots_end] < score.PIN).all()
 
 
 def test_rows_created_after_a_step_was_prepared_stay_for_it(shard: Shard) -> None:
@@ -105,4 +105,4 @@ def push_and_demote_others(shard: Shard) -> None:
     push_ids(shard, "t", IDS, [[i] * 4 for i in IDS])
     push_ids(shard, "t", range(100, 120), [[1] * 4] * 20)
     table = shard.tables["t"]
-    until(lambda: table.store.rows_demoted >= 20)
+    until(lambda: table.counts.rows_demoted >= 20)
