@@ -1,7 +1,7 @@
 """What a push costs beside tables that it does not name, and beside steps that others have prepared.
 
-Shards with a disk and `ram_bytes`, in this process. All of them get the same pushes of ROWS rows in turn, and each is
-charged the time that its engine thread has worked, with what follows a push: evictions, rows that go down to disk.
+Shards with a disk and a budget of RAM, in this process. All of them get the same pushes of ROWS rows in turn, and each
+is charged the time that its engine thread has worked, with what follows a push: evictions, rows that go down to disk.
 `moving`: a row is removed before each push, so that every slot found before it must be looked up again.
 """
 
@@ -72,7 +72,14 @@ class _Pushed:
 
     def __init__(self, stack: ExitStack, case: Case, sizes: Sizes) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        self._shard = Shard(0, ps.ServiceConfig(ram_bytes=RAM_BYTES, disk_path=folder, prepare_ttl_s=3600))
+        self._shard = Shard(
+            0,
+            ps.ServiceConfig(
+                memory=ps.MemoryConfig(ram_bytes=RAM_BYTES),
+                disk=ps.DiskConfig(path=folder),
+                performance=ps.PerformanceConfig(prepare_ttl_s=3600),
+            ),
+        )
         stack.callback(self._shard.close)
         self._moving = case.moving
         self._writes = 0

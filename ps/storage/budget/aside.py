@@ -1,4 +1,4 @@
-"""What is set aside of `ram_bytes` for other things than rows, and the limits that follow from it."""
+"""What is set aside of `memory.ram_bytes` for other things than rows, and the limits that follow from it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ PROCESS_BYTES = 12 << 20
 CALL_BYTES = 72 << 10
 """Bytes of a call in progress without its messages: thread, connection, interpreter (docs/decisions/0026-stalls.md)."""
 CALLS_SHARE = 64
-"""This part of `ram_bytes` is for calls in progress; FEWEST_CALLS of them are part of PROCESS_BYTES."""
+"""This part of `memory.ram_bytes` is for calls in progress; FEWEST_CALLS of them are part of PROCESS_BYTES."""
 FEWEST_CALLS = 64
 HOST_SHARE = 8
-"""This part of the host's memory is for messages under way where there is no `ram_bytes`."""
+"""This part of the host's memory is for messages under way where there is no `memory.ram_bytes`."""
 READ_COPIES = 4
 """Copies of a row while it is read from disk: RocksDB's answer, the joined values, the rows checked, the block."""
 
@@ -40,41 +40,44 @@ class SetAside:
 
 
 def set_aside(config: ServiceConfig) -> SetAside:
-    """Returns what is configured, but at most a share of `ram_bytes` for each purpose."""
-    ram = config.ram_bytes
-    on_disk = config.disk_path is not None
+    """Returns what is configured, but at most a share of `memory.ram_bytes` for each purpose."""
+    ram = config.memory.ram_bytes
+    on_disk = config.disk.path is not None
     if ram is None:
         ram = 1 << 62
     bodies = max(ram // 8, min(ram // 4, 32 << 20))
     return SetAside(
-        cache=min(config.disk_cache_bytes, ram // 16) if on_disk else 0,
+        cache=min(config.performance.disk_cache_bytes, ram // 16) if on_disk else 0,
         write_buffers=min(DEFAULT_WRITE_BUFFER_BYTES, ram // 16) if on_disk else 0,
         filters=ram // 16 if on_disk else 0,
-        ledger=min(config.max_ledger_bytes, ram // 32),
-        steps=min(config.max_steps_bytes, ram // 32),
+        ledger=min(config.limits.max_ledger_bytes, ram // 32),
+        steps=min(config.performance.max_steps_bytes, ram // 32),
         bodies=bodies,
         allocator=ram // 32,
     )
 
 
 def bodies_of_host(config: ServiceConfig) -> int:
-    """Returns the bytes for messages without `ram_bytes`: any one body fits, and slow readers cannot fill the host."""
-    return max(config.max_body_bytes, memory.host_ram_bytes() // HOST_SHARE)
+    """Returns the bytes for messages without `memory.ram_bytes`: any body fits; slow readers cannot fill the host."""
+    return max(config.limits.max_body_bytes, memory.host_ram_bytes() // HOST_SHARE)
 
 
 def fitted(config: ServiceConfig) -> ServiceConfig:
-    """Returns the configuration with the limits that `ram_bytes` leaves room for."""
-    if config.ram_bytes is None:
+    """Returns the configuration with the limits that `memory.ram_bytes` leaves room for."""
+    if config.memory.ram_bytes is None:
         return config
     aside = set_aside(config)
-    copies = 2 + READ_COPIES if config.disk_path is not None else 1
-    return config.model_copy(
-        update={
-            "disk_cache_bytes": aside.cache or config.disk_cache_bytes,
+    copies = 2 + READ_COPIES if config.disk.path is not None else 1
+    calls = max(config.memory.ram_bytes // CALLS_SHARE // CALL_BYTES, FEWEST_CALLS)
+    return config.having(
+        limits={
+            "max_requests": min(config.limits.max_requests, calls),
+            "max_message_bytes": min(config.limits.max_message_bytes, aside.bodies // 2),
+            "max_body_bytes": min(config.limits.max_body_bytes, aside.bodies // copies),
             "max_ledger_bytes": aside.ledger,
+        },
+        performance={
+            "disk_cache_bytes": aside.cache or config.performance.disk_cache_bytes,
             "max_steps_bytes": aside.steps,
-            "max_body_bytes": min(config.max_body_bytes, aside.bodies // copies),
-            "max_requests": min(config.max_requests, max(config.ram_bytes // CALLS_SHARE // CALL_BYTES, FEWEST_CALLS)),
-            "max_message_bytes": min(config.max_message_bytes, aside.bodies // 2),
-        }
+        },
     )

@@ -31,14 +31,14 @@ class RamBudget:
     def __init__(self, config: ServiceConfig, sharing: Sharing | None = None) -> None:
         """`config`: as the user gave it. `sharing`: what each table may have, where rows can go to disk."""
         aside = set_aside(config)
-        limit = config.ram_bytes
+        limit = config.memory.ram_bytes
         huge = limit is None or limit >= HUGE_PAGES_FROM
         rows = None if limit is None else limit - aside.total
         self.aside = aside
         self._rows_bytes = rows
         self.slots = Room(rows, sharing)
         self.arrays = Part(rows, "rows and their index", huge)
-        self.device = DeviceBudget(config.gpu_bytes)
+        self.device = DeviceBudget(config.memory.gpu_bytes)
         self.filters = Part(None if limit is None else aside.filters, "the filters of ids on disk", huge)
         self.bodies = Part(aside.bodies if limit is not None else bodies_of_host(config), "messages under way")
         self.slice_bytes = SLICE_BYTES if limit is None else min(SLICE_BYTES, limit // 256)
@@ -49,7 +49,9 @@ class RamBudget:
         if self._rows_bytes is not None:
             left = self.slots.unreserved
             if n + slots > left:
-                raise ResourceExhausted(f"{n + slots:,} bytes for {purpose}, ram_bytes leaves {left:,}: {remedy}")
+                raise ResourceExhausted(
+                    f"{n + slots:,} bytes for {purpose}, memory.ram_bytes leaves {left:,}: {remedy}"
+                )
             self.slots.find_fixed(n)
         memory.HOST.take(n)
         self._resize(-n)

@@ -63,7 +63,7 @@ class Part:
         if fits_alone:
             self.when_short()
         raise ResourceExhausted(
-            f"{n:,} bytes more for {self._purpose}: {used:,} are in use of the {limit:,} that ram_bytes leaves them"
-            + ("" if fits_alone else ": ask for less at once, or raise ram_bytes"),
+            f"{n:,} bytes more for {self._purpose}: {used:,} are in use of the {limit:,} that memory.ram_bytes leaves "
+            + ("them" if fits_alone else "them: ask for less at once, or raise memory.ram_bytes"),
             RETRY_S if fits_alone else None,
         )
