@@ -72,14 +72,12 @@ class _Pushed:
 
     def __init__(self, stack: ExitStack, case: Case, sizes: Sizes) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        self._shard = Shard(
-            0,
-            ps.ServiceConfig(
-                memory=ps.MemoryConfig(ram_bytes=RAM_BYTES),
-                disk=ps.DiskConfig(path=folder),
-                performance=ps.PerformanceConfig(prepare_ttl_s=3600),
-            ),
+        config = ps.ServiceConfig(
+            memory=ps.MemoryConfig(ram_bytes=RAM_BYTES),
+            disk=ps.DiskConfig(path=folder),
+            performance=ps.PerformanceConfig(prepare_ttl_s=3600),
         )
+        self._shard = Shard(0, config)
         stack.callback(self._shard.close)
         self._moving = case.moving
         self._writes = 0
