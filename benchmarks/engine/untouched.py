@@ -17,7 +17,9 @@ import numpy as np
 
 import ps
 from benchmarks.harness.data import generator, gradients
-from benchmarks.harness.measure import WARM_UP_ROUNDS, Report, Rounds, Sizes
+from benchmarks.harness.measure import WARM_UP_ROUNDS, Rounds
+from benchmarks.harness.report import Report
+from benchmarks.harness.sizes import Sizes
 from ps.arrays import Ids
 from ps.shard import Gradients, Shard, StepRef, TableIds
 from ps.shard.ledger import WriteId

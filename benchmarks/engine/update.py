@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.harness.data import batches, generator, gradients, random_ids
-from benchmarks.harness.measure import Contender, Report, Sizes, interleave
+from benchmarks.harness.measure import Contender, interleave
+from benchmarks.harness.report import Report
+from benchmarks.harness.sizes import Sizes
 from ps.arrays import Rows, Slots
 from ps.config import FTRL, SGD, Adagrad, Adam, Optimizer, RowwiseAdagrad, TableConfig
 from ps.optim import update_rule
