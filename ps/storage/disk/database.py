@@ -29,7 +29,7 @@ from pathlib import Path
 from rocksdict import Cache, Options, Rdict
 
 from ps.errors import ConfigError, PsError
-from ps.storage.budget.budget import DEFAULT_WRITE_BUFFER_BYTES
+from ps.storage.budget.aside import DEFAULT_WRITE_BUFFER_BYTES
 from ps.storage.disk.errors import translated
 from ps.storage.disk.options import BLOCK_BYTES, database_options
 from ps.storage.disk.tier import PIECE_ROWS, DiskTier

@@ -17,7 +17,7 @@ from ps.kernels.rows.rows import gather
 from ps.optim import UpdateRule, update_rule
 from ps.policy import lifting
 from ps.storage.budget.budget import RamBudget
-from ps.storage.budget.room import SLOT_BYTES
+from ps.storage.budget.slots import SLOT_BYTES
 from ps.tensor_train.contract import Share
 from ps.tensor_train.cores import Cores
 from ps.tensor_train.fold import fold

@@ -17,7 +17,8 @@ from ps.kernels.reference.rows import half as half_reference
 from ps.kernels.reference.updates import optim as reference
 from ps.kernels.rows import half
 from ps.optim import update_rule
-from ps.storage.budget.budget import Part, RamBudget
+from ps.storage.budget.budget import RamBudget
+from ps.storage.budget.part import Part
 from ps.storage.ram.arena import Arena
 from ps.storage.ram.half_layout import cold_optimizer, half_layout
 from ps.storage.ram.mixed import BLOCK_BYTES, MixedRows
