@@ -10,24 +10,19 @@ import numpy.typing as npt
 from benchmarks.harness.data import batches, generator, gradients, random_ids
 from benchmarks.harness.measure import Contender, Report, Sizes, interleave
 from ps.arrays import Rows, Slots
-from ps.config import FTRL, SGD, Adagrad, Adam, Optimizer, RowwiseAdagrad, TableConfig
-from ps.optim import update_rule
+from ps.config import Optimizer, TableConfig
+from ps.kernels.updates.optim import update_rule
+from ps.optimizers.registry import OPTIMIZERS
 from ps.runtime.memory import ReservedArray
 from ps.table.table import Table
 
-OPTIMIZERS: dict[str, Optimizer] = {
-    "sgd": SGD(),
-    "rowwise_adagrad": RowwiseAdagrad(),
-    "adagrad": Adagrad(),
-    "adam": Adam(),
-    "ftrl": FTRL(l1=0.001),
-}
+SETTINGS: dict[str, dict[str, float]] = {"ftrl": {"l1": 0.001}}
 
 
 def run(report: Report, sizes: Sizes) -> None:
     """One optimizer after the other: with its state a table takes up to 1.5 GB, twice."""
-    for name, optimizer in OPTIMIZERS.items():
-        _optimizer(report, sizes, name, optimizer)
+    for name, entry in OPTIMIZERS.items():
+        _optimizer(report, sizes, name, entry.config.model_validate({"kind": name, **SETTINGS.get(name, {})}))
 
 
 def _optimizer(report: Report, sizes: Sizes, name: str, optimizer: Optimizer) -> None:

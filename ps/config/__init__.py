@@ -18,13 +18,13 @@ This package owns names, defaults and bounds. It does not own behaviour: `ps.opt
 from __future__ import annotations
 
 from ps.config.admission import Always, CountThreshold, Probability
-from ps.config.base import MIN_FLOAT32, Frozen, Positive, Seconds
 from ps.config.cold import Fp16, TensorTrain
 from ps.config.importance import Importance
 from ps.config.initializers import Constant, Normal, Uniform
 from ps.config.optimizers import FTRL, SGD, Adagrad, Adam, CoreOptimizer, Optimizer, RowwiseAdagrad
 from ps.config.service import MIN_RAM_BYTES, PARTITIONS, ServiceConfig
 from ps.config.table import DEFAULT_HALF_LIFE_PUSHES, TableConfig, check_table_name
+from ps.values.frozen import MIN_FLOAT32, Frozen, Positive, Seconds
 
 __all__ = [
     "DEFAULT_HALF_LIFE_PUSHES",

@@ -9,8 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from ps.address import bare_host
 from ps.config import yaml_file
-from ps.config.base import Frozen, Seconds
 from ps.errors import ConfigError
+from ps.values.frozen import Frozen, Seconds
 
 PARTITIONS = 4096
 """Hash partitions of the id space: the unit that moves between shards."""

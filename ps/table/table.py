@@ -18,7 +18,7 @@ from ps.initializer import RowInitializer
 from ps.kernels.index.hashing import hash_ids
 from ps.kernels.ranking import score
 from ps.kernels.rows.records import HEADER_BYTES, KEY_BYTES
-from ps.optim import UpdateRule, update_rule
+from ps.kernels.updates.optim import UpdateRule, update_rule
 from ps.policy import eviction, lifting, placement
 from ps.policy.admission import Gate, gate_of
 from ps.policy.importance import Signals

@@ -70,6 +70,7 @@ def check(
 def _models() -> dict[str, type[BaseModel]]:
     from ps import config
     from ps.cluster.ray import deployment
+    from ps.optimizers.registry import OPTIMIZERS
 
     kinds: dict[str, type[BaseModel]] = {
         "service": config.ServiceConfig,
@@ -79,7 +80,7 @@ def _models() -> dict[str, type[BaseModel]]:
         "importance": config.Importance,
     }
     parts: tuple[type[BaseModel], ...] = (
-        *(config.SGD, config.Adagrad, config.RowwiseAdagrad, config.Adam, config.FTRL),
+        *(one.config for one in OPTIMIZERS.values()),
         *(config.Uniform, config.Normal, config.Constant),
         *(config.Always, config.CountThreshold, config.Probability),
         *(config.Fp16, config.TensorTrain),

@@ -12,13 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ps.config import SGD, Adagrad, CoreOptimizer, RowwiseAdagrad
+from ps.config import CoreOptimizer
 from ps.nn.tensor_train.on_numba import NumbaCores
 from ps.tensor_train.rates import core_optimizers
 from ps.tensor_train.shape import TTShape
@@ -174,16 +172,8 @@ def _sums(grads_FJ: Tensor, lengths_T: Tensor) -> Tensor:
 
 
 def _update(optimizer: CoreOptimizer | None) -> SliceUpdate:
-    """The arithmetic of `ps.kernels.updates.optim`, within float32's rounding."""
-    match optimizer:
-        case SGD(lr=lr):
-            return partial(_sgd, lr=_f32(lr))
-        case Adagrad(lr=lr, eps=eps):
-            return partial(_adagrad, lr=_f32(lr), eps=_f32(eps))
-        case RowwiseAdagrad(lr=lr, eps=eps):
-            return partial(_rowwise_adagrad, lr=_f32(lr), eps=_f32(eps))
-        case None:
-            return _refuse
+    """The arithmetic of an optimizer, within float32's rounding."""
+    return _refuse if optimizer is None else lambda rows_NW, grads_NJ: optimizer.on_device(rows_NW, grads_NJ, 1)
 
 
 def _refuse(*_: object) -> None:
@@ -194,26 +184,3 @@ def _apply(update: SliceUpdate, rows_CW: Tensor, slots_T: Tensor, grads_TD: Tens
     rows_TW = rows_CW[slots_T]
     update(rows_TW, grads_TD)
     rows_CW[slots_T] = rows_TW
-
-
-def _sgd(rows_NW: Tensor, grads_NJ: Tensor, *, lr: float) -> None:
-    rows_NW -= lr * grads_NJ
-
-
-def _adagrad(rows_NW: Tensor, grads_NJ: Tensor, *, lr: float, eps: float) -> None:
-    size = grads_NJ.shape[1]
-    w, h = rows_NW[:, :size], rows_NW[:, size : 2 * size]
-    h += grads_NJ * grads_NJ
-    w -= lr * grads_NJ / (h.sqrt() + eps)
-
-
-def _rowwise_adagrad(rows_NW: Tensor, grads_NJ: Tensor, *, lr: float, eps: float) -> None:
-    size = grads_NJ.shape[1]
-    w, h = rows_NW[:, :size], rows_NW[:, size : size + 1]
-    h += (grads_NJ * grads_NJ).mean(dim=1, keepdim=True)
-    w -= lr / (h.sqrt() + eps) * grads_NJ
-
-
-def _f32(value: float) -> float:
-    """What the kernels are given."""
-    return float(np.float32(value))

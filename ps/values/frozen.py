@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ps.config.problems import refused
 from ps.seconds import LONGEST_S
+from ps.values.problems import refused
 
 MIN_FLOAT32, MAX_FLOAT32 = 1.2e-38, 3.4e38
 """Rows and their optimizers are float32: smaller would be 0 there, larger infinite."""
