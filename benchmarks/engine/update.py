@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ def _optimizer(report: Report, sizes: Sizes, name: str, optimizer: Optimizer) ->
     rng = generator()
     config = TableConfig(name="t", dim=sizes.dim, optimizer=optimizer)
     rule = update_rule(optimizer, sizes.dim)
+    in_numpy = NUMPY.get(name) or partial(_reference, optimizer)
     ids_N = random_ids(rng, sizes.rows)
     grads_ND = gradients(rng, sizes.batch, sizes.dim)
     table = Table(config)
@@ -55,7 +57,7 @@ def _optimizer(report: Report, sizes: Sizes, name: str, optimizer: Optimizer) ->
                 found,
             ),
             "kernel": Contender(lambda slots_N: rule.update(rows_SW, slots_N, grads_ND, 1), slots),
-            "numpy": Contender(lambda slots_N: NUMPY[name](rows_SW, slots_N, grads_ND, sizes.dim), slots),
+            "numpy": Contender(lambda slots_N: in_numpy(rows_SW, slots_N, grads_ND, sizes.dim), slots),
         },
     )
     for way in rounds.seconds:
@@ -68,6 +70,11 @@ def _optimizer(report: Report, sizes: Sizes, name: str, optimizer: Optimizer) ->
 
 # The same arithmetic as ps.kernels.updates.optim, with the constants' values left out: a fair amount of work, not a
 # check.
+
+
+def _reference(optimizer: Optimizer, rows_SW: Rows, slots_N: Slots, grads_ND: Rows, dim: int) -> None:
+    """The update of an optimizer that is none of the below."""
+    OPTIMIZERS[optimizer.kind].reference()(rows_SW, slots_N, grads_ND, *optimizer.arguments(1))
 
 
 def _sgd(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, dim: int) -> None:
