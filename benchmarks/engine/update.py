@@ -1,4 +1,4 @@
-"""Applying gradients: every optimizer as Table.apply, as a bare kernel, and in numpy."""
+"""Applies gradients with every optimizer: by Table.apply, by the bare kernel, and in numpy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SETTINGS: dict[str, dict[str, float]] = {"ftrl": {"l1": 0.001}}
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """One optimizer after the other: with its state a table takes up to 1.5 GB, twice."""
+    """Measures one optimizer after the other: with its state a table takes up to 1.5 GB, twice."""
     for name, entry in OPTIMIZERS.items():
         _optimizer(report, sizes, name, entry.config.model_validate({"kind": name, **SETTINGS.get(name, {})}))
 

@@ -1,9 +1,8 @@
 """Configuration: frozen, validated values. An unknown key or a value out of range is a `ConfigError` that names it.
 
-This package owns names, defaults and bounds. It does not own behaviour: `ps.optim` knows what an optimizer does,
+This package owns names, defaults and bounds. It does not own behaviour: `ps.optimizers` knows what an optimizer does,
 `ps.initializer` what an initializer yields. Every value goes to JSON and back, which is how it crosses the wire.
 
-    base           the frozen value that all of them are, and the numbers that fields take
     optimizers     SGD, Adagrad, RowwiseAdagrad, Adam, FTRL
     initializers   Uniform, Normal, Constant
     importance     Importance: which rows stay when not all can
@@ -11,7 +10,6 @@ This package owns names, defaults and bounds. It does not own behaviour: `ps.opt
     cold           Fp16, TensorTrain: what the less important rows are made of
     table          TableConfig
     service        ServiceConfig
-    problems       what is wrong with a configuration, told all at once
     yaml_file      YAML files as people write them
 """
 

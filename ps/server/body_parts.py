@@ -108,10 +108,10 @@ class Blocks:
             yield encodings.decode(data, block.encoding, self._rows, self._dim)
 
 
-Part = WholeRows | Blocks
+BodyPart = WholeRows | Blocks
 
 
-def reader(table: str, rows: int, dim: int, heads: Sequence[pb.Block]) -> Part:
+def reader(table: str, rows: int, dim: int, heads: Sequence[pb.Block]) -> BodyPart:
     """Returns what collects the rows that these blocks announce."""
     exact = len(heads) == 1 and heads[0].encoding == pb.ENCODING_FP32
     return WholeRows(table, rows, dim, heads[0]) if exact else Blocks(table, rows, dim, heads)

@@ -17,8 +17,7 @@ from ps.quoting import shown, some_of
 from ps.shard.ledger import Ledger, WriteId
 from ps.shard.requests import Gradients, PushResult, StepRef, TableIds, WriteResult
 from ps.shard.staleness import Staleness
-from ps.shard.steps.late import Late
-from ps.shard.steps.rising import Rising
+from ps.shard.steps.rise import Held, Rise
 from ps.shard.steps.steps import Resolved, Steps
 from ps.shard.upkeep.aftermath import Aftermath
 from ps.shard.upkeep.capacity import Capacity
@@ -43,7 +42,7 @@ class Commit:
         steps: Steps,
         capacity: Capacity,
         pressure: Pressure,
-        late: Late,
+        rise: Rise,
         aftermath: Aftermath,
         maintain: Callable[[], None],
         rounds_give_way: Callable[[], AbstractContextManager[None]],
@@ -53,7 +52,7 @@ class Commit:
         self._steps = steps
         self._capacity = capacity
         self._pressure = pressure
-        self._late = late
+        self._rise = rise
         self._aftermath = aftermath
         self._maintain = maintain
         self._rounds_give_way = rounds_give_way
@@ -91,7 +90,7 @@ class Commit:
         with self._rounds_give_way(), self._pressure.relieved(needs, let_go):
             for part in parts:
                 part.ahead.check()
-            self._late.read(tables)
+            self._rise.now(tables)
             self._capacity.make_room(self._tables, needs)
             with _rows_created(tables, gradients):
                 changes = [
@@ -118,18 +117,17 @@ class Commit:
         self,
         write: WriteId,
         ids: TableIds,
-        rising: Rising,
+        rows: Held,
         check: Callable[[Table], None],
         plan: Callable[[Table], Change],
         creates: bool,
     ) -> WriteResult:
-        """Applies an explicit write to rows that `rising` has brought up."""
-        needs = of_write(rising.tables[0].table, ids, creates)
-        with self._rounds_give_way(), self._pressure.relieved(needs, rising.let_go):
-            rising.finish()
+        """Applies an explicit write to rows that are held in RAM, where they exist."""
+        needs = of_write(rows.tables[0].table, ids, creates)
+        with self._rounds_give_way(), self._pressure.relieved(needs, rows.let_go):
             table = self._table(ids.table)
             check(table)
-            self._late.read([Resolved(table, ids)])
+            self._rise.now([Resolved(table, ids)])
             self._capacity.make_room(self._tables, needs)
             change = plan(table)
             result = self._recorded(write, change)

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ps.array_like import as_ids, to_numpy
 from ps.arrays import Ints
-from ps.client.arrays import as_ids, to_numpy
 from ps.errors import DtypeMismatch, InvalidArgument, LengthMismatch
 from ps.nn.batch import Bags
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from ps import PooledBags
 from ps.arrays import Counts, Flags, Ids
 from ps.kernels.index.unique import segment_sum, unique
 from ps.kernels.rows.bags import spread
-from ps.wire.bags import PooledBags
 
 Placed = tuple[Ids | slice, Ids | slice]
 """The positions that the ids of either part have among those of both."""

@@ -227,7 +227,7 @@ def test_the_end_says_how_stale_rows_were(start_server: StartServer) -> None:
     console = Console(record=True, width=160, file=io.StringIO())
     settings = Settings(data="synthetic", rows=2000, dim=2, batch_size=200, depth=1, swap_fraction=0.0, pull_ahead=1)
     with ps.connect(start_server().address) as client:
-        share = run(ALONE, settings, client.connection.address)
+        share = run(ALONE, settings, client.address)
         report.how_stale(console, client, [share])
         (shard,) = client.stats()["shards"]
     text = console.export_text()
@@ -315,7 +315,7 @@ def test_the_end_says_what_lives_where_and_what_moved(start_server: StartServer,
         client.push("clicks", ids, np.ones((200, 4), np.float32))
         until(lambda: client.stats()["shards"][0]["tables"]["clicks"]["rows"]["disk"] == 100)
         client.pull("clicks", ids)
-        server.shard._disk_health.refused(ps.DiskFull("no room"))
+        server.shard.core.disk_health.refused(ps.DiskFull("no room"))
         report.where_rows_live(console, client)
     lines = ["".join(line.split()) for line in console.export_text().splitlines()]
     assert any(line.startswith("│clicks│hot│100│") for line in lines)
