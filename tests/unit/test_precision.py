@@ -244,7 +244,7 @@ def test_a_table_with_cold_rows_is_a_dict(kind):
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=50, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=25, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
 
