@@ -20,7 +20,8 @@ __all__ = ["FTRL", "SGD", "Adagrad", "Adam", "CoreOptimizer", "Optimizer", "Roww
 
 CORE_OPTIMIZERS = tuple(one.config for one in OPTIMIZERS.values() if one.config.core_alignment is not None)
 """The optimizers that can train the cores of a tensor train."""
-CORE_NAMES = ", ".join(sorted(config.__name__ for config in CORE_OPTIMIZERS))
+CORE_NAMES = " or ".join(", ".join(f"ps.{config.__name__}" for config in CORE_OPTIMIZERS).rsplit(", ", 1))
+"""What to call them in a message."""
 
 
 def _one_of(configs: tuple[type[base.Optimizer], ...]) -> Any:

@@ -110,7 +110,7 @@ class TableConfig(Frozen):
         if self.cold.optimizer is None and self.optimizer.core_alignment is None:
             raise ValueError(
                 f"optimizer {self.optimizer.kind!r} cannot train the cores of a tensor train: set cold.optimizer to "
-                f"one of {CORE_NAMES}"
+                f"{CORE_NAMES}"
             )
         if not isinstance(self.admission, Always):
             raise ValueError(

@@ -53,7 +53,7 @@ def check_optimizer(optimizer: object, sparse: bool) -> CoreOptimizer | None:
         return SGD(lr=0.1)
     if not isinstance(optimizer, CORE_OPTIMIZERS):
         raise InvalidArgument(
-            f"optimizer {optimizer!r}: cores are trained here by one of {CORE_NAMES}; for others take sparse=False and "
+            f"optimizer {optimizer!r}: cores are trained here by {CORE_NAMES}; for others take sparse=False and "
             "one of torch's"
         )
     return optimizer
