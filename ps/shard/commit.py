@@ -194,14 +194,16 @@ def _rows_created(tables: Sequence[Resolved], gradients: Sequence[Gradients]) ->
         yield
     except BaseException:
         for resolved, positions_N in created:
-            resolved.table.undo_create(resolved.slots(), positions_N)
+            resolved.table.reserve.undo_create(resolved.slots(), positions_N)
         raise
 
 
 def _planned(resolved: Resolved, given: Gradients, worker: int) -> Change:
     table, ids = resolved.table, resolved.ids
     slots_N, blocks, positives_N = resolved.slots(), given.blocks, given.positives_N
-    return table.plan_push(ids.ids_N, slots_N, ids.counts_N, blocks, positives_N, given.rows_R, worker, given.pushes)
+    return table.writes.plan_push(
+        ids.ids_N, slots_N, ids.counts_N, blocks, positives_N, given.rows_R, worker, given.pushes
+    )
 
 
 def _nbytes(result: PushResult | WriteResult) -> int:

@@ -40,10 +40,10 @@ from ps.shard.staleness import Staleness
 from ps.shard.steps.look_ahead import LookAhead
 from ps.shard.upkeep.watch import Watch
 from ps.shard.writes.arrivals import Arrivals
-from ps.shard.writes.checks import check_unique
+from ps.shard.writes.checks import check_reports, check_rows, check_unique
 from ps.storage.ram.device_rows import check_device
-from ps.storage.ram.tensor_train import ColdCores, cores_of
 from ps.table.change import Change
+from ps.table.cold.cores import ColdCores, cores_of
 from ps.table.table import Table
 
 log = logging.getLogger(__name__)
@@ -196,17 +196,19 @@ class Shard:
         """Sets values, creating rows. Ids unique, values finite."""
 
         def check(table: Table) -> None:
-            table.check(len(ids.ids_N), blocks)
+            check_rows(table.config, len(ids.ids_N), blocks)
 
-        return self._write(write, ids, check, lambda table: table.plan_upsert(ids.ids_N, blocks), caller, creates=True)
+        return self._write(
+            write, ids, check, lambda table: table.writes.plan_upsert(ids.ids_N, blocks), caller, creates=True
+        )
 
     def assign(self, write: WriteId, ids: TableIds, blocks: Sequence[Rows], caller: Caller = PATIENT) -> WriteResult:
         """Sets the values of rows that exist. Ids unique, values finite."""
 
         def check(table: Table) -> None:
-            table.check(len(ids.ids_N), blocks)
+            check_rows(table.config, len(ids.ids_N), blocks)
 
-        return self._write(write, ids, check, lambda table: table.plan_assign(ids.ids_N, blocks), caller)
+        return self._write(write, ids, check, lambda table: table.writes.plan_assign(ids.ids_N, blocks), caller)
 
     def remove(
         self,
@@ -221,10 +223,10 @@ class Shard:
 
         def plan(table: Table) -> Change:
             if statistics_N2 is None:
-                change = table.plan_removal(ids.ids_N)
+                change = table.writes.plan_removal(ids.ids_N)
                 return replace(change, existed_N=change.existed_N | np.isin(ids.ids_N, list(lost)))
             same_N = table.unchanged(ids.ids_N, statistics_N2)
-            return replace(table.plan_removal(ids.ids_N[same_N]), existed_N=same_N)
+            return replace(table.writes.plan_removal(ids.ids_N[same_N]), existed_N=same_N)
 
         while True:
             try:
@@ -238,9 +240,9 @@ class Shard:
         """Adds to the importance of rows that exist, which counts as a use of them. Ids unique."""
 
         def check(table: Table) -> None:
-            table.check_reports(len(ids.ids_N), scores_N)
+            check_reports(table.config, len(ids.ids_N), scores_N)
 
-        return self._write(write, ids, check, lambda table: table.plan_report(ids.ids_N, scores_N), caller)
+        return self._write(write, ids, check, lambda table: table.writes.plan_report(ids.ids_N, scores_N), caller)
 
     # reading
 
@@ -261,10 +263,10 @@ class Shard:
 
         def run() -> Page:
             table = self.core.table(name)
-            highest = table.rank_of_least(least) if least and not cursor else highest_rank
+            highest = table.ranking.least(least) if least and not cursor else highest_rank
             with self.core.disk_health.reading():
                 records, next_cursor = table.page(cursor, n, highest)
-            values_ND, scores_N = table.values(records), table.scores(records)
+            values_ND, scores_N = table.values(records), table.ranking.decayed(records.statistics_N2)
             return Page(records.ids_N, values_ND, scores_N, records.statistics_N2, next_cursor, highest)
 
         return self.engine.run(run, caller)

@@ -13,6 +13,7 @@ from ps.shard.ledger import WriteId
 from ps.shard.requests import Gradients, PushResult, TableIds
 from ps.shard.steps.look_ahead import LookAhead
 from ps.shard.steps.steps import Resolved
+from ps.shard.writes.checks import check_rows
 from ps.shard.writes.combine import combined
 from ps.table.table import Table
 
@@ -92,7 +93,7 @@ def summed(table: Table, number: int, waiting: Sequence[Waiting]) -> tuple[Table
     """The `number`-th table's part of a round, of all ranks. Raises as a push does, and NonFiniteGradient."""
     ids, gradients = [each.ids[number] for each in waiting], [each.part.gradients[number] for each in waiting]
     for part_ids, part in zip(ids, gradients, strict=True):  # since it waits, the table may have been made anew
-        table.check(len(part_ids.ids_N) if part.rows_R is None else len(part.rows_R), part.blocks)
+        check_rows(table.config, len(part_ids.ids_N) if part.rows_R is None else len(part.rows_R), part.blocks)
     together = combined(ids, gradients, table.config.dim)
-    table.check_ids(together[0].ids_N)
+    table.cold.check(together[0].ids_N)
     return together

@@ -11,6 +11,8 @@ import pytest
 
 import ps
 from ps.errors import DiskError, InternalError
+from ps.policy.admission import OpenGate
+from ps.policy.ranking import Ranking
 from ps.round import Round
 from ps.shard import Shard, StepRef, TableIds
 from ps.shard.ledger import Ledger, WriteId
@@ -19,8 +21,11 @@ from ps.shard.upkeep.capacity import Capacity
 from ps.shard.upkeep.maintenance import Maintenance
 from ps.storage.disk.tier import DiskTier
 from ps.storage.ram.rows import PlainRows
+from ps.storage.residence.dropped import Dropped
 from ps.storage.residence.store import Store
-from ps.table.table import Table
+from ps.table.clock import Clock
+from ps.table.cold.cold import Cold
+from ps.table.write import Writes
 from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, new_table, push, push_ids, read
 from tests.waiting import until
 
@@ -70,13 +75,14 @@ Do = Callable[[Shard, WriteId], object]
 PUSHES: list[Do] = [by_ids, by_step, in_round]
 WRITES: list[Do] = [*PUSHES, upserted, assigned, removed, reported]
 BEHIND = [
-    (Table, "_limit"),
-    (Table, "_expire"),
-    (Table, "_tick"),
-    (Table, "_tick_gates"),
-    (Table, "evict"),
-    (Table, "sweep"),
-    (Store, "sweep"),
+    (Cold, "pushed"),
+    (Ranking, "advance"),
+    (Cold, "tick"),
+    (Store, "drop"),
+    (Clock, "evict"),
+    (OpenGate, "tick"),
+    (Cold, "sweep"),
+    (Dropped, "sweep"),
     (Store, "purge"),
     (Steps, "look_again"),
     (Steps, "finish"),
@@ -122,7 +128,7 @@ def test_a_write_stands_and_is_known_when_what_follows_it_fails(tmp_path: Path, 
 
 def test_a_shard_says_what_fails_behind_its_writes(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
     new_table(shard, max_rows_per_shard=10)
-    monkeypatch.setattr(Table, "evict", breaking(ZeroDivisionError))
+    monkeypatch.setattr(Clock, "evict", breaking(ZeroDivisionError))
     push_ids(shard, "t", IDS, ONES)
     stats = shard.stats()
     assert stats["degraded"] == "table 't': eviction failed after a write, which stands: ZeroDivisionError: injected"
@@ -149,7 +155,7 @@ def test_a_push_that_fails_in_the_middle_is_told_so_for_ever_and_is_not_doubled(
     plain = PlainRows.update
 
     def second_fails(rows: PlainRows, *arguments: object) -> None:
-        if rows is shard.tables["b"]._rows:
+        if rows is shard.tables["b"].ram.rows:
             raise MemoryError("injected")
         plain(rows, *arguments)  # type: ignore[arg-type]
 
@@ -166,7 +172,7 @@ def test_a_push_that_fails_in_the_middle_is_told_so_for_ever_and_is_not_doubled(
     assert (read(shard, "b", IDS) == -2).all()
 
 
-@pytest.mark.parametrize("broken", [(Ledger, "record"), (Table, "plan_push")], ids=["record", "plan"])
+@pytest.mark.parametrize("broken", [(Ledger, "record"), (Writes, "plan_push")], ids=["record", "plan"])
 def test_what_fails_before_leaves_nothing_of_any_table(
     shard: Shard, monkeypatch: pytest.MonkeyPatch, broken: tuple[type, str]
 ) -> None:
@@ -230,7 +236,7 @@ def test_a_removal_that_the_disk_refuses_has_changed_nothing_and_passes_later(
     new_table(shard, swap_fraction=0.9)
     push_ids(shard, "t", range(40), [[i] * DIM for i in range(40)])
     table = shard.tables["t"]
-    until(lambda: len(table._ram) < 10)
+    until(lambda: len(table.ram) < 10)
     write, all_ = a_write(), ids_of("t", range(40))
     monkeypatch.setattr(DiskTier, "discard", breaking(DiskError))
     with pytest.raises(DiskError):
@@ -238,7 +244,7 @@ def test_a_removal_that_the_disk_refuses_has_changed_nothing_and_passes_later(
     monkeypatch.undo()
     assert read(shard, "t", range(40))[:, 0].tolist() == [-i for i in range(40)]
     push_ids(shard, "t", [0], np.ones((1, DIM)))
-    until(lambda: len(table._ram) < 10)  # what was to go may go down again
+    until(lambda: len(table.ram) < 10)  # what was to go may go down again
     assert read(shard, "t", range(40))[:, 0].tolist() == [-1, *(-i for i in range(1, 40))]
     assert shard.remove(write, all_).existed_N.all()
     assert (read(shard, "t", range(40)) == 0).all()
