@@ -46,7 +46,7 @@ class Writes:
             if place is not None:
                 said.round.CopyFrom(head.round)
             digest = _digest(said)
-            reader = body.BodyReader(head.tables, self._config.max_body_bytes, digest)
+            reader = body.BodyReader(head.tables, self._config.limits.max_body_bytes, digest)
             with self._shard.rounds.give_way(group):
                 gradients = body.read_body(chunks, payload, reader, arriving)
                 if place is not None:  # its share of what they are summed up in
@@ -77,13 +77,13 @@ class Writes:
         if head.mode not in operations:
             raise InvalidArgument(f"write mode {head.mode}: this version knows {sorted(operations)}")
         digest = _digest(pb.WriteHead(mode=head.mode, ids=head.ids, shape=head.shape))
-        reader = body.BodyReader([head.shape], self._config.max_body_bytes, digest)
+        reader = body.BodyReader([head.shape], self._config.limits.max_body_bytes, digest)
         with self._shard.arrivals.body() as arriving:
             with self._shard.rounds.give_way():
                 arriving.hold_ahead(unpacked_bytes([head.ids]))
                 (values,) = body.read_body(chunks, payload, reader, arriving)
             write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
-            ids = inbound.table_ids(head.ids, self._config.max_ids)
+            ids = inbound.table_ids(head.ids, self._config.limits.max_ids)
             result = operations[head.mode](write, ids, values.blocks, call.caller)
         answer = pb.WriteResponse(version=result.version, existed=codec.encode_flags(result.existed_N))
         call.sent.said(answer)
@@ -97,7 +97,7 @@ class Writes:
         digest = _digest(pb.RemoveRequest(ids=request.ids, statistics=request.statistics))
         write = WriteId(request.header.worker_id, request.sequence, digest.intdigest())
         with self._service.unpacked([request.ids]):
-            ids = inbound.table_ids(request.ids, self._config.max_ids)
+            ids = inbound.table_ids(request.ids, self._config.limits.max_ids)
             statistics_N2 = codec.decode_statistics(request.statistics, len(ids.ids_N)) if request.statistics else None
             result = self._shard.remove(write, ids, statistics_N2, call.caller)
         answer = pb.RemoveResponse(version=result.version, existed=codec.encode_flags(result.existed_N))
@@ -112,7 +112,7 @@ class Writes:
         digest = _digest(pb.ReportImportanceRequest(ids=request.ids, scores=request.scores))
         write = WriteId(request.header.worker_id, request.sequence, digest.intdigest())
         with self._service.unpacked([request.ids]):
-            ids = inbound.table_ids(request.ids, self._config.max_ids)
+            ids = inbound.table_ids(request.ids, self._config.limits.max_ids)
             result = self._shard.report_importance(write, ids, codec.decode_scores(request.scores), call.caller)
         existed = codec.encode_flags(result.existed_N)
         answer = pb.ReportImportanceResponse(version=result.version, existed=existed)

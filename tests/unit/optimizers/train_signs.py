@@ -28,7 +28,7 @@ def main(folder: Path) -> None:
     kinds = {"fp32": {}, "fp16": {"cold": ps.Fp16(hot_fraction=0.1), "half_life_pushes": 64}}
     for disk in (None, folder / "disk"):
         with (
-            ShardServer(0, ps.ServiceConfig(metrics=False, disk_path=disk)) as server,
+            ShardServer(0, ps.ServiceConfig(watching={"metrics": False}, disk={"path": disk})) as server,
             ps.connect(server.address) as client,
         ):
             for name, cold in kinds.items():

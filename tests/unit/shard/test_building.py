@@ -26,7 +26,7 @@ CONFIG = ps.TableConfig(
 
 @pytest.fixture
 def shard() -> Iterator[Shard]:
-    running = Shard(0, ps.ServiceConfig(ram_bytes=256 << 20, metrics=False))
+    running = Shard(0, ps.ServiceConfig(memory={"ram_bytes": 256 << 20}, watching={"metrics": False}))
     yield running
     running.close()
 
