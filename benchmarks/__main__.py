@@ -6,7 +6,8 @@ import argparse
 import importlib
 from collections.abc import Callable, Sequence
 
-from benchmarks.harness.measure import FULL, QUICK, Report, Sizes, print_header
+from benchmarks.harness.report import Report, print_header
+from benchmarks.harness.sizes import FULL, QUICK, Sizes
 
 BENCHMARKS = {
     "index": (

@@ -18,7 +18,9 @@ import numpy as np
 import torch
 
 from benchmarks.harness.data import batches, generator, gradients
-from benchmarks.harness.measure import Contender, Report, Rounds, Sizes, interleave
+from benchmarks.harness.measure import Contender, Rounds, interleave
+from benchmarks.harness.report import Report
+from benchmarks.harness.sizes import Sizes
 from benchmarks.tensor_train import step as ttstep
 from benchmarks.tensor_train.peers import IN_CACHE, PRODUCTS_IN_CACHE, Forward, TorchCores, einsum, grouped, whole_batch
 from ps.arrays import Ids, Rows

@@ -27,18 +27,18 @@ from ps.tensor_train.shape import TTShape
 
 
 def core_optimizers(optimizer: CoreOptimizer, shape: TTShape) -> list[CoreOptimizer]:
-    """Of each core, where rows of their own would have `optimizer`."""
+    """Returns an optimizer for each core, where rows of their own would have `optimizer`."""
     return [_divided(optimizer, gain) for gain in gains(optimizer, shape)]
 
 
 def core_rules(optimizer: CoreOptimizer, shape: TTShape) -> list[UpdateRule]:
-    """The same, for the slices of each core."""
+    """Returns the update rules for the slices of each core."""
     optimizers = core_optimizers(optimizer, shape)
     return [update_rule(one, size) for one, size in zip(optimizers, shape.slice_sizes, strict=True)]
 
 
 def gains(optimizer: CoreOptimizer, shape: TTShape) -> list[float]:
-    """How many times the rate a row moves by, through each core alone."""
+    """Returns how many times the rate a row moves by, through each core alone."""
     aligned = optimizer.core_alignment
     assert aligned is not None, "refused by TableConfig"
     return [math.sqrt(1 + aligned * before * after * q / shape.dim) for _, before, q, after in shape.cores]

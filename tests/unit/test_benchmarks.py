@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import BENCHMARKS
-from benchmarks.harness.measure import QUICK, REPOSITORY, Contender, Report, Rounds, interleave
+from benchmarks.harness.measure import Contender, Rounds, interleave
+from benchmarks.harness.report import REPOSITORY, Report
+from benchmarks.harness.sizes import QUICK
 from benchmarks.service.attacks import ATTACKS
 from benchmarks.wire import link
 

@@ -1,5 +1,5 @@
-"""How much RAM and disk a table takes on one shard: formulas behind `psctl size`; `ps.cli.sizing.nodes` has the others.
-Pure.
+"""How much RAM and disk a table takes on one shard: formulas behind `psctl size`. `ps.cli.sizing.demand` and
+`ps.cli.sizing.nodes` have the others. Pure.
 
 What the code itself knows (layouts, headers, slots) is asked of it; what had to be measured is a constant here and says
 so. N: rows of the table on this shard; bytes of

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 import ps
 from ps.cli import app
+from ps.cli.sizing.demand import Demand, network, shard_size
 from ps.cli.sizing.formulas import Load, filter_bytes, table_size
-from ps.cli.sizing.nodes import Demand, Node, busy_shards, fitted_to, network, nodes, settled, shard_size, suggested
+from ps.cli.sizing.nodes import Node, busy_shards, fitted_to, nodes, settled, suggested
 from ps.kernels.rows.records import HEADER_BYTES, KEY_BYTES
 from ps.storage.budget.budget import RamBudget
 from ps.storage.disk.filter import IdFilter
