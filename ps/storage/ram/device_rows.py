@@ -28,10 +28,9 @@ from ps.arrays import Bytes, Ids, Rows, Slots
 from ps.config import TableConfig
 from ps.errors import ConfigError, ResourceExhausted
 from ps.initializer import RowInitializer
-from ps.optim import UpdateRule
+from ps.kernels.updates.optim import UpdateRule
 from ps.runtime import memory
 from ps.storage.ram.device_budget import DeviceBudget
-from ps.storage.ram.device_optim import device_update
 from ps.storage.ram.rows import Updated, max_rows
 from ps.storage.tier import RowLayout
 
@@ -62,7 +61,7 @@ class DeviceRows:
         self._device = torch.device("cuda" if config.device == "cuda" else "cpu")
         self._layout = RowLayout(config.dim, rule.state_width)
         self._initializer = RowInitializer.of(config)
-        self._update = device_update(config)
+        self._update = config.optimizer.on_device
         self._budget = budget
         self.lengths = [self._layout.row_bytes]
         self.max_rows = max_rows(0)

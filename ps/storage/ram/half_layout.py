@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.arrays import Bytes, Rows
-from ps.config import FTRL, SGD, Adagrad, Adam, Optimizer, RowwiseAdagrad
+from ps.config import Optimizer
 from ps.kernels.rows.half import narrow, widen
 
 HALF_LARGEST = 65504.0
@@ -108,26 +108,16 @@ class HalfLayout:
 
 def half_layout(dim: int, optimizer: Optimizer, state: State) -> HalfLayout:
     """The layout of cold rows with values of `dim` elements."""
-    match optimizer, state:
-        case SGD(), _:
-            return HalfLayout(dim, half=dim, brain=0, full=0)
-        case RowwiseAdagrad(), _:
-            return HalfLayout(dim, half=dim, brain=0, full=1)
-        case Adagrad(), "rowwise":
-            return HalfLayout(dim, half=dim, brain=0, full=1, spread=dim)
-        case Adagrad(), _:
-            return HalfLayout(dim, half=dim, brain=dim, full=0)
-        case Adam(), _:
-            return HalfLayout(dim, half=dim, brain=2 * dim, full=0)
-        case FTRL(), _:
-            return HalfLayout(dim, half=2 * dim, brain=dim, full=0)
+    half, brain, full = cold_optimizer(optimizer, state).half(dim)
+    numbers = dim + optimizer.state_width(dim) - half - brain
+    return HalfLayout(dim, half, brain, full, spread=numbers // full if full else 1)
 
 
 def cold_optimizer(optimizer: Optimizer, state: State) -> Optimizer:
     """What trains the cold rows of a table with this optimizer."""
-    if isinstance(optimizer, Adagrad) and state == "rowwise":
-        return RowwiseAdagrad(**optimizer.model_dump(exclude={"kind"}))
-    return optimizer
+    trains = optimizer.rowwise() if state == "rowwise" else optimizer
+    assert trains is not None, "refused by TableConfig"
+    return trains
 
 
 def _items(rows_NB: Bytes, dtype: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -30,7 +30,7 @@ from ps.kernels.rows.attribution import attribute
 from ps.kernels.rows.half import gather_half, narrow, narrow_stochastic, widen
 from ps.kernels.rows.places import HALF, move, split
 from ps.kernels.rows.rows import gather, scatter, take
-from ps.optim import UpdateRule, update_rule
+from ps.kernels.updates.optim import UpdateRule, update_rule
 from ps.runtime.memory import Memory, ReservedArray
 from ps.storage.ram.half_layout import State, cold_optimizer, half_layout
 from ps.storage.ram.pool import Pool

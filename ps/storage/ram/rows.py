@@ -17,7 +17,7 @@ from ps.initializer import RowInitializer
 from ps.kernels.index.index import MAX_SLOT
 from ps.kernels.rows.attribution import attribute
 from ps.kernels.rows.rows import scatter
-from ps.optim import UpdateRule
+from ps.kernels.updates.optim import UpdateRule
 from ps.runtime.memory import Memory, ReservedArray, host_ram_bytes
 from ps.storage.tier import RowLayout
 

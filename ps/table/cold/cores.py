@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.arrays import Ids, Rows, Slots
-from ps.config import FTRL, Adam, Constant, Normal, TableConfig, TensorTrain, Uniform
+from ps.config import Constant, Normal, TableConfig, TensorTrain, Uniform
 from ps.initializer import RowInitializer
 from ps.kernels.index.hashing import hash_ids
 from ps.kernels.rows.rows import gather
-from ps.optim import UpdateRule, update_rule
+from ps.kernels.updates.optim import UpdateRule, update_rule
 from ps.policy import lifting
 from ps.storage.budget.budget import RamBudget
 from ps.storage.budget.slots import SLOT_BYTES
@@ -151,8 +151,6 @@ def cores_bytes(config: TableConfig, cold: TensorTrain) -> int:
 def _rules(config: TableConfig, cold: TensorTrain) -> list[UpdateRule]:
     """The optimizer of the slices of each core."""
     optimizer = cold.optimizer or config.optimizer
-    if isinstance(optimizer, Adam | FTRL):
-        raise AssertionError("refused by TableConfig")
     return core_rules(optimizer, shape_of(config.dim, cold))
 
 
