@@ -44,7 +44,7 @@ GROWTH = 4
 BLOCK_BYTES = 16 << 20
 """Rows worked on at a time; an update needs a few times as much for what it computes on the way."""
 SPARE_BYTES = 256 << 20
-"""Of a GPU's memory; stays free when rows are given room."""
+"""How much of a GPU's memory stays free when rows are given room."""
 
 
 class DeviceRows:
@@ -90,7 +90,7 @@ class DeviceRows:
         """Nothing to do: a slot is a place."""
 
     def free(self, slots_N: Slots) -> None:
-        """The same."""
+        """Nothing to do: a slot is a place."""
 
     def move(self, from_N: Slots, to_N: Slots) -> None:
         """See `ArenaRows`."""
@@ -161,7 +161,7 @@ class DeviceRows:
 
     @property
     def metadata_bytes(self) -> int:
-        """None."""
+        """There is no such memory."""
         return 0
 
     def close(self) -> None:
@@ -175,7 +175,7 @@ class DeviceRows:
             torch.cuda.empty_cache()  # it would be kept for this process, and not count as free
 
     def _free_bytes(self) -> int:
-        """Of the device's memory."""
+        """Returns how many bytes of the device's memory are free."""
         import torch
 
         return torch.cuda.mem_get_info(self._device)[0] if self._device.type == "cuda" else 1 << 62

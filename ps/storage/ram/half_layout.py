@@ -35,7 +35,7 @@ from ps.kernels.rows.half import narrow, widen
 
 HALF_LARGEST = 65504.0
 State = Literal["fp16", "rowwise"]
-"""As in `ps.config.Fp16`."""
+"""How state is kept, see `ps.config.Fp16`."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class HalfLayout:
 
     @property
     def items(self) -> int:
-        """Of 16 bits."""
+        """How many items of 16 bits a row has."""
         return self.half + self.brain + 2 * self.full
 
     @property
@@ -80,7 +80,8 @@ class HalfLayout:
         return item_NI.view(np.uint8)
 
     def beyond_half(self, rows_NB: Bytes) -> int:
-        """Of hot rows, how many have a finite number beyond 65504 in a place of binary16: `to_half` clamps it."""
+        """Returns how many of the hot rows have a finite number beyond 65504 in a place of binary16: `to_half` clamps
+        it."""
         largest_N = np.abs(_items(rows_NB, np.float32)[:, : self.half]).max(axis=1, initial=0)
         return int(((largest_N > HALF_LARGEST) & (largest_N < np.inf)).sum())
 

@@ -192,7 +192,7 @@ class MixedRows:
         return self.layout.beyond_half(rows_NB)
 
     def make_room_to_widen(self, rows: int) -> None:
-        """So that `widen` cannot fail for so many rows. Raises ResourceExhausted."""
+        """Makes room for `widen`, which cannot fail then for so many rows. Raises ResourceExhausted."""
         if self._is_over(self._full, rows):
             self._trim(self._half)
         # Beyond that they take the memory that they had as half rows.
@@ -213,7 +213,7 @@ class MixedRows:
 
     @property
     def half_bytes(self) -> int:
-        """Of rows of half precision."""
+        """Bytes of rows of half precision."""
         return self._half.committed_bytes
 
     @property

@@ -16,7 +16,8 @@ from ps.initializer import RowInitializer
 from ps.kernels.reference.rows import half as half_reference
 from ps.kernels.rows import half
 from ps.kernels.updates.optim import update_rule
-from ps.storage.budget.budget import Part, RamBudget
+from ps.storage.budget.budget import RamBudget
+from ps.storage.budget.part import Part
 from ps.storage.ram.arena import Arena
 from ps.storage.ram.half_layout import cold_optimizer, half_layout
 from ps.storage.ram.mixed import BLOCK_BYTES, MixedRows
