@@ -74,6 +74,7 @@ class Window:
 
     def _inside(self, slots_N: Slots, first: int, end: int) -> tuple[Slots, npt.NDArray[np.uint16]]:
         """Returns those of the slots that have a row of partitions [first, end), and the partition of each."""
+        slots_N = slots_N[slots_N < self._ram.slots_end]  # what is behind was given back, and is whatever it was
         parts_N = np.empty(len(slots_N), np.int32)
         partitions(self._ram.ids_S[slots_N], parts_N)
         used_N = self._ram.marks_S[slots_N] & np.uint16(score.USED) != 0

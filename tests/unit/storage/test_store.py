@@ -58,11 +58,13 @@ def new_store(tier: DictTier | None) -> Store:
 
 
 def values(found: list[Records]) -> dict[int, float]:
-    return {
+    by_id = {
         id_: float(row.view(np.float32)[0])
         for records in found
         for id_, row in zip(records.ids_N.tolist(), records.rows_NB, strict=True)
     }
+    assert len(by_id) == sum(map(len, found)), "a row came twice"
+    return by_id
 
 
 class AStoreIsADict(RuleBasedStateMachine):
@@ -299,3 +301,44 @@ def test_rows_stay_where_a_write_below_fails() -> None:
     assert isinstance(store.finish(demotion), DiskError)
     assert (store.find(np.arange(5)) >= 0).all()
     assert store.going == len(tier) == 0
+
+
+def down_and_up(store: Store, ids_N: np.ndarray) -> None:
+    """Rows go down and come up again, to other slots: others have taken theirs."""
+    demotion = store.demote(EVERY_RANK, 1000)
+    assert demotion is not None
+    demotion.write()
+    assert store.finish(demotion) is None
+    store.ram.insert(np.arange(1000, 1010), 1)
+    fetch = store.fetch(ids_N)
+    assert fetch is not None
+    fetch.read()
+    store.install(fetch)
+    store.end(fetch)
+
+
+def give_back(store: Store, ids_N: np.ndarray) -> None:
+    """Rows move together, to where others were."""
+    store.removals.remove(np.arange(500, 520))
+    store.free_slots()
+    store.shrink(len(store.ram))
+
+
+@pytest.mark.parametrize("move", [down_and_up, give_back])
+@pytest.mark.parametrize("pages_before", [1, 3])
+def test_an_export_has_rows_that_have_moved_to_other_slots(move: Any, pages_before: int) -> None:
+    """In the midst of a window."""
+    store, ids_N = new_store(DictTier()), np.arange(40)
+    store.ram.insert(np.arange(500, 520), 1)
+    store.ram.insert(ids_N, 1)
+    before = store.find(ids_N)
+    first, ids, number = 0, [], 0
+    while first < pages.PARTITIONS:
+        found, first = store.pages.page(first, 5)
+        ids += [id_ for id_ in values(found) if id_ < 40]
+        number += 1
+        if number == pages_before:
+            move(store, ids_N)
+            assert (store.find(ids_N) != before).any()
+    assert number > 5
+    assert sorted(ids) == ids_N.tolist()
