@@ -110,7 +110,7 @@ class ShardServer:
 
 
 def dispatcher(service: ShardService, metrics: RpcMetrics, config: ServiceConfig) -> Dispatcher:
-    """The handlers of a shard's RPCs."""
+    """Returns the handlers of a shard's RPCs."""
     reads, writes, control = Reads(service), Writes(service), Control(service, metrics)
     handlers: dict[Method, Handler] = {
         methods.PREPARE: reads.prepare,

@@ -41,7 +41,7 @@ def check_settings(mode: str, initializer: str, seed: int) -> None:
 
 
 def check_optimizer(optimizer: object, sparse: bool) -> CoreOptimizer | None:
-    """The one that runs in backward; None: none does."""
+    """Returns the one that runs in backward; None: none does."""
     if not sparse:
         if optimizer is not None:
             raise InvalidArgument(

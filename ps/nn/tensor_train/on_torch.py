@@ -56,7 +56,7 @@ class TorchCores:
         return torch.unique(index_N, return_inverse=True, return_counts=True)  # type: ignore[no-any-return]
 
     def lookup(self, index_U: Tensor) -> Tensor:
-        """Rows [u, D]."""
+        """Returns rows [u, D]."""
         rows_UD = self._tensors[0].new_empty((len(index_U), self._shape.dim))
         for index_B, order_B in self._blocks(index_U):
             rows_UD[order_B] = self._products(self._levels(index_B))[-1].flatten(1)

@@ -50,5 +50,5 @@ def _rowwise_adagrad(rows_NW: Tensor, grads_NJ: Tensor, *, lr: float, eps: float
 
 
 def _f32(value: float) -> float:
-    """What the kernels are given."""
+    """Returns the float32 number that the kernels are given."""
     return float(np.float32(value))
