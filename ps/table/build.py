@@ -9,7 +9,7 @@ from functools import partial
 
 from ps.config import DEFAULT_HALF_LIFE_PUSHES, Fp16, TableConfig, TensorTrain
 from ps.initializer import RowInitializer
-from ps.optim import UpdateRule, update_rule
+from ps.kernels.updates.optim import UpdateRule, update_rule
 from ps.policy import placement
 from ps.policy.admission import Gate, gate_of
 from ps.policy.importance import Signals

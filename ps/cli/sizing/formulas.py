@@ -27,7 +27,7 @@ from typing import NamedTuple
 from ps.config import Fp16, TableConfig, TensorTrain
 from ps.kernels.index.segments import LINE_BYTES, LINES, MAX_FILL
 from ps.kernels.rows.records import HEADER_BYTES, KEY_BYTES
-from ps.optim import update_rule
+from ps.kernels.updates.optim import update_rule
 from ps.policy import lifting, placement
 from ps.storage.budget.slots import INDEX_BYTES, SLOT_BYTES
 from ps.storage.disk.filter import layers_for

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ps.config import CoreOptimizer
 from ps.kernels.index.unique import unique
-from ps.optim import UpdateRule, update_rule
+from ps.kernels.updates.optim import UpdateRule, update_rule
 from ps.tensor_train import rates
 from ps.tensor_train.contract import one_by_one
 from ps.tensor_train.cores import Cores

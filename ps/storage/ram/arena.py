@@ -74,7 +74,7 @@ class Arena:
 
     @property
     def scores_S2(self) -> npt.NDArray[np.float32]:  # noqa: N802
-        """The same memory: [:, 0] is the score."""
+        """The memory of `statistics_S2` as floats: [:, 0] is the score."""
         return self._statistics.array.view(np.float32)
 
     @property
@@ -157,9 +157,9 @@ class Arena:
         self._erase(self._ids.array[slots_N])
 
     def shrink(self, slots: int, rebuild: bool = False) -> tuple[Slots, Slots]:
-        """Gives back the memory of slots from `slots` on, and of the index too where it is made anew (`rebuild`, 0.1 µs
-        a row). There are no more rows than that. Those that lie behind move to free slots: from where, ascending, and
-        to where. Takes no memory. Whoever has found slots must look them up again."""
+        """Gives back the memory of slots from `slots` on, and of the index too where it is built again (`rebuild`, 0.1
+        µs a row). There are no more rows than that. Those that lie behind move to free slots: from where, ascending,
+        and to where. Takes no memory. Whoever has found slots must look them up again."""
         used_S = self._marks.array[: self._used] & np.uint16(score.USED) != 0
         from_N = slots + np.flatnonzero(used_S[slots:])
         free_N = np.flatnonzero(~used_S[:slots])

@@ -13,7 +13,7 @@ from ps.config import SGD, Fp16, TableConfig
 from ps.kernels.index import unique
 from ps.kernels.kernel import WARMED, kernel
 from ps.kernels.rows import bags, rows
-from ps.optim import update_rule
+from ps.kernels.updates.optim import update_rule
 from ps.shard import Gradients, TableIds
 from ps.shard.reads.pooled import spread
 from ps.shard.requests import BagGradients, Bags

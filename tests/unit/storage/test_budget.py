@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import ps
 from ps.config import MIN_RAM_BYTES
 from ps.errors import ConfigError, ResourceExhausted
-from ps.optim import update_rule
+from ps.kernels.updates.optim import update_rule
 from ps.policy import placement
 from ps.storage.budget.aside import fitted, set_aside
 from ps.storage.budget.budget import RamBudget

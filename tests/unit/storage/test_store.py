@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 import ps
 from ps.errors import DiskError
 from ps.kernels.ranking import score
-from ps.optim import update_rule
+from ps.kernels.updates.optim import update_rule
 from ps.policy.ranking import EVERY_RANK
 from ps.storage.budget.budget import RamBudget
 from ps.storage.ram.arena import Arena
