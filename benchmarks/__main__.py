@@ -84,6 +84,10 @@ BENCHMARKS = {
         "benchmarks.service.attack:run",
         "calls of four honest clients beside one that stalls, cancels or stays idle: p99 without, under and after",
     ),
+    "untouched": (
+        "benchmarks.engine.untouched:run",
+        "engine time of a small push beside 200 tables, and beside 64 prepared steps, that it does not touch",
+    ),
     "startup": ("benchmarks.engine.startup:run", "import ps, and from nothing to the first pull"),
 }
 """The benchmarks: name -> (module:function, what it shows)."""

@@ -26,7 +26,7 @@ from benchmarks.tensor_train.peers import IN_CACHE, PRODUCTS_IN_CACHE, Forward, 
 from ps.arrays import Ids, Rows
 from ps.config import SGD
 from ps.kernels.rows import rows
-from ps.optim import update_rule
+from ps.kernels.updates.optim import update_rule
 from ps.shard.assistant import Assistant
 from ps.tensor_train.contract import Share
 from ps.tensor_train.cores import Cores

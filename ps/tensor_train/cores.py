@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ps.arrays import Floats, Ints
-from ps.optim import UpdateRule
+from ps.kernels.updates.optim import UpdateRule
 from ps.tensor_train.contract import Buffers, Factors, Front, Share, Touched, one_by_one
 from ps.tensor_train.shape import TTShape
 

@@ -2,7 +2,7 @@
 
 a shard's RAM   what its process takes at its start           as measured
               + tables                                        `ps.cli.sizing.formulas`
-              + 12 MiB once it is used                        `ps.storage.budget.budget`, and below
+              + 12 MiB once it is used                        `ps.storage.budget.aside`, and below
               + RocksDB's cache and write buffers             with a disk: at most 1/16 of ram_bytes each
               + what the allocator keeps                      1/32; at most 4 bodies of a push, 8 with a disk
 to the shards   ids once, 8 + 1 for the count; the gradients that are sent, b dim each, a bit an id if not all are
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ps.cli.sizing.formulas import Load, TableSize, table_size
 from ps.config import ServiceConfig, TableConfig
-from ps.storage.budget.budget import PROCESS_BYTES, READ_COPIES, set_aside
+from ps.storage.budget.aside import PROCESS_BYTES, READ_COPIES, set_aside
 from ps.wire.block import bits_bytes
 from ps.wire.encodings import NUMBERS
 
