@@ -19,7 +19,7 @@ def is_torch(value: ArrayLike) -> bool:
 
 
 def to_numpy(value: ArrayLike) -> npt.NDArray[Any]:
-    """As a numpy array, without a copy where it is one already. A ragged list is none: DtypeMismatch."""
+    """Returns a numpy array, without a copy where it is one already. A ragged list is none: it raises DtypeMismatch."""
     try:
         return value.detach().cpu().numpy() if is_torch(value) else np.asarray(value)
     except (TypeError, ValueError) as error:

@@ -24,8 +24,8 @@ class CountThreshold(Frozen):
     min_count: Annotated[int, Field(ge=1, le=65_535)]
     """Occurrences (`counts`) that it takes."""
     cells: Annotated[int, Field(ge=1 << 12, le=1 << 26)] = 1 << 20
-    """Of the sketch on each shard, rounded up to a power of two; 8 bytes of RAM each. About as many as ids come in a
-    half-life without being admitted: with fewer, some are admitted too early."""
+    """Cells of the sketch on each shard, rounded up to a power of two; 8 bytes of RAM each. Take about as many as ids
+    come in a half-life without being admitted: with fewer, some are admitted too early."""
 
 
 class Probability(Frozen):

@@ -59,9 +59,9 @@ class TensorTrain(Frozen):
     """How the cores begin. `approximate_uniform`: so that rows look drawn from the uniform distribution that suits
     `rows`. `gaussian`, `uniform`: entries of the cores are drawn from these; rows are then mostly near zero."""
     optimizer: CoreOptimizer | None = None
-    """Of the cores, at the rate of rows: each core has the one that moves rows so, at every rank. None: the table's
-    own, which must then be SGD, Adagrad or RowwiseAdagrad. Set it where the table has another one. Adagrad doubles the
-    cores; RowwiseAdagrad has one number of state a slice of a core."""
+    """The optimizer of the cores. Its rate is that of rows: each core has the one that moves rows so, at every rank.
+    None: the table's own, which must then be SGD, Adagrad or RowwiseAdagrad. Set it where the table has another one.
+    Adagrad doubles the cores; RowwiseAdagrad has one number of state for each slice of a core."""
     hot_rows: Annotated[int, Field(ge=0, le=MAX_COUNT)] = 10_000
     """Rows a shard keeps outside of the cores, exact and in RAM: the most frequent. Raise it where frequent ids lose
     accuracy; each costs what a row of a table without cold rows costs."""

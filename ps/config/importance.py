@@ -13,18 +13,20 @@ class Importance(Frozen):
     """What makes a row important: the weights of the signals whose decaying sum is the row's score."""
 
     frequency: NonNegative = 1.0
-    """Of every push that has the id, however often the id occurs in it."""
+    """The weight of every push that has the id, however often the id occurs in it."""
     occurrences: NonNegative = 0.0
-    """Of every occurrence in a batch (`counts`): an id that comes many times at once, and then no more, weighs much."""
+    """The weight of every occurrence in a batch (`counts`): an id that comes many times at once, and then no more,
+    weighs much."""
     positives: NonNegative = 0.0
-    """Of every occurrence in a positive sample (`positives` of a push)."""
+    """The weight of every occurrence in a positive sample (`positives` of a push)."""
     attribution: NonNegative = 0.0
-    """Of |gradient x value|, the value before the update: how much the loss leans on the row (first-order Taylor)."""
+    """The weight of |gradient x value|, with the value before the update: how much the loss leans on the row
+    (first-order Taylor)."""
     recency: NonNegative = 0.0
     """Not added: what a row scores at least just after a push, so that new rows are not the first to go. As the only
     weight (`frequency=0, recency=1`) the order is that of the last push, to the push (LRU)."""
     external: NonNegative = 0.0
-    """Of the scores that `client.report_importance` sends."""
+    """The weight of the scores that `client.report_importance` sends."""
 
     @property
     def by_recency_alone(self) -> bool:

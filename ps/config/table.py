@@ -23,7 +23,7 @@ SHORTEST_HALF_LIFE_PUSHES = 64
 """A tick of a table's clock is a 64th of a half-life: one push at least."""
 
 DEFAULT_HALF_LIFE_PUSHES = 10_000
-"""Of what cannot go by turnover."""
+"""The half-life of what cannot go by turnover."""
 
 MAX_NAME = 128
 """Characters of a table's name."""
