@@ -10,12 +10,13 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
 from ps import __version__
 from ps.client.connection.retry import Deadline, retry
-from ps.client.connection.transport import GrpcTransport, Transport
+from ps.client.connection.transport import Transport, open_transport
 from ps.cluster.coordinator.discovery import Discovery
 from ps.cluster.coordinator.metrics import CoordinatorCollector
 from ps.config import ServiceConfig, TableConfig
@@ -40,12 +41,31 @@ Tell = Callable[[Routing], object]
 log = logging.getLogger(__name__)
 
 
+class Listening(Protocol):
+    """What carries calls to the coordinator."""
+
+    address: str
+
+    def set_serving(self, serving: bool) -> None:
+        """Says whether the coordinator can answer."""
+
+    def stop(self) -> None:
+        """Ends it, after the calls in progress."""
+
+
 class Coordinator:
     """Serves Describe, CreateTable, DropTable and Advance on its own port. Until it knows the shards it answers the
     first three with Unavailable, and its health is NOT_SERVING."""
 
-    def __init__(self, config: ServiceConfig, port: int = 0, service: str = "default") -> None:
-        """Starts to listen on `port`. `service` is the name of the service in what monitoring sees."""
+    def __init__(
+        self,
+        config: ServiceConfig,
+        port: int = 0,
+        service: str = "default",
+        listen: Callable[[Dispatcher], Listening] | None = None,
+    ) -> None:
+        """Starts to listen: on `port`, or as `listen` does. `service` is the name of the service in what monitoring
+        sees."""
         self._changing = threading.Lock()  # one table change at a time: all shards see them in one order
         self._settling = threading.Lock()  # one `assemble` or `adopt` at a time
         self._guard = threading.Lock()  # guards the routing and the tables; never held during a call
@@ -62,9 +82,9 @@ class Coordinator:
         }
         registry = CollectorRegistry()
         dispatcher = Dispatcher(handlers, RpcMetrics(registry), config.limits.max_requests)
-        self._grpc = GrpcServer(dispatcher, config, port)
-        self._grpc.set_serving(False)
-        self.address = self._grpc.address
+        self._server: Listening = listen(dispatcher) if listen else GrpcServer(dispatcher, config, port)
+        self._server.set_serving(False)
+        self.address = self._server.address
         registry.register(CoordinatorCollector(lambda: self.routing, lambda: len(self._tables)))
         self._metrics = MetricsServer(registry, config.network.host) if config.watching.metrics else None
         self.metrics_address = self._metrics.address if self._metrics else ""
@@ -108,7 +128,7 @@ class Coordinator:
             with self._guard:
                 self._tables |= {config.name: config for report in reports for config in report.tables}
                 self._routing = replace(known, shards=infos, coordinator=self.address)
-            self._grpc.set_serving(True)
+            self._server.set_serving(True)
             self._publish()
             return self.routing
 
@@ -124,7 +144,7 @@ class Coordinator:
 
     def stop(self) -> None:
         """Drains, then closes the connections to the shards."""
-        self._grpc.stop()
+        self._server.stop()
         with self._publishing:
             if self._discovery:
                 self._discovery.remove()
@@ -138,7 +158,7 @@ class Coordinator:
         routing = Routing.even(new_epoch(), sorted(shards, key=lambda s: s.shard_id), self.address)
         tell(routing)  # before any client can learn of it and come
         self.routing = routing
-        self._grpc.set_serving(True)
+        self._server.set_serving(True)
         self._publish()
         return routing
 
@@ -224,5 +244,5 @@ class Coordinator:
     def _transport(self, address: str) -> Transport:
         with self._transports_lock:
             if address not in self._transports:
-                self._transports[address] = GrpcTransport(address, self._max_message_bytes)
+                self._transports[address] = open_transport(address, self._max_message_bytes)
             return self._transports[address]
