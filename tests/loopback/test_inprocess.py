@@ -14,9 +14,9 @@ def test_four_shards_in_this_process_share_the_rows() -> None:
         ids = np.arange(-500, 500)
         client.push("t", ids, np.repeat(-ids[:, None], 2, axis=1).astype(np.float32))
         assert client.pull("t", ids[::-1])[:, 1].tolist() == ids[::-1].tolist()
-        stats = client.stats()
+        stats = client.stats()["shards"]
         assert sorted(shard["shard_id"] for shard in stats) == [0, 1, 2, 3]
-        rows = [shard["tables"]["t"]["rows"] for shard in stats]
+        rows = [shard["tables"]["t"]["rows"]["hot"] for shard in stats]
         assert sum(rows) == 1000
         assert min(rows) > 150
         with pytest.raises(ps.TableExists):
