@@ -44,7 +44,7 @@ class Commit:
         pressure: Pressure,
         rise: Rise,
         aftermath: Aftermath,
-        maintain: Callable[[], None],
+        maintain: Callable[[Sequence[Table]], None],
         rounds_give_way: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._tables = tables
@@ -110,7 +110,7 @@ class Commit:
             if isinstance(part.ahead.target, StepRef):
                 self._aftermath.run("ending a step", partial(self._steps.finish, part.ahead.target))
         self._settle(changes)
-        self._aftermath.run("maintenance", self._maintain)
+        self._aftermath.run("maintenance", partial(self._maintain, [table for table, _ in changes]))
         return results
 
     def write(
@@ -173,7 +173,8 @@ class Commit:
         for table, change in changes:
             for name, part in change.settle.items():
                 self._aftermath.run(f"table {table.config.name!r}: {name}", part)
-        self._aftermath.run("eviction of all tables", lambda: self._capacity.evict(self._tables))
+        written = [table for table, _ in changes]
+        self._aftermath.run("eviction of all tables", lambda: self._capacity.evict(self._tables, written))
 
 
 def table_of(tables: Mapping[str, Table], name: str) -> Table:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ps.config import ServiceConfig
 from ps.errors import ResourceExhausted
+from ps.policy.placement import Shares
 from ps.runtime.places import Places
 from ps.shard.assistant import Assistant
 from ps.shard.commit import Commit, table_of
@@ -24,7 +25,8 @@ from ps.shard.upkeep.disk_health import DiskHealth
 from ps.shard.upkeep.maintenance import Maintenance
 from ps.shard.upkeep.pressure import Pressure
 from ps.shard.writes.rounds import Rounds
-from ps.storage.budget.budget import RamBudget, fitted
+from ps.storage.budget.aside import fitted
+from ps.storage.budget.budget import RamBudget
 from ps.storage.disk.database import Disk
 from ps.table.table import Table
 
@@ -35,7 +37,7 @@ class Core:
     def __init__(
         self, shard_id: int, config: ServiceConfig, places: Callable[[], Places], clock: Callable[[], float]
     ) -> None:
-        self.budget = RamBudget(config)
+        self.budget = RamBudget(config, Shares() if config.disk.path is not None else None)
         config = fitted(config)
         self.disk = _open_disk(config, shard_id, self.budget)  # before there are threads: it can fail
         self.shard_id = shard_id
@@ -56,7 +58,7 @@ class Core:
         )
         self.aftermath = Aftermath()
         self.maintenance = Maintenance(self.tables, self.steps, self.engine, self.disk_health, clock)
-        self.pressure = Pressure(self.budget, self.steps, self.maintain, clock)
+        self.pressure = Pressure(self.budget, self.steps, self.maintain_all, clock)
         room = None if config.memory.ram_bytes is None else self.budget.aside.bodies
         self.rounds = Rounds(config.limits.max_requests // 2, room, clock)  # the other half is for what ends by itself
         self.commit = Commit(
@@ -105,9 +107,13 @@ class Core:
                 self.engine.post(lambda: self.rounds.give_way(group))
             raise
 
-    def maintain(self) -> None:
-        """Does what is due after a write, or where room is short. It never fails."""
-        self.aftermath.run("maintenance", self.maintenance.run)
+    def maintain(self, written: Sequence[Table]) -> None:
+        """Does what is due after a write to these tables. It never fails."""
+        self.aftermath.run("maintenance", lambda: self.maintenance.run(written))
+
+    def maintain_all(self) -> None:
+        """Does what is due anywhere: room is short. It never fails."""
+        self.aftermath.run("maintenance", self.maintenance.run_all)
 
 
 def _open_disk(config: ServiceConfig, shard_id: int, budget: RamBudget) -> Disk | None:

@@ -128,6 +128,7 @@ class Shard:
             table = self.core.table(name)
             self.core.steps.forget_table(name)
             del self.tables[name]
+            self.core.capacity.drop(table)
             with _letting_go(f"of table {name}"):
                 table.close()
             if self.core.disk is not None:
@@ -326,8 +327,11 @@ class Shard:
         """Drops those of the rows that the disk cannot give back; their ids."""
 
         def run() -> npt.NDArray[np.int64]:
+            table = self.core.table(name)
             with self.core.disk_health.reading():
-                return self.core.table(name).forget(ids_N)
+                lost_N = table.forget(ids_N)
+            self.core.capacity.count([table])
+            return lost_N
 
         return self.engine.run(run)
 

@@ -46,7 +46,7 @@ class ShardService:
             raise StateLost(self.state_lost)
 
     def target(self, request: pb.PullRequest | pb.PushHead) -> Target:
-        """What a request is about: a prepared step, or ids. Raises InvalidArgument when it names neither."""
+        """Returns what a request is about: a prepared step, or ids. Raises InvalidArgument when it names neither."""
         what = request.WhichOneof("what")
         if what is None:
             raise InvalidArgument("the request names neither a step nor ids")

@@ -41,4 +41,4 @@ def write(
             return core.commit.write(write, ids, rows, check, plan, creates)
         finally:
             core.aftermath.run("letting go of rows", rows.let_go)
-            core.maintain()
+            core.maintain([resolved.table for resolved in rows.tables])
