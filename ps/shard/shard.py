@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -20,20 +19,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.arrays import Rows
-from ps.config import ServiceConfig, TableConfig, TensorTrain
+from ps.config import ServiceConfig, TableConfig
 from ps.errors import (
     CorruptRow,
-    DiskError,
-    DiskFull,
     ResourceExhausted,
-    TableExists,
     Unavailable,
 )
 from ps.policy.ranking import EVERY_RANK
 from ps.round import Round
 from ps.shard.assistant import Assistant
 from ps.shard.caller import PATIENT, Caller
-from ps.shard.commit import Commit, table_of
+from ps.shard.commit import Commit, Ready
 from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger, WriteId
 from ps.shard.reads.pooled import pull_bytes, spread
@@ -44,6 +40,7 @@ from ps.shard.steps.late import Late
 from ps.shard.steps.look_ahead import LookAhead
 from ps.shard.steps.rising import Rising
 from ps.shard.steps.steps import Resolved, Steps
+from ps.shard.tables import Builder, Tables, letting_go
 from ps.shard.upkeep.account import Account
 from ps.shard.upkeep.aftermath import Aftermath
 from ps.shard.upkeep.building import Building
@@ -52,15 +49,20 @@ from ps.shard.upkeep.disk_health import DiskHealth
 from ps.shard.upkeep.maintenance import Maintenance
 from ps.shard.upkeep.pressure import Pressure
 from ps.shard.writes.arrivals import Arrivals
+from ps.shard.writes.assign import Assign
 from ps.shard.writes.checks import check_gradients, check_tables, check_unique
-from ps.shard.writes.parts import Part, Waiting, round_bytes, summed
+from ps.shard.writes.forget import Forget
+from ps.shard.writes.log import Log, NoLog
+from ps.shard.writes.parts import Part, Waiting, round_bytes
+from ps.shard.writes.push import Push
+from ps.shard.writes.remove import Remove
+from ps.shard.writes.report import Report
 from ps.shard.writes.rounds import Rounds
+from ps.shard.writes.upsert import Upsert
+from ps.shard.writes.whole_round import WholeRound
+from ps.shard.writes.write import Ground, Result, RowsWrite, Write, table_of
 from ps.storage.budget.budget import RamBudget, fitted
 from ps.storage.disk.database import Disk
-from ps.storage.ram.device_rows import check_device
-from ps.storage.ram.tensor_train import ColdCores, cores_of
-from ps.table.change import Change
-from ps.table.push_count import ROUNDS
 from ps.table.table import Table
 
 log = logging.getLogger(__name__)
@@ -79,8 +81,13 @@ class Shard:
     """All tables' rows of the partitions that one process owns."""
 
     def __init__(
-        self, shard_id: int, config: ServiceConfig | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        shard_id: int,
+        config: ServiceConfig | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        history: Log | None = None,
     ) -> None:
+        """`history`: where its writes are logged before they are applied; None: nowhere."""
         self.budget = RamBudget(config or ServiceConfig())
         config = fitted(config or ServiceConfig())
         self._disk = _open_disk(config, shard_id, self.budget)  # before there are threads: it can fail
@@ -95,7 +102,7 @@ class Shard:
         self._clock = clock
         self._max_body_bytes = config.max_body_bytes
         self._capacity = Capacity(config, self.budget)
-        self._ledger: Ledger[PushResult | WriteResult] = Ledger(config.ledger_window, config.max_ledger_bytes)
+        self._ledger: Ledger[Result] = Ledger(config.ledger_window, config.max_ledger_bytes)
         self._steps = Steps(config.prepare_ttl_s, config.max_steps, config.max_steps_bytes)
         self._maintenance = Maintenance(self.tables, self._steps, self.engine, self._down, self._disk_health, clock)
         self._aftermath = Aftermath()
@@ -105,10 +112,12 @@ class Shard:
         room = None if config.ram_bytes is None else self.budget.aside.bodies
         self._rounds = Rounds(_most_waiting(config), room, clock)
         self._late = Late(self._disk_health)
+        self.staleness = Staleness()
+        builder = Builder(self._assistant, self._disk, self._capacity, self._pressure, self.budget)
         self._commit = Commit(
-            self.tables,
+            Ground(self.tables, self._steps, self.staleness, builder.build, builder.discard),
             self._ledger,
-            self._steps,
+            history or NoLog(),
             self._capacity,
             self._pressure,
             self._late,
@@ -116,24 +125,34 @@ class Shard:
             self._maintenance.run,
             self.rounds_give_way,
         )
+        self._tables = Tables(self.tables, builder, self._building, self.engine, self._commit)
         self.arrivals = Arrivals(self.budget.bodies, clock)
         self._seen: tuple[dict[str, object], float] = ({}, clock())
         self._look()
 
     @property
     def version(self) -> int:
-        """How many pushes this shard has applied."""
+        """How many writes this shard has carried out."""
         return self._commit.version
+
+    @property
+    def pushes(self) -> int:
+        """How many of its writes were pushes."""
+        return self._commit.pushes
+
+    @property
+    def poisoned(self) -> str | None:
+        """Why it takes no writes and gives out no rows any more; None while it is well. Any thread."""
+        return self._commit.poisoned
+
+    def when_poisoned(self, then: Callable[[], object]) -> None:
+        """Has it called where a write fails between log and record."""
+        self._commit.when_poisoned = then
 
     @property
     def repeats(self) -> int:
         """How many writes were answered from the ledger."""
         return self._commit.repeats
-
-    @property
-    def staleness(self) -> Staleness:
-        """How stale the gradients of pushes were."""
-        return self._commit.staleness
 
     @property
     def rows_late(self) -> int:
@@ -144,47 +163,11 @@ class Shard:
 
     def create_table(self, config: TableConfig, exist_ok: bool = False) -> bool:
         """True if created, False if it was there with the same configuration; raises TableExists otherwise."""
-
-        def reserve() -> ColdCores | None:
-            if self._exists(config, exist_ok):
-                return None
-            with self._pressure.creating(config.name, last=False):
-                return cores_of(config, self._assistant.share, self.budget)
-
-        def install(cores: ColdCores | None = None) -> bool:
-            try:
-                if self._exists(config, exist_ok):
-                    return False
-                given, cores = cores, None  # the table's, whatever comes of it
-                self.tables[config.name] = self._new_table(config, given)
-                return True
-            finally:
-                if cores is not None:
-                    cores.close()
-
-        if config.device != "cpu":
-            check_device(config.device)  # here, not on the engine's time: the first one imports torch
-        if isinstance(config.cold, TensorTrain):
-            return self._building.run(reserve, install)
-        return self.engine.run(install)
+        return self._tables.create(config, exist_ok)
 
     def drop_table(self, name: str, missing_ok: bool = False) -> bool:
         """Drops a table with all its rows; True if there was one."""
-
-        def run() -> bool:
-            if name not in self.tables and missing_ok:
-                return False
-            table = self._table(name)
-            self._steps.forget_table(name)
-            del self.tables[name]
-            with _letting_go(f"of table {name}"):
-                table.close()
-            if self._disk is not None:
-                with _letting_go(f"of table {name}"):
-                    self._disk.drop(name)
-            return True
-
-        return self.engine.run(run)
+        return self._tables.drop(name, missing_ok)
 
     # the step protocol
 
@@ -262,6 +245,7 @@ class Shard:
                     caller.check()
                     with self._disk_health.reading():
                         self._late.count(rising.beside())
+                    self._commit.check_well()
                     stream.fill(self.version, rising.tables, wanted)
                 finally:
                     rising.let_go()
@@ -288,20 +272,32 @@ class Shard:
         gradients: Sequence[Gradients],
         pulled_version: int = 0,
         caller: Caller = PATIENT,
+        ids_digest: int = 0,
     ) -> PushResult:
         """Applies finite gradients, all or nothing, once per (worker_id, sequence). Ids unique in each table."""
         ahead.wait()
-        gradients = spread(ahead.ids, gradients)  # on the caller's time
+        push = self._push_of(write, ahead, gradients, pulled_version, ids_digest)
 
-        def apply() -> PushResult:
+        def ready() -> Ready:
             tables = self._tables_of(ahead)
-            check_gradients(tables, gradients)
-            part = Part(write, ahead, gradients, pulled_version)
-            (result,) = self._commit.push(tables, gradients, [part], write.worker_id)
-            return result
+            push.of = [resolved.ids for resolved in tables]
+            steps = [ahead.target] if isinstance(ahead.target, StepRef) else []
+            return Ready(push, tables, ahead.check, ahead.let_go, steps)
 
-        result, repeated = self.engine.run(lambda: self._commit.once(write, apply), caller)
-        return replace(result, repeated=repeated)
+        (result,) = self.engine.run(lambda: self._commit.carry_out([write], ready), caller)
+        return cast(PushResult, result)
+
+    def _push_of(
+        self,
+        write: WriteId,
+        ahead: LookAhead,
+        sent: Sequence[Gradients],
+        pulled_version: int,
+        ids_digest: int,
+        place: Round | None = None,
+    ) -> Push:
+        gradients = spread(ahead.ids, sent)  # on the caller's time
+        return Push(write, (), sent, pulled_version, ids_digest, place, gradients)
 
     def join_round(
         self,
@@ -313,6 +309,7 @@ class Shard:
         pulled_version: int = 0,
         caller: Caller = PATIENT,
         held: int = 0,
+        ids_digest: int = 0,
     ) -> Waiting:
         """Pushes together with the round's other ranks, whose pushes are summed and make one version. The
         outcome of what is returned comes when the last of them has joined: a PushResult, or the error of all.
@@ -323,8 +320,7 @@ class Shard:
         """
         self._rounds.check(place)
         ahead.wait()
-        gradients = spread(ahead.ids, gradients)  # on the caller's time
-        part = Part(write, ahead, gradients, pulled_version)
+        part = Part(self._push_of(write, ahead, gradients, pulled_version, ids_digest, place), ahead)
         return self.engine.run(lambda: self._join(place, wait_s, part, held), caller)
 
     def leave_round(self, waiting: Waiting) -> None:
@@ -356,19 +352,11 @@ class Shard:
 
     def upsert(self, write: WriteId, ids: TableIds, blocks: Sequence[Rows], caller: Caller = PATIENT) -> WriteResult:
         """Sets values, creating rows. Ids unique, values finite."""
-
-        def check(table: Table) -> None:
-            table.check(len(ids.ids_N), blocks)
-
-        return self._write(write, ids, check, lambda table: table.plan_upsert(ids.ids_N, blocks), caller, creates=True)
+        return self._write(Upsert(write, ids, blocks), caller)
 
     def assign(self, write: WriteId, ids: TableIds, blocks: Sequence[Rows], caller: Caller = PATIENT) -> WriteResult:
         """Sets the values of rows that exist. Ids unique, values finite."""
-
-        def check(table: Table) -> None:
-            table.check(len(ids.ids_N), blocks)
-
-        return self._write(write, ids, check, lambda table: table.plan_assign(ids.ids_N, blocks), caller)
+        return self._write(Assign(write, ids, blocks), caller)
 
     def remove(
         self,
@@ -379,30 +367,30 @@ class Shard:
     ) -> WriteResult:
         """Drops rows, also those that cannot be read any more. Ids unique. With statistics, as exported: only rows that
         still have them, which are those that nobody has pushed since."""
-        lost: set[int] = set()
-
-        def plan(table: Table) -> Change:
-            if statistics_N2 is None:
-                change = table.plan_removal(ids.ids_N)
-                return replace(change, existed_N=change.existed_N | np.isin(ids.ids_N, list(lost)))
-            same_N = table.unchanged(ids.ids_N, statistics_N2)
-            return replace(table.plan_removal(ids.ids_N[same_N]), existed_N=same_N)
-
+        lost_M = np.empty(0, np.int64)
         while True:
             try:
-                return self._write(write, ids, lambda table: None, plan, caller)
+                return self._write(Remove(write, ids, statistics_N2, lost_M), caller)
             except CorruptRow as error:  # those rows cannot be brought up to be removed
-                lost |= set(self._forget(ids.table, np.array(error.ids, np.int64)).tolist())
+                lost_M = np.union1d(lost_M, self._forget(ids.table, np.array(error.ids, np.int64)))
 
     def report_importance(
         self, write: WriteId, ids: TableIds, scores_N: npt.NDArray[np.float32], caller: Caller = PATIENT
     ) -> WriteResult:
         """Adds to the importance of rows that exist, which counts as a use of them. Ids unique."""
+        return self._write(Report(write, ids, scores_N), caller)
 
-        def check(table: Table) -> None:
-            table.check_reports(len(ids.ids_N), scores_N)
+    def replay(self, write: Write) -> Sequence[Result]:
+        """Carries out a write as its log has it. Returns the result of each entry."""
+        check_unique(write.ids)
 
-        return self._write(write, ids, check, lambda table: table.plan_report(ids.ids_N, scores_N), caller)
+        def meet() -> Rising:
+            write.meet(self.tables)
+            rising = Rising(self._resolve(write.ids))
+            rising.begin()
+            return rising
+
+        return self._carry_out(write, self.engine.run(meet), PATIENT)
 
     # reading
 
@@ -469,11 +457,11 @@ class Shard:
         self.engine.close()
         self._assistant.close()
         for name, table in self.tables.items():
-            with _letting_go(f"of table {name}"):
+            with letting_go(f"of table {name}"):
                 table.close()
         self.tables.clear()
         if self._disk is not None:
-            with _letting_go("of the shard"):
+            with letting_go("of the shard"):
                 self._disk.close()
 
     # on the engine thread
@@ -482,6 +470,7 @@ class Shard:
         stats: dict[str, object] = {
             "shard_id": self.shard_id,
             "version": self.version,
+            "pushes": self.pushes,
             "repeated_pushes": self.repeats,
             "steps_prepared": self._steps.prepared,
             "steps_expired": self._steps.expired,
@@ -492,40 +481,18 @@ class Shard:
             "disk_errors": dict(self._disk_health.errors),
             "failures_after_writes": self._aftermath.failures,
             "degraded": self._disk_health.degraded or self._aftermath.degraded,
+            "poisoned": self.poisoned,
             "tables": {name: table.stats() for name, table in self.tables.items()},
             "bytes": self.memory_usage(),
         }
         self._seen = stats, self._clock()
 
-    def _exists(self, config: TableConfig, exist_ok: bool) -> bool:
-        """Raises TableExists where a table of that name is not what is asked for."""
-        existing = self.tables.get(config.name)
-        if existing is None:
-            return False
-        if not exist_ok:
-            raise TableExists(f"table {config.name!r} exists; pass exist_ok=True to use it as it is")
-        if existing.config != config:
-            raise TableExists(f"table {config.name!r} exists as {existing.config!r}; you asked for {config!r}")
-        return True
-
-    def _new_table(self, config: TableConfig, cores: ColdCores | None) -> Table:
-        """One that finds no room leaves nothing behind, so it may be asked for again."""
-        bounded = self._capacity.bounded
-        try:
-            with self._pressure.creating(config.name):
-                return Table(
-                    config, self._assistant.share, self._disk, bounded=bounded, budget=self.budget, cores=cores
-                )
-        except BaseException:
-            if self._disk is not None:
-                with _letting_go(f"of table {config.name}"):
-                    self._disk.drop(config.name)
-            raise
-
     def _table(self, name: str) -> Table:
+        self._commit.check_well()
         return table_of(self.tables, name)
 
     def _resolve(self, target: Target) -> list[Resolved]:
+        self._commit.check_well()
         if isinstance(target, StepRef):
             return self._steps.get(target, self._clock())
         tables = [Resolved(self._table(part.table), part) for part in target]
@@ -538,13 +505,15 @@ class Shard:
 
     def _join(self, place: Round, wait_s: float, part: Part, held: int) -> Waiting:
         """It has the result of a push that was applied before; else it waits, or completes its round."""
-        known = self._commit.known(part.write)
+        push = part.push
+        known = self._commit.known([push.entry])
         if known is not None:
-            return Waiting.ended(place, part, replace(cast(PushResult, known), repeated=True))
+            return Waiting.ended(place, part, cast(PushResult, known[0]))
         tables = self._tables_of(part.ahead)
-        check_gradients(tables, part.gradients)
-        nbytes = max(round_bytes(tables, part.gradients), held)
-        waiting = Waiting(place, part, [resolved.ids for resolved in tables], wait_s, nbytes)
+        check_gradients(tables, push.gradients)
+        push.of = [resolved.ids for resolved in tables]
+        nbytes = max(round_bytes(tables, push.gradients), held)
+        waiting = Waiting(place, part, wait_s, nbytes)
         complete = self._rounds.join(waiting)
         if complete:
             self._apply_round(complete)
@@ -552,19 +521,23 @@ class Shard:
 
     def _apply_round(self, waiting: Sequence[Waiting]) -> None:
         """Those of all ranks, by rank: each gets its result, or all of them the error."""
+        aheads = [each.part.ahead for each in waiting]
+        write = WholeRound([each.part.push for each in waiting])
+
+        def ready() -> Ready:
+            write.meet(self.tables)
+            steps = [ahead.target for ahead in aheads if isinstance(ahead.target, StepRef)]
+            check, let_go = (partial(_each, aheads, what) for what in ("check", "let_go"))
+            return Ready(write, self._resolve(write.ids), check, let_go, steps)
+
         try:
-            tables = [self._table(ids.table) for ids in waiting[0].ids]
-            together = [summed(table, number, waiting) for number, table in enumerate(tables)]
-            resolved = [Resolved(table, ids) for table, (ids, _) in zip(tables, together, strict=True)]
-            results = self._commit.push(
-                resolved, [sums for _, sums in together], [each.part for each in waiting], ROUNDS
-            )
+            results = self._commit.carry_out(write.entries, ready)
         except BaseException as error:  # noqa: BLE001  handed to those who wait
             for each in waiting:
                 each.outcome.set_exception(error)
             return
         for each, result in zip(waiting, results, strict=True):
-            each.outcome.set_result(result)
+            each.outcome.set_result(cast(PushResult, result))
 
     def _body_bytes(self, tables: Sequence[Resolved]) -> int:
         total = sum(pull_bytes(r.ids, r.table.config.dim) for r in tables)
@@ -580,7 +553,10 @@ class Shard:
 
         def run() -> npt.NDArray[np.int64]:
             with self._disk_health.reading():
-                return self._table(name).forget(ids_N)
+                lost_N = self._table(name).unreadable(ids_N)
+            if len(lost_N):
+                self._commit.carry_out((), lambda: Ready(Forget(TableIds(name, lost_N))))
+            return lost_N
 
         return self.engine.run(run)
 
@@ -618,45 +594,39 @@ class Shard:
             self.engine.post(rising.abandon)
             raise
 
-    def _write(
-        self,
-        write: WriteId,
-        ids: TableIds,
-        check: Callable[[Table], None],
-        plan: Callable[[Table], Change],
-        caller: Caller,
-        creates: bool = False,
-    ) -> WriteResult:
-        """`check` raises what is wrong with the write, before rows make room for it. `creates`: a row for each id that
-        has none."""
-        check_unique([ids])
+    def _write(self, write: RowsWrite, caller: Caller) -> WriteResult:
+        check_unique(write.ids)
         with self.rounds_give_way():
-            rising = self._begin([ids], caller)
+            rising = self._begin(write.ids, caller)
+        (result,) = self._carry_out(write, rising, caller)
+        return cast(WriteResult, result)
+
+    def _carry_out(self, write: Write, rising: Rising, caller: Caller) -> Sequence[Result]:
+        """Reads what is on disk of its rows, then carries a write out."""
         if rising.waits:
             self._read(rising)
 
-        def run() -> WriteResult:
+        def run() -> Sequence[Result]:
             try:
-                return self._commit.write(write, ids, rising, check, plan, creates)
-            finally:
-                self._aftermath.run("letting go of rows", rising.let_go)
+                return self._commit.carry_out(
+                    write.entries, lambda: Ready(write, rising.tables, rising.finish, rising.let_go)
+                )
+            except BaseException:
+                rising.abandon()
                 self._aftermath.run("maintenance", self._maintenance.run)
+                raise
 
         try:
-            return self.engine.run(lambda: self._commit.once(write, run), caller)[0]
+            return self.engine.run(run, caller)
         finally:
-            if rising.holds:  # a repeat, or refused: it was not run
+            if rising.holds:  # a repeat, or it was not run
                 with suppress(Unavailable):
                     self.engine.post(rising.abandon)
 
 
-@contextmanager
-def _letting_go(whose: str) -> Iterator[None]:
-    """Around the end of rows on disk: they are to go, so a disk that is sick by then is worth a line and no error."""
-    try:
-        yield
-    except (DiskError, DiskFull) as error:
-        log.warning("rows on disk %s were not let go of in order: %s", whose, error)
+def _each(aheads: Sequence[LookAhead], what: str) -> None:
+    for ahead in aheads:
+        getattr(ahead, what)()
 
 
 def _most_waiting(config: ServiceConfig) -> int:
