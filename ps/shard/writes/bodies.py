@@ -1,9 +1,9 @@
 """The gradients of a push as bytes. Compressed blocks stay as they came.
 
-tables    = n(u16) head* body*                 a head and a body for each table, in their order
+tables    = n(u32) head* body*                 a head and a body for each table, in their order
 head      = table(text) rows(u64) dim(u32) pushes(u64) positives bags(u64) blocks blocks     of bags, of rows
 positives = given(u8) [array of u32]
-blocks    = n(u16), then n times: encoding(u8) bytes(u64)
+blocks    = n(u32), then n times: encoding(i32) bytes(u64)
 body      = block* block*                      of bags, of rows
 block     = POSITIONS: i64 of rows, f32 of their gradients     FP32: f32 of all rows
             other encodings: as on the wire (ps/wire/encodings.py)
@@ -51,7 +51,7 @@ class Head:
             out.array(self.positives_N, "<u4")
         out.numbers("Q", self.bags)
         for heads in (self.of_bags, self.of_rows):
-            out.numbers("H" + "BQ" * len(heads), len(heads), *(number for head in heads for number in head))
+            out.numbers("I" + "iQ" * len(heads), len(heads), *(number for head in heads for number in head))
 
     @classmethod
     def read(cls, data: Unpacker) -> Head:
@@ -60,34 +60,37 @@ class Head:
         rows, dim, pushes, given = data.numbers("QIQB")
         positives_N = data.array("<u4") if given else None
         bags = data.number("Q")
-        if (rows or bags) and not dim:
-            raise CorruptWrite(f"a write has {rows:,} rows of table {table[:99]!r} of dim 0")
-        of_bags, of_rows = ([data.numbers("BQ") for _ in range(data.number("H"))] for _ in range(2))
+        of_bags, of_rows = ([data.numbers("iQ") for _ in range(data.number("I"))] for _ in range(2))
         pairs = [[(encoding, nbytes) for encoding, nbytes in heads] for heads in (of_bags, of_rows)]
         return cls(table, rows, dim, pushes, positives_N, bags, *pairs)
 
 
 def pack(gradients: Sequence[Gradients], out: Packer) -> None:
     """Packs the heads and bodies of all tables."""
-    out.numbers("H", len(gradients))
-    for part in gradients:
-        _head(part).pack(out)
+    pack_heads([_head(part) for part in gradients], out)
     for part in gradients:
         if part.bags is not None:
             _pack_body(part.bags.came, part.bags.bags_R, part.bags.blocks, out)
         _pack_body(part.came, part.rows_R, part.blocks, out)
 
 
+def pack_heads(heads: Sequence[Head], out: Packer) -> None:
+    """Packs the heads of all tables."""
+    out.numbers("I", len(heads))
+    for head in heads:
+        head.pack(out)
+
+
 def read(data: Unpacker) -> list[Gradients]:
     """Reads the heads and bodies of all tables."""
-    return [_read_table(head, data) for head in [Head.read(data) for _ in range(data.number("H"))]]
+    return [_read_table(head, data) for head in [Head.read(data) for _ in range(data.number("I"))]]
 
 
 def _head(part: Gradients) -> Head:
     bags = part.bags
     sent = sum(map(len, part.blocks))
     blocks = [*(bags.blocks if bags is not None else ()), *part.blocks]
-    dim = blocks[0].shape[1] if blocks else 0
+    dim = blocks[0].shape[1] if blocks else bags.dim if bags is not None else 0
     of_bags = _heads(bags.came, bags.bags_R, bags.blocks) if bags is not None else []
     of_rows = _heads(part.came, part.rows_R, part.blocks)
     n_bags = bags.bags if bags is not None else 0

@@ -1,7 +1,7 @@
 """Push: gradients of one call, for one table or several.
 
     said = ids_digest(u64) member(u8) [group(text) number(u64) rank(u16) ranks(u16)] tables     (bodies.py)
-    more = pulled_version(u64) n(u16), then n times: table(text) ids counted(u8) [counts(array of u32)]
+    more = pulled_version(u64) n(u32), then n times: table(text) ids counted(u8) [counts(array of u32)]
            bagged(u8) [starts(array of i64) positions(array of i32)]
 
 The ids are no part of what was said: a push names them by a step, or sends them, and both are the same push. What was
@@ -10,7 +10,7 @@ said has a digest of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
@@ -27,7 +27,7 @@ from ps.shard.steps.steps import Resolved
 from ps.shard.upkeep.needs import Need, of_push
 from ps.shard.writes import bodies
 from ps.shard.writes.checks import check_gradients
-from ps.shard.writes.grammar import Packer, Unpacker
+from ps.shard.writes.grammar import Packer, Piece, Unpacker
 from ps.shard.writes.write import Ground, Planned, Write, changes, only, table_of
 from ps.table.change import Change
 from ps.table.table import Table
@@ -89,18 +89,28 @@ class Push(Write):
 
     def tell(self, out: Packer) -> None:
         """Packs the ids."""
-        out.numbers("QH", self.pulled_version, len(self.of))
+        out.numbers("QI", self.pulled_version, len(self.of))
         for part in self.of:
             _pack_ids(part, out)
 
     @classmethod
     def read(cls, entries: Sequence[WriteId], data: Unpacker) -> Self:
         """Reads ids and gradients."""
-        pulled_version, tables = data.numbers("QH")
+        pulled_version, tables = data.numbers("QI")
         of = [_read_ids(data) for _ in range(tables)]
         ids_digest, place = _read_head(data)
         sent = bodies.read(data)
         return cls(only(entries), of, sent, pulled_version, ids_digest, place)
+
+
+def say(ids_digest: int, place: Round | None, heads: Sequence[bodies.Head], update: Callable[[Piece], object]) -> None:
+    """Gives `update` all that `Push.digest` is taken over, up to the bodies, which follow as they come."""
+    out = Packer()
+    out.numbers("B", Push.NUMBER)
+    say_head(ids_digest, place, out)
+    bodies.pack_heads(heads, out)
+    for piece in out.pieces:
+        update(piece)
 
 
 def say_head(ids_digest: int, place: Round | None, out: Packer) -> None:
