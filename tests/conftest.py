@@ -17,7 +17,11 @@ from ps.server.shard_server import ShardServer
 from ps.shard import Shard
 from tests.clusters import LoopbackCluster
 
-settings.register_profile("embedding-ps", deadline=None)  # the first example may wait for a compiler
+settings.register_profile(
+    "embedding-ps",
+    deadline=None,  # the first example may wait for a compiler
+    derandomize=os.environ.get("EXAMPLES") != "random",  # a red test is red for the next one too; see CONTRIBUTING.md
+)
 settings.load_profile("embedding-ps")
 
 BESIDE = Path(__file__).parents[2] / "shared" / "data"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 
@@ -45,7 +46,7 @@ def run(report: Report, sizes: Sizes) -> None:
     torch.set_num_threads(THREADS)
     shapes = {f"rank{rank}": tt_shape(sizes.tt_rows, sizes.dim, rank) for rank in (16, 32, 64)}
     shapes["q2x2x4_rank32"] = tt_shape(sizes.tt_rows, 16, 32, q=(2, 2, 4))
-    with closing(Assistant("ttspeed")) as assistant:
+    with closing(Assistant(ThreadPoolExecutor(1))) as assistant:
         for case, shape in shapes.items():
             _case(report, sizes, case, shape, assistant.share)
     ttstep.run(report, sizes)

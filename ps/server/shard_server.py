@@ -67,7 +67,7 @@ class ShardServer:
         self.metrics_address = self._metrics.address if self._metrics else ""
         if state_lost is not None:
             self._grpc.set_serving(False)
-        self.shard.started()
+        self.shard.watch.started()
         if alone:
             self.set_routing(Routing.even(new_epoch(), [self.info], coordinator=self.address))
 
@@ -95,7 +95,7 @@ class ShardServer:
     def stop(self) -> None:
         """Drains, then frees everything."""
         with suppress(Unavailable):  # stopped before
-            self.shard.end_rounds()  # they would wait for as long as the drain may take
+            self.shard.rounds.end()  # they would wait for as long as the drain may take
         self._grpc.stop()
         if self._metrics:
             self._metrics.close()

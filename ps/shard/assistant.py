@@ -8,7 +8,7 @@ shard whose trainers wait for it has a core to spare (docs/decisions/0005-assist
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 
 from ps.table.table import one_by_one
 
@@ -16,8 +16,8 @@ from ps.table.table import one_by_one
 class Assistant:
     """One thread, used by one engine."""
 
-    def __init__(self, name: str) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"assistant-{name}")
+    def __init__(self, pool: Executor) -> None:
+        self._pool = pool
         self._pool.submit(one_by_one, []).result()  # starts the thread here, not in the middle of an update
 
     def share(self, tasks: Sequence[Callable[[], None]]) -> None:

@@ -25,10 +25,14 @@ class Caller:
     def check(self) -> None:
         """Raises Unavailable when nobody waits any more."""
         if self._gone:
-            raise Unavailable("the caller has gone: nobody waits for this any more")
+            raise self.error()
+
+    def error(self) -> Unavailable:
+        """Returns what is raised where the call has ended."""
+        return Unavailable("the caller has gone: nobody waits for this any more")
 
     def on_leave(self, then: Callable[[], object]) -> None:
-        """Has it called when the call ends, however it ends; at once where it has ended. It must not wait."""
+        """Has `then` called when the call ends, however it ends; at once where it has ended. `then` must not wait."""
         with self._leaving:
             if not self._gone:
                 self._then.append(then)

@@ -18,7 +18,7 @@ from functools import partial
 from ps.errors import InternalError, ShardPoisoned
 from ps.shard.ledger import Entry, Ledger, WriteId
 from ps.shard.requests import PushResult, StepRef
-from ps.shard.steps.late import Late
+from ps.shard.steps.rise import Rise
 from ps.shard.steps.steps import Resolved
 from ps.shard.upkeep.aftermath import Aftermath
 from ps.shard.upkeep.capacity import Capacity
@@ -54,7 +54,7 @@ class Commit:
         history: Log,
         capacity: Capacity,
         pressure: Pressure,
-        late: Late,
+        rise: Rise,
         aftermath: Aftermath,
         maintain: Callable[[], None],
         rounds_give_way: Callable[[], AbstractContextManager[None]],
@@ -64,7 +64,7 @@ class Commit:
         self._log = history
         self._capacity = capacity
         self._pressure = pressure
-        self._late = late
+        self._rise = rise
         self._aftermath = aftermath
         self._maintain = maintain
         self._rounds_give_way = rounds_give_way
@@ -118,7 +118,7 @@ class Commit:
         needs = write.needs(tables)
         with self._relieved(needs, ready), self._undoing(write) as undo:
             ready.check()
-            self._late.read(tables)
+            self._rise.now(tables)
             self._capacity.make_room(self._ground.tables, needs)
             planned = write.plan(self._ground, tables, self.version + 1, undo)
             answers = [(entry, r, r.nbytes) for entry, r in zip(write.entries, planned.results, strict=True)]

@@ -1,4 +1,10 @@
-"""The engine thread: the only one that touches tables, ledger and steps. Tasks run in the order of submission."""
+"""The engine: the one thread that touches tables, ledger and steps. It does tasks in the order of submission.
+
+It also drives operations (`ps.runtime.places`): each stretch of one runs where the operation asks for it.
+
+    start   the operation goes on by itself; where it asks for CALLER it waits until its caller has it advance
+    drive   for a thread that waits for the end: that thread also does what is for IO, and queues for no pool
+"""
 
 from __future__ import annotations
 
@@ -6,23 +12,26 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
-from queue import SimpleQueue
-from typing import Literal, TypeVar
+from concurrent.futures import Executor, Future
+from functools import partial
+from itertools import repeat
+from typing import Any, Generic, TypeVar
 
 from ps.errors import ResourceExhausted, Unavailable
+from ps.runtime.places import CALLER, ENGINE, IO, Operation, Place, Places
 from ps.shard.caller import PATIENT, Caller
 
 T = TypeVar("T")
-Task = tuple[Callable[[], object], "Future[object]", float]
+Task = Callable[[], object]
 
 
 class Engine:
     """One thread and its queue. `clock` is for the wait figures only: no result depends on it."""
 
-    def __init__(self, name: str, max_queue: int, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._tasks: SimpleQueue[Task | Literal["look"] | None] = SimpleQueue()
-        self._looks: deque[tuple[Callable[[], object], Future[object]]] = deque()
+    def __init__(self, places: Places, max_queue: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.places = places
+        self._tasks = places.queue()  # (task, when it was put; None: the last). No task: there are looks
+        self._looks: deque[Task] = deque()
         self._max_queue = max_queue
         self._clock = clock
         self._closing = threading.Lock()
@@ -30,19 +39,56 @@ class Engine:
         self.tasks_done = 0
         self.wait_s = 0.0
         self.busy_s = 0.0
-        self._thread = threading.Thread(target=self._loop, name=f"engine-{name}", daemon=True)
-        self._thread.start()
+        self._join = places.serve(self._work, self._tasks)
 
     @property
     def queue_length(self) -> int:
         """Tasks that wait."""
         return self._tasks.qsize()
 
+    def start(self, operation: Operation[T], caller: Caller = PATIENT) -> Running[T]:
+        """Begins an operation, on this thread up to its first place. Raises ResourceExhausted when too many tasks wait.
+        When the caller has gone before a stretch on the engine, the operation raises Unavailable there."""
+        running = Running(self, operation, caller, next(operation))
+        if running.place is not ENGINE:
+            running.go()
+            return running
+        self._check_length()
+        with self._closing:
+            self._check_open()
+            self._tasks.put((running.advance, self._clock()))
+        return running
+
+    def drive(self, operation: Operation[T], caller: Caller = PATIENT) -> T:
+        """Runs an operation for this thread, which waits for its end. Raises as `start` does."""
+        try:
+            place = next(operation)
+            self._check_length()
+            while True:
+                if place is ENGINE:
+                    place = self.places.wait(self.post(partial(_stretch, operation, caller)))
+                else:
+                    place = next(operation)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        except BaseException:
+            self.close_operation(operation)
+            raise
+
+    def close_operation(self, operation: Operation[Any]) -> None:
+        """Has an operation that is given up let go of what it holds."""
+        if operation.gi_frame is None:  # type: ignore[attr-defined]  # it has ended
+            return
+        try:
+            self.post(operation.close)
+        except Unavailable:
+            self.join()
+            operation.close()
+
     def submit(self, task: Callable[[], T], caller: Caller = PATIENT) -> Future[T]:
         """Queues a task, which is not begun when the caller has gone by then: it raises Unavailable. Raises
         ResourceExhausted when too many wait."""
-        if self._tasks.qsize() >= self._max_queue:
-            raise ResourceExhausted(f"{self._max_queue} requests wait for the engine already", retry_after_s=0.05)
+        self._check_length()
 
         def wanted() -> T:
             caller.check()
@@ -53,57 +99,163 @@ class Engine:
     def post(self, task: Callable[[], T]) -> Future[T]:
         """Queues a task that belongs to one accepted before: however many wait."""
         future: Future[T] = Future()
-        with self._closing:  # nothing may queue behind the closing mark, where nobody would answer it
-            if self._closed:
-                raise Unavailable("the shard is stopping")
-            self._tasks.put((task, future, self._clock()))  # type: ignore[arg-type]
+        self.put(partial(_settle, future, task))
         return future
+
+    def put(self, task: Task) -> None:
+        """Queues a task that raises nothing. Raises Unavailable when the engine is closed."""
+        with self._closing:  # nothing may queue behind the closing mark, where nobody would answer it
+            self._check_open()
+            self._tasks.put((task, self._clock()))
 
     def look(self, task: Callable[[], T]) -> Future[T]:
         """Queues a short task that only reads: it is done as soon as the one that runs has ended, before those that
         wait."""
         future: Future[T] = Future()
         with self._closing:
-            if self._closed:
-                raise Unavailable("the shard is stopping")
-            self._looks.append((task, future))  # type: ignore[arg-type]
-            self._tasks.put("look")  # wakes a thread that waits
+            self._check_open()
+            self._looks.append(partial(_settle, future, task))
+            self._tasks.put((None, 0.0))  # wakes a thread that waits
         return future
 
     def run(self, task: Callable[[], T], caller: Caller = PATIENT) -> T:
-        """Runs a task and waits for its result."""
-        return self.submit(task, caller).result()
+        """Does a task and waits for its result."""
+        return self.places.wait(self.submit(task, caller))
 
-    def close(self) -> None:
-        """Finishes what is queued, then ends the thread."""
+    def finish(self, task: Callable[[], T]) -> T:
+        """Does a task that belongs to one accepted before, and waits for its result."""
+        return self.places.wait(self.post(task))
+
+    def close(self, last: Task = lambda: None) -> None:
+        """Finishes what is queued, then `last`, and ends the thread. Raises what `last` raises, the first time."""
+        future: Future[object] | None = None
         with self._closing:
             if not self._closed:
-                self._closed = True
-                self._tasks.put(None)
-        self._thread.join()
+                self._closed, future = True, Future()
+                self._tasks.put((partial(_settle, future, last), None))
+        self.join()
+        if future is not None:
+            future.result()
 
-    def _loop(self) -> None:
-        while (item := self._tasks.get()) is not None:
-            self._do_looks()
-            if item == "look":
+    def join(self) -> None:
+        """Waits until the thread has ended, after `close`."""
+        self._join()
+
+    def _check_length(self) -> None:
+        if self._tasks.qsize() >= self._max_queue:
+            raise ResourceExhausted(f"{self._max_queue} requests wait for the engine already", retry_after_s=0.05)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Unavailable("the shard is stopping")
+
+    def _work(self, most: int | None = None) -> bool:
+        """Does tasks as they come until the engine is closed, or so many that are there; whether it is closed."""
+        for _ in repeat(None) if most is None else repeat(None, most):
+            item = self._tasks.get()
+            while self._looks:
+                self._looks.popleft()()
+            task, put = item
+            if put is None:
+                task()
+                return True
+            if task is None:
                 continue
-            task, future, submitted = item
             started = self._clock()
-            self.wait_s += started - submitted
-            try:
-                future.set_result(task())
-            except BaseException as error:  # noqa: BLE001  handed to the one who asked; the engine lives on
-                future.set_exception(error)
+            self.wait_s += started - put
+            task()
             self.busy_s += self._clock() - started
             self.tasks_done += 1
-            del item, task, future  # their arrays are free before the next wait, not after it
-        self._do_looks()
+            del item, task  # their arrays are free before the next wait, not after it
+        return False
 
-    def _do_looks(self) -> None:
-        while self._looks:
-            task, future = self._looks.popleft()
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(task())
-                except BaseException as error:  # noqa: BLE001  as of any task
-                    future.set_exception(error)
+
+class Running(Generic[T]):
+    """An operation that was started."""
+
+    def __init__(self, engine: Engine, operation: Operation[T], caller: Caller, place: Place) -> None:
+        self.place = place
+        self._engine = engine
+        self._operation = operation
+        self._caller = caller
+        self._news: Future[T | None] = Future()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the operation has ended."""
+        return self._operation.gi_frame is None  # type: ignore[attr-defined]
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is news: the operation waits for its caller, or has ended."""
+        return self._news.done()
+
+    def wait(self) -> None:
+        """Waits until the operation waits for its caller, or has ended."""
+        if not self._news.done():
+            try:
+                self._engine.places.wait(self._news)
+            except BaseException:
+                if not self._news.done():
+                    raise
+
+    def result(self) -> T:
+        """Waits until the operation has ended, or waits for its caller; what it returned, or raised."""
+        return self._engine.places.wait(self._news)  # type: ignore[return-value]
+
+    def reply(self, value: object) -> None:
+        """For the caller, when the operation waits for it: the operation goes on with the value."""
+        if not self.ended:
+            self._news = Future()
+            self.advance(value)
+
+    def advance(self, value: object = None) -> None:
+        """Runs the next stretch, where it asked to be run. Raises nothing."""
+        try:
+            if self.place is ENGINE and self._caller.gone:
+                self.place = self._operation.throw(self._caller.error())
+            else:
+                self.place = self._operation.send(value)
+            self.go()
+        except StopIteration as end:
+            self._news.set_result(end.value)
+        except BaseException as error:  # noqa: BLE001  told to whoever waits; without this frame, which leads back to it
+            self._news.set_exception(error.with_traceback(error.__traceback__ and error.__traceback__.tb_next))
+
+    def go(self) -> None:
+        """Has the next stretch run."""
+        while True:
+            try:
+                if self.place is CALLER:
+                    self._news.set_result(None)
+                elif self.place is ENGINE:
+                    self._engine.put(self.advance)
+                else:
+                    self._pool().submit(self.advance)
+                return
+            except (RuntimeError, Unavailable):  # the pool has ended, or the engine
+                if self.place is ENGINE:
+                    self._engine.join()
+                self.place = self._operation.throw(Unavailable("the shard is stopping"))
+
+    def close(self) -> None:
+        """Gives the operation up, if it has not ended."""
+        self._engine.close_operation(self._operation)
+
+    def _pool(self) -> Executor:
+        return self._engine.places.io if self.place is IO else self._engine.places.down
+
+
+def _stretch(operation: Operation[Any], caller: Caller) -> Place:
+    """Runs a stretch on the engine; StopIteration has what the operation returns."""
+    return operation.throw(caller.error()) if caller.gone else next(operation)
+
+
+def _settle(future: Future[T], task: Callable[[], T]) -> None:
+    """Does a task unless its future was cancelled. Raises nothing."""
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(task())
+    except BaseException as error:  # noqa: BLE001  handed to the one who asked; without this frame, which has the future
+        future.set_exception(error.with_traceback(error.__traceback__ and error.__traceback__.tb_next))

@@ -103,6 +103,6 @@ def test_the_memory_of_rocksdb_is_told_by_purpose(server: ShardServer, client: p
 
 
 def test_a_degraded_shard_is_seen(server: ShardServer, client: ps.Client) -> None:
-    server.shard._disk_health.refused(ps.DiskError("gone"))
+    server.shard.core.disk_health.refused(ps.DiskError("gone"))
     found = scrape(server)
     assert (value(found, "ps_degraded"), errors(found, "read"), errors(found, "write")) == (1, 0, 1)

@@ -175,7 +175,7 @@ def test_a_step_lost_between_pull_and_push_is_pushed_by_ids_once(pair: LoopbackC
     step = taken(client.prepare({"t": step_of.ids_U}, bags={"t": step_of.bags}))
     step.pull()
     for server in pair.servers:
-        steps = server.shard._steps
+        steps = server.shard.core.steps
         server.shard.engine.run(lambda steps=steps: [steps.finish(ref) for ref in list(steps._steps)])
     step.push({"t": grads_BD})
     step.push({"t": grads_BD})

@@ -153,7 +153,7 @@ def test_waiting_gradients_are_in_the_budget_of_messages(start_server: StartServ
         waits = pool.submit(step.push, {"w": block(np.ones(1000))}, in_round=ps.Round("run", 0, 0, 2))
         while not server.shard.stats()["rounds_waiting"]:
             assert not waits.done()
-        assert server.shard.memory_usage()["bodies"] >= 1000 * DIM * 4
+        assert server.shard.watch.memory_usage()["bodies"] >= 1000 * DIM * 4
         other.prepare({"w": np.arange(0)}).push({"w": block(np.ones(0))}, in_round=ps.Round("run", 0, 1, 2))
         waits.result()
 

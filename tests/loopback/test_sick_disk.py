@@ -142,7 +142,7 @@ def test_a_disk_that_refuses_writes_degrades_the_shard_and_is_asked_again_after_
         assert health(server) == health_pb2.HealthCheckResponse.SERVING
         np.testing.assert_array_equal(client.pull("t", IDS), block(IDS))
         patched.undo()
-        server.shard._disk_health._not_before = 0.0  # five seconds later
+        server.shard.core.disk_health._not_before = 0.0  # five seconds later
         client.push("t", IDS[:1], block([0]))
         until(lambda: len(on_disk(server)) >= 150)
         assert only(client)["degraded"] is None

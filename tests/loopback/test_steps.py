@@ -242,13 +242,13 @@ def lose_answers(cluster: LoopbackCluster) -> ps.Client:
 
 def keep_one_step(cluster: LoopbackCluster) -> ps.Client:
     for server in cluster.servers:
-        server.shard._steps._max_steps = 1
+        server.shard.core.steps._max_steps = 1
     return ps.connect(cluster.address)
 
 
 def expire_at_once(cluster: LoopbackCluster) -> ps.Client:
     for server in cluster.servers:
-        server.shard._steps._ttl_s = 0.0
+        server.shard.core.steps._ttl_s = 0.0
     return ps.connect(cluster.address)
 
 

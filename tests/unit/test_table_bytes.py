@@ -79,7 +79,7 @@ def test_what_does_not_fit_beside_rows_is_refused_before_it_is_taken(has_disk: b
         tracemalloc.stop()
     assert shard.budget.for_slots(0) == left
     new_table(shard, admission=ps.CountThreshold(min_count=2, cells=1 << 20))
-    assert shard.memory_usage() is not None
+    assert shard.watch.memory_usage() is not None
     assert shard.tables["t"].memory_usage()["hot"]["admission"] == 1 << 23
     shard.drop_table("t")
     assert shard.budget.for_slots(0) == left

@@ -65,7 +65,7 @@ def disk(path: Path, shards: int, disk_bytes: int | None) -> Iterator[Finding]:
 
 def measured(folder: Path) -> Speed:
     """Writes and reads a file that nobody else sees. Raises OSError, where the disk is full for one."""
-    from ps.shard.shard import IO_THREADS
+    from ps.runtime.places import IO_THREADS
     from ps.storage.disk.options import BLOCK_BYTES
 
     piece = random.randbytes(PIECE_BYTES)

@@ -59,7 +59,7 @@ class Reads:
             self._service.unpacked(request.ids.tables) as held,
             self._shard.pull(self._service.target(request), wanted, allocate, call.caller, held) as stream,
         ):  # it ends also when the client has gone
-            with self._shard.rounds_give_way():
+            with self._shard.rounds.give_way():
                 head = stream.head()
             message = outbound.pull_head(head)
             call.sent.said(message)
@@ -73,7 +73,7 @@ class Reads:
         n, highest = self._page_rows(request), request.highest_rank if request.cursor else EVERY_RANK
         least, highest = request.least, highest or EVERY_RANK
         with ExitStack() as held:
-            with self._shard.rounds_give_way():
+            with self._shard.rounds.give_way():
                 held.enter_context(self._shard.budget.bodies.holding(self._page_bytes(request.table, n)))
             page = self._shard.export_page(request.table, request.cursor, n, least, highest, call.caller)
             yield from _page_messages(page, call)

@@ -61,6 +61,6 @@ class ShardService:
         gradients, which mostly take more, count only what they take beyond that."""
         nbytes = unpacked_bytes(tables)
         with ExitStack() as held:
-            with self.shard.rounds_give_way():
+            with self.shard.rounds.give_way():
                 held.enter_context(self.shard.budget.bodies.holding(nbytes))
             yield nbytes

@@ -46,27 +46,27 @@ class Writes:
         group = "" if place is None else place.group
         with ExitStack() as held:
             arriving = held.enter_context(self._shard.arrivals.body())
-            with self._shard.rounds_give_way(group):
+            with self._shard.rounds.give_way(group):
                 arriving.hold_ahead(unpacked_bytes(head.ids.tables))
             ahead = held.enter_context(self._shard.look_ahead(self._service.target(head), call.caller))
             ids_digest = _ids_digest(head)
             digest = xxhash.xxh3_128()
             reader = body.BodyReader(head.tables, self._config.max_body_bytes, digest.update)
             say(ids_digest, place, reader.heads, digest.update)
-            with self._shard.rounds_give_way(group):
+            with self._shard.rounds.give_way(group):
                 gradients = body.read_body(chunks, payload, reader, arriving)
                 if place is not None:  # its share of what they are summed up in
                     arriving.hold(sum(4 * shape.rows * shape.dim for shape in head.tables))
             write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
             if place is None:
-                return _pushed(self._shard.push(write, ahead, gradients, head.pulled_version, call.caller, ids_digest))
+                return _pushed(self._shard.push(write, ahead, gradients, head.pulled_version, ids_digest))
             wait_s = min(head.wait_ms / 1000, LONGEST_S)
-            waiting = self._shard.join_round(
+            waiting = self._shard.rounds.join(
                 place, wait_s, write, ahead, gradients, head.pulled_version, call.caller, arriving.held, ids_digest
             )
             expire, give_up = (
-                partial(self._shard.expire, waiting),
-                partial(self._shard.leave_round, waiting),
+                partial(self._shard.rounds.expire, waiting),
+                partial(self._shard.rounds.leave, waiting),
             )
             return Later(waiting.outcome, _pushed, wait_s, expire, give_up, held.pop_all())
 
@@ -85,7 +85,7 @@ class Writes:
         kind, operation = operations[head.mode]
         reader = body.BodyReader([head.shape], self._config.max_body_bytes)
         with self._shard.arrivals.body() as arriving:
-            with self._shard.rounds_give_way():
+            with self._shard.rounds.give_way():
                 arriving.hold_ahead(unpacked_bytes([head.ids]))
                 (values,) = body.read_body(chunks, payload, reader, arriving)
             ids = inbound.table_ids(head.ids, self._config.max_ids)

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
 from ps.arrays import Rows
 from ps.errors import LengthMismatch, Unavailable
+from ps.runtime.places import Queue
 from ps.shard.caller import PATIENT, Caller
 from ps.shard.reads.pooled import Sums
 from ps.shard.requests import Cut, PulledTable, PullHead, TableIds, Wanted
@@ -46,15 +46,16 @@ class RowStream:
     """One pull's rows. `fill` on the engine thread; `head` and iteration on the reader's. As a context manager it holds
     nothing at the end, however far its reader has come."""
 
-    def __init__(self, allocate: Allocate, bodies: Part, caller: Caller = PATIENT) -> None:
-        """`bodies`: where the rows count until they have been read. When the caller goes the stream is closed."""
+    def __init__(self, allocate: Allocate, bodies: Part, filled: Queue, caller: Caller = PATIENT) -> None:
+        """`bodies`: where the rows count until they have been read. `filled` is an empty queue, from the engine to the
+        reader. When the caller goes the stream is closed."""
         self._allocate = allocate
         self._caller = caller
         self._bodies = bodies
         self._held = 0
         self._closed = False
         self._closing = threading.Lock()
-        self._filled: SimpleQueue[Any] = SimpleQueue()  # PullHead, then _Chunks, then None; or an exception
+        self._filled = filled  # PullHead, then _Chunks, then None; or an exception
         caller.on_leave(self._leave)
 
     def hold(self, nbytes: int) -> None:

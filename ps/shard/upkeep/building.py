@@ -37,13 +37,13 @@ class Building:
             cores = self._engine.run(reserve)
             if cores is not None:
                 self._draw(cores)
-            return self._engine.post(lambda: install(cores)).result()
+            return self._engine.finish(lambda: install(cores))
 
     def _draw(self, cores: ColdCores) -> None:
         try:
             cores.draw()
         except BaseException:
-            self._engine.post(cores.close).result()
+            self._engine.finish(cores.close)
             raise
 
     @contextmanager

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
 
 from ps.errors import PsError, Unavailable
+from ps.runtime.places import DOWN, ENGINE, Operation
 from ps.shard.engine import Engine
 from ps.shard.steps.steps import Steps
 from ps.shard.upkeep.disk_health import DiskHealth
@@ -29,14 +29,12 @@ class Maintenance:
         tables: Mapping[str, Table],
         steps: Steps,
         engine: Engine,
-        io: Executor,
         health: DiskHealth,
         clock: Callable[[], float],
     ) -> None:
         self._tables = tables
         self._steps = steps
         self._engine = engine
-        self._io = io
         self._health = health
         self._clock = clock
         self._closing = False
@@ -78,28 +76,26 @@ class Maintenance:
         if work is None:
             return False
 
-        def write() -> None:
-            work.write()
-            self._engine.post(finish)
-
-        def finish() -> None:
-            error = table.store.finish(work)
-            if table.closed:
-                return
-            if error is not None:
-                self._refused(table, error)
-                return
-            if work.wrote:
-                self._health.accepted()
-            then()
-
-        try:
-            self._io.submit(write)
-        except RuntimeError:
-            work.error = Unavailable("the shard is stopping")
-            work.written.set()
-            table.store.finish(work)
+        self._engine.start(self._moved(table, work, then))
         return True
+
+    def _moved(self, table: Table, work: Demotion | Slice, then: Callable[[], object]) -> Operation[None]:
+        try:
+            yield DOWN
+            work.write()
+            yield ENGINE
+        except Unavailable as stopping:
+            work.error = stopping
+            work.written.set()
+        error = table.store.finish(work)
+        if table.closed or self._closing:
+            return
+        if error is not None:
+            self._refused(table, error)
+            return
+        if work.wrote:
+            self._health.accepted()
+        then()
 
     def _refused(self, table: Table, error: PsError | MemoryError) -> None:
         pause_s = self._health.refused(error)

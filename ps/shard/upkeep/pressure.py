@@ -62,9 +62,10 @@ class Pressure:
             )
 
     @contextmanager
-    def relieved(self, needs: Sequence[Need], let_go: Callable[[], None]) -> Iterator[None]:
+    def relieved(self, needs: Sequence[Need], let_go: Callable[[], None], last: bool = True) -> Iterator[None]:
         """A write that needs rows in RAM. When it is refused, what it holds is let go, and rows begin to go down until
-        it will fit. One that does not fit into the whole room is told so instead."""
+        it will fit. One that does not fit into the whole room is told so instead. Not the `last` part of it: its turn
+        is not over."""
         try:
             yield
         except ResourceExhausted as error:
@@ -72,7 +73,8 @@ class Pressure:
             if error.retry_after_s is not None and self._budget.slots.bounded:
                 self._make_room({need.table: need.count() for need in needs})
             raise
-        self._served(frozenset(need.table.room for need in needs))
+        if last:
+            self._served(frozenset(need.table.room for need in needs))
 
     @contextmanager
     def hinted(self, tables: Sequence[Resolved], let_go: Callable[[], None]) -> Iterator[None]:

@@ -45,7 +45,7 @@ def test_status_shows_tiers_and_what_is_wrong_with_a_disk(start_server: StartSer
     assert re.search(r"(?m)^clicks +hot +100 ", well.stdout)
     assert re.search(r"(?m)^clicks +disk +100 +[1-9]", well.stdout)
     assert "1 SERVING" in well.stdout
-    server.shard._disk_health.refused(ps.DiskFull("no room"))
+    server.shard.core.disk_health.refused(ps.DiskFull("no room"))
     ill = CliRunner().invoke(cli.app, ["status", "--address", server.address])
     assert ill.exit_code == 0, "it goes on"
     assert "shard 0 is DEGRADED: rows cannot go down to disk: no room" in ill.stdout

@@ -102,7 +102,7 @@ def test_those_who_wait_for_their_turn_are_few(shard: Shard, monkeypatch: pytest
     configs = [CONFIG.model_copy(update={"name": f"tt{number}"}) for number in range(MOST)]
     with drawing(monkeypatch) as draw, ThreadPoolExecutor() as pool:
         waiting = [pool.submit(shard.create_table, config) for config in configs]
-        until(lambda: shard._building._places._value == 0)
+        until(lambda: shard.core.building._places._value == 0)
         with pytest.raises(ps.ResourceExhausted) as refused:
             shard.create_table(CONFIG)
         assert refused.value.retry_after_s

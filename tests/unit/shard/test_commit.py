@@ -47,7 +47,7 @@ def by_step(shard: Shard, write: WriteId) -> object:
 
 def in_round(shard: Shard, write: WriteId) -> object:
     with shard.look_ahead([ids_of("t", IDS)]) as ahead:
-        return shard.join_round(Round("g", 1, 0, 1), 10, write, ahead, [grads_of("t", ONES)]).outcome.result()
+        return shard.rounds.join(Round("g", 1, 0, 1), 10, write, ahead, [grads_of("t", ONES)]).outcome.result()
 
 
 def upserted(shard: Shard, write: WriteId) -> object:
@@ -185,7 +185,7 @@ def test_what_fails_before_leaves_nothing_of_any_table(
     monkeypatch.undo()
     assert shard.version == version
     assert [len(table) for table in shard.tables.values()] == [6, 6]
-    assert not shard._ledger.answer(write)
+    assert not shard.core.ledger.answer(write)
     push_both(write)
     assert (read(shard, "a", IDS) == -2).all()
     assert (read(shard, "b", IDS) == -2).all()

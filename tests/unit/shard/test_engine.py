@@ -8,12 +8,13 @@ from collections.abc import Iterator
 import pytest
 
 from ps.errors import ResourceExhausted, Unavailable
+from ps.runtime.places import Threads
 from ps.shard.engine import Engine
 
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
-    running = Engine("test", max_queue=100)
+    running = Engine(Threads("test"), max_queue=100)
     yield running
     running.close()
 
@@ -37,7 +38,7 @@ def test_an_exception_reaches_the_one_who_asked_and_the_engine_lives_on(engine: 
 
 
 def test_more_waiting_tasks_than_allowed_are_refused_with_a_hint() -> None:
-    engine = Engine("test", max_queue=2)
+    engine = Engine(Threads("test"), max_queue=2)
     started, go = threading.Event(), threading.Event()
     try:
         first = engine.submit(lambda: (started.set(), go.wait()))
@@ -57,7 +58,7 @@ def test_more_waiting_tasks_than_allowed_are_refused_with_a_hint() -> None:
 
 
 def test_close_finishes_what_is_queued_and_refuses_what_comes_after() -> None:
-    engine = Engine("test", max_queue=100)
+    engine = Engine(Threads("test"), max_queue=100)
     go, seen = threading.Event(), []
     engine.submit(go.wait)
     futures = [engine.submit(lambda i=i: seen.append(i)) for i in range(5)]
@@ -76,7 +77,7 @@ def test_close_finishes_what_is_queued_and_refuses_what_comes_after() -> None:
 def test_a_task_submitted_while_closing_is_run_or_refused_never_lost() -> None:
     """Nobody waits for an answer for ever."""
     for _ in range(30):
-        engine = Engine("test", max_queue=1_000_000)
+        engine = Engine(Threads("test"), max_queue=1_000_000)
         outcomes: list[str] = []
 
         def flood(engine: Engine = engine, outcomes: list[str] = outcomes) -> None:
@@ -98,7 +99,7 @@ def test_a_task_submitted_while_closing_is_run_or_refused_never_lost() -> None:
 
 def test_waits_and_work_are_counted_by_the_clock_given() -> None:
     ticks = iter(range(100))
-    engine = Engine("test", max_queue=10, clock=lambda: float(next(ticks)))
+    engine = Engine(Threads("test"), max_queue=10, clock=lambda: float(next(ticks)))
     for _ in range(3):
         engine.run(lambda: None)
     engine.close()

@@ -42,7 +42,7 @@ Call = Callable[[Shard, Caller], object]
 
 def pushed(shard: Shard, caller: Caller) -> object:
     with shard.look_ahead([ids_of("t", [1])], caller) as ahead:
-        return shard.push(a_write(), ahead, [grads_of("t", [[1] * DIM])], 0, caller)
+        return shard.push(a_write(), ahead, [grads_of("t", [[1] * DIM])])
 
 
 IDS, ROWS = ids_of("t", [1]), [block([5])]

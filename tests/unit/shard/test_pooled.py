@@ -135,9 +135,9 @@ def test_a_step_that_comes_after_its_push_was_looked_at_is_not_found(shard: Shar
 
 def test_bags_are_counted_with_the_steps_that_hold_them(shard: Shard) -> None:
     shard.prepare(StepRef(1, 1), [ids_of("t", IDS)])
-    before = shard.memory_usage()["steps"]
+    before = shard.watch.memory_usage()["steps"]
     shard.prepare(StepRef(1, 2), [POOLED])
-    assert shard.memory_usage()["steps"] - 2 * before == BAGS.nbytes
+    assert shard.watch.memory_usage()["steps"] - 2 * before == BAGS.nbytes
 
 
 def test_sums_are_bounded_as_rows_are() -> None:

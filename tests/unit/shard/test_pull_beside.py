@@ -67,7 +67,7 @@ def test_a_pull_sees_a_row_that_another_step_brings_up_while_it_reads_the_disk(
 def test_a_second_pull_of_a_step_does_not_give_what_the_first_one_read(
     shard: Shard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard._steps, "look_again", lambda: None)  # as when a removal has ended the pins
+    monkeypatch.setattr(shard.core.steps, "look_again", lambda: None)  # as when a removal has ended the pins
     for id_ in IDS:  # before there are any rows
         shard.prepare(StepRef(1, id_), [ids_of("t", [id_])])
     id_ = push_and_demote(shard)

@@ -37,11 +37,11 @@ def push_round(
 ) -> PushResult:
     with shard.look_ahead(what[0]) as ahead:
         place = ps.Round("g", number, rank, ranks)
-        waiting = shard.join_round(place, wait_s, write or a_write(rank), ahead, what[1])
+        waiting = shard.rounds.join(place, wait_s, write or a_write(rank), ahead, what[1])
         try:
             waiting.outcome.exception(wait_s)
         except TimeoutError:
-            shard.expire(waiting)
+            shard.rounds.expire(waiting)
         return waiting.outcome.result()
 
 
@@ -62,7 +62,7 @@ class Ranks:
 
     @property
     def waiting(self) -> int:
-        return self.shard.engine.run(lambda: self.shard._rounds.waiting)
+        return self.shard.engine.run(lambda: self.shard.core.rounds.waiting)
 
     def close(self) -> None:
         self._pool.shutdown()

@@ -75,7 +75,7 @@ class RoundsMachine(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.shard = Shard(0, QUIET.model_copy(update={"max_requests": 2 * MOST}), lambda: self.now)
-        self.shard._rounds = Rounds(MOST, ROOM_BYTES, lambda: self.now)
+        self.shard.core.rounds = Rounds(MOST, ROOM_BYTES, lambda: self.now)
         new_table(self.shard)
         self.sequences = 0
         self.open: dict[str, tuple[float, dict[int, Push]]] = {}
@@ -92,7 +92,7 @@ class RoundsMachine(RuleBasedStateMachine):
         expected = self.expect(push)
         with self.shard.look_ahead(push.ids) as ahead:
             try:
-                push.joined = self.shard.join_round(push.place, 1.0, push.write, ahead, push.grads)
+                push.joined = self.shard.rounds.join(push.place, 1.0, push.write, ahead, push.grads)
                 found = push.outcome
             except ps.PsError as error:
                 found = type(error).__name__
@@ -160,7 +160,7 @@ class RoundsMachine(RuleBasedStateMachine):
         repeat = replace(push, joined=None)
         if self.was_applied(push):
             with self.shard.look_ahead(push.ids) as ahead:
-                again = self.shard.join_round(push.place, 1.0, push.write, ahead, push.grads)
+                again = self.shard.rounds.join(push.place, 1.0, push.write, ahead, push.grads)
                 assert again.outcome.result().repeated
         else:
             self.same.setdefault(push.sequence, [push]).append(self.join(repeat))
@@ -178,7 +178,7 @@ class RoundsMachine(RuleBasedStateMachine):
         """Its call ends, or its time does."""
         if push.joined is None:
             return
-        (self.shard.expire if expires else self.shard.leave_round)(push.joined)
+        (self.shard.rounds.expire if expires else self.shard.rounds.leave)(push.joined)
         if self.told.get(push) == "waits":
             self.told[push] = "DeadlineExceeded" if expires else "CancelledError"
             parts = self.open[push.group][1]
@@ -193,7 +193,7 @@ class RoundsMachine(RuleBasedStateMachine):
     @rule(group=st.sampled_from(["", *RANKS]))
     def press(self, group: str) -> None:
         """A message found no room, one of a part of that group's or one of no round."""
-        with suppress(ps.ResourceExhausted), self.shard.rounds_give_way(group):
+        with suppress(ps.ResourceExhausted), self.shard.rounds.give_way(group):
             raise ps.ResourceExhausted("no room", 0.1)
         others = [name for name in self.open if name != group]
         overdue = [name for name in others if self.now - self.open[name][0] >= FAIR_S]

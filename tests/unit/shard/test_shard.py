@@ -300,7 +300,7 @@ def test_what_the_ledger_holds_is_counted(shard: Shard) -> None:
     new_table(shard)
     n = 200_000
     shard.upsert(a_write(), ids_of("t", range(n)), [ones(n)])
-    assert shard.memory_usage()["ledger"] >= n // 8
+    assert shard.watch.memory_usage()["ledger"] >= n // 8
 
 
 # pulls

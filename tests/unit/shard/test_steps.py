@@ -65,7 +65,7 @@ def test_a_step_expires_after_its_lease_and_not_before(shard: Shard, clock: Cloc
     with pytest.raises(StepNotFound, match="expired"):
         read_target(shard, StepRef(1, 1))
     assert shard.stats()["steps_expired"] == 1
-    assert shard.memory_usage()["steps"] == 0
+    assert shard.watch.memory_usage()["steps"] == 0
 
 
 def test_the_oldest_of_too_many_steps_is_forgotten(shard: Shard) -> None:
@@ -111,7 +111,7 @@ def test_steps_of_a_dropped_table_are_gone_even_if_it_comes_back(shard: Shard) -
 
 def test_held_steps_are_counted_in_bytes(shard: Shard) -> None:
     shard.prepare(StepRef(1, 1), [ids_of("t", range(100), range(100))])
-    assert shard.memory_usage()["steps"] == 100 * (8 + 4 + 8)
+    assert shard.watch.memory_usage()["steps"] == 100 * (8 + 4 + 8)
 
 
 # a prefetch that evicts a row in use: the slot of a prepared id is given to another id before the push

@@ -210,7 +210,7 @@ def test_rows_that_could_not_be_written_stay(disk_shard, monkeypatch, error):
     push_ids(disk_shard, "t", range(20), np.ones((20, DIM)))
     assert on_disk(disk_shard) == []
     monkeypatch.undo()
-    monkeypatch.setattr(disk_shard._disk_health, "_clock", lambda: time.monotonic() + 100)  # the pause is over
+    monkeypatch.setattr(disk_shard.core.disk_health, "_clock", lambda: time.monotonic() + 100)  # the pause is over
     push_ids(disk_shard, "t", range(20), np.ones((20, DIM)))
     assert on_disk(disk_shard)
     assert (read(disk_shard, "t", range(20)) == -2).all()
@@ -218,9 +218,9 @@ def test_rows_that_could_not_be_written_stay(disk_shard, monkeypatch, error):
 
 def test_a_push_that_comes_while_the_shard_stops_ends(disk_shard):
     below = filled(disk_shard)
-    disk_shard._io.shutdown()  # what close does first
+    disk_shard.engine.places.io.shutdown()  # what close does first
     ahead = disk_shard.look_ahead([ids_of("t", below)])
-    assert ahead._ended.wait(LIMIT_S)
+    ahead.wait()
     ahead.close()
     stream = disk_shard.pull([ids_of("t", below)])
     with pytest.raises(Unavailable):

@@ -315,7 +315,7 @@ def test_the_end_says_what_lives_where_and_what_moved(start_server: StartServer,
         client.push("clicks", ids, np.ones((200, 4), np.float32))
         until(lambda: client.stats()["shards"][0]["tables"]["clicks"]["rows"]["disk"] == 100)
         client.pull("clicks", ids)
-        server.shard._disk_health.refused(ps.DiskFull("no room"))
+        server.shard.core.disk_health.refused(ps.DiskFull("no room"))
         report.where_rows_live(console, client)
     lines = ["".join(line.split()) for line in console.export_text().splitlines()]
     assert any(line.startswith("│clicks│hot│100│") for line in lines)

@@ -1,0 +1,127 @@
+"""The parts of a shard, wired: what its operations share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ps.config import ServiceConfig
+from ps.errors import ResourceExhausted
+from ps.runtime.places import Places
+from ps.shard.assistant import Assistant
+from ps.shard.builder import Builder
+from ps.shard.commit import Commit
+from ps.shard.engine import Engine
+from ps.shard.ledger import Ledger
+from ps.shard.reads.pooled import pull_bytes
+from ps.shard.requests import StepRef, Target
+from ps.shard.staleness import Staleness
+from ps.shard.steps.rise import Rise
+from ps.shard.steps.steps import Resolved, Steps
+from ps.shard.upkeep.aftermath import Aftermath
+from ps.shard.upkeep.building import Building
+from ps.shard.upkeep.capacity import Capacity
+from ps.shard.upkeep.disk_health import DiskHealth
+from ps.shard.upkeep.maintenance import Maintenance
+from ps.shard.upkeep.pressure import Pressure
+from ps.shard.writes.log import Log
+from ps.shard.writes.rounds import Rounds
+from ps.shard.writes.write import Ground, Result, table_of
+from ps.storage.budget.budget import RamBudget, fitted
+from ps.storage.disk.database import Disk
+from ps.table.table import Table
+
+
+class Core:
+    """One shard's parts. All but `engine` and `budget` are for the engine thread."""
+
+    def __init__(
+        self,
+        shard_id: int,
+        config: ServiceConfig,
+        places: Callable[[], Places],
+        clock: Callable[[], float],
+        history: Log,
+    ) -> None:
+        self.budget = RamBudget(config)
+        config = fitted(config)
+        self.disk = _open_disk(config, shard_id, self.budget)  # before there are threads: it can fail
+        self.shard_id = shard_id
+        self.clock = clock
+        self.tables: dict[str, Table] = {}
+        self.max_body_bytes = config.max_body_bytes
+        self.disk_health = DiskHealth(clock)
+        self.rise = Rise(self.disk_health)
+        self.engine = Engine(places(), config.max_requests)
+        self.building = Building(self.engine)
+        self.assistant = Assistant(self.engine.places.assistant)
+        self.capacity = Capacity(config, self.budget)
+        self.ledger: Ledger[Result] = Ledger(config.ledger_window, config.max_ledger_bytes)
+        self.steps = Steps(config.prepare_ttl_s, config.max_steps, config.max_steps_bytes)
+        self.aftermath = Aftermath()
+        self.maintenance = Maintenance(self.tables, self.steps, self.engine, self.disk_health, clock)
+        self.pressure = Pressure(self.budget, self.steps, self.maintain, clock)
+        room = None if config.ram_bytes is None else self.budget.aside.bodies
+        self.rounds = Rounds(config.max_requests // 2, room, clock)  # the other half is for what ends by itself
+        self.builder = Builder(self.assistant, self.disk, self.capacity, self.pressure, self.budget)
+        self.staleness = Staleness()
+        self.commit = Commit(
+            Ground(self.tables, self.steps, self.staleness, self.builder.build, self.builder.discard),
+            self.ledger,
+            history,
+            self.capacity,
+            self.pressure,
+            self.rise,
+            self.aftermath,
+            self.maintenance.run,
+            self.rounds_give_way,
+        )
+
+    def table(self, name: str) -> Table:
+        """Returns the table of that name; raises TableNotFound, and ShardPoisoned."""
+        self.commit.check_well()
+        return table_of(self.tables, name)
+
+    def resolve(self, target: Target) -> list[Resolved]:
+        """Returns the ids that a request is about, by table. Raises TableNotFound, StepNotFound and InvalidArgument,
+        and ShardPoisoned."""
+        self.commit.check_well()
+        if isinstance(target, StepRef):
+            return self.steps.get(target, self.clock())
+        tables = [Resolved(self.table(part.table), part) for part in target]
+        for resolved in tables:
+            resolved.table.check_ids(resolved.ids.ids_N)
+        return tables
+
+    def pull_bytes(self, tables: Sequence[Resolved]) -> int:
+        """Returns what a pull holds until it is sent; raises ResourceExhausted where that is more than one may."""
+        total = sum(pull_bytes(r.ids, r.table.config.dim) for r in tables)
+        if total > self.max_body_bytes:
+            raise ResourceExhausted(
+                f"{total:,} bytes of rows in one pull, the limit is {self.max_body_bytes:,} (max_body_bytes): "
+                "ask for fewer ids at once"
+            )
+        return total
+
+    @contextmanager
+    def rounds_give_way(self, group: str = "") -> Iterator[None]:
+        """Around what takes room, of a part of that group's round or of none: where there is none and a retry may find
+        some, a round leaves, so that the retry does not find the same that waits. Threads: any."""
+        try:
+            yield
+        except ResourceExhausted as error:
+            if error.retry_after_s is not None:
+                self.engine.post(lambda: self.rounds.give_way(group))
+            raise
+
+    def maintain(self) -> None:
+        """Does what is due after a write, or where room is short. It never fails."""
+        self.aftermath.run("maintenance", self.maintenance.run)
+
+
+def _open_disk(config: ServiceConfig, shard_id: int, budget: RamBudget) -> Disk | None:
+    if config.disk_path is None:
+        return None
+    folder = Path(config.disk_path).expanduser().absolute()  # of this host, whoever wrote the configuration
+    return Disk(folder / f"shard-{shard_id}", budget.aside.cache, write_buffer_bytes=budget.aside.write_buffers)
