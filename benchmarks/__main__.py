@@ -1,4 +1,4 @@
-"""python -m benchmarks NAME ... [--json] [--quick]"""
+"""Runs benchmarks: python -m benchmarks NAME ... [--json] [--quick]"""
 
 from __future__ import annotations
 
@@ -82,18 +82,18 @@ BENCHMARKS = {
     ),
     "startup": ("benchmarks.engine.startup:run", "import ps, and from nothing to the first pull"),
 }
-"""Name -> (module:function, what it shows)."""
+"""The benchmarks: name -> (module:function, what it shows)."""
 
 Benchmark = Callable[[Report, Sizes], None]
 
 
 def listing() -> str:
-    """One line a benchmark."""
+    """Lists the benchmarks, one a line."""
     return "\n".join(f"  {name:8} {line}" for name, (_, line) in BENCHMARKS.items())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the benchmarks named; without names, lists them."""
+    """Runs the named benchmarks; without names it lists them."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="benchmarks:\n" + listing(),

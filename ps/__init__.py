@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ps.client.bound import Versions
     from ps.client.client import Client, connect
     from ps.client.reads.pulled import TableRows
     from ps.client.step import Step
@@ -116,11 +117,13 @@ __all__ = [
     "TensorTrain",
     "Unavailable",
     "Uniform",
+    "Versions",
     "connect",
     "launch",
 ]
 
 _HOMES = {
+    "ps.client.bound": ("Versions",),
     "ps.client.client": ("Client", "connect"),
     "ps.client.writes.evict": ("Evicted",),
     "ps.client.reads.pulled": ("TableRows",),

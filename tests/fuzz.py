@@ -120,8 +120,8 @@ class Fuzz:
     def __init__(self, client: ps.Client, pid: int, seed: int) -> None:
         self._client = client
         self._process = Process(pid)
-        self._transport = GrpcTransport(client.connection.address)
-        self._make = Maker(pb.Header(routing_epoch=client.connection.routing.epoch), seed)
+        self._transport = GrpcTransport(client.address)
+        self._make = Maker(pb.Header(routing_epoch=client._session.connection.routing.epoch), seed)
         self._restore()
 
     def close(self) -> None:

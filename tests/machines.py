@@ -26,7 +26,7 @@ READY = "ready"
 LOOK = """
 import sys, ps
 with ps.connect(sys.argv[1]) as client:
-    print(*(f"{shard.address}={shard.state}" for shard in client.connection.routing.shards), *client.tables())
+    print(*(f"{shard.address}={shard.state}" for shard in client.shards()), *client.tables())
 """
 """A program for `python -c`, with an address: shards with their states, then tables."""
 

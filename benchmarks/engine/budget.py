@@ -1,4 +1,4 @@
-"""A shard with a budget of RAM whose ids grow to 20 times of what that holds, drifting all the time.
+"""A shard with a budget of RAM trains on ids that drift all the time and grow to 20 times what the budget holds.
 
 The same pushes go to a shard without a budget (and without a disk), batch by batch in turn. The budgeted process's
 memory is sampled every 100 ms from its start on.
@@ -27,11 +27,11 @@ RAM_BYTES = 64 << 20
 DIM, TABLE = 64, "ids"
 SAMPLE_S = 0.1
 GROWN = 20
-"""Times as many rows as fit."""
+"""The ids grow to this many times the rows that fit."""
 
 
 class Memory:
-    """How much more than at its start a process has in RAM, sampled until it is closed."""
+    """Samples how much more RAM than at its start a process takes, until it is closed."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -42,13 +42,13 @@ class Memory:
         self._thread.start()
 
     def now(self) -> int:
-        """Bytes above the start."""
+        """Returns the bytes above the start."""
         grown = rss_bytes(self._pid) - self._start
         self.peak = max(self.peak, grown)
         return grown
 
     def close(self) -> None:
-        """Ends sampling."""
+        """Ends the sampling."""
         self._done.set()
         self._thread.join()
 
@@ -59,7 +59,7 @@ class Memory:
 
 @contextmanager
 def watched(pid: int) -> Iterator[Memory]:
-    """Samples a process meanwhile."""
+    """Samples a process during the block."""
     memory = Memory(pid)
     try:
         yield memory
@@ -68,7 +68,7 @@ def watched(pid: int) -> Iterator[Memory]:
 
 
 def drifting(step: int, batch: int) -> npt.NDArray[np.int64]:
-    """The ids of a step, int64 [batch], unique: half of them new, the others of a window behind."""
+    """Returns the unique ids of a step, int64 [batch]: half of them new, the others from a window of earlier ones."""
     rng = np.random.default_rng(step)
     first = step * (batch // 2)
     old_N = rng.choice(8 * batch, batch - batch // 2, replace=False) + first - 8 * batch
@@ -76,7 +76,7 @@ def drifting(step: int, batch: int) -> npt.NDArray[np.int64]:
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """`batch` // 24 ids a step, of which half are new, until there are GROWN times as many as fit."""
+    """Trains with `batch` // 24 ids a step, half of them new, until there are GROWN times as many as fit."""
     batch = max(sizes.batch // 24, 256)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -111,7 +111,7 @@ def run(report: Report, sizes: Sizes) -> None:
 
 
 def _train(client: ps.Client, step: int, batch: int, grads_ND: npt.NDArray[np.float32]) -> None:
-    """One step, prepared."""
+    """Trains one prepared step."""
     prepared = client.prepare({TABLE: drifting(step, batch)})
     prepared.pull()
     prepared.push({TABLE: grads_ND})

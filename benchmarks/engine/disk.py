@@ -1,4 +1,4 @@
-"""The disk tier: batch reads against the binding alone, writes, bytes a row; and the filter in front of it.
+"""The disk tier: batch reads against the binding alone, writes, bytes a row, and the filter in front of it.
 
 All readers read the same files through the same block cache, other rows at every turn. The binding is given its keys
 sorted and ready as `bytes`, and what it returns is thrown away; ours has to make the keys, check every row and put all
@@ -41,7 +41,7 @@ COLD_ROUNDS = 5
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """Rows of dim 64 with one float of state, so 260 bytes."""
+    """Measures rows of dim 64 with one float of state, which are 260 bytes."""
     warm_up()
     keep_freed_memory()  # as in a shard's process
     rng = generator()
@@ -100,7 +100,7 @@ def _reads(
 
 
 def _writes(report: Report, disk: Disk, tier: DiskTier, ids_N: Ids, row_bytes: int) -> None:
-    """New rows until all are there, then until RocksDB has brought its files into order."""
+    """Writes new rows until all are there, then waits until RocksDB has compacted its files."""
     started, speeds = time.perf_counter(), []
     for records in _random_records(ids_N, row_bytes):
         before = time.perf_counter()
@@ -123,7 +123,7 @@ def _overwrites(report: Report, sizes: Sizes, tier: DiskTier, ids: Callable[[int
 
 
 def _random_records(ids_N: Ids, row_bytes: int) -> Iterator[Records]:
-    """Small normal numbers, which compress as little as trained rows do."""
+    """Draws small normal numbers, which compress as little as trained rows do."""
     rng = generator()
     for start in range(0, len(ids_N), WRITE_ROWS):
         part_N = ids_N[start : start + WRITE_ROWS]
@@ -139,7 +139,7 @@ def _wait_for_compaction(tier: DiskTier) -> None:
 
 
 def _drop_from_page_cache(folder: Path) -> None:
-    """Of these files only; nothing of others, and no right is needed."""
+    """Drops the pages of these files from the page cache; other files keep theirs, and no privilege is needed."""
     for file in folder.glob("*.sst"):
         with file.open("rb") as opened:
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -168,7 +168,7 @@ def _filter(report: Report, sizes: Sizes, ids_N: Ids) -> None:
 
 
 def _db_bench(report: Report, sizes: Sizes, row_bytes: int) -> None:
-    """RocksDB's own benchmark on a database of its own, of the same sizes."""
+    """Runs RocksDB's own benchmark on a database of its own with the same sizes."""
     if not shutil.which("db_bench"):
         print(
             "# disk: no db_bench here (Debian has it in rocksdb-tools), so no figure of RocksDB's own", file=sys.stderr

@@ -1,5 +1,5 @@
-"""What is lost when RAM holds a fraction of the rows: eviction by importance, as it is by default and with a short
-half-life, against LRU and LFU, and no bound at all.
+"""How much accuracy is lost when RAM holds a fraction of the rows: eviction by importance (the default, and with a
+short half-life) against LRU, LFU and no bound at all.
 
 A click model learns from Criteo-shaped data whose popular ids change as time goes on, with `ram_bytes` and no disk; AUC
 is progressive, over the second half. Recency alone and frequency without decay are importance too, with other weights.
@@ -35,7 +35,7 @@ ORDERS = {
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """Trains `evict_samples` for each order."""
+    """Trains `evict_samples` samples with each order."""
     torch.set_num_threads(1)
     rows = {case: _train(report, case, table, sizes) for case, table in ORDERS.items()}
     report.add("unlimited", "rows_vs_bounded", [rows["unlimited"] / max(rows["default"], 1)])

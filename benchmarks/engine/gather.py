@@ -1,4 +1,4 @@
-"""Reading rows by id: what the engine adds to a bare gather of the same rows."""
+"""Reads rows by id, to show what the engine adds to a bare gather of the same rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ps.wire.allocator import keep_freed_memory
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """All contenders read one batch's worth of random rows into the same kind of reused buffer, on one thread."""
+    """Reads one batch of random rows with each contender, into the same kind of reused buffer, on one thread."""
     keep_freed_memory()  # as in a shard's process
     rng = generator()
     ids_N = random_ids(rng, sizes.rows)

@@ -1,4 +1,4 @@
-"""The id index alone, at the size of a table."""
+"""Measures the id index alone, at the size of a table."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ps.kernels import warm_up
 from ps.kernels.index.index import IdIndex
 
 SMALL_INSERT = 1_000
-"""Ids of the single inserts whose longest stall is looked for."""
+"""Ids of each of the inserts whose longest pause is looked for."""
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """Find, insert and erase in a full index; stalls in one that grows."""
+    """Measures find, insert and erase in a full index, and pauses in one that grows."""
     warm_up()  # loading a kernel is not a stall
     rng = generator()
     ids_N = random_ids(rng, sizes.rows)

@@ -1,4 +1,4 @@
-"""What a table keeps of a stream of accesses, by its own ranking, and what other policies keep with the same room.
+"""What a table keeps of a stream of accesses by its own ranking, and what other policies keep with the same room.
 
 A push is a batch: its ids are a set, and rows leave when it is over. An access counts as found if its row was there
 before its batch, or if it is not the first one of its id in the batch. The other policies see one access after the
@@ -27,22 +27,24 @@ PEERS = {
     "2q": "TwoQ",
     "gdsf": "GDSF",
 }
-"""By libcachesim's names, beside Belady, who knows what comes."""
+"""The names of other policies, with those that libcachesim uses. Belady, which knows the future, is measured too."""
 SMALLEST_ROOM = 100
-"""S3-FIFO has queues of a tenth of the room, and libcachesim ends the process where one is empty."""
+"""The smallest room that is measured: S3-FIFO has queues of a tenth of the room, and libcachesim ends the process where
+one is empty."""
 CONFIG = TableConfig(name="t", dim=1, optimizer=SGD())
 LRU = Importance(frequency=0, recency=1)
 
 
 def batches(ids_N: Ids, size: int) -> Iterator[tuple[Ids, Counts]]:
-    """The ids of each push, and how often each occurs in it."""
+    """Yields the ids of each push, and how often each occurs in it."""
     for start in range(0, len(ids_N), size):
         unique_U, counts_U = np.unique(ids_N[start : start + size], return_counts=True)
         yield unique_U, counts_U.astype(np.uint32)
 
 
 def evicting(ids_N: Ids, room: int, batch: int, importance: Importance = CONFIG.importance) -> float:
-    """The share of accesses that find their row in a table of at most `room` rows, which forgets what it evicts."""
+    """Returns the share of accesses that find their row in a table of at most `room` rows, which loses what it
+    evicts."""
     table = Table(CONFIG.model_copy(update={"max_rows_per_shard": room, "importance": importance}))
     hits = 0
     for unique_U, counts_U in batches(ids_N, batch):
@@ -54,7 +56,7 @@ def evicting(ids_N: Ids, room: int, batch: int, importance: Importance = CONFIG.
 
 
 def placing(ids_N: Ids, room: int, batch: int, importance: Importance = CONFIG.importance) -> float:
-    """The share of accesses that find their row in RAM, with a disk below and at most `room` rows in RAM."""
+    """Returns the share of accesses that find their row in RAM, with a disk below and at most `room` rows in RAM."""
     hits = 0
     with tempfile.TemporaryDirectory() as folder:
         disk = Disk(Path(folder) / "rows", 8 << 20, 1)
@@ -78,7 +80,8 @@ def placing(ids_N: Ids, room: int, batch: int, importance: Importance = CONFIG.i
 
 
 def of_peers(ids_N: Ids, room: int) -> dict[str, float]:
-    """The same of other policies, and of "belady"; empty without libcachesim, or in a room that is too small for it."""
+    """Returns the share of accesses that other policies, and "belady", find; empty without libcachesim, or in a room
+    that is too small for it."""
     if room < SMALLEST_ROOM:
         return {}
     try:
@@ -102,7 +105,8 @@ def _push(table: Table, unique_U: Ids, slots_U: npt.NDArray[np.int64], counts_U:
 
 
 def _requests(ids_N: Ids) -> npt.NDArray[np.void]:
-    """The stream as libcachesim's "oracleGeneral": each request of size 1, with the time of the next one of its id."""
+    """Returns the stream in libcachesim's format "oracleGeneral": each request has size 1 and the time of the next
+    request of its id."""
     form = np.dtype([("time", "<u4"), ("id", "<u8"), ("size", "<u4"), ("next", "<i8")])
     requests_N = np.zeros(len(ids_N), form)
     requests_N["id"], requests_N["size"] = np.unique(ids_N, return_inverse=True)[1] + 1, 1

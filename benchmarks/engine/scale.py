@@ -1,4 +1,4 @@
-"""What a row costs as a table grows, and as shards are added. Dim 16, so that ten million rows fit."""
+"""What a row costs as a table grows and as shards are added, with dim 16, so that ten million rows fit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHARDS = (1, 2, 4)
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """Tables of all sizes on one shard, then services of all sizes side by side."""
+    """Measures tables of all sizes on one shard, then services of all sizes side by side."""
     _rows(report, sizes)
     _shards(report, sizes)
 

@@ -1,4 +1,4 @@
-"""How long it takes to begin. Kernels are compiled already: the first start on a machine takes half a minute more."""
+"""How long a start takes. Kernels are compiled already: the first start on a machine takes half a minute more."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TIMED = "import time; started = time.perf_counter(); {}; print(time.perf_counter
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """Fresh interpreters and fresh servers."""
+    """Measures fresh interpreters and fresh servers."""
     for case, statement in IMPORTS.items():
         report.add(case, "seconds", [_import_s(statement) for _ in range(sizes.starts + 1)][1:])
     _first_pull_s()  # kernels may have to be compiled
@@ -31,7 +31,8 @@ def _import_s(statement: str) -> float:
 
 
 def _first_pull_s() -> float:
-    """From nothing: process, shard, connection, table, rows. This process has loaded the client already."""
+    """Starts a process with a shard, connects, creates a table and pulls rows. This process has loaded the client
+    already."""
     started = time.perf_counter()
     with one_shard() as (client, _):
         client.create_table(ps.TableConfig(name="t", dim=16))

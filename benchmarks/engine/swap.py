@@ -1,4 +1,4 @@
-"""Training with part of the rows on disk against the same training with all of them in RAM.
+"""Compares training with part of the rows on disk with the same training with all of them in RAM.
 
 All variants train the same batches in turn, round by round; see `benchmarks.quality.training`.
 """
@@ -34,7 +34,7 @@ VARIANTS = {
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """`swap_rows` rows in one table; a round is STEPS batches for each variant."""
+    """Trains `swap_rows` rows in one table; a round is STEPS batches for each variant."""
     torch.set_num_threads(1)
     with ExitStack() as stack:
         runs = {name: _Run(stack, variant, sizes) for name, variant in VARIANTS.items()}
@@ -58,14 +58,14 @@ class _Run:
         self._rounds = self._misses = 0
 
     def train(self, _: object) -> None:
-        """One round."""
+        """Trains one round."""
         self._rounds += 1
         if self._rounds == WARM_UP_ROUNDS + 1:
             self._misses = self.training.shard()["rows_late"]
         self.training.train(None)
 
     def tell(self, report: Report, name: str) -> None:
-        """What the shard counted."""
+        """Reports what the shard has counted."""
         shard = self.training.shard()
         rows = shard["tables"][TABLE]["rows"]
         report.add(name, "rows_in_ram", [float(rows["hot"])])

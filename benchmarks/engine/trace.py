@@ -1,4 +1,4 @@
-"""Real traces of accesses replayed: what a table keeps of them, evicting and placing, against other policies.
+"""Replays real traces of accesses: what a table keeps of them, evicting and placing, against other policies.
 
 Three traces of a shop (Jens Wilke, headissue GmbH, CC BY 4.0): accesses of objects, and of product pages in two
 months. They are looked for below EMBEDDING_PS_DATA; one that is not there is left out. How hits are counted:
@@ -26,15 +26,16 @@ from ps.shard.ledger import WriteId
 FOLDER = Path("traces")
 TRACES = ("orm-busy", "web07", "web12")
 ROOMS = (0.01, 0.1, 0.3, 0.5)
-"""Of the ids."""
+"""The rooms that are measured, as shares of the ids."""
 FEW, MANY = 32, 512
-"""Accesses a push: so few that it compares with policies that see one after the other, and a trainer's. In a room of
-few rows FEW is less, or most of them would be of the last push."""
+"""Accesses of a push: FEW compares with policies that see one access after the other, MANY is a trainer's batch. In a
+room of few rows FEW is less, or most of them would be of the last push."""
 BATCH, AHEAD = 500, 2
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """Shares of the accesses that find their row; and, with half of the rows on disk, that wait for the disk."""
+    """Reports the share of the accesses that find their row and, with half of the rows on disk, the share that waits
+    for the disk."""
     for name in TRACES:
         ids_N = _trace(name, sizes)
         if ids_N is not None:
@@ -75,8 +76,8 @@ def _compare(report: Report, case: str, ids_N: Ids, room: int) -> None:
 
 
 def _prepared(ids_N: Ids) -> tuple[float, float]:
-    """Half of the rows on disk, each step prepared AHEAD steps before its pull: the share of accesses that read the
-    disk while a pull or push waited, and of those whose prepare was not done when its turn came."""
+    """Prepares each step AHEAD steps before its pull, with half of the rows on disk. Returns the share of accesses that
+    read the disk while a pull or push waited, and the share whose prepare was not done in time."""
     waited = 0
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AHEAD + 1) as pool:
         shard = Shard(0, ServiceConfig(disk_path=Path(folder), metrics=False))

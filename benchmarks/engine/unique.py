@@ -1,4 +1,4 @@
-"""What a client does to a batch: deduplication, and the sum of gradients by id."""
+"""Measures what a client does to a batch: it removes duplicates, and sums gradients by id."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ps.kernels.index.unique import has_duplicates, segment_sum, unique
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """Batches without a duplicate, and with an access skew as real tables have it."""
+    """Measures batches without a duplicate, and batches with the skew of real tables."""
     rng = generator()
     ids_N = random_ids(rng, sizes.rows)
     given = {

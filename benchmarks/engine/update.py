@@ -1,4 +1,4 @@
-"""Applying gradients: every optimizer as Table.apply, as a bare kernel, and in numpy."""
+"""Applies gradients with every optimizer: by Table.apply, by the bare kernel, and in numpy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """One optimizer after the other: with its state a table takes up to 1.5 GB, twice."""
+    """Measures one optimizer after the other: with its state a table takes up to 1.5 GB, twice."""
     for name, optimizer in OPTIMIZERS.items():
         _optimizer(report, sizes, name, optimizer)
 

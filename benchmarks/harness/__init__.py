@@ -1,1 +1,1 @@
-"""What benchmarks are measured, fed and drawn with."""
+"""The tools that benchmarks are measured, fed and drawn with."""

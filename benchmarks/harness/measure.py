@@ -1,4 +1,4 @@
-"""Measuring: interleaved rounds, medians, and the report. What is measured is in the other files.
+"""Measures by interleaved rounds and medians, and reports the figures. What is measured is in the other files.
 
 Two things are compared by running them in turn, round by round, in one process tree: a slow moment of the machine then
 meets both. A ratio is taken per round, and the median of the rounds is reported, with the smallest and the largest.
@@ -26,7 +26,7 @@ WARM_UP_ROUNDS = 2
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything."""
+    """How large a benchmark is."""
 
     rows: int = 2_000_000
     """Rows of a table."""
@@ -39,24 +39,24 @@ class Sizes:
     swap_rows: int = 4_000_000
     """Rows of the table that `swap` trains."""
     trace_accesses: int = 1_250_000
-    """Accesses of a trace that `trace` replays, the first ones."""
+    """How many accesses of a trace `trace` replays, from its start."""
     evict_samples: int = 1_700_000
     """Samples that `evict` learns from, in each of its runs."""
     evict_ids: int = 20_000_000
-    """Ids that they are drawn from."""
+    """Ids that the samples of `evict` are drawn from."""
     tt_rows: int = 10_000_000
     """Rows that the cores of `ttspeed` stand for."""
     ttquality_samples: int = 40_000
-    """Of a pass of `ttquality`, planted and real ones alike."""
+    """Samples of a pass of `ttquality`, planted and real ones alike."""
     ttquality_scale: int = 50
-    """By which it divides Criteo's cardinalities."""
+    """The number by which `ttquality` divides Criteo's cardinalities."""
     ttquality_seeds: int = 3
     dctquality_samples: int = 300_000
     """Planted clicks of a pass of `dctquality`."""
     dctquality_ids: int = 500_000
-    """Ids that they are drawn from."""
+    """Ids that the planted clicks are drawn from."""
     dctquality_flights: int | None = None
-    """Flights of a pass; None: the whole year."""
+    """Flights of a pass; None is the whole year."""
     dctquality_bags: int = 400_000
     """Samples of a pass over long bags."""
     dctquality_bag_ids: int = 100_000
@@ -65,17 +65,17 @@ class Sizes:
     bursty_samples: int = 200_000
     """Planted clicks of a pass over ids that come in bursts."""
     retail_lines: int | None = None
-    """Lines of invoices, each of which is two samples; None: half a year."""
+    """Lines of invoices of a pass, each of which is two samples; None is half a year."""
     movielens_ratings: int | None = None
-    """Of films; None: all."""
+    """Ratings of films of a pass; None is all."""
     starts: int = 5
     """Processes that `startup` starts."""
     wire_ids: int = 10_000_000
     """Ids of the table that `wirebytes` trains."""
     wire_steps: int = 8
-    """Steps whose bytes it counts, in each case: they hardly differ."""
+    """Steps whose bytes `wirebytes` counts in each case; they hardly differ."""
     wire_warm_up: int = 40
-    """Steps before those, at most."""
+    """Steps before the counted ones, at most."""
 
 
 QUICK = Sizes(
@@ -106,7 +106,7 @@ QUICK = Sizes(
     wire_steps=2,
     wire_warm_up=3,
 )
-"""For tests: every path, no meaning in the figures."""
+"""Sizes for tests: every path runs, and the figures mean nothing."""
 
 FULL = Sizes(rows=10_000_000)
 """Tables that do not fit into any cache."""
@@ -114,7 +114,7 @@ FULL = Sizes(rows=10_000_000)
 
 @dataclass(frozen=True)
 class Contender:
-    """One of the things compared. `before(turn)` is not timed; what it returns is given to `run`.
+    """One of the things that are compared. `before(turn)` is not timed; what it returns is given to `run`.
 
     Turns are counted over all contenders: who chooses ids by the turn never reads rows that another has just read.
     """
@@ -125,25 +125,25 @@ class Contender:
 
 @dataclass(frozen=True)
 class Rounds:
-    """Seconds of each contender, round by round."""
+    """The seconds of each contender, round by round."""
 
     seconds: Mapping[str, Sequence[float]]
 
     def per_second(self, name: str, amount: float) -> list[float]:
-        """`amount` of work a run, as work a second."""
+        """Returns the work a second of a contender whose run does `amount` of work."""
         return [amount / s for s in self.seconds[name]]
 
     def speed_ratio(self, name: str, other: str) -> list[float]:
-        """How many times as fast as `other`: above 1 is faster."""
+        """Returns how many times as fast as `other` a contender is: above 1 is faster."""
         return [theirs / ours for ours, theirs in zip(self.seconds[name], self.seconds[other], strict=True)]
 
     def time_share(self, name: str, whole: str) -> list[float]:
-        """The time of `name` as a share of `whole`."""
+        """Returns the time of `name` as a share of the time of `whole`."""
         return [part / all_ for part, all_ in zip(self.seconds[name], self.seconds[whole], strict=True)]
 
 
 def interleave(rounds: int, contenders: Mapping[str, Contender], warm_up: int = WARM_UP_ROUNDS) -> Rounds:
-    """Runs all contenders in every round, in turning order, so that none always follows the same neighbour."""
+    """Runs all contenders in every round, in an order that turns, so that none always follows the same neighbour."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     turns = itertools.count()
     for number in range(-warm_up, rounds):
@@ -159,14 +159,14 @@ def interleave(rounds: int, contenders: Mapping[str, Contender], warm_up: int = 
 
 
 class Report:
-    """One line a figure, written as it is known."""
+    """Prints one line for each figure as soon as it is known."""
 
     def __init__(self, bench: str, as_json: bool) -> None:
         self._bench = bench
         self._as_json = as_json
 
     def add(self, case: str, metric: str, values: float | Sequence[float]) -> None:
-        """The median of the values; in the text form also the smallest and the largest."""
+        """Adds the median of the values; in the text form also the smallest and the largest."""
         several = [values] if isinstance(values, int | float) else list(values)
         median = statistics.median(several)
         if self._as_json:
@@ -178,7 +178,7 @@ class Report:
 
 
 def header(sizes: Sizes) -> dict[str, Any]:
-    """Where and with what the figures were measured."""
+    """Says where and with what the figures were measured."""
     return {
         "commit": _commit(),
         "cpu": _cpu_model(),
@@ -191,7 +191,8 @@ def header(sizes: Sizes) -> dict[str, Any]:
 
 
 def print_header(sizes: Sizes, as_json: bool) -> None:
-    """As text on top of the figures; with JSON to stderr, so that every line of stdout is a figure."""
+    """Prints the header as text above the figures; with JSON it goes to stderr, so that every line of stdout is a
+    figure."""
     found = header(sizes)
     if as_json:
         print(json.dumps(found), file=sys.stderr, flush=True)
@@ -202,7 +203,7 @@ def print_header(sizes: Sizes, as_json: bool) -> None:
 
 
 def rss_bytes(pid: int | str = "self") -> int:
-    """Resident memory of a process."""
+    """Returns the resident memory of a process."""
     for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024

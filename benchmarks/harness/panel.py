@@ -1,4 +1,4 @@
-"""Panels of points over a logarithmic axis, side by side in an SVG: what the plots of figures are drawn with."""
+"""Draws panels of points over a logarithmic axis, side by side in an SVG."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 Figures = dict[str, dict[str, float]]
-"""By case and metric."""
+"""Figures by case and metric."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Of every panel of a plot, in pixels: its size, and the room beside what is drawn."""
+    """The size in pixels of every panel of a plot, and the room beside what is drawn."""
 
     width: int
     height: int
@@ -24,7 +24,7 @@ class Frame:
     bottom: int
 
     def svg(self, parts: Sequence[str], panels: int) -> str:
-        """So many panels side by side."""
+        """Returns an SVG of the panels, side by side."""
         begin = [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {panels * self.width} {self.height}" '
             'font-family="sans-serif" font-size="11" fill="#222">',
@@ -35,7 +35,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Panel:
-    """Where one stream's figures are drawn: log2 of a factor to the right, a figure up."""
+    """The panel in which the figures of one stream are drawn: log2 of a factor to the right, a figure up."""
 
     frame: Frame
     x0: int
@@ -45,17 +45,17 @@ class Panel:
     high_y: float
 
     def x(self, factor: float) -> float:
-        """In pixels."""
+        """Returns the place of a factor in pixels from the left."""
         share = (math.log2(factor) - self.low_x) / (self.high_x - self.low_x)
         return self.x0 + self.frame.left + share * (self.frame.width - self.frame.left - self.frame.right)
 
     def y(self, figure: float) -> float:
-        """In pixels, from the top."""
+        """Returns the place of a figure in pixels from the top."""
         frame, share = self.frame, (figure - self.low_y) / (self.high_y - self.low_y)
         return frame.height - frame.bottom - share * (frame.height - frame.top - frame.bottom)
 
     def axes(self, above: str, below: str, step: float, label: Callable[[float], str]) -> list[str]:
-        """Titles, and lines: across at every step, up at every power of two."""
+        """Draws titles and lines: across at every step, up at every power of two."""
         frame = self.frame
         left, right = self.x0 + frame.left, self.x0 + frame.width - frame.right
         middle = (left + right) / 2
@@ -73,7 +73,7 @@ class Panel:
 
 
 def read(lines: Iterable[str], bench: str) -> Figures:
-    """Of JSON lines, those of one benchmark."""
+    """Reads the figures of one benchmark from JSON lines."""
     found: Figures = defaultdict(dict)
     for line in lines:
         figure = json.loads(line)
@@ -83,10 +83,10 @@ def read(lines: Iterable[str], bench: str) -> Figures:
 
 
 def dot(x: float, y: float, colour: str) -> str:
-    """A point."""
+    """Draws a point."""
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>'
 
 
 def text(x: float, y: float, words: str, anchor: str = "middle", colour: str = "#222") -> str:
-    """A label."""
+    """Draws a label."""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{words}</text>'

@@ -1,4 +1,4 @@
-"""Child processes: started, waited for until they answer, and always ended, by their own handles."""
+"""Starts child processes, waits until they answer, and always ends them, by their own handles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import IO
 from benchmarks.harness.measure import REPOSITORY
 
 START_TIMEOUT_S = 180.0
-"""Long: a first start on a machine compiles the kernels."""
+"""How long a start may take: a first start on a machine compiles the kernels."""
 STOP_TIMEOUT_S = 20.0
 
 

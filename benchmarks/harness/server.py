@@ -1,4 +1,4 @@
-"""One shard in a process of its own: python -m benchmarks.harness.server SHARD_ID [ServiceConfig as JSON]
+"""Runs one shard in a process of its own: python -m benchmarks.harness.server SHARD_ID [ServiceConfig as JSON]
 
 Prints its address. On stdin: a line with a routing table (hex of the message) is adopted; the end of the file ends it.
 """

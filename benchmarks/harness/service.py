@@ -1,4 +1,4 @@
-"""A service made of shard processes, with this process as its client."""
+"""Starts a service of shard processes, with this process as its client."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PREPARE_TIMEOUT_S = 30.0
 
 @contextmanager
 def one_shard(config: ps.ServiceConfig | None = None) -> Iterator[tuple[ps.Client, Child]]:
-    """A shard that is the whole service, and a client."""
+    """Starts a shard that is the whole service, and a client."""
     settings = (config or ps.ServiceConfig()).to_json()
     with child("benchmarks.harness.server", "0", settings) as server, ps.connect(server.address) as client:
         yield client, server
@@ -25,14 +25,14 @@ def one_shard(config: ps.ServiceConfig | None = None) -> Iterator[tuple[ps.Clien
 
 @contextmanager
 def shards(count: int) -> Iterator[ps.Client]:
-    """A coordinator in this process, shards in others."""
+    """Starts a coordinator in this process and shards in others, and returns a client."""
     with cluster(count, ps.ServiceConfig()) as (coordinator, _), ps.connect(coordinator.address) as client:
         yield client
 
 
 @contextmanager
 def cluster(count: int, config: ps.ServiceConfig) -> Iterator[tuple[Coordinator, list[Child]]]:
-    """A coordinator in this process, and the processes of its shards."""
+    """Starts a coordinator in this process and the processes of its shards."""
     with ExitStack() as stack:
         servers = [
             stack.enter_context(child("benchmarks.harness.server", str(i), config.to_json())) for i in range(count)
@@ -49,9 +49,9 @@ def cluster(count: int, config: ps.ServiceConfig) -> Iterator[tuple[Coordinator,
 
 
 def _info(server: Child) -> ShardInfo:
-    """A shard is a service of its own until it is told of others."""
+    """Returns a shard's address and id. A shard is a service of its own until it is told of others."""
     with ps.connect(server.address) as client:
-        (info,) = client.connection.routing.shards
+        (info,) = client.shards()
         return info
 
 
@@ -66,7 +66,7 @@ def fill(client: ps.Client, table: str, ids_N: Ids, dim: int, batch: int) -> Non
 
 
 def prepared(client: ps.Client, ids: Mapping[str, Ids]) -> ps.Step:
-    """A step that a service of one shard has prepared already: the state in which a trainer's pull finds it."""
+    """Returns a step that a service of one shard has prepared already: the state in which a trainer's pull finds it."""
     before = _steps_prepared(client)
     step = client.prepare(ids)
     deadline = time.monotonic() + PREPARE_TIMEOUT_S

@@ -1,4 +1,4 @@
-"""Figures over time as SVG: what a Grafana panel shows, for docs."""
+"""Draws figures over time as SVG, as a Grafana panel shows them, for docs."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from itertools import accumulate
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT, COLUMNS = 470, 300, 2
-"""Of a chart, in pixels; charts beside each other."""
+"""Width and height of a chart in pixels, and the number of charts beside each other."""
 LEFT, RIGHT, TOP, BOTTOM, LEGEND = 62, 22, 30, 92, 3
-"""Around the drawing; entries in a line of the legend."""
+"""Pixels around the drawing, and the number of entries in a line of the legend."""
 COLOURS = ("#1664c0", "#c2410c", "#15803d", "#7e22ce", "#b45309", "#0e7490", "#be185d", "#4d7c0f", "#64748b", "#111827")
 PREFIXES = ("", "k", "M", "G", "T")
 MOST = 9
-"""Series in a chart: of more, the smallest are left out."""
+"""The most series in a chart; beyond it the smallest are left out."""
 LEAST_SHARE = 0.005
-"""Of the largest: of a pile, what is smaller is no layer that one could see."""
+"""The least share of the largest value that a series must have in a stacked chart; a smaller layer could not be
+seen."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """name, and its points: (seconds, value), the seconds the same in all series of a chart where both have any."""
+    """A name and its points (seconds, value); the seconds are the same in all series of a chart where both have any."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -44,7 +45,7 @@ class Chart:
 
 
 def shown(chart: Chart) -> list[Series]:
-    """Those that can be seen; piled up, the largest at the bottom."""
+    """The series that can be seen; in a stacked chart the largest is at the bottom."""
     found = [one for one in chart.series if one.points]
     if not chart.stacked and len(found) <= MOST:
         return found
@@ -53,7 +54,7 @@ def shown(chart: Chart) -> list[Series]:
 
 
 def svg(charts: Sequence[Chart], marks: Sequence[tuple[float, str]] = ()) -> str:
-    """All charts. `marks`: moments (seconds) with what happened."""
+    """Returns an SVG of all charts. `marks` are moments (seconds) with what happened."""
     rows = math.ceil(len(charts) / COLUMNS)
     seconds = [at for chart in charts for one in chart.series for at, _ in one.points] or [0.0]
     first, last = min(seconds), max(seconds)
@@ -72,7 +73,7 @@ class _Drawing:
     """One chart with its scales."""
 
     def __init__(self, chart: Chart, first: float, last: float) -> None:
-        """From first to last, in seconds."""
+        """Draws from `first` to `last`, in seconds."""
         self._chart = chart
         self._first, self._last = first, last
         self._series = shown(chart)
@@ -94,7 +95,7 @@ class _Drawing:
         return HEIGHT - BOTTOM - value / (self._step * self._ticks) * (HEIGHT - TOP - BOTTOM)
 
     def parts(self, marks: Sequence[tuple[float, str]]) -> Iterator[str]:
-        """SVG elements."""
+        """Returns the SVG elements."""
         yield _text((LEFT + WIDTH - RIGHT) / 2, 18, self._chart.title)
         for tick in range(self._ticks + 1):
             y = self._y(tick * self._step)
@@ -135,7 +136,7 @@ class _Drawing:
 
 
 def label(value: float, unit: str) -> str:
-    """1500, "Bps" -> 1.5 kB/s."""
+    """Formats a value with its unit: 1500 and "Bps" are 1.5 kB/s."""
     ending = {"bytes": "B", "Bps": "B/s", "s": "s", "percentunit": "%"}.get(unit, "")
     if unit == "percentunit":
         return f"{100 * value:.3g} %"
@@ -146,7 +147,7 @@ def label(value: float, unit: str) -> str:
 
 
 def _round_step(highest: float) -> float:
-    """Of 1, 2 or 5 times a power of ten, so that there are three to six steps."""
+    """Returns a step of 1, 2 or 5 times a power of ten, so that there are three to six steps."""
     power = 10.0 ** math.floor(math.log10(highest / 3))
     return next(power * factor for factor in (1, 2, 5, 10) if highest / (power * factor) <= 6)
 

@@ -25,13 +25,13 @@ N_DENSE = 4
 
 @dataclass(frozen=True)
 class Bursts:
-    """A feature."""
+    """How the ids of a feature come in bursts."""
 
     ids: int
     length: float
-    """Occurrences of a burst in the mean; they are geometric."""
+    """Occurrences in a burst, on average; their number is geometric."""
     spread: float
-    """Samples between two of them in the mean."""
+    """Samples between two occurrences, on average."""
 
 
 FEATURES = {
@@ -42,11 +42,11 @@ FEATURES = {
     "place": Bursts(300, 5, 10_000),
     "device": Bursts(20, 5, 50_000),
 }
-"""The last two are not in bursts: theirs are spread over much of the pass."""
+"""The features. The last two do not come in bursts: their occurrences are spread over much of the pass."""
 
 
 class Bursty:
-    """Of 22,320 ids in two tables."""
+    """A stream of clicks with 22,320 ids in two tables."""
 
     name = "bursty"
     batch = 256
@@ -57,7 +57,7 @@ class Bursty:
         self._samples = samples
 
     def source(self, seed: int) -> Source:
-        """Another teacher, other bursts and other clicks for each seed."""
+        """Returns a stream with another teacher, other bursts and other clicks for each seed."""
         rng = np.random.default_rng([seed, 24])
         first_F = np.cumsum([0, *(bursts.ids for bursts in FEATURES.values())])
         ids_FN = np.stack([_ids(rng, bursts, self._samples) for bursts in FEATURES.values()]) + first_F[:-1, None]
@@ -68,12 +68,12 @@ class Bursty:
         return InMemory(self.name, specs, Columns(dense_ND, ids_FN, clicked_N.astype(np.float32)))
 
     def window(self) -> slice:
-        """The second half."""
+        """Judges the second half."""
         return slice(self._samples // 2, None)
 
 
 def _ids(rng: np.random.Generator, bursts: Bursts, samples: int) -> npt.NDArray[np.int64]:
-    """int64 [samples], from 0 on."""
+    """Draws ids from 0 on, int64 [samples]."""
     n = int(1.5 * samples / bursts.length) + 100  # of them the first that fill all samples
     lengths_B = rng.geometric(1 / bursts.length, n)
     begins_B = rng.random(n) * samples

@@ -7,7 +7,8 @@ from worker.data.source import Source
 
 
 class Year:
-    """All of it, or the first rows of it. Raises MissingDependency where the package with the data is absent."""
+    """All flights of the year, or its first ones. Raises MissingDependency where the package with the data is
+    absent."""
 
     name = "flights"
     batch = 512
@@ -21,11 +22,11 @@ class Year:
         self._samples = samples or self._data.len_rows
 
     def source(self, seed: int) -> Source:
-        """The year, from its first day: the same for every seed."""
+        """Returns the year from its first day, the same for every seed."""
         return self._data if self._samples == self._data.len_rows else Head(self._data, self._samples)
 
     def window(self) -> slice:
-        """November and December."""
+        """Judges November and December."""
         if self._samples == self._data.len_rows:
             return self._data.windows()["last two months"]
         return slice(self._samples // 2, None)

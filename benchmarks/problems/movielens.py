@@ -30,11 +30,11 @@ FEATURES = {
     "user_genres": "cross",
     "user_decade": "cross",
 }
-"""Feature -> its table."""
+"""The features: each has the table of its ids."""
 
 
 class MovieLens:
-    """Of 671 users and 9,066 films. Raises MissingDependency where the package with the data is absent."""
+    """Ratings of 671 users and 9,066 films. Raises MissingDependency where the package with the data is absent."""
 
     name = "movielens"
     batch = 128
@@ -42,7 +42,7 @@ class MovieLens:
     """The best of 0.02, 0.05, 0.1 and 0.2."""
 
     def __init__(self, ratings: int | None = None) -> None:
-        """`ratings`: the first so many; None: all."""
+        """Takes the first `ratings` ratings; None takes all."""
         try:
             import pandas as pd
 
@@ -58,11 +58,11 @@ class MovieLens:
         self._good_N = (table["rating"].to_numpy(np.float64) >= GOOD).astype(np.float32)
 
     def source(self, seed: int) -> Source:
-        """The same for every seed."""
+        """Returns the ratings, the same for every seed."""
         return self._samples
 
     def window(self) -> slice:
-        """The second half."""
+        """Judges the second half."""
         return slice(len(self._good_N) // 2, None)
 
     @cached_property
@@ -80,14 +80,14 @@ class MovieLens:
         return InMemory(self.name, [FeatureSpec(name, table) for name, table in FEATURES.items()], columns)
 
     def _dense(self) -> npt.NDArray[np.float32]:
-        """How old the film was, in 20 years, and whether its year is not known: float32 [N, 2]."""
+        """Computes how old the film was, in 20 years, and whether its year is unknown: float32 [N, 2]."""
         unknown_N = self._year_N == 0
         age_N = np.where(unknown_N, 0, (self._rated_N - self._year_N - 12) / 20)
         return np.stack([age_N, unknown_N], axis=1).astype(np.float32)
 
 
 def _file() -> Path:
-    """Raises PackageNotFoundError."""
+    """Finds the file with the ratings. Raises PackageNotFoundError."""
     for file in importlib.metadata.files(PACKAGE) or []:
         if file.name == FILE:
             return Path(str(file.locate()))

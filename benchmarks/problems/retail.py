@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.problems.stream import InMemory
+from ps.arrays import Ints
 from ps.nn.batch import FeatureSpec
 from worker.data.columns import Columns
 from worker.data.errors import MissingDependency
@@ -33,13 +34,12 @@ FEATURES = {
     "customer_item": "cross",
     "previous_item": "cross",
 }
-"""Feature -> its table. `previous`: the item of the line before in the same invoice; it shares the rows of `item`."""
-
-Words = npt.NDArray[np.int64]
+"""The features: each has the table of its ids. `previous` is the item of the line before in the same invoice; it shares
+the rows of `item`."""
 
 
 class Retail:
-    """Sales to customers that are known. Raises MissingDependency where the file or its reader is absent."""
+    """Sales to known customers. Raises MissingDependency where the file or its reader is absent."""
 
     name = "retail"
     batch = 512
@@ -47,7 +47,7 @@ class Retail:
     """The best of 0.02, 0.05, 0.1 and 0.2."""
 
     def __init__(self, lines: int | None = None) -> None:
-        """`lines`: of invoices, the first so many; None: all."""
+        """Takes the first `lines` lines of invoices; None takes all."""
         path = Path(os.environ.get("EMBEDDING_PS_DATA", ".")) / FILE
         if not path.exists():
             raise MissingDependency(f"no retail data at {path}: set EMBEDDING_PS_DATA to the folder that has it")
@@ -65,11 +65,11 @@ class Retail:
         self._price_N = np.log1p(np.clip(table["UnitPrice"].to_numpy(np.float64), 0, None))
 
     def source(self, seed: int) -> Source:
-        """The same for every seed."""
+        """Returns the samples, the same for every seed."""
         return self._samples
 
     def window(self) -> slice:
-        """The second half."""
+        """Judges the second half."""
         return slice(len(self._item_N), None)
 
     @cached_property
@@ -98,15 +98,16 @@ class Retail:
         )
         return InMemory(self.name, [FeatureSpec(name, table) for name, table in FEATURES.items()], columns)
 
-    def _prices(self, item_S: Words) -> npt.NDArray[np.float64]:
-        """What an item cost when it was first sold, about unit scale: an attribute of the item, not of the line."""
+    def _prices(self, item_S: Ints) -> npt.NDArray[np.float64]:
+        """Returns what an item cost when it was first sold, scaled to about 1: an attribute of the item, not of the
+        line."""
         _, first_I = np.unique(self._item_N, return_index=True)
         prices_S: npt.NDArray[np.float64] = self._price_N[first_I][item_S] - 1.1
         return prices_S
 
-    def _drawn(self) -> Words:
-        """For each line an item that is not in its invoice: of one of the POPULAR lines before the invoice, or, where
-        five draws are all in it, of the last draw all the same."""
+    def _drawn(self) -> Ints:
+        """Draws for each line an item that is not in its invoice, from one of the POPULAR lines before the invoice.
+        Where five draws are all in the invoice the last one is taken all the same."""
         rng = np.random.default_rng(0)
         begins_N = np.searchsorted(self._begins, np.arange(len(self._item_N)), side="right") - 1
         begin_N = self._begins[begins_N]
@@ -121,6 +122,6 @@ class Retail:
         return drawn_N
 
     @cached_property
-    def _begins(self) -> Words:
-        """Lines at which invoices begin."""
+    def _begins(self) -> Ints:
+        """Returns the lines at which invoices begin."""
         return np.flatnonzero(np.r_[True, self._invoice_N[1:] != self._invoice_N[:-1]])

@@ -1,4 +1,4 @@
-"""What a benchmark of quality asks of a stream, and the streams themselves by name."""
+"""The interface of the streams that benchmarks of quality learn from, and the streams by name."""
 
 from __future__ import annotations
 
@@ -19,43 +19,44 @@ class Stream(Protocol):
     batch: int
     """Samples of a step: so many that a pass has hundreds of steps."""
     row_lr: float
-    """Of rows, Adagrad's, where everything is pushed: found on a seed that no figure is from."""
+    """The learning rate of rows (Adagrad) where everything is pushed, found on a seed that no figure is from."""
 
     def source(self, seed: int) -> Source:
-        """The stream; where the data is real, the same for every seed."""
+        """Returns the samples; where the data is real they are the same for every seed."""
         ...
 
     def window(self) -> slice:
-        """The rows that are judged: predictions before training, after the model has seen something."""
+        """Returns the rows that are judged: their predictions are made before training on them, after the model has
+        seen something."""
         ...
 
 
 class InMemory:
-    """A `Source` of columns that are all there."""
+    """A `Source` of columns that are all in memory."""
 
     def __init__(self, name: str, features: Sequence[FeatureSpec], columns: Columns) -> None:
         self.name, self.features, self._columns = name, tuple(features), columns
 
     @property
     def n_dense(self) -> int:
-        """Width of the dense part."""
+        """The width of the dense part."""
         return int(self._columns.dense.shape[1])
 
     @property
     def len_rows(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return len(self._columns)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """The same at every call, sharing one memory: do not write into a batch."""
+        """Yields the same batches at every call, sharing one memory: do not write into a batch."""
         return rebatch([self._columns], batch_size, self.features)
 
     def windows(self) -> Mapping[str, slice]:
-        """The second half."""
+        """Judges the second half."""
         return {"second half": slice(self.len_rows // 2, self.len_rows)}
 
     def remarks(self) -> Sequence[str]:
-        """Nothing to say."""
+        """Has no remarks."""
         return ()
 
 
@@ -69,7 +70,7 @@ class Head:
         self.windows, self.remarks = source.windows, source.remarks
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Whole batches."""
+        """Yields whole batches."""
         for number, batch in enumerate(self._source.batches(batch_size)):
             if (number + 1) * batch_size > self.len_rows:
                 return
@@ -77,7 +78,7 @@ class Head:
 
 
 def present(benchmark: str, makers: Sequence[Callable[[], Stream]]) -> list[Stream]:
-    """The streams whose data is on this machine; of each other one, a line on stderr says what it misses."""
+    """Returns the streams whose data is on this machine; for each other one it prints on stderr what is missing."""
     found = []
     for make in makers:
         try:

@@ -12,7 +12,7 @@ from benchmarks.problems.stream import Stream, present
 
 
 def streams(benchmark: str, sizes: Sizes) -> list[Stream]:
-    """Those whose data is there. `benchmark`: who says so where it is not."""
+    """Returns the streams whose data is there. `benchmark` is the name under which missing data is reported."""
     return present(
         benchmark,
         [

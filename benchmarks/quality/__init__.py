@@ -1,1 +1,1 @@
-"""Benchmarks of what compressed communication costs in accuracy."""
+"""Benchmarks of the accuracy that compressed communication costs."""

@@ -1,4 +1,4 @@
-"""Planted clicks with long bags, for the cases of `dctquality` that pool them: two features, 20 to 40 ids a bag."""
+"""Planted clicks with long bags (two features, 20 to 40 ids a bag), for the cases of `dctquality` that pool them."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ _JUDGED = 32_768
 
 
 class PlantedBags:
-    """Synthetic clicks as in `problems.planted`, of which the best possible AUC is known."""
+    """Synthetic clicks as in `problems.planted`, for which the best possible AUC is known."""
 
     name = "bags"
     batch = 512
     row_lr = 0.02
-    """Where everything is pushed and pulled whole by rows, on a seed that no figure is from, the best of 0.002, 0.003,
-    0.005, 0.01, 0.02, 0.05 and 0.1. Rows that are not trained have 0.669 AUC there, these 0.755, the teacher 0.779."""
+    """The best of 0.002, 0.003, 0.005, 0.01, 0.02, 0.05 and 0.1 where everything is pushed and pulled as whole rows, on
+    a seed that no figure is from. Untrained rows have 0.669 AUC there, these 0.755, the teacher 0.779."""
 
     def __init__(self, samples: int, total_ids: int) -> None:
         self._samples, self._total_ids = samples, total_ids
 
     def source(self, seed: int) -> Source:
-        """Another teacher, other clicks and other popular ids for each seed."""
+        """Returns a stream with another teacher, other clicks and other popular ids for each seed."""
         return BagClicks(self._samples, self._total_ids, seed)
 
     def window(self) -> slice:
-        """The second half."""
+        """Judges the second half."""
         return slice(self._samples // 2, None)
 
 
 class BagClicks:
-    """A `Source` whose two features have a table each and half of the ids. Lengths are uniform; ids have the skew of
-    `worker.data.skew`, so some are in a bag several times.
+    """A `Source` with two features, each with a table and half of the ids. Lengths of bags are uniform; ids have the
+    skew of `worker.data.skew`, so some are in a bag several times.
 
     logit = dense · w + the sum of one effect an id, over both bags. Batches are made one by one, each from (seed, its
     number, its size): samples depend on the batch size.
@@ -61,7 +61,7 @@ class BagClicks:
         self._popularity = [Popularity(self._each, BATCH, seed * len(NAMES) + number) for number in range(len(NAMES))]
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """The same at every call."""
+        """Yields the same batches at every call."""
         if batch_size < 1:
             raise InvalidArgument(f"batch_size is {batch_size}; it must be 1 or more")
         for start in range(0, self.len_rows, batch_size):
@@ -69,19 +69,19 @@ class BagClicks:
 
     @cached_property
     def best_auc(self) -> float:
-        """The AUC of a model that knows the true probabilities, over 32,768 rows."""
+        """Returns the AUC of a model that knows the true probabilities, over 32,768 rows."""
         return expected_auc(self._batch(0, _JUDGED)[1])
 
     def windows(self) -> Mapping[str, slice]:
-        """The second half."""
+        """Judges the second half."""
         return {"second half": slice(self.len_rows // 2, self.len_rows)}
 
     def remarks(self) -> Sequence[str]:
-        """What could be reached."""
+        """Says which AUC could be reached."""
         return (f"best possible AUC: {self.best_auc:.4f}",)
 
     def _batch(self, start: int, size: int) -> tuple[Batch, np.ndarray]:
-        """`size` samples, and of each the probability that its label is 1, float32 [size]."""
+        """Makes `size` samples, and the probability that the label of each is 1, float32 [size]."""
         rng = np.random.default_rng([self._seed, start, size])
         dense_BD = rng.standard_normal((size, N_DENSE), dtype=np.float32)
         logits_B = dense_BD @ self.teacher.weights

@@ -1,4 +1,4 @@
-"""The figures of `dctquality` as a plot (SVG) and as tables (Markdown, on stdout).
+"""Draws the figures of `dctquality` as a plot (SVG) and as tables (Markdown, on stdout).
 
 python -m benchmarks dctquality --json > figures.jsonl
 python -m benchmarks.quality.dctplot figures.jsonl docs/img/dctquality.svg
@@ -15,18 +15,18 @@ from benchmarks.harness.panel import Figures, Frame, Panel, dot, read, text
 from benchmarks.quality.dctquality import CASES, DEFAULT, DENSITIES, FEW, IN_FULL, NO_FEEDBACK, POOLED
 
 STREAMS = ("synthetic", "bursty", "flights", "retail", "movielens")
-"""Those that are not among the figures are left out."""
+"""The streams in the plot; one that is not among the figures is left out."""
 LINES = {
     "": ("with error feedback", "#1664c0", DENSITIES),
     "_no_feedback": ("without", "#c2410c", NO_FEEDBACK),
 }
-"""Of a top-k case's name, its ending -> what it means, its colour, and its densities."""
+"""How the names of top-k cases end -> what they mean, their colour, and their densities."""
 OTHERS = "#3f7d20"
 FRAME = Frame(width=460, height=340, left=62, right=30, top=34, bottom=46)
 STEPS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)
-"""Of the lines across, in AUC: the first by which they are ten at most."""
+"""Steps between the lines across, in AUC; the first one by which there are at most ten lines is taken."""
 BAGS = "bags"
-"""The stream of the pooled cases: a table of its own, and not in the plot."""
+"""The stream of the pooled cases, which has a table of its own and is not in the plot."""
 HEADING = "| pushes | AUC | log loss | AUC, difference (least to most) | bytes of a push |\n|---|---|---|---|---|"
 BAGS_HEADING = (
     "| long bags | AUC | log loss | AUC, difference (least to most) | bytes of a push | of a pull | of a step |\n"
@@ -35,7 +35,7 @@ BAGS_HEADING = (
 
 
 def table(figures: Figures, stream: str) -> str:
-    """Markdown."""
+    """Writes the table of all cases as Markdown."""
     lines = [HEADING, f"{_whole(figures, stream, 'whole, fp32')} 1 |"]
     for case in CASES:
         of = figures[f"{stream}_{case}"]
@@ -44,7 +44,7 @@ def table(figures: Figures, stream: str) -> str:
 
 
 def streams_table(figures: Figures) -> str:
-    """Markdown: what the few cases that every stream has cost and save there."""
+    """Writes as Markdown what the few cases that every stream has cost and save there."""
     streams = [stream for stream in STREAMS if f"{stream}_dense" in figures]
     dense = [figures[f"{stream}_dense"] for stream in streams]
     whole = [f"{of['auc']:.4f}; {of['seed_noise']:.4f}" for of in dense]
@@ -63,7 +63,7 @@ def streams_table(figures: Figures) -> str:
 
 
 def bags_table(figures: Figures) -> str:
-    """The same of the cases on long bags, with the bytes of pulls and of whole steps."""
+    """Writes as Markdown the cases on long bags, with the bytes of pulls and of whole steps."""
     lines = [BAGS_HEADING, f"{_whole(figures, BAGS, 'by rows, whole')} 1 | 1 | 1 |"]
     for case in POOLED:
         of = figures[f"{BAGS}_{case}"]
@@ -92,7 +92,7 @@ def _difference(of: Mapping[str, float]) -> str:
 
 
 def svg(figures: Figures) -> str:
-    """The streams that have all cases, side by side."""
+    """Draws the streams that have all cases, side by side."""
     parts: list[str] = []
     for number, stream in enumerate(IN_FULL):
         parts += _stream(figures, stream, number * FRAME.width)
@@ -132,7 +132,7 @@ def _stream(figures: Figures, stream: str, x0: int) -> list[str]:
 
 
 def _band(panel: Panel, noise: float) -> str:
-    """Differences that other first values make as well."""
+    """Draws the band of differences that other first values make as well."""
     left, right, top, bottom = (
         panel.x0 + FRAME.left,
         panel.x0 + FRAME.width - FRAME.right,
@@ -147,7 +147,7 @@ def _place(panel: Panel, case: dict[str, float]) -> tuple[float, float]:
 
 
 def _point(panel: Panel, case: dict[str, float], label: str, colour: str, below: int = -6) -> list[str]:
-    """With a bar from the least to the most."""
+    """Draws a point with a bar from the least to the most."""
     x, y = _place(panel, case)
     least, most = (panel.y(case[f"auc_difference_{end}"]) for end in ("least", "most"))
     bar = f'<path d="M{x:.1f} {least:.1f}V{most:.1f}" stroke="{colour}" stroke-opacity=".45"/>'
@@ -155,7 +155,7 @@ def _point(panel: Panel, case: dict[str, float], label: str, colour: str, below:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """FIGURES.jsonl PLOT.svg"""
+    """Writes the plot: FIGURES.jsonl PLOT.svg"""
     if len(arguments) != 2:
         raise SystemExit("usage: python -m benchmarks.quality.dctplot FIGURES.jsonl PLOT.svg")
     figures = read(Path(arguments[0]).read_text(encoding="utf-8").splitlines(), "dctquality")

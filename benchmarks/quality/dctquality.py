@@ -1,4 +1,4 @@
-"""What compressed communication costs in accuracy: AUC against the same model with whole gradients in fp32.
+"""The accuracy that compressed communication costs: AUC against the same model with whole gradients in fp32.
 
 A DLRM learns in one pass over each of five streams (`benchmarks.problems`), three of which come in bursts, and over
 planted samples with long bags, which shards may pool; real data that is not on this machine is passed over. The figures
@@ -35,9 +35,9 @@ from worker.train.trainer import Trainer
 DIM = 16
 DENSE_LR = 0.02
 BOUND = 1e-1 * DIM**-0.5
-"""Rows begin uniform within it, as in `worker.train`."""
+"""The bound of the uniform distribution that rows begin with, as in `worker.train`."""
 OTHER_VALUES = 1000
-"""Added to a seed: the same data, other first values."""
+"""A number that is added to a seed to get the same data with other first values."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Case:
 
 
 def unbounded(percent: int, **options: Any) -> TopK:
-    """So many percent, and nothing is sent for having been held for long."""
+    """Selects so many percent, and sends nothing merely because it was held for long."""
     return TopK(percent / 100, hold=None, **options)
 
 
 DENSITIES = (1, 5, 10, 20)
-"""In percent of the rows of a step, of those that are not new."""
+"""Percent of the rows of a step that are selected, among those that are not new."""
 NO_FEEDBACK = (1, 5, 20)
 RELAXED = Relaxed(every=8)
 DEFAULT = "default"
@@ -75,12 +75,12 @@ CASES = (
         "topk_10_int8": Case(unbounded(10), wire_dtype="int8"),
     }
 )
-"""`topk_...`: whatever is small is held, however long."""
+"""The cases. In `topk_...` whatever is small is held, however long."""
 FEW = {name: CASES[name] for name in (DEFAULT, f"{DEFAULT}_int8", "topk_5", "topk_10", "topk_20")}
 IN_FULL = ("synthetic", "flights")
 """Streams with all cases; the others have a few."""
 MASKED = {percent: TopK(percent / 100, by="elements") for percent in (20, 50)}
-"""Of the elements of sums."""
+"""How sums are masked, by the percent of their elements that are sent."""
 POOLED = (
     {DEFAULT: Case(TopK())}
     | {f"topk_{percent}": Case(unbounded(percent)) for percent in (2, 10)}
@@ -89,21 +89,22 @@ POOLED = (
     | {f"pooled_masked_{percent}": Case(pooled="shard", mask_sums=mask) for percent, mask in MASKED.items()}
     | {"pooled_both": Case(unbounded(10), pooled="shard", mask_sums=MASKED[20])}
 )
-"""On long bags; the first two by rows, to compare with. `pooled_both`: of pushes and of sums."""
+"""Cases on long bags. The first two are pushed by rows, for comparison; `pooled_both` compresses pushes and sums."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one pass."""
+    """The outcome of one pass."""
 
     auc: float
     log_loss: float
     moved: dict[str, int]
-    """Bytes of the messages of pushes and of pulls, both ways; and of a step, prepares too: bags are a part of ids."""
+    """Bytes of the messages of pushes and of pulls, both ways, and of a whole step, prepares too, since bags are a part
+    of ids."""
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """Each case on each stream, with `dctquality_seeds` seeds."""
+    """Runs each case on each stream, with `dctquality_seeds` seeds."""
     torch.set_num_threads(1)
     seeds = range(sizes.dctquality_seeds)
     for problem in streams("dctquality", sizes):
@@ -112,7 +113,7 @@ def run(report: Report, sizes: Sizes) -> None:
 
 
 def compare(report: Report, problem: Stream, seeds: Sequence[int], cases: Mapping[str, Case]) -> None:
-    """These cases, and what they are compared with."""
+    """Runs these cases and what they are compared with."""
     dense = [train(problem, Case(), seed, seed) for seed in seeds]
     others = [train(problem, Case(), seed, seed + OTHER_VALUES) for seed in seeds]
     squares = [(other.auc - one.auc) ** 2 for other, one in zip(others, dense, strict=True)]
@@ -131,7 +132,7 @@ def compare(report: Report, problem: Stream, seeds: Sequence[int], cases: Mappin
 
 
 def train(problem: Stream, case: Case, data_seed: int, seed: int) -> Outcome:
-    """One pass over the stream. seed: of the first values, of rows and of the dense layers."""
+    """Trains one pass over the stream. `seed` decides the first values of rows and of the dense layers."""
     begun_s = time.monotonic()
     source = problem.source(data_seed)
     tables = [
@@ -167,7 +168,7 @@ def train(problem: Stream, case: Case, data_seed: int, seed: int) -> Outcome:
 
 
 def _moved(client: ps.Client, method: str) -> int:
-    traffic = client.connection.traffic.report()
+    traffic = client.traffic()
     return int(traffic["sent_bytes"][method]) + int(traffic["received_bytes"].get(method, 0))
 
 

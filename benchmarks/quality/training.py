@@ -1,4 +1,4 @@
-"""A click model in training, for what is compared by whole training steps.
+"""A click model in training, for benchmarks that compare whole training steps.
 
 Criteo-shaped data of Meta's published skew, in one table; one shard process, and this one as the trainer. Before the
 training the ids are pushed as often as data before would have, so that most of them exist and their frequencies are
@@ -25,7 +25,7 @@ FILL_BATCH = 1 << 16
 
 
 class Training:
-    """One way to keep the table `TABLE`: its shard, its model, its place in the data."""
+    """One way to keep the table `TABLE`: its shard, its model, and its place in the data."""
 
     def __init__(
         self, service: ps.ServiceConfig, table: ps.TableConfig, source: Synthetic, depth: int | Literal["auto"]
@@ -47,18 +47,19 @@ class Training:
         self._stack.close()
 
     def train(self, _: object) -> None:
-        """One round: STEPS batches."""
+        """Trains one round of STEPS batches."""
         for _ in range(STEPS):
             self._trainer.step(next(self._batches))
 
     def shard(self) -> dict[str, Any]:
-        """What the shard counts."""
+        """Returns what the shard counts."""
         found: dict[str, Any] = self.client.stats()["shards"][0]
         return found
 
 
 def source_of(sizes: Sizes) -> Synthetic:
-    """Batches without end. Twice as many ids as rows will be filled in: half of the rarest have never been seen."""
+    """Returns batches without end. There are twice as many ids as rows are filled in: half of the rarest have never
+    been seen."""
     return Synthetic(rows=1 << 40, total_ids=2 * sizes.swap_rows, table=TABLE)
 
 

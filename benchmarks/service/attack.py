@@ -1,4 +1,5 @@
-"""Honest clients beside one that tries to stop the shard: how long their calls take, what becomes of their pushes."""
+"""Honest clients beside one that tries to stop the shard: how long their calls take, and what becomes of their
+pushes."""
 
 from __future__ import annotations
 
@@ -22,16 +23,16 @@ CLIENTS, IDS = 4, 1_000
 RAM = 512 << 20
 TIMEOUT_S = 60.0
 RECOVERY_S = 5.0
-"""After which all should be as before."""
+"""The time after an attack by which the calls should be as fast as before."""
 
 
 @dataclass
 class Honest:
-    """One client's calls, one after the other, on ids of its own."""
+    """One honest client, which makes its calls one after the other, on ids of its own."""
 
     number: int
     calls: list[tuple[float, float]] = field(default_factory=list)
-    """(when it began, seconds) of each that was answered."""
+    """When each answered call began, and the seconds that it took."""
     pushed: int = 0
     refused: list[ps.errors.PsError] = field(default_factory=list)
 
@@ -60,31 +61,31 @@ class Honest:
 
 
 def p99_ms(clients: Sequence[Honest], since: float, until: float) -> float:
-    """Returns the 99th percentile of calls that began in that time, ms."""
+    """Returns the 99th percentile of the calls that began in that time, in ms."""
     found = [seconds for client in clients for began, seconds in client.calls if since <= began < until]
     return float(np.percentile(found, 99)) * 1e3 if found else float("inf")
 
 
 @dataclass(frozen=True)
 class Attacked:
-    """What an attack did."""
+    """The effect of an attack."""
 
     clients: Sequence[Honest]
     without_ms: float
-    """p99 of the calls before it."""
+    """p99 of the calls before the attack, in ms."""
     under_ms: float
     after_ms: float
-    """From RECOVERY_S after its end on."""
+    """p99 of the calls from RECOVERY_S after the attack's end on, in ms."""
     sums_right: bool
     """Whether every row is the sum of what was acknowledged."""
 
 
 def attacked(name: str, seconds: float) -> Attacked:
-    """A shard of its own, for so long each without, under and after an attack."""
+    """Starts a shard, and measures the calls without, during and after an attack, for the same time each."""
     with ExitStack() as stack:
         client, server = stack.enter_context(one_shard(ps.ServiceConfig(ram_bytes=RAM)))
         client.create_table(ps.TableConfig(name=TABLE, dim=DIM, optimizer=ps.SGD(lr=1.0), initializer=ps.Constant()))
-        metrics_address = client.connection.routing.shards[0].metrics_address
+        metrics_address = client.shards()[0].metrics_address
         stop, clients = threading.Event(), [Honest(number) for number in range(CLIENTS)]
         pool = stack.enter_context(ThreadPoolExecutor(CLIENTS))
         running = [pool.submit(honest.run, server.address, stop) for honest in clients]
@@ -112,7 +113,7 @@ def attacked(name: str, seconds: float) -> Attacked:
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """Each attack by itself, and all at once."""
+    """Measures each attack by itself, and all at once."""
     for name in ATTACKS:
         found = attacked(name, 0.4 * sizes.rounds)
         report.add(name, "p99_ms_without", found.without_ms)

@@ -25,16 +25,16 @@ from ps.wire import methods
 from ps.wire.sorted_ids import encode_sorted_ids
 
 TABLE, DIM = "t", 64
-"""The shard has this table."""
+"""The table that the shard has, and its dim."""
 BODY_ROWS = 8_000
-"""2 MB, of which half comes."""
+"""Rows of a body: 2 MB, of which half is sent."""
 PULL_ROWS = 200_000
-"""51 MB, for a few bytes of sorted ids."""
+"""Rows of a pull: 51 MB of answer, for a few bytes of sorted ids."""
 LOOK_S = 0.05
 
 
 class Target:
-    """Whom to attack, and until when."""
+    """The shard to attack, and when to stop."""
 
     def __init__(self, address: str, metrics_address: str) -> None:
         self.address = address
@@ -47,7 +47,7 @@ class Target:
         self.header = pb.Header(routing_epoch=epoch, worker_id=666)
 
     def keep(self, count: int, begin: Callable[[], HalfCall]) -> None:
-        """So many calls at once, until it is over: one that is ended is begun anew."""
+        """Keeps so many calls open at once until the attack ends: one that is ended is begun again."""
         calls: list[HalfCall] = []
         while not self.over.wait(LOOK_S):
             calls = [call for call in calls if not call.has_ended()]
@@ -74,7 +74,8 @@ class Target:
 
 
 def stalled_streams(target: Target) -> None:
-    """64 pushes that say what they are and then nothing, and 16 calls of each other kind in the middle of a message."""
+    """Opens 64 pushes that send their head and then nothing, and 16 calls of each other kind that stop in the middle of
+    a message."""
 
     def begin() -> HalfCall:
         call = HalfCall(target.address, next(kinds))
@@ -90,7 +91,7 @@ def stalled_streams(target: Target) -> None:
 
 
 def stalled_bodies(target: Target) -> None:
-    """16 pushes of which half comes, again and again."""
+    """Opens 16 pushes that send half of their body, again and again."""
     half = pb.PushChunk(payload=bytes(BODY_ROWS // 2 * DIM * 4)).SerializeToString()
 
     def begin() -> HalfCall:
@@ -103,7 +104,7 @@ def stalled_bodies(target: Target) -> None:
 
 
 def unread_pulls(target: Target) -> None:
-    """16 pulls whose reader does not read."""
+    """Opens 16 pulls whose reader does not read."""
 
     def begin() -> HalfCall:
         call = HalfCall(target.address, methods.PULL)
@@ -115,7 +116,7 @@ def unread_pulls(target: Target) -> None:
 
 
 def cancelled_pulls(target: Target) -> None:
-    """15 large pulls at once, cancelled at once, four times a second."""
+    """Starts 15 large pulls at once and cancels them at once, four times a second."""
     with grpc.insecure_channel(target.address) as channel:
         pull: Any = channel.unary_stream(methods.PULL.path)
         request = target.pull()
@@ -127,7 +128,7 @@ def cancelled_pulls(target: Target) -> None:
 
 
 def idle_metrics(target: Target) -> None:
-    """200 connections to the metrics port that ask nothing."""
+    """Opens 200 connections to the metrics port that ask nothing."""
     connections: list[socket.socket] = []
     while not target.over.wait(LOOK_S):
         while len(connections) < 200:
@@ -140,7 +141,7 @@ def idle_metrics(target: Target) -> None:
 
 
 def all_at_once(target: Target) -> None:
-    """All others."""
+    """Runs all other attacks at once."""
     threads = [threading.Thread(target=attack, args=[target]) for attack in (*ATTACKS.values(),)[:-1]]
     for thread in threads:
         thread.start()

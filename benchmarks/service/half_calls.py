@@ -1,4 +1,5 @@
-"""Calls that stop in the middle of a message, or read no answer: HTTP/2 by hand, since no gRPC client sends such."""
+"""Calls that stop in the middle of a message, or read no answer. HTTP/2 is written by hand, since no gRPC client sends
+such calls."""
 
 from __future__ import annotations
 
@@ -13,18 +14,19 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7, 0x8
 _WINDOW, _INITIAL_WINDOW = 65_535, 0x4
 _FRAME = 16_384
-"""The largest that a server must take."""
+"""Bytes of the largest frame that a server must accept."""
 _ACK, _END_STREAM, _END_HEADERS = 0x1, 0x1, 0x4
 
 
 class HalfCall:
-    """One call on a connection of its own. It never makes the server's window larger: 64 KiB are all that comes."""
+    """One call on a connection of its own. It never makes the server's window larger: 64 KiB are all that the server
+    can send."""
 
     def __init__(self, address: str, path: str | Method) -> None:
         host, _, port = address.rpartition(":")
         self.method = path
         self.ended = threading.Event()
-        """The server has ended the call."""
+        """Set when the server has ended the call."""
         self._windows = [_WINDOW, _WINDOW]  # of the connection, and of the call
         self._widened = threading.Condition()
         self._socket = socket.create_connection((host, int(port)), timeout=30)
@@ -42,22 +44,22 @@ class HalfCall:
         threading.Thread(target=self._read, daemon=True).start()
 
     def send(self, message: bytes, upto: int | None = None) -> None:
-        """A message, or so many bytes of what it is on the wire."""
+        """Sends a message, or the first bytes of it."""
         framed = b"\0" + struct.pack(">I", len(message)) + message
         self.send_bytes(framed[:upto])
 
     def send_bytes(self, data: bytes) -> None:
-        """Bytes of a message as they are."""
+        """Sends the bytes of a message as they are."""
         with self._widened:
             self._windows = [window - len(data) for window in self._windows]
         self._socket.sendall(_frame(_DATA, 0, 1, data))
 
     def end(self) -> None:
-        """No more messages come."""
+        """Says that no more messages come."""
         self._socket.sendall(_frame(_DATA, _END_STREAM, 1, b""))
 
     def send_slowly(self, message: bytes) -> None:
-        """A message of any size, as fast as the server takes it, on a thread of its own."""
+        """Sends a message of any size, as fast as the server takes it, on a thread of its own."""
 
         def send() -> None:
             framed = b"\0" + struct.pack(">I", len(message)) + message
@@ -71,13 +73,13 @@ class HalfCall:
         threading.Thread(target=send, daemon=True).start()
 
     def has_ended(self) -> bool:
-        """Whether the server has ended the call; then its connection is closed too."""
+        """Returns whether the server has ended the call; its connection is closed then, too."""
         if self.ended.is_set():
             self.close()
         return self.ended.is_set()
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         with suppress(OSError):  # it has been closed at the other end
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
@@ -118,7 +120,7 @@ class HalfCall:
 
 
 def _text(value: str) -> bytes:
-    """HPACK, a literal without Huffman's code; all of ours are shorter than 127."""
+    """Encodes a literal in HPACK without Huffman's code; all of ours are shorter than 127 bytes."""
     return bytes([len(value)]) + value.encode()
 
 

@@ -1,4 +1,4 @@
-"""A Prometheus of our own, set up as deploy/ says, on loopback; for tests, and for the graphs of docs/operations.md."""
+"""A Prometheus of our own on loopback, set up as deploy/ says, for tests and for the graphs of docs/operations.md."""
 
 from __future__ import annotations
 
@@ -24,40 +24,40 @@ START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 10.0
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Past http_proxy: it is on this host."""
+"""Opens URLs without the proxy of http_proxy: Prometheus is on this host."""
 PAUSE_S = 0.05
 
 Samples = list[dict[str, Any]]
-"""As the HTTP API gives them: {"metric": labels, "value": [time, text]}, or "values" of a range."""
+"""Samples as the HTTP API returns them: {"metric": labels, "value": [time, text]}, or "values" for a range."""
 
 
 class NotInstalled(Exception):
-    """There is no Prometheus here."""
+    """Raised where there is no Prometheus."""
 
 
 class BadQuery(Exception):
-    """Prometheus does not understand it; says why."""
+    """Raised when Prometheus does not understand a query; the message says why."""
 
 
 class Prometheus:
-    """The HTTP API of a running one."""
+    """The HTTP API of a running Prometheus."""
 
     def __init__(self, address: str) -> None:
         self._url = f"http://{address}"
 
     def query(self, expression: str) -> Samples:
-        """As of now; raises BadQuery."""
+        """Evaluates a query now; raises BadQuery."""
         found: Samples = self.get("query", query=expression)["result"]
         return found
 
     def query_range(self, expression: str, start: float, end: float, step_s: float) -> Samples:
-        """From start to end (seconds since 1970); raises BadQuery."""
+        """Evaluates a query from start to end (seconds since 1970); raises BadQuery."""
         answer = self.get("query_range", query=expression, start=str(start), end=str(end), step=str(step_s))
         found: Samples = answer["result"]
         return found
 
     def get(self, what: str, **parameters: str) -> Any:
-        """The data of an answer of /api/v1."""
+        """Returns the data of an answer of /api/v1."""
         url = f"{self._url}/api/v1/{what}?{urllib.parse.urlencode(parameters)}"
         try:
             with DIRECT.open(url, timeout=ANSWER_TIMEOUT_S) as answer:
@@ -67,7 +67,7 @@ class Prometheus:
                 raise BadQuery(f"{parameters}: {error.read().decode()}") from None
 
     def ready(self) -> bool:
-        """Whether it answers yet."""
+        """Returns whether Prometheus answers yet."""
         try:
             with DIRECT.open(f"{self._url}/-/ready", timeout=ANSWER_TIMEOUT_S):
                 return True
@@ -77,8 +77,8 @@ class Prometheus:
 
 @contextmanager
 def prometheus(folder: Path, every: str, wait: str | None = None) -> Iterator[Prometheus]:
-    """Scrapes what is in `folder`/targets and evaluates the rules `every` so often ("1s"); alerts fire after `wait`,
-    by default after as long as they say. Raises NotInstalled. It ends with the block."""
+    """Scrapes what is in `folder`/targets and evaluates the rules `every` so often ("1s"). Alerts fire after `wait`, by
+    default after as long as they say. Raises NotInstalled. Prometheus ends with the block."""
     program = shutil.which("prometheus")
     if program is None:
         raise NotInstalled("there is no `prometheus`: tests/install_packages.sh installs Debian's")
@@ -113,7 +113,7 @@ def prometheus(folder: Path, every: str, wait: str | None = None) -> Iterator[Pr
 
 
 def _copy_settings(folder: Path, every: str, wait: str | None) -> None:
-    """Those of deploy/, at another pace."""
+    """Copies the settings in deploy/, with other intervals."""
     settings = (DEPLOY / "prometheus.yml").read_text()
     (folder / "prometheus.yml").write_text(re.sub(r"(_interval: )\w+", rf"\g<1>{every}", settings))
     for name in RULES:

@@ -1,4 +1,4 @@
-"""The graphs of docs/operations.md: panels of the dashboard, of a service that trains, from a real Prometheus.
+"""Draws the graphs of docs/operations.md: panels of the dashboard, of a service that trains, from a real Prometheus.
 
     python -m benchmarks.service.watch docs/img/watch.svg [SECONDS]
 
@@ -41,7 +41,7 @@ DENSITY = 0.1
 
 
 def main(arguments: Sequence[str]) -> None:
-    """PLOT.svg [SECONDS]"""
+    """Writes the graphs: PLOT.svg [SECONDS]"""
     if not 1 <= len(arguments) <= 2:
         raise SystemExit("usage: python -m benchmarks.service.watch PLOT.svg [SECONDS]")
     seconds = float(arguments[1]) if len(arguments) == 2 else 120.0
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def watch(seconds: float) -> str:
-    """Trains for so long; the panels as SVG."""
+    """Trains for so long and returns the panels as SVG."""
     torch.set_num_threads(1)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -72,7 +72,7 @@ def watch(seconds: float) -> str:
 def train(
     address: str, source: Synthetic, seconds: float, wire_dtype: str = "fp32", sparsify: TopK | None = None
 ) -> None:
-    """A trainer of its own for so long."""
+    """Runs a trainer of its own for so long."""
     table = ps.TableConfig(name=TABLE, dim=DIM, half_life_pushes=256)
     with ps.connect(address, wire_dtype=wire_dtype, compress_ids=sparsify is not None) as client:
         trainer = Trainer(client, source, [table], dense_lr=0.02, seed=0, sparsify=sparsify)
@@ -84,13 +84,13 @@ def train(
 
 
 def panels() -> list[Panel]:
-    """In the order of PANELS."""
+    """Finds the panels, in the order of PANELS."""
     by_title = {panel.title: panel for page in PAGES.values() for panel in page}
     return [by_title[title] for title in PANELS]
 
 
 def drawn(running: Prometheus, panel: Panel, start: float, end: float) -> Chart:
-    """A panel's series, over the time."""
+    """Returns a panel's series over the time."""
     series = []
     for expression, legend in panel.queries.items():
         asked = expression.replace("$__rate_interval", RATE_OVER).replace("$cluster", "default")
@@ -102,7 +102,7 @@ def drawn(running: Prometheus, panel: Panel, start: float, end: float) -> Chart:
 
 
 def named(legend: str, labels: dict[str, str]) -> str:
-    """ "{{table}}: up" -> "ids: up"."""
+    """Fills labels into a legend: "{{table}}: up" becomes "ids: up"."""
     return re.sub(r"{{(\w+)}}", lambda match: labels.get(match[1], ""), legend)
 
 

@@ -1,4 +1,4 @@
-"""How `ttquality` makes large tables small: cores, and what else the same bytes could be spent on."""
+"""The ways in which `ttquality` makes large tables small: cores, and other uses of the same bytes."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from worker.data.source import Source
 DIM = 16
 RANKS = (8, 16, 32, 64)
 WHATEVER = 5.0
-"""Relative error of a fold: rows that are longer than what is left of them are rare."""
+"""A relative error that nearly every fold keeps below: rows that are longer than what is left of them are rare."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """Every id has a row of its own, in float32."""
+    """The way in which every id has a row of its own, in float32."""
 
     def source(self, problem: Problem, source: Source) -> Source:
-        """What is trained on."""
+        """Returns the stream to train on."""
         return source
 
     def table(self, large: LargeTable) -> dict[str, Any]:
-        """What is different in the configuration of a table."""
+        """Returns what is different in the configuration of a table."""
         return {}
 
     def dim(self, large: LargeTable) -> int:
-        """Floats of a row that the model sees."""
+        """Returns the floats of a row that the model sees."""
         return DIM
 
     def floats(self, large: LargeTable, stats: Mapping[str, Any]) -> float:
-        """That the values of a table take at the end. `stats`: the shard's, of the table."""
+        """Returns the floats that the values of a table take at the end. `stats` are the shard's, for the table."""
         return DIM * large.ids
 
 
@@ -52,22 +52,22 @@ class Cores(Way):
     rank: int
 
     def table(self, large: LargeTable) -> dict[str, Any]:
-        """No rows beside the cores."""
+        """Configures no rows beside the cores."""
         return {"cold": ps.TensorTrain(rows=large.rows, ranks=self.rank, index=large.index, hot_rows=0)}
 
     def floats(self, large: LargeTable, stats: Mapping[str, Any]) -> float:
-        """Cores, and rows outside of them."""
+        """Counts the cores, and the rows outside of them."""
         return float(stats["tensor_train"]["parameters"] + DIM * sum(stats["rows"].values()))
 
 
 @dataclass(frozen=True)
 class CoresAndHot(Cores):
-    """Beside cores of a small rank, as many rows as the bytes of those of `equal_rank` allow."""
+    """Cores of a small rank, and beside them as many rows as fit into the bytes of the cores of `equal_rank`."""
 
     equal_rank: int
 
     def table(self, large: LargeTable) -> dict[str, Any]:
-        """Rows that leave are folded whatever the error, so that their number is bounded."""
+        """Folds rows that leave whatever the error, so that their number is bounded."""
         left = max(equal_rows(large, self.equal_rank) * DIM - parameters(large, self.rank), 0)
         return {
             "cold": ps.TensorTrain(
@@ -82,61 +82,62 @@ class CoresAndHot(Cores):
 
 @dataclass(frozen=True)
 class Hashed(Way):
-    """Ids share fewer rows by their hashes, in the bytes of cores of that rank."""
+    """Fewer rows, which ids share by their hashes, in the bytes of cores of the same rank."""
 
     equal_rank: int
 
     def source(self, problem: Problem, source: Source) -> Source:
-        """Whose ids are row numbers."""
+        """Returns a stream whose ids are row numbers."""
         rows = {name: equal_rows(large, self.equal_rank) for name, large in problem.large.items()}
         hashed = {spec.name: partial(_hashed, rows=rows[spec.table]) for spec in source.features if spec.table in rows}
         return Renamed(source, hashed)
 
     def floats(self, large: LargeTable, stats: Mapping[str, Any]) -> float:
-        """All rows there could be."""
+        """Counts all rows there could be."""
         return float(DIM * equal_rows(large, self.equal_rank))
 
 
 @dataclass(frozen=True)
 class Evicted(Way):
-    """Only the more important ids have rows, in the bytes of cores of that rank; others begin anew when they come."""
+    """Rows for the more important ids only, in the bytes of cores of the same rank; other ids start again from their
+    initial value when they come."""
 
     equal_rank: int
 
     def table(self, large: LargeTable) -> dict[str, Any]:
-        """Bounded."""
+        """Bounds the number of rows."""
         return {"max_rows_per_shard": equal_rows(large, self.equal_rank)}
 
     def floats(self, large: LargeTable, stats: Mapping[str, Any]) -> float:
-        """The bound."""
+        """Counts the rows at the bound."""
         return float(DIM * equal_rows(large, self.equal_rank))
 
 
 @dataclass(frozen=True)
 class Short(Way):
-    """Every id has a row, of fewer floats; a matrix that is learned makes DIM of them (Ginart et al. 2021)."""
+    """A row of fewer floats for every id, and a learned matrix that makes DIM floats of it (Ginart et al. 2021)."""
 
     equal_rank: int
 
     def dim(self, large: LargeTable) -> int:
-        """As near to the bytes of cores of that rank as a whole number is."""
+        """Returns the dim whose bytes are nearest to those of the cores of this rank."""
         return min(max(round(equal_rows(large, self.equal_rank) * DIM / large.ids), 1), DIM)
 
     def floats(self, large: LargeTable, stats: Mapping[str, Any]) -> float:
-        """Of the short rows."""
+        """Counts the short rows."""
         return float(self.dim(large) * large.ids)
 
 
 @dataclass(frozen=True)
 class Half(Way):
-    """Every id has a row, in 16 bits: half of the bytes, not those of the others."""
+    """A row of 16-bit floats for every id: half of the bytes, not as few as in the other ways."""
 
     def table(self, large: LargeTable) -> dict[str, Any]:
-        """All rows are cold."""
+        """Makes all rows cold."""
         return {"cold": ps.Fp16(hot_fraction=0)}
 
     def floats(self, large: LargeTable, stats: Mapping[str, Any]) -> float:
-        """Two halves are one."""
+        """Counts two halves as one float."""
         return DIM * large.ids / 2
 
 
@@ -152,10 +153,10 @@ WAYS: dict[str, Way] = {
 
 
 class Projected(nn.Module):
-    """A model that sees rows of some features through a matrix each, from their first floats."""
+    """A model that sees the rows of some features through a matrix each, from their first floats."""
 
     def __init__(self, model: nn.Module, source: Source, dims: Mapping[str, int]) -> None:
-        """`dims`: by table, how many."""
+        """`dims` gives the number of floats by table."""
         super().__init__()
         self.model = model
         self._short = [(at, spec.table) for at, spec in enumerate(source.features) if dims.get(spec.table, DIM) < DIM]
@@ -163,7 +164,7 @@ class Projected(nn.Module):
         self.matrices = nn.ParameterDict({table: nn.Parameter(torch.eye(dims[table], DIM)) for table in sorted(tables)})
 
     def forward(self, dense: Tensor, pooled_BFD: Tensor) -> Tensor:
-        """As the model's."""
+        """Projects the rows, then runs the model."""
         columns = list(pooled_BFD.unbind(1))
         for at, table in self._short:
             matrix = self.matrices[table]
@@ -173,12 +174,12 @@ class Projected(nn.Module):
 
 
 def equal_rows(large: LargeTable, rank: int) -> int:
-    """Rows of float32 that take the bytes of cores of this rank; at most one an id."""
+    """Returns how many float32 rows fit into the bytes of cores of this rank; at most one an id."""
     return min(max(parameters(large, rank) // DIM, 1), large.ids)
 
 
 def parameters(large: LargeTable, rank: int) -> int:
-    """Floats of the cores of a table."""
+    """Counts the floats of the cores of a table."""
     return tt_shape(large.rows, DIM, rank).parameters
 
 

@@ -1,4 +1,4 @@
-"""Tensor-train rows in plain torch: what `ttspeed` compares with. Gradients by autograd, into dense cores."""
+"""Tensor-train rows in plain torch, with which `ttspeed` compares. Autograd computes gradients, into dense cores."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from torch.nn import functional
 from ps.tensor_train.shape import TTShape
 
 Forward = Callable[["TorchCores", torch.Tensor], torch.Tensor]
-"""Row numbers int64 [n] -> rows [n, D]."""
+"""A function from row numbers, int64 [n], to rows [n, D]."""
 
 MOST_BYTES = 2 << 30
-"""Of intermediate values: larger batches are cut."""
+"""Bytes of intermediate values at most: larger batches are cut."""
 IN_CACHE = 500
-"""Ids at once whose slices stay in a core's cache: `einsum` is several times as fast then as with all at once."""
+"""Ids at once whose slices stay in a core's cache: `einsum` is then several times as fast as with all at once."""
 PRODUCTS_IN_CACHE = 4000
-"""The same for `grouped`, which copies products only; forward. Backward is fastest with all at once."""
+"""Ids at once whose products stay in a core's cache, for the forward pass of `grouped`, which copies products only.
+Backward is fastest with all at once."""
 
 
 class TorchCores:
-    """Three cores as parameters, [p, R * q * S] each; the slices as `TTShape.cores` has them."""
+    """Three cores as parameters, [p, R * q * S] each; the slices lie as in `TTShape.cores`."""
 
     def __init__(self, shape: TTShape, arrays: Sequence[npt.NDArray[np.float32]], lr: float) -> None:
         self.shape = shape
@@ -31,18 +32,18 @@ class TorchCores:
         self._optimizer = torch.optim.SGD(self.cores, lr=lr)
 
     def digits(self, index_N: torch.Tensor) -> list[torch.Tensor]:
-        """Which slice of each core."""
+        """Returns the number of the slice of each core."""
         _, p2, p3 = self.shape.p
         return [index_N // (p2 * p3), index_N // p3 % p2, index_N % p3]
 
     def lookup(self, forward: Forward, index_N: torch.Tensor, chunk: int, out_ND: torch.Tensor) -> None:
-        """The rows, `chunk` ids at once."""
+        """Looks up the rows, `chunk` ids at once."""
         with torch.no_grad():
             for part_N, part_ND in zip(torch.split(index_N, chunk), torch.split(out_ND, chunk), strict=True):
                 part_ND.copy_(forward(self, part_N))
 
     def train(self, forward: Forward, index_N: torch.Tensor, chunk: int, grads_ND: torch.Tensor) -> None:
-        """Forward, backward and the step of SGD."""
+        """Runs forward, backward and a step of SGD."""
         self._optimizer.zero_grad()
         for part_N, part_ND in zip(torch.split(index_N, chunk), torch.split(grads_ND, chunk), strict=True):
             forward(self, part_N).backward(part_ND)  # type: ignore[no-untyped-call]
@@ -50,7 +51,7 @@ class TorchCores:
 
 
 def einsum(cores: TorchCores, index_N: torch.Tensor) -> torch.Tensor:
-    """The straightforward way: every id's own slices, multiplied."""
+    """Multiplies every id's own slices, the straightforward way."""
     slices = [
         functional.embedding(digit_N, core_PJ).view(-1, before, q, after)
         for digit_N, core_PJ, (_, before, q, after) in zip(
@@ -61,8 +62,8 @@ def einsum(cores: TorchCores, index_N: torch.Tensor) -> torch.Tensor:
 
 
 def grouped(cores: TorchCores, index_N: torch.Tensor, chunk: int) -> torch.Tensor:
-    """Products of the first two cores once for all ids that share them, by one large product a middle slice; then a bmm
-    with the last core, `chunk` ids at once."""
+    """Multiplies the first two cores once for all ids that share them, by one large product for each middle slice; then
+    a bmm with the last core, `chunk` ids at once."""
     (p1, _, a, r), (p2, _, b, s), (_, _, c, _) = cores.shape.cores
     left_N, middle_N, right_N = cores.digits(index_N)
     pair_P, pair_N = torch.unique(middle_N * p1 + left_N, return_inverse=True)
@@ -86,7 +87,8 @@ def grouped(cores: TorchCores, index_N: torch.Tensor, chunk: int) -> torch.Tenso
 
 
 def whole_batch(shape: TTShape, batch: int) -> int:
-    """Ids at once that einsum has room for: their slices, products and rows, and the gradients of all of them."""
+    """Returns how many ids einsum has room for at once: their slices, products and rows, and the gradients of all of
+    them."""
     (_, _, a, _), (_, _, b, s), _ = shape.cores
     floats = sum(shape.slice_sizes) + a * b * s + shape.dim
     return max(min(batch, MOST_BYTES // (2 * 4 * floats)), 1)

@@ -1,4 +1,4 @@
-"""The figures of `ttquality` as a plot (SVG) and as a table (Markdown, on stdout).
+"""Draws the figures of `ttquality` as a plot (SVG) and as a table (Markdown, on stdout).
 
 python -m benchmarks ttquality --json > figures.jsonl
 python -m benchmarks.tensor_train.plot figures.jsonl docs/img/ttquality.svg
@@ -26,16 +26,16 @@ OTHERS = {
 FRAME = Frame(width=300, height=430, left=50, right=14, top=34, bottom=136)
 STEPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 LINES = 8
-"""Across a panel, at most."""
+"""The most lines across a panel."""
 
 
 def streams(figures: Figures) -> list[str]:
-    """Those that there are figures of."""
+    """Returns the streams that there are figures of."""
     return [case.removesuffix("_whole") for case in figures if case.endswith("_whole")]
 
 
 def table(figures: Figures) -> str:
-    """Markdown: a column a stream."""
+    """Writes the table as Markdown: a column for each stream."""
     found = streams(figures)
     whole = [figures[f"{stream}_whole"] for stream in found]
     lines = [
@@ -58,7 +58,7 @@ def _cell(of: dict[str, float]) -> str:
 
 
 def svg(figures: Figures) -> str:
-    """The streams side by side."""
+    """Draws the streams side by side."""
     parts: list[str] = []
     found = streams(figures)
     for number, stream in enumerate(found):
@@ -92,7 +92,7 @@ _CORES = {f"rank{rank}" for rank in RANKS}
 
 
 def _ranks(panel: Panel, points: Sequence[dict[str, float]]) -> list[str]:
-    """A line through them."""
+    """Draws a line through the ranks."""
     at = [(panel.x(point["compression"]), panel.y(point["auc_difference"])) for point in points]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
     parts = [f'<polyline points="{path}" fill="none" stroke="{CORES}" stroke-width="1.5"/>']
@@ -102,7 +102,7 @@ def _ranks(panel: Panel, points: Sequence[dict[str, float]]) -> list[str]:
 
 
 def _point(panel: Panel, point: dict[str, float], colour: str) -> list[str]:
-    """With a bar from the least to the most."""
+    """Draws a point with a bar from the least to the most."""
     x, y = panel.x(point["compression"]), panel.y(point["auc_difference"])
     least, most = (panel.y(point[f"auc_difference_{end}"]) for end in ("least", "most"))
     return [f'<path d="M{x:.1f} {least:.1f}V{most:.1f}" stroke="{colour}" stroke-opacity=".45"/>', dot(x, y, colour)]
@@ -113,7 +113,7 @@ def _colour(case: str) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """FIGURES.jsonl PLOT.svg"""
+    """Writes the plot: FIGURES.jsonl PLOT.svg"""
     if len(arguments) != 2:
         raise SystemExit("usage: python -m benchmarks.tensor_train.plot FIGURES.jsonl PLOT.svg")
     figures = read(Path(arguments[0]).read_text(encoding="utf-8").splitlines(), "ttquality")

@@ -1,4 +1,4 @@
-"""What `ttquality` trains on: streams of clicks, and which of their tables are large enough for cores."""
+"""The streams of clicks that `ttquality` trains on, and which of their tables are large enough for cores."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ KAGGLE = (
     *(1460, 583, 10131227, 2202608, 305, 24, 12517, 633, 3, 93145, 5683, 8351593, 3194, 27, 14992, 5461306, 10),
     *(5652, 2173, 4, 7046547, 18, 15, 286181, 105, 142572),
 )
-"""Ids of the 26 features of Criteo's Kaggle set."""
+"""The number of ids of each of the 26 features of Criteo's Kaggle set."""
 LARGE = 100_000
-"""Tables of so many ids in the Kaggle set get cores, as in the paper: seven."""
+"""Tables with at least so many ids in the Kaggle set get cores, as in the paper: there are seven."""
 LEAST = 3
-"""Ids of a feature, however far the set is scaled down."""
+"""The least number of ids of a feature, however far the set is scaled down."""
 LARGE_SHARE = 0.1
-"""Tables of at least this share of a stream's ids get cores."""
+"""Tables with at least this share of a stream's ids get cores."""
 
 
 @dataclass(frozen=True)
 class LargeTable:
-    """One that gets cores."""
+    """A table that gets cores."""
 
     ids: int
-    """That occur, or could."""
+    """The number of ids that occur, or could."""
     rows: int
-    """That the cores stand for."""
+    """The number of rows that the cores stand for."""
     index: Literal["dense", "hash"]
 
 
@@ -48,12 +48,12 @@ class Problem(Stream, Protocol):
 
     large: dict[str, LargeTable]
     small: dict[str, int]
-    """Ids of the tables that are the same in every case."""
+    """The number of ids of the tables that are the same in every case."""
 
 
 class Planted:
     """Synthetic clicks with the cardinalities of Criteo's Kaggle set, all divided by one number, and the measured skew.
-    An id's effect is drawn for it alone: ids have no order that cores could profit by."""
+    The effect of an id is drawn for it alone: ids have no order that cores could profit by."""
 
     name = "synthetic"
     batch = 1024
@@ -69,7 +69,7 @@ class Planted:
         self.small = {name: n for name, n in sizes.items() if name not in chosen}
 
     def source(self, seed: int) -> Source:
-        """Another teacher, other clicks and other popular ids for each seed."""
+        """Returns a stream with another teacher, other clicks and other popular ids for each seed."""
         from worker.data.synthetic import Synthetic
 
         source = Synthetic(rows=self.samples, seed=seed, cardinalities=self.cardinalities)
@@ -83,12 +83,13 @@ class Planted:
         )
 
     def window(self) -> slice:
-        """The second half."""
+        """Judges the second half."""
         return slice(self.samples // 2, None)
 
 
 class Counted:
-    """A stream whose tables are counted. Cores stand for twice as many rows, since ids meet in them by their hashes."""
+    """A stream whose ids are counted, table by table. Cores stand for twice as many rows, since ids meet in them by
+    their hashes."""
 
     def __init__(self, stream: Stream) -> None:
         self.name, self.batch, self.row_lr = stream.name, stream.batch, stream.row_lr
@@ -105,17 +106,17 @@ class Counted:
 
 
 class Renamed:
-    """A `Source` of which some features have other ids."""
+    """A `Source` in which some features have other ids."""
 
     def __init__(self, source: Source, renamed: Mapping[str, Callable[[np.ndarray], np.ndarray]]) -> None:
-        """`renamed`: by feature, the new ids of ids."""
+        """`renamed` gives, by feature, the new ids of ids."""
         self._source, self._renamed = source, renamed
         self.name, self.n_dense, self.len_rows = source.name, source.n_dense, source.len_rows
         self.features: tuple[FeatureSpec, ...] = source.features
         self.windows, self.remarks = source.windows, source.remarks
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """As those of the source."""
+        """Yields the batches of the source, with the new ids."""
         for batch in self._source.batches(batch_size):
             yield replace(batch, sparse={name: self._bags(name, bags) for name, bags in batch.sparse.items()})
 
@@ -130,7 +131,7 @@ def _less(ids_N: np.ndarray, first: int) -> np.ndarray:
 
 
 def problems(sizes: Sizes) -> list[Problem]:
-    """Planted ones, and the real ones whose data is there."""
+    """Returns the planted problems, and the real ones whose data is there."""
     half = sizes.ttquality_samples // 2
     real: Sequence[Callable[[], Stream]] = (
         lambda: Bursty(sizes.ttquality_samples),
@@ -143,5 +144,5 @@ def problems(sizes: Sizes) -> list[Problem]:
 
 
 def floats(problem: Problem, dim: int) -> int:
-    """Of its large tables, every id with a row."""
+    """Counts the floats of the large tables of a problem where every id has a row."""
     return dim * sum(large.ids for large in problem.large.values())

@@ -1,4 +1,4 @@
-"""What it costs in accuracy to make large tables tensor trains, beside what else the same bytes could be spent on.
+"""The accuracy that it costs to make large tables tensor trains, beside other uses of the same bytes.
 
 A DLRM learns in one pass over each stream; the figures are of predictions made before training on them, in the later
 part of it. Seeds are paired: a case begins with the values that its whole twin begins with, and sees the same clicks.
@@ -27,25 +27,25 @@ from worker.train.trainer import Trainer
 
 DENSE_LR = 0.02
 HALF_LIFE_PUSHES = 640
-"""The default is for streams a hundred times as long."""
+"""The half-life in pushes: the default is for streams a hundred times as long."""
 BOUND = 1e-1 * DIM**-0.5
-"""Rows begin uniform within it, as in `worker.train`."""
+"""The bound of the uniform distribution that rows begin with, as in `worker.train`."""
 OTHER_VALUES = 1000
-"""Added to a seed: the same data, other first values."""
+"""A number that is added to a seed to get the same data with other first values."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one pass."""
+    """The outcome of one pass."""
 
     auc: float
     log_loss: float
     floats: float
-    """That the values of the large tables take at the end."""
+    """Floats that the values of the large tables take at the end."""
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """Each case on each stream, with `ttquality_seeds` seeds."""
+    """Runs each case on each stream, with `ttquality_seeds` seeds."""
     torch.set_num_threads(1)
     seeds = range(sizes.ttquality_seeds)
     for problem in problems(sizes):
@@ -59,7 +59,7 @@ def run(report: Report, sizes: Sizes) -> None:
 
 
 def train(problem: Problem, way: Way, data_seed: int, seed: int) -> Outcome:
-    """One pass over the stream. seed: of the first values, of rows and of the dense layers."""
+    """Trains one pass over the stream. `seed` decides the first values of rows and of the dense layers."""
     begun_s = time.monotonic()
     source = way.source(problem, problem.source(data_seed))
     dims = {name: way.dim(large) for name, large in problem.large.items()}

@@ -1,5 +1,5 @@
-"""Tensor-train rows, read and trained, against the same in torch and against dense rows; all on two threads. Then whole
-training steps (`benchmarks.tensor_train.step`).
+"""Reads and trains tensor-train rows, against the same in torch and against dense rows, all on two threads; then
+measures whole training steps (`benchmarks.tensor_train.step`).
 
 The cores stand for `tt_rows` rows; the dense table beside them has only `rows`, so that it fits. Forward is a lookup;
 backward is the gradients of the cores and a step of SGD. Ours is a lookup and then `Cores.apply`, which multiplies once
@@ -34,14 +34,15 @@ from ps.wire.allocator import keep_freed_memory
 
 THREADS = 2
 ROUNDS = 7
-"""At most: torch takes seconds for one."""
+"""The most rounds: torch takes seconds for one."""
 QUIET_S = 0.02
-"""Before each turn: torch's threads spin for some milliseconds after their work, on cores that the next one needs."""
+"""The pause before each turn: torch's threads spin for some milliseconds after their work, on cores that the next turn
+needs."""
 OPTIMIZER = SGD(lr=0.01)
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """The cores at several ranks, then the training step."""
+    """Measures cores at several ranks, then the training step."""
     keep_freed_memory()  # as in a shard's process; it speeds torch up too
     torch.set_num_threads(THREADS)
     shapes = {f"rank{rank}": tt_shape(sizes.tt_rows, sizes.dim, rank) for rank in (16, 32, 64)}
@@ -103,7 +104,7 @@ def _after_quiet(chosen: Callable[[int], Ids]) -> Callable[[int], Ids]:
 
 
 class _Ours:
-    """Cores of the initial values a table would have."""
+    """Our cores, with the initial values that a table would have."""
 
     def __init__(self, shape: TTShape, batch: int, share: Share) -> None:
         arrays = initial_cores(shape, default_variance(shape.rows))
@@ -121,7 +122,7 @@ class _Ours:
 
 
 class _Dense:
-    """Rows as they are, the halves of a batch on a thread each."""
+    """Dense rows; the halves of a batch have a thread each."""
 
     def __init__(self, n_rows: int, dim: int, batch: int, share: Share) -> None:
         self._rows_SD = np.full((n_rows, dim), 0.1, np.float32)
@@ -143,7 +144,7 @@ class _Dense:
 
 
 class _Torch:
-    """The rivals by name, each a function of row numbers."""
+    """The versions in torch by name, each a function of row numbers."""
 
     def __init__(self, shape: TTShape, ours: Cores, batch: int) -> None:
         cores = TorchCores(shape, ours.arrays, OPTIMIZER.lr)

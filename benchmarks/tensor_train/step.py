@@ -1,4 +1,4 @@
-"""Whole training steps with a table made of cores and its frequent rows beside them, against a table of dense rows.
+"""Compares whole training steps with a table of cores and hot rows with the same steps with a table of dense rows.
 
 All is in RAM, there is no disk, and batches are prepared ahead as by default; see `benchmarks.quality.training`. A part
 of `ttspeed`.
@@ -18,11 +18,12 @@ from benchmarks.quality.training import BATCH, STEPS, TABLE, Training, fill, sou
 CASE = "step"
 RANK = 32
 HOT_SHARE = 1 / 50
-"""Of the ids, those with rows of their own. The head of `worker.data.skew`, 136,000 ids of the 8,000,000, fits."""
+"""The share of the ids that have rows of their own. The most frequent ids of `worker.data.skew`, 136,000 of the
+8,000,000, fit."""
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """2 * `swap_rows` ids in one table; a round is STEPS batches for each of the two."""
+    """Trains 2 * `swap_rows` ids in one table; a round is STEPS batches for each of the two."""
     torch.set_num_threads(1)
     ids = 2 * sizes.swap_rows
     cold = ps.TensorTrain(rows=ids, ranks=RANK, hot_rows=round(ids * HOT_SHARE))
@@ -53,12 +54,12 @@ def _table(run: Training) -> dict[str, Any]:
 
 
 def _share_in_cores(before: dict[str, Any], after: dict[str, Any]) -> float:
-    """Of the unique ids of the batches in between, those whose gradients went to the cores."""
+    """Returns the share of the batches' unique ids whose gradients went to the cores."""
     cores, rows = (after[name] - before[name] for name in ("rows_in_cores", "rows_updated"))
     return float(cores / (cores + rows))
 
 
 def _bytes(run: Training) -> float:
-    """What the table takes in RAM, over its tiers."""
+    """Returns the bytes of RAM that the table takes, over its tiers."""
     tiers = run.client.memory_usage()["tables"][TABLE]
     return float(sum(sum(purposes.values()) for tier, purposes in tiers.items() if tier != "disk"))

@@ -23,7 +23,7 @@ from ps.v1 import embedding_pb2 as pb
 from ps.wire import encodings
 from ps.wire.block import bits_bytes
 
-Counts = npt.NDArray[np.integer[Any]]
+Whole = npt.NDArray[np.integer[Any]]
 
 WIDTH = {"fp32": 4, "fp16": 2, "int8": 1}
 """Bytes a number; the scales of int8 are not counted."""
@@ -37,11 +37,11 @@ class Sent:
     values: int
     by_elements: bool
     number_bytes: int
-    """Of all values."""
+    """Bytes of all values."""
 
 
 def sent(shape: pb.PushedTable, body: bytes) -> Sent:
-    """Of a push of one table, with a selection. Elements whose fp16 is 0 are counted: they were sent."""
+    """Reads what a push of one table with a selection sends. Elements whose fp16 is 0 are counted: they were sent."""
     parts, start = [], 0
     for block in shape.blocks:
         parts.append(_sent(shape, block.encoding, body[start : start + block.bytes]))
@@ -66,23 +66,23 @@ def _sent(shape: pb.PushedTable, encoding: pb.Encoding, block: bytes) -> Sent:
 
 
 def gradients_bound(selected: Sent, unique: int, dim: int) -> float:
-    """Bytes of a push, alone."""
+    """Returns the least bytes of a push alone."""
     places, chosen = (unique * dim, selected.values) if selected.by_elements else (unique, selected.rows)
     return choice_bytes(places, chosen) + selected.number_bytes
 
 
-def reads_bound(total_ids: int, counts_U: Counts, exists_U: npt.NDArray[np.bool_], rows: int) -> float:
-    """Bytes of prepare and pull, `rows` bytes of numbers among them."""
+def reads_bound(total_ids: int, counts_U: Whole, exists_U: npt.NDArray[np.bool_], rows: int) -> float:
+    """Returns the least bytes of prepare and pull, with `rows` bytes of numbers."""
     unique = len(counts_U)
     flags = choice_bytes(unique, int(exists_U.sum()))
     return choice_bytes(total_ids, unique) + _entropy_bytes(counts_U) + flags + rows
 
 
 def choice_bytes(n: int, k: int) -> float:
-    """log2 C(n, k) / 8."""
+    """Returns log2 C(n, k) / 8."""
     return (lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)) / log(2) / 8
 
 
-def _entropy_bytes(values_N: Counts) -> float:
+def _entropy_bytes(values_N: Whole) -> float:
     counts = np.unique(values_N, return_counts=True)[1]
     return float(-(counts * np.log2(counts / len(values_N))).sum() / 8)

@@ -14,12 +14,12 @@ FEATURES = tuple(f"C{field}" for field in range(1, N_SPARSE + 1))
 
 
 class Clicks:
-    """Batches by number. `Synthetic` is calibrated for 65,536 samples; in a smaller batch more of its ids occur once,
-    and here the statistics of `worker.data.skew` hold in each batch, whatever its size. Labels are the planted
-    teacher's."""
+    """Clicks of which a batch is made by its number. `Synthetic` is calibrated for 65,536 samples, and in a smaller
+    batch more of its ids occur once; here the statistics of `worker.data.skew` hold in each batch, whatever its size.
+    Labels are the planted teacher's."""
 
     def __init__(self, total_ids: int, draws: int) -> None:
-        """`draws`: ids of a batch, duplicates counted; rounded down to whole samples."""
+        """`draws` is the number of ids of a batch, duplicates counted, rounded down to whole samples."""
         self.total_ids, self.samples = total_ids, draws // N_SPARSE
         sizes_F = spread_ids(total_ids)
         self._first_F = np.cumsum([0, *sizes_F[:-1]])
@@ -27,7 +27,7 @@ class Clicks:
         self._teacher = Teacher(N_DENSE, N_SPARSE, 0)
 
     def batch(self, number: int) -> Batch:
-        """The same at every call. Ids of different features differ."""
+        """Returns the same batch at every call. Ids of different features differ."""
         rng = np.random.default_rng([20240229, number])
         dense_BD = rng.standard_normal((self.samples, N_DENSE), dtype=np.float32)
         ids_FB = np.stack([one.ids(one.ranks(rng, self.samples)) for one in self._popularity])

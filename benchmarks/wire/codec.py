@@ -1,4 +1,5 @@
-"""Arrays to messages and back, against a plain copy of the same bytes and against protobuf's own repeated float."""
+"""Encodes arrays to messages and back, against a plain copy of the same bytes and against protobuf's own repeated
+float."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ REPEATED_ROWS = 4_096
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """Decoding includes the copy into the reader's array, as a client does it: without it, decoding is a view."""
+    """Measures encoding and decoding. Decoding includes the copy into the reader's array, as a client does it: without
+    it, decoding is a view."""
     rng = generator()
     _ids(report, sizes, random_ids(rng, sizes.batch))
     for dtype in NUMBERS:
@@ -93,7 +95,7 @@ def _repeated(report: Report, sizes: Sizes, rows_ND: np.ndarray) -> None:
 
 
 def _repeated_float() -> Any:
-    """The class of `message Floats { repeated float values = 1; }`."""
+    """Makes the class of `message Floats { repeated float values = 1; }`."""
     file = descriptor_pb2.FileDescriptorProto(name="benchmarks/floats.proto", package="benchmarks", syntax="proto3")
     field = descriptor_pb2.FieldDescriptorProto
     file.message_type.add(name="Floats").field.add(

@@ -1,4 +1,4 @@
-"""The wire alone: what a pull and a push of one batch could at best take."""
+"""Measures the wire alone: the least time that a pull and a push of one batch could take."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from benchmarks.wire.loopback import GrpcEcho, TcpEcho, messages, touched
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """A pull is ids out and rows in, a push is both out."""
+    """Sends ids out and rows in as a pull does, and both out as a push does."""
     ids, rows = sizes.batch * 8, sizes.batch * sizes.dim * 4
     with GrpcEcho() as echo, TcpEcho() as tcp:
         request, body = echo.request(ids, rows), messages(ids + rows)

@@ -1,4 +1,5 @@
-"""Gradients by every encoding, at several densities: bytes, and time against sending the saved bytes at 10 Gbit/s."""
+"""Encodes gradients in every encoding at several densities: bytes, and time against sending the saved bytes at 10
+Gbit/s."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ BYTES_PER_S = 10e9 / 8
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """Of random gradients; of elements any row has some. Below 1, `time_vs_sending` is less time than was saved."""
+    """Measures random gradients. With single elements every row has some. Where `time_vs_sending` is below 1, encoding
+    took less time than it saved."""
     warm_up()
     rng = generator()
     grads_UD = gradients(rng, sizes.batch, sizes.dim)

@@ -1,4 +1,4 @@
-"""Pull and push of one batch over gRPC: one shard in a process of its own, one client in this one.
+"""Pulls and pushes one batch over gRPC, with one shard in a process of its own and one client in this one.
 
 In the same rounds: empty echoes of the same bytes, plain and tuned, and raw TCP of the rows alone. Two forms: one-shot,
 which carries the ids, and step, whose ids the shard has been told before.
@@ -18,9 +18,9 @@ from benchmarks.wire.loopback import GrpcEcho, PlainEcho, TcpEcho, messages, tou
 
 TABLE = "t"
 STEP_BYTES = 32
-"""A request that names a step, about."""
+"""Bytes of a request that names a step, about."""
 STATE_FLOATS = 1
-"""Row-wise Adagrad's, beside a row's value."""
+"""Floats of state beside a row's value: row-wise Adagrad has one."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class _Setting:
 
 
 def pull(report: Report, sizes: Sizes) -> None:
-    """Rows of random ids."""
+    """Pulls rows of random ids."""
     rng = generator()
     ids_N = random_ids(rng, sizes.rows)
     ids = batches(rng, ids_N, sizes.batch)
@@ -57,7 +57,7 @@ def pull(report: Report, sizes: Sizes) -> None:
 
 
 def push(report: Report, sizes: Sizes) -> None:
-    """Gradients of random ids, all of which have rows."""
+    """Pushes gradients of random ids, all of which have rows."""
     rng = generator()
     ids_N = random_ids(rng, sizes.rows)
     ids = batches(rng, ids_N, sizes.batch)
@@ -96,7 +96,7 @@ def _add(report: Report, sizes: Sizes, rounds: Rounds) -> None:
 
 @contextmanager
 def _setting(report: Report, sizes: Sizes) -> Iterator[_Setting]:
-    """A full table, and beside it the echoes. Reports the memory that the table takes."""
+    """Makes a full table, and beside it the echoes. Reports the memory that the table takes."""
     ids_N = random_ids(generator(), sizes.rows)
     with one_shard() as (client, server), GrpcEcho() as echo, PlainEcho() as plain, TcpEcho() as tcp:
         for name in ("first", TABLE):

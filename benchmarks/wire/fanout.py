@@ -1,4 +1,4 @@
-"""What a step costs that is spread over many shards: calls of a few rows each, as in a service of a thousand nodes.
+"""What a step costs that is spread over many shards: each call has a few rows, as in a service of a thousand nodes.
 
 Shards, coordinator and client are in this process, so that its CPU time is that of both ends of all calls: a figure
 that other work on the machine hardly moves.
@@ -24,13 +24,13 @@ Grads = npt.NDArray[np.float32]
 
 SHARDS = (1, 4, 16)
 IDS = 1_000
-"""Of a step, over all shards."""
+"""Ids of a step, over all shards."""
 CALLS = 3
-"""A step is prepare, pull and push, to every shard."""
+"""Calls of a step to every shard: prepare, pull and push."""
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """The same step over services of all sizes."""
+    """Runs the same step over services of all sizes."""
     rng = generator()
     ids_N, grads_ND = random_ids(rng, IDS), gradients(rng, IDS, sizes.dim)
     with ExitStack() as stack:
@@ -69,7 +69,7 @@ def _step(client: ps.Client, ids_N: Ids, grads_ND: Grads) -> None:
 
 
 def _cpu(client: ps.Client, ids_N: Ids, grads_ND: Grads, rounds: int) -> list[float]:
-    """CPU seconds of this process, of each step."""
+    """Returns the CPU seconds of this process for each step."""
     marks = [time.process_time()]
     for _ in range(rounds):
         _step(client, ids_N, grads_ND)

@@ -1,4 +1,4 @@
-"""A client whose last push can be looked at, and whose bytes of the step protocol can be taken by kind."""
+"""A client whose last push can be looked at, and whose bytes of the step protocol can be read by kind."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ STEP = (methods.PREPARE, methods.PULL, methods.PUSH)
 
 
 class Tally:
-    """What the messages of the step protocol held, since it was last taken."""
+    """Counts what the messages of the step protocol held since the last reading."""
 
     def __init__(self) -> None:
         self.traffic = Traffic()
         self.push_head = pb.PushHead()
         self.push_body = b""
-        """Of the last push."""
+        """The bytes of the last push."""
         self.important = 0
-        """Rows that the last pull said are."""
+        """How many rows the last pull called important."""
         self._taken: Counter[str] = Counter()
 
     def take(self) -> Counter[str]:
-        """The bytes by kind, both ways, and starts again."""
+        """Returns the bytes by kind, both ways, and starts again from zero."""
         report, now = self.traffic.report(), Counter[str]()
         for way in ("sent_by_kind", "received_by_kind"):
             for method in STEP:
@@ -39,18 +39,18 @@ class Tally:
         return taken
 
     def pulled(self, message: bytes) -> None:
-        """The first of a pull's answer."""
+        """Looks at the first message of a pull's answer."""
         head = codec.split(pb.PullChunk, message)[0].head
         self.important = sum(int.from_bytes(one.important).bit_count() for one in head.tables)
 
     def pushed(self, messages: list[bytes]) -> None:
-        """All of a push."""
+        """Looks at all messages of a push."""
         self.push_head = codec.split(pb.PushChunk, messages[0])[0].head
         self.push_body = b"".join(codec.payload_of(message) for message in messages)
 
 
 class TalliedTransport(GrpcTransport):
-    """gRPC as ever; pulls and pushes are looked at as they pass."""
+    """A gRPC transport that looks at pulls and pushes as they pass."""
 
     def __init__(self, address: str, tally: Tally) -> None:
         super().__init__(address)
@@ -72,7 +72,7 @@ class TalliedTransport(GrpcTransport):
 
 
 def connect(address: str, tally: Tally, *, wire_dtype: WireDtype, compress_ids: bool) -> ps.Client:
-    """As `ps.connect`."""
+    """Connects as `ps.connect` does; the tally counts what the client sends and receives."""
     connection = Connection(address, lambda its: TalliedTransport(its, tally))
-    tally.traffic = connection.traffic
+    tally.traffic = connection.calls.traffic
     return ps.Client(connection, wire_dtype=wire_dtype, compress_ids=compress_ids)

@@ -1,4 +1,4 @@
-"""Whole training steps over a slow network: with the default compression against none.
+"""Trains whole steps over a slow network, with the default compression against none.
 
 Two network namespaces, a veth pair, a token bucket on both ends; no delay is added. The shards are on one side, the
 trainer on the other (`benchmarks.wire.link_trainer`): a DLRM on Criteo-shaped data of Meta's skew in one table, the ids
@@ -25,13 +25,13 @@ from benchmarks.wire.namespaces import End, NotPermitted, link, shape
 RATES = {"100mbit": 100_000_000, "1gbit": 1_000_000_000}
 """Bits a second, each way."""
 FILL_RATE = 10_000_000_000
-"""While rows are filled in."""
+"""The rate while rows are filled in."""
 STEPS = 4
-"""Of a round."""
+"""Steps of a round."""
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """Every rate in turn; one line on stderr and no figures where there can be no namespaces."""
+    """Measures every rate in turn. Where there can be no namespaces it prints one line on stderr and no figures."""
     settings = Settings(
         addresses={},
         history=sizes.rows // 10,
@@ -54,7 +54,7 @@ def run(report: Report, sizes: Sizes) -> None:
 
 
 def started(stack: ExitStack, ends: tuple[End, End], settings: Settings) -> Child:
-    """A shard for each way on the one side, their trainer on the other, ready."""
+    """Starts a shard for each way on one side and the trainer on the other."""
     near, far = ends
     config = ps.ServiceConfig(host=far.address, metrics=False).to_json()
     shards = {
@@ -66,7 +66,7 @@ def started(stack: ExitStack, ends: tuple[End, End], settings: Settings) -> Chil
 
 
 def trained(trainer: Child, way: str, steps: int) -> int:
-    """The bytes that so many steps sent over the link."""
+    """Trains so many steps, and returns the bytes that they sent over the link."""
     answer = trainer.ask(f"{way} {steps}")
     if not answer:
         raise RuntimeError("the trainer has ended; its stderr says why")
@@ -94,7 +94,7 @@ def _measure(report: Report, case: str, rate: int, trainer: Child, rounds: int) 
 
 
 def _busy(found: Rounds, way: str, counted: list[float], rate: int) -> list[float]:
-    """Which share of a step its bytes take at the link's rate, one direction after the other."""
+    """Returns the share of a step that its bytes take at the link's rate, one direction after the other."""
     return [
         8 * carried / rate / (seconds / STEPS) for carried, seconds in zip(counted, found.seconds[way], strict=True)
     ]

@@ -1,4 +1,4 @@
-"""The trainer of `link`, in a process of its own: python -m benchmarks.wire.link_trainer SETTINGS (as JSON)
+"""Runs the trainer of `link` in a process of its own: python -m benchmarks.wire.link_trainer SETTINGS (as JSON)
 
 Trains the same click model twice, with and without compression, each on its own shard. Prints "ready" when all is
 filled in; then a line "WAY STEPS" on stdin trains so many steps and is answered with the bytes that crossed the link
@@ -53,18 +53,18 @@ class Settings:
     """What the trainer is told."""
 
     addresses: dict[str, str]
-    """Way -> its shard."""
+    """The address of each way's shard."""
     history: int
-    """Samples that came before: their ids have rows."""
+    """Samples that came before the training: their ids have rows."""
     ids: int
-    """That there are."""
+    """How many ids there are."""
     dim: int
     batch: int
     steps: int
-    """That will be asked for, of each way."""
+    """How many steps will be asked for, of each way."""
 
     def to_json(self) -> str:
-        """For the command line."""
+        """Writes the settings for the command line."""
         return json.dumps(asdict(self))
 
 
@@ -77,7 +77,7 @@ class _Run:
         self._batches = iter(Prefetcher(given, self._trainer.embeddings, DEPTH))
 
     def train(self, steps: int) -> None:
-        """Whole steps, each until its gradients are applied."""
+        """Trains whole steps, each until its gradients are applied."""
         for batch in islice(self._batches, steps):
             self._trainer.step(batch)
 
@@ -105,7 +105,7 @@ def main(settings: Settings) -> None:
 
 
 def _distinct(batches: Iterable[Batch]) -> Ids:
-    """The ids of all features of these batches, each once."""
+    """Returns the ids of all features of these batches, each once."""
     return np.unique(np.concatenate([bags.ids.numpy() for batch in batches for bags in batch.sparse.values()]))
 
 
@@ -117,7 +117,7 @@ def _fill(client: ps.Client, ids_U: Ids, dim: int) -> None:
 
 
 def _carried() -> int:
-    """Bytes received and sent on the link so far."""
+    """Returns the bytes received and sent on the link so far."""
     for line in Path("/proc/self/net/dev").read_text(encoding="utf-8").splitlines():
         name, _, counters = line.partition(":")
         if name.strip() == INTERFACE:

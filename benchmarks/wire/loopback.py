@@ -1,4 +1,4 @@
-"""What the wire itself can do: an empty gRPC echo and raw TCP, each against a server process of its own.
+"""Measures the wire itself: an empty gRPC echo and raw TCP, each against a server process of its own.
 
     python -m benchmarks.wire.loopback grpc | tcp      the server: prints its address, ends with its stdin
     python -m benchmarks.wire.loopback plain           an echo of its own on both sides, run once for each line on stdin
@@ -35,14 +35,14 @@ _SIZES = struct.Struct("<QQ")
 
 
 def messages(total: int) -> list[bytes]:
-    """`total` bytes in messages of 1 MiB."""
+    """Makes messages of 1 MiB, `total` bytes in all."""
     whole = bytes(MESSAGE_BYTES)
     rest = total % MESSAGE_BYTES
     return [whole] * (total // MESSAGE_BYTES) + ([bytes(rest)] if rest else [])
 
 
 class _Client:
-    """Owns the server process."""
+    """A client that owns its server process."""
 
     def __init__(self, kind: str) -> None:
         self._stack = ExitStack()
@@ -70,21 +70,21 @@ class GrpcEcho(_Client):
 
     @staticmethod
     def request(sent: int, received: int) -> bytes:
-        """A pull's request of `sent` bytes that asks for `received` bytes."""
+        """Makes a pull's request of `sent` bytes that asks for `received` bytes."""
         return _SIZE.pack(received).ljust(sent, b"\0")
 
     def pull(self, request: bytes) -> int:
-        """One message out, a stream in."""
+        """Sends one message and receives a stream."""
         return sum(len(message) for message in self._pull(request))
 
     def push(self, body: list[bytes]) -> bytes:
-        """A stream out, a few bytes in."""
+        """Sends a stream and receives a few bytes."""
         answer: bytes = self._push(iter(body))
         return answer
 
 
 class PlainEcho:
-    """The same streams between two processes whose allocator is as it comes."""
+    """The same streams between two processes whose allocator has its default settings."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -100,11 +100,11 @@ class PlainEcho:
         self._stack.__exit__(kind, error, trace)
 
     def pull(self, sent: int, received: int) -> None:
-        """One message out, a stream in."""
+        """Sends one message and receives a stream."""
         self._child.ask(f"pull {sent} {received}")
 
     def push(self, sent: int) -> None:
-        """A stream out, a few bytes in."""
+        """Sends a stream and receives a few bytes."""
         self._child.ask(f"push {sent} 0")
 
 
@@ -121,19 +121,19 @@ class TcpEcho(_Client):
         return self
 
     def exchange(self, sent: memoryview, received: memoryview) -> None:
-        """Sends all of one, then fills the other."""
+        """Sends all of one buffer, then fills the other."""
         self._socket.sendall(_SIZES.pack(len(sent), len(received)))
         self._socket.sendall(sent)
         _receive(self._socket, received)
 
 
 def touched(n: int) -> memoryview:
-    """n bytes of memory whose pages are there already."""
+    """Returns n bytes of memory whose pages are there already."""
     return memoryview(bytearray(b"\1") * n)
 
 
 def _receive(connection: socket.socket, into: memoryview) -> bool:
-    """False if the other side has closed."""
+    """Receives into a buffer; returns False if the other side has closed."""
     while into:
         n = connection.recv_into(into)
         if not n:

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 
 INTERFACE = "link0"
 ADDRESSES = ("192.0.2.1", "192.0.2.2")
-"""Of TEST-NET-1 (RFC 5737): in nobody's network."""
+"""Addresses of the two ends, from TEST-NET-1 (RFC 5737), which is in nobody's network."""
 BURST_S = 1e-3
-"""What may pass at once after a pause, in time at the link's rate."""
+"""How much may pass at once after a pause, as time at the link's rate."""
 QUEUE_S = 50e-3
-"""What waits at most in front of the link; what comes beyond it is dropped, as a switch does."""
+"""How much may wait in front of the link, as time at its rate; what comes beyond it is dropped, as a switch does."""
 
 
 class NotPermitted(Exception):
-    """There can be no such link here; the message says why."""
+    """Raised where there can be no such link; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,18 @@ class End:
     """One of the two namespaces."""
 
     pid: int
-    """The process that keeps it."""
+    """The process that keeps the namespace."""
     address: str
 
     @property
     def within(self) -> tuple[str, ...]:
-        """The front of a command line that is to run here. It becomes the command: the process id stays."""
+        """Returns the front of a command line that is to run here. It becomes the command: the process id stays."""
         return ("nsenter", f"--net=/proc/{self.pid}/ns/net")
 
 
 @contextmanager
 def link() -> Iterator[tuple[End, End]]:
-    """Two ends that reach each other and nothing else, as fast as the machine can. Raises NotPermitted."""
+    """Makes two ends that reach each other and nothing else, as fast as the machine can. Raises NotPermitted."""
     for tool in ("unshare", "nsenter", "ip", "tc"):
         if shutil.which(tool) is None:
             raise NotPermitted(f"there is no command `{tool}`: run tests/install_packages.sh")
@@ -56,7 +56,7 @@ def link() -> Iterator[tuple[End, End]]:
 
 
 def shape(ends: tuple[End, End], bits_per_s: int) -> None:
-    """From now on each direction carries so many bits a second, Ethernet headers counted. Raises NotPermitted where
+    """Limits each direction to so many bits a second from now on, Ethernet headers counted. Raises NotPermitted where
     the kernel has no token bucket filter."""
     bytes_per_s = bits_per_s / 8
     bucket = ("rate", f"{bits_per_s}bit", "burst", f"{bytes_per_s * BURST_S:.0f}b")
@@ -85,7 +85,7 @@ def _namespace(address: str) -> Iterator[End]:
 
 
 def _is_there(keeper: subprocess.Popen[bytes]) -> bool:
-    """`cat` answers once it runs, which is in the namespace."""
+    """Returns whether the namespace is there: `cat` answers once it runs in it."""
     assert keeper.stdin is not None
     assert keeper.stdout is not None
     try:

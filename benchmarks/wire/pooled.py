@@ -1,4 +1,4 @@
-"""Bytes of steps with long bags, pooled by the trainer and by the shards; part of `wirebytes`.
+"""Counts the bytes of steps with long bags, pooled by the trainer and by the shards; a part of `wirebytes`.
 
 26 features, each of a table of its own, on two shards; the ids of a feature have the published skew in every batch
 (`worker.data.skew`). Bags of one length, and of all from 1 to 100. Counted are the messages of prepare, pull and push,
@@ -36,11 +36,12 @@ METHODS = ("Prepare", "Pull", "Push")
 WAYS: tuple[Pooled, ...] = ("trainer", "shard", "auto")
 SPARSIFY, MASK_SUMS = TopK(density=0.05, hold=None), TopK(density=0.2, by="elements")
 WARM_UP, MEASURED = 5, 3
-"""Steps with thresholds. Sums are pulled whole in the 1st, 2nd, 3rd and 5th."""
+"""Steps before the counted ones and counted steps, with thresholds. Sums are pulled whole in the 1st, 2nd, 3rd and
+5th."""
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """All lengths."""
+    """Measures all lengths."""
     samples = max(8, sizes.batch // 400)
     with shards(SHARDS) as client:
         tables = [table(name, sizes.dim) for name in FEATURES]
@@ -75,7 +76,7 @@ def _batch(total_ids: int, lengths_B: np.ndarray) -> dict[str, Bags]:
 
 
 def _bytes(client: ps.Client, layer: EmbeddingBagCollection, batch: dict[str, Bags]) -> int:
-    """Of one step's messages."""
+    """Returns the bytes of one step's messages."""
     before = _moved(client)
     pooled_BFD = layer(batch)
     (pooled_BFD * torch.randn(pooled_BFD.shape)).sum().backward()
@@ -84,5 +85,5 @@ def _bytes(client: ps.Client, layer: EmbeddingBagCollection, batch: dict[str, Ba
 
 
 def _moved(client: ps.Client) -> int:
-    traffic = client.connection.traffic.report()
+    traffic = client.traffic()
     return sum(traffic[way].get(method, 0) for way in ("sent_bytes", "received_bytes") for method in METHODS)

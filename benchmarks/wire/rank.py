@@ -1,4 +1,4 @@
-"""One of two data-parallel trainers that share a shard, in a process of its own, for `wirebytes`.
+"""Runs one of two data-parallel trainers that share a shard, in a process of its own, for `wirebytes`.
 
 python -m benchmarks.wire.rank RANK MEETING, a file that does not exist: where the ranks find each other. Prints
 "ready"; then a line on stdin with the fields of `Settings`, as JSON, is trained and answered with bytes a step; its end
@@ -33,11 +33,11 @@ class Settings:
     """What a rank is told."""
 
     address: str
-    """The shard's."""
+    """The shard's address."""
     table: str
     way: Literal["dense", "compressed"]
     widths: str
-    """Of `wiretrainer.WIDTHS`."""
+    """The widths of the model's layers, a name in `benchmarks.wire.trainer.WIDTHS`."""
     total_ids: int
     batch: int
     dim: int
@@ -46,14 +46,14 @@ class Settings:
 
 
 def connect(settings: Settings) -> ps.Client:
-    """A client that sends in this way."""
+    """Connects a client that sends in this way."""
     if settings.way == "dense":
         return ps.connect(settings.address)
     return ps.connect(settings.address, wire_dtype="int8", compress_ids=True)
 
 
 def train(rank: int, settings: Settings, client: ps.Client) -> dict[str, float]:
-    """Means of the steps after the warm-up."""
+    """Trains, and returns means over the steps after the warm-up."""
     clicks = Clicks(settings.total_ids, settings.batch)
     # DLRM's one buffer is a constant: to broadcast it is 2.8 KB a step for nothing
     wrapped = DistributedDataParallel(model(settings.dim, settings.widths), forward_sync_buffers=False)
@@ -76,14 +76,14 @@ def train(rank: int, settings: Settings, client: ps.Client) -> dict[str, float]:
 
 
 def _sockets(shard_port: int) -> tuple[int, int]:
-    """Bytes to and from the shard, and the other trainer."""
+    """Counts the bytes to and from the shard, and the other trainer."""
     shard = tcp_bytes(shard_port)
     return shard, tcp_bytes() - shard
 
 
 def _counted(hook: DctHook, before: DenseStats) -> dict[str, float]:
-    """What the hook says of itself: without gloo's and DDP's own words. And what it would be with just the elements
-    asked for, and no padding to the longest payload."""
+    """Returns the bytes that the hook counts itself, without those that gloo and DDP add; and what they would be with
+    just the elements asked for, without padding to the longest payload."""
     since, config = hook.stats().since(before), DenseConfig()
     size = since.elements / since.steps
     gap = 1 / (1 - (1 - config.density) ** 255)  # bytes a position, as ps.nn.dense.config says

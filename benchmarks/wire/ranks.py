@@ -1,4 +1,4 @@
-"""The part of `wirebytes` that takes two trainers: the dense part and the whole step."""
+"""The part of `wirebytes` that needs two trainers: the dense part and the whole step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Way = Literal["dense", "compressed"]
 
 
 def run(report: Report, sizes: Sizes, address: str, table: str) -> None:
-    """Every width of model, each way of sending."""
+    """Measures every width of model and each way of sending."""
     with _pair() as ranks:
         for widths in WIDTHS:
             dense = _train(ranks, _settings(sizes, address, table, widths, "dense"))
@@ -58,7 +58,7 @@ def _settings(sizes: Sizes, address: str, table: str, widths: str, way: Way) -> 
 
 
 def _train(ranks: list[Child], settings: Settings) -> dict[str, float]:
-    """Bytes a step of one trainer, the mean of both."""
+    """Returns the bytes a step of one trainer, as the mean of both."""
     told = json.dumps(asdict(settings))
     with ThreadPoolExecutor(len(ranks)) as pool:  # each waits for the other
         found = [json.loads(answer) for answer in pool.map(lambda rank: rank.ask(told), ranks)]

@@ -1,4 +1,4 @@
-"""A whole training step of two tables, ids with duplicates and skewed as in real tables: prepare, pull, push."""
+"""Runs whole training steps of two tables, with duplicates and the skew of real tables: prepare, pull, push."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Batch = dict[str, Ids]
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """In process and over gRPC in turn, and beside them the client's share: dedupe, expand, sum."""
+    """Runs steps in process and over gRPC in turn, and beside them the client's share: deduplicate, expand, sum."""
     rng = generator()
     ids_N = random_ids(rng, sizes.rows)
     given: list[Batch] = [{t: skewed(rng, ids_N, sizes.batch) for t in TABLES} for _ in range(DISTINCT_BATCHES)]

@@ -1,4 +1,4 @@
-"""What has crossed the sockets of this process, as the kernel counts it (Linux)."""
+"""Counts what has crossed the sockets of this process, as the kernel reports it (Linux)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import struct
 
 _COUNTERS = struct.Struct("=QQ")
 _COUNTERS_AT = 120
-"""Of `struct tcp_info` (linux/tcp.h): tcpi_bytes_acked, tcpi_bytes_received."""
+"""The place of tcpi_bytes_acked and tcpi_bytes_received in `struct tcp_info` (linux/tcp.h)."""
 
 
 def tcp_bytes(peer_port: int | None = None) -> int:
-    """Bytes sent and acknowledged plus bytes received, of all open TCP connections of this process, or of those to one
-    port. Framing of gRPC and HTTP/2 is in it; headers of TCP and IP are not, nor is anything sent twice."""
+    """Returns the bytes sent and acknowledged plus the bytes received, over all open TCP connections of this process,
+    or over those to one port. Framing of gRPC and HTTP/2 is included; headers of TCP and IP are not, nor is anything
+    sent twice."""
     return sum(_moved(int(name), peer_port) for name in os.listdir("/proc/self/fd"))
 
 

@@ -1,4 +1,4 @@
-"""A trainer that counts the bytes of its steps, for `wirebytes`: DLRM, its embeddings on a shard."""
+"""A trainer that counts the bytes of its steps, for `wirebytes`: a DLRM whose embeddings are on a shard."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ class Moved:
     """Bytes of one step between a trainer and its shard, both ways, framing included."""
 
     reads: int
-    """Prepare and pull."""
+    """Bytes of prepare and pull."""
     push: int
 
     @property
     def exchange(self) -> int:
-        """All three."""
+        """Bytes of prepare, pull and push."""
         return self.reads + self.push
 
 
 def table(name: str, dim: int) -> ps.TableConfig:
-    """What is trained."""
+    """Returns the configuration of the table."""
     return ps.TableConfig(name=name, dim=dim, optimizer=ps.RowwiseAdagrad(lr=0.05))
 
 
 def model(dim: int, widths: str) -> DLRM:
-    """The same weights at every call."""
+    """Returns a model that has the same weights at every call."""
     bottom, top = WIDTHS[widths]
     return DLRM(N_DENSE, len(FEATURES), dim, bottom=bottom, top=top, generator=torch.Generator().manual_seed(0))
 
 
 class CountingTrainer:
-    """One way of sending. `model` may be wrapped for data-parallel training."""
+    """A trainer that sends in one way. `model` may be wrapped for data-parallel training."""
 
     def __init__(
         self, client: ps.Client, config: ps.TableConfig, model: nn.Module, sparsify: Sparsify | None = None
@@ -60,11 +60,11 @@ class CountingTrainer:
         self.model = model
         self.table = config.name
         self._optimizer = torch.optim.Adagrad(model.parameters(), lr=0.02)
-        self.port = int(client.connection.address.rpartition(":")[2])
+        self.port = int(client.address.rpartition(":")[2])
         self.prepared: PreparedBags
 
     def step(self, batch: Batch) -> Moved:
-        """Trains. Nothing is prepared ahead, so that bytes have their step."""
+        """Trains one step. Nothing is prepared ahead, so that bytes belong to their step."""
         before = tcp_bytes(self.port)
         self.prepared = self.embeddings.prepare(batch.sparse)
         pooled_BFD = self.embeddings(self.prepared)

@@ -1,4 +1,4 @@
-"""Bytes of a training step, everything counted, against dense fp32 with raw ids.
+"""Counts all bytes of a training step, against dense fp32 with raw ids.
 
 A DLRM trains on clicks of the published skew; its table is full (every id has a row), its shard another process. What
 is compared differs in nothing but what is sent. Bytes are those of both directions on the trainer's sockets, as the
@@ -47,9 +47,10 @@ WIRE: dict[str, WireDtype] = {"fp16": "fp16", "fp32": "fp32", "int8": "int8", "b
 FULL, EMPTY = "full", "day_one"
 """Names of tables."""
 MEASURED_FROM = 1_000_000
-"""Number of the first batch measured: the same for all, none of them seen in a warm-up."""
+"""The number of the first batch measured: the same for all, and none of these batches was seen in a warm-up."""
 UNSEEN_FROM = 2 * MEASURED_FROM
-"""The same where importance counts: rows of batches that were measured before have been used more than others."""
+"""The first batch measured where importance counts: rows of batches that were measured before have been used more than
+others."""
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Measured:
 
 
 def run(report: Report, sizes: Sizes) -> None:
-    """All cases, one after the other."""
+    """Runs all cases, one after the other."""
     with filled(sizes) as address:
         wireranks.run(report, sizes, address, FULL)
         run_embeddings(report, sizes, address)
@@ -78,7 +79,7 @@ def run(report: Report, sizes: Sizes) -> None:
 
 @contextmanager
 def filled(sizes: Sizes) -> Iterator[str]:
-    """A shard whose table `FULL` has a row for every id; its address."""
+    """Starts a shard whose table `FULL` has a row for every id, and gives its address."""
     with one_shard() as (client, server):
         client.create_table(table(FULL, sizes.dim))
         fill(client, FULL, np.arange(sizes.wire_ids), sizes.dim, sizes.batch)
@@ -86,7 +87,7 @@ def filled(sizes: Sizes) -> Iterator[str]:
 
 
 def run_embeddings(report: Report, sizes: Sizes, address: str) -> None:
-    """What one trainer and its shard say to each other."""
+    """Counts what one trainer and its shard say to each other."""
     bench = _Bench(report, sizes, Clicks(sizes.wire_ids, sizes.batch), address)
     dense = bench.dense()
     for name, density in DENSITIES.items():
@@ -99,7 +100,7 @@ class _Bench:
         self._report, self._sizes, self._clicks, self._address = report, sizes, clicks, address
 
     def dense(self) -> Measured:
-        """Raw ids, fp32, nothing held back."""
+        """Trains with raw ids in fp32 and nothing held back."""
         with self._client("fp32", compress_ids=False) as (client, tally):
             trainer = CountingTrainer(client, table(FULL, self._sizes.dim), model(self._sizes.dim, "default"))
             found = self._measure(trainer, tally)
@@ -108,7 +109,7 @@ class _Bench:
         return found
 
     def one_density(self, dense: Measured, name: str, density: float) -> None:
-        """One density. The selection is warmed up once; what it holds then goes on at the other precision."""
+        """Measures one density. The selection is warmed up once; what it holds then goes on at the other precision."""
         warm_up = self._steps_before(density)
         for by in BOTH:
             state = None
@@ -129,7 +130,7 @@ class _Bench:
         return [dtype for dtype in WIRE if dtype in ("fp16", "fp32") or (by, density) == (DEFAULT_BY, 0.05)]
 
     def day_one(self, dense: Measured) -> None:
-        """A table that holds what the warm-up has met."""
+        """Trains a table that holds what the warm-up has met."""
         with self._client(DEFAULT_DTYPE, compress_ids=True) as (client, tally):
             trainer = self._trainer(client, EMPTY, 0.05, DEFAULT_BY)
             self._warm_up(trainer, self._steps_before(0.05))
@@ -140,7 +141,8 @@ class _Bench:
         return CountingTrainer(client, table(name, dim), model(dim, "default"), TopK(density=density, by=by, hold=None))
 
     def _steps_before(self, density: float) -> int:
-        """Residuals build up for about 1 / density steps. At 1 % fewer do: the threshold follows what they grow by."""
+        """Returns the steps before the measured ones. Residuals build up for about 1 / density steps; at 1 % fewer
+        steps do, since the threshold follows what they grow by."""
         return min(self._sizes.wire_warm_up, round(1 / density))
 
     def _warm_up(self, trainer: CountingTrainer, steps: int) -> None:
@@ -196,7 +198,7 @@ class _Bench:
             self._report.add(f"exchange_{case}", "important_rows_share", mean(found.important))
 
     def _kinds(self, case: str, found: Measured) -> None:
-        """Bytes a step; what the sockets moved beyond the messages is framing."""
+        """Reports the bytes a step by kind; what the sockets moved beyond the messages is framing."""
         steps = self._sizes.wire_steps
         for kind in KINDS:
             self._report.add(f"exchange_{case}", f"bytes_{kind}", found.kinds[kind] / steps)

@@ -1,7 +1,7 @@
-"""psctl: start, watch, check, size and stop a service. One file for each command; each imports what it needs when it
-runs, so that `psctl --help` and completion are quick.
+"""psctl starts, watches, checks, sizes and stops a service. Each command has a file of its own and imports what it
+needs when it runs, so that `psctl --help` and completion are quick.
 
-Exit codes: 0 done; 1 an error, or a check that failed: one line on stderr says what and how to mend it; 2 wrong usage.
+Exit codes: 0 done; 1 an error, or a check that failed: one line on stderr says what and how to fix it; 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ app.add_typer(config.app)
 
 
 def main() -> None:
-    """Entry point: errors of ours are one line, not a stack."""
+    """Runs psctl. One of our own errors is printed as one line, without a stack."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # grpc's own words on a dead address would lie across the screen
     try:
         app()

@@ -1,4 +1,4 @@
-"""Configuration files as written by hand: what kind they are of, and all that is wrong with them."""
+"""Configuration files as people write them: which kind a file is, and all that is wrong with it."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ SERVICE, TABLES = "service", "tables"
 
 
 class Problem(NamedTuple):
-    """One of a file's."""
+    """One thing that is wrong with a file."""
 
     field: str
-    """Dotted; of tables with the table's name first. Empty: of the file as a whole."""
+    """The dotted name of the setting; for a table the table's name comes first. Empty where the file as a whole is
+    wrong."""
     says: str
 
 
 class Checked(NamedTuple):
-    """A file that was read."""
+    """A configuration file that was read and checked."""
 
     kind: str
     values: tuple[BaseModel, ...]
-    """What is right in it."""
+    """The parts of the file that are right."""
     problems: tuple[Problem, ...]
 
 
 def check(path: Path, kind: str | None = None) -> Checked:
-    """`kind`: by default tables where there is a list, or a key `tables`; else a service. Raises NotFound."""
+    """Reads and checks a file. By default it is of kind tables where it holds a list or a key `tables`, and of kind
+    service otherwise. Raises NotFound."""
     problems: list[Problem] = []
     try:
         content = yaml_file.load(path, _loader(problems)) or {}
@@ -49,7 +51,7 @@ def check(path: Path, kind: str | None = None) -> Checked:
 
 
 def tables_of(path: Path) -> list[TableConfig]:
-    """Those of a tables file; raises ConfigError with all that is wrong, NotFound."""
+    """Reads the tables of a tables file. Raises NotFound, or ConfigError with all that is wrong."""
     checked = check(path, TABLES)
     if checked.problems:
         text = "; ".join(f"{field}: {says}" if field else says for field, says in checked.problems)
@@ -94,7 +96,7 @@ def _model(kind: type[BaseModel], values: dict[Any, Any], where: str) -> Iterato
 
 
 def _loader(problems: list[Problem]) -> type[yaml.SafeLoader]:
-    """One that notes keys which are given twice; YAML itself takes the last."""
+    """Returns a YAML loader that notes keys which are given twice; YAML itself takes the last."""
 
     class Loader(yaml.SafeLoader):
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:

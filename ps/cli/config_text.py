@@ -1,4 +1,4 @@
-"""Settings with their defaults and what they mean, as commented YAML. Pure."""
+"""Settings with their defaults and descriptions, as commented YAML. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WIDTH = 100
 
 
 def documented(model: type[BaseModel]) -> Iterator[str]:
-    """The lines of a file that sets every field to its default; those without one are commented out."""
+    """Yields the lines of a file that sets every field to its default; required fields are commented out."""
     yield from _comment(model.__doc__ or "")
     for name, field in model.model_fields.items():
         yield ""

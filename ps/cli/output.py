@@ -1,4 +1,4 @@
-"""What psctl prints: text for people, colored where it is a terminal; JSON for programs; errors in one line."""
+"""psctl prints text for people (colored on a terminal), JSON for programs, and each error as one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.text import Text
 from ps.errors import PsError
 
 out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, markup=False, soft_wrap=True)  # what it prints quotes others: [host:port] is no style
+err = Console(stderr=True, markup=False, soft_wrap=True)  # messages quote other programs: [host:port] is not a style
 
 _STYLES = {
     "green": r"\b(SERVING|ok)\b",
@@ -24,34 +24,34 @@ _STYLES = {
 
 
 class Size(NamedTuple):
-    """Of what is printed to, in characters; None: no bound."""
+    """The width and height of what is printed to, in characters; None where there is no bound."""
 
     width: int | None
     height: int | None
 
 
 def screen() -> Size:
-    """The terminal's; without bounds where it is a file or a pipe."""
+    """Returns the size of the terminal, or no bounds where stdout is a file or a pipe."""
     return Size(*shutil.get_terminal_size()) if out.is_terminal else Size(None, None)
 
 
 def print_json(value: object, *, lines: bool = False) -> None:
-    """One JSON value; `lines`: in one line, for a stream of them."""
+    """Prints one JSON value. With `lines` it takes one line, for a stream of values."""
     print(json.dumps(value, indent=None if lines else 2, allow_nan=False), flush=True)
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Text, colored."""
+    """Prints colored text."""
     out.print(painted(lines))
 
 
 def print_error(error: PsError) -> None:
-    """One line on stderr."""
+    """Prints one line on stderr."""
     err.print(Text.assemble((type(error).__name__, "red"), f": {error}"))
 
 
 def painted(lines: Iterable[str]) -> Text:
-    """The same with states in color."""
+    """Colors the states of shards and the heads of lists."""
     text = Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
     for style, pattern in _STYLES.items():
         text.highlight_regex(f"(?m){pattern}", style)
@@ -59,7 +59,7 @@ def painted(lines: Iterable[str]) -> Text:
 
 
 def plain(value: Any) -> Any:
-    """For JSON: tuples and mappings as lists and objects."""
+    """Turns tuples and mappings into lists and dicts, for JSON."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if hasattr(value, "_asdict"):

@@ -1,4 +1,4 @@
-"""A look at a service as a whole: what each shard reports of itself, or why it does not.
+"""What each shard of a service reports of itself, or why it does not answer.
 
 Nothing here waits for a shard longer than it is told to, and a shard that is dead does not hide the others.
 """
@@ -21,17 +21,17 @@ SERVING, DEGRADED, DOWN, STATE_LOST = "SERVING", "DEGRADED", "DOWN", "STATE_LOST
 
 @dataclass(frozen=True)
 class Seen:
-    """One shard."""
+    """What was seen of one shard."""
 
     info: ShardInfo
     stats: Mapping[str, Any] | None
-    """`Control.Stats`; None where it did not answer."""
+    """The shard's answer to `Control.Stats`; None where it did not answer."""
     why: str | None
-    """What is wrong, if anything is."""
+    """What is wrong with the shard; None if nothing is."""
     state: str
 
     def report(self) -> dict[str, object]:
-        """For JSON."""
+        """Returns this shard for JSON."""
         return {
             "shard_id": self.info.shard_id,
             "address": self.info.address,
@@ -44,29 +44,29 @@ class Seen:
 
 @dataclass(frozen=True)
 class Survey:
-    """All of them."""
+    """What was seen of a whole service at one moment."""
 
     address: str
     release: str
-    """Of embedding-ps, at that address."""
+    """The release of embedding-ps at this address."""
     at_s: float
-    """When, on this process's clock."""
+    """The time of the look, on this process's monotonic clock."""
     shards: Sequence[Seen]
     tables: Mapping[str, TableConfig]
     trouble: str | None = None
-    """Why what is known of addresses may be old."""
+    """Why the known addresses of shards may be old; None if they are current."""
 
     @property
     def stats(self) -> list[Mapping[str, Any]]:
-        """Of those that answer."""
+        """The statistics of the shards that answer."""
         return [seen.stats for seen in self.shards if seen.stats is not None]
 
 
 class Watch:
-    """Looks at a service again and again."""
+    """Looks at a service repeatedly, over one connection."""
 
     def __init__(self, address: str, timeout_s: float) -> None:
-        """Raises Unavailable if nobody answers there."""
+        """Connects; raises Unavailable if nobody answers there."""
         from ps.client.connection.connection import Connection
 
         self._timeout_s = timeout_s
@@ -79,7 +79,7 @@ class Watch:
         self._fresh = True
 
     def look(self) -> Survey:
-        """As of now, after at most twice the timeout."""
+        """Asks every shard, and returns after at most twice the timeout."""
         from ps.client.reports import answers
 
         trouble = None if self._fresh else self._refresh()
@@ -112,7 +112,7 @@ class Watch:
 
 
 def seen(info: ShardInfo, answer: Mapping[str, Any] | PsError) -> Seen:
-    """What an answer says."""
+    """Derives a shard's state from its answer."""
     if isinstance(answer, PsError):
         return Seen(info, None, str(answer), DOWN)
     if answer["state_lost"] is not None:
@@ -123,13 +123,14 @@ def seen(info: ShardInfo, answer: Mapping[str, Any] | PsError) -> Seen:
 
 
 def look(address: str, timeout_s: float) -> Survey:
-    """Once."""
+    """Looks at a service once."""
     with Watch(address, timeout_s) as watch:
         return watch.look()
 
 
 def address_of(name: str, address: str) -> str:
-    """Where to ask: the address if one is given, else where the service of that name was started on this host."""
+    """Returns the address to ask: the one that is given, else that of the service started under this name on this
+    host."""
     from ps.cluster.ray import local
 
     return address or local.read_state(name).address

@@ -5,23 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from ps.arrays import Ints
 from ps.errors import DtypeMismatch, InvalidArgument, LengthMismatch
 from ps.wire.bags import PooledBags, encode_bags
 from ps.wire.routing import Split
-
-Numbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class ShardBags:
     """Those of a step's B bags that have an id on one shard, R of them, ascending."""
 
-    bags_R: Numbers
-    lengths_R: Numbers
+    bags_R: Ints
+    lengths_R: Ints
     """How many ids each has there."""
-    positions_P: Numbers
+    positions_P: Ints
     """Of these ids in the shard's part of the ids."""
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ from ps.v1 import control_pb2 as pb
 from ps.wire import codec, methods
 
 if TYPE_CHECKING:
-    from ps.client.client import Client
+    from ps.client.session import Session
 
 FINISHED = (1 << 63) - 1
 """The clock of a trainer that makes no more steps."""
@@ -22,7 +22,7 @@ ASK_AGAIN_S = 0.02
 class Clock:
     """What `client.clock` returns. Threads: one."""
 
-    def __init__(self, client: Client, group: str, rank: int, ranks: int, max_staleness: int) -> None:
+    def __init__(self, session: Session, group: str, rank: int, ranks: int, max_staleness: int) -> None:
         check_member(group, rank, ranks)
         if isinstance(max_staleness, bool) or not isinstance(max_staleness, int) or max_staleness < 0:
             raise InvalidArgument(f"max_staleness={max_staleness!r}: how many steps a trainer may be ahead, 0 or more")
@@ -33,7 +33,7 @@ class Clock:
         """Steps made by each rank, as far as is known here; FINISHED once it makes no more."""
         self.waited_s = 0.0
         """Seconds that `advance` has taken."""
-        self._client = client
+        self._session = session
 
     def advance(self, steps: int, *, timeout_s: float | None = None) -> None:
         """This trainer has made so many steps; returns when every other of the group has made at least
@@ -41,7 +41,7 @@ class Clock:
         if not self.clocks[self.rank] <= steps < FINISHED:
             raise InvalidArgument(f"{steps} steps: this clock says {self.clocks[self.rank]}, and it never goes back")
         self.clocks[self.rank] = steps
-        deadline, started_s = self._client.deadline(timeout_s), time.monotonic()
+        deadline, started_s = self._session.deadline(timeout_s), time.monotonic()
         try:
             while True:
                 self._exchange(deadline, self.max_staleness)
@@ -58,11 +58,11 @@ class Clock:
     def finish(self, *, timeout_s: float | None = None) -> None:
         """This trainer makes no more steps: the others do not wait for it."""
         self.clocks[self.rank] = FINISHED
-        self._exchange(self._client.deadline(timeout_s), max_staleness=FINISHED)
+        self._exchange(self._session.deadline(timeout_s), max_staleness=FINISHED)
 
     def _exchange(self, deadline: Deadline, max_staleness: int) -> None:
         request = pb.AdvanceRequest(group=self.group, rank=self.rank, clocks=self.clocks, max_staleness=max_staleness)
-        answer = self._client.control(methods.ADVANCE, request, deadline)
+        answer = self._session.ask_coordinator(methods.ADVANCE, lambda _: request, deadline)
         told = codec.parse(pb.AdvanceResponse, answer).clocks
         self.clocks = [max(clock, now) for clock, now in zip(self.clocks, told, strict=True)]
 

@@ -30,13 +30,13 @@ def shard_stats(connection: Connection, deadline: Deadline) -> list[dict[str, An
         answer = connection.on_shard(
             routing,
             shard,
-            lambda address: connection.unary(address, methods.STATS, pb.StatsRequest(), deadline),
+            lambda address: connection.calls.unary(address, methods.STATS, pb.StatsRequest(), deadline),
             deadline,
         )
         return _report_of(answer)
 
     def ask_all(routing: Routing) -> list[dict[str, Any]]:
-        return connection.each([partial(ask, routing, shard) for shard in range(len(routing.shards))], deadline)
+        return connection.tasks.each([partial(ask, routing, shard) for shard in range(len(routing.shards))], deadline)
 
     return connection.routed(lambda routing: routing, ask_all, deadline)
 
@@ -48,11 +48,11 @@ def answers(connection: Connection, routing: Routing, timeout_s: float) -> list[
 
     def ask(address: str) -> dict[str, Any] | PsError:
         try:
-            return _report_of(connection.unary(address, methods.STATS, pb.StatsRequest(), deadline))
+            return _report_of(connection.calls.unary(address, methods.STATS, pb.StatsRequest(), deadline))
         except PsError as error:
             return error
 
-    return connection.each([partial(ask, shard.address) for shard in routing.shards], deadline)
+    return connection.tasks.each([partial(ask, shard.address) for shard in routing.shards], deadline)
 
 
 def _report_of(answer: bytes) -> dict[str, Any]:

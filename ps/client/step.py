@@ -6,14 +6,15 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from ps.array_like import ArrayLike
 from ps.arrays import Flags
-from ps.client.arrays import ArrayLike
 from ps.client.batch import Batch
 from ps.client.bound import UNKNOWN_VERSIONS, Versions
 from ps.client.lease import Lease
 from ps.client.reads.exchange import PullOptions
 from ps.client.reads.pulled import Pulled, TableRows
 from ps.client.writes.outgoing import Outgoing
+from ps.client.writes.pushes import Push
 from ps.client.writes.write import Write
 from ps.errors import DeadlineExceeded, InvalidArgument, LengthMismatch
 from ps.round import Round
@@ -21,7 +22,7 @@ from ps.wire.formats import TableFormat
 from ps.wire.selected import PooledGradients, Selected
 
 if TYPE_CHECKING:
-    from ps.client.client import Client
+    from ps.client.session import Session
 
 
 class Step:
@@ -31,12 +32,12 @@ class Step:
     client prepares the next, and of any other when its lease ends (`prepare_ttl_s`).
     """
 
-    def __init__(self, client: Client, batch: Batch, lease: Lease, versions: Versions = UNKNOWN_VERSIONS) -> None:
-        self._client = client
+    def __init__(self, session: Session, batch: Batch, lease: Lease, versions: Versions = UNKNOWN_VERSIONS) -> None:
+        self._session = session
         self._batch = batch
         self._lease = lease
         self._versions = versions
-        self._formats = [client.formats.of(table.config.name) for table in batch.tables]
+        self._formats = [session.formats.of(table.config.name) for table in batch.tables]
         self._important: list[Flags | None] = [None] * len(batch.tables)
         self._sent_as = self._important
         self._write: Write | None = None
@@ -118,7 +119,7 @@ class Step:
         All tables of the step, all or nothing on each shard. Calling it again after an error repeats the same push:
         shards that have applied it answer from their ledger.
         """
-        deadline = self._client.deadline(timeout_s)
+        deadline = self._session.deadline(timeout_s)
         self._check_tables(grads)
         counted = self._batch.positives(positives or {})
         handle = self._lease.handle(deadline)
@@ -129,9 +130,10 @@ class Step:
             important = self._important if self._write is None else self._sent_as
             parts = self._outgoing(grads, important)
             # Not at prepare: by the first push a step may have waited for longer than the ledgers look back.
-            self._write = self._write or self._client.new_push(self._batch, in_round is not None)
+            self._write = self._write or self._session.new_push(self._batch, in_round is not None)
             self._sent_as = important  # a repeat is the same bytes, whatever has been pulled since
-            self._client.writes.push(self._write, parts, deadline, handle, self._versions, counted, in_round)
+            push = Push(parts, counted, self._versions, in_round)
+            self._session.pushes.push(self._write, push, deadline, handle)
             self._lease.pushed(handle)
         finally:
             self._pushing.release()
@@ -155,8 +157,8 @@ class Step:
         ]
 
     def _pull(self, options: PullOptions, timeout_s: float | None) -> Pulled:
-        deadline = self._client.deadline(timeout_s)
-        pulled = self._client.exchange.pull(self._batch, options, deadline, self._lease.handle(deadline))
+        deadline = self._session.deadline(timeout_s)
+        pulled = self._session.exchange.pull(self._batch, options, deadline, self._lease.handle(deadline))
         self._versions = Versions(pulled.batch.routing, pulled.versions)
         self._important = pulled.important
         return pulled

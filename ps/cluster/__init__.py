@@ -1,1 +1,1 @@
-"""Shards as Ray actors and the coordinator that knows them. The only package that imports ray."""
+"""Shards as Ray actors, and the coordinator that knows them. Only this package imports ray."""

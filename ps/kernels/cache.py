@@ -4,20 +4,14 @@ numba keeps what it has compiled in files and asks a locator where; this one ans
 else. It takes the first of these folders that can be written: NUMBA_CACHE_DIR, the one beside the kernels, the user's
 cache, a private one in the temporary directory, which is said once in a process. A folder that cannot be written but
 has all kernels (an image of a container, say) is copied into the one that is taken.
-
-A kernel is compiled again when its file has changed, or a file of kernels that it imports: helpers are compiled into
-the kernels that use them.
 """
 
 from __future__ import annotations
 
-import ast
 import fcntl
-import hashlib
 import logging
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,14 +19,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import llvmlite.binding as llvm
 import numba
 from numba.core.caching import UserProvidedCacheLocator
 
 from ps.errors import InvalidArgument
+from ps.kernels import sources
 
 KERNELS = Path(__file__).parent
-PACKAGE = "ps.kernels"
 OURS = f"{__name__}.KernelLocator"
 NUMBAS = "UserProvidedCacheLocator,InTreeCacheLocator,UserWideCacheLocator,IPythonCacheLocator,ZipCacheLocator"
 """numba's own, for all files but ours."""
@@ -50,12 +43,16 @@ class KernelLocator(UserProvidedCacheLocator):  # type: ignore[misc]  # numba ha
 
     @classmethod
     def from_function(cls, py_func: Any, py_file: str) -> KernelLocator | None:
-        """None for a file that is not ours: numba asks its own locators then."""
-        return cls(py_func, py_file) if KERNELS in Path(py_file).parents else None
+        """Returns None for a file that is not ours: numba asks its own locators then."""
+        return cls(py_func, py_file) if sources.is_ours(Path(py_file)) else None
 
     def get_source_stamp(self) -> bytes:
-        """Another one when the kernel must be compiled again."""
-        return stamp(Path(self._py_file))
+        """Returns another value when the kernel must be compiled again."""
+        return sources.stamp(Path(self._py_file))
+
+    def get_disambiguator(self) -> str:
+        """Tells apart the functions of one name in files of one name."""
+        return f"{sources.room_of(Path(self._py_file))}-{self._lineno}"
 
 
 def register() -> None:
@@ -91,15 +88,6 @@ def folder() -> Path:
             taken,
         )
     return taken
-
-
-@cache
-def stamp(file: Path) -> bytes:
-    """A digest of a file of kernels, and of those that it imports."""
-    digest = hashlib.sha256()
-    for source in sorted(_needed(file)):
-        digest.update(source.read_bytes())
-    return digest.digest()
 
 
 def is_complete() -> bool:
@@ -186,43 +174,8 @@ def _has_all(place: Path) -> bool:
 
 
 def _mark(place: Path) -> Path:
-    return place / f"{_mark_prefix()}{_release()}"
+    return place / f"{_mark_prefix()}{sources.release()}"
 
 
 def _mark_prefix() -> str:
-    return f"compiled-py{sys.version_info[0]}{sys.version_info[1]}-"
-
-
-@cache
-def _release() -> str:
-    """A digest of all that decides what is compiled: sources, compiler, CPU."""
-    digest = hashlib.sha256()
-    for source in sorted(KERNELS.rglob("*.py")):
-        digest.update(str(source.relative_to(KERNELS)).encode() + source.read_bytes())
-    cpu = numba.config.CPU_NAME or llvm.get_host_cpu_name(), numba.config.CPU_FEATURES
-    features = llvm.get_host_cpu_features().flatten()
-    digest.update(repr((numba.__version__, llvm.llvm_version_info, cpu, features)).encode())
-    return digest.hexdigest()[:16]
-
-
-def _needed(file: Path) -> set[Path]:
-    """The file, and all files of kernels that it imports, and those that they import."""
-    found: set[Path] = set()
-    waiting = [file]
-    while waiting:
-        source = waiting.pop()
-        if source not in found:
-            found.add(source)
-            waiting += _imports(source)
-    return found
-
-
-@cache
-def _imports(file: Path) -> tuple[Path, ...]:
-    """Returns the files of kernels that a file imports: whole modules, or names of them."""
-    names = []
-    for node in ast.walk(ast.parse(file.read_bytes())):
-        if isinstance(node, ast.ImportFrom) and node.module is not None and f"{node.module}.".startswith(f"{PACKAGE}."):
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    paths = (KERNELS.joinpath(*name.split(".")[len(PACKAGE.split(".")) :]).with_suffix(".py") for name in names)
-    return tuple(path for path in paths if path.exists())
+    return f"compiled-{sources.version()}-"

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from ps.kernels.kernel import helper
 
 AHEAD = 8
 """Rows asked for in advance: enough to cover the latency, few enough not to be evicted again before their turn."""
@@ -39,7 +41,7 @@ def prefetch(typing_context: Any, array: Any, item: Any) -> Any:
     return types.void(array, types.intp), generate
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def prefetch_row(rows_SW: npt.NDArray[np.float32], slots_N: npt.NDArray[np.int64], i: int, width: int) -> None:
     """Asks for the first `width` floats of the row that is AHEAD of position i."""
     if i + AHEAD < len(slots_N):
@@ -51,7 +53,7 @@ def prefetch_row(rows_SW: npt.NDArray[np.float32], slots_N: npt.NDArray[np.int64
             prefetch(rows_SW, first + width - 1)  # rows start anywhere in a line: the last floats may lie in one more
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def prefetch_half_row(half_SW: npt.NDArray[np.uint16], slots_N: npt.NDArray[np.int64], i: int, items: int) -> None:
     """The same for the first `items` of a row of 16-bit items."""
     if i + AHEAD < len(slots_N):

@@ -24,19 +24,16 @@ checked here.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
-from numba import njit
 
-Floats = npt.NDArray[Any]
-Ints = npt.NDArray[np.int64]
+from ps.arrays import Floats, Ints
+from ps.kernels.kernel import helper, kernel
+
 Dims = tuple[int, int, int, int, int]
 """(a, R, b, S, c)"""
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def order_pairs(
     left_N: Ints, lefts: int, middle_N: Ints, middles: int, places_N: Ints, left_P: Ints, middle_P: Ints, starts_P: Ints
 ) -> int:
@@ -59,7 +56,7 @@ def order_pairs(
     return pairs
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@helper(inline=False, error_model="numpy")
 def _sort(keys_N: Ints, keys: int, from_N: Ints, to_N: Ints) -> None:
     """Positions `from_N` by their keys in [0, keys), stable."""
     ends_K = np.zeros(keys + 1, np.int64)
@@ -73,7 +70,7 @@ def _sort(keys_N: Ints, keys: int, from_N: Ints, to_N: Ints) -> None:
         ends_K[key] += 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@helper(inline=False, error_model="numpy")
 def _multiply_add(x_IK: Floats, y_KJ: Floats, out_IJ: Floats) -> None:
     """out += x @ y. Four products at a time: an element of `out` is loaded and stored a quarter as often."""
     depth, width = y_KJ.shape
@@ -91,21 +88,21 @@ def _multiply_add(x_IK: Floats, y_KJ: Floats, out_IJ: Floats) -> None:
                 out_J[j] += x0 * y0_J[j]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@helper(inline=False, error_model="numpy")
 def _transpose(x_IJ: Floats, out_JI: Floats) -> None:
     for i in range(x_IJ.shape[0]):
         for j in range(x_IJ.shape[1]):
             out_JI[j, i] = x_IJ[i, j]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@helper(error_model="numpy")
 def _slice(middle_MW: Floats, at: int, height: int, width: int) -> Floats:
     """A slice of the middle core as a matrix."""
     matrix_RJ: Floats = middle_MW[at][: height * width].reshape(height, width)
     return matrix_RJ
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def pairs_forward(
     left_LKR: Floats, middle_MW: Floats, dims: Dims, left_P: Ints, middle_P: Ints, first: int, last: int, out_PJ: Floats
 ) -> None:
@@ -120,7 +117,7 @@ def pairs_forward(
         _multiply_add(left_LKR[left_P[p]][:a], middle_RJ, out_PAJ[p])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def forward(
     left_LKR: Floats,
     middle_MW: Floats,
@@ -154,7 +151,7 @@ def forward(
             _transpose(row_ZX, out_NXZ[place])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy", either="grads_ND")
 def backward(
     left_LKR: Floats,
     middle_MW: Floats,
@@ -205,7 +202,7 @@ def backward(
         _multiply_add(pair_grads_AJ, middle_JR, left_grads_LAR[left_at_L[left_P[p]]])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def pairs_backward(
     left_LKR: Floats,
     middle_MW: Floats,

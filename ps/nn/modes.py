@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from ps.client.client import Client
+from ps import Client, Round
 from ps.errors import InvalidArgument
-from ps.round import Round, check_member
+from ps.round import check_member
 from ps.seconds import seconds
 
 PATIENCE_S = 60.0

@@ -6,12 +6,9 @@ Pure, in float32 and in a fixed order: the same push adds the same bits on every
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from ps.arrays import Counts
+from ps.arrays import Counts, Scores
 from ps.config import Importance
-
-Scores = npt.NDArray[np.float32]
 
 MOST = np.float32(2.0**60)
 """At once. A score that is infinite or NaN would have no rank, and never decay."""

@@ -134,4 +134,7 @@ class Threads:
 
     def wait(self, future: Future[T], timeout_s: float | None = None) -> T:
         """Waits as futures do."""
-        return future.result(timeout_s)
+        try:
+            return future.result(timeout_s)
+        finally:
+            del future  # it has the error, whose traceback has this frame

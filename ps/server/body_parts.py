@@ -106,7 +106,7 @@ class Blocks:
         return rows_R, [grads_RD], came
 
 
-Part = WholeRows | Blocks
+BodyPart = WholeRows | Blocks
 
 
 def heads_of(heads: Sequence[pb.Block]) -> list[tuple[int, int]]:
@@ -114,7 +114,7 @@ def heads_of(heads: Sequence[pb.Block]) -> list[tuple[int, int]]:
     return [(block.encoding, block.bytes) for block in heads]
 
 
-def reader(table: str, rows: int, dim: int, heads: Sequence[pb.Block]) -> Part:
+def reader(table: str, rows: int, dim: int, heads: Sequence[pb.Block]) -> BodyPart:
     """Returns what collects the rows that these blocks announce."""
     exact = len(heads) == 1 and heads[0].encoding == pb.ENCODING_FP32
     return WholeRows(table, rows, dim, heads[0]) if exact else Blocks(table, rows, dim, heads)

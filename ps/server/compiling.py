@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-
-from numba.core.dispatcher import Dispatcher
 
 from ps import kernels
 from ps.kernels import cache
@@ -18,8 +14,6 @@ from ps.kernels import cache
 if TYPE_CHECKING:
     from rich.console import Console
 
-OF_TRAINERS = ("convergence", "residuals")
-"""Files of kernels that no shard runs."""
 LOOK_S = 0.25
 WHAT = "compiling kernels, once on this machine"
 
@@ -58,13 +52,13 @@ def _shown(console: Console) -> Iterator[None]:
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress:
-        every = _every_kernel()
+        every = kernels.kernels_of_shards()
         task = progress.add_task(WHAT, total=len(every))
         ended = threading.Event()
 
         def follow() -> None:
             while not ended.wait(LOOK_S):
-                progress.update(task, completed=sum(bool(kernel.signatures) for kernel in every))
+                progress.update(task, completed=sum(bool(one.dispatcher.signatures) for one in every))
 
         follower = threading.Thread(target=follow, daemon=True)
         follower.start()
@@ -74,19 +68,6 @@ def _shown(console: Console) -> Iterator[None]:
             ended.set()
             follower.join()
         progress.update(task, completed=len(every))
-
-
-def _every_kernel() -> list[Dispatcher]:
-    """The kernels that are compiled by themselves; others become part of the kernels that use them."""
-    files = [file.name for file in pkgutil.iter_modules(kernels.__path__, f"{kernels.__name__}.") if not file.ispkg]
-    shards = [name for name in files if name.rpartition(".")[2] not in OF_TRAINERS]
-    found = {
-        id(value): value
-        for name in shards
-        for value in vars(importlib.import_module(name)).values()
-        if isinstance(value, Dispatcher) and value.targetoptions.get("inline") != "always"
-    }
-    return list(found.values())
 
 
 if __name__ == "__main__":  # where a machine, or an image of a container, is set up

@@ -170,6 +170,10 @@ class Engine:
         return False
 
 
+_TOLD: Future[Any] = Future()
+_TOLD.set_result(None)
+
+
 class Running(Generic[T]):
     """An operation that was started."""
 
@@ -200,8 +204,12 @@ class Running(Generic[T]):
                     raise
 
     def result(self) -> T:
-        """Waits until the operation has ended, or waits for its caller; what it returned, or raised."""
-        return self._engine.places.wait(self._news)  # type: ignore[return-value]
+        """Waits until the operation has ended; returns or raises what it did. To be called once."""
+        try:
+            return self._engine.places.wait(self._news)  # type: ignore[return-value]
+        finally:
+            if self._news.done():
+                self._news = _TOLD  # an error's traceback has what has this object
 
     def reply(self, value: object) -> None:
         """For the caller, when the operation waits for it: the operation goes on with the value."""

@@ -17,14 +17,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from ps.arrays import Flags, Slots
+from ps.arrays import Flags, Rows, Slots
 from ps.errors import ResourceExhausted
 from ps.kernels.ranking import score
 from ps.policy.ranking import Ranking
 from ps.storage.ram.arena import Arena
 from ps.storage.ram.cuts import Cuts
 from ps.storage.ram.mixed import MixedRows
-from ps.storage.ram.rows import Values
 from ps.storage.tier import Records, by_length, where
 
 LEEWAY = 1.25
@@ -90,7 +89,7 @@ class Precision:
         self._narrow(slots_N[self._overdue(slots_N)])
         self._rows.make_room_to_widen(int((self._rows.is_half(slots_N) & (slots_N >= 0)).sum()) + new)
 
-    def round(self, slots_N: Slots, out_ND: Values) -> None:
+    def round(self, slots_N: Slots, out_ND: Rows) -> None:
         """Values that were read from these slots, -1 for none, as they are to be seen."""
         overdue_N = np.flatnonzero(self._overdue(slots_N))
         if len(overdue_N):

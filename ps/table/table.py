@@ -41,9 +41,7 @@ from ps.table.change import Change
 from ps.table.lifting import Lifting
 from ps.table.precision import Precision
 from ps.table.push_count import ROUNDS, PushCount
-
-Share = Callable[[Sequence[Callable[[], None]]], None]
-"""Runs tasks that touch disjoint rows; returns when all are done."""
+from ps.tensor_train.contract import Share
 
 log = logging.getLogger(__name__)
 

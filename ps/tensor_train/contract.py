@@ -13,13 +13,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ps.arrays import Floats, Ints
 from ps.kernels import tensor_train as kernels
 from ps.kernels.tensor_train import Dims
 
-Floats = npt.NDArray[Any]
-Ints = npt.NDArray[np.int64]
 Share = Callable[[Sequence[Callable[[], None]]], None]
 """Runs tasks that touch disjoint memory; returns when all are done."""
 

@@ -13,17 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ps.arrays import Floats, Ints
 from ps.optim import UpdateRule
 from ps.tensor_train.contract import Buffers, Factors, Front, Share, Touched, one_by_one
 from ps.tensor_train.shape import TTShape
-
-Floats = npt.NDArray[Any]
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,13 @@ a slice changes for one row, it changes for all rows that share it.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Floats, Ints
 from ps.tensor_train.contract import Buffers, Factors, Touched, one_by_one
 from ps.tensor_train.cores import Cores
-
-Floats = npt.NDArray[Any]
-Ints = npt.NDArray[np.int64]
 
 STEPS = 3
 """More rows a slice take more."""

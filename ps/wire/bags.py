@@ -20,12 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import BagPositions, Ints
 from ps.errors import InvalidArgument, LengthMismatch
 from ps.kernels.rows import bags as kernels
-from ps.wire.codec import Bytes
-
-Numbers = npt.NDArray[np.int64]
-Positions = npt.NDArray[np.int32]
+from ps.wire.codec import Buffer
 
 _HEAD = 5
 _MAX_WIDTH = 32
@@ -35,23 +33,23 @@ _MAX_WIDTH = 32
 class PooledBags:
     """The bags of one table in a step, B of them, for `Client.prepare`: the shards send sums of rows, one a bag."""
 
-    positions_P: Numbers
+    positions_P: Ints
     """All bags one after the other: where their ids are among the table's ids of the step. An id may occur again."""
-    lengths_B: Numbers
+    lengths_B: Ints
     """How many of them each bag has; 0 of an empty one, whose sum is 0."""
 
     def __len__(self) -> int:
         return len(self.lengths_B)
 
 
-def encode_bags(lengths_R: Numbers, positions_P: Numbers, n_ids: int) -> bytes:
+def encode_bags(lengths_R: Ints, positions_P: Ints, n_ids: int) -> bytes:
     """Bags that have one id or more each, of a shard's n_ids ids."""
     width = max(1, int(lengths_R.max(initial=1) - 1).bit_length())
     head = len(lengths_R).to_bytes(4, "little") + bytes((width,))
     return head + _encoded(lengths_R - 1, width) + _encoded(positions_P, _width_of(n_ids))
 
 
-def unpacked_bytes(data: Bytes, n_ids: int) -> int:
+def unpacked_bytes(data: Buffer, n_ids: int) -> int:
     """The most that `decode_bags` makes of these bytes, whatever they are."""
     if len(data) < _HEAD or not 1 <= data[4] <= _MAX_WIDTH:
         return 0
@@ -61,7 +59,7 @@ def unpacked_bytes(data: Bytes, n_ids: int) -> int:
     return 8 * min(count, 8 * lengths // width) + 4 * positions
 
 
-def decode_bags(data: Bytes, n_ids: int) -> tuple[Numbers, Positions]:
+def decode_bags(data: Buffer, n_ids: int) -> tuple[Ints, BagPositions]:
     """Bytes, whatever they are -> (starts int64 [R + 1], positions int32 [P], each in [0, n_ids)) as
     `ps.kernels.rows.bags` has them. Raises LengthMismatch, InvalidArgument."""
     if len(data) < _HEAD:
@@ -99,13 +97,13 @@ def _blank(count: int, width: int) -> npt.NDArray[np.uint64]:
     return np.zeros(-(-count * width // 64) + 1, np.uint64)
 
 
-def _encoded(numbers_N: Numbers, width: int) -> bytes:
+def _encoded(numbers_N: Ints, width: int) -> bytes:
     words = _blank(len(numbers_N), width)
     kernels.put_numbers(np.ascontiguousarray(numbers_N, np.int64), width, words)
     return words.view(np.uint8)[: _size(len(numbers_N), width)].tobytes()
 
 
-def _decode(data_B: npt.NDArray[np.uint8], width: int, out_N: Numbers | Positions) -> int:
+def _decode(data_B: npt.NDArray[np.uint8], width: int, out_N: Ints | BagPositions) -> int:
     """Fills `out`; the largest number."""
     count = len(out_N)
     spare = 8 * len(data_B) - count * width

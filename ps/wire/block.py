@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Words
 from ps.errors import InvalidArgument, LengthMismatch
-from ps.wire.codec import Bytes
-
-Words = npt.NDArray[np.uint64]
+from ps.wire.codec import Buffer
 
 
 def padded(size: int) -> int:
@@ -34,7 +33,7 @@ def bytes_of(words: Words, n: int) -> npt.NDArray[np.uint8]:
 class Block:
     """Bytes that come in, read from the front. Nothing is allocated for what is not there."""
 
-    def __init__(self, payload: Bytes, what: str) -> None:
+    def __init__(self, payload: Buffer, what: str) -> None:
         self._rest_B = np.frombuffer(payload, np.uint8)
         self._rest_B.setflags(write=False)
         self._what = what

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from ps.arrays import Flags, Rows
+from ps.arrays import Flags, Positions, Rows
 from ps.errors import InvalidArgument
 from ps.kernels.packing import packing
 from ps.kernels.rows.rows import place
@@ -19,8 +18,6 @@ from ps.v1 import embedding_pb2 as pb
 from ps.wire import encodings
 from ps.wire.formats import TableFormat
 from ps.wire.selected import Selected
-
-Positions = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,10 @@ _address_of_bytes = ctypes.pythonapi.PyBytes_AsString
 _address_of_bytes.argtypes, _address_of_bytes.restype = (ctypes.py_object,), ctypes.c_void_p
 
 M = TypeVar("M", bound=Message)
-Bytes = bytes | bytearray | memoryview
+Buffer = bytes | bytearray | memoryview
 
 
-def payload_message(payload: Bytes, fields: bytes = b"") -> bytes:
+def payload_message(payload: Buffer, fields: bytes = b"") -> bytes:
     """A message of a payload, with other fields after it. The length is padded to three varint bytes, so that the rows
     start at a multiple of four and numpy and the kernels can read them where they lie."""
     n = len(payload)
@@ -71,7 +71,7 @@ def blank_payload_message(n_floats: int, fields: bytes = b"") -> tuple[bytes, np
     return message, view[_FRAME_BYTES : _FRAME_BYTES + n].view(np.float32)
 
 
-def parse(kind: type[M], data: Bytes) -> M:
+def parse(kind: type[M], data: Buffer) -> M:
     """A message without payload, from somebody who is trusted to send a small one (`ps.wire.requests`). Raises
     InvalidArgument."""
     try:
@@ -232,7 +232,7 @@ def digest_ids(ids: pb.IdSet) -> int:
     return digest.intdigest()
 
 
-def _vector(data: Bytes, dtype: np.dtype[Any], what: str) -> npt.NDArray[Any]:
+def _vector(data: Buffer, dtype: np.dtype[Any], what: str) -> npt.NDArray[Any]:
     if len(data) % dtype.itemsize:
         raise LengthMismatch(f"{what}: {len(data)} bytes are not a whole number of {dtype}")
     return np.frombuffer(data, dtype=dtype)

@@ -26,19 +26,15 @@ from enum import Enum
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 
-from ps.arrays import Rows
+from ps.arrays import Bytes, Positions, Rows, Words
 from ps.errors import DimensionMismatch, DtypeMismatch, InvalidArgument, LengthMismatch
 from ps.kernels.packing import packing
 from ps.v1 import embedding_pb2 as pb
-from ps.wire.block import Block, Words, bits_bytes, blank_words, bytes_of, padded
-from ps.wire.codec import Bytes
+from ps.wire.block import Block, bits_bytes, blank_words, bytes_of, padded
+from ps.wire.codec import Buffer
 from ps.wire.selected import Selected
 from ps.wire.values import Ends, Fp16, Fp32, Int8, Numbers
-
-Positions = npt.NDArray[np.int64]
-Part = npt.NDArray[np.uint8]
 
 MAX_DIM = 2**32 - 1
 """What the wire has room to say."""
@@ -95,7 +91,7 @@ def encode(selected: Selected, encoding: int, n_rows: int) -> memoryview:
     return _joined(front, numbers, values_V, ends, sent)
 
 
-def _joined(front: list[Part], numbers: Numbers, values_V: Rows, ends: Ends, sent: int) -> memoryview:
+def _joined(front: list[Bytes], numbers: Numbers, values_V: Rows, ends: Ends, sent: int) -> memoryview:
     start, size = sum(map(len, front)), numbers.size(sent, len(values_V))
     block_B = np.empty(start + padded(size), np.uint8)
     np.concatenate([*front, block_B[:0]], out=block_B[:start])
@@ -104,7 +100,7 @@ def _joined(front: list[Part], numbers: Numbers, values_V: Rows, ends: Ends, sen
     return block_B.data
 
 
-def decode(payload: Bytes, encoding: int, n_rows: int, dim: int) -> tuple[Positions | None, Rows]:
+def decode(payload: Buffer, encoding: int, n_rows: int, dim: int) -> tuple[Positions | None, Rows]:
     """(int64 [R] which rows, ascending, or None for all; float32 [R, dim]) of any bytes whatever. The rows of fp32,
     unless elements were selected, are a read-only view.
 
@@ -172,7 +168,7 @@ def _flat(selected: Selected) -> Rows:
     return np.ascontiguousarray(selected.grads_RD, np.float32).reshape(-1)
 
 
-def _bitmap(rows_R: Positions | None, n_rows: int) -> Part:
+def _bitmap(rows_R: Positions | None, n_rows: int) -> Bytes:
     words = blank_words(n_rows)
     if not packing.set_bits(np.arange(n_rows) if rows_R is None else rows_R, n_rows, words):
         raise InvalidArgument(f"selected rows must ascend, each once, within [0, {n_rows})")

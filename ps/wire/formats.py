@@ -124,21 +124,26 @@ class TableFormat:
 
 
 class Formats:
-    """Of every table."""
+    """How the rows and gradients of every table travel."""
 
     def __init__(self, wire_dtype: WireDtype | Mapping[str, WireDtype]) -> None:
-        """For all tables, or by table; those not named are exact. Raises DtypeMismatch."""
-        by_table = isinstance(wire_dtype, Mapping)
-        self._default = TableFormat() if by_table else TableFormat.of(wire_dtype)
-        self._by_table: dict[str, TableFormat] = {}
-        for name, dtype in wire_dtype.items() if isinstance(wire_dtype, Mapping) else ():
+        """wire_dtype: for all tables, or by table; tables that are not named are exact. Raises DtypeMismatch."""
+        by_table = wire_dtype if isinstance(wire_dtype, Mapping) else {}
+        for name in by_table:
             if not isinstance(name, str):
                 raise DtypeMismatch(f"wire dtype by table: {name!r} is no name of a table")
-            self._by_table[name] = TableFormat.of(dtype)
+        self._default: WireDtype = "fp32" if isinstance(wire_dtype, Mapping) else wire_dtype
+        self._given = dict(by_table)
+        self._default_format = TableFormat.of(self._default)
+        self._by_table = {name: TableFormat.of(dtype) for name, dtype in by_table.items()}
+
+    def given(self, table: str) -> WireDtype:
+        """Returns what the user has said of a table."""
+        return self._given.get(table, self._default)
 
     def of(self, table: str) -> TableFormat:
-        """Of one of them."""
-        return self._by_table.get(table, self._default)
+        """Returns the format of a table."""
+        return self._by_table.get(table, self._default_format)
 
 
 def check_share(what: str, share: Any, error: type[PsError]) -> None:

@@ -33,7 +33,7 @@ _UNCOUNTED_BYTES = 4096
 """A message as small as that cannot have many fields, and is not worth counting."""
 
 
-def parse(kind: type[M], data: codec.Bytes) -> M:
+def parse(kind: type[M], data: codec.Buffer) -> M:
     """A request of the data plane without payload. Raises InvalidArgument, and ResourceExhausted for one of too many
     parts."""
     if len(data) > _UNCOUNTED_BYTES:
@@ -57,7 +57,7 @@ def control(kind: type[M], data: bytes) -> M:
     return codec.parse(kind, data)
 
 
-def _check_fields(kind: type[Message], data: codec.Bytes) -> None:
+def _check_fields(kind: type[Message], data: codec.Buffer) -> None:
     most_fields = MAX_FIELDS + len(data) // 32
     most_messages = MAX_MESSAGES + len(data) // 256
     found_2 = np.empty(2, np.int64)

@@ -16,7 +16,7 @@ import numpy as np
 from ps.arrays import Ids
 from ps.errors import InvalidArgument, LengthMismatch
 from ps.kernels.packing import deltas
-from ps.wire.codec import Bytes
+from ps.wire.codec import Buffer
 
 _COUNT, _HEAD = 4, 12
 
@@ -36,12 +36,12 @@ def encode_sorted_ids(ids_N: Ids) -> bytes:
     return count + int(ids_N[0]).to_bytes(8, "little", signed=True) + groups_B[:size].tobytes()
 
 
-def sorted_count(data: Bytes) -> int:
+def sorted_count(data: Buffer) -> int:
     """How many ids these bytes announce."""
     return int.from_bytes(data[:_COUNT], "little")
 
 
-def decode_sorted_ids(data: Bytes) -> Ids:
+def decode_sorted_ids(data: Buffer) -> Ids:
     """Bytes, whatever they are -> int64 [n], strictly ascending. Raises LengthMismatch, InvalidArgument."""
     n = sorted_count(data)
     if len(data) < (_HEAD if n else _COUNT):

@@ -11,12 +11,11 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ps.arrays import Bytes
+from ps.arrays import Bytes, Values
 from ps.errors import InvalidArgument, NonFiniteGradient
 from ps.kernels.packing import packing
 from ps.kernels.rows import half
 
-Flat = npt.NDArray[np.float32]
 Ends = Callable[[], npt.NDArray[np.int64]]
 
 _SLOT = np.zeros(1, np.int64)  # the kernels of half precision go by slots of an arena: here, one long row
@@ -42,11 +41,11 @@ class Numbers(Protocol):
         """Bytes of so many values in so many rows, without padding."""
         ...
 
-    def write(self, values_V: Flat, ends: Ends, out_B: Bytes) -> None:
+    def write(self, values_V: Values, ends: Ends, out_B: Bytes) -> None:
         """Into bytes of just that size, aligned to 4. Raises NonFiniteGradient for what the type cannot hold."""
         ...
 
-    def read(self, data_B: Bytes, ends: Ends) -> Flat:
+    def read(self, data_B: Bytes, ends: Ends) -> Values:
         """What was written, of read-only bytes of the right size: float32 [values]. Raises InvalidArgument."""
         ...
 
@@ -60,11 +59,11 @@ class Fp32:
         """Four each."""
         return 4 * values
 
-    def write(self, values_V: Flat, ends: Ends, out_B: Bytes) -> None:
+    def write(self, values_V: Values, ends: Ends, out_B: Bytes) -> None:
         """A copy."""
         out_B.view(np.float32)[:] = values_V
 
-    def read(self, data_B: Bytes, ends: Ends) -> Flat:
+    def read(self, data_B: Bytes, ends: Ends) -> Values:
         """A view, read-only."""
         return _aligned(data_B.view("<f4"))
 
@@ -78,13 +77,13 @@ class Fp16:
         """Two each."""
         return 2 * values
 
-    def write(self, values_V: Flat, ends: Ends, out_B: Bytes) -> None:
+    def write(self, values_V: Values, ends: Ends, out_B: Bytes) -> None:
         """Magnitudes must be below 65520."""
         if not packing.all_below(values_V, np.float32(self.limit)):
             raise NonFiniteGradient("a value of NaN or beyond 65504, which fp16 cannot hold: send fp32")
         half.narrow(values_V[None], _SLOT, out_B.view(np.uint16)[None], len(values_V), 0)
 
-    def read(self, data_B: Bytes, ends: Ends) -> Flat:
+    def read(self, data_B: Bytes, ends: Ends) -> Values:
         """Exact; infinity and NaN are passed on."""
         items_V = _aligned(data_B.view("<u2"))
         values_V = np.empty(len(items_V), np.float32)
@@ -105,7 +104,7 @@ class Int8:
         """One each and four a row."""
         return 4 * rows + values
 
-    def write(self, values_V: Flat, ends: Ends, out_B: Bytes) -> None:
+    def write(self, values_V: Values, ends: Ends, out_B: Bytes) -> None:
         """Magnitudes must be below 2**127."""
         if not packing.all_below(values_V, np.float32(self.limit)):
             raise NonFiniteGradient("a value of NaN or from 2**127 on, which int8 cannot hold: check the loss")
@@ -113,7 +112,7 @@ class Int8:
         scales = 4 * len(ends_R)
         packing.quantize(values_V, ends_R, out_B[:scales].view(np.float32), out_B[scales:].view(np.int8))
 
-    def read(self, data_B: Bytes, ends: Ends) -> Flat:
+    def read(self, data_B: Bytes, ends: Ends) -> Values:
         """Raises InvalidArgument for a scale or a number that is never written."""
         ends_R = ends()
         scales_R, items_V = _aligned(data_B[: 4 * len(ends_R)].view("<f4")), data_B[4 * len(ends_R) :].view(np.int8)

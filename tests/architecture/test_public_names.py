@@ -63,6 +63,7 @@ PS = [
     "TensorTrain",
     "Unavailable",
     "Uniform",
+    "Versions",
     "connect",
     "launch",
 ]

@@ -126,7 +126,7 @@ def test_losses_equal_those_of_embedding_bag_in_one_process(kind: str, pooled: P
     with LoopbackCluster(shards=2) as cluster, ps.connect(cluster.address) as client:
         for config in configs:
             client.create_table(config)
-        weights = {name: client.pull(name, torch.arange(n), train=False) for name, n in IDS.items()}
+        weights = {name: client.pull(name, torch.arange(n)) for name, n in IDS.items()}
         expected = train_in_process(weights, kind)
         found = train_with_service(client, configs, pooled)
         assert client.size("a") == IDS["a"]

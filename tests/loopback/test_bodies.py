@@ -47,7 +47,7 @@ def test_what_is_announced_and_does_not_come_holds_nothing(start_server: StartSe
         until(lambda: len(server.dispatcher.calls) == 1)
         client.push("t", range(ROWS), block(np.ones(ROWS), DIM))
         assert client.pull("t", range(ROWS))[-1, 0] == -1.0
-        assert client.connection.traffic.retries == 0, "nobody was in the way"
+        assert client.traffic()["retries"] == 0, "nobody was in the way"
         assert not call.ended.is_set()
 
 

@@ -74,7 +74,7 @@ def test_bursts_of_several_trainers_get_through_and_no_gradient_is_lost_or_doubl
 
     def train(trainer: int) -> int:
         ones_ND = np.ones((batch, DIM), np.float32)
-        with ps.connect(client.connection.routing.shards[0].address, timeout_s=120) as mine:
+        with ps.connect(client.shards()[0].address, timeout_s=120) as mine:
             for step in range(steps):
                 ids_N = ids_of(trainer, step)
                 prepared = mine.prepare({"t": ids_N, "u": ids_N + 1})

@@ -111,7 +111,7 @@ def test_what_fits_alone_gets_through_within_what_was_given(case: dict[str, Any]
         tables = [ps.TableConfig(**{"name": f"t{n}", "dim": 32, **KINDS[kind]}) for n, kind in enumerate(case["kinds"])]
         started, server = stack.enter_context(one_shard(config))
         memory = stack.enter_context(watched(server.pid))
-        address = started.connection.routing.shards[0].address
+        address = started.shards()[0].address
         client = stack.enter_context(ps.connect(address, timeout_s=DEADLINE_S))
         for table in tables:
             client.create_table(table)

@@ -78,7 +78,7 @@ def test_a_shard_that_was_told_no_routing_yet_is_not_a_service_of_its_own() -> N
         later = threading.Timer(SOON_S, lambda: server.set_routing(Routing.even(5, [server.info], server.address)))
         later.start()
         with ps.connect(server.address) as client:  # comes again until it is told
-            assert client.connection.routing.epoch == 5
+            assert client._session.connection.routing.epoch == 5
         later.join()
 
 
@@ -107,7 +107,7 @@ def test_every_incarnation_has_an_epoch_of_its_own() -> None:
             epochs.add(told(server).epoch)
         time.sleep(0.002)  # a service takes longer to end and start than this
         with ps.connect(local.start(QUIET)) as client:
-            epochs.add(client.connection.routing.epoch)
+            epochs.add(client._session.connection.routing.epoch)
         time.sleep(0.002)
     assert len(epochs) == 6
     assert min(epochs) > 1_600_000_000_000, "milliseconds since 1970"
@@ -145,10 +145,10 @@ def outlived(shards: int) -> Iterator[tuple[ps.Client, ps.Client, LoopbackCluste
 
 def test_a_client_of_the_service_before_is_told_that_its_table_is_gone() -> None:
     with outlived(3) as (old, _, second):
-        before = old.connection.routing.epoch
+        before = old._session.connection.routing.epoch
         with pytest.raises(ps.TableNotFound):
             old.pull("t", IDS)
-        assert before < old.connection.routing.epoch == second.coordinator.routing.epoch
+        assert before < old._session.connection.routing.epoch == second.coordinator.routing.epoch
 
 
 def test_a_client_of_the_service_before_reads_and_writes_the_rows_of_the_new_one() -> None:

@@ -439,7 +439,7 @@ def test_a_client_with_an_old_routing_table_fetches_the_new_one(
         cluster.coordinator.routing = Routing.even(old.epoch + 1, old.shards, old.coordinator)
         cluster.tell(cluster.coordinator.routing)
         call(client)
-        assert client.connection.routing.epoch == old.epoch + 1
+        assert client._session.connection.routing.epoch == old.epoch + 1
         np.testing.assert_array_equal(client.pull("t", range(50)), -block(range(50)))
 
 

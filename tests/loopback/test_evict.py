@@ -53,14 +53,14 @@ def test_none_and_all(client: ps.Client, how: dict[str, float], gone: int) -> No
 
 
 def test_a_row_pushed_after_it_was_chosen_stays(client: ps.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain_remove = client.writes.remove
+    plain_remove = client._session.writes.remove
 
     def pushed_before(*arguments: object) -> object:
-        monkeypatch.setattr(client.writes, "remove", plain_remove)
+        monkeypatch.setattr(client._session.writes, "remove", plain_remove)
         client.push("t", [400], block([1]))
         return plain_remove(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(client.writes, "remove", pushed_before)
+    monkeypatch.setattr(client._session.writes, "remove", pushed_before)
     evicted = client.evict("t", fraction=1.0)
     assert len(evicted) == 999
     np.testing.assert_array_equal(client.pull("t", [400]), -block([401]))
@@ -78,14 +78,14 @@ def write_before_removal(
     client: ps.Client, monkeypatch: pytest.MonkeyPatch, write: Callable[[ps.Client, np.ndarray], object]
 ) -> Evicted:
     """Evicts everything; of the rows chosen, [395, 405) are written before they are removed."""
-    plain_remove = client.writes.remove
+    plain_remove = client._session.writes.remove
 
     def written_before(*arguments: object) -> object:
-        monkeypatch.setattr(client.writes, "remove", plain_remove)
+        monkeypatch.setattr(client._session.writes, "remove", plain_remove)
         write(client, np.arange(395, 405))
         return plain_remove(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(client.writes, "remove", written_before)
+    monkeypatch.setattr(client._session.writes, "remove", written_before)
     return client.evict("t", fraction=1.0, return_rows=True)
 
 

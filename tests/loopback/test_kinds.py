@@ -42,7 +42,7 @@ def of_shard(server: ShardServer, way: str) -> Kinds:
 def of_clients(clients: Sequence[ps.Client], way: str) -> Kinds:
     together: dict[str, Counter[str]] = {}
     for client in clients:
-        report = client.connection.traffic.report()
+        report = client.traffic()
         for method, kinds in report[f"{way}_by_kind"].items():
             assert sum(kinds.values()) == report[f"{way}_bytes"][method]
             assert all(n >= 0 for n in kinds.values())
@@ -123,7 +123,7 @@ def test_repeats_and_refusals_are_counted_by_both(server: ShardServer) -> None:
         step = client.prepare({"t": IDS})
         step.push({"t": grads()})
         step.push({"t": grads()})
-        assert client.connection.traffic.report()["sent_by_kind"]["Push"]["gradients"] == 2 * 4 * N * DIM
+        assert client.traffic()["sent_by_kind"]["Push"]["gradients"] == 2 * 4 * N * DIM
         other.drop_table("t")
         with pytest.raises(ps.TableNotFound):
             client.push("t", IDS, grads())

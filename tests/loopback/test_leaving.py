@@ -78,7 +78,7 @@ def ended(trainer: subprocess.Popen[str]) -> tuple[int, str]:
     ],
 )
 def test_an_end_waits_for_a_moment_and_says_which_push_may_be_lost(ill: signal.Signals, last: str, words: str) -> None:
-    with trainer_of(ill, f"client.connection.submit(push)\n{last}") as trainer:
+    with trainer_of(ill, f"client.background(push)\n{last}") as trainer:
         status, said = ended(trainer)
     assert status != 0
     assert words in said
@@ -89,7 +89,7 @@ def test_an_end_waits_for_a_moment_and_says_which_push_may_be_lost(ill: signal.S
 
 @pytest.mark.slow
 def test_with_a_client_as_context_an_error_does_not_hang_behind_its_pushes() -> None:
-    code = "with client:\n    client.connection.submit(push)\n    [].pop()"
+    code = "with client:\n    client.background(push)\n    [].pop()"
     with trainer_of(signal.SIGSTOP, code) as trainer:
         status, said = ended(trainer)
     assert status != 0
@@ -104,7 +104,7 @@ def test_with_a_client_as_context_an_error_does_not_hang_behind_its_pushes() -> 
         (signal.SIGKILL, "client.pull('t', [1])"),
         (signal.SIGSTOP, "client.pull('t', [1])"),
         (signal.SIGSTOP, "push()"),
-        (signal.SIGSTOP, "client.connection.submit(push).result()"),
+        (signal.SIGSTOP, "client.background(push).result()"),
     ],
 )
 def test_ctrl_c_ends_every_wait_at_once(ill: signal.Signals, what: str) -> None:
@@ -139,7 +139,7 @@ push()
 
 @pytest.mark.slow
 def test_a_second_ctrl_c_ends_the_process() -> None:
-    code = "from ps.client.writes import leaving\nleaving.GRACE_S = 500\nclient.connection.submit(push)\n"
+    code = "from ps.client.writes import leaving\nleaving.GRACE_S = 500\nclient.background(push)\n"
     with trainer_of(signal.SIGSTOP, code) as trainer:
         assert "Ctrl-C ends the process at once" in trainer.stderr.readline()
         trainer.send_signal(signal.SIGINT)
@@ -154,13 +154,13 @@ def test_a_push_that_failed_unheard_is_said_and_one_that_was_heard_is_not() -> N
 client.create_table(ps.TableConfig(name="u", dim=2))
 gone = lambda: client.push("u", [1], np.ones((1, 2), np.float32))
 ps.connect(sys.argv[1]).drop_table("u")
-heard = client.connection.submit(gone)
+heard = client.background(gone)
 try:
     heard.result()
 except ps.TableNotFound:
     print("heard", file=sys.stderr)
 """
-    for more, status in (("", 0), ("client.connection.submit(gone); client.close()", 120)):
+    for more, status in (("", 0), ("client.background(gone); client.close()", 120)):
         with trainer_of(signal.SIGCONT, code + more) as trainer:
             found, said = ended(trainer)
         assert found == status, said
@@ -171,7 +171,7 @@ except ps.TableNotFound:
 
 @pytest.mark.slow
 def test_pushes_that_end_in_time_are_nothing_to_talk_about() -> None:
-    code = "for _ in range(50): client.connection.submit(push)\nsys.exit(3)"
+    code = "for _ in range(50): client.background(push)\nsys.exit(3)"
     with trainer_of(signal.SIGCONT, code) as trainer:
         status, said = ended(trainer)
     assert (status, said) == (3, "")

@@ -77,10 +77,9 @@ def test_big_and_negative_ids_are_ids_of_their_own(client: ps.Client) -> None:
 
 def test_a_pull_creates_nothing_and_says_what_exists(client: ps.Client) -> None:
     client.push("t", [2, 4], block([1, 1]))
-    for train in (True, False):
-        rows, exists = client.pull("t", [1, 2, 3, 4], train=train, return_exists=True)
-        assert exists.tolist() == [False, True, False, True]
-        np.testing.assert_array_equal(rows, -block([0, 1, 0, 1]))
+    rows, exists = client.pull("t", [1, 2, 3, 4], return_exists=True)
+    assert exists.tolist() == [False, True, False, True]
+    np.testing.assert_array_equal(rows, -block([0, 1, 0, 1]))
     assert client.size("t") == 2
     assert set(contents(client, "t")) == {2, 4}
 
@@ -158,7 +157,7 @@ def test_stats_and_memory_usage_add_up(client: ps.Client) -> None:
     client.push("t", range(100), block(range(100)))
     client.pull("t", range(50))
     stats = client.stats()
-    shards = len(client.connection.routing.shards)
+    shards = len(client.shards())
     assert [shard["shard_id"] for shard in stats["shards"]] == list(range(shards))
     tables = [shard["tables"]["t"] for shard in stats["shards"]]
     assert sum(table["rows"]["hot"] for table in tables) == sum(table["rows_created"] for table in tables) == 100

@@ -150,7 +150,7 @@ def test_compressed_ids_are_fewer_bytes_and_the_same_step(cluster: LoopbackClust
             one.push(name, [7, -7, 7], np.ones((3, DIM), np.float32))
             one.upsert(name, [1, -(2**63), 2**63 - 1], np.full((3, DIM), 5, np.float32))
             one.remove(name, [-3, 3])
-            assert one.pull(name, [], train=False).shape == (0, DIM)
+            assert one.pull(name, []).shape == (0, DIM)
         sent = [one.stats()["client"]["sent_bytes"]["Prepare"] for one in (small, plain)]
     assert contents(client, "t") == contents(client, OTHER)
     assert sent[0] < 0.3 * sent[1]
@@ -199,11 +199,11 @@ def test_rows_that_have_converged_wait_if_the_shards_call_them_important(
         (pooled[:, 0] * torch.from_numpy(weights_N)[:, None]).sum().backward()
         emb.step()
         expected -= weights_N[:, None]
-        behind += int((client.pull("t", np.arange(20), train=False) != expected).any(axis=1).sum())
+        behind += int((client.pull("t", np.arange(20)) != expected).any(axis=1).sum())
     assert (behind > 100) == waits
     assert emb._pushes.sparsifiers["t"].rows_waited == behind
     emb.flush()
-    assert (client.pull("t", np.arange(20), train=False) == expected).all()
+    assert (client.pull("t", np.arange(20)) == expected).all()
 
 
 def test_relaxing_and_precision_part_a_table_at_one_share(cluster: LoopbackCluster) -> None:

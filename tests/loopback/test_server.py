@@ -67,7 +67,7 @@ def test_a_stub_made_by_hand_from_the_proto_file_is_answered(shard_server: Shard
     """Any gRPC client can speak to a shard: plain protobuf, no framing of ours."""
     with ps.connect(shard_server.address) as client, channel_to(shard_server) as channel:
         client.create_table(summing())
-        header = pb.Header(routing_epoch=client.connection.routing.epoch, worker_id=1)
+        header = pb.Header(routing_epoch=client._session.connection.routing.epoch, worker_id=1)
         push = channel.stream_unary(methods.PUSH.path, pb.PushChunk.SerializeToString, pb.PushResponse.FromString)
         head = pb.PushHead(header=header, sequence=1, ids=id_set(t=[3, 4]), tables=[fp32_shape("t", 2, DIM)])
         in_one_message = pb.PushChunk(head=head, payload=rows_bytes(block([1, 2])))
@@ -315,7 +315,7 @@ def test_every_call_of_a_closed_client_says_that_it_is_closed(client: ps.Client)
     step.pull()
     client.close()
     client.close()
-    retries = client.connection.traffic.retries
+    retries = client.traffic()["retries"]
     for call in (
         lambda: client.pull("t", [1]),
         lambda: client.pull("t", []),
@@ -338,8 +338,8 @@ def test_every_call_of_a_closed_client_says_that_it_is_closed(client: ps.Client)
     ):
         with pytest.raises(ps.InvalidArgument, match=r"this client is closed; ps\.connect makes another"):
             call()
-    assert client.connection.traffic.retries == retries
-    assert not client.connection._transports
+    assert client.traffic()["retries"] == retries
+    assert not client._session.connection.calls._transports
 
 
 def test_a_client_that_is_closed_while_others_use_it_gives_them_typed_errors(cluster: LoopbackCluster) -> None:
@@ -353,7 +353,7 @@ def test_a_client_that_is_closed_while_others_use_it_gives_them_typed_errors(clu
 
         with in_background(4) as pool:
             users = [pool.submit(use) for _ in range(4)]
-            until(lambda client=client: "Pull" in client.connection.traffic.report()["received_bytes"])
+            until(lambda client=client: "Pull" in client.traffic()["received_bytes"])
             client.close()
             assert set(outcomes(users)) == {"InvalidArgument"}
 
@@ -369,7 +369,7 @@ def test_a_call_on_a_connection_closed_meanwhile_finds_nobody(shard_server: Shar
 def test_close_lets_background_pushes_end(cluster: LoopbackCluster) -> None:
     with ps.connect(cluster.address) as client:
         client.create_table(summing())
-        pushes = [client.connection.submit(lambda: client.push("t", range(30), block(np.ones(30)))) for _ in range(40)]
+        pushes = [client.background(lambda: client.push("t", range(30), block(np.ones(30)))) for _ in range(40)]
     assert outcomes(pushes) == ["OK"] * 40
 
 

@@ -161,8 +161,8 @@ def test_a_step_pushed_by_many_threads_at_once_is_one_push(
 ) -> None:
     with ps.connect(cluster.address) as client, ThreadPoolExecutor(8) as pool:
         client.create_table(summing())
-        quick = client.new_push
-        monkeypatch.setattr(client, "new_push", lambda *given: (time.sleep(0.01), quick(*given))[1])
+        quick = client._session.new_push
+        monkeypatch.setattr(client._session, "new_push", lambda *given: (time.sleep(0.01), quick(*given))[1])
         for number in range(3):
             step = client.prepare({"t": range(20)})
             pushes = [pool.submit(step.push, {"t": block(np.ones(20))}) for _ in range(8)]
@@ -309,9 +309,7 @@ def test_many_background_pushes_do_not_wait_for_each_other_for_ever(cluster: Loo
     with ps.connect(cluster.address) as client:
         client.create_table(ps.TableConfig(name="t", dim=2, optimizer=ps.SGD(lr=1.0), initializer=ps.Constant()))
         ids = np.arange(300)
-        pushes = [
-            client.connection.submit(lambda: client.push("t", ids, np.ones((300, 2), np.float32))) for _ in range(200)
-        ]
+        pushes = [client.background(lambda: client.push("t", ids, np.ones((300, 2), np.float32))) for _ in range(200)]
         for push in pushes:
             push.result(timeout=60)
         assert (client.pull("t", ids) == -200.0).all()

@@ -31,7 +31,7 @@ def test_a_table_is_on_every_shard_and_known_to_everyone(cluster: LoopbackCluste
     for address in (cluster.address, *(server.address for server in cluster.servers)):
         with ps.connect(address) as late:
             assert late.tables() == {"t": config}
-            assert len(late.connection.routing.shards) == 3, "any shard tells of all"
+            assert len(late.shards()) == 3, "any shard tells of all"
 
 
 def test_a_client_of_any_shard_creates_tables_on_all(cluster: LoopbackCluster) -> None:
@@ -115,7 +115,7 @@ def test_a_coordinator_that_is_new_learns_the_tables_from_the_shards(cluster: Lo
         fresh.adopt([server.report for server in reversed(cluster.servers)], 3)
         with ps.connect(fresh.address) as client:
             assert client.tables() == {"t": summing()}
-            assert [shard.shard_id for shard in client.connection.routing.shards] == [0, 1, 2]
+            assert [shard.shard_id for shard in client.shards()] == [0, 1, 2]
     finally:
         fresh.stop()
 
@@ -133,5 +133,5 @@ def test_a_shard_that_comes_back_at_another_address_is_found_again() -> None:
             rows, exists = client.pull("t", range(100), return_exists=True)
             assert rows.shape == (100, DIM)
             assert 0 < exists.sum() < 100, "the rows of the one that stayed"
-            assert client.connection.routing.shards[1].address == back.address
+            assert client.shards()[1].address == back.address
         cluster.servers.remove(gone)

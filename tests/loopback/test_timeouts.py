@@ -29,7 +29,7 @@ def client() -> Iterator[ps.Client]:
 
 
 CALLS: dict[str, Callable[[ps.Client, object], object]] = {
-    "connect": lambda client, s: ps.connect(client.connection.address, timeout_s=s).close(),
+    "connect": lambda client, s: ps.connect(client.address, timeout_s=s).close(),
     "pull": lambda client, s: client.pull("t", [1], timeout_s=s),
     "push": lambda client, s: client.push("t", [1], block([1]), timeout_s=s),
     "step": lambda client, s: client.prepare({"t": [1]}).pull(timeout_s=s),
@@ -65,7 +65,7 @@ def test_every_call_refuses_by_name_what_is_none(
 
 def test_a_connection_without_a_timeout_is_refused_and_a_call_without_takes_its(client: ps.Client) -> None:
     with pytest.raises(ps.InvalidArgument, match="timeout_s=None"):
-        ps.connect(client.connection.address, timeout_s=None)  # type: ignore[arg-type]
+        ps.connect(client.address, timeout_s=None)  # type: ignore[arg-type]
     client.pull("t", [1], timeout_s=None)
 
 

@@ -57,7 +57,7 @@ def test_two_shards_train_and_a_killed_one_says_that_its_rows_are_gone(service: 
             client.push("u", IDS, np.ones((len(IDS), 4), np.float32), timeout_s=60)
         with ps.connect(service.address) as late, pytest.raises(ps.StateLost):
             late.pull("u", IDS)
-        assert [shard.state for shard in client.connection.routing.shards] == ["SERVING", "STATE_LOST"]
+        assert [shard.state for shard in client.shards()] == ["SERVING", "STATE_LOST"]
 
 
 @pytest.mark.slow
@@ -65,11 +65,11 @@ def test_the_coordinator_is_rebuilt_from_the_shards_where_it_was(service: ps.Ser
     with ps.connect(service.address) as client:
         client.create_table(ps.TableConfig(name="u", dim=4))
         client.push("u", IDS, np.ones((len(IDS), 4), np.float32))
-        before = client.connection.routing
+        before = client._session.connection.routing
         kill(actors.coordinator_name("test"))
         client.push("u", IDS, np.ones((len(IDS), 4), np.float32))  # the shards go on without it
         client.create_table(ps.TableConfig(name="v", dim=4), timeout_s=60)  # retries until the new one is there
-        after = client.connection.routing
+        after = client._session.connection.routing
         assert (after.coordinator, after.epoch) == (service.address, before.epoch)
         assert after.shards == before.shards
         assert set(client.tables()) == {"u", "v"}
@@ -94,7 +94,7 @@ def test_a_coordinator_and_a_shard_that_die_together_both_come_back(service: ps.
     with ps.connect(service.address) as client:
         client.create_table(ps.TableConfig(name="u", dim=4, optimizer=ps.SGD(lr=1.0), initializer=ps.Constant()))
         client.push("u", IDS, np.ones((len(IDS), 4), np.float32))
-        before = client.connection.routing
+        before = client._session.connection.routing
         split = split_by_shard(IDS, before)
         kill(actors.coordinator_name("test"), actors.shard_name("test", 1))
 
@@ -106,7 +106,7 @@ def test_a_coordinator_and_a_shard_that_die_together_both_come_back(service: ps.
             client.create_table(ps.TableConfig(name="v", dim=4), timeout_s=60)
 
     with connected(service.address) as late:  # at the address that was given out, and nothing is forgotten
-        routing = late.connection.routing
+        routing = late._session.connection.routing
         assert [shard.state for shard in routing.shards] == ["SERVING", "STATE_LOST"]
         assert (routing.epoch, routing.coordinator) == (before.epoch, service.address)
         assert set(late.tables()) == {"u"}
@@ -124,7 +124,7 @@ def test_when_all_die_together_all_come_back_and_say_so(service: ps.Service) -> 
         with pytest.raises(ps.StateLost, match="was restarted"):
             client.pull("u", IDS, timeout_s=60)
     with connected(service.address) as late:
-        assert [shard.state for shard in late.connection.routing.shards] == ["STATE_LOST", "STATE_LOST"]
+        assert [shard.state for shard in late.shards()] == ["STATE_LOST", "STATE_LOST"]
 
 
 @pytest.mark.slow
@@ -132,7 +132,7 @@ def test_a_name_belongs_to_one_service_and_shutdown_frees_it(service: ps.Service
     with pytest.raises(ps.InvalidArgument, match="runs in this Ray cluster already"):
         ps.launch(shards=1, name="test")
     with ps.launch(shards=1, name="other") as second, ps.connect(second.address) as client:
-        assert len(client.connection.routing.shards) == 1
+        assert len(client.shards()) == 1
     assert len(find_actors("other")) == 0
     assert len(find_actors("test")) == 3
 

@@ -76,5 +76,5 @@ def test_shards_that_are_to_be_reached_from_elsewhere_are() -> None:
         reached = service.address.rpartition(":")[0]
         assert not ps.address.is_loopback(reached)
         with ps.connect(service.address) as client:
-            assert client.connection.routing.shards[0].address.startswith(f"{reached}:")
+            assert client.shards()[0].address.startswith(f"{reached}:")
             assert client.tables() == {}

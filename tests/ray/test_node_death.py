@@ -78,7 +78,7 @@ def test_the_shards_of_a_node_that_dies_come_back_on_another_and_say_that_their_
 
         client.create_table(TABLE)
         client.push("u", IDS, np.ones((len(IDS), 4), np.float32))
-        before = client.connection.routing
+        before = client._session.connection.routing
         split = split_by_shard(IDS, before)
         lost = [shard for shard, node in enumerate(nodes) if node == second.node_id]
         kept = next(shard for shard, node in enumerate(nodes) if node == first.node_id)
@@ -95,7 +95,7 @@ def test_the_shards_of_a_node_that_dies_come_back_on_another_and_say_that_their_
         for shard in lost:
             with pytest.raises(ps.StateLost, match=f"shard {shard} was restarted"):
                 client.pull("u", split.ids_N[split.of(shard)], timeout_s=120)
-        after = client.connection.routing
+        after = client._session.connection.routing
         assert [where_shards_are()[shard][0] for shard in lost] == [third.node_id] * len(lost)
         assert after.epoch == before.epoch
         for shard in range(SHARDS):
@@ -104,7 +104,7 @@ def test_the_shards_of_a_node_that_dies_come_back_on_another_and_say_that_their_
             assert (after.shards[shard].address != before.shards[shard].address) == (shard in lost)
 
         with ps.connect(service.address) as late:  # at the address that was given out
-            assert late.connection.routing.shards == after.shards
+            assert late.shards() == after.shards
             assert late.pull("u", kept_ids).shape == (len(kept_ids), 4)
             with pytest.raises(ps.StateLost):
                 late.push("u", IDS, np.ones((len(IDS), 4), np.float32))

@@ -24,7 +24,7 @@ def passed(source: Source, pooled: Pooled) -> tuple[list[float], int]:
     with ps.connect("inproc:") as client:
         trainer = Trainer(client, source, tables, 0.02, 0, pooled=pooled)
         losses = [trainer.step(batch) for batch in Prefetcher(source.batches(256), trainer.embeddings, 1)]
-        return losses, client.connection.traffic.report()["received_bytes"]["Pull"]
+        return losses, client.traffic()["received_bytes"]["Pull"]
 
 
 def test_bags_are_as_long_as_said_and_features_share_no_id() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import ps
+from ps.arrays import Rows
 from ps.initializer import RowInitializer
 from ps.kernels.reference.rows import init as init_specification
 from ps.kernels.reference.updates import optim as specification
@@ -28,7 +29,7 @@ STEPS = 25
 LAST_BIT = 2.0**-18  # of a score
 DIM = 9  # one more than the lanes of a row-wise mean
 IDS = [-(2**63), -(2**32) - 5, -5, -1, 0, 1, 2, 3, 5, 2**32 - 5, 2**32 + 5, 2**63 - 1]
-Rows = np.ndarray
+
 
 OPTIMIZERS: dict[str, tuple[Any, int, float, Callable[[Rows, Rows, Rows, int], None]]] = {
     "sgd": (

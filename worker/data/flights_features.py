@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ps.arrays import Ints
 from worker.data.hashing import cross, field_ids, text_words
 
-Words = npt.NDArray[np.int64]
-Numbers = npt.NDArray[np.float64]
+Columns = npt.NDArray[np.float64]
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "carrier": ("carrier",),
@@ -60,10 +60,10 @@ def dense_columns(table: pd.DataFrame) -> npt.NDArray[np.float32]:
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def _words(table: pd.DataFrame) -> dict[str, Words]:
+def _words(table: pd.DataFrame) -> dict[str, Ints]:
     """Each column as one 64-bit word a row."""
     date = pd.to_datetime(table[["year", "month", "day"]])
-    words: dict[str, Words] = {name: table[name].to_numpy(np.int64) for name in ("month", "hour", "flight")}
+    words: dict[str, Ints] = {name: table[name].to_numpy(np.int64) for name in ("month", "hour", "flight")}
     words["date"] = table["month"].to_numpy(np.int64) * 100 + table["day"].to_numpy(np.int64)
     words["weekday"] = date.dt.day_of_week.to_numpy().astype(np.int64)
     for name in ("carrier", "origin", "dest", "tailnum"):
@@ -72,13 +72,13 @@ def _words(table: pd.DataFrame) -> dict[str, Words]:
     return words
 
 
-def _scaled(table: pd.DataFrame) -> list[Numbers]:
+def _scaled(table: pd.DataFrame) -> list[Columns]:
     return [
         _known((table[name].to_numpy(np.float64) - centre) / scale) for name, (centre, scale) in _CENTRE_SCALE.items()
     ]
 
 
-def _weather(table: pd.DataFrame) -> list[Numbers]:
+def _weather(table: pd.DataFrame) -> list[Columns]:
     gust_N, rain_N, distance_N = (table[name].to_numpy(np.float64) for name in ("wind_gust", "precip", "distance"))
     direction_N = np.deg2rad(table["wind_dir"].to_numpy(np.float64))
     wind_N = table["wind_speed"].to_numpy(np.float64) / 10
@@ -94,7 +94,7 @@ def _weather(table: pd.DataFrame) -> list[Numbers]:
     ]
 
 
-def _clock(table: pd.DataFrame) -> list[Numbers]:
+def _clock(table: pd.DataFrame) -> list[Columns]:
     hour_N = table["hour"].to_numpy(np.float64) + table["minute"].to_numpy(np.float64) / 60
     day_N = table["month"].to_numpy(np.float64) * 30.4 + table["day"].to_numpy(np.float64)
     of_day_N, of_year_N = 2 * np.pi * hour_N / 24, 2 * np.pi * day_N / 365
@@ -104,6 +104,6 @@ def _clock(table: pd.DataFrame) -> list[Numbers]:
     ]
 
 
-def _known(values_N: Numbers) -> Numbers:
+def _known(values_N: Columns) -> Columns:
     """0, which is about the mean, where a value is missing."""
     return np.nan_to_num(values_N, nan=0.0)

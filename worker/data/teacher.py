@@ -12,9 +12,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Rows
 from worker.data.hashing import mix
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -33,20 +32,20 @@ class Teacher:
     sparse_std: float = 1.0
 
     @cached_property
-    def weights(self) -> Floats:
+    def weights(self) -> Rows:
         """Weights of the dense input: float32 [n_dense]."""
         weights_D = np.random.default_rng([self.seed, 1]).standard_normal(self.n_dense).astype(np.float32)
         norm = float(np.linalg.norm(weights_D))
         return weights_D * np.float32(self.dense_std / norm)
 
-    def effects(self, ids_N: npt.NDArray[np.int64]) -> Floats:
+    def effects(self, ids_N: npt.NDArray[np.int64]) -> Rows:
         """What each id adds to the logit: float32 [N], uniform about 0."""
         words_N = ids_N.view(np.uint64) + self._salt
         signed_N = mix(words_N).view(np.int64).astype(np.float32)  # uniform in [-2**63, 2**63)
         signed_N *= np.float32(self.sparse_std * (3.0 / self.n_sparse) ** 0.5 / 2.0**63)
         return signed_N
 
-    def probabilities(self, dense_BD: Floats, ids_FB: npt.NDArray[np.int64]) -> Floats:
+    def probabilities(self, dense_BD: Rows, ids_FB: npt.NDArray[np.int64]) -> Rows:
         """P(label = 1): float32 [B]."""
         logits_B = dense_BD @ self.weights
         logits_B += np.float32(self.bias)
@@ -59,7 +58,7 @@ class Teacher:
         return np.uint64(mix(np.array([self.seed + 1], dtype=np.uint64))[0])
 
 
-def expected_auc(probabilities_N: Floats) -> float:
+def expected_auc(probabilities_N: Rows) -> float:
     """The AUC to expect of a model that predicts exactly P(label = 1), with labels drawn from it.
 
     The mean over all pairs of rows of P(i clicks, j does not, i is above j), ties counting half, over P(i clicks, j

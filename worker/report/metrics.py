@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ps.errors import InvalidArgument, LengthMismatch
 
-Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 _FIRST_CAPACITY = 65_536
 
@@ -26,7 +26,7 @@ class Progressive:
     def __len__(self) -> int:
         return self._length
 
-    def add(self, probabilities_B: Floats, labels_B: Floats) -> None:
+    def add(self, probabilities_B: Numbers, labels_B: Numbers) -> None:
         """Appends a batch: probabilities [B] in [0, 1], kept as float32, and labels [B], 0 or 1.
 
         Raises `LengthMismatch`, and `InvalidArgument` for a value out of range or NaN; nothing is appended then.
@@ -63,7 +63,7 @@ class Progressive:
             self._labels_N = np.resize(self._labels_N, capacity)
 
 
-def auc(scores_N: Floats, labels_N: npt.NDArray[np.bool_]) -> float:
+def auc(scores_N: Numbers, labels_N: npt.NDArray[np.bool_]) -> float:
     """The probability that a positive row scores above a negative one, ties counting half: exact, O(N log N).
 
     By ranks (Mann and Whitney 1947): (sum of the positives' ranks - P (P + 1) / 2) / (P * Q), where tied scores share
@@ -82,7 +82,7 @@ def auc(scores_N: Floats, labels_N: npt.NDArray[np.bool_]) -> float:
     return (doubled_rank_sum - positives * (positives + 1)) / (2 * positives * negatives)
 
 
-def log_loss(probabilities_N: Floats, labels_N: npt.NDArray[np.bool_]) -> float:
+def log_loss(probabilities_N: Numbers, labels_N: npt.NDArray[np.bool_]) -> float:
     """Mean of -log p(label), in nats. Probabilities are clipped by float32's epsilon; NaN for no rows."""
     if not len(labels_N):
         return float("nan")

@@ -16,12 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ps.client.client import Client
-from ps.client.reports import ShardStats, tiers
+from ps import Client
 from ps.nn.dense import DenseStats
 from ps.nn.embedding.ahead import PullStaleness
-from ps.wire import methods
-from ps.wire.kinds import KINDS
 from worker.data.source import Source
 from worker.report.metrics import Progressive
 
@@ -31,7 +28,8 @@ CORES = ("in_cores", "folded", "kept")
 MOVED = ("raised", "demoted", "late")
 """Up from disk, down to it; late: read from it while a pull or a push waited. Counters of `Table.stats`."""
 
-PUSH = methods.PUSH.name
+PUSH = "Push"
+"""The name of the call in a client's traffic."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Share:
     labels_N: npt.NDArray[np.bool_]
     """Of its rows, in its order."""
     client: Mapping[str, Any]
-    """`client` of `Client.stats()`."""
+    """The `traffic()` of its client."""
     whole_gradient_bytes: int
     dense: DenseStats | None
     dense_digest: str
@@ -123,8 +121,8 @@ def where_rows_live(console: Console, client: Client) -> None:
     stats = client.stats()
     shards = stats["shards"]
     table = Table("table", "tier", "rows", "bytes", title="where the rows live (hot: in RAM)")
-    for share in tiers(shards):
-        table.add_row(share.table, share.tier, f"{share.rows:,}", decimal(share.nbytes))
+    for part in stats["tiers"]:
+        table.add_row(part["table"], part["tier"], f"{part['rows']:,}", decimal(part["bytes"]))
     console.print(table)
     console.print(_counters(shards, "rows that were used", USED))
     console.print(_counters(shards, "rows that moved", MOVED))
@@ -167,7 +165,7 @@ def on_the_wire(console: Console, shares: Sequence[Share]) -> None:
         wire.add_row(method, decimal(sent), decimal(received))
     console.print(wire)
     kinds = Table("kind", "sent", "received", title="of that, by content")
-    for kind in KINDS:
+    for kind in dict.fromkeys(kind for of_method in shares[0].client["sent_by_kind"].values() for kind in of_method):
         sent, received = (
             sum(of_method[kind] for share in shares for of_method in share.client[way].values())
             for way in ("sent_by_kind", "received_by_kind")
@@ -188,7 +186,7 @@ def _saved(what: str, sent: float, whole: float) -> str:
     return f"{what}: {decimal(int(sent))} of {decimal(int(whole))} as whole float32{factor}"
 
 
-def _counters(shards: ShardStats, title: str, names: Sequence[str]) -> Table:
+def _counters(shards: Sequence[Mapping[str, Any]], title: str, names: Sequence[str]) -> Table:
     """By table, over all shards."""
     counters = Table("table", *names, title=title)
     for table in sorted({name for shard in shards for name in shard["tables"]}):

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from rich.console import Console
 
-from ps.client.client import Client, connect
+from ps import Client, connect
 from ps.errors import InternalError
 from ps.nn.batch import Batch
 from ps.nn.modes import Group
@@ -116,7 +116,7 @@ def _train(trainer: Trainer, source: Source, settings: Settings, place: Meeting,
 def _share(trainer: Trainer, client: Client) -> Share:
     return Share(
         *trainer.metrics.rows(),
-        client=client.connection.traffic.report(),
+        client=client.traffic(),
         whole_gradient_bytes=trainer.whole_gradient_bytes,
         dense=trainer.hook.stats() if trainer.hook else None,
         dense_digest=trainer.dense_digest(),

@@ -6,16 +6,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ps import ByImportance
 from ps.config import SGD, Adagrad, Adam, RowwiseAdagrad, TableConfig, Uniform, yaml_file
 from ps.errors import ConfigError, InvalidArgument
 from ps.nn.dense import DenseConfig
 from ps.nn.modes import ASYNCHRONOUS, Bounded, Group, Mode, Synchronous
 from ps.nn.sparsify.thresholds import TopK
-from ps.wire.formats import ByImportance, WireDtype
 from worker.data.files import matching
 from worker.data.source import Source
 
-WIRE_DTYPES: dict[str, WireDtype] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8", "by-importance": ByImportance()}
+WIRE_DTYPES: dict[str, str | ByImportance] = {
+    "fp32": "fp32",
+    "fp16": "fp16",
+    "int8": "int8",
+    "by-importance": ByImportance(),
+}
 MODES = ("hybrid", "synchronous")
 """Of the embeddings: asynchronous, or in step like the dense part."""
 OPTIMIZERS = {"sgd": SGD, "adagrad": Adagrad, "rowwise_adagrad": RowwiseAdagrad, "adam": Adam}

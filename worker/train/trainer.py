@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from ps.client.client import Client
+from ps import Client
 from ps.config import TableConfig
 from ps.nn.dense import DctHook, DenseConfig, register
 from ps.nn.embedding.collection import EmbeddingBagCollection

@@ -1,1 +1,1 @@
-"""What psctl doctor checks."""
+"""Checks that `psctl doctor` makes."""

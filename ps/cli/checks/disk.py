@@ -1,4 +1,5 @@
-"""What psctl doctor asks the disk below the shards: is there room, may we write, how fast is it."""
+"""`psctl doctor` checks the disk that shards will use: whether there is room, whether it can be written, and how fast
+it is."""
 
 from __future__ import annotations
 
@@ -20,20 +21,22 @@ from ps.cli.screens.numbers import count, nbytes
 PROBE_BYTES, PIECE_BYTES = 32 << 20, 1 << 20
 READS = 512
 SLOW_WRITE, SLOW_READS = 100 << 20, 2_000
-"""Bytes a second that are flushed, and reads of a block a second: what a slow SSD does; spinning disks do 200 reads."""
+"""A disk that writes fewer bytes a second (with fsync), or reads fewer blocks a second, than this is called slow. These
+are the figures of a slow SSD; a spinning disk does 200 reads a second."""
 
 
 class Speed(NamedTuple):
-    """Measured on one file."""
+    """The speed that was measured on one file."""
 
     write_bytes_per_s: float
-    """In order, with fsync."""
+    """Bytes a second of sequential writes, with fsync."""
     reads_per_s: float
-    """Of blocks, at random, on as many threads as a shard has; past the page cache where the file system can."""
+    """Random reads of one block a second, on as many threads as a shard has. They bypass the page cache where the file
+    system allows it."""
 
 
 def disk(path: Path, shards: int, disk_bytes: int | None) -> Iterator[Finding]:
-    """All checks of `disk_path`."""
+    """Makes all checks of `disk_path`."""
     folder = _existing(path)
     room = os.statvfs(folder)
     free = room.f_bavail * room.f_frsize
@@ -64,7 +67,7 @@ def disk(path: Path, shards: int, disk_bytes: int | None) -> Iterator[Finding]:
 
 
 def measured(folder: Path) -> Speed:
-    """Writes and reads a file that nobody else sees. Raises OSError, where the disk is full for one."""
+    """Writes and reads a temporary file that nobody else sees. Raises OSError, for example where the disk is full."""
     from ps.runtime.places import IO_THREADS
     from ps.storage.disk.options import BLOCK_BYTES
 
@@ -87,10 +90,10 @@ def measured(folder: Path) -> Speed:
 
 @contextmanager
 def _past_the_cache(descriptor: int) -> Iterator[int]:
-    """The file opened once more for direct reads, where the file system has them."""
+    """Opens the file again for direct reads, where the file system has them."""
     try:
         direct = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_DIRECT)
-    except OSError:  # tmpfs, say
+    except OSError:  # tmpfs, for example
         yield descriptor
         return
     try:
@@ -117,7 +120,7 @@ def _refused(path: Path, free: int, error: OSError) -> Finding:
 
 
 def _taken(path: Path) -> int:
-    """By shards that run there already."""
+    """Counts the bytes that shards which run there already have taken."""
     total = 0
     for folder, _, files in os.walk(path.expanduser()):
         for name in files:
@@ -127,7 +130,7 @@ def _taken(path: Path) -> int:
 
 
 def _existing(path: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
+    """Finds the folder, or the nearest folder above it that exists."""
     path = path.expanduser().absolute()
     while not path.is_dir():
         path = path.parent

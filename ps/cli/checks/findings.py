@@ -1,4 +1,4 @@
-"""What a check found. Pure."""
+"""A finding is what one check of `psctl doctor` says. Pure."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ OK, WARN, FAIL = "ok", "warn", "FAIL"
 
 
 class Finding(NamedTuple):
-    """One sentence of a doctor."""
+    """One line of `psctl doctor`: a check, its result and the fix."""
 
     check: str
-    """Which check, one word."""
+    """The name of the check."""
     level: str
     says: str
-    mend: str = ""
-    """What to do; empty where nothing is wrong."""
+    fix: str = ""
+    """What to do about it; empty where nothing is wrong."""
 
 
 def ok(check: str, says: str) -> Finding:
-    """Nothing to do."""
+    """Returns a finding that asks for nothing."""
     return Finding(check, OK, says)
 
 
-def warn(check: str, says: str, mend: str) -> Finding:
-    """It works, and could be better."""
-    return Finding(check, WARN, says, mend)
+def warn(check: str, says: str, fix: str) -> Finding:
+    """Returns a finding about something that works and could be better."""
+    return Finding(check, WARN, says, fix)
 
 
-def fail(check: str, says: str, mend: str) -> Finding:
-    """It will not work."""
-    return Finding(check, FAIL, says, mend)
+def fail(check: str, says: str, fix: str) -> Finding:
+    """Returns a finding about something that will not work."""
+    return Finding(check, FAIL, says, fix)

@@ -1,4 +1,4 @@
-"""What psctl doctor asks this host: each function one check, given all it needs."""
+"""`psctl doctor` checks this host. Each function is one check and is given all that it needs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ps.cluster.ray import ports
 
 DISTRIBUTION = "embedding-ps"
 SERVER_FILES = 256
-"""Descriptors of a shard beside RocksDB's: connections of trainers, libraries, Ray, logs. Under Ray, with a small
-database and one trainer, 71 were open."""
+"""File descriptors that a shard needs beside RocksDB's: for connections of trainers, libraries, Ray and logs. Under
+Ray, with a small database and one trainer, 71 were open."""
 COMFORTABLE_FILES = 4096
 
 
 def python_and_packages() -> Iterator[Finding]:
-    """Versions against what this package asks for."""
+    """Compares the installed versions with what this package asks for."""
     yield ok("python", ".".join(map(str, sys.version_info[:3])))
     try:
         wanted = metadata.requires(DISTRIBUTION) or []
@@ -51,24 +51,25 @@ def python_and_packages() -> Iterator[Finding]:
 
 
 def files(limit: int, has_disk: bool) -> Finding:
-    """`limit` of this process, which shards started from here inherit."""
+    """Checks the limit of open files of this process, which shards that are started from here inherit."""
     from ps.storage.disk.options import MAX_OPEN_FILES
 
     needed = SERVER_FILES + (MAX_OPEN_FILES if has_disk else 0)
-    mend = f"ulimit -n {COMFORTABLE_FILES} before psctl up, or nofile in /etc/security/limits.conf"
+    fix = f"ulimit -n {COMFORTABLE_FILES} before psctl up, or nofile in /etc/security/limits.conf"
     if limit < needed:
-        return fail("files", f"a process may open {limit:,} files, a shard needs {needed:,}", mend)
+        return fail("files", f"a process may open {limit:,} files, a shard needs {needed:,}", fix)
     if limit < 2 * needed:
         return warn(
             "files",
             f"a process may open {limit:,} files, a shard needs {needed:,}: few are left for many trainers",
-            mend,
+            fix,
         )
     return ok("files", f"a process may open {limit:,} files")
 
 
 def port_free(host: str, port: int, own: int | None = None) -> Finding:
-    """Whether the coordinator could listen there; `own`: the port that the service itself listens on, if it runs."""
+    """Checks that the coordinator could listen on this port. `own` is the port on which the service itself listens, if
+    it runs."""
     if port == own:
         return ok("port", f"the service itself listens on port {port}")
     why = ports.refusal(host, port)
@@ -78,7 +79,7 @@ def port_free(host: str, port: int, own: int | None = None) -> Finding:
 
 
 def memory(shards: int, ram_bytes: int | None, host_ram: int, available: int) -> Finding:
-    """What `shards` of them may take against what there is."""
+    """Compares what `shards` shards may take with the memory of this host."""
     from ps.cli.sizing.nodes import START_BYTES
 
     if ram_bytes is None:
@@ -97,7 +98,7 @@ def memory(shards: int, ram_bytes: int | None, host_ram: int, available: int) ->
 
 
 def cores(shards: int) -> Finding:
-    """A shard has one engine thread."""
+    """Compares the number of shards with the number of cores: a shard has one engine thread."""
     here = len(os.sched_getaffinity(0))
     if shards > here:
         return warn("cores", f"{shards} shards on {here} cores", "as many shards as cores")
@@ -105,7 +106,8 @@ def cores(shards: int) -> Finding:
 
 
 def cpu(cpuinfo: str) -> Finding:
-    """`cpuinfo`: /proc/cpuinfo. Kernels are compiled for the CPU that runs them; wide vectors make them fast."""
+    """Looks for wide vector instructions in `cpuinfo` (the text of /proc/cpuinfo): kernels are compiled for the CPU
+    that runs them, and wide vectors make them fast."""
     found = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.MULTILINE)
     features = set(found[1].split()) if found else set()
     for wide in ("avx512f", "avx2", "asimd"):
@@ -117,7 +119,7 @@ def cpu(cpuinfo: str) -> Finding:
 
 
 def kernel(settings: Path = Path("/")) -> Iterator[Finding]:
-    """Settings of Linux that tables care for."""
+    """Checks the settings of Linux that tables depend on."""
     overcommit = _word(settings / "proc/sys/vm/overcommit_memory")
     if overcommit == "2":
         yield fail(

@@ -1,4 +1,4 @@
-"""What psctl doctor asks of Ray."""
+"""`psctl doctor` checks Ray."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def token(environment: Mapping[str, str]) -> Finding:
-    """Whether Ray asks its clients for one; it is not read."""
+    """Checks whether Ray asks its clients for a token. The token itself is not read."""
     if environment.get("RAY_AUTH_MODE", "token").lower() != "token":
         return warn(
             "ray token",
@@ -24,7 +24,7 @@ def token(environment: Mapping[str, str]) -> Finding:
 
 
 def cluster(ray_address: str, service: str, shards: int) -> Iterator[Finding]:
-    """Whether it is there, and has room."""
+    """Checks whether the cluster can be reached and has room."""
     if not ray_address:
         yield ok("ray", "no --ray-address: psctl up starts a Ray of its own")
         return
@@ -41,7 +41,7 @@ def cluster(ray_address: str, service: str, shards: int) -> Iterator[Finding]:
 
 
 def findings(state: RayState, service: str, shards: int) -> Iterator[Finding]:
-    """What a cluster's state says."""
+    """Judges the state of a cluster."""
     cpus, free = state.resources.get("CPU", 0), state.available.get("CPU", 0)
     says = f"{state.nodes} nodes, {free:g} of {cpus:g} CPUs free"
     if state.dead_nodes:

@@ -1,4 +1,4 @@
-"""What psctl doctor asks a service that runs: who answers, of which release, by which clock, with what limits."""
+"""`psctl doctor` checks a running service: which shards answer, their release, their clocks and their limits."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from ps.cli.screens.numbers import nbytes
 from ps.cli.survey import DEGRADED, SERVING, STATE_LOST, Survey
 
 CLOCK_S = 1.0
-"""Clocks that differ by more make epochs of a service hard to order, and logs hard to read."""
-MENDS = {
+"""Clocks that differ by more than this make the epochs of a service hard to order, and its logs hard to read."""
+FIXES = {
     DEGRADED: "psctl status says what its disk lacks; it goes on from RAM",
     STATE_LOST: "psctl down, psctl up, and load your last export",
 }
-DOWN_MEND = "look at its process and its host; Ray restarts it where it can"
+DOWN_FIX = "look at its process and its host; Ray restarts it where it can"
 
 
 def shards(survey: Survey) -> Iterator[Finding]:
-    """Those that are not well, or that all are."""
+    """Reports each shard that is not well, or that all are."""
     for seen in survey.shards:
         if seen.state != SERVING:
             found = warn if seen.state == DEGRADED else fail
             says = f"shard {seen.info.shard_id} is {seen.state}: {seen.why}"
-            yield found("shards", says, MENDS.get(seen.state, DOWN_MEND))
+            yield found("shards", says, FIXES.get(seen.state, DOWN_FIX))
     if survey.trouble is not None:
-        yield warn("coordinator", f"nobody says where shards are: {survey.trouble}", DOWN_MEND)
+        yield warn("coordinator", f"nobody says where shards are: {survey.trouble}", DOWN_FIX)
     if all(seen.state == SERVING for seen in survey.shards):
         yield ok("shards", f"{len(survey.shards)} serve at {survey.address}")
 
 
 def releases(survey: Survey, mine: str) -> Finding:
-    """Of the coordinator and each shard, against this client's."""
+    """Compares the releases of the coordinator and of each shard with this client's."""
     others = {"the coordinator": survey.release}
     others |= {f"shard {stats['shard_id']}": str(stats.get("release", "")) for stats in survey.stats}
     different = [
@@ -48,7 +48,8 @@ def releases(survey: Survey, mine: str) -> Finding:
 
 
 def clocks(stats: Sequence[Mapping[str, Any]], now_s: float, took_s: float) -> Finding:
-    """`now_s`: this host's, just after all had answered within `took_s`. What is within that cannot be told apart."""
+    """Compares the shards' clocks with `now_s`, this host's clock just after all had answered within `took_s`. A
+    difference below `took_s` cannot be told from the time that the answers took."""
     ahead = {shard["shard_id"]: shard["process"]["clock_s"] - now_s for shard in stats}
     wrong = {who: s for who, s in ahead.items() if s > CLOCK_S or s < -(CLOCK_S + took_s)}
     if wrong:
@@ -58,7 +59,7 @@ def clocks(stats: Sequence[Mapping[str, Any]], now_s: float, took_s: float) -> F
 
 
 def files(stats: Sequence[Mapping[str, Any]]) -> Finding:
-    """Of each shard's process: open, against its limit."""
+    """Compares the open files of each shard's process with their limit."""
     process = [(shard["shard_id"], shard["process"]) for shard in stats]
     full = [(who, p) for who, p in process if p["files_open"] > 0.8 * p["files_limit"]]
     if full:
@@ -71,7 +72,7 @@ def files(stats: Sequence[Mapping[str, Any]]) -> Finding:
 
 
 def memory(stats: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Budgets of the shards on a host against its RAM."""
+    """Compares the budgets of the shards on each host with its RAM."""
     by_host: dict[str, list[Mapping[str, Any]]] = {}
     for shard in stats:
         by_host.setdefault(shard["process"]["host"], []).append(shard)

@@ -1,4 +1,4 @@
-"""psctl config show | check."""
+"""`psctl config show` and `psctl config check`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""psctl doctor."""
+"""`psctl doctor`."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def doctor(
     as_json: Json = False,
     timeout_s: TimeoutS = ANSWER_TIMEOUT_S,
 ) -> None:
-    """Looks for what is wrong or slow, on this host, in Ray, and in a service if one runs, and says how to mend it.
+    """Looks for what is wrong or slow on this host, in Ray, and in the service if one runs, and says how to fix it.
 
-    Exit code 1 if a check says FAIL. --json: {checks: [{check, level, says, mend}]}, level: ok, warn or FAIL.
+    Exit code 1 if a check says FAIL. --json: {checks: [{check, level, says, fix}]}, level: ok, warn or FAIL.
     """
     from ps.cluster.ray.deployment import Deployment
 
@@ -57,20 +57,20 @@ def doctor(
 
 
 def lines(found: Sequence[Finding], width: int | None) -> list[str]:
-    """A line for each, and one for its mend."""
+    """Lays out the findings: a line for each, and one for its fix."""
     names = columns([(finding.level, finding.check, "|") for finding in found], left=3)
     shown = []
     for name, finding in zip(names, found, strict=True):
         head, indent = name[:-1], " " * (len(name) - 1)
         room = None if width is None else width - len(indent)
         first, *others = wrapped(finding.says, room, "")
-        mend = wrapped(f"-> {finding.mend}", room, "   ") if finding.mend else []
-        shown += [head + first, *(indent + line for line in (*others, *mend))]
+        fix = wrapped(f"-> {finding.fix}", room, "   ") if finding.fix else []
+        shown += [head + first, *(indent + line for line in (*others, *fix))]
     return shown
 
 
 def own_port(name: str, address: str) -> int | None:
-    """Of the service that is looked at, if one runs here under that name or at the address given."""
+    """Finds the port of the service that is looked at, if one runs here under that name or at the address given."""
     from ps.address import parse
     from ps.cli.survey import address_of
 
@@ -106,7 +106,8 @@ def _ray(ray_address: str, name: str, shards: int) -> Iterator[Finding]:
 
 
 def _service(name: str, address: str, timeout_s: float) -> Iterator[Finding]:
-    """Nothing where none was started here under that name, and no address is given."""
+    """Checks the service. There is nothing to check where none was started here under that name and no address is
+    given."""
     from ps import __version__
     from ps.cli.checks import service as check_service
     from ps.cli.survey import Watch, address_of

@@ -1,4 +1,4 @@
-"""psctl down."""
+"""`psctl down`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""psctl size."""
+"""`psctl size`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def size(
     node_shards: Annotated[int, typer.Option("--node-shards", min=1, help="Shards a node: about one a core.")] = 8,
     as_json: Json = False,
 ) -> None:
-    """Says what tables take: RAM, SSD, network, nodes, and the settings of a shard to go with it.
+    """Says what tables need: RAM, SSD, network and nodes, and the settings of a shard that go with it.
 
     docs/operations.md has the formulas. --json: {tables: [{name, ids, per_shard}], shards, shard: {ram_bytes,
     start_bytes, disk_bytes}, settings: {ram_bytes, disk_bytes}, step: {to_shards_bytes, from_shards_bytes}, nodes:
@@ -84,7 +84,7 @@ def size(
 
 
 def report(demand: Demand, node: Node) -> dict[str, Any]:
-    """For JSON."""
+    """Returns the sizes for JSON."""
     from ps.cli.sizing.nodes import network, nodes, settled, shard_size
 
     demand = settled(demand)

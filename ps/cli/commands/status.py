@@ -1,4 +1,4 @@
-"""psctl status."""
+"""`psctl status`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def status(
 
 
 def report(survey: Survey) -> dict[str, object]:
-    """For JSON."""
+    """Returns the state of the service for JSON."""
     found: dict[str, object] = plain(
         {
             "address": survey.address,

@@ -1,4 +1,4 @@
-"""psctl tables."""
+"""`psctl tables`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def tables(
     as_json: Json = False,
     timeout_s: TimeoutS = ANSWER_TIMEOUT_S,
 ) -> None:
-    """Shows the tables: what they are made of, and rows and bytes by tier.
+    """Shows the tables: their settings, and their rows and bytes by tier.
 
     --json: {tables: {name: {config, tiers: {tier: {rows, bytes}}}}, shards_that_answer, shards}.
     """

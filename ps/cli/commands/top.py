@@ -1,4 +1,4 @@
-"""psctl top."""
+"""`psctl top`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def top(
     as_json: Json = False,
     timeout_s: TimeoutS = ANSWER_TIMEOUT_S,
 ) -> None:
-    """Shows what the service does just now, again and again; Ctrl-C ends it.
+    """Shows what the service is doing now, refreshed every interval; Ctrl-C ends it.
 
     Where stdout is no terminal the frames come one after the other. --json: a line each time, {address, shards:
     [{shard_id, state, why, rates}], rates, levels}; rates are a second's, null where there is nothing to compare.
@@ -55,7 +55,7 @@ def _live(watch: Watch, history: History, interval_s: float) -> None:
 
 
 def _repeat(watch: Watch, history: History, interval_s: float, once: bool, show: Callable[[], None]) -> None:
-    """A look and a frame each interval, or when the look before has ended."""
+    """Looks at the service and shows a frame once an interval, or as soon as a look that took longer has ended."""
     while True:
         time.sleep(max(history.last.survey.at_s + interval_s - time.monotonic(), 0))
         history.add(watch.look())

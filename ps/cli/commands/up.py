@@ -1,4 +1,4 @@
-"""psctl up."""
+"""`psctl up`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def up(
     if not ray_address:
         from ps.server.compiling import compile_kernels
 
-        compile_kernels()  # here, where it can be seen, and not by the keeper
+        compile_kernels()  # here, where the user sees it, and not in the keeper
     with err.status(f"starting {wanted} shards..."):
         state = _up_in_cluster(name, deployment, ray_address) if ray_address else local.start_keeper(name, deployment)
     if as_json:
@@ -62,7 +62,7 @@ def up(
 
 
 def hint(state: State) -> str:
-    """What to do with a service that has started."""
+    """Says what to do with a service that has started."""
     named = _named(state.name)
     return f'connect with ps.connect("{state.address}"); psctl status{named} shows it, psctl down{named} ends it'
 
@@ -72,7 +72,8 @@ def _named(name: str) -> str:
 
 
 def _check_not_running(name: str) -> None:
-    """On this host. In a Ray cluster Ray itself knows: a state file may be older than the cluster."""
+    """Raises BadParameter if a service of this name runs on this host. In a Ray cluster Ray itself knows: a state file
+    may be older than the cluster."""
     from ps.cluster.ray import local
 
     try:

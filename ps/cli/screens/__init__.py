@@ -1,1 +1,1 @@
-"""What psctl shows."""
+"""The screens of psctl as lines of text."""

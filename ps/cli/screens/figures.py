@@ -1,4 +1,4 @@
-"""Figures of a survey: what is there now (`Levels`), and what went by between two of them (`rates`). Pure."""
+"""Figures of a survey: what is there now (`Levels`), and what went by between two surveys (`rates`). Pure."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ FLOWS = {
     "steps_prepared": "steps prepared",
     "steps_expired": "steps prepared and never pushed",
 }
-"""What is counted, and what it says."""
+"""The counters that psctl shows, each with what it counts."""
 
 
 @dataclass(frozen=True)
 class Levels:
-    """Bytes and rows of some shards as they are now."""
+    """Bytes and rows of some shards at one moment."""
 
     rows: Mapping[str, int]
-    """By tier."""
+    """Rows by tier."""
     ram: Mapping[str, int]
-    """Bytes by tier; "outside": what belongs to no table."""
+    """Bytes of RAM by tier; under "outside" those that belong to no table."""
     ram_budget: int | None
-    """None: some shard has no bound."""
+    """Bytes of RAM that the shards may take; None if any shard has no bound."""
     disk: int
     """Bytes of files."""
     disk_budget: int | None
@@ -47,16 +47,16 @@ class Levels:
 
     @property
     def ram_used(self) -> int:
-        """Of all tiers and outside."""
+        """Bytes of RAM in use: all tiers, and what belongs to no table."""
         return sum(self.ram.values())
 
     def report(self) -> dict[str, object]:
-        """For JSON."""
+        """Returns the levels for JSON."""
         return {**vars(self), "ram_used": self.ram_used}
 
 
 def levels(shards: Sequence[Stats]) -> Levels:
-    """Of some shards together."""
+    """Adds up the levels of some shards."""
     rows: dict[str, int] = {}
     ram: dict[str, int] = {}
     gpu = 0
@@ -78,7 +78,7 @@ def levels(shards: Sequence[Stats]) -> Levels:
 
 
 def flows(shard: Stats) -> Flows:
-    """What one shard has counted since its start, by the names in FLOWS."""
+    """Returns what one shard has counted since its start, by the names in FLOWS."""
     tables, traffic = list(shard["tables"].values()), shard["traffic"]
 
     def of_tables(*names: str) -> int:
@@ -102,7 +102,7 @@ def flows(shard: Stats) -> Flows:
 
 
 def total(parts: Iterable[Flows]) -> Flows:
-    """Added up; zeros of none."""
+    """Adds up flows; the total of none is zeros."""
     found: Flows = dict.fromkeys(FLOWS, 0)
     for part in parts:
         _add(found, part)
@@ -110,7 +110,7 @@ def total(parts: Iterable[Flows]) -> Flows:
 
 
 def rates(before: Survey, after: Survey) -> dict[int, Flows]:
-    """Flows a second, by shard id: of those that answered both times and were not restarted in between."""
+    """Returns flows a second by shard id, for shards that answered both times and were not restarted in between."""
     seconds = after.at_s - before.at_s
     earlier = {stats["shard_id"]: stats for stats in before.stats}
     found = {}

@@ -10,29 +10,29 @@ from ps.cli.screens.figures import Flows, Levels, levels, rates, total
 from ps.cli.survey import Survey
 
 LENGTH = 600
-"""Looks that are kept: more than any screen is wide."""
+"""How many looks are kept: more than any screen is wide."""
 
 
 @dataclass(frozen=True)
 class Moment:
-    """One look."""
+    """One look at the service."""
 
     survey: Survey
     by_shard: Mapping[int, Flows] = field(default_factory=dict)
-    """Flows a second since the look before; of shards that could be compared."""
+    """Flows a second since the look before, for the shards that could be compared."""
 
     @property
     def rates(self) -> Flows | None:
-        """Of those shards together; None where there are none."""
+        """Flows a second of all these shards together; None where no shard could be compared."""
         return total(self.by_shard.values()) if self.by_shard else None
 
     @property
     def levels(self) -> Levels:
-        """Of all shards that answer."""
+        """Bytes and rows of all shards that answer."""
         return levels(self.survey.stats)
 
     def report(self) -> dict[str, object]:
-        """For JSON."""
+        """Returns this moment for JSON."""
         return {
             "address": self.survey.address,
             "shards": [
@@ -50,13 +50,13 @@ class Moment:
 
 
 class History:
-    """The newest last; it has at least one moment."""
+    """The moments so far, the newest last; there is at least one."""
 
     def __init__(self, survey: Survey) -> None:
         self._moments = deque([Moment(survey)], LENGTH)
 
     def add(self, survey: Survey) -> None:
-        """A look later."""
+        """Adds a later look."""
         self._moments.append(Moment(survey, rates(self.last.survey, survey)))
 
     def __iter__(self) -> Iterator[Moment]:
@@ -64,5 +64,5 @@ class History:
 
     @property
     def last(self) -> Moment:
-        """The newest."""
+        """The newest moment."""
         return self._moments[-1]

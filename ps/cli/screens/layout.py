@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+import textwrap
 from collections.abc import Sequence
 
 SPARKS = "▁▂▃▄▅▆▇█"
 GAP = " "
-"""In a sparkline, where there is no figure."""
+"""How a sparkline shows that there is no figure."""
 
 
 def columns(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
-    """Cells side by side, two spaces apart: the first `left` columns flush left, the others flush right."""
+    """Lays out cells side by side, two spaces apart: the first `left` columns flush left, the others flush right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
     return [
         "  ".join(
@@ -22,24 +24,20 @@ def columns(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
 
 
 def cut(lines: Sequence[str], width: int | None) -> list[str]:
-    """The same, none longer than `width`."""
+    """Cuts lines that are longer than `width`."""
     return [line if width is None or len(line) <= width else line[: width - 1] + "…" for line in lines]
 
 
 def wrapped(text: str, width: int | None, indent: str = "  ") -> list[str]:
-    """A sentence in lines no longer than `width`, all but the first indented; a word that is longer is left whole."""
-    lines, line = [], ""
-    for word in text.split():
-        if line.strip() and width is not None and len(line) + 1 + len(word) > width:
-            lines.append(line)
-            line = indent + word
-        else:
-            line = f"{line} {word}" if line.strip() else line + word
-    return [*lines, line]
+    """Breaks a sentence into lines no longer than `width`, all but the first indented. A longer word is left whole."""
+    words = " ".join(text.split())
+    room = sys.maxsize if width is None else max(width, 1)
+    lines = textwrap.wrap(words, room, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return lines or [""]
 
 
 def first(lines: Sequence[str], room: int | None, what: str) -> list[str]:
-    """As many as there is room for; the last then says how many more there are."""
+    """Keeps as many lines as there is room for; the last then says how many more there are."""
     if room is None or len(lines) <= room:
         return list(lines)
     shown = max(room - 1, 0)
@@ -47,7 +45,7 @@ def first(lines: Sequence[str], room: int | None, what: str) -> list[str]:
 
 
 def sparkline(values: Sequence[float | None], width: int) -> str:
-    """The last `width` values as blocks from 0 to their largest; None is a gap."""
+    """Draws the last `width` values as blocks from 0 to their largest; None is a gap."""
     recent = list(values)[-width:] if width > 0 else []
     most = max((value for value in recent if value is not None), default=0)
     blocks = [GAP if value is None else SPARKS[_level(value, most)] for value in recent]
@@ -55,7 +53,7 @@ def sparkline(values: Sequence[float | None], width: int) -> str:
 
 
 def bar(used: float, whole: float, width: int) -> str:
-    """[######    ]"""
+    """Draws a bar, for example `[######    ]`."""
     full = round(min(used / whole, 1.0) * width) if whole > 0 else 0
     return f"[{'#' * full}{' ' * (width - full)}]"
 

@@ -6,22 +6,22 @@ NOTHING = "-"
 
 
 def count(n: float) -> str:
-    """1234567 -> "1.23 M"."""
+    """Formats a count: 1234567 is "1.23 M"."""
     return _scaled(n, 1000, ("", " k", " M", " G", " T", " P"))
 
 
 def nbytes(n: float) -> str:
-    """1234567 -> "1.18 MiB"."""
+    """Formats bytes: 1234567 is "1.18 MiB"."""
     return _scaled(n, 1024, (" B", " KiB", " MiB", " GiB", " TiB", " PiB"))
 
 
 def percent(part: float, whole: float) -> str:
-    """ "-" of nothing."""
+    """Formats a share in percent; it is "-" where the whole is 0."""
     return f"{100 * part / whole:.1f} %" if whole else NOTHING
 
 
 def of_budget(used: float, budget: int | None) -> str:
-    """ "1.18 MiB of 64.0 MiB"."""
+    """Formats bytes beside their budget: "1.18 MiB of 64.0 MiB"."""
     return nbytes(used) if budget is None else f"{nbytes(used)} of {nbytes(budget)}"
 
 

@@ -1,4 +1,4 @@
-"""`psctl size` as lines of text. Pure."""
+"""The screen of `psctl size` as lines of text. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ps.cli.sizing.nodes import Demand, Node, network, nodes, settled, shard_siz
 
 
 def size_screen(demand: Demand, node: Node) -> list[str]:
-    """Tables over all shards, then one shard with its settings, a step, and nodes."""
+    """Shows the tables over all shards, one shard with its settings, a step, and the nodes."""
     demand = settled(demand)
     shard, wire, needed = shard_size(demand), network(demand), nodes(demand, node)
     rows = [("table", "rows", "a row in RAM", "on disk", "rows in RAM", "RAM", "disk")]

@@ -1,4 +1,4 @@
-"""`psctl status` as lines of text. Pure."""
+"""The screen of `psctl status` as lines of text. Pure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from ps.cli.screens.numbers import NOTHING, count, nbytes, of_budget, percent
 from ps.cli.survey import SERVING, Seen, Survey
 
 NOTE_LINES = 4
-"""Of a screen that is too small for more."""
+"""Lines for what is wrong with shards, on a screen that is too small for more."""
 
 
 def status_screen(survey: Survey, size: Size) -> list[str]:
-    """A screen: the service, its shards, what is wrong with them, its tables, its memory, and what it has done."""
+    """Shows on one screen the service, its shards, what is wrong with them, its tables, its memory, and what it has
+    done."""
     end = ["", *_figures(survey)]
     notes = _notes(survey, size.width)
     room = None if size.height is None else size.height - len(end) - 5  # title, blank, heads of two lists, the prompt
@@ -40,19 +41,19 @@ def status_screen(survey: Survey, size: Size) -> list[str]:
 
 
 def title(survey: Survey) -> str:
-    """Which service, and how it fares."""
+    """Names the service and counts its shards by state."""
     states = Counter(seen.state for seen in survey.shards)
     release = f"embedding-ps {survey.release}" if survey.release else "embedding-ps"
     return f"{release} at {survey.address}: " + ", ".join(f"{n} {state}" for state, n in states.most_common())
 
 
 def worst_first(shards: Sequence[Seen]) -> list[Seen]:
-    """Those that are not well, then the others: a list that is cut is cut at its end."""
+    """Puts the shards that are not well first: a list that is cut is cut at its end."""
     return sorted(shards, key=lambda seen: (seen.state == SERVING, seen.info.shard_id))
 
 
 def _shards(shards: Sequence[Seen]) -> list[str]:
-    """A head and a line for each; those that are not well come first."""
+    """Lays out a head and a line for each shard; shards that are not well come first."""
     rows = [
         (str(seen.info.shard_id), seen.state, seen.info.address, *_shard_figures(seen)) for seen in worst_first(shards)
     ]
@@ -91,7 +92,7 @@ def _tables(survey: Survey) -> list[str]:
 
 
 def _figures(survey: Survey) -> list[str]:
-    """Memory, traffic and swap, over the shards that answer."""
+    """Shows memory, traffic and swap of all shards that answer."""
     now, done = levels(survey.stats), total(map(flows, survey.stats))
     parts = ", ".join(f"{tier} {nbytes(n)}" for tier, n in now.ram.items() if n)
     lines = [f"memory   {of_budget(now.ram_used, now.ram_budget)}: {parts or 'nothing'}"]

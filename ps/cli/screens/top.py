@@ -1,4 +1,4 @@
-"""`psctl top` as lines of text: a frame from the looks so far. Pure."""
+"""A frame of `psctl top` as lines of text, from the looks so far. Pure."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ps.cli.screens.status import title, worst_first
 from ps.cli.survey import Seen
 
 SPARKS, BAR = 40, 20
-"""How wide sparklines are where the screen has no bounds, and bars."""
+"""The width of sparklines where the screen has no bounds, and of bars."""
 
 
 class Series(NamedTuple):
-    """A line of the frame."""
+    """One line of the frame: a figure and its past."""
 
     name: str
     value: Callable[[Moment], float | None]
@@ -30,14 +30,14 @@ def _flow(name: str) -> Callable[[Moment], float | None]:
 
 
 def on_time(flows: Flows | None) -> float | None:
-    """Share of the pulled rows that did not wait for the disk, in percent."""
+    """Returns the share of the pulled rows that did not wait for the disk, in percent."""
     if flows is None or not flows["rows_pulled"]:
         return None
     return 100 * max(1 - flows["rows_late"] / flows["rows_pulled"], 0)
 
 
 def in_ram(flows: Flows | None) -> float | None:
-    """Share of the pulled rows that were not brought up from disk before, in percent."""
+    """Returns the share of the pulled rows that had not been brought up from disk, in percent."""
     if flows is None or not flows["rows_pulled"]:
         return None
     return 100 * max(1 - flows["rows_raised"] / flows["rows_pulled"], 0)
@@ -59,7 +59,7 @@ SERIES = (
 
 
 def top_screen(history: History, size: Size) -> list[str]:
-    """A frame: memory against budget, a line for each series with its past, the shards."""
+    """Shows memory against budget, a line for each series with its past, and the shards."""
     lines = [title(history.last.survey), *_memory(history.last), "", *_series(history, size.width), ""]
     room = None if size.height is None else max(size.height - len(lines), 2)
     notes = _notes(history.last, size.width)

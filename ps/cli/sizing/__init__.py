@@ -1,1 +1,1 @@
-"""The formulas behind psctl size."""
+"""The formulas behind `psctl size`."""

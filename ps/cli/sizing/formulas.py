@@ -38,16 +38,16 @@ from ps.table.beside import fixed_bytes
 from ps.table.precision import LEEWAY
 
 METADATA_BYTES = SLOT_BYTES - INDEX_BYTES
-"""Of a slot: id, score and stamp, marks."""
+"""Bytes of a slot beside the index: id, score and stamp, marks."""
 ID_BYTES = LINES * LINE_BYTES / (MAX_FILL * math.log(2))
-"""Of the index for an id, on average: loads of segments lie between half of MAX_FILL and all of it, evenly in the
-logarithm (Fagin et al. 1979)."""
+"""Bytes of the index for one id, on average: loads of segments lie between half of MAX_FILL and all of it, evenly in
+the logarithm (Fagin et al. 1979)."""
 ENTRY_BYTES = 13
-"""That RocksDB adds to a key and its value: 8 of sequence and type, lengths, a share of restarts and index; less the
-shared beginning of the key. Measured."""
+"""Bytes that RocksDB adds to a key and its value: 8 for sequence and type, then lengths and a share of restarts and
+index, less the shared beginning of the key. Measured."""
 LEVELS = 1.05
-"""Times the rows' bytes on disk: levels of at most a tenth of the next one each, 1 to 1.11 at rest. More while rows are
-written faster than RocksDB compacts; `disk_bytes` leaves room for that."""
+"""The bytes on disk are this many times the rows' own: each level is at most a tenth of the next one, which is 1 to
+1.11 at rest. It is more while rows are written faster than RocksDB compacts; `disk_bytes` leaves room for that."""
 
 
 @dataclass(frozen=True)
@@ -55,22 +55,22 @@ class Load:
     """What a step of all trainers together brings to a table on one shard."""
 
     ids: int = 0
-    """Unique ones."""
+    """Unique ids of the step."""
     new_ids: int = 0
-    """Of them, those that get a row with it."""
+    """How many of these ids get a row with this step."""
 
 
 class TableSize(NamedTuple):
-    """Of one table on one shard."""
+    """The size of one table on one shard."""
 
     row_bytes: int
-    """Of a float32 row: value and state."""
+    """Bytes of a float32 row: its value and state."""
     slot_bytes: int
-    """A budget counts so many for a row in RAM: as float32, with an index at its emptiest."""
+    """Bytes that a budget counts for a row in RAM: the row as float32, and an index at its emptiest."""
     ram_row_bytes: float
-    """Of a row in RAM with all that belongs to it, on average."""
+    """Bytes of a row in RAM with all that belongs to it, on average."""
     disk_row_bytes: float
-    """The same on disk; 0 where none are there."""
+    """Bytes of a row on disk with all that belongs to it, on average; 0 where no row is on disk."""
     rows_in_ram: int
     rows_on_disk: int
     ram_bytes: int
@@ -78,7 +78,8 @@ class TableSize(NamedTuple):
 
 
 def table_size(config: TableConfig, ids: int, load: Load, has_disk: bool) -> TableSize:
-    """`ids`: rows that exist in the end, on a shard with a disk or without. `load`: of all its tables."""
+    """Computes the size of a table. `ids` is the number of rows that exist in the end, on a shard with a disk or
+    without; `load` is that of all its tables."""
     layout = RowLayout(config.dim, update_rule(config.optimizer, config.dim).state_width)
     rows, in_ram = ids, ids
     if isinstance(config.cold, TensorTrain):
@@ -97,7 +98,8 @@ def table_size(config: TableConfig, ids: int, load: Load, has_disk: bool) -> Tab
 
 
 def _row_in_ram(config: TableConfig, layout: RowLayout, rows: int, load: Load) -> float:
-    """Of cold fp16: LEEWAY hot_fraction of the rows are float32, and those that are newer than two ticks."""
+    """Bytes of a row in RAM. With cold fp16, LEEWAY * hot_fraction of the rows are float32, and so are those newer than
+    two ticks."""
     if not isinstance(config.cold, Fp16) or not rows:
         return layout.row_bytes
     half_life = config.clock_half_life
@@ -107,7 +109,8 @@ def _row_in_ram(config: TableConfig, layout: RowLayout, rows: int, load: Load) -
 
 
 def _row_on_disk(config: TableConfig, layout: RowLayout) -> float:
-    """Those that go down are the least important: cold, where there is a precision for them."""
+    """Bytes of a row on disk. The least important rows go down: the cold ones, where the table has a precision for
+    them."""
     if not isinstance(config.cold, Fp16):
         return layout.row_bytes
     full = min(LEEWAY * config.cold.hot_fraction, 1.0)
@@ -119,5 +122,5 @@ def _half_bytes(config: TableConfig, cold: Fp16) -> int:
 
 
 def filter_bytes(ids: int) -> int:
-    """The filter of ids on disk takes these: layers until all ids have room."""
+    """Bytes of the filter of ids on disk: it adds layers until all ids have room."""
     return sum(layers_for(ids))

@@ -30,16 +30,18 @@ from ps.wire.block import bits_bytes
 from ps.wire.encodings import NUMBERS
 
 START_BYTES = 218 << 20
-"""RSS of a shard's process before it has tables: interpreter, numpy, numba, gRPC, RocksDB. Measured, x86-64, Ray's own
-80 MB for an actor not included."""
+"""RSS of a shard's process before it has tables: interpreter, numpy, numba, gRPC, RocksDB. Measured on x86-64, without
+the 80 MB that Ray adds for an actor."""
 KEPT_BODIES = 4
-"""Bodies of a push whose memory is in use or kept by the allocator. Measured."""
+"""How many bodies of a push are in use or kept by the allocator. Measured."""
 PULLED_ROWS_PER_S, PUSHED_ROWS_PER_S = 4.2e6, 3.1e6
-"""By one shard of dim 64 fp32, from RAM, prepared. Measured: the README's first table."""
+"""Rows a second of one shard with dim 64 fp32 rows in RAM and prepared steps. Measured: the first table of the README's
+numbers."""
 AT_MOST_OF_RAM, AT_MOST_OF_DISK, AT_MOST_OF_NETWORK = 0.85, 0.8, 0.6
-"""Of what a node has. The rest is for the system and the page cache; for RocksDB while it compacts; for bursts."""
+"""Shares of a node's RAM, disk and network that shards may take. The rest is for the system and the page cache; for
+RocksDB while it compacts; for bursts."""
 ID_BYTES, COUNT_BYTES = 8, 1
-"""Of an id on the wire, prepared."""
+"""Bytes of an id and of its count on the wire, prepared."""
 
 
 @dataclass(frozen=True)
@@ -47,27 +49,27 @@ class Demand:
     """What is asked of the service."""
 
     tables: Sequence[tuple[TableConfig, int]]
-    """Each with the rows that it has in the end, over all shards."""
+    """The tables, each with the rows that it has in the end over all shards."""
     service: ServiceConfig = field(default_factory=ServiceConfig)
-    """Of each shard; whether it has a disk is what counts, and its cache."""
+    """The settings of each shard. Only its cache counts here, and whether it has a disk."""
     shards: int = 1
     step_ids: int = 100_000
     """Unique ids of a step of all trainers together, over all tables."""
     new_ids: int = 0
-    """Of them, those that get a row."""
+    """How many of these ids get a row."""
     steps_per_s: float = 1.0
     wire: str = "fp32"
     density: float = 1.0
-    """Share of the gradients that is sent."""
+    """The share of the gradients that is sent."""
 
 
 class ShardSize(NamedTuple):
-    """Of one of them."""
+    """What one shard takes."""
 
     ram_bytes: int
-    """RSS of its process."""
+    """RSS of the shard's process."""
     start_bytes: int
-    """Of that, before it has tables."""
+    """The part of this RSS that the process takes before it has tables."""
     disk_bytes: int
     tables: tuple[TableSize, ...]
 
@@ -80,7 +82,7 @@ class Network(NamedTuple):
 
 
 class Node(NamedTuple):
-    """What one has."""
+    """What one node has."""
 
     ram_bytes: float
     disk_bytes: float
@@ -89,7 +91,7 @@ class Node(NamedTuple):
 
 
 class Nodes(NamedTuple):
-    """How many it takes, by what."""
+    """How many nodes it takes, by RAM, disk, network and work."""
 
     ram: int
     disk: int
@@ -98,12 +100,12 @@ class Nodes(NamedTuple):
 
     @property
     def needed(self) -> int:
-        """The most of them."""
+        """The number of nodes: the largest of the four."""
         return max(self)
 
 
 def shard_size(demand: Demand) -> ShardSize:
-    """Ids are dealt evenly by their hash."""
+    """Computes what a shard takes; ids are dealt evenly by their hash."""
     s, has_disk = demand.shards, demand.service.disk_path is not None
     load = Load(math.ceil(demand.step_ids / s), math.ceil(demand.new_ids / s))
     sizes = tuple(table_size(config, math.ceil(ids / s), load, has_disk) for config, ids in demand.tables)
@@ -112,7 +114,7 @@ def shard_size(demand: Demand) -> ShardSize:
 
 
 def _outside(demand: Demand, sizes: Sequence[TableSize]) -> int:
-    """Caches, write buffers, and what the allocator keeps. A cache holds no more than there is."""
+    """Bytes of caches, of write buffers, and of what the allocator keeps. A cache holds no more than there is."""
     aside = set_aside(demand.service)
     below = sum(size.disk_bytes for size in sizes)
     copies = KEPT_BODIES + (READ_COPIES if below else 0)
@@ -120,7 +122,7 @@ def _outside(demand: Demand, sizes: Sequence[TableSize]) -> int:
 
 
 def network(demand: Demand) -> Network:
-    """Of a step; the headers of messages are left out, some hundred bytes a shard."""
+    """Counts the bytes of a step. The headers of messages are left out; they are some hundred bytes a shard."""
     n = demand.step_ids
     sent = math.ceil(demand.density * n)
     bitmap = 0 if sent == n else bits_bytes(n)
@@ -128,13 +130,14 @@ def network(demand: Demand) -> Network:
 
 
 def busy_shards(demand: Demand) -> int:
-    """That it takes to be done with a second's rows in a second, at half their speed: not all come prepared."""
+    """Counts the shards that do a second's rows in a second at half their speed, since not all steps come prepared."""
     seconds = demand.steps_per_s * demand.step_ids * (1 / PULLED_ROWS_PER_S + 1 / PUSHED_ROWS_PER_S)
     return max(math.ceil(2 * seconds * _mean_dim(demand) / 64), 1)
 
 
 def nodes(demand: Demand, node: Node) -> Nodes:
-    """Whatever is short decides. RAM and disk are what shards are given (`suggested`), not what they use of it."""
+    """Counts the nodes by each resource; the scarcest decides. RAM and disk are what shards are given (`suggested`),
+    not what they use of it."""
     given, wire = suggested(demand), network(demand)
     ram = START_BYTES + (given.ram_bytes or 0)
     return Nodes(
@@ -146,7 +149,8 @@ def nodes(demand: Demand, node: Node) -> Nodes:
 
 
 def suggested(demand: Demand) -> ServiceConfig:
-    """Settings of a shard with which all these rows fit: nothing is evicted, and rows of a step find room."""
+    """Returns the settings of a shard with which all these rows fit: nothing is evicted, and the rows of a step find
+    room."""
     service = demand.service.model_copy(update={"ram_bytes": None, "disk_bytes": None})
     has_disk = service.disk_path is not None
     sizes = shard_size(demand).tables
@@ -162,13 +166,13 @@ def suggested(demand: Demand) -> ServiceConfig:
 
 
 def settled(demand: Demand) -> Demand:
-    """With the settings that are suggested for it."""
+    """Returns the demand with the settings that `suggested` returns for it."""
     return replace(demand, service=suggested(demand))
 
 
 def fitted_to(demand: Demand, node: Node) -> Demand:
-    """With as many shards as it takes: as their work does, as the nodes have at least one each, and as many as fill
-    them. Each costs a process, so that is looked at again."""
+    """Returns the demand with as many shards as its work takes, at least one for each node, and enough to fill the
+    nodes. Each shard costs a process, so the number is computed again until it stays."""
     fitted = replace(demand, shards=busy_shards(demand))
     for _ in range(8):
         shards = max(busy_shards(fitted), nodes(fitted, node).needed)
@@ -193,17 +197,17 @@ def _for_slots(service: ServiceConfig, ram: int, tables: int) -> int:
 
 
 def _body(demand: Demand) -> int:
-    """Of a push to one shard."""
+    """Bytes of a push to one shard."""
     return _rows(demand, math.ceil(demand.step_ids / demand.shards))
 
 
 def _rows(demand: Demand, n: int) -> int:
-    """Bytes of so many on the wire."""
+    """Bytes of `n` rows on the wire."""
     return NUMBERS[demand.wire].size(n, math.ceil(n * _mean_dim(demand)))
 
 
 def _mean_dim(demand: Demand) -> float:
-    """Of the rows of a step: every table has as many."""
+    """The mean dim of the rows of a step, if every table has as many."""
     return sum(config.dim for config, _ in demand.tables) / len(demand.tables)
 
 

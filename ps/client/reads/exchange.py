@@ -41,10 +41,10 @@ class Exchange:
     def prepare(self, batch: Batch, step: int, shard: int, deadline: Deadline) -> bool:
         """Sends one shard its part, once. False if it was refused: a hint may fail, the pull will carry the ids."""
         header = pb.Header(routing_epoch=batch.epoch, worker_id=self.worker_id)
-        request = pb.PrepareRequest(header=header, step=step, ids=batch.ids(shard))
+        request = pb.PrepareRequest(header=header, step=step, ids=batch.named_ids(shard))
         try:
             address = self.connection.address_of(batch.routing, shard)
-            self.connection.unary(address, methods.PREPARE, request, deadline)
+            self.connection.calls.unary(address, methods.PREPARE, request, deadline)
         except PsError:
             return False
         return True
@@ -55,7 +55,7 @@ class Exchange:
         header = pb.Header(routing_epoch=routing.epoch, worker_id=self.worker_id)
         with suppress(PsError):
             address = self.connection.address_of(routing, shard)
-            self.connection.unary(address, methods.FORGET, pb.ForgetRequest(header=header, step=step), deadline)
+            self.connection.calls.unary(address, methods.FORGET, pb.ForgetRequest(header=header, step=step), deadline)
 
     def pull(self, batch: Batch, options: PullOptions, deadline: Deadline, handle: Handle = NO_HANDLE) -> Pulled:
         """Rows from every shard, by the handle where the shard holds the step and by ids elsewhere."""
@@ -67,7 +67,7 @@ class Exchange:
                 call = partial(self._pull, pulled, shard, options, deadline)
                 return lambda: by_step_or_ids(handle.on(shard, batch.routing), call)
 
-            self.connection.each([one(shard) for shard in batch.shards], deadline)
+            self.connection.tasks.each([one(shard) for shard in batch.shards], deadline)
             pulled.add_up()
             return pulled
 
@@ -84,9 +84,9 @@ class Exchange:
             request.ids.CopyFrom(batch.ids(shard))
 
         def call(address: str) -> None:
-            with closing(self.connection.stream_out(address, methods.PULL, request, deadline)) as chunks:
+            with closing(self.connection.calls.stream_out(address, methods.PULL, request, deadline)) as chunks:
                 head = pulled.receive(shard, chunks)
-            self.connection.traffic.answered(methods.PULL, head)
+            self.connection.calls.traffic.answered(methods.PULL, head)
 
         self.connection.on_shard(batch.routing, shard, call, deadline)
 

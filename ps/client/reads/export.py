@@ -15,6 +15,8 @@ from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec, methods
 from ps.wire.routing import Routing
 
+EXPORT_PAGE_ROWS = 16_384
+
 
 @dataclass(frozen=True)
 class Page:
@@ -82,13 +84,13 @@ class Export:
         chunks = self._connection.on_shard(
             routing,
             shard,
-            lambda address: list(self._connection.stream_out(address, methods.EXPORT, request, deadline)),
+            lambda address: list(self._connection.calls.stream_out(address, methods.EXPORT, request, deadline)),
             deadline,
         )
         if not chunks:
             raise InternalError("the shard's answer ended before its first message")
         head = codec.split(pb.ExportChunk, chunks[0])[0].head
-        self._connection.traffic.answered(methods.EXPORT, head)
+        self._connection.calls.traffic.answered(methods.EXPORT, head)
         blocks = [codec.decode_rows(codec.payload_of(chunk)) for chunk in chunks[1:]]
         rows = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
         ids_N = codec.decode_ids(head.ids)

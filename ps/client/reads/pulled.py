@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ps.array_like import ArrayLike
 from ps.arrays import Flags, Rows
-from ps.client.arrays import ArrayLike
-from ps.client.batch import Batch, TableBatch
+from ps.client.batch import Batch
+from ps.client.table_batch import TableBatch
 from ps.errors import DimensionMismatch, InternalError, InvalidArgument, LengthMismatch
 from ps.kernels.rows.bags import add_at
 from ps.kernels.rows.rows import place

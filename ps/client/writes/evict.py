@@ -9,14 +9,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from ps.client.reads.export import Page
+from ps.client import reports
+from ps.client.reads.export import EXPORT_PAGE_ROWS, Export, Page
 from ps.config import TableConfig
 from ps.errors import InvalidArgument
 from ps.kernels.index.hashing import hash_ids
+
+if TYPE_CHECKING:
+    from ps.client.session import Session
 
 REMOVE_ROWS = 16_384
 """Removed by one write: those of them that are on disk come into RAM first."""
@@ -55,6 +60,32 @@ class Candidates:
         hashes_N = np.empty(len(self.ids_N), np.uint64)
         hash_ids(self.ids_N, hashes_N)
         return self.chosen(np.lexsort((hashes_N, self.statistics_N2[:, 1], self.scores_N))[:n])
+
+
+def evict(
+    session: Session,
+    table: str,
+    fraction: float | None,
+    rows: int | None,
+    return_rows: bool,
+    timeout_s: float | None,
+) -> Evicted:
+    """Evicts as `Client.evict` says."""
+    check(fraction, rows)
+    deadline = session.deadline(timeout_s)
+    config = session.connection.table(table, deadline)
+    sizes = reports.sizes(table, reports.shard_stats(session.connection, deadline))
+    least = shares(sizes, fraction, rows)
+    export = Export(session.connection, session.worker_id, table, EXPORT_PAGE_ROWS, least)
+    found = least_of_shards(export.pages(lambda: session.deadline(timeout_s)), least, config, return_rows)
+    gone_N = np.zeros(len(found.ids_N), np.bool_)
+    for start in range(0, len(found.ids_N), REMOVE_ROWS):
+        part = slice(start, start + REMOVE_ROWS)
+        deadline = session.deadline(timeout_s)
+        batch = session.batch({table: found.ids_N[part]}, deadline)
+        gone_N[part] = session.writes.remove(session.new_write(batch), deadline, found.statistics_N2[part])
+    gone = found.chosen(gone_N)
+    return Evicted(gone.ids_N, gone.rows_ND, gone.scores_N)
 
 
 def check(fraction: float | None, rows: int | None) -> None:

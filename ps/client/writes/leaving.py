@@ -68,8 +68,8 @@ os.register_at_fork(after_in_child=_forget)
 @atexit.register
 def _leave() -> None:
     connections = [connection for connection in list(_connections) if connection.is_mine()]
-    waiting = [task for connection in connections for task in connection.unfinished()]
-    left = [call for connection in connections for call in connection.left()]
+    waiting = [task for connection in connections for task in connection.tasks.unfinished()]
+    left = [call for connection in connections for call in connection.tasks.left()]
     if waiting or left:
         _await([*waiting, *left], len(waiting) + len(_not_applied()))
     told = [*(outcome for outcome in _failed if not outcome.heard), *(t.outcome for t in waiting if not t.done())]

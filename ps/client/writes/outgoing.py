@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from ps.array_like import ArrayLike, as_rows
 from ps.arrays import Flags, Rows
-from ps.client.arrays import ArrayLike, as_rows
-from ps.client.batch import TableBatch
+from ps.client.table_batch import TableBatch
 from ps.client.writes.finite import check_finite
 from ps.errors import InvalidArgument, NonFiniteGradient
 from ps.kernels.index.unique import segment_sum

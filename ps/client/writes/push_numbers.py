@@ -1,4 +1,5 @@
-"""Which of this worker's pushes of a table a push is: shards count steps by it (`ps.table.push_count`)."""
+"""Numbers of pushes: a push says which of this worker's pushes of a table it is, and shards count steps by that
+(`ps.table.push_count`)."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ class PushNumbers:
             self._made.update(tables)
             return {name: self._made[name] for name in tables}
 
-    def start_anew(self, table: str) -> None:
-        """Counts from 1 again: the table is another one, of the same name."""
+    def restart(self, table: str) -> None:
+        """Counts the pushes of a table from 1 again: it is another table of the same name."""
         with self._lock:
             del self._made[table]

@@ -1,1 +1,1 @@
-"""The coordinator: which shard is where, and which tables exist."""
+"""The coordinator knows which shard is where and which tables exist."""

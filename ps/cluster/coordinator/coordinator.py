@@ -1,4 +1,4 @@
-"""The coordinator: which shard is where, and which tables exist. It is a client of the shards and holds no rows.
+"""The coordinator knows which shard is where and which tables exist. It is a client of the shards and holds no rows.
 
 Knows nothing of Ray: the actor around it (`ps.cluster.ray.actors`) tells it about shards that start and restart. What
 it knows can be rebuilt from the shards, so its own restart loses nothing.
@@ -35,20 +35,20 @@ FAN_OUT_TIMEOUT_S = 20.0
 UNDO_TIMEOUT_S = 5.0
 
 Tell = Callable[[Routing], object]
-"""Hands the shards a routing table, and returns when all of them have it."""
+"""A function that hands a routing table to the shards and returns when all of them have it."""
 
 log = logging.getLogger(__name__)
 
 
 class Coordinator:
-    """Serves Describe, CreateTable, DropTable and Advance on its own port. Until it knows the shards the first three
-    are Unavailable, and its health is NOT_SERVING."""
+    """Serves Describe, CreateTable, DropTable and Advance on its own port. Until it knows the shards it answers the
+    first three with Unavailable, and its health is NOT_SERVING."""
 
     def __init__(self, config: ServiceConfig, port: int = 0, service: str = "default") -> None:
-        """`service`: its name, for those who watch it."""
+        """Starts to listen on `port`. `service` is the name of the service in what monitoring sees."""
         self._changing = threading.Lock()  # one table change at a time: all shards see them in one order
         self._settling = threading.Lock()  # one `assemble` or `adopt` at a time
-        self._guard = threading.Lock()  # of the routing and the tables; never held during a call
+        self._guard = threading.Lock()  # guards the routing and the tables; never held during a call
         self._routing = UNKNOWN
         self._tables: dict[str, TableConfig] = {}
         self._transports: dict[str, Transport] = {}
@@ -73,7 +73,8 @@ class Coordinator:
 
     @property
     def routing(self) -> Routing:
-        """As clients are told; the shards must have it already, they refuse other epochs. UNKNOWN at first."""
+        """The routing table that clients are told; UNKNOWN at first. The shards must have it already: they refuse other
+        epochs."""
         with self._guard:
             return self._routing
 
@@ -83,16 +84,16 @@ class Coordinator:
             self._routing = routing
 
     def assemble(self, shards: Sequence[ShardInfo], tell: Tell = lambda _: None) -> Routing:
-        """All shards are up and empty: partitions are dealt evenly, under an epoch that no service had before."""
+        """Deals the partitions evenly when all shards are up and empty, under an epoch that no service had before."""
         with self._settling:
             return self._deal(shards, tell)
 
     def adopt(self, reports: Sequence[ShardReport], shards: int, tell: Tell = lambda _: None) -> Routing:
-        """After a restart, from what those of the `shards` say that answer.
+        """Takes what it must know from those of the `shards` shards that answer, after a restart of the coordinator.
 
-        Epoch and partitions are theirs, addresses and states as they are now; a shard that does not answer stays as the
-        others know it until `replace_shard`. When all answer and none has a routing table, no rows are left either, and
-        the service is assembled anew. Raises Unavailable when too few have answered to say.
+        It takes epoch and partitions from the shards, addresses and states as they are now. A shard that does not
+        answer stays as the others know it until `replace_shard`. When all answer and none has a routing table, no rows
+        are left either, and a new table is dealt. Raises Unavailable when too few have answered to say.
         """
         with self._settling:
             if self.routing.shards:
@@ -112,7 +113,7 @@ class Coordinator:
             return self.routing
 
     def replace_shard(self, shard: ShardInfo) -> Routing:
-        """A shard came back at a new address. Partitions stay where they are, and so does the epoch."""
+        """Notes that a shard came back at a new address. Partitions stay where they are, and so does the epoch."""
         with self._guard:
             if not self._routing.shards:
                 raise Unavailable("the coordinator does not know the shards yet itself")
@@ -142,7 +143,7 @@ class Coordinator:
         return routing
 
     def _publish(self) -> None:
-        """Tells Prometheus; the newest last, whoever changed it."""
+        """Tells Prometheus where the metrics are. Whoever changed the routing, the newest table is written last."""
         with self._publishing:
             if self._discovery:
                 self._discovery.write(self.routing, self.metrics_address)
@@ -156,7 +157,7 @@ class Coordinator:
         ).SerializeToString()
 
     def _create_table(self, data: bytes) -> bytes:
-        """On all shards or on none: what a failed call created is dropped again.
+        """Creates a table on all shards or on none: what a failed call created is dropped again.
 
         A shard that never answers may have the table all the same; the next create finds it there, and is refused by
         that shard if it asks for another configuration.
@@ -187,7 +188,7 @@ class Coordinator:
                 log.warning("table %r was not created, but stays on shard %d: %s", table, position, error)
 
     def _drop_table(self, data: bytes) -> bytes:
-        """From every shard that has it, so that a drop which failed halfway can be called again.
+        """Drops a table from every shard that has it, so that a drop which failed halfway can be called again.
 
         There is no sequence by which a shard could know a repeat: when the answer to a drop is lost and it is sent
         again, the repeat finds no table, and says dropped=False or raises TableNotFound.
@@ -212,7 +213,7 @@ class Coordinator:
         return routing
 
     def _call(self, position: int, method: Method, data: bytes, timeout_s: float = FAN_OUT_TIMEOUT_S) -> bytes:
-        """The shard is looked up again before each repeat: it may have come back at another address."""
+        """Calls one shard. Its address is looked up before each retry, since it may have come back at another one."""
         deadline = Deadline(timeout_s)
 
         def attempt(_: int) -> bytes:

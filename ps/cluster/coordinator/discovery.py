@@ -1,4 +1,4 @@
-"""Where Prometheus finds the service's metrics: a file of targets, kept current (its `file_sd_configs`).
+"""Tells Prometheus where the service's metrics are, by a file of targets that is kept current (its `file_sd_configs`).
 
 https://prometheus.io/docs/prometheus/latest/configuration/configuration/#file_sd_config
 """
@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 
 
 def targets(service: str, routing: Routing, coordinator: str) -> list[dict[str, object]]:
-    """A group for each endpoint. A shard keeps its labels wherever it comes back, so that its series go on; one that
-    is down stays in, so that somebody notices. `coordinator`: the address of its metrics, "" for none."""
+    """Returns a group for each endpoint. A shard keeps its labels wherever it comes back, so that its series go on; one
+    that is down stays in, so that somebody notices. `coordinator` is the address of its metrics, "" for none."""
     found = [
         (shard.metrics_address, {"cluster": service, "role": "shard", "shard": str(shard.shard_id)})
         for shard in routing.shards
@@ -27,15 +27,15 @@ def targets(service: str, routing: Routing, coordinator: str) -> list[dict[str, 
 
 
 class Discovery:
-    """The file of one service, `SERVICE.json` in a folder. An error is logged: who trains does not wait for who
-    watches. Not thread-safe."""
+    """Keeps the file of one service, `SERVICE.json` in a folder. An error is only logged: training does not wait for
+    monitoring. Not thread-safe."""
 
     def __init__(self, folder: Path, service: str) -> None:
         self._service = service
         self.path = folder.expanduser() / f"{service}.json"
 
     def write(self, routing: Routing, coordinator: str) -> None:
-        """Whole or not at all: Prometheus reads it whenever it changes."""
+        """Replaces the file atomically: Prometheus reads it whenever it changes."""
         fresh = self.path.with_suffix(f".{os.getpid()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ class Discovery:
             log.error("Prometheus is not told where the shards are: %s (discovery_path)", error)
 
     def remove(self) -> None:
-        """The service has ended: nothing is to be scraped any more, and nothing is down."""
+        """Removes the file when the service has ended: nothing is to be scraped any more, and nothing is down."""
         try:
             self.path.unlink(missing_ok=True)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""How an actor that came back finds the others: by trying until it works, on a thread, while it serves already."""
+"""An actor that came back finds the others by trying until it works, on a thread, while it serves already."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the coordinator knows, for Prometheus."""
+"""What the coordinator knows, as metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ps.wire.routing import Routing
 
 
 class CoordinatorCollector(Collector):
-    """Asked at scrape time."""
+    """Reads the coordinator's state at scrape time."""
 
     def __init__(self, routing: Callable[[], Routing], tables: Callable[[], int]) -> None:
         self._routing = routing
         self._tables = tables
 
     def collect(self) -> Iterator[Metric]:
-        """One family after the other."""
+        """Yields one metric family after the other."""
         routing = self._routing()
         shards = GaugeMetricFamily("ps_shards", "Shards by state, as clients are told.", labels=["state"])
         for state, n in Counter(shard.state for shard in routing.shards).items():

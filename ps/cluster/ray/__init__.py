@@ -1,1 +1,1 @@
-"""What Ray does: actors, launching, a local cluster."""
+"""Everything that calls Ray: actors, launching a service, a local cluster."""

@@ -1,7 +1,7 @@
 """The Ray actors: a coordinator and the shards, found by name in a namespace.
 
 Ray restarts an actor whose process dies. A coordinator rebuilds itself from the shards. A shard has lost its rows: it
-comes back refusing pulls and pushes with StateLost, so that nobody trains on against rows that silently start anew.
+comes back refusing pulls and pushes with StateLost, so that nobody trains on against rows that silently start again.
 
 Any of them may die at the same moment, so none waits for another before it listens: one that comes back listens at
 once, and finds the others from a thread of its own.
@@ -38,7 +38,8 @@ HEAD = "node:__internal_head__"
 HEAD_SHARE = 0.001
 
 CALL_TIMEOUT_S = 5.0
-"""For an actor to answer another before it is asked again; about what Ray takes to restart one."""
+"""How long one actor waits for another's answer before it asks again; about the time that Ray takes to restart an
+actor."""
 TELL_TIMEOUT_S = 30.0
 BIND_PATIENCE_S = 15.0
 BIND_PAUSE_S = 0.2
@@ -52,30 +53,30 @@ log = logging.getLogger(__name__)
 
 
 def coordinator_name(service: str) -> str:
-    """The actor's name."""
+    """Returns the name of the coordinator's actor."""
     return f"{service}/coordinator"
 
 
 def shard_name(service: str, shard_id: int) -> str:
-    """The actor's name."""
+    """Returns the name of a shard's actor."""
     return f"{service}/shard-{shard_id}"
 
 
 def group_name(service: str) -> str:
-    """The placement group's name."""
+    """Returns the name of the placement group."""
     return f"{service}/shards"
 
 
 def resolve_host(config: ServiceConfig) -> ServiceConfig:
-    """ "auto" becomes the address of the node that the calling process runs on: of an actor's, which the driver cannot
-    know."""
+    """Replaces the host "auto" by the address of this process's node. An actor calls it, since the driver cannot know
+    an actor's node."""
     if config.host != AUTO_HOST:
         return config
     return config.model_copy(update={"host": ray.util.get_node_ip_address()})
 
 
 def _be_seen(config: ServiceConfig, labels: Mapping[str, str]) -> None:
-    """Of this process, which does nothing else: how it logs, and whether it traces."""
+    """Sets how this process, which does nothing else, writes its log and whether it traces."""
     logs.configure(config.log_format, labels)
     if config.tracing:
         tracing.instrument(tracing.exporter(labels))
@@ -97,24 +98,25 @@ class CoordinatorActor:
             keep_trying(f"{coordinator_name(service)} asks the shards who they are", self._adopt, self._stopped)
 
     def address(self) -> str:
-        """Where clients connect."""
+        """Returns the address to which clients connect."""
         return self._coordinator.address
 
     def assemble(self, shards: Sequence[ShardInfo]) -> Routing:
-        """All shards are up; they are told the routing table, then clients are."""
+        """Makes a service of the shards, all of which are up: they are told the routing table, then clients are."""
         return self._coordinator.assemble(shards, self._tell_and_wait)
 
     def restarted(self, shard: ShardInfo) -> None:
-        """Called by a shard that came back; all are told, the caller too. Raises Unavailable: come again."""
+        """Notes that a shard came back, when the shard says so, and tells all shards. Raises Unavailable if the shard
+        should try again."""
         self._coordinator.replace_shard(shard)
         self._tell()
 
     def routing(self) -> Routing:
-        """As clients see it."""
+        """Returns the routing table as clients see it."""
         return self._coordinator.routing
 
     def stop(self) -> None:
-        """Drains."""
+        """Drains the coordinator."""
         self._stopped.set()
         self._coordinator.stop()
 
@@ -129,8 +131,9 @@ class CoordinatorActor:
         self._tell()
 
     def _tell(self) -> None:
-        """The newest last, whoever tells. Nobody waits: epoch and partitions are those that the shards have, or have
-        lost with their rows; addresses and states are for clients that ask a shard instead of us."""
+        """Tells the shards the newest routing table, without waiting for them. Epoch and partitions are those that the
+        shards have, or have lost with their rows; addresses and states are for clients that ask a shard instead of the
+        coordinator."""
         with self._telling:
             routing = self._coordinator.routing
             for handle in self._handles():
@@ -158,19 +161,19 @@ class ShardActor:
             keep_trying(f"{shard_name(service, shard_id)} tells that it is back", self._announce, self._stopped)
 
     def info(self) -> ShardInfo:
-        """Where it listens and how it fares."""
+        """Returns where the shard listens and what state it is in."""
         return self._server.info
 
     def report(self) -> ShardReport:
-        """For a coordinator that starts anew."""
+        """Returns what a coordinator that was restarted must know."""
         return self._server.report
 
     def set_routing(self, routing: Routing) -> None:
-        """From the coordinator."""
+        """Takes the routing table from the coordinator."""
         self._server.set_routing(routing)
 
     def stop(self) -> None:
-        """Drains."""
+        """Drains the shard."""
         self._stopped.set()
         self._server.stop()
 
@@ -180,8 +183,8 @@ class ShardActor:
 
 
 def _listen(config: ServiceConfig, port: int, service: str, patience_s: float) -> Coordinator:
-    """On its port, where clients look for it. One that comes back waits a while for a port that is taken, then listens
-    on any other: clients that know a shard learn of it there."""
+    """Starts the coordinator on its port, where clients look for it. A restarted one waits a while for a port that is
+    taken, then listens on any other: clients that know a shard learn of it there."""
     deadline = time.monotonic() + patience_s
     while True:
         try:
@@ -196,7 +199,8 @@ def _listen(config: ServiceConfig, port: int, service: str, patience_s: float) -
 
 
 def start_coordinator(service: str, shards: int, config: ServiceConfig, port: int, lifetime: str | None) -> Any:
-    """The actor's handle. It lies on the head node, whose address clients know, and does no work worth a CPU."""
+    """Starts the coordinator and returns its actor's handle. It runs on the head node, whose address clients know, and
+    needs no CPU of its own."""
     options = {"name": coordinator_name(service), "namespace": NAMESPACE, "lifetime": lifetime}
     on_head = {HEAD: HEAD_SHARE} if HEAD in ray.cluster_resources() else {}
     return (
@@ -207,21 +211,21 @@ def start_coordinator(service: str, shards: int, config: ServiceConfig, port: in
 
 
 def reserve(service: str, shards: int, placement: Placement, lifetime: str | None) -> PlacementGroup:
-    """Room for all shards, or for none: Ray finds it, now or when there are nodes for it, and again for the shards of a
-    node that dies."""
+    """Reserves room for all shards or for none. Ray finds it now or when there are nodes for it, and again for the
+    shards of a node that dies."""
     return placement_group(
         [placement.bundle] * shards, strategy=placement.strategy, name=group_name(service), lifetime=lifetime
     )
 
 
 def release(service: str) -> None:
-    """Gives the room back, if there is any."""
+    """Gives the reserved room back, if there is any."""
     with suppress(ValueError):  # there is no such group
         remove_placement_group(get_placement_group(group_name(service)))
 
 
 def start_shard(service: str, shard_id: int, config: ServiceConfig, group: PlacementGroup, lifetime: str | None) -> Any:
-    """The actor's handle. It lives in its bundle of the group, and is restarted there."""
+    """Starts a shard in its bundle of the group and returns its actor's handle. Ray restarts it there."""
     bundle = group.bundle_specs[shard_id]
     own = {name: amount for name, amount in bundle.items() if name not in ("CPU", "GPU")}
     return (

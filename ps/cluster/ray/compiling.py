@@ -1,4 +1,4 @@
-"""Kernels on the nodes of a Ray cluster: each node compiles once, before its shards start."""
+"""Compiles kernels on the nodes of a Ray cluster, once on each node, before its shards start."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ T = TypeVar("T")
 
 
 class Stopwatch:
-    """Seconds that are left, of those that count."""
+    """Counts the seconds that are left, without those during which it is paused."""
 
     def __init__(self, timeout_s: float) -> None:
         self._end = time.monotonic() + timeout_s
 
     def remaining_s(self) -> float:
-        """0 when none are left."""
+        """Returns the seconds that are left, at least 0."""
         return max(self._end - time.monotonic(), 0.0)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens meanwhile takes as long as it takes."""
+        """Stops the clock for the time of the block."""
         started = time.monotonic()
         yield
         self._end += time.monotonic() - started
 
 
 def compile_on_nodes(group: PlacementGroup) -> None:
-    """Waits until all nodes that shards of the group will lie on have compiled kernels, however long that takes."""
+    """Waits until every node that will have shards of the group has compiled its kernels, however long that takes."""
     bundles = {node: bundle for bundle, node in placement_group_table(group)["bundles_to_node_id"].items()}
 
     def on(bundle: int, task: Callable[[], T]) -> ray.ObjectRef[T]:

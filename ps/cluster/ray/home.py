@@ -1,5 +1,5 @@
-"""What Ray wants of a host's folders and environment, and fails over without words of ours: a temporary directory whose
-path is short enough for sockets, and a token. And what we want of it: that it listens on loopback."""
+"""Prepares what Ray needs of a host and fails over without a clear message: a temporary directory whose path is short
+enough for sockets, and a token. Also makes a local Ray listen on loopback."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from ps.errors import InvalidArgument
 
 AUTH_MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 LONGEST_TEMPORARY = 37
-"""Bytes of the path. Ray's sockets lie below it at /ray/session_DATE_TIME_MICROSECONDS_PID/sockets/plasma_store, up to
-70 more, and a path of a socket has 107."""
+"""The longest path, in bytes, of Ray's temporary directory. Ray's sockets lie below it at
+/ray/session_DATE_TIME_MICROSECONDS_PID/sockets/plasma_store, up to 70 bytes more, and the path of a socket has at most
+107."""
 CLUSTERS = "ENABLE_RAY_CLUSTER"
-"""Of Ray's constants: whether a node is to be reached from others."""
+"""The constant of Ray that says whether other hosts are to reach a node."""
 SHORT = ("/tmp", "/var/tmp", "/dev/shm")
 
 log = logging.getLogger(__name__)
 
 
 def own() -> dict[str, Any]:
-    """Arguments of `ray.init` for a Ray of our own. Raises InvalidArgument where no folder will do."""
+    """Returns arguments of `ray.init` for a local Ray. Raises InvalidArgument if no temporary directory can be used."""
     _make_token()
     if AUTH_MODE not in os.environ:
         _authenticate()
@@ -54,9 +55,9 @@ def own() -> dict[str, Any]:
 
 @contextmanager
 def on_loopback() -> Iterator[None]:
-    """A Ray that is started inside listens on loopback, with all its processes, as it does on macOS and Windows by
-    itself. On Linux it would listen on all interfaces, and no argument changes that: 127.0.0.1 as a node's address is
-    replaced by one that other hosts reach."""
+    """Makes a Ray that is started inside the block listen on loopback, with all its processes, as it does on macOS and
+    Windows by itself. On Linux it would listen on all interfaces, and no argument changes that: Ray replaces 127.0.0.1
+    as a node's address by one that other hosts reach."""
     before = getattr(ray_constants, CLUSTERS, True)
     setattr(ray_constants, CLUSTERS, False)
     try:
@@ -66,14 +67,14 @@ def on_loopback() -> Iterator[None]:
 
 
 def take_token() -> None:
-    """Before a running cluster is joined: a token that is at hand is used, as `ray start` does. A cluster without
+    """Uses a token that is at hand before a running cluster is joined, as `ray start` does. A cluster without
     authentication does not look at it."""
     if AUTH_MODE not in os.environ and AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
         _authenticate()
 
 
 def token_advice() -> str:
-    """What to do when a cluster does not answer whoever comes without its token, or with another."""
+    """Says what to do when a cluster does not answer because the token is missing or wrong."""
     if os.environ.get(AUTH_MODE, "token").lower() != "token":
         return f"if the cluster asks for a token, unset {AUTH_MODE}"
     return (
@@ -83,14 +84,15 @@ def token_advice() -> str:
 
 
 def _authenticate() -> None:
-    """Switches Ray's authentication by token on for this process and those that it starts: what Ray does by itself, and
-    warns of each time, when nobody says which mode."""
+    """Switches Ray's token authentication on for this process and those that it starts. Ray does this by itself, with a
+    warning each time, when the mode is not set."""
     os.environ[AUTH_MODE] = "token"
     Config.initialize("")  # Ray has read the environment before
 
 
 def _make_token() -> None:
-    """Where Ray could not write its own: home is read-only, say."""
+    """Makes a token in the environment where Ray could not write its own, for example because the home directory is
+    read-only."""
     if os.environ.get(AUTH_MODE, "token").lower() != "token" or os.environ.get(TOKEN) or os.environ.get(TOKEN_PATH):
         return
     place = Path.home() / ".ray"

@@ -1,4 +1,4 @@
-"""`ps.launch`: a service on a Ray cluster, the running one or a local one of our own."""
+"""`ps.launch` starts a service on a Ray cluster: the running one, or a local one that it starts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from ps.wire.routing import Routing
 
 CONNECT_TIMEOUT_S = 5.0
 OBJECT_STORE_BYTES = 100 << 20
-"""Rows travel by gRPC, never through Ray's object store; a local Ray gets little more than the minimum."""
+"""Size of the object store of a local Ray, little more than the minimum: rows travel by gRPC, never through Ray's
+object store."""
 
 
 class Service:
@@ -37,7 +38,7 @@ class Service:
     ) -> None:
         self.name = name
         self.address = address
-        """Where `ps.connect` connects: the coordinator."""
+        """The coordinator's address, for `ps.connect`."""
         self.routing = routing
         self._owns_ray = owns_ray
         self._handles = handles  # Ray ends an actor that is not detached when the last handle to it is gone
@@ -91,15 +92,15 @@ def launch(
 def deploy(
     deployment: Deployment, *, name: str = "default", ray_address: str | None = None, detached: bool = False
 ) -> Service:
-    """`launch` of what a service file says."""
+    """Launches what a service file says."""
     hush_ray()
     owns_ray = not _join_ray(ray_address)
     if owns_ray:
-        # Before Ray listens on loopback, which is all that the actors would know then as their node's address.
+        # Resolved before Ray starts: actors of a Ray on loopback would know only loopback as their address.
         service = actors.resolve_host(deployment.service)
         deployment = deployment.model_copy(update={"service": service})
         ports.check_free(service.host, deployment.launch.port)
-        compile_kernels()  # here and now, where it can be seen: this host is the cluster
+        compile_kernels()  # here, where the user sees it: this host is the cluster
         _start_ray(deployment.launch)
     try:
         return _start(name, deployment, detached, owns_ray)
@@ -110,7 +111,7 @@ def deploy(
 
 
 def stop_actors(name: str, timeout_s: float = 30.0) -> int:
-    """Drains and ends a service's actors; returns how many there were."""
+    """Drains and ends a service's actors, and returns how many there were."""
     handles = find_actors(name)
     for handle in handles:
         with suppress(RayError, GetTimeoutError):  # an actor that does not answer is ended all the same
@@ -121,7 +122,8 @@ def stop_actors(name: str, timeout_s: float = 30.0) -> int:
 
 
 def find_actors(name: str) -> list[Any]:
-    """Handles of a service's actors, shards first: a coordinator that is gone finds nobody to restart for."""
+    """Returns handles of a service's actors, shards first: so the coordinator is gone before Ray could restart it for
+    one of them."""
     named = ray.util.list_named_actors(all_namespaces=True)
     mine = [a["name"] for a in named if a["namespace"] == actors.NAMESPACE and a["name"].startswith(f"{name}/")]
     return [ray.get_actor(actor, namespace=actors.NAMESPACE) for actor in sorted(mine, reverse=True)]
@@ -139,7 +141,7 @@ def join(ray_address: str) -> None:
 
 
 def _check_listening(ray_address: str) -> None:
-    """Ray itself would ask a dead address again and again for minutes."""
+    """Raises Unavailable if nobody listens at the address: Ray itself would retry for minutes."""
     if "://" in ray_address or ":" not in ray_address:
         return  # "auto" and "ray://..." are Ray's to resolve
     try:
@@ -149,7 +151,8 @@ def _check_listening(ray_address: str) -> None:
 
 
 def _join_ray(ray_address: str | None) -> bool:
-    """Whether there is a Ray, of this process or at the address, that it is now connected to."""
+    """Connects to the Ray at the address, unless this process is connected already. Returns False if there is
+    neither."""
     if ray.is_initialized():
         return True
     address = ray_address or os.environ.get("RAY_ADDRESS")
@@ -159,7 +162,7 @@ def _join_ray(ray_address: str | None) -> bool:
 
 
 def _start_ray(wanted: Launch) -> None:
-    """A local one, which has all that the shards ask for."""
+    """Starts a local Ray that has all resources that the shards ask for."""
     placement, shards = wanted.placement, wanted.shards
     settings = ray_home.own()
     try:
@@ -175,7 +178,7 @@ def _start_ray(wanted: Launch) -> None:
                 logging_level=logging.WARNING,
                 **settings,
             )
-    except Exception as error:  # Ray raises bare ones
+    except Exception as error:  # Ray raises plain Exception
         raise Unavailable(
             f"Ray did not start on this host: {error} Is the host overloaded? Ray's own logs are in "
             "ray/session_latest/logs of the temporary directory"
@@ -185,7 +188,7 @@ def _start_ray(wanted: Launch) -> None:
 def _start(name: str, deployment: Deployment, detached: bool, owns_ray: bool) -> Service:
     if find_actors(name):
         raise InvalidArgument(f"a service named {name!r} runs in this Ray cluster already; psctl down ends it")
-    actors.release(name)  # of a launch that was killed halfway
+    actors.release(name)  # a launch that was killed halfway may have left it
     lifetime = "detached" if detached else None
     config, wanted = deployment.service, deployment.launch
     shards, timeout_s = wanted.shards, wanted.timeout_s
@@ -196,11 +199,11 @@ def _start(name: str, deployment: Deployment, detached: bool, owns_ray: bool) ->
             group = actors.reserve(name, shards, wanted.placement, lifetime)
             if not group.wait(clock.remaining_s()):
                 raise GetTimeoutError("no nodes have room for them")
-            if not owns_ray:  # else it was done before Ray was started
+            if not owns_ray:  # on a Ray of our own it was done before
                 with clock.paused():
                     compile_on_nodes(group)
             handles = [actors.start_shard(name, i, config, group, lifetime) for i in range(shards)]
-            address = ray.get(coordinator.address.remote(), timeout=clock.remaining_s())  # first: a taken port ends it
+            address = ray.get(coordinator.address.remote(), timeout=clock.remaining_s())  # first: a taken port
             infos = ray.get([handle.info.remote() for handle in handles], timeout=clock.remaining_s())
         routing = ray.get(coordinator.assemble.remote(infos), timeout=clock.remaining_s())
     except (RayError, GetTimeoutError) as error:
@@ -213,7 +216,7 @@ def _start(name: str, deployment: Deployment, detached: bool, owns_ray: bool) ->
 
 
 def _all_resources() -> str:
-    """Those that can be asked for: not what Ray has for itself, nodes and groups."""
+    """Lists the resources that can be asked for, without those that Ray has for itself, for nodes and for groups."""
     hidden = ("node:", "memory", "object_store_memory", "accelerator_type:")
     found = {name: n for name, n in ray.cluster_resources().items() if not name.startswith(hidden)}
     shown = [f"{n:g} {name}" for name, n in sorted(found.items()) if "_group_" not in name]

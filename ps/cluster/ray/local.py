@@ -1,4 +1,5 @@
-"""`psctl up` where no Ray cluster runs: a keeper process that owns a local Ray and the service until told to stop.
+"""`psctl up` without a Ray cluster starts a keeper process, which owns a local Ray and the service until it is told to
+stop.
 
 The keeper is a process of its own, so that `psctl up` can return; `psctl down` ends it by its process id, and with it
 the Ray that it started and nothing else. What runs is written to a state file per service name.
@@ -28,18 +29,18 @@ class State:
     name: str
     address: str
     pid: int
-    """The keeper; 0 for a service whose actors are detached in a Ray cluster."""
+    """The keeper's process id; 0 for a service whose actors are detached in a Ray cluster."""
     ray_address: str = ""
 
 
 def state_file(name: str) -> Path:
-    """$XDG_STATE_HOME/embedding-ps/NAME.json."""
+    """Returns the path $XDG_STATE_HOME/embedding-ps/NAME.json."""
     home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(home) / "embedding-ps" / f"{name}.json"
 
 
 def read_state(name: str) -> State:
-    """Raises NotFound when no such service was started here, or its keeper is gone."""
+    """Reads the state of a service. Raises NotFound when no such service was started here, or its keeper is gone."""
     try:
         state = State(**json.loads(state_file(name).read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError):
@@ -53,7 +54,7 @@ def read_state(name: str) -> State:
 
 
 def make_folder() -> None:
-    """Where the state files are. Raises InvalidArgument, which names the remedy, before anything starts."""
+    """Makes the folder for state files. Raises InvalidArgument with the remedy before anything starts."""
     folder = state_file("any").parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +71,7 @@ def _unusable(error: OSError) -> InvalidArgument:
 
 
 def write_state(state: State) -> None:
-    """Whole or not at all: readers may come at any time."""
+    """Writes the state file atomically: readers may come at any time."""
     make_folder()
     path = state_file(state.name)
     fresh = path.with_suffix(f".{os.getpid()}")
@@ -79,7 +80,7 @@ def write_state(state: State) -> None:
 
 
 def start_keeper(name: str, deployment: Deployment) -> State:
-    """Starts the keeper and waits until the service answers; raises Unavailable with the keeper's last words."""
+    """Starts the keeper and waits until the service answers. Raises Unavailable with the keeper's last lines."""
     log_path = state_file(name).with_suffix(".log")
     make_folder()
     command = [sys.executable, "-m", "ps.cluster.ray.local", name, deployment.to_json()]
@@ -105,7 +106,7 @@ def start_keeper(name: str, deployment: Deployment) -> State:
 
 
 def stop_keeper(state: State, timeout_s: float) -> bool:
-    """Asks the keeper to drain and end; True if it has."""
+    """Asks the keeper to drain and end, and returns whether it has ended."""
     os.kill(state.pid, signal.SIGTERM)
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -116,8 +117,9 @@ def stop_keeper(state: State, timeout_s: float) -> bool:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a keeper runs under this id. The state file may be older than a reboot, and the id a stranger's by
-    now, who must never get our signal; the command line of a process that has ended is empty."""
+    """Returns whether a keeper runs under this process id. The state file may be older than a reboot, and the id may
+    belong to another process by now, which must never get our signal. The command line of a process that has ended is
+    empty."""
     try:
         return b"ps.cluster.ray.local" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
@@ -125,7 +127,7 @@ def is_alive(pid: int) -> bool:
 
 
 def keep(name: str, deployment: Deployment) -> None:
-    """The keeper's main: launch, write the state file, wait for SIGTERM or SIGINT, shut down."""
+    """Runs the keeper: launches the service, writes the state file, waits for SIGTERM or SIGINT, and shuts down."""
     from ps.cluster.ray.launch import deploy
 
     told_to_stop = threading.Event()

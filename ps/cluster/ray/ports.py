@@ -1,4 +1,4 @@
-"""Ports of this host: whether the coordinator could listen on one, and who does where it could not."""
+"""Ports of this host: whether the coordinator could listen on one, and which process does where it could not."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from pathlib import Path
 from ps.errors import InvalidArgument
 
 ANY_HOST = "auto"
-"""Not known before an actor runs: all addresses of the host are tried."""
+"""The host that is not known before an actor runs: all addresses of this host are tried."""
 
 
 def refusal(host: str, port: int) -> str | None:
-    """Why a server could not listen there: it is asked of the kernel, which takes no time. None: it could."""
+    """Returns why a server could not listen on the port, or None if it could. The kernel is asked, which takes no
+    time."""
     try:
         with _bound(host, port) as probe:
             probe.listen()
@@ -28,7 +29,7 @@ def refusal(host: str, port: int) -> str | None:
 
 
 def check_free(host: str, port: int) -> None:
-    """Raises InvalidArgument with the remedy where `refusal` finds one. Any port (0) is free."""
+    """Raises InvalidArgument with the remedy where `refusal` finds a reason. Any port (0) is free."""
     why = refusal(host, port)
     if why is not None:
         raise InvalidArgument(f"{why}: end that process, or choose another port (psctl up --port), 0 for any")
@@ -36,8 +37,8 @@ def check_free(host: str, port: int) -> None:
 
 @contextmanager
 def chosen(host: str, port: int) -> Iterator[int]:
-    """The number of "any" port: a coordinator that Ray restarts is given the arguments of the first one again, and must
-    come back where its clients look for it.
+    """Chooses the number of "any" port: Ray gives a coordinator that it restarts the arguments of the first one again,
+    and it must come back where its clients look for it.
 
     Until it listens we hold the port, bound without listening: the kernel offers it to nobody else, and lets the
     coordinator bind it beside us, since both set SO_REUSEADDR.
@@ -45,13 +46,13 @@ def chosen(host: str, port: int) -> Iterator[int]:
     if port:
         yield port
         return
-    with _bound("::" if ":" in host else ANY_HOST, 0) as held:  # the host may be another machine's
+    with _bound("::" if ":" in host else ANY_HOST, 0) as held:  # the configured host may be another machine's
         yield int(held.getsockname()[1])
 
 
 @contextmanager
 def _bound(host: str, port: int) -> Iterator[socket.socket]:
-    """As gRPC binds."""
+    """Binds a socket as gRPC does."""
     where = "" if host == ANY_HOST else host
     family = socket.getaddrinfo(where, port, type=socket.SOCK_STREAM)[0][0] if where else socket.AF_INET
     with socket.socket(family) as probe:
@@ -61,7 +62,7 @@ def _bound(host: str, port: int) -> Iterator[socket.socket]:
 
 
 def _by_whom(port: int) -> str:
-    """ " by process 12 (python)", where /proc tells."""
+    """Returns " by process 12 (python)", where /proc tells."""
     inodes = set()
     for table in ("tcp", "tcp6"):
         for line in _text(Path(f"/proc/net/{table}")).splitlines()[1:]:
@@ -75,11 +76,11 @@ def _by_whom(port: int) -> str:
 
 
 def _links(folder: Path) -> set[str]:
-    """Targets of the links in a folder; none where it is another user's, or gone."""
+    """Returns the targets of the links in a folder; none where the folder is another user's, or gone."""
     found = set()
     with suppress(OSError):
         for link in folder.iterdir():
-            with suppress(OSError):  # closed meanwhile: of our own process, that of the folder itself
+            with suppress(OSError):  # closed meanwhile; in our own process one is the folder itself
                 found.add(os.readlink(link))
     return found
 

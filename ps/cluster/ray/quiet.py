@@ -1,4 +1,4 @@
-"""What Ray says at every normal start and nobody can act on, left out of the log."""
+"""Leaves out of the log what Ray says at every normal start and nobody can act on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ _SAID_ALWAYS = "Token authentication is enabled"
 
 
 def hush_ray() -> None:
-    """Drops Ray's advice to turn off the authentication that it has just turned on. That it is off is still said."""
+    """Drops Ray's advice to turn off the authentication that it has just turned on. Ray still says when authentication
+    is off."""
     logger = logging.getLogger(_TOKEN_LOGGER)
     if _is_news not in logger.filters:
         logger.addFilter(_is_news)

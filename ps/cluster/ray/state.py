@@ -1,4 +1,4 @@
-"""What a Ray cluster says of itself, for those who look for what is wrong."""
+"""The state of a Ray cluster, for checks that look for what is wrong."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ps.cluster.ray.launch import find_actors, join
 
 @dataclass(frozen=True)
 class RayState:
-    """Of one cluster."""
+    """The state of one cluster."""
 
     nodes: int
     dead_nodes: int
     resources: Mapping[str, float]
-    """Of all nodes that live, by name: "CPU", "memory", ..."""
+    """Resources of all live nodes, by name: "CPU", "memory", ..."""
     available: Mapping[str, float]
-    """What of it nobody has reserved."""
+    """Resources that nobody has reserved, by name."""
     actors: int
-    """Of the service that was asked for: its shards and its coordinator."""
+    """How many actors the service that was asked for has: its shards and its coordinator."""
 
 
 def ray_state(ray_address: str, service: str) -> RayState:
-    """Joins the cluster, looks, and leaves. Raises Unavailable if there is none."""
+    """Joins the cluster, reads its state, and leaves. Raises Unavailable if there is no cluster."""
     join(ray_address)
     try:
         nodes = ray.nodes()

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
-from ps.arrays import Ids
+from ps.arrays import Ids, Words
 from ps.kernels.index.hashing import mix64
+from ps.kernels.kernel import helper, kernel
 from ps.kernels.prefetch import prefetch
-
-Words = npt.NDArray[np.uint64]
 
 BLOCK_WORDS = 8
 LOOK_AHEAD = 16
@@ -28,13 +26,13 @@ _LOW32, _LOW6, _ONE = np.uint64(0xFFFFFFFF), np.uint64(63), np.uint64(1)
 _OTHER = np.uint64(0x9E3779B97F4A7C15)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _first_word(hash_: np.uint64, blocks: np.uint64) -> np.int64:
     """Where the block of an id starts."""
     return np.int64(((hash_ & _LOW32) * blocks) >> _S32) * BLOCK_WORDS
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="ids_N")
 def add(words_W: Words, ids_N: Ids) -> None:
     """Puts ids in; words is flat, BLOCK_WORDS a block, less than 2**32 blocks."""
     blocks = np.uint64(len(words_W) // BLOCK_WORDS)
@@ -50,7 +48,7 @@ def add(words_W: Words, ids_N: Ids) -> None:
                 bits >>= _S6
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="ids_N")
 def may_contain(words_W: Words, ids_N: Ids, found_N: npt.NDArray[np.bool_]) -> None:
     """found[i] = True if ids[i] was put in, and sometimes if it was not. What is True already stays, at no cost."""
     blocks = np.uint64(len(words_W) // BLOCK_WORDS)

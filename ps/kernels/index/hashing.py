@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from ps.arrays import Ids
+from ps.kernels.kernel import helper, kernel
 
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S27, _S30, _S31, _S52 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(52)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def mix64(x: np.uint64) -> np.uint64:
     """The finalizer of SplitMix64 (Steele, Lea and Flood 2014): a bijection on 64 bits, no two ids share all of it."""
     x = (x ^ (x >> _S30)) * _M1
@@ -24,21 +24,21 @@ def mix64(x: np.uint64) -> np.uint64:
     return x ^ (x >> _S31)
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="ids_N")
 def hash_ids(ids_N: Ids, out_N: npt.NDArray[np.uint64]) -> None:
     """out[i] = mix64(ids[i])."""
     for i in range(len(ids_N)):
         out_N[i] = mix64(np.uint64(ids_N[i]))
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="ids_N")
 def partitions(ids_N: Ids, out_N: npt.NDArray[np.int32]) -> None:
     """out[i] = the partition of ids[i], in [0, 4096)."""
     for i in range(len(ids_N)):
         out_N[i] = np.int32(mix64(np.uint64(ids_N[i])) >> _S52)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def group(labels_N: npt.NDArray[np.int32], n_groups: int) -> tuple[Ids, Ids]:
     """Positions grouped by label, stable: (order int64 [n], starts int64 [n_groups + 1]). Labels in [0, n_groups)."""
     starts = np.zeros(n_groups + 1, np.int64)

@@ -22,10 +22,10 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from ps.arrays import Ids, Slots
 from ps.kernels.index.hashing import mix64
+from ps.kernels.kernel import helper, kernel
 from ps.kernels.prefetch import AHEAD, prefetch
 
 LINES = 1024
@@ -60,48 +60,48 @@ class Segments(NamedTuple):
     state: npt.NDArray[np.int64]
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _secret(segments: Segments) -> np.uint64:
     return np.uint64(segments.state[SECRET])
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _hash(id_: np.int64, secret: np.uint64) -> np.uint64:
     hash_: np.uint64 = mix64(np.uint64(id_) ^ secret)
     return hash_
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _skew(hash_: np.uint64) -> np.int64:
     """The low 32 bits x as MAX_DEPTH bits of y = x(x+2)/3; below 2**MAX_DEPTH for x < 1 although it is rounded."""
     x = np.float64(np.int64(hash_ & _LOW32)) * 2.0**-32
     return np.int64(x * (x + 2.0) * (_SCALE / 3.0))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _line(hash_: np.uint64) -> np.int64:
     """The line, within its segment, at which the probe for an id starts."""
     return np.int64((hash_ >> _S32) & _LINE_MASK)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _next_line(line: np.int64) -> np.int64:
     """The line after, around the end of the segment."""
     return line + 1 if (line + 1) & (LINES - 1) else line + 1 - LINES
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _slot_at(line: np.int64, k: np.int64) -> np.int64:
     """Where the slot of a line's k-th entry is in the flat view."""
     return line * 16 + 2 * PER_LINE + k
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _full(slots: npt.NDArray[np.uint32], line: np.int64) -> bool:
     return bool(slots[_slot_at(line, PER_LINE - 1)])
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _taken(slots: npt.NDArray[np.uint32], line: np.int64) -> int:
     """Entries of a line in use; a sum, because a branch on it would be guessed wrong most of the time."""
     taken = 0
@@ -110,7 +110,7 @@ def _taken(slots: npt.NDArray[np.uint32], line: np.int64) -> int:
     return taken
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _probe(segments: Segments, line: np.int64, id_: np.int64) -> np.int64:
     """The slot of an id, from its line on, or -1. All entries of a line are compared, without a branch."""
     while True:
@@ -122,7 +122,7 @@ def _probe(segments: Segments, line: np.int64, id_: np.int64) -> np.int64:
         line = _next_line(line)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _append(segments: Segments, line: np.int64, id_: np.int64, stored: np.uint32) -> None:
     """Puts an absent id into the first empty entry from `line` on; MAX_FILL sees to it that there is one."""
     while _full(segments.slots, line):
@@ -132,7 +132,7 @@ def _append(segments: Segments, line: np.int64, id_: np.int64, stored: np.uint32
     segments.slots[_slot_at(line, k)] = stored
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="ids_N")
 def find(segments: Segments, ids_N: Ids, slots_N: Slots) -> None:
     """slots[i] = the slot of ids[i], or -1.
 
@@ -151,7 +151,7 @@ def find(segments: Segments, ids_N: Ids, slots_N: Slots) -> None:
             slots_N[k] = _probe(segments, lines[k & (2 * FIND_AHEAD - 1)], ids_N[k])
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _prefetch_line(segments: Segments, secret: np.uint64, ids_N: Ids, i: int) -> None:
     """Asks for the line of the id that is AHEAD of position i. A split in between makes it a miss, no more."""
     if i + AHEAD < len(ids_N):
@@ -160,7 +160,7 @@ def _prefetch_line(segments: Segments, secret: np.uint64, ids_N: Ids, i: int) ->
         prefetch(segments.ids, (segment * LINES + _line(hash_)) * 8)
 
 
-@njit(cache=True, nogil=True)
+@helper(inline=False)
 def _share_directory(segments: Segments, segment: np.int64, new: np.int64, y: np.int64) -> None:
     """Gives the upper half of a segment's directory entries (y's is one) to `new`; doubles the directory if it must."""
     directory, state = segments.directory, segments.state
@@ -175,7 +175,7 @@ def _share_directory(segments: Segments, segment: np.int64, new: np.int64, y: np
     segments.depths[segment] = segments.depths[new] = np.uint8(local + 1)
 
 
-@njit(cache=True, nogil=True)
+@helper(inline=False)
 def _split(segments: Segments, segment: np.int64, y: np.int64) -> None:
     """Moves the upper half of a segment's range of y to a new segment."""
     new = segments.state[SEGMENTS]
@@ -200,7 +200,7 @@ def _split(segments: Segments, segment: np.int64, y: np.int64) -> None:
     segments.fills[new] = moved
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="ids_N")
 def find_or_insert(
     segments: Segments, max_segments: int, ids_N: Ids, new_slots_N: Slots, slots_N: Slots, start: int
 ) -> int:
@@ -235,7 +235,7 @@ def find_or_insert(
     return len(ids_N)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _find_entry(segments: Segments, line: np.int64, id_: np.int64) -> int:
     """Where an id is in the flat view, or -1."""
     while True:
@@ -247,7 +247,7 @@ def _find_entry(segments: Segments, line: np.int64, id_: np.int64) -> int:
         line = _next_line(line)
 
 
-@njit(cache=True, nogil=True)
+@helper(inline=False)
 def _find_overflow(segments: Segments, secret: np.uint64, line: np.int64) -> int:
     """Where the next entry behind `line` is whose probe passes it, starting there or before; -1 if there is none."""
     at = line
@@ -261,7 +261,7 @@ def _find_overflow(segments: Segments, secret: np.uint64, line: np.int64) -> int
             return -1
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _remove(segments: Segments, secret: np.uint64, entry: int) -> None:
     """Empties an entry. Its line's last entry takes its place, and if the line was full, so that probes went on behind
     it, one of those behind takes the last place, and so on: there are no tombstones."""
@@ -279,7 +279,7 @@ def _remove(segments: Segments, secret: np.uint64, entry: int) -> None:
             slots[_slot_at(line, last)] = slots[_slot_at(entry >> 3, entry & 7)]
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="ids_N")
 def erase(segments: Segments, ids_N: Ids, slots_N: Slots) -> int:
     """slots[i] = the slot that ids[i] had, or -1; returns how many were erased."""
     shift, secret = MAX_DEPTH - segments.state[DEPTH], _secret(segments)
@@ -299,7 +299,7 @@ def erase(segments: Segments, ids_N: Ids, slots_N: Slots) -> int:
     return erased
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="ids_N")
 def reslot(segments: Segments, ids_N: Ids, slots_N: Slots) -> None:
     """The ids, all of them here, have those slots from now on."""
     shift, secret = MAX_DEPTH - segments.state[DEPTH], _secret(segments)

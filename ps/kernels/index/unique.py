@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from ps.arrays import Counts, Ids, Rows
 from ps.kernels.index.hashing import mix64
 from ps.kernels.index.secret import SECRET
+from ps.kernels.kernel import helper, kernel
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _table_mask(n: int) -> np.uint64:
     """Buckets - 1: a power of two, at least twice the ids, so that probes stay short."""
     size = 16
@@ -30,7 +30,7 @@ def has_duplicates(ids_N: Ids) -> bool:
     return bool(_has_duplicates(ids_N, SECRET))
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="ids_N")
 def _unique(ids_N: Ids, secret: np.uint64) -> tuple[Ids, Ids, Counts]:
     n = len(ids_N)
     mask, one = _table_mask(n), np.uint64(1)
@@ -57,7 +57,7 @@ def _unique(ids_N: Ids, secret: np.uint64) -> tuple[Ids, Ids, Counts]:
     return unique_U[:found].copy(), inverse_N, counts_U[:found].copy()
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="ids_N")
 def _has_duplicates(ids_N: Ids, secret: np.uint64) -> bool:
     n, ascending = len(ids_N), 1
     while ascending < n and ids_N[ascending - 1] < ids_N[ascending]:
@@ -76,7 +76,7 @@ def _has_duplicates(ids_N: Ids, secret: np.uint64) -> bool:
     return False
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="grads_ND")
 def segment_sum(grads_ND: Rows, inverse_N: Ids, out_UD: Rows) -> None:
     """out[inverse[i]] += grads[i] for i = 0, 1, ...: the batch's order decides the bytes. out is zeroed first.
 

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from ps.arrays import Bytes, Ids
 from ps.kernels.bits import lowest_bit
+from ps.kernels.kernel import helper, kernel
 from ps.kernels.words import load64, store64
 
 I64 = np.int64
@@ -37,7 +37,7 @@ def most_bytes(n: int) -> int:
     return 9 * n + 2 * (n // GROUP + 1) + MARGIN
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _code_bits(gaps_G: npt.NDArray[np.uint64], k: np.uint64) -> np.uint64:
     """Bits of a group by that k."""
     total = np.uint64(len(gaps_G)) * (k + _ONE)
@@ -46,7 +46,7 @@ def _code_bits(gaps_G: npt.NDArray[np.uint64], k: np.uint64) -> np.uint64:
     return total
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _parameter(gaps_G: npt.NDArray[np.uint64]) -> np.uint64:
     """The k of the fewest bits, from the bits of the mean downwards until it gets no better."""
     total = _ZERO
@@ -66,7 +66,7 @@ def _parameter(gaps_G: npt.NDArray[np.uint64]) -> np.uint64:
     return k
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _write(gaps_G: npt.NDArray[np.uint64], k: np.uint64, out: Bytes, at: np.int64) -> np.int64:
     """The bits of a group from byte `at` on, a word at a time; the byte after them."""
     low, width = (_ONE << k) - _ONE, I64(k)
@@ -96,7 +96,7 @@ def _write(gaps_G: npt.NDArray[np.uint64], k: np.uint64, out: Bytes, at: np.int6
     return at + ((filled + 7) >> 3)
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="ids_N")
 def encode(ids_N: Ids, out: Bytes) -> np.int64:
     """The groups of ids [n], n at least 1, the first of which is known to the reader, to `out`, zeros of most_bytes(n).
     How many bytes that are, or UNSORTED."""
@@ -117,7 +117,7 @@ def encode(ids_N: Ids, out: Bytes) -> np.int64:
     return at
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _read_high(data: Bytes, bit: int, end: int, gaps_G: npt.NDArray[np.uint64]) -> np.int64:
     """gaps = the zeros before each one, from `bit` on. The bit after the last one, or SHORT if that is beyond `end`."""
     byte, before = bit >> 3, bit - 1
@@ -135,7 +135,7 @@ def _read_high(data: Bytes, bit: int, end: int, gaps_G: npt.NDArray[np.uint64]) 
     return I64(before + 1)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _add_low(data: Bytes, bit: np.int64, k: np.uint64, gaps_G: npt.NDArray[np.uint64]) -> bool:
     """gaps = gaps << k | the next k bits. Whether all are below 2**64."""
     low, width, highest = (_ONE << k) - _ONE, I64(k), _ZERO
@@ -148,7 +148,7 @@ def _add_low(data: Bytes, bit: np.int64, k: np.uint64, gaps_G: npt.NDArray[np.ui
     return bool(highest <= _ALL >> k)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def decode(data: Bytes, size: int, first: int, out_N: Ids) -> np.int64:
     """out = the ids, the first of which is `first`. Of data the first `size` bytes are meant, MARGIN zeros follow.
     0, or SHORT, LONG, TOO_LARGE; then what out holds means nothing. For any bytes at all."""

@@ -3,19 +3,16 @@
 A field of two bytes may become an object of a kilobyte, so what a message costs goes by its fields, not by its bytes.
 Nothing is allocated here: lengths are followed, bodies are skipped.
 
-The messages that may be within each other are a table: submessages[m, number] is the row of the message in that field
-of message m, or LEAF. Fields that are not in it are skipped whole, whatever they hold.
+The messages that may be within each other are a table: submessages_MF[m, number] is the row of the message in that
+field of message m, or LEAF. Fields that are not in it are skipped whole, whatever they hold.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
-from numba import njit
 
-from ps.arrays import Bytes
-
-Numbers = npt.NDArray[np.int64]
+from ps.arrays import Bytes, Ints
+from ps.kernels.kernel import helper, kernel
 
 LEAF = -1
 DEPTH = 8
@@ -25,8 +22,8 @@ COUNTED, MALFORMED = 0, -1
 _SEVEN, _TAG_BITS = np.uint64(7), np.uint64(3)
 
 
-@njit(cache=True, nogil=True)
-def count_fields(data: Bytes, submessages: Numbers, root: int, most: int, found_2: Numbers) -> int:
+@kernel(read_only="data")
+def count_fields(data: Bytes, submessages_MF: Ints, root: int, most: int, found_2: Ints) -> int:
     """found = (fields, messages within messages), all levels together. Counting ends where there are more than `most`
     fields. COUNTED, or MALFORMED where the bytes are no message, or one that is nested deeper than DEPTH."""
     ends_L, kinds_L = np.empty(DEPTH, np.int64), np.empty(DEPTH, np.int64)
@@ -48,16 +45,16 @@ def count_fields(data: Bytes, submessages: Numbers, root: int, most: int, found_
         if at < 0:
             return MALFORMED
         number = np.int64(tag >> _TAG_BITS)
-        if body >= 0 and 0 <= number < submessages.shape[1] and submessages[kinds_L[level], number] != LEAF:
+        if body >= 0 and 0 <= number < submessages_MF.shape[1] and submessages_MF[kinds_L[level], number] != LEAF:
             found_2[1] += 1
             level += 1
             if level == DEPTH:
                 return MALFORMED
-            ends_L[level], kinds_L[level] = at, submessages[kinds_L[level - 1], number]
+            ends_L[level], kinds_L[level] = at, submessages_MF[kinds_L[level - 1], number]
             at = body
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _skipped(data: Bytes, at: np.int64, end: np.int64, wire_type: np.int64) -> tuple[np.int64, np.int64]:
     """Where a field ends, -1 if that is beyond `end`; and where its body begins, -1 if it is none that has a length."""
     body = np.int64(-1)
@@ -75,7 +72,7 @@ def _skipped(data: Bytes, at: np.int64, end: np.int64, wire_type: np.int64) -> t
     return (at if at <= end else np.int64(-1)), body
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _varint(data: Bytes, at: np.int64, end: np.int64) -> tuple[np.uint64, np.int64]:
     """The number and where it ends; -1 if it does not end in time."""
     value, shift = np.uint64(0), np.uint64(0)

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from ps.arrays import Positions, Values, Words
 from ps.kernels.bits import count_bits, float_bits, lowest_bit, nonzero64
+from ps.kernels.kernel import helper, kernel
 
-Words = npt.NDArray[np.uint64]
-Positions = npt.NDArray[np.int64]
-Values = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.int8]
+Items = npt.NDArray[np.int8]
 
 LEVELS = np.float32(127)
 """The largest of the 8-bit numbers; they are symmetric, -128 is not used."""
@@ -31,7 +29,7 @@ _ROUND = np.float32(3 << 22)
 _BLOCK = 1 << 12
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="rows_R")
 def set_bits(rows_R: Positions, n: int, words: Words) -> bool:
     """Bit rows[i] of words, which are zero, is set. False if rows do not ascend strictly within [0, n): then some are
     not set."""
@@ -44,7 +42,7 @@ def set_bits(rows_R: Positions, n: int, words: Words) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def find_bits(words: Words, out_R: Positions) -> None:
     """Which bits are set, ascending; out has room for just those."""
     found = 0
@@ -56,7 +54,7 @@ def find_bits(words: Words, out_R: Positions) -> None:
             word &= word - _ONE
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _nonzero(values_N: Values, start: int) -> np.uint64:
     """A bit for each of the next 64 values, or those that there are."""
     if start + 64 <= len(values_N):
@@ -68,7 +66,7 @@ def _nonzero(values_N: Values, start: int) -> np.uint64:
     return word
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="values_N")
 def count_nonzero(values_N: Values) -> int:
     """How many are neither 0 nor -0; NaN is not."""
     count = 0
@@ -77,7 +75,7 @@ def count_nonzero(values_N: Values) -> int:
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="values_N")
 def all_below(values_N: Values, limit: np.float32) -> bool:
     """Whether the magnitude of each is less than `limit`; that of NaN is not."""
     bits_N, largest = values_N.view(np.int32), float_bits(limit)
@@ -91,7 +89,7 @@ def all_below(values_N: Values, limit: np.float32) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="values_N")
 def mask(values_N: Values, least: np.float32, out_N: Values) -> None:
     """out = values, but 0 where the magnitude is less than `least`; NaN stays."""
     bits_N, out_bits_N, smallest = values_N.view(np.int32), out_N.view(np.int32), float_bits(least)
@@ -99,7 +97,7 @@ def mask(values_N: Values, least: np.float32, out_N: Values) -> None:
         out_bits_N[i] = bits_N[i] if bits_N[i] & _MAGNITUDE >= smallest else I32(0)
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="values_N")
 def pack(values_N: Values, words: Words, out_N: Values) -> int:
     """Bit i of words = whether values[i] is neither 0 nor -0; those values are packed into the front of out. How many
     they are."""
@@ -115,7 +113,7 @@ def pack(values_N: Values, words: Words, out_N: Values) -> int:
     return found
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="values_V")
 def unpack(words: Words, values_V: Values, out_N: Values) -> None:
     """out[i] = the next of the values where bit i is set; others stay. As many bits are set as there are values."""
     found = 0
@@ -127,7 +125,7 @@ def unpack(words: Words, values_V: Values, out_N: Values) -> None:
             word &= word - _ONE
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def ends_of_rows(words: Words, dim: int, out_R: Positions) -> None:
     """out[i] = how many bits are set before bit (i + 1) * dim: where the packed values of row i end."""
     w, before = 0, 0
@@ -140,8 +138,8 @@ def ends_of_rows(words: Words, dim: int, out_R: Positions) -> None:
         out_R[i] = before + (count_bits(words[w] & ((_ONE << partial) - _ONE)) if partial else 0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def quantize(values_V: Values, ends_R: Positions, scales_R: Values, out_V: Bytes) -> None:
+@kernel(error_model="numpy", either="values_V")
+def quantize(values_V: Values, ends_R: Positions, scales_R: Values, out_V: Items) -> None:
     """Row i = values[ends[i - 1] : ends[i]]; scales[i] = max(its largest magnitude / 127, 2**-126); out = values /
     scale, rounded to nearest, ties to even. Magnitudes are less than 2**127."""
     start = 0
@@ -159,8 +157,8 @@ def quantize(values_V: Values, ends_R: Positions, scales_R: Values, out_V: Bytes
         start = ends_R[i]
 
 
-@njit(cache=True, nogil=True)
-def dequantize(items_V: Bytes, ends_R: Positions, scales_R: Values, out_V: Values) -> int:
+@kernel(read_only=("items_V", "scales_R"))
+def dequantize(items_V: Items, ends_R: Positions, scales_R: Values, out_V: Values) -> int:
     """out = items * scale, row by row. The first row that `quantize` cannot have made, of a scale out of
     [2**-126, 2**121) or with an item of -128; -1 if there is none."""
     start, wrong = 0, -1

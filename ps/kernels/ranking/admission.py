@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from ps.arrays import Counts, Ids
 from ps.kernels.index.hashing import mix64
+from ps.kernels.kernel import helper, kernel
 
 Cells = npt.NDArray[np.uint16]
 
@@ -24,7 +24,7 @@ MAX_COUNT = 0xFFFF
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _hash(id_: np.int64, row: int) -> np.uint64:
     """Of the id's block (row 0) and of its cell in each row (1 and up). Not the hash that chooses the partition, whose
     top bits a shard's ids share."""
@@ -32,7 +32,7 @@ def _hash(id_: np.int64, row: int) -> np.uint64:
     return hashed
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def estimate(cells_BRC: Cells, ids_N: Ids, out_N: Counts) -> None:
     """out[i] = how often ids[i] has been added, or more."""
     last_block, last_cell = np.uint64(cells_BRC.shape[0] - 1), np.uint64(cells_BRC.shape[2] - 1)
@@ -44,7 +44,7 @@ def estimate(cells_BRC: Cells, ids_N: Ids, out_N: Counts) -> None:
         out_N[i] = np.uint32(least)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def add(cells_BRC: Cells, ids_N: Ids, counts_N: Counts) -> None:
     """Adds counts[i] to ids[i], one after the other."""
     last_block, last_cell = np.uint64(cells_BRC.shape[0] - 1), np.uint64(cells_BRC.shape[2] - 1)
@@ -61,7 +61,7 @@ def add(cells_BRC: Cells, ids_N: Ids, counts_N: Counts) -> None:
             cells_BRC[block, row, places_R[row]] = np.uint16(max(held, count))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def draw(key: np.uint64, ids_N: Ids, out_N: npt.NDArray[np.uint64]) -> None:
     """out[i] = 64 bits of key and ids[i], as good as random."""
     for i in range(len(ids_N)):

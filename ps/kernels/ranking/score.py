@@ -28,16 +28,14 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
-from ps.arrays import Slots
+from ps.arrays import Ints, Scores, Slots
+from ps.kernels.kernel import helper, kernel
 from ps.kernels.prefetch import AHEAD, prefetch
 
 Statistics = npt.NDArray[np.uint32]
-Scores = npt.NDArray[np.float32]
 Marks = npt.NDArray[np.uint16]
 Ranks = npt.NDArray[np.int64]
-Counts = npt.NDArray[np.int64]
 Lots = npt.NDArray[np.int32]
 
 HALF_LIFE = 64
@@ -89,25 +87,25 @@ def decay_table() -> npt.NDArray[np.float32]:
     return np.exp2(-np.arange(32 * HALF_LIFE) / HALF_LIFE).astype(np.float32)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _rank(score_bits: np.uint32, stamp: np.uint32, per_tick: np.uint32) -> np.int64:
     return (np.int64(score_bits) >> _SHIFT) + np.int64(np.uint32(stamp) // np.uint32(per_tick))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _place(rank: np.int64, first: np.int64) -> np.int64:
     """Where a rank is counted."""
     return min(max(rank - first, np.int64(0)), np.int64(RANKS - 1))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _tally(
     rank: np.int64,
     score_bits: np.uint32,
     stamp: np.uint32,
     change: int,
     counts_R: Ranks,
-    counts_ER: Counts,
+    counts_ER: Ints,
     lots_ERL: Lots | None,
     epochs_E: Ranks,
     first: np.int64,
@@ -124,7 +122,7 @@ def _tally(
         lots_ERL[epoch, place, np.int64(score_bits & _LOT)] += change
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def touch(
     statistics_S2: Statistics,
     scores_S2: Scores,
@@ -138,7 +136,7 @@ def touch(
     lucky: np.uint32,
     border: np.int64,
     counts_R: Ranks,
-    counts_ER: Counts,
+    counts_ER: Ints,
     lots_ERL: Lots | None,
     epochs_E: Ranks,
     first: np.int64,
@@ -176,14 +174,14 @@ def touch(
     return missed
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def ranks(statistics_N2: Statistics, per_tick: np.uint32, out_N: Ranks) -> None:
     """out[i] = the rank of row i."""
     for i in range(len(out_N)):
         out_N[i] = _rank(statistics_N2[i, 0], statistics_N2[i, 1], per_tick)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def outrank(
     statistics_S2: Statistics, slots_N: Slots, per_tick: np.uint32, rank: np.int64, out_N: npt.NDArray[np.bool_]
 ) -> None:
@@ -195,13 +193,13 @@ def outrank(
         out_N[i] = s >= 0 and _rank(statistics_S2[s, 0], statistics_S2[s, 1], per_tick) > rank
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def count(
     statistics_N2: Statistics,
     change: int,
     per_tick: np.uint32,
     counts_R: Ranks,
-    counts_ER: Counts,
+    counts_ER: Ints,
     lots_ERL: Lots | None,
     epochs_E: Ranks,
     first: np.int64,
@@ -212,7 +210,7 @@ def count(
         _tally(_rank(bits, stamp, per_tick), bits, stamp, change, counts_R, counts_ER, lots_ERL, epochs_E, first)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def select(
     statistics_S2: Statistics,
     marks_S: Marks,
@@ -237,15 +235,15 @@ def select(
     return found, end
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _met(
     bits: np.uint32,
     stamp: np.int64,
     per_tick: np.uint32,
     stamps_C: Ranks,
     ranks_C: Ranks,
-    stamps_LC: Counts,
-    ranks_LC: Counts,
+    stamps_LC: Ints,
+    ranks_LC: Ints,
 ) -> bool:
     rank = _rank(bits, np.uint32(stamp), per_tick)
     cut = len(stamps_C) - 1
@@ -260,14 +258,14 @@ def _met(
     return False
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def met(
     statistics_N2: Statistics,
     per_tick: np.uint32,
     stamps_C: Ranks,
     ranks_C: Ranks,
-    stamps_LC: Counts,
-    ranks_LC: Counts,
+    stamps_LC: Ints,
+    ranks_LC: Ints,
     out_N: npt.NDArray[np.bool_],
 ) -> None:
     """out[i] = whether row i is of rank ranks[c] or lower and its stamp is below stamps[c], for any c; or the same by
@@ -280,7 +278,7 @@ def met(
         out_N[i] = _met(statistics_N2[i, 0], stamp, per_tick, stamps_C, ranks_C, stamps_LC, ranks_LC)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def select_met(
     statistics_S2: Statistics,
     marks_S: Marks,
@@ -289,8 +287,8 @@ def select_met(
     per_tick: np.uint32,
     stamps_C: Ranks,
     ranks_C: Ranks,
-    stamps_LC: Counts,
-    ranks_LC: Counts,
+    stamps_LC: Ints,
+    ranks_LC: Ints,
     out_N: Slots,
 ) -> tuple[int, int]:
     """Slots in [start, end) that are used and whose rows a cut has met; returned as by `select`."""
@@ -306,7 +304,7 @@ def select_met(
     return found, end
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def mark(marks_S: Marks, slots_N: Slots, set_: int, clear: int) -> None:
     """Sets flags, then clears others; a negative slot is skipped."""
     for i in range(len(slots_N)):
@@ -314,7 +312,7 @@ def mark(marks_S: Marks, slots_N: Slots, set_: int, clear: int) -> None:
             marks_S[slots_N[i]] = (marks_S[slots_N[i]] | np.uint16(set_)) & ~np.uint16(clear)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def pin(marks_S: Marks, slots_N: Slots, change: int) -> None:
     """One more (change 1) or one less (change -1) step holds these slots; a negative slot is skipped.
 

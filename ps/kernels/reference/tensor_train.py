@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
 
 
-def rows(cores: Sequence[Floats], digits_KN: npt.NDArray[np.int64]) -> Floats:
+def rows(cores: Sequence[Doubles], digits_KN: npt.NDArray[np.int64]) -> Doubles:
     """[n, D]: core k is [p, R, q, S] with R of the first and S of the last 1; digits_KN has, for each core, the slice
     of each row."""
     out_NJS = np.ones((digits_KN.shape[1], 1, 1))

@@ -7,13 +7,13 @@ rows_SW float32 [S, W], the value in the first D floats; slots_N int64 [N], all 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from ps.arrays import Rows, Slots
+from ps.kernels.kernel import kernel
 from ps.kernels.prefetch import prefetch_row
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="grads_ND")
 def attribute(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, out_N: Rows) -> None:
     """out[i] = |sum over j of grads[i, j] * rows[slots[i], j]|, added up in the order of j in float32."""
     dim = grads_ND.shape[1]

@@ -7,18 +7,13 @@ positions[starts[i]:starts[i + 1]], each as often as it stands there.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
-from numba import njit
 
-from ps.arrays import Flags, Rows
-
-Starts = npt.NDArray[np.int64]
-Positions = npt.NDArray[np.int32]
-Words = npt.NDArray[np.uint64]
+from ps.arrays import BagPositions, Flags, Rows, Starts, Words
+from ps.kernels.kernel import kernel
 
 
-@njit(cache=True, nogil=True)
-def pool(rows_UD: Rows, starts_K: Starts, positions_P: Positions, out_RD: Rows) -> None:
+@kernel()
+def pool(rows_UD: Rows, starts_K: Starts, positions_P: BagPositions, out_RD: Rows) -> None:
     """out[i] = the sum of bag i's rows, in their order. starts: [R + 1], of any R bags that follow each other."""
     for i in range(len(starts_K) - 1):
         for j in range(out_RD.shape[1]):
@@ -29,9 +24,9 @@ def pool(rows_UD: Rows, starts_K: Starts, positions_P: Positions, out_RD: Rows) 
                 out_RD[i, j] += rows_UD[row, j]
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="grads_RD")
 def spread(
-    grads_RD: Rows, starts_K: Starts, positions_P: Positions, bags_R: Starts, out_UD: Rows, used_U: Flags
+    grads_RD: Rows, starts_K: Starts, positions_P: BagPositions, bags_R: Starts, out_UD: Rows, used_U: Flags
 ) -> None:
     """out[p] += grads[i] for every row p of bag bags[i], in the order of i; used[p] is set. Bags are of `starts`."""
     for i in range(len(bags_R)):
@@ -42,7 +37,7 @@ def spread(
                 out_UD[row, j] += grads_RD[i, j]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def add_at(part_RD: Rows, bags_R: Starts, out_BD: Rows) -> None:
     """out[bags[i]] += part[i]."""
     for i in range(len(bags_R)):
@@ -50,7 +45,7 @@ def add_at(part_RD: Rows, bags_R: Starts, out_BD: Rows) -> None:
             out_BD[bags_R[i], j] += part_RD[i, j]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def put_numbers(numbers_N: Starts, width: int, words: Words) -> None:
     """Number i, below 2**width, at bit i * width of words, which are zero and one more than those bits need.
     width is in [1, 32]."""
@@ -63,8 +58,8 @@ def put_numbers(numbers_N: Starts, width: int, words: Words) -> None:
             words[at + 1] |= number >> (np.uint64(64) - shift)
 
 
-@njit(cache=True, nogil=True)
-def get_numbers(words: Words, width: int, out_N: Starts | Positions) -> int:
+@kernel()
+def get_numbers(words: Words, width: int, out_N: Starts | BagPositions) -> int:
     """What `put_numbers` has put there; the largest of them, -1 of none."""
     mask, largest = (np.uint64(1) << np.uint64(width)) - np.uint64(1), np.int64(-1)
     for i in range(len(out_N)):

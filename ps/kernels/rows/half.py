@@ -22,11 +22,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from ps.arrays import Ids, Rows, Slots
 from ps.kernels.bits import float_bits
 from ps.kernels.index.hashing import mix64
+from ps.kernels.kernel import helper, kernel
 from ps.kernels.prefetch import prefetch_half_row
 from ps.kernels.rows.init import row_key
 
@@ -52,7 +52,7 @@ _ZERO, _ONE = I32(0), I32(1)
 _HALF_LARGEST_BITS = I32(0x477FE000)  # 65504 as float32
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@helper(error_model="numpy")
 def _wide(item: np.uint16) -> np.int32:
     """The bits of the float32 that is equal to a binary16."""
     magnitude = I32(I32(item) & _MAGNITUDE16)
@@ -62,7 +62,7 @@ def _wide(item: np.uint16) -> np.int32:
     return I32(wide | I32(I32(I32(item) & _SIGN16) << _S16))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy", either="half_SW")
 def widen(half_SW: Halves, slots_N: Slots, out_NW: Rows, half: int, brain: int) -> None:
     """out[i] = the row in slot slots[i], exactly; slot -1 leaves out[i] as it is. W = half + brain + the rest."""
     bits_NW = out_NW.view(np.int32)
@@ -83,13 +83,13 @@ def widen(half_SW: Halves, slots_N: Slots, out_NW: Rows, half: int, brain: int) 
                 bits_F[j] = I32(I32(words[2 * j]) | I32(I32(words[2 * j + 1]) << _S16))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def gather_half(half_SW: Halves, slots_N: Slots, out_ND: Rows) -> None:
     """out[i] = the value in slot slots[i], its first D items; slot -1 leaves out[i] as it is. As `rows.gather`."""
     widen(half_SW, slots_N, out_ND, out_ND.shape[1], 0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@helper(error_model="numpy")
 def _signed(bits: np.int32, rounded: np.int32, largest: np.int32, infinity: np.int32, nan: np.int32) -> np.uint16:
     """The 16 bits of the float32 `bits`, whose magnitude was rounded, if it is finite, to `rounded`."""
     magnitude = I32(bits & _MAGNITUDE)
@@ -98,7 +98,7 @@ def _signed(bits: np.int32, rounded: np.int32, largest: np.int32, infinity: np.i
     return np.uint16(I32(chosen | I32(I32(bits >> _S16) & _SIGN16)))
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@helper(error_model="numpy")
 def _half(value: np.float32, bits: np.int32, u: np.int32) -> np.uint16:
     """Binary16 of a float32 and its bits: away from zero if the fraction lost is more than u / 2**24."""
     magnitude = I32(bits & _MAGNITUDE)
@@ -111,7 +111,7 @@ def _half(value: np.float32, bits: np.int32, u: np.int32) -> np.uint16:
     return item
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@helper(error_model="numpy")
 def _brain(bits: np.int32, u: np.int32) -> np.uint16:
     """The same for bfloat16, which is the upper half of a float32."""
     rounded = I32(I32(I32(bits & _MAGNITUDE) + _LOST_BRAIN) - I32(u >> _S8)) >> _S16
@@ -119,14 +119,14 @@ def _brain(bits: np.int32, u: np.int32) -> np.uint16:
     return item
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@helper(error_model="numpy")
 def _copy_words(bits_F: Bits, words: Halves) -> None:
     for j in range(len(bits_F)):
         words[2 * j] = np.uint16(I32(bits_F[j] & _LOW16))
         words[2 * j + 1] = np.uint16(I32(I32(bits_F[j] >> _S16) & _LOW16))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy", either="rows_NW")
 def narrow(rows_NW: Rows, slots_N: Slots, half_SW: Halves, half: int, brain: int) -> int:
     """The row in slot slots[i] = rows[i], rounded to nearest, ties to even; slot -1 is skipped. How many rows had a
     finite number beyond the largest binary16, which it is now."""
@@ -153,7 +153,7 @@ def narrow(rows_NW: Rows, slots_N: Slots, half_SW: Halves, half: int, brain: int
     return clamped
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def narrow_stochastic(
     rows_NW: Rows,
     slots_N: Slots,

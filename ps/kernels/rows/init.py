@@ -11,9 +11,9 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from ps.kernels.index.hashing import mix64
+from ps.kernels.kernel import helper, kernel
 
 CONSTANT, UNIFORM, NORMAL = 0, 1, 2
 
@@ -23,14 +23,14 @@ _LOW24 = np.uint64(0xFFFFFF)
 _ULP = np.float32(2.0**-24)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def row_key(seed: np.uint64, id_: np.int64) -> np.uint64:
     """Where the row's stream starts."""
     key: np.uint64 = mix64(seed ^ mix64(np.uint64(id_)))
     return key
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _two_uniforms(key: np.uint64, pair: int) -> tuple[np.float32, np.float32]:
     """Multiples of 2**-24 in [0, 1): every float32 of that kind is exact, so rounding cannot reach 1."""
     bits = mix64(key + np.uint64(pair + 1) * _GOLDEN)
@@ -39,7 +39,7 @@ def _two_uniforms(key: np.uint64, pair: int) -> tuple[np.float32, np.float32]:
     return low, high
 
 
-@njit(cache=True, nogil=True)
+@helper(inline=False)
 def init_row(key: np.uint64, kind: int, a: np.float32, b: np.float32, out_D: npt.NDArray[np.float32]) -> None:
     """One row. CONSTANT: a. UNIFORM in [a, b): a + (b - a) * u. NORMAL: a + b * z, z by Box and Muller (1958).
 
@@ -65,7 +65,7 @@ def init_row(key: np.uint64, kind: int, a: np.float32, b: np.float32, out_D: npt
             out_D[2 * pair + 1] = y
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="ids_N", strided="out_ND")
 def init_rows(
     ids_N: npt.NDArray[np.int64],
     seed: np.uint64,

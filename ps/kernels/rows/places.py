@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from ps.arrays import Slots
+from ps.kernels.kernel import kernel
 from ps.kernels.prefetch import AHEAD, prefetch
 
 Places = npt.NDArray[np.uint32]
@@ -17,7 +17,7 @@ Places = npt.NDArray[np.uint32]
 HALF = np.uint32(1 << 31)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def split(places_S: Places, slots_N: Slots, full_N: Slots, half_N: Slots) -> int:
     """full[i] and half[i] = the place of slot slots[i] in the pool that it is in, -1 in the other; a negative slot is
     in neither. Returns how many are half."""
@@ -36,7 +36,7 @@ def split(places_S: Places, slots_N: Slots, full_N: Slots, half_N: Slots) -> int
     return halves
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def move(places_S: Places, end: int, half: np.uint32, first: int, moved_P: Places) -> None:
     """Rows of one pool (`half`: HALF or 0) have moved: a slot below `end` whose place is `first` + p has it at
     moved[p] from now on. Places before `first`, and behind `moved`, stay."""

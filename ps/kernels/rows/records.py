@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from ps.arrays import Bytes, Ids
 from ps.kernels.index.hashing import mix64
+from ps.kernels.kernel import helper, kernel
 from ps.kernels.words import load32, load64, store32
 
 VERSION = 1
@@ -30,7 +30,7 @@ _S8, _S32, _S52 = np.uint64(8), np.uint64(32), np.uint64(52)
 _BYTE, _LOW32, _SIGN = np.uint64(0xFF), np.uint64(0xFFFFFFFF), np.uint64(1 << 63)
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="ids_N")
 def encode_keys(ids_N: Ids, keys_NK: Bytes) -> None:
     """keys[i] = the key of ids[i], uint8 [n, KEY_BYTES]."""
     for i in range(len(ids_N)):
@@ -42,7 +42,7 @@ def encode_keys(ids_N: Ids, keys_NK: Bytes) -> None:
             keys_NK[i, 2 + k] = np.uint8((bits >> np.uint64(56 - 8 * k)) & _BYTE)
 
 
-@njit(cache=True, nogil=True)
+@kernel(read_only="keys_NK")
 def decode_keys(keys_NK: Bytes, ids_N: Ids) -> None:
     """ids[i] = the id in keys[i]."""
     for i in range(len(ids_N)):
@@ -52,14 +52,14 @@ def decode_keys(keys_NK: Bytes, ids_N: Ids) -> None:
         ids_N[i] = np.int64(bits ^ _SIGN)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _step(sum_: np.uint64, word: np.uint64) -> np.uint64:
     """One word more: for either argument, a bijection of it."""
     sum_ = (sum_ ^ word) * _FACTOR
     return sum_ ^ (sum_ >> _S32)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _checksum(id_: np.int64, values_NV: Bytes, at: np.int64, end: np.int64) -> np.uint32:
     """Of an id and the bytes [at, end), counted flat. The length is in it, and zeros fill up the last word."""
     sum_ = _step(np.uint64(VERSION) + np.uint64(end - at), np.uint64(id_))
@@ -73,7 +73,7 @@ def _checksum(id_: np.int64, values_NV: Bytes, at: np.int64, end: np.int64) -> n
     return np.uint32(mix64(_step(sum_, tail)) & _LOW32)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def encode_values(
     ids_N: Ids,
     scores_N: npt.NDArray[np.float32],
@@ -94,7 +94,7 @@ def encode_values(
         store32(values_NV, start + _CHECKSUM, _checksum(ids_N[i], values_NV, start + _SCORE, start + width))
 
 
-@njit(cache=True, nogil=True)
+@kernel(read_only="values_NV")
 def decode_values(
     ids_N: Ids,
     values_NV: Bytes,

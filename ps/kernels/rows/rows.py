@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from ps.arrays import Ids, Rows, Slots
+from ps.kernels.kernel import kernel
 from ps.kernels.prefetch import prefetch_row
 from ps.kernels.rows.init import init_row, row_key
 
@@ -15,7 +15,7 @@ CHECK_BLOCK = 4096
 _WITHOUT_SIGN, _INFINITY = np.int32(0x7FFFFFFF), np.int32(0x7F800000)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def gather(rows_SW: Rows, slots_N: Slots, out_ND: Rows) -> None:
     """out[i] = the value in slot slots[i]; slot -1 leaves out[i] as it is."""
     for i in range(len(slots_N)):
@@ -26,7 +26,7 @@ def gather(rows_SW: Rows, slots_N: Slots, out_ND: Rows) -> None:
                 out_ND[i, j] = rows_SW[s, j]
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="ids_N")
 def gather_or_init(
     rows_SW: Rows, slots_N: Slots, ids_N: Ids, seed: np.uint64, kind: int, a: np.float32, b: np.float32, out_ND: Rows
 ) -> None:
@@ -37,7 +37,7 @@ def gather_or_init(
             init_row(row_key(seed, ids_N[i]), kind, a, b, out_ND[i])
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="values_ND")
 def scatter(rows_SW: Rows, slots_N: Slots, values_ND: Rows) -> None:
     """The first D floats of slot slots[i] = values[i]; slot -1 is skipped."""
     for i in range(len(slots_N)):
@@ -47,7 +47,7 @@ def scatter(rows_SW: Rows, slots_N: Slots, values_ND: Rows) -> None:
                 rows_SW[s, j] = values_ND[i, j]
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="rows_MD")
 def take(rows_MD: Rows, positions_N: Ids, out_ND: Rows) -> None:
     """out[i] = rows[positions[i]]."""
     for i in range(len(positions_N)):
@@ -56,7 +56,7 @@ def take(rows_MD: Rows, positions_N: Ids, out_ND: Rows) -> None:
             out_ND[i, j] = rows_MD[p, j]
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="block_ND")
 def place(block_ND: Rows, positions_N: Ids, out_MD: Rows) -> None:
     """out[positions[i]] = block[i]."""
     for i in range(len(positions_N)):
@@ -65,7 +65,7 @@ def place(block_ND: Rows, positions_N: Ids, out_MD: Rows) -> None:
             out_MD[p, j] = block_ND[i, j]
 
 
-@njit(cache=True, nogil=True)
+@kernel(either="flat_N")
 def all_finite(flat_N: Rows) -> bool:
     """Whether no element of a contiguous float32 [n] is NaN or infinite: no exponent has all its bits set (IEEE 754).
 
@@ -83,7 +83,7 @@ def all_finite(flat_N: Rows) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def push_free(links_S: Ids, head: int, slots_N: Slots) -> int:
     """Puts slots on a stack that lies in the free slots themselves: links[s] = the one below s. Negative slots are
     skipped. Returns the new head."""
@@ -94,7 +94,7 @@ def push_free(links_S: Ids, head: int, slots_N: Slots) -> int:
     return head
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def pop_free(links_S: Ids, head: int, out_N: Slots) -> int:
     """out[i] = the slots on top of the stack, the topmost first. Returns the new head; the stack is not written to."""
     for i in range(len(out_N)):

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
-from ps.arrays import Rows
+from ps.arrays import Positions, Rows
+from ps.kernels.kernel import kernel
 from ps.kernels.updates.residuals import _sum_squares
-
-Positions = npt.NDArray[np.int64]
 
 STATISTIC = np.dtype(
     [("id", np.int64), ("mean", np.float32), ("seen", np.int32), ("seen_at", np.int32), ("sent_at", np.int32)]
@@ -23,7 +21,7 @@ STATISTIC = np.dtype(
 last step that had the row, and the last in which its gradient was sent."""
 
 
-@njit(cache=True, nogil=True)
+@kernel(warm=False)
 def observe(
     statistics_S: npt.NDArray[np.void],
     slots_N: Positions,

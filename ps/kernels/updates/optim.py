@@ -17,10 +17,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from ps.arrays import Rows, Slots
 from ps.kernels.bits import float_bits
+from ps.kernels.kernel import helper, kernel
 from ps.kernels.prefetch import prefetch_row
 
 _MAGNITUDE, _INFINITY, _ZERO = np.int32(0x7FFFFFFF), np.int32(0x7F800000), np.int32(0)
@@ -29,13 +29,13 @@ LANES = 8
 """Partial sums of a row-wise mean: element j goes to lane j % 8; the lanes are added pairwise."""
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _larger(largest: np.int32, value: np.float32) -> np.int32:
     """The larger magnitude, as bits, whose order is that of magnitudes: infinity is above all, and NaN above that."""
     return max(largest, np.int32(float_bits(value) & _MAGNITUDE))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy", either="grads_ND")
 def update_sgd(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np.float32) -> int:
     """w -= lr * g. W = D."""
     dim = grads_ND.shape[1]
@@ -52,7 +52,7 @@ def update_sgd(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np.float32) ->
     return broken
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy", either="grads_ND")
 def update_adagrad(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np.float32, eps: np.float32) -> int:
     """h += g*g; w -= lr * g / (sqrt(h) + eps). State h [D] (Duchi et al. 2011; torch.optim.Adagrad)."""
     dim = grads_ND.shape[1]
@@ -72,7 +72,7 @@ def update_adagrad(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np.float32
     return broken
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _mean_square(grad_D: Rows) -> np.float32:
     dim = len(grad_D)
     full = dim // LANES * LANES
@@ -92,7 +92,7 @@ def _mean_square(grad_D: Rows) -> np.float32:
     return total / np.float32(dim)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy", either="grads_ND")
 def update_rowwise_adagrad(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np.float32, eps: np.float32) -> int:
     """h += mean(g*g); w -= (lr / (sqrt(h) + eps)) * g. State h [1] (FBGEMM's exact row-wise Adagrad)."""
     dim = grads_ND.shape[1]
@@ -112,7 +112,7 @@ def update_rowwise_adagrad(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np
     return broken
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy", either="grads_ND")
 def update_adam(
     rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: float, beta1: float, beta2: float, eps: float, step: int
 ) -> int:
@@ -143,7 +143,7 @@ def update_adam(
     return broken
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy", either="grads_ND")
 def update_ftrl(
     rows_SW: Rows,
     slots_N: Slots,

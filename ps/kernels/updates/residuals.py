@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from ps.arrays import Rows, Slots
+from ps.kernels.kernel import helper, kernel
 from ps.kernels.prefetch import prefetch_row
 
 LANES = 8
@@ -24,7 +24,7 @@ TINY = np.finfo(np.float32).tiny
 _ZERO = np.float32(0.0)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@helper()
 def _sum_squares(row_D: Rows) -> np.float32:
     dim = len(row_D)
     full = dim // LANES * LANES
@@ -44,7 +44,7 @@ def _sum_squares(row_D: Rows) -> np.float32:
     return total
 
 
-@njit(cache=True, nogil=True)
+@helper(inline=False)
 def _is_zero(row_D: Rows) -> bool:
     for j in range(len(row_D)):  # noqa: SIM110  compiled
         if row_D[j] != _ZERO:
@@ -52,7 +52,7 @@ def _is_zero(row_D: Rows) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel(warm=False)
 def accumulate(
     residuals_SD: Rows,
     norms_S: Rows,
@@ -96,7 +96,7 @@ def accumulate(
             norms_S[slot] = norm
 
 
-@njit(cache=True, nogil=True)
+@kernel(warm=False)
 def send(
     residuals_SD: Rows,
     slots_R: Slots,
@@ -129,7 +129,7 @@ def send(
                     held_D[j] = _ZERO if abs(held_D[j]) >= threshold else held_D[j]
 
 
-@njit(cache=True, nogil=True)
+@kernel(warm=False)
 def hold(
     residuals_SD: Rows,
     slots_H: Slots,

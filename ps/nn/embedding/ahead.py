@@ -20,21 +20,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ps.client.connection.connection import Connection
+from ps import Client
 
 TURN_S = 0.5
-"""Of a wait in the main thread, where a Ctrl-C that comes just as one begins is not seen until it ends."""
+"""How long the main thread waits at a time: a Ctrl-C that comes just as a wait begins is not seen until it ends."""
 
 
 @dataclass(frozen=True)
 class PulledRows:
-    """By table, of its unique ids."""
+    """What was pulled of the unique ids of each table."""
 
     rows: dict[str, torch.Tensor]
     exists: dict[str, npt.NDArray[np.bool_]]
-    """Which of them have a row; where that was asked."""
+    """Which of the ids have a row; of the tables for which that was asked."""
     important: dict[str, npt.NDArray[np.bool_]]
-    """Which of them are among the most important rows; where that was asked."""
+    """Which of the ids are among the most important rows; of the tables for which that was asked."""
 
 
 @dataclass(frozen=True)
@@ -43,26 +43,26 @@ class Ahead:
 
     pulled: Future[PulledRows]
     sent: int
-    """Pushes sent when it began, all of which its rows have."""
+    """How many pushes had been sent when it began; its rows have all of them."""
     bound: int
-    """The most of them that may be sent until it is used."""
+    """How many more pushes may be sent until it is used."""
 
 
 @dataclass
 class PullStaleness:
-    """Of the batches trained on: how many of this trainer's pushes their rows lack."""
+    """How many of this trainer's own pushes the rows lacked that were trained on."""
 
     by_pushes: Counter[int]
-    """Batches by staleness."""
+    """How many batches there were, by staleness."""
     renewed: int = 0
-    """Pulled again: they would have been staler than allowed."""
+    """How many batches were pulled again, because they would have been staler than allowed."""
 
 
 class Pulls:
-    """Those of one collection. Threads: the trainer's; `pull` is called on any."""
+    """The pulls of one collection. Threads: the trainer's; `pull` is called on any."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, client: Client) -> None:
+        self._client = client
         self.staleness = PullStaleness(Counter())
 
     def start(self, pull: Callable[[], PulledRows], bound: int, sent: int, in_flight: Sequence[Future[None]]) -> Ahead:
@@ -72,12 +72,12 @@ class Pulls:
             wait(in_flight)  # what went wrong with them the trainer hears from `step`
             return pull()
 
-        return Ahead(self._connection.submit(run, hint=True), sent, bound)
+        return Ahead(self._client.background(run, hint=True), sent, bound)
 
     def take(
         self, ahead: Ahead | None, pull: Callable[[], PulledRows], sent: int, in_flight: Sequence[Future[None]]
     ) -> PulledRows:
-        """The rows for a batch that is trained on now, `sent` pushes having been sent."""
+        """Returns the rows for a batch that is trained on now, after `sent` pushes."""
         if ahead is not None:
             if sent - ahead.sent <= ahead.bound:
                 rows = ahead.pulled.result()

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from ps.client.client import Client
+from ps import Client
 from ps.config import TableConfig
 from ps.errors import InvalidArgument, LengthMismatch
 from ps.nn.batch import Bags
@@ -115,7 +115,7 @@ class EmbeddingBagCollection(nn.Module):
     def _begin(self) -> None:
         """What is this collection's alone: nothing pulled, nothing waiting, nothing held back."""
         used = dict.fromkeys((feature.table for feature in self.features), self.dim)
-        self._pulls = Pulls(self.client.connection)
+        self._pulls = Pulls(self.client)
         self._sum_masks = SumMasks(self._masked)
         self._pushes = Pushes(self.client, self._tables, self._sparsify)
         self._sender = Sender(self.client, used, self._pushes, self._pace)

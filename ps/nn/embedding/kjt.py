@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ps.client.arrays import as_ids, to_numpy
+from ps.array_like import as_ids, to_numpy
+from ps.arrays import Ints
 from ps.errors import DtypeMismatch, InvalidArgument, LengthMismatch
 from ps.nn.batch import Bags
-
-Numbers = npt.NDArray[np.int64]
 
 
 def bags_of(sparse: Mapping[str, Bags] | Any) -> dict[str, Bags]:
@@ -57,7 +56,7 @@ def _flat(name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return array
 
 
-def _lengths(sparse: Any, n: int) -> Numbers:
+def _lengths(sparse: Any, n: int) -> Ints:
     """Of all bags, feature by feature: int64 [L]."""
     lengths_L = to_numpy(sparse.lengths())
     if lengths_L.size and lengths_L.dtype.kind not in "iu":
@@ -102,7 +101,7 @@ def _strides(sparse: Any, keys: Sequence[str], bags: int) -> list[int]:
     return strides
 
 
-def _samples(sparse: Any, keys: Sequence[str]) -> dict[str, Numbers]:
+def _samples(sparse: Any, keys: Sequence[str]) -> dict[str, Ints]:
     """Per feature, which of its bags each sample has, where that is said: in a batch whose features were deduplicated
     one by one."""
     given = sparse.inverse_indices_or_none() if hasattr(sparse, "inverse_indices_or_none") else None
@@ -119,16 +118,14 @@ def _samples(sparse: Any, keys: Sequence[str]) -> dict[str, Numbers]:
     return {name: row_B.astype(np.int64) for name, row_B in zip(names, indices_FB, strict=True)}
 
 
-def _bags_of_samples(key: str, samples_B: Numbers, bags: int) -> Numbers:
+def _bags_of_samples(key: str, samples_B: Ints, bags: int) -> Ints:
     if len(samples_B) and not (samples_B.min() >= 0 and samples_B.max() < bags):
         wrong = samples_B.min() if samples_B.min() < 0 else samples_B.max()
         raise InvalidArgument(f"inverse_indices of feature {key!r} name bag {wrong}: it has {bags} bags, from 0")
     return samples_B
 
 
-def _select(
-    values_N: Numbers, weights_N: npt.NDArray[np.float32] | None, starts_B: Numbers, lengths_B: Numbers
-) -> Bags:
+def _select(values_N: Ints, weights_N: npt.NDArray[np.float32] | None, starts_B: Ints, lengths_B: Ints) -> Bags:
     """The bags that begin there in the values, one after the other."""
     offsets_B = np.cumsum(lengths_B) - lengths_B
     at_P = np.arange(lengths_B.sum()) + np.repeat(starts_B - offsets_B, lengths_B)

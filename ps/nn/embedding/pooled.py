@@ -23,16 +23,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ps.client.client import Client
+from ps import ByImportance, Client, PooledBags
 from ps.nn.batch import Bags
 from ps.nn.embedding.dedupe import FeatureOfTable
 from ps.nn.feature import Feature
-from ps.wire.bags import PooledBags
-from ps.wire.encodings import NUMBERS
 
 
 class ShardPooling:
-    """Of one collection."""
+    """Where the tables of one collection are pooled."""
 
     def __init__(self, client: Client, features: Sequence[Feature], dim: int) -> None:
         self._client = client
@@ -46,7 +44,8 @@ class ShardPooling:
         ids: Mapping[str, npt.NDArray[np.int64]],
         inverse: Mapping[FeatureOfTable, torch.Tensor],
     ) -> dict[str, PooledBags]:
-        """The tables that the shards pool in this batch, and their bags: all those of a feature, then the next one's.
+        """Returns the tables that the shards pool in this batch, with their bags: all bags of a feature, then the next
+        one's.
 
         ids: unique, by table. inverse: by feature of a table, where each of its ids is among the table's.
         """
@@ -62,7 +61,8 @@ class ShardPooling:
         return chosen
 
     def pool(self, feature: Feature, bags: Bags, sums_BD: torch.Tensor) -> torch.Tensor:
-        """float32 [B, D] of one feature, of the sums of its table's bags as `choose` has them."""
+        """Returns float32 [B, D] of one feature, from the sums of its table's bags in the order that `choose` gave
+        them."""
         n = len(bags.offsets)
         number = self._features[feature.table].index(feature)
         part_BD = sums_BD[number * n : (number + 1) * n]
@@ -71,26 +71,34 @@ class ShardPooling:
         return part_BD / torch.from_numpy(np.maximum(lengths(bags), 1).astype(np.float32))[:, None]
 
     def _pays(self, table: str, unique: int, bags: PooledBags) -> bool:
-        form, dim = self._client.formats.of(table), self._dim
-        share = 1.0 if form.share is None else form.share
-        precise, other = NUMBERS[form.important].size(1, dim), NUMBERS[form.others].size(1, dim)
-        shards = len(self._client.connection.routing.shards)
+        dtype = self._client.wire_dtype(table)
+        if isinstance(dtype, ByImportance):
+            important, others, share = dtype.important, dtype.others, dtype.share
+        else:
+            important, others, share = dtype, dtype, 1.0
+        precise, other = row_bytes(important, self._dim), row_bytes(others, self._dim)
         row = share * precise + (1 - share) * other
-        return bytes_by_bags(unique, bags, shards, 2 * precise) < bytes_by_rows(unique, 2 * row)
+        return bytes_by_bags(unique, bags, len(self._client.shards()), 2 * precise) < bytes_by_rows(unique, 2 * row)
+
+
+def row_bytes(precision: str, dim: int) -> int:
+    """Returns the bytes of a row on the wire, at one of the precisions that `ps.ByImportance` describes."""
+    return {"fp32": 4 * dim, "fp16": 2 * dim, "int8": dim + 4}[precision]
 
 
 def lengths(bags: Bags) -> npt.NDArray[np.int64]:
-    """[B]: how many ids each bag has."""
+    """Returns how many ids each bag has, [B]."""
     return np.diff(bags.offsets.numpy(), append=len(bags.ids))
 
 
 def bytes_by_rows(unique: int, both: float) -> float:
-    """Of one table in one step, pooled by the trainer, as above, without what both ways have in common. both: d + u."""
+    """Returns the bytes of one table in one step that is pooled by the trainer, without what both ways have in common.
+    both: d + u, as above."""
     return unique * both
 
 
 def bytes_by_bags(unique: int, bags: PooledBags, shards: int, both: float) -> float:
-    """The same, pooled by the shards."""
+    """Returns the bytes of one table in one step that is pooled by the shards, without the same."""
     pairs = shards * float((1 - (1 - 1 / shards) ** bags.lengths_B).sum())
     length_bits = max(1, int(bags.lengths_B.max(initial=1) - 1).bit_length())
     position_bits = max(1, (unique // shards).bit_length())

@@ -9,15 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ps.client.bound import Versions
-from ps.client.step import Step
+from ps import PooledBags, Step, Versions
 from ps.nn.batch import Bags
 from ps.nn.embedding.ahead import Ahead, PulledRows
 from ps.nn.embedding.dedupe import FeatureOfTable
 from ps.nn.embedding.pooled import lengths
 from ps.nn.embedding.table_gradients import TableGradients
 from ps.nn.feature import Feature
-from ps.wire.bags import PooledBags
 
 CONTIGUOUS = torch.contiguous_format
 

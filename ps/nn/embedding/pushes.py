@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ps.client.arrays import ArrayLike
-from ps.client.client import Client
-from ps.client.step import Step
+import torch
+
+from ps import ByImportance, Client, PooledGradients, Round, Selected, Step
 from ps.config import TableConfig, TensorTrain
 from ps.errors import InvalidArgument, NonFiniteGradient
 from ps.nn.embedding.table_gradients import TableGradients
@@ -15,8 +15,6 @@ from ps.nn.sparsify.pooled_gradients import BagSelector
 from ps.nn.sparsify.selection import Selection
 from ps.nn.sparsify.sparsifiers import Sparsifier
 from ps.nn.sparsify.thresholds import Sparsify, Threshold
-from ps.round import Round
-from ps.wire.selected import PooledGradients, Selected
 
 FLUSH_BYTES = 256 << 10
 """Of gradients in one push of what was held back: a shard with little RAM takes no large bodies."""
@@ -34,9 +32,10 @@ class Pushes:
         asked = sparsify if isinstance(sparsify, Mapping) else {t.name: sparsify for t in tables if sparsify}
         if unknown := asked.keys() - {table.name for table in tables}:
             raise InvalidArgument(f"sparsify names tables {sorted(unknown)} that are not among `tables`")
-        masks = {table.name: client.formats.of(table.name).mask_below for table in tables}
+        dtypes = {table.name: client.wire_dtype(table.name) for table in tables}
+        by_importance = {name: dtype for name, dtype in dtypes.items() if isinstance(dtype, ByImportance)}
         by_table: dict[str, Sparsify] = {
-            **{name: Threshold(mask, by="elements") for name, mask in masks.items() if mask},
+            **{name: Threshold(d.mask_below, by="elements") for name, d in by_importance.items() if d.mask_below},
             **asked,
         }
         self.sparsifiers = {
@@ -44,7 +43,11 @@ class Pushes:
         }
         self._bag_selectors = {name: BagSelector(_of_bags(one.config)) for name, one in self.sparsifiers.items()}
         for name, share in self.important_shares.items():
-            client.formats.of(name).flagged(share, name)  # raises where both part the rows, and not at one share
+            if name in by_importance and by_importance[name].share != share:
+                raise InvalidArgument(
+                    f"table {name!r}: the most important {share} may be relaxed, and its wire dtype parts the rows at "
+                    f"{by_importance[name].share}: ask for the same share"
+                )
         # in a tensor-train table every id has a value: none is new
         self._has_new_rows = {table.name for table in tables if not isinstance(table.cold, TensorTrain)}
 
@@ -69,7 +72,7 @@ class Pushes:
         If the push fails, what was selected is dropped, with what had been held of it: the shards may have applied it
         or not, and held back again it might be applied twice. The error says so.
         """
-        sent: dict[str, ArrayLike | Selected | PooledGradients] = {name: part.grads for name, part in parts.items()}
+        sent: dict[str, torch.Tensor | Selected | PooledGradients] = {name: part.grads for name, part in parts.items()}
         if self.sparsifiers or in_rounds:
             step.check(sent)
         selections: dict[str, Selection] = {}

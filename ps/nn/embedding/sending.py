@@ -10,9 +10,7 @@ from functools import reduce
 import numpy as np
 import torch
 
-from ps.client.bound import UNKNOWN_VERSIONS, Versions
-from ps.client.client import Client
-from ps.client.step import Step
+from ps import Client, Step, Versions
 from ps.errors import PsError
 from ps.nn.embedding.prepared import Forward
 from ps.nn.embedding.pushes import Pushes
@@ -76,7 +74,7 @@ class Sender:
 
         self.sent += 1
         self._step_is_sent = True
-        self._in_flight.append(self._client.connection.submit(send))
+        self._in_flight.append(self._client.background(send))
         if refused is not None:
             raise refused
 
@@ -114,9 +112,7 @@ class Sender:
             {name: part.ids_U for name, part in parts.items()},
             counts={name: part.counts_U for name, part in parts.items()},
             bags={name: part.bags for name, part in parts.items() if part.bags is not None},
-            versions=reduce(Versions.oldest, (forward.versions for forward in forwards))
-            if forwards
-            else UNKNOWN_VERSIONS,
+            versions=reduce(Versions.oldest, (forward.versions for forward in forwards)) if forwards else Versions(),
         )
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from ps import PooledBags
 from ps.arrays import Counts, Flags, Ids
 from ps.kernels.index.unique import segment_sum, unique
 from ps.kernels.rows.bags import spread
-from ps.wire.bags import PooledBags
 
-Places = tuple[Ids | slice, Ids | slice]
+Placed = tuple[Ids | slice, Ids | slice]
 """The positions that the ids of either part have among those of both."""
 ALL = slice(None)
 
@@ -88,18 +88,18 @@ class TableGradients:
         )
 
 
-def _counted(n: int, places: Places, parts: Sequence[Counts | None]) -> Counts:
+def _counted(n: int, places: Placed, parts: Sequence[Counts | None]) -> Counts:
     totals_U = np.zeros(n, np.int64)
     for places_N, counts_N in zip(places, parts, strict=True):
         totals_U[places_N] += 0 if counts_N is None else counts_N.astype(np.int64)
     return np.minimum(totals_U, COUNTS_MAX).astype(np.uint32)
 
 
-def _positives(n: int, places: Places, parts: Sequence[Counts | None]) -> Counts | None:
+def _positives(n: int, places: Placed, parts: Sequence[Counts | None]) -> Counts | None:
     return None if all(part is None for part in parts) else _counted(n, places, parts)
 
 
-def _either(n: int, places: Places, parts: Sequence[Flags | None]) -> Flags | None:
+def _either(n: int, places: Placed, parts: Sequence[Flags | None]) -> Flags | None:
     flags_U = np.zeros(n, np.bool_)
     for places_N, flags_N in zip(places, parts, strict=True):
         if flags_N is None:
@@ -108,7 +108,7 @@ def _either(n: int, places: Places, parts: Sequence[Flags | None]) -> Flags | No
     return flags_U
 
 
-def _latest(n: int, places: Places, parts: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+def _latest(n: int, places: Placed, parts: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
     if any(part is None for part in parts):
         return None
     dim = parts[0].shape[1]  # type: ignore[union-attr]

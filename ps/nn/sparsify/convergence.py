@@ -21,7 +21,7 @@ STATISTIC_BYTES = 48
 AT_ONCE = 8
 """Where there is no room for a new row, an eighth of the others goes: so many steps share the cost."""
 
-Statistics = npt.NDArray[np.void]
+Kept = npt.NDArray[np.void]
 
 
 class ConvergenceStore:
@@ -50,9 +50,9 @@ class ConvergenceStore:
         return len(self) * STATISTIC_BYTES
 
     @property
-    def records_S(self) -> Statistics:  # noqa: N802  an array, so its name carries its shape
+    def records_S(self) -> Kept:  # noqa: N802  an array, so its name carries its shape
         """By slot."""
-        records_S: Statistics = self._records.array[: len(self)]
+        records_S: Kept = self._records.array[: len(self)]
         return records_S
 
     def find(self, ids_N: Ids) -> Slots:
@@ -84,11 +84,11 @@ class ConvergenceStore:
         self.records_S["seen"][slots_N] = 0
         self.records_S["mean"][slots_N] = 0
 
-    def all(self) -> Statistics:
+    def all(self) -> Kept:
         """A copy, ids ascending."""
         return self.records_S[np.argsort(self.records_S["id"])]
 
-    def load(self, records_N: Statistics) -> None:
+    def load(self, records_N: Kept) -> None:
         """These in place of what it has; of ids that are unique. Beyond the bound, those seen last."""
         self._start_again(records_N[np.argsort(-records_N["seen_at"], kind="stable")[: self.max_rows]])
 
@@ -97,7 +97,7 @@ class ConvergenceStore:
         self._index.close()
         self._records.close()
 
-    def _append(self, records_N: Statistics) -> Slots:
+    def _append(self, records_N: Kept) -> Slots:
         end = len(self) + len(records_N)
         self._records.ensure(end)
         slots_N = np.empty(len(records_N), np.int64)
@@ -114,7 +114,7 @@ class ConvergenceStore:
             last = np.partition(seen_at_S, n - 1)[n - 1]  # ties go together: it is the same whatever order they are in
             self._start_again(self.records_S[(seen_at_S > last) | (seen_at_S == step)])
 
-    def _start_again(self, records_N: Statistics) -> None:
+    def _start_again(self, records_N: Kept) -> None:
         self._index.close()
         self._index = IdIndex(memory=self._memory)
         self._append(records_N)

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ps.arrays import Flags, Rows
+from ps.arrays import Flags, Positions, Rows
 from ps.nn.sparsify.thresholds import DRIFT, ESTIMATE_AGAIN, SOONER, Sparsify, Threshold, TopK, kth_largest, measured
-
-Places = npt.NDArray[np.int64]
 
 
 class Estimator:
@@ -34,7 +32,7 @@ class Estimator:
         """The threshold as a norm, or an absolute value."""
         return math.sqrt(self._threshold) if self._config.by == "rows" else float(self._threshold)
 
-    def next(self, apart_U: Flags, sizes: Callable[[Places], Rows], of_each: int = 1) -> np.float32:
+    def next(self, apart_U: Flags, sizes: Callable[[Positions], Rows], of_each: int = 1) -> np.float32:
         """The threshold for this step, estimated where that is due from what need not be sent anyway.
 
         apart_U: bool [U], rows that no threshold is for. `sizes` gives those at places: squared norms of rows, or

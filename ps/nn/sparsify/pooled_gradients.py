@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from ps import PooledBags, Selected
 from ps.arrays import Flags, Rows
 from ps.errors import NonFiniteGradient
 from ps.kernels.rows.bags import spread
 from ps.kernels.rows.rows import all_finite
 from ps.nn.sparsify.estimator import Estimator
 from ps.nn.sparsify.thresholds import Sparsify
-from ps.wire.bags import PooledBags
-from ps.wire.selected import Selected
 
 
 class BagSelector:

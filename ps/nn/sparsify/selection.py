@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ps import Selected
 from ps.arrays import Flags, Ids, Rows, Slots
 from ps.errors import DimensionMismatch, DtypeMismatch, LengthMismatch, NonFiniteGradient
 from ps.kernels.rows.rows import all_finite
 from ps.nn.sparsify.residuals import Held, ResidualStore
-from ps.wire.selected import Selected
 
 AT_ONCE = 8
 """Makes an eighth of the room free at once, where there is none."""

@@ -50,6 +50,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ps import Selected
 from ps.arrays import Flags, Ids, Rows, Slots
 from ps.errors import InvalidArgument, ResourceExhausted
 from ps.nn.sparsify.estimator import Estimator
@@ -57,7 +58,6 @@ from ps.nn.sparsify.relaxation import Pace, Relaxation
 from ps.nn.sparsify.residuals import NO_ELEMENTS, Held, ResidualStore
 from ps.nn.sparsify.selection import Parted, Selection, checked, checked_rows, free_idle, joined, make_room
 from ps.nn.sparsify.thresholds import Hold, Relaxed, Sparsify, Threshold, TopK
-from ps.wire.selected import Selected
 
 __all__ = ["Held", "Hold", "Relaxed", "Selection", "Sparsifier", "Sparsify", "Threshold", "TopK"]
 

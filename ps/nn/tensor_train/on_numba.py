@@ -24,8 +24,6 @@ from ps.tensor_train.cores import Cores
 from ps.tensor_train.fold import fold
 from ps.tensor_train.shape import TTShape
 
-Task = Callable[[], None]
-
 
 class NumbaCores:
     """The arithmetic of one table; see `ps.nn.tensor_train.rows.Arithmetic`."""
@@ -82,7 +80,7 @@ def _refuse(*_: object) -> int:
     raise AssertionError("cores without an optimizer are updated from outside")
 
 
-def share(tasks: Sequence[Task]) -> None:
+def share(tasks: Sequence[Callable[[], None]]) -> None:
     """Runs tasks that touch disjoint memory, every other one on a second thread if torch may use two."""
     if len(tasks) < 2 or torch.get_num_threads() < 2:
         one_by_one(tasks)

@@ -26,7 +26,7 @@ from ps.tensor_train.shape import TTShape
 BLOCK_FLOATS = 1 << 27
 """What the largest array of a block may have."""
 
-Update = Callable[[Tensor, Tensor], None]
+SliceUpdate = Callable[[Tensor, Tensor], None]
 """update(rows_NW, grads_NJ): in place; behind the value lies the state, behind that perhaps what nobody reads."""
 
 
@@ -173,7 +173,7 @@ def _sums(grads_FJ: Tensor, lengths_T: Tensor) -> Tensor:
     return torch.segment_reduce(grads_FJ, "sum", lengths=lengths_T, axis=0, unsafe=True)
 
 
-def _update(optimizer: CoreOptimizer | None) -> Update:
+def _update(optimizer: CoreOptimizer | None) -> SliceUpdate:
     """The arithmetic of `ps.kernels.updates.optim`, within float32's rounding."""
     match optimizer:
         case SGD(lr=lr):
@@ -190,7 +190,7 @@ def _refuse(*_: object) -> None:
     raise AssertionError("cores without an optimizer are updated from outside")
 
 
-def _apply(update: Update, rows_CW: Tensor, slots_T: Tensor, grads_TD: Tensor) -> None:
+def _apply(update: SliceUpdate, rows_CW: Tensor, slots_T: Tensor, grads_TD: Tensor) -> None:
     rows_TW = rows_CW[slots_T]
     update(rows_TW, grads_TD)
     rows_CW[slots_T] = rows_TW

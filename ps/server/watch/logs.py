@@ -1,4 +1,5 @@
-"""What a server's process logs: lines for people, or JSON objects, with the ids of the call that they are about."""
+"""The log of a server's process: lines for people, or JSON objects, with the ids of the call that each line is
+about."""
 
 from __future__ import annotations
 
@@ -15,35 +16,35 @@ _call: ContextVar[Fields | None] = ContextVar("call", default=None)
 
 
 def begin_call(method: str) -> Fields:
-    """What is logged in this context from now on is about a new call. The caller may keep the fields: a stream's later
-    parts may run in a context where another call has begun."""
+    """Begins the fields of a new call: lines that are logged in this context from now on have them. The caller may keep
+    the fields, since later parts of a stream may run in a context where another call has begun."""
     fields: Fields = {"method": method}
     _call.set(fields)
     return fields
 
 
 def about_call(**ids: str | int) -> None:
-    """Adds to what is known of the call: worker, step, sequence. 0 says that there is none."""
+    """Adds worker, step or sequence to the fields of the call; a value of 0 means that there is none."""
     fields = _call.get()
     if fields is not None:
         fields |= {name: value for name, value in ids.items() if value}
 
 
 def _fields_of(record: logging.LogRecord) -> Fields:
-    """Those that the line has brought along, else those of the call."""
+    """Returns the fields that the record carries, else those of the call."""
     found: Fields | None = getattr(record, "fields", None)
     return found if found is not None else _call.get() or {}
 
 
 class TextFormatter(logging.Formatter):
-    """2026-01-02T03:04:05.678Z WARNING shard=0 Push step=7: message"""
+    """Formats lines such as `2026-01-02T03:04:05.678Z WARNING shard=0 Push step=7: message`."""
 
     def __init__(self, labels: Mapping[str, str]) -> None:
         super().__init__()
         self._labels = labels
 
     def format(self, record: logging.LogRecord) -> str:
-        """A line, and the stack under it if there is one."""
+        """Returns one line, and below it the stack if there is one."""
         fields = {**self._labels, **_fields_of(record)}
         line = f"{_time(record)} {record.levelname} {' '.join(f'{k}={v}' for k, v in fields.items())}"
         stack = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
@@ -51,10 +52,10 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(TextFormatter):
-    """{"time": ..., "level": ..., "logger": ..., "message": ..., labels, ids, "stack"}"""
+    """Formats JSON objects: {"time": ..., "level": ..., "logger": ..., "message": ..., labels, ids, "stack"}."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, whatever is in the message."""
+        """Returns one line, whatever the message contains."""
         found: Fields = {
             "time": _time(record),
             "level": record.levelname.lower(),
@@ -72,8 +73,8 @@ FORMATTERS: Mapping[str, type[TextFormatter]] = {"text": TextFormatter, "json": 
 
 
 def configure(kind: Literal["text", "json"], labels: Mapping[str, str], stream: TextIO | None = None) -> None:
-    """For a process that is a server and nothing else: our loggers write to `stream` (stderr), from INFO up. `labels`
-    are on every line: who this is."""
+    """Sets up logging for a process that is a server and nothing else: our loggers write to `stream` (stderr), from
+    INFO up. Every line has `labels`, which say who writes it."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(FORMATTERS[kind](labels))
     logger = logging.getLogger("ps")

@@ -1,4 +1,5 @@
-"""The port that Prometheus scrapes: HTTP by the standard library, the page by prometheus_client, and few of everything.
+"""The port that Prometheus scrapes: HTTP by the standard library, the page by prometheus_client, and a bound on
+everything.
 
 A connection has a thread until it is answered, once. Where there are too many, the oldest that has not asked yet gives
 way; none lasts longer than LONGEST_S. When the process has no descriptor left, one that was kept for it is used.
@@ -24,18 +25,18 @@ from ps.address import address_of
 
 MOST_CONNECTIONS = 8
 SILENT_S = 5.0
-"""Without a byte, either way."""
+"""A connection is ended after so many seconds without a byte, either way."""
 LONGEST_S = 15.0
 YOUNG_S = 1.0
-"""One that has asked and is younger is being answered: it does not give way."""
+"""A connection that has asked and is younger than this is being answered: it does not give way."""
 PAUSE_S = 0.1
-"""Until the next try where no descriptor is left at all."""
+"""The pause before the next try where no descriptor is left at all."""
 
 log = logging.getLogger(__name__)
 
 
 class MetricsServer:
-    """A registry behind HTTP, and with it what is known of the process."""
+    """Serves a registry by HTTP, and with it the figures of this process."""
 
     def __init__(self, registry: CollectorRegistry, host: str) -> None:
         ProcessCollector(registry=registry)
@@ -59,7 +60,7 @@ class _Connection:
     asked: bool = False
 
     def end(self) -> None:
-        """Whoever reads or writes it stops at once."""
+        """Ends the connection: whoever reads or writes it stops at once."""
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
 
@@ -68,12 +69,12 @@ class _Handler(WSGIRequestHandler):
     timeout = SILENT_S
 
     def get_environ(self) -> Any:
-        """The request has been read."""
+        """Notes that the request has been read."""
         self.server.asked(self.connection)  # type: ignore[attr-defined]  # by its own server
         return super().get_environ()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: a scrape every few seconds is not worth a line."""
+        """Logs nothing: a scrape every few seconds is not worth a line."""
 
 
 class _Server(WSGIServer):
@@ -88,7 +89,7 @@ class _Server(WSGIServer):
         super().__init__((host, 0), _Handler)
 
     def get_request(self) -> Any:
-        """Accepts a connection; with the last descriptor, where there is no other."""
+        """Accepts a connection; with the reserved descriptor, where there is no other."""
         try:
             return super().get_request()
         except OSError as error:
@@ -98,11 +99,11 @@ class _Server(WSGIServer):
             try:
                 return super().get_request()
             except OSError:
-                time.sleep(PAUSE_S)  # the connection waits on: without a pause it would be tried for ever
+                time.sleep(PAUSE_S)  # the connection is still there: without a pause this would loop at full speed
                 raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Has it answered by a thread of the pool."""
+        """Hands the connection to a thread of the pool."""
         with self._changing:
             if len(self._connections) >= MOST_CONNECTIONS:
                 self._make_room()
@@ -110,13 +111,13 @@ class _Server(WSGIServer):
         self._pool.submit(self._answer, request, client_address)
 
     def asked(self, request: socket.socket) -> None:
-        """The connection's request has come, and is answered."""
+        """Notes that the connection's request has come and is being answered."""
         with self._changing:
-            if request in self._connections:  # it has not had to give way meanwhile
+            if request in self._connections:  # else it had to give way meanwhile
                 self._connections[request].asked = True
 
     def service_actions(self) -> None:
-        """Twice a second: ends what lasts too long."""
+        """Ends, twice a second, what has lasted too long."""
         with self._changing:
             for connection in self._connections.values():
                 if time.monotonic() - connection.since > LONGEST_S:
@@ -132,7 +133,7 @@ class _Server(WSGIServer):
         self._let_go_of_spare()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A scrape that broke off is its client's affair."""
+        """Ignores a scrape that broke off: that is its client's affair."""
         log.debug("a scrape of %s broke off", client_address, exc_info=True)
 
     def _answer(self, request: Any, client_address: Any) -> None:

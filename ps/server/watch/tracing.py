@@ -14,8 +14,8 @@ MISSING = "tracing is on, and OpenTelemetry is not installed here: pip install '
 
 
 def exporter(labels: Mapping[str, str]) -> Any:
-    """A provider whose spans go by OTLP over HTTP to where OTEL_EXPORTER_OTLP_ENDPOINT says (localhost:4318), in the
-    background. `labels` say who this is. Raises ConfigError where the extra is not installed."""
+    """Returns a provider that sends spans in the background, by OTLP over HTTP, to where OTEL_EXPORTER_OTLP_ENDPOINT
+    says (localhost:4318). `labels` say who sends them. Raises ConfigError where the extra is not installed."""
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
@@ -30,7 +30,7 @@ def exporter(labels: Mapping[str, str]) -> Any:
 
 
 def instrument(provider: Any) -> None:
-    """gRPC servers that are made from now on in this process have a span for each call."""
+    """Gives each call of the gRPC servers that are made from now on in this process a span."""
     try:
         from opentelemetry.instrumentation.grpc import GrpcInstrumentorServer
     except ImportError as error:

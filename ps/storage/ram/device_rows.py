@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ps.arrays import Bytes, Ids, Slots
+from ps.arrays import Bytes, Ids, Rows, Slots
 from ps.config import TableConfig
 from ps.errors import ConfigError, ResourceExhausted
 from ps.initializer import RowInitializer
@@ -32,7 +32,7 @@ from ps.optim import UpdateRule
 from ps.runtime import memory
 from ps.storage.ram.device_budget import DeviceBudget
 from ps.storage.ram.device_optim import device_update
-from ps.storage.ram.rows import Updated, Values, max_rows
+from ps.storage.ram.rows import Updated, max_rows
 from ps.storage.tier import RowLayout
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class DeviceRows:
     def shrink(self, slots_end: int) -> None:
         """Chunks stay: the budget of the device is another one."""
 
-    def gather(self, slots_N: Slots, ids_N: Ids, out_ND: Values) -> None:
+    def gather(self, slots_N: Slots, ids_N: Ids, out_ND: Rows) -> None:
         """See `ArenaRows`."""
         missing_N = np.flatnonzero(slots_N < 0)
         if len(missing_N):
@@ -111,12 +111,12 @@ class DeviceRows:
         for some_N in self._blocks(np.flatnonzero(slots_N >= 0)):
             out_ND[some_N] = self._take(slots_N[some_N], out_ND.shape[1]).cpu().numpy()
 
-    def set(self, slots_N: Slots, rows_ND: Values) -> None:
+    def set(self, slots_N: Slots, rows_ND: Rows) -> None:
         """See `ArenaRows`."""
         for some_N in self._blocks(np.flatnonzero(slots_N >= 0)):
             self._put(slots_N[some_N], self._upload(rows_ND, some_N))
 
-    def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Values, push: int, step: int) -> Updated:
+    def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Rows, push: int, step: int) -> Updated:
         """See `ArenaRows`."""
         broken = 0
         for some_N in self._blocks(np.flatnonzero(slots_N >= 0)):
@@ -140,7 +140,7 @@ class DeviceRows:
         """See `ArenaRows`."""
         self.set(slots_N, rows_NB.view(np.float32))
 
-    def values(self, rows_NB: Bytes) -> Values:
+    def values(self, rows_NB: Bytes) -> Rows:
         """See `ArenaRows`."""
         return rows_NB.view(np.float32)[:, : self._layout.dim]
 
@@ -148,7 +148,7 @@ class DeviceRows:
         """See `ArenaRows`."""
         return rows_NB
 
-    def attribute(self, slots_N: Slots, grads_ND: Values, out_N: Values) -> None:
+    def attribute(self, slots_N: Slots, grads_ND: Rows, out_N: Rows) -> None:
         """See `ArenaRows`."""
         for some_N in self._blocks(np.arange(len(slots_N))):
             value_ND = self._take(slots_N[some_N], self._layout.dim)
@@ -232,7 +232,7 @@ class DeviceRows:
             some = rows_ND if len(here_P) == len(slots_N) else rows_ND.index_select(0, self._on_device(here_P))
             chunk[:, : rows_ND.shape[1]].index_copy_(0, places_P, some)
 
-    def _upload(self, rows_ND: Values, some_N: Slots) -> torch.Tensor:
+    def _upload(self, rows_ND: Rows, some_N: Slots) -> torch.Tensor:
         """Some rows of a batch."""
         return self._on_device(rows_ND[some_N])
 

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from ps.arrays import Bytes, Flags, Ids, Slots
+from ps.arrays import Bytes, Flags, Ids, Rows, Slots
 from ps.config import TableConfig
 from ps.errors import ResourceExhausted
 from ps.initializer import RowInitializer
@@ -34,7 +34,7 @@ from ps.optim import UpdateRule, update_rule
 from ps.runtime.memory import Memory, ReservedArray
 from ps.storage.ram.half_layout import State, cold_optimizer, half_layout
 from ps.storage.ram.pool import Pool
-from ps.storage.ram.rows import Updated, Values, max_rows
+from ps.storage.ram.rows import Updated, max_rows
 from ps.storage.tier import RowLayout
 
 BLOCK_BYTES = 256 << 10
@@ -108,7 +108,7 @@ class MixedRows:
 
     # values and updates
 
-    def gather(self, slots_N: Slots, ids_N: Ids, out_ND: Values) -> None:
+    def gather(self, slots_N: Slots, ids_N: Ids, out_ND: Rows) -> None:
         """See `ArenaRows`."""
         full_N, half_N, halves = self._split(slots_N)
         gather(self._full.array_PW, full_N, out_ND)
@@ -120,14 +120,14 @@ class MixedRows:
             self._initializer.fill(ids_N[missing_N], initial_ND)
             out_ND[missing_N] = initial_ND
 
-    def set(self, slots_N: Slots, rows_ND: Values) -> None:
+    def set(self, slots_N: Slots, rows_ND: Rows) -> None:
         """See `ArenaRows`. Values of cold rows are rounded to nearest; their state stays."""
         full_N, half_N, halves = self._split(slots_N)
         scatter(self._full.array_PW, full_N, rows_ND)
         if halves:
             self.clamped += narrow(rows_ND, half_N, self._half.array_PW, self._dim, 0)
 
-    def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Values, push: int, step: int) -> Updated:
+    def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Rows, push: int, step: int) -> Updated:
         """See `ArenaRows`."""
         full_N, half_N, halves = self._split(slots_N)
         if not halves:
@@ -140,7 +140,7 @@ class MixedRows:
             broken, clamped = broken + part.broken, clamped + part.clamped
         return Updated(broken, clamped)
 
-    def round(self, out_ND: Values) -> None:
+    def round(self, out_ND: Rows) -> None:
         """Values as they are when their rows have been narrowed."""
         item_ND, order_N = np.empty(out_ND.shape, np.uint16), np.arange(len(out_ND))
         narrow(out_ND, order_N, item_ND, self._dim, 0)
@@ -167,7 +167,7 @@ class MixedRows:
         places_N = (self._places.array[slots_N] & ~HALF).astype(np.int64)
         pool.array_PW[places_N] = rows_NB.view(pool.array_PW.dtype)
 
-    def values(self, rows_NB: Bytes) -> Values:
+    def values(self, rows_NB: Bytes) -> Rows:
         """See `ArenaRows`."""
         if rows_NB.shape[1] == self.lengths[0]:
             return rows_NB.view(np.float32)[:, : self._dim]
@@ -179,7 +179,7 @@ class MixedRows:
         """See `ArenaRows`."""
         return rows_NB if rows_NB.shape[1] == self.lengths[0] else self.layout.to_full(rows_NB)
 
-    def attribute(self, slots_N: Slots, grads_ND: Values, out_N: Values) -> None:
+    def attribute(self, slots_N: Slots, grads_ND: Rows, out_N: Rows) -> None:
         """See `ArenaRows`."""
         value_ND = np.empty(grads_ND.shape, np.float32)
         self.gather(slots_N, slots_N, value_ND)  # all have a row: no id is asked for
@@ -278,7 +278,7 @@ class MixedRows:
         halves = split(self._places.array, slots_N, full_N, half_N)
         return full_N, half_N, halves
 
-    def _blocks(self, positions_P: Slots, grads_ND: Values) -> Iterator[tuple[Slots, Values]]:
+    def _blocks(self, positions_P: Slots, grads_ND: Rows) -> Iterator[tuple[Slots, Rows]]:
         """Positions, some at a time, and their gradients in a buffer."""
         rows = max(min(len(positions_P), BLOCK_BYTES // (4 * self.layout.width)), 1)
         buffer_RD = np.empty((rows, grads_ND.shape[1]), np.float32)
@@ -288,7 +288,7 @@ class MixedRows:
             take(grads_ND, some_N, grads_RD)
             yield some_N, grads_RD
 
-    def _update_half(self, places_R: Slots, ids_R: Ids, grads_RD: Values, push: int, step: int) -> Updated:
+    def _update_half(self, places_R: Slots, ids_R: Ids, grads_RD: Rows, push: int, step: int) -> Updated:
         layout, rows_PI, n = self.layout, self._half.array_PW, len(places_R)
         row_RW = np.empty((n, layout.width), np.float32)
         widen(rows_PI, places_R, row_RW, layout.half, layout.brain)

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Positions
 from ps.runtime.memory import Memory, ReservedArray
 from ps.storage.ram.rows import MOVE_BYTES
-
-Places = npt.NDArray[np.int64]
 
 
 class Pool:
@@ -55,7 +54,7 @@ class Pool:
         self._rows.ensure(used)
         self._stack.ensure(used)
 
-    def take(self, n: int) -> Places:
+    def take(self, n: int) -> Positions:
         """n places, for which there is room."""
         reused = min(n, self._free)
         self._free -= reused
@@ -65,7 +64,7 @@ class Pool:
         self._used = used
         return places_N
 
-    def give_back(self, places_N: Places) -> None:
+    def give_back(self, places_N: Positions) -> None:
         """Nobody needs what is there."""
         self._stack.array[self._free : self._free + len(places_N)] = places_N
         self._free += len(places_N)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ps.arrays import Bytes, Ids, Slots
+from ps.arrays import Bytes, Ids, Rows, Slots
 from ps.config import TableConfig
 from ps.initializer import RowInitializer
 from ps.kernels.index.index import MAX_SLOT
@@ -26,8 +26,6 @@ ROW_OVERHEAD_BYTES = 38
 
 MOVE_BYTES = 1 << 20
 """Of rows copied at a time."""
-
-Values = npt.NDArray[np.float32]
 
 
 class Updated(NamedTuple):
@@ -66,13 +64,13 @@ class ArenaRows(Protocol):
     def shrink(self, slots_end: int) -> None:
         """There are no rows in slots from `slots_end` on: gives memory back."""
 
-    def gather(self, slots_N: Slots, ids_N: Ids, out_ND: Values) -> None:
+    def gather(self, slots_N: Slots, ids_N: Ids, out_ND: Rows) -> None:
         """Reads values; where the slot is -1, the initial value of the id."""
 
-    def set(self, slots_N: Slots, rows_ND: Values) -> None:
+    def set(self, slots_N: Slots, rows_ND: Rows) -> None:
         """Sets values, or with them the whole rows if these are all float32; slot -1 is skipped."""
 
-    def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Values, push: int, step: int) -> Updated:
+    def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Rows, push: int, step: int) -> Updated:
         """Applies one push's gradients to unique slots: of this shard the `push`th, of the optimizer the `step`th. Two
         threads may do so at once with different slots."""
 
@@ -82,13 +80,13 @@ class ArenaRows(Protocol):
     def put(self, slots_N: Slots, rows_NB: Bytes) -> None:
         """Over what is in these slots, be it of another length: there is room."""
 
-    def values(self, rows_NB: Bytes) -> Values:
+    def values(self, rows_NB: Bytes) -> Rows:
         """[n, dim]: the values of rows of any length."""
 
     def as_full(self, rows_NB: Bytes) -> Bytes:
         """Rows of any length as float32 ones."""
 
-    def attribute(self, slots_N: Slots, grads_ND: Values, out_N: Values) -> None:
+    def attribute(self, slots_N: Slots, grads_ND: Rows, out_N: Rows) -> None:
         """|gradient . value| of each slot."""
 
     @property
@@ -162,15 +160,15 @@ class PlainRows:
         """See `ArenaRows`."""
         self._rows.shrink(slots_end)
 
-    def gather(self, slots_N: Slots, ids_N: Ids, out_ND: Values) -> None:
+    def gather(self, slots_N: Slots, ids_N: Ids, out_ND: Rows) -> None:
         """See `ArenaRows`."""
         self._initializer.gather(self._rows.array, slots_N, ids_N, out_ND)
 
-    def set(self, slots_N: Slots, rows_ND: Values) -> None:
+    def set(self, slots_N: Slots, rows_ND: Rows) -> None:
         """See `ArenaRows`."""
         scatter(self._rows.array, slots_N, rows_ND)
 
-    def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Values, push: int, step: int) -> Updated:
+    def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Rows, push: int, step: int) -> Updated:
         """See `ArenaRows`."""
         return Updated(self._rule.update(self._rows.array, slots_N, grads_ND, step))
 
@@ -184,7 +182,7 @@ class PlainRows:
         """See `ArenaRows`."""
         self._rows.array[slots_N] = rows_NB.view(np.float32)
 
-    def values(self, rows_NB: Bytes) -> Values:
+    def values(self, rows_NB: Bytes) -> Rows:
         """See `ArenaRows`."""
         return rows_NB.view(np.float32)[:, : self._layout.dim]
 
@@ -192,7 +190,7 @@ class PlainRows:
         """See `ArenaRows`."""
         return rows_NB
 
-    def attribute(self, slots_N: Slots, grads_ND: Values, out_N: Values) -> None:
+    def attribute(self, slots_N: Slots, grads_ND: Rows, out_N: Rows) -> None:
         """See `ArenaRows`."""
         attribute(self._rows.array, slots_N, grads_ND, out_N)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ps.arrays import Ids, Slots
+from ps.arrays import Ids, Rows, Slots
 from ps.config import FTRL, Adam, Constant, Normal, TableConfig, TensorTrain, Uniform
 from ps.initializer import RowInitializer
 from ps.kernels.index.hashing import hash_ids
@@ -18,7 +18,6 @@ from ps.optim import UpdateRule, update_rule
 from ps.policy import lifting
 from ps.storage.budget.budget import RamBudget
 from ps.storage.budget.room import SLOT_BYTES
-from ps.storage.ram.rows import Values
 from ps.tensor_train.contract import Share
 from ps.tensor_train.cores import Cores
 from ps.tensor_train.fold import fold
@@ -75,7 +74,7 @@ class ColdCores:
         if len(ids_N):
             self._cold.check_ids(self._name, int(ids_N.min()), int(ids_N.max()))
 
-    def fill(self, ids_N: Ids, out_ND: Values) -> None:
+    def fill(self, ids_N: Ids, out_ND: Rows) -> None:
         """What the ids read as. `out` may be part of wider rows."""
         found_ND = np.empty(out_ND.shape, np.float32)
         self._cores.lookup(self._index(ids_N), found_ND, self._share)
@@ -94,12 +93,12 @@ class ColdCores:
             self._cores.lookup(self._index(ids_N[cold_N]), found_ND, self._share)
             out_ND[cold_N] = found_ND
 
-    def apply(self, ids_N: Ids, grads_ND: Values, step: int) -> int:
+    def apply(self, ids_N: Ids, grads_ND: Rows, step: int) -> int:
         """Trains the cores by the gradients of these ids; `step` is the optimizer's. How many
         slices of them may not be finite afterwards."""
         return self._cores.apply(self._index(ids_N), grads_ND, self._share, step)
 
-    def fold(self, ids_N: Ids, rows_ND: Values) -> npt.NDArray[np.float64]:
+    def fold(self, ids_N: Ids, rows_ND: Rows) -> npt.NDArray[np.float64]:
         """Moves the cores towards values of these ids; how far off each is then, relative to its length."""
         return fold(self._cores, self._index(ids_N), rows_ND, self._cold.fold_tolerance)
 

@@ -62,7 +62,7 @@ def test_a_port_in_use_is_found_and_by_whom() -> None:
         assert code == 1
         assert found["port"]["level"] == FAIL
         assert f"port {port} is in use by process {os.getpid()} (" in found["port"]["says"]
-        assert "--port" in found["port"]["mend"]
+        assert "--port" in found["port"]["fix"]
     assert check_host.port_free("127.0.0.1", port).level == OK
 
 
@@ -114,7 +114,7 @@ def test_too_few_file_descriptors_are_found(tmp_path: Path) -> None:
     assert code == 1
     assert found["files"]["level"] == FAIL
     assert "a process may open 300 files, a shard needs 768" in found["files"]["says"]
-    assert "ulimit -n" in found["files"]["mend"]
+    assert "ulimit -n" in found["files"]["fix"]
 
 
 def test_another_release_on_a_shard_is_found() -> None:
@@ -218,8 +218,8 @@ def test_shards_that_are_ill() -> None:
     assert levels(list(check_service.shards(many(survey, 2)))) == {"shards": OK}
     ill = list(check_service.shards(many(survey, 3, ill=["its rows are gone", ps.Unavailable("refused")])))
     assert [finding.level for finding in ill] == [FAIL, FAIL]
-    assert "psctl down" in ill[0].mend
-    assert "Ray restarts it" in ill[1].mend
+    assert "psctl down" in ill[0].fix
+    assert "Ray restarts it" in ill[1].fix
 
 
 def test_clocks_files_and_budgets_of_shards() -> None:
@@ -249,9 +249,9 @@ def test_clocks_files_and_budgets_of_shards() -> None:
 
 
 def test_every_sentence_fits_and_has_its_mend_below() -> None:
-    found = [ok("a", "x " * 60), warn("disk speed", "slow", "buy " * 40), fail("c", "broken", "mend it")]
+    found = [ok("a", "x " * 60), warn("disk speed", "slow", "buy " * 40), fail("c", "broken", "fix it")]
     shown = lines(found, 80)
     assert max(map(len, shown)) <= 80
-    assert shown[-1].strip() == "-> mend it"
+    assert shown[-1].strip() == "-> fix it"
     assert [line.split()[0] for line in shown if re.match(r"ok|warn|FAIL", line)] == [OK, WARN, FAIL]
     assert len(lines(found, None)) == 5

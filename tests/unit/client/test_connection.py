@@ -14,18 +14,18 @@ from ps.client.connection.retry import Deadline
 @pytest.fixture
 def connection() -> Connection:
     with ps.connect("inproc:") as client:
-        yield client.connection
+        yield client._session.connection
 
 
 def test_results_are_in_the_order_of_the_tasks(connection: Connection) -> None:
-    assert connection.each([lambda i=i: i for i in range(10)], Deadline(20)) == list(range(10))
-    assert connection.each([], Deadline(20)) == []
+    assert connection.tasks.each([lambda i=i: i for i in range(10)], Deadline(20)) == list(range(10))
+    assert connection.tasks.each([], Deadline(20)) == []
 
 
 def test_tasks_run_side_by_side(connection: Connection) -> None:
     """Each waits for the others: one after the other they would never end."""
     barrier = threading.Barrier(4, timeout=20)
-    connection.each([barrier.wait] * 4, Deadline(20))
+    connection.tasks.each([barrier.wait] * 4, Deadline(20))
 
 
 @pytest.mark.parametrize("fails", [0, 1, 3])
@@ -43,7 +43,7 @@ def test_the_first_error_is_raised_after_all_have_ended(connection: Connection, 
 
     # The failing one must not wait behind the last, which the calling thread may run.
     with pytest.raises(ValueError, match=f"task {fails}"):
-        connection.each([lambda i=i: task(i) for i in range(4)], Deadline(20))
+        connection.tasks.each([lambda i=i: task(i) for i in range(4)], Deadline(20))
     assert sorted(ended) == sorted({0, 1, 2, 3} - {fails})
 
 

@@ -14,7 +14,8 @@ import numba
 import pytest
 
 from ps.errors import InvalidArgument
-from ps.kernels import cache
+from ps.kernels import cache, sources
+from ps.kernels.index import segments
 from ps.kernels.rows import rows
 from tests.waiting import until
 
@@ -31,11 +32,11 @@ def nothing_writable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
     monkeypatch.setenv("HOME", str(NOWHERE))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     yield tmp_path
-    cache._release.cache_clear()
+    sources.release.cache_clear()
 
 
 def found() -> Path:
-    cache._release.cache_clear()
+    sources.release.cache_clear()
     return cache.folder.__wrapped__()
 
 
@@ -89,7 +90,7 @@ def test_a_folder_with_all_kernels_that_cannot_be_written_is_copied(
     """An image of a container whose file system is read-only."""
     full = tmp_path / "full"
     full.mkdir()
-    cache._release.cache_clear()
+    sources.release.cache_clear()
     cache._mark(full).touch()
     (full / "rows.nbc").write_bytes(b"compiled")
     monkeypatch.setattr(cache, "_beside", lambda: full)
@@ -100,21 +101,30 @@ def test_a_folder_with_all_kernels_that_cannot_be_written_is_copied(
     assert caplog.text == ""
 
 
+def change(file: Path) -> None:
+    """Another text with the same times: an installer may set those of all files to the same."""
+    times = file.stat()
+    file.write_bytes(file.read_bytes() + b"\n# changed\n")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
 def test_a_kernel_is_compiled_again_when_what_it_inlines_has_changed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """rows.py inlines init.py, which inlines hashing.py; bags.py inlines nothing. Times of files say nothing: an
-    installer may set them all to the same."""
-    shutil.copytree(cache.KERNELS, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(cache, "KERNELS", tmp_path)
-    names = ("rows/rows", "rows/bags", "rows/places", "index/hashing")
-    stamps = {name: cache.stamp.__wrapped__(tmp_path / f"{name}.py") for name in names}
-    hashing = tmp_path / "index" / "hashing.py"
-    times = hashing.stat()
-    hashing.write_bytes(hashing.read_bytes() + b"\n# changed\n")
-    os.utime(hashing, ns=(times.st_atime_ns, times.st_mtime_ns))
-    changed = {name for name, before in stamps.items() if cache.stamp.__wrapped__(tmp_path / f"{name}.py") != before}
-    assert changed == {"rows/rows", "index/hashing"}
+    """rows.py inlines init.py, which inlines hashing.py of another folder; bags.py inlines neither."""
+    shutil.copytree(cache.KERNELS, tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(sources, "ROOT", tmp_path)
+    files = ("rows/rows", "rows/bags", "index/hashing", "rows/places")
+
+    def digests() -> dict[str, bytes]:
+        sources._imports.cache_clear()
+        return {name: sources.stamp.__wrapped__(tmp_path / "kernels" / f"{name}.py") for name in files}
+
+    before, release = digests(), sources.release.__wrapped__()
+    change(tmp_path / "kernels" / "index" / "hashing.py")
+    after = digests()
+    assert {name for name in files if before[name] != after[name]} == {"rows/rows", "index/hashing"}
+    assert sources.release.__wrapped__() != release
 
 
 def test_numba_asks_us_for_our_kernels_only() -> None:
@@ -122,7 +132,7 @@ def test_numba_asks_us_for_our_kernels_only() -> None:
     def stranger(x: int) -> int:
         return x + 1
 
-    assert rows.gather.stats.cache_path == str(cache.folder())
+    assert rows.gather.stats.cache_path == segments.find.stats.cache_path == str(cache.folder())
     assert stranger.stats.cache_path == str(Path(__file__).parent / "__pycache__")
 
 

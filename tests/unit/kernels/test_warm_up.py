@@ -3,18 +3,16 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numba
 import numpy as np
-import pytest
 from numba.core.dispatcher import Dispatcher
 
 import ps.kernels
+from ps.arrays import Flags, Rows, Slots
 from ps.config import SGD, Fp16, TableConfig
-from ps.kernels import tensor_train
-from ps.kernels.index import bloom, hashing, segments, unique
-from ps.kernels.packing import deltas, fields, packing
-from ps.kernels.ranking import admission, score
-from ps.kernels.rows import attribution, bags, half, init, places, records, rows
-from ps.kernels.updates import optim
+from ps.kernels.index import unique
+from ps.kernels.kernel import WARMED, kernel
+from ps.kernels.rows import bags, rows
 from ps.optim import update_rule
 from ps.shard import Gradients, TableIds
 from ps.shard.reads.pooled import spread
@@ -32,36 +30,50 @@ from ps.wire.sorted_ids import decode_sorted_ids, encode_sorted_ids
 
 from .strategies import frozen
 
-MODULES = [
-    *(admission, attribution, bags, bloom, deltas, fields, half, hashing, init, optim, packing, places, records, rows),
-    *(score, segments, tensor_train, unique),
-]
 F32 = np.float32
-
-
-def kernels_of(module):
-    """Its public kernels; helpers that are inlined into them are compiled with them."""
-    inlined = {"mix64", "row_key", "init_row"}
-    return {
-        name: kernel
-        for name, kernel in vars(module).items()
-        if isinstance(kernel, Dispatcher)
-        and kernel.py_func.__module__ == module.__name__
-        and not name.startswith("_")
-        and name not in inlined
-    }
+OF_TRAINERS = {"ps.kernels.updates.convergence", "ps.kernels.updates.residuals"}
 
 
 def compiled():
-    return {(m.__name__, name): len(k.signatures) for m in MODULES for name, k in kernels_of(m).items()}
+    """How many signatures each kernel is compiled for."""
+    return {one.dispatcher.py_func: len(one.dispatcher.signatures) for one in ps.kernels.kernels_of_shards()}
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
-def test_warm_up_runs_every_kernel(module):
+def test_the_warm_up_compiles_every_kernel():
+    """Whatever numba compiles and Python may call: nothing that a file forgot to declare waits for a request."""
     ps.kernels.warm_up()
-    kernels = kernels_of(module)
-    assert kernels
-    assert [name for name, kernel in kernels.items() if not kernel.signatures] == []
+    kernels = ps.kernels.kernels_of_shards()
+    assert [one for one in kernels if len(one.dispatcher.signatures) < len(one.signatures())] == []
+    declared = {id(one.dispatcher) for one in kernels}
+    public = {
+        f"{module}.{name}"
+        for module in [name for name in sys.modules if name.startswith("ps.kernels.")]
+        for name, value in vars(sys.modules[module]).items()
+        if isinstance(value, Dispatcher) and not name.startswith("_") and id(value) not in declared
+    }
+    helpers = {name for name in public if name.rpartition(".")[2] in HELPERS}
+    assert {name.rpartition(".")[0] for name in public - helpers} == OF_TRAINERS
+
+
+HELPERS = {"mix64", "row_key", "init_row", "prefetch_row", "prefetch_half_row"}
+"""Public functions that only kernels call: they are compiled with them."""
+
+
+def a_kernel(values_N: Rows, table_SD: Slots, limits: tuple[int, float], more_N: Flags | None, code: np.uint16) -> int:
+    return len(values_N)
+
+
+def test_types_are_read_from_a_declaration():
+    before = list(WARMED)
+    kernel(either="values_N", read_only="table_SD")(a_kernel)
+    (declared,) = [one for one in WARMED if one not in before]
+    WARMED.remove(declared)
+    given = [
+        (values_N, frozen(np.zeros((2, 3), np.int64)), (1, 2.0), more_N, np.uint16(3))
+        for values_N in (np.zeros(3, F32), frozen(np.zeros(3, F32)))
+        for more_N in (np.zeros(3, np.bool_), None)
+    ]
+    assert set(declared.signatures()) == {tuple(map(numba.typeof, arguments)) for arguments in given}
 
 
 def test_after_warm_up_a_push_and_a_pull_compile_nothing():

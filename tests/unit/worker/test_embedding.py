@@ -33,7 +33,7 @@ def bags(*lists: list[int], weights: list[float] | None = None) -> Bags:
 
 
 def pulled(client: ps.Client, table: str, ids: list[int]) -> torch.Tensor:
-    return client.pull(table, torch.tensor(ids), train=False)
+    return client.pull(table, torch.tensor(ids))
 
 
 @pytest.mark.parametrize("pooling", ["sum", "mean"])

@@ -154,7 +154,7 @@ def test_a_feature_that_a_batch_lacks_is_an_error_and_others_are_left_alone(clie
         layer({"f": Bags(torch.tensor([1]), torch.arange(1))})
     out = layer(Jagged(["x", "g", "f"], [9, 1], [1, 0, 1]))  # g has no id in this sample
     assert torch.equal(out[:, 1], torch.zeros(1, DIM))
-    torch.testing.assert_close(out[:, 0], client.pull("t", torch.tensor([1]), train=False))
+    torch.testing.assert_close(out[:, 0], client.pull("t", torch.tensor([1])))
     same = layer({"f": Bags(torch.tensor([1]), torch.arange(1)), "g": Bags.empty(1)})
     torch.testing.assert_close(out, same)
 
@@ -163,7 +163,7 @@ def test_a_feature_that_a_batch_lacks_is_an_error_and_others_are_left_alone(clie
 def test_one_feature_in_two_tables_trains_the_rows_of_each(client: ps.Client, pooled: Any) -> None:
     features = [Feature("other", "wide"), Feature("item", "wide"), Feature("item", "deep"), Feature("item", "wide")]
     layer = collection(client, *[Feature(f.name, f.table, pooled=pooled) for f in features])
-    before = {name: client.pull(name, torch.tensor([2, 3, 4]), train=False) for name in ("wide", "deep")}
+    before = {name: client.pull(name, torch.tensor([2, 3, 4])) for name in ("wide", "deep")}
     bags = {
         "other": Bags(torch.tensor([3, 4]), torch.tensor([0, 1])),
         "item": Bags(torch.tensor([2]), torch.tensor([0, 1])),
@@ -175,7 +175,7 @@ def test_one_feature_in_two_tables_trains_the_rows_of_each(client: ps.Client, po
     torch.testing.assert_close(out[1], torch.stack([wide[2], zeros, zeros, zeros]))
     (out * torch.tensor([1.0, 2.0, 4.0, 8.0])[:, None]).sum().backward()
     layer.step()
-    after = {name: client.pull(name, torch.tensor([2, 3, 4]), train=False) for name in ("wide", "deep")}
+    after = {name: client.pull(name, torch.tensor([2, 3, 4])) for name in ("wide", "deep")}
     torch.testing.assert_close(wide - after["wide"], torch.tensor([[10.0], [1.0], [1.0]]).expand(3, DIM))
     torch.testing.assert_close(deep - after["deep"], torch.tensor([[4.0], [0.0], [0.0]]).expand(3, DIM))
 
@@ -242,7 +242,7 @@ def test_pooled_as_torchrecs_own_collection_does(client: ps.Client, number: int)
     )
     with torch.no_grad():
         for name, bag in theirs.embedding_bags.items():
-            bag.weight.copy_(client.pull(name, torch.arange(6), train=False))
+            bag.weight.copy_(client.pull(name, torch.arange(6)))
     expected = theirs(jagged).values().unflatten(1, (2, DIM))
     found = layer(jagged)
     torch.testing.assert_close(found, expected)
@@ -252,7 +252,7 @@ def test_pooled_as_torchrecs_own_collection_does(client: ps.Client, number: int)
     layer.step()
     for name, bag in theirs.embedding_bags.items():
         grad = torch.zeros(6, DIM) if bag.weight.grad is None else bag.weight.grad
-        torch.testing.assert_close(client.pull(name, torch.arange(6), train=False), bag.weight - grad)
+        torch.testing.assert_close(client.pull(name, torch.arange(6)), bag.weight - grad)
 
 
 def test_torchrecs_offsets_that_fall_are_refused() -> None:

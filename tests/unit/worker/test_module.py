@@ -225,12 +225,12 @@ def test_an_end_does_not_wait_for_a_step_to_be_forgotten(
         reached.set()
         assert go.wait(20)
 
-    monkeypatch.setattr(client.exchange, "forget", forget)
+    monkeypatch.setattr(client._session.exchange, "forget", forget)
     step = client.prepare({"t": [7]})
     step.pull()  # by its handle: the shard holds it
     step.forget()
     assert reached.wait(20)
-    left = client.connection.unfinished()
+    left = client._session.connection.tasks.unfinished()
     go.set()
     assert left == []
 

@@ -227,7 +227,7 @@ def test_the_end_says_how_stale_rows_were(start_server: StartServer) -> None:
     console = Console(record=True, width=160, file=io.StringIO())
     settings = Settings(data="synthetic", rows=2000, dim=2, batch_size=200, depth=1, swap_fraction=0.0, pull_ahead=1)
     with ps.connect(start_server().address) as client:
-        share = run(ALONE, settings, client.connection.address)
+        share = run(ALONE, settings, client.address)
         report.how_stale(console, client, [share])
         (shard,) = client.stats()["shards"]
     text = console.export_text()

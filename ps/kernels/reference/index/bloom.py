@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ps.arrays import Ids
+from ps.arrays import Ids, Words
 from ps.kernels.reference.index.hashing import mix64
-
-Words = npt.NDArray[np.uint64]
 
 
 def _places(words_W: Words, ids_N: Ids) -> tuple[Ids, Words]:

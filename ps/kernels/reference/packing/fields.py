@@ -10,7 +10,7 @@ LEAF, DEPTH, COUNTED, MALFORMED = -1, 8, 0, -1
 
 def count_fields(
     data: npt.NDArray[np.uint8],
-    submessages: npt.NDArray[np.int64],
+    submessages_MF: npt.NDArray[np.int64],
     root: int,
     most: int,
     found_2: npt.NDArray[np.int64],
@@ -18,7 +18,7 @@ def count_fields(
     """found = (fields, messages within messages), all levels together."""
     found_2[:] = 0
     try:
-        _walk(data.tobytes(), submessages, root, most, found_2, 1)
+        _walk(data.tobytes(), submessages_MF, root, most, found_2, 1)
     except _EnoughError:
         return COUNTED
     except ValueError:
@@ -31,7 +31,7 @@ class _EnoughError(Exception):
 
 
 def _walk(
-    data: bytes, submessages: npt.NDArray[np.int64], kind: int, most: int, found_2: npt.NDArray[np.int64], depth: int
+    data: bytes, submessages_MF: npt.NDArray[np.int64], kind: int, most: int, found_2: npt.NDArray[np.int64], depth: int
 ) -> None:
     if depth > DEPTH:
         raise ValueError("too deep")
@@ -52,10 +52,10 @@ def _walk(
             raise ValueError("no such wire type")
         if size > len(data):
             raise ValueError("short")
-        inner = submessages[kind, number] if wire_type == 2 and number < submessages.shape[1] else LEAF
+        inner = submessages_MF[kind, number] if wire_type == 2 and number < submessages_MF.shape[1] else LEAF
         if inner != LEAF:
             found_2[1] += 1
-            _walk(data[:size], submessages, int(inner), most, found_2, depth + 1)
+            _walk(data[:size], submessages_MF, int(inner), most, found_2, depth + 1)
         data = data[size:]
 
 

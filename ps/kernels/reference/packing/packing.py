@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Words = npt.NDArray[np.uint64]
-Positions = npt.NDArray[np.int64]
-Values = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.int8]
+from ps.arrays import Positions, Values, Words
+from ps.kernels.packing.packing import Items
 
 
 def set_bits(rows_R: Positions, n: int, words: Words) -> bool:
@@ -62,7 +60,7 @@ def ends_of_rows(words: Words, dim: int, out_R: Positions) -> None:
     out_R[:] = sums_N[(np.arange(len(out_R)) + 1) * dim]
 
 
-def quantize(values_V: Values, ends_R: Positions, scales_R: Values, out_V: Bytes) -> None:
+def quantize(values_V: Values, ends_R: Positions, scales_R: Values, out_V: Items) -> None:
     """scale = max(largest magnitude / 127, 2**-126); out = values / scale, rounded to nearest, ties to even."""
     start = 0
     for i, end in enumerate(ends_R):
@@ -72,7 +70,7 @@ def quantize(values_V: Values, ends_R: Positions, scales_R: Values, out_V: Bytes
         start = end
 
 
-def dequantize(items_V: Bytes, ends_R: Positions, scales_R: Values, out_V: Values) -> int:
+def dequantize(items_V: Items, ends_R: Positions, scales_R: Values, out_V: Values) -> int:
     """out = items * scale; the first row that `quantize` cannot have made, -1 if there is none."""
     start, wrong = 0, []
     for i, end in enumerate(ends_R):

@@ -6,9 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.arrays import Counts, Ids
+from ps.kernels.ranking.admission import Cells
 from ps.kernels.reference.index.hashing import mix64
-
-Cells = npt.NDArray[np.uint16]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 

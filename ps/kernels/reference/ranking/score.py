@@ -5,14 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ps.arrays import Slots
+from ps.arrays import Ints, Scores, Slots
+from ps.kernels.ranking.score import Lots, Marks, Ranks, Statistics
 
-Statistics = npt.NDArray[np.uint32]
-Scores = npt.NDArray[np.float32]
-Marks = npt.NDArray[np.uint16]
-Ranks = npt.NDArray[np.int64]
-Counts = npt.NDArray[np.int64]
-Lots = npt.NDArray[np.int32]
 LOT = np.uint32(31)
 
 
@@ -33,7 +28,7 @@ def count(
     change: int,
     per_tick: int,
     counts_R: Ranks,
-    counts_ER: Counts,
+    counts_ER: Ints,
     lots_ERL: Lots | None,
     epochs_E: Ranks,
     first: int,
@@ -63,7 +58,7 @@ def touch(
     lucky: int,
     border: int,
     counts_R: Ranks,
-    counts_ER: Counts,
+    counts_ER: Ints,
     lots_ERL: Lots | None,
     epochs_E: Ranks,
     first: int,
@@ -110,8 +105,8 @@ def met(
     per_tick: int,
     stamps_C: Ranks,
     ranks_C: Ranks,
-    stamps_LC: Counts,
-    ranks_LC: Counts,
+    stamps_LC: Ints,
+    ranks_LC: Ints,
     out_N: npt.NDArray[np.bool_],
 ) -> None:
     """out[i] = whether any cut, of all rows or of its lot, is later than the row and as high as its rank or higher."""
@@ -131,8 +126,8 @@ def select_met(
     per_tick: int,
     stamps_C: Ranks,
     ranks_C: Ranks,
-    stamps_LC: Counts,
-    ranks_LC: Counts,
+    stamps_LC: Ints,
+    ranks_LC: Ints,
     out_N: Slots,
 ) -> tuple[int, int]:
     """Slots in [start, end) that are used and met by a cut; how many, and where it stopped."""

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from ps.arrays import Flags, Rows
-
-Starts = npt.NDArray[np.int64]
-Positions = npt.NDArray[np.int32]
-Words = npt.NDArray[np.uint64]
+from ps.arrays import BagPositions, Flags, Rows, Starts, Words
 
 
-def pool(rows_UD: Rows, starts_K: Starts, positions_P: Positions, out_RD: Rows) -> None:
+def pool(rows_UD: Rows, starts_K: Starts, positions_P: BagPositions, out_RD: Rows) -> None:
     """out[i] = the sum of bag i's rows, in their order."""
     for i in range(len(starts_K) - 1):
         out_RD[i] = 0
@@ -21,7 +16,7 @@ def pool(rows_UD: Rows, starts_K: Starts, positions_P: Positions, out_RD: Rows) 
 
 
 def spread(
-    grads_RD: Rows, starts_K: Starts, positions_P: Positions, bags_R: Starts, out_UD: Rows, used_U: Flags
+    grads_RD: Rows, starts_K: Starts, positions_P: BagPositions, bags_R: Starts, out_UD: Rows, used_U: Flags
 ) -> None:
     """out[p] += grads[i] for every row p of bag bags[i]; used[p] is set."""
     for bag, grad_D in zip(bags_R, grads_RD, strict=True):
@@ -43,7 +38,7 @@ def put_numbers(numbers_N: Starts, width: int, words: Words) -> None:
     words[:] = np.packbits(flags_N, bitorder="little").view(np.uint64)
 
 
-def get_numbers(words: Words, width: int, out_N: Starts | Positions) -> int:
+def get_numbers(words: Words, width: int, out_N: Starts | BagPositions) -> int:
     """What `put_numbers` has put there; the largest of them, -1 of none."""
     flags_N = np.unpackbits(words.view(np.uint8), bitorder="little")[: len(out_N) * width]
     out_N[:] = flags_N.reshape(-1, width).astype(np.int64) @ (1 << np.arange(width))

@@ -9,9 +9,8 @@ import numpy.typing as npt
 
 from ps.arrays import Flags, Ids, Rows, Slots
 from ps.kernels.reference.index.hashing import mix64
-from ps.kernels.rows.half import SALT
+from ps.kernels.rows.half import SALT, Halves
 
-Halves = npt.NDArray[np.uint16]
 Fractions = npt.NDArray[np.float64]
 Up = Callable[[Fractions, Halves], Flags]
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from ps.arrays import Slots
-from ps.kernels.rows.places import HALF
-
-Places = npt.NDArray[np.uint32]
+from ps.kernels.rows.places import HALF, Places
 
 
 def split(places_S: Places, slots_N: Slots, full_N: Slots, half_N: Slots) -> int:

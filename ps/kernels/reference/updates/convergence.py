@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ps.arrays import Rows
+from ps.arrays import Positions, Rows
 from ps.kernels.reference.updates.residuals import _sum_squares
-
-Positions = npt.NDArray[np.int64]
 
 
 def observe(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ps.client.arrays import as_counts, as_ids, as_rows, is_torch, like
+from ps.array_like import as_counts, as_ids, as_rows, is_torch, like
 from ps.errors import DimensionMismatch, DtypeMismatch, LengthMismatch
 
 INT64 = np.iinfo(np.int64)

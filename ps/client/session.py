@@ -1,0 +1,108 @@
+"""What the calls of one client share: its connection, its identity as a worker, its settings and its counters."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from google.protobuf.message import Message
+
+from ps.array_like import ArrayLike
+from ps.client.batch import Batch, make_batch
+from ps.client.connection.connection import Connection
+from ps.client.connection.retry import Deadline, retry
+from ps.client.lease import Lease
+from ps.client.reads.exchange import Exchange
+from ps.client.writes.delivery import Delivery
+from ps.client.writes.push_numbers import PushNumbers
+from ps.client.writes.pushes import Pushes
+from ps.client.writes.write import Write
+from ps.client.writes.writes import Writes
+from ps.errors import InvalidArgument
+from ps.seconds import seconds
+from ps.wire.bags import PooledBags
+from ps.wire.formats import Formats, WireDtype
+from ps.wire.methods import Method
+
+
+class Session:
+    """One worker's connection to the service, and what numbers its steps and writes. Threads: any."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        wire_dtype: WireDtype | Mapping[str, WireDtype],
+        compress_ids: bool,
+        timeout_s: float,
+    ) -> None:
+        self.connection = connection
+        self.formats = Formats(wire_dtype)
+        self.compress_ids = compress_ids
+        self.timeout_s = seconds(timeout_s)
+        self.worker_id = secrets.randbits(63)
+        self.exchange = Exchange(connection, self.worker_id)
+        delivery = Delivery(connection, self.worker_id)
+        self.pushes = Pushes(delivery)
+        self.writes = Writes(delivery)
+        self.step_numbers = itertools.count(1)
+        self.push_numbers = PushNumbers()
+        self.abandoned: deque[Lease] = deque()
+        """Leases of steps that nobody can push any more. Finalizers append to it, so nothing else happens there: they
+        may run anywhere, inside a lock too."""
+        self._sequences = itertools.count(1)
+
+    def deadline(self, timeout_s: float | None) -> Deadline:
+        """Returns the deadline of a call that begins now: after `timeout_s`, or after the client's own for None."""
+        return Deadline(self.timeout_s if timeout_s is None else timeout_s)
+
+    def batch(
+        self,
+        ids: Mapping[str, ArrayLike],
+        deadline: Deadline,
+        counts: Mapping[str, ArrayLike] | None = None,
+        bags: Mapping[str, PooledBags] | None = None,
+    ) -> Batch:
+        """Deduplicates ids and splits them by shard. Raises InvalidArgument where counts or bags are of other tables,
+        TableNotFound, and what `make_batch` raises."""
+        if not ids:
+            raise InvalidArgument("no tables given: pass {table: ids}")
+        if counts is not None and set(counts) != set(ids):
+            raise InvalidArgument(f"counts for tables {sorted(counts)}, ids for {sorted(ids)}")
+        if bags is not None and not set(bags) <= set(ids):
+            raise InvalidArgument(f"bags for tables {sorted(bags)}, ids for {sorted(ids)}")
+        configs = {name: self.connection.table(name, deadline) for name in ids}
+        return make_batch(ids, configs, self.connection.routing, counts, self.compress_ids, bags)
+
+    def new_write(self, batch: Batch) -> Write:
+        """Makes a write with a sequence that no other of this worker has. Call it when the write is about to be sent:
+        the shards' ledgers look back only so far."""
+        return Write(next(self._sequences), batch)
+
+    def new_push(self, batch: Batch, in_round: bool = False) -> Write:
+        """Makes a write that is a push of all tables of the batch. Call it when the push is about to be sent."""
+        numbers = None if in_round else self.push_numbers.next([table.config.name for table in batch.tables])
+        return Write(next(self._sequences), batch, numbers)
+
+    def ask_coordinator(self, method: Method, request: Callable[[int], Message], deadline: Deadline) -> bytes:
+        """Sends the coordinator `request(attempt number)` until it answers or the deadline comes."""
+
+        def attempt(number: int) -> bytes:
+            routing = self.connection.routing
+            address = routing.coordinator or routing.shards[0].address
+            return self.connection.calls.unary(address, method, request(number), deadline)
+
+        return retry(attempt, deadline, lambda: self.connection.refresh(deadline))
+
+    def forget_abandoned(self) -> None:
+        """Has the shards forget the steps that nobody can push any more."""
+        while self.abandoned:
+            self.abandoned.popleft().forget()
+
+
+class ClientCalls:
+    """The base of what groups a client's calls by noun: they share its session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session

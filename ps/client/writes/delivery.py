@@ -1,0 +1,63 @@
+"""How the parts of a write reach their shards: with retries, by a new routing where that is safe, and with what is said
+of a write whose caller has left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from ps.client.batch import Batch
+from ps.client.connection.connection import Connection
+from ps.client.connection.pool import current_task
+from ps.client.connection.retry import Deadline
+from ps.client.writes import leaving
+from ps.client.writes.write import Write
+from ps.errors import StaleRouting
+from ps.v1 import embedding_pb2 as pb
+from ps.wire import codec
+from ps.wire.blocks import EncodedBlock
+
+T = TypeVar("T")
+
+
+class Delivery:
+    """Sends one worker's writes. Threads: any, one at a time for the same Write."""
+
+    def __init__(self, connection: Connection, worker_id: int) -> None:
+        self.connection = connection
+        self._worker_id = worker_id
+
+    def header(self, batch: Batch) -> pb.Header:
+        """Returns the header of a request that is made of this batch."""
+        return pb.Header(routing_epoch=batch.epoch, worker_id=self._worker_id)
+
+    def routed(self, write: Write, run: Callable[[Batch], T], deadline: Deadline) -> T:
+        """Returns run(the write's batch). Raises StaleRouting when the routing has changed and it is too late to
+        follow."""
+        if (task := current_task()) is not None:
+            task.outcome.write = write
+        try:
+            answer = self.connection.routed(write.split_by, run, deadline)
+        except StaleRouting as stale:
+            raise write.unfinished(stale) from stale
+        except BaseException as error:
+            if not isinstance(error, Exception):  # Ctrl-C: nobody else will say what became of it
+                leaving.interrupted(write)
+            raise
+        leaving.ended(write)
+        return answer
+
+    def send(self, write: Write, batch: Batch, shard: int, call: Callable[[str], bytes], deadline: Deadline) -> bytes:
+        """Returns call(the shard's address), with retries; the write learns what became of its part."""
+
+        def attempt(address: str) -> bytes:
+            return write.attempt(shard, lambda: call(address))
+
+        return self.connection.on_shard(batch.routing, shard, attempt, deadline)
+
+
+def messages(head: pb.PushChunk | pb.WriteChunk, body: Sequence[EncodedBlock]) -> Iterator[bytes]:
+    """Yields the messages of a stream: the head, then the body in chunks."""
+    yield head.SerializeToString()
+    for payload in codec.pieces((block.data, block.unit) for block in body):
+        yield codec.payload_message(payload)
