@@ -10,11 +10,13 @@ from ps.config import ServiceConfig
 from ps.errors import ResourceExhausted
 from ps.runtime.places import Places
 from ps.shard.assistant import Assistant
-from ps.shard.commit import Commit, table_of
+from ps.shard.builder import Builder
+from ps.shard.commit import Commit
 from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger
 from ps.shard.reads.pooled import pull_bytes
-from ps.shard.requests import PushResult, StepRef, Target, WriteResult
+from ps.shard.requests import StepRef, Target
+from ps.shard.staleness import Staleness
 from ps.shard.steps.rise import Rise
 from ps.shard.steps.steps import Resolved, Steps
 from ps.shard.upkeep.aftermath import Aftermath
@@ -23,7 +25,9 @@ from ps.shard.upkeep.capacity import Capacity
 from ps.shard.upkeep.disk_health import DiskHealth
 from ps.shard.upkeep.maintenance import Maintenance
 from ps.shard.upkeep.pressure import Pressure
+from ps.shard.writes.log import Log
 from ps.shard.writes.rounds import Rounds
+from ps.shard.writes.write import Ground, Result, table_of
 from ps.storage.budget.budget import RamBudget, fitted
 from ps.storage.disk.database import Disk
 from ps.table.table import Table
@@ -33,7 +37,12 @@ class Core:
     """One shard's parts. All but `engine` and `budget` are for the engine thread."""
 
     def __init__(
-        self, shard_id: int, config: ServiceConfig, places: Callable[[], Places], clock: Callable[[], float]
+        self,
+        shard_id: int,
+        config: ServiceConfig,
+        places: Callable[[], Places],
+        clock: Callable[[], float],
+        history: Log,
     ) -> None:
         self.budget = RamBudget(config)
         config = fitted(config)
@@ -48,17 +57,19 @@ class Core:
         self.building = Building(self.engine)
         self.assistant = Assistant(self.engine.places.assistant)
         self.capacity = Capacity(config, self.budget)
-        self.ledger: Ledger[PushResult | WriteResult] = Ledger(config.ledger_window, config.max_ledger_bytes)
+        self.ledger: Ledger[Result] = Ledger(config.ledger_window, config.max_ledger_bytes)
         self.steps = Steps(config.prepare_ttl_s, config.max_steps, config.max_steps_bytes)
         self.aftermath = Aftermath()
         self.maintenance = Maintenance(self.tables, self.steps, self.engine, self.disk_health, clock)
         self.pressure = Pressure(self.budget, self.steps, self.maintain, clock)
         room = None if config.ram_bytes is None else self.budget.aside.bodies
         self.rounds = Rounds(config.max_requests // 2, room, clock)  # the other half is for what ends by itself
+        self.builder = Builder(self.assistant, self.disk, self.capacity, self.pressure, self.budget)
+        self.staleness = Staleness()
         self.commit = Commit(
-            self.tables,
+            Ground(self.tables, self.steps, self.staleness, self.builder.build, self.builder.discard),
             self.ledger,
-            self.steps,
+            history,
             self.capacity,
             self.pressure,
             self.rise,
@@ -68,11 +79,14 @@ class Core:
         )
 
     def table(self, name: str) -> Table:
-        """Returns the table of that name; raises TableNotFound."""
+        """Returns the table of that name; raises TableNotFound, and ShardPoisoned."""
+        self.commit.check_well()
         return table_of(self.tables, name)
 
     def resolve(self, target: Target) -> list[Resolved]:
-        """Returns the ids that a request is about, by table. Raises TableNotFound, StepNotFound and InvalidArgument."""
+        """Returns the ids that a request is about, by table. Raises TableNotFound, StepNotFound and InvalidArgument,
+        and ShardPoisoned."""
+        self.commit.check_well()
         if isinstance(target, StepRef):
             return self.steps.get(target, self.clock())
         tables = [Resolved(self.table(part.table), part) for part in target]

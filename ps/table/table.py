@@ -503,11 +503,19 @@ class Table:
             if self._lifting is not None:
                 self._lifting.tick()
 
-    def forget(self, ids_N: Ids) -> Ids:
-        """Drops those of the rows that the disk cannot give back; their ids."""
-        lost_N = self.store.forget(ids_N)
-        self._ranking.forget(len(lost_N))
-        return lost_N
+    def unreadable(self, ids_N: Ids) -> Ids:
+        """Returns those of the ids whose rows the disk cannot give back."""
+        return self.store.unreadable(ids_N)
+
+    def plan_forget(self, ids_N: Ids) -> Change:
+        """Drops rows that exist, by their ids alone: what they are is not known."""
+        self.store.discard_below(ids_N)
+
+        def make() -> None:
+            self.store.remove(ids_N)
+            self._ranking.forget(len(ids_N))
+
+        return Change(make)
 
     def maintain(self) -> Demotion | None:
         """Begins to move some of the least important rows down, if more are in RAM than should be."""

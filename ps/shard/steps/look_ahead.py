@@ -33,6 +33,11 @@ class LookAhead:
             return self.target
         return [resolved.ids for resolved in self._rows.tables] if self._rows is not None else []
 
+    @property
+    def steps(self) -> Sequence[StepRef]:
+        """The step that the push ends, if it names one."""
+        return [self.target] if isinstance(self.target, StepRef) else []
+
     def wait(self) -> None:
         """Waits until the rows are in RAM, or cannot be brought there."""
         self.running.wait()

@@ -312,9 +312,16 @@ class Store:
     def remove_all(self, ids_N: Ids) -> None:
         """Drops rows that exist, on whatever tier each of them is. Raises DiskFull and DiskError, and then nothing has
         changed."""
-        slots_N = self._held(ids_N)
-        self._discard_below(ids_N[(slots_N < 0) | self._copied(slots_N)])
+        self.discard_below(ids_N)
         self.remove(ids_N)
+
+    def discard_below(self, ids_N: Ids) -> None:
+        """Drops what the disk has of rows that exist, whether they are in RAM as well or can be read at all. Raises
+        DiskFull and DiskError, and then nothing has changed."""
+        slots_N = self._held(ids_N)
+        copied_N = self._copied(slots_N)
+        self._discard_below(ids_N[(slots_N < 0) | copied_N])
+        score.mark(self.ram.marks_S, slots_N[(slots_N >= 0) & copied_N], 0, score.COPIED)
 
     def _held(self, ids_N: Ids) -> Slots:
         """The slots of rows that are to be removed, -1 where one is not in RAM. None is on its way down any more."""
@@ -343,17 +350,14 @@ class Store:
         """Of slots with rows, those whose rows were not dropped."""
         return self._dropped.living(slots_N)
 
-    def forget(self, ids_N: Ids) -> Ids:
-        """Drops rows on disk that cannot be read any more, by their ids alone; returns those. The others stay."""
+    def unreadable(self, ids_N: Ids) -> Ids:
+        """Returns the ids of rows on disk that cannot be read any more."""
         if self._disk is None:
             return ids_N[:0]
         try:
             self._disk.read(ids_N[self.ram.find(ids_N) < 0])
         except CorruptRow as error:
-            lost_N = np.array(error.ids, np.int64)
-            self._disk.discard(lost_N, len(lost_N))
-            self._removals += 1
-            return lost_N
+            return np.array(error.ids, np.int64)
         return ids_N[:0]
 
     # dropping

@@ -119,7 +119,7 @@ def test_torch_is_imported_beside_the_engine(shard: Shard, monkeypatch: pytest.M
         first.append(threading.current_thread().name)
         check_device(device)
 
-    for module in ("ps.shard.shard", "ps.storage.ram.device_rows"):
+    for module in ("ps.shard.tables", "ps.storage.ram.device_rows"):
         monkeypatch.setattr(f"{module}.check_device", watched)
     new_table(shard, "t", dim=1, device="torch-cpu")
     assert not first[0].startswith("engine")

@@ -155,7 +155,7 @@ def test_a_prepare_that_has_read_is_not_refused(tmp_path, monkeypatch):
         held.go.set()
         until(lambda: shard.engine.queue_length > waiting or not thread.is_alive())
     thread.join(LIMIT_S)
-    assert versions == [1]
+    assert versions == [2]
     shard.close()
 
 
