@@ -1,7 +1,7 @@
 """A shard in one thread: at every wait a seed chooses what runs next. The same seed gives the same order again.
 
-The code is the shard's own; only its places (`ps.runtime.places`) are others. What there is to choose from: the engine's next
-task, any read or write of the disk that waits, and any caller who may go on.
+The code is the shard's own; only its places (`ps.runtime.places`) are others. What there is to choose from: the
+engine's next task, any read or write of the disk that waits, and any caller who may go on.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from functools import partial
 from typing import Any, TypeVar
 
 from ps.runtime.places import CALLER, Operation, Queue
-from ps.shard import Shard
 from ps.shard.caller import PATIENT, Caller
-from ps.shard.engine import Running
+from ps.shard.engine import Engine, Running
 
 T = TypeVar("T")
 MOST_STEPS = 200_000
@@ -29,7 +29,7 @@ class Seeded:
         self.callers: list[Running[Any]] = []
         self._tasks: Queue = Waiting(self)
         self._work: Callable[[int | None], object] = lambda _: True
-        self._working = self._ended = False
+        self._working = self._calling = self._ended = False
         self._steps = 0
 
     # places
@@ -60,8 +60,8 @@ class Seeded:
             choices.append(self._engine)
         choices += [pool.any for pool in (self.io, self.down) if pool.tasks]
         self.callers = [running for running in self.callers if not running.ended]
-        if not self._working:
-            choices += [lambda running=running: running.reply(None) for running in self.callers if running.waits]
+        if not self._working and not self._calling:
+            choices += [partial(self._reply, running) for running in self.callers if running.waits]
         if choices:
             self.random.choice(choices)()
         return bool(choices)
@@ -70,6 +70,19 @@ class Seeded:
         """Goes on until nothing is left to do."""
         while self.step():
             pass
+
+    def start(self, operation: Operation[T], engine: Engine, caller: Caller = PATIENT) -> Running[T]:
+        """Begins an operation, which goes on where it asks for its caller when the seed says so."""
+        running = engine.start(operation, caller)
+        self.callers.append(running)
+        return running
+
+    def _reply(self, running: Running[Any]) -> None:
+        self._calling = True
+        try:
+            running.reply(None)
+        finally:
+            self._calling = False
 
     def _engine(self) -> None:
         self._working = True
@@ -109,7 +122,7 @@ class AtOnce(Executor):
         future: Future[Any] = Future()
         try:
             future.set_result(task(*arguments, **named))
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001  as a pool does
             future.set_exception(error)
         return future
 
@@ -132,55 +145,16 @@ class Waiting:
         return len(self._items)
 
 
-class Asking:
-    """A shard that answers each call with its operation, for a story to `yield from`."""
-
-    def __init__(self, shard: Shard) -> None:
-        self._shard = shard
-        self._view: Any = object.__new__(Shard)
-        self._view.__dict__.update(shard.__dict__, engine=_Operations(shard.engine))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._view, name)
-
-
-class _Operations:
-    """An engine that does nothing with an operation."""
-
-    def __init__(self, engine: Any) -> None:
-        self._engine = engine
-
-    def drive(self, operation: Operation[T], caller: Caller = PATIENT) -> Operation[T]:
-        return operation
-
-    def run(self, task: Callable[[], T], caller: Caller = PATIENT) -> Operation[T]:
-        return _only(task)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-
-def _only(task: Callable[[], T]) -> Operation[T]:
-    from ps.runtime.places import ENGINE
-
-    yield ENGINE
-    return task()
-
-
 def answering(operation: Operation[T], answer: object) -> Operation[T]:
-    """An operation whose caller, when it is asked, says this."""
+    """Returns an operation whose caller, when it is asked, says this."""
     place = next(operation)
     while True:
         try:
             yield place
-            value = answer if place is CALLER else None
-        except GeneratorExit:
-            operation.close()
-            raise
-        except BaseException as error:
-            step: Callable[[], Any] = lambda error=error: operation.throw(error)  # noqa: E731
+        except Exception as error:  # noqa: BLE001  for the operation
+            step = partial(operation.throw, error)
         else:
-            step = lambda value=value: operation.send(value)  # noqa: E731
+            step = partial(operation.send, answer if place is CALLER else None)
         try:
             place = step()
         except StopIteration as end:

@@ -33,6 +33,7 @@ class Resolved:
         self._layout_epoch = 0
         self._holds = 0
         self._pinned: list[Slots] = []
+        self._created_N: Slots | None = None
 
     @property
     def nbytes(self) -> int:
@@ -66,9 +67,13 @@ class Resolved:
             self.slots()
 
     def let_go(self) -> None:
-        """The rows may move again: slots found so far mean nothing from now on."""
+        """The rows may move again, unless another request holds them too: slots found so far mean nothing then."""
         self._holds -= 1
-        if not self._holds:
+        created_N, self._created_N = self._created_N, None
+        if self._holds and created_N is not None and self._slots_N is not None:
+            if self._layout_epoch == self.table.layout_epoch:
+                self._pin(self._slots_N[created_N][self._slots_N[created_N] >= 0])
+        elif not self._holds:
             if self._layout_epoch == self.table.layout_epoch:
                 for slots_N in self._pinned:
                     self.table.pin(slots_N, -1)
@@ -76,8 +81,10 @@ class Resolved:
             self._slots_N = None
 
     def create_admitted(self, rows_R: Slots | None = None) -> Slots:
-        """A row for every id, or those in these positions, that may have one; returns the positions that had none."""
-        return self.table.create_admitted(self.ids.ids_N, self.slots(), self.ids.counts_N, rows_R)
+        """Creates a row for every id, or those in these positions, that may have one; returns the positions that had
+        none. Whoever holds the ids beyond the write that creates the rows holds these too, from when it lets go."""
+        self._created_N = self.table.create_admitted(self.ids.ids_N, self.slots(), self.ids.counts_N, rows_R)
+        return self._created_N
 
     def fetch(self) -> Fetch | None:
         """Begins to read the rows that are on disk; None if there are none."""
