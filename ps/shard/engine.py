@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from functools import partial
 from itertools import repeat
 from typing import Any, Generic, TypeVar
@@ -51,7 +51,10 @@ class Engine:
         When the caller has gone before a stretch on the engine, the operation raises Unavailable there."""
         running = Running(self, operation, caller, next(operation))
         if running.place is not ENGINE:
-            running.go()
+            try:
+                running.hand_over()
+            except RuntimeError:  # the pool has ended
+                running.advance(error=self.stopping())
             return running
         self._check_length()
         with self._closing:
@@ -141,13 +144,17 @@ class Engine:
         """Waits until the thread has ended, after `close`."""
         self._join()
 
+    def stopping(self) -> Unavailable:
+        """Returns what is raised where the shard takes no more work."""
+        return Unavailable("the shard is stopping")
+
     def _check_length(self) -> None:
         if self._tasks.qsize() >= self._max_queue:
             raise ResourceExhausted(f"{self._max_queue} requests wait for the engine already", retry_after_s=0.05)
 
     def _check_open(self) -> None:
         if self._closed:
-            raise Unavailable("the shard is stopping")
+            raise self.stopping()
 
     def _work(self, most: int | None = None) -> bool:
         """Does tasks as they come until the engine is closed, or so many that are there; whether it is closed."""
@@ -211,47 +218,43 @@ class Running(Generic[T]):
             if self._news.done():
                 self._news = _TOLD  # an error's traceback has what has this object
 
-    def reply(self, value: object) -> None:
-        """For the caller, when the operation waits for it: the operation goes on with the value."""
-        if not self.ended:
+    def advance(self, value: object = None, error: Unavailable | None = None) -> None:
+        """Runs the next stretch, where it asked to be run: for its caller with what that says, or with an error.
+        Raises nothing."""
+        if self.place is ENGINE and self._caller.gone:
+            error = self._caller.error()
+        if self.place is CALLER and not self.ended:
             self._news = Future()
-            self.advance(value)
-
-    def advance(self, value: object = None) -> None:
-        """Runs the next stretch, where it asked to be run. Raises nothing."""
         try:
-            if self.place is ENGINE and self._caller.gone:
-                self.place = self._operation.throw(self._caller.error())
-            else:
-                self.place = self._operation.send(value)
-            self.go()
+            while True:
+                self.place = self._operation.throw(error) if error else self._operation.send(value)
+                try:
+                    if self.place is ENGINE:
+                        self._engine.put(self.advance)
+                    else:
+                        self.hand_over()
+                    return
+                except (RuntimeError, Unavailable):  # the pool has ended, or the engine
+                    if self.place is ENGINE:
+                        self._engine.join()
+                    error = self._engine.stopping()
         except StopIteration as end:
-            self._news.set_result(end.value)
-        except BaseException as error:  # noqa: BLE001  told to whoever waits; without this frame, which leads back to it
-            self._news.set_exception(error.with_traceback(error.__traceback__ and error.__traceback__.tb_next))
+            if not self._news.done():  # else its caller said something to an operation that had ended
+                self._news.set_result(end.value)
+        except BaseException as raised:  # noqa: BLE001  told to whoever waits; without this frame, which leads back to it
+            self._news.set_exception(raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next))
 
-    def go(self) -> None:
-        """Has the next stretch run."""
-        while True:
-            try:
-                if self.place is CALLER:
-                    self._news.set_result(None)
-                elif self.place is ENGINE:
-                    self._engine.put(self.advance)
-                else:
-                    self._pool().submit(self.advance)
-                return
-            except (RuntimeError, Unavailable):  # the pool has ended, or the engine
-                if self.place is ENGINE:
-                    self._engine.join()
-                self.place = self._operation.throw(Unavailable("the shard is stopping"))
+    def hand_over(self) -> None:
+        """Has the next stretch run by a pool, or by its caller. Raises RuntimeError where the pool has ended."""
+        if self.place is CALLER:
+            self._news.set_result(None)
+        else:
+            places = self._engine.places
+            (places.io if self.place is IO else places.down).submit(self.advance)
 
     def close(self) -> None:
         """Gives the operation up, if it has not ended."""
         self._engine.close_operation(self._operation)
-
-    def _pool(self) -> Executor:
-        return self._engine.places.io if self.place is IO else self._engine.places.down
 
 
 def _stretch(operation: Operation[Any], caller: Caller) -> Place:

@@ -170,7 +170,7 @@ class Shard:
     ) -> PushResult:
         """Applies finite gradients, all or nothing, once per (worker_id, sequence). Ids unique in each table."""
         ahead.wait()
-        ahead.running.reply(Body(write, gradients, pulled_version, ids_digest))
+        ahead.running.advance(Body(write, gradients, pulled_version, ids_digest))
         return ahead.running.result()
 
     # explicit writes

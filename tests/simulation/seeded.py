@@ -80,7 +80,7 @@ class Seeded:
     def _reply(self, running: Running[Any]) -> None:
         self._calling = True
         try:
-            running.reply(None)
+            running.advance()
         finally:
             self._calling = False
 
