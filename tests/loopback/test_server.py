@@ -468,6 +468,8 @@ DOCUMENTED = {
     "ps_rows_late_total": {"table"},
     "ps_plain_bytes_total": {"table", "direction"},
     "ps_state_lost": set(),
+    "ps_poisoned": set(),
+    "ps_writes_total": set(),
     "ps_degraded": set(),
     "ps_disk_errors_total": {"operation"},
     "ps_pushes_total": set(),
@@ -522,6 +524,7 @@ def test_the_metrics_move_with_what_was_done(metered: ShardServer) -> None:
     assert moved("ps_plain_bytes_total", table="t", direction="sent") == 130 * DIM * 4
     assert moved("ps_plain_bytes_total", table="t", direction="received") == 110 * DIM * 4
     assert moved("ps_pushes_total") == 2
+    assert moved("ps_writes_total") == 3
     assert moved("ps_pushes_repeated_total") == 1
     assert moved("ps_steps_prepared_total") == 1
     assert moved("ps_steps_held") == 0

@@ -30,7 +30,7 @@ class CreateTable(Write):
 
     config: TableConfig
     cores: ColdCores | None = field(default=None, repr=False)
-    """Those of a tensor-train table, where they are drawn already: they follow from the configuration."""
+    """The cores of a tensor-train table, where they are drawn already: they follow from the configuration."""
 
     @property
     def entries(self) -> Sequence[WriteId]:

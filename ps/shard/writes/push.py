@@ -43,13 +43,14 @@ class Push(Write):
     entry: WriteId
     of: Sequence[TableIds]
     sent: Sequence[Gradients]
-    """As they came."""
+    """The gradients of rows and of bags, as the call brought them."""
     pulled_version: int = 0
     ids_digest: int = 0
     place: Round | None = None
-    """Its place in a round; None: it is applied by itself."""
+    """The push's place in a round; None: it is applied by itself."""
     gradients: Sequence[Gradients] = ()
-    """Of rows: those of bags are given to their rows. Empty until it has met the tables, or its caller has done it."""
+    """The gradients of rows, among them what the bags' gradients give to rows. Empty until the caller, or `meet`, has
+    computed them."""
 
     @property
     def entries(self) -> Sequence[WriteId]:
@@ -58,7 +59,7 @@ class Push(Write):
 
     @property
     def ids(self) -> Sequence[TableIds]:
-        """Those of all tables."""
+        """Returns the ids of all tables."""
         return self.of
 
     def meet(self, tables: Mapping[str, Table]) -> None:

@@ -31,7 +31,8 @@ class Remove(RowsWrite):
     NUMBER: ClassVar[int] = 5
 
     statistics_N2: npt.NDArray[np.uint32] | None = None
-    """As exported: only rows that still have them are dropped, which nobody has pushed since. None: all are."""
+    """Statistics as an export gave them: only rows that still have these are dropped, which nobody has pushed since.
+    None: every row is dropped."""
     lost_M: Ids = field(default_factory=lambda: np.empty(0, np.int64))
     """Ids of the request whose rows the disk could not give back and that were forgotten just before: they existed."""
 

@@ -41,7 +41,7 @@ class WholeRound(Write):
 
     @property
     def ids(self) -> Sequence[TableIds]:
-        """Those of all ranks; known when it has met the tables."""
+        """Returns the ids of all ranks; they are known when the write has met the tables."""
         return [ids for ids, _ in self.sums]
 
     def meet(self, tables: Mapping[str, Table]) -> None:

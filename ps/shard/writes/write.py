@@ -56,7 +56,7 @@ class Planned:
     settle: Sequence[Step] = ()
     """Follows the write. Each part is tried, whether or not the one before failed."""
     staleness: Sequence[int] = ()
-    """That of each push whose pull is known."""
+    """How stale each push is whose pull is known."""
 
 
 class Write(ABC):
