@@ -15,7 +15,6 @@ Owned by the engine thread; `Fetch.read` and `Demotion.write` are for other thre
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ import numpy.typing as npt
 
 from ps.arrays import Flags, Ids, Slots
 from ps.config import PARTITIONS
-from ps.errors import CorruptRow, InternalError, PsError
+from ps.errors import CorruptRow, InternalError, PsError, Unavailable
 from ps.kernels.index.hashing import partitions
 from ps.kernels.ranking import score
 from ps.kernels.rows.records import HEADER_BYTES, KEY_BYTES
@@ -34,6 +33,7 @@ from ps.storage.disk.filter import IdFilter
 from ps.storage.disk.tier import DiskTier
 from ps.storage.ram.arena import Arena
 from ps.storage.residence.dropped import Dropped
+from ps.storage.residence.once import Once
 from ps.storage.residence.purge import Purge, Slice
 from ps.storage.tier import Records, where
 
@@ -84,7 +84,7 @@ class Demotion:
     """How many of them it is known to have, in an older form."""
     perhaps_held_N: Ids
     """Ids of which it may have a row all the same: one of an earlier life, dropped and still there."""
-    written: threading.Event = field(default_factory=threading.Event)
+    once: Once = field(default_factory=Once)
     error: PsError | None = None
     not_before: int = 0
     """The fetches below this number were open when the write had ended."""
@@ -95,7 +95,14 @@ class Demotion:
         return len(self.changed) > 0
 
     def write(self) -> None:
-        """Any thread: writes below. An error is kept for `Store.finish`."""
+        """Any thread: writes the rows to disk, once. An error is kept for `Store.finish`."""
+        self.once.do(self._write)
+
+    def give_up(self, error: PsError) -> None:
+        """Nothing is written any more, if nothing was: `Store.finish` is told why."""
+        self.once.do(lambda: setattr(self, "error", error))
+
+    def _write(self) -> None:
         try:
             held = self.held + self.disk.count_held(self.perhaps_held_N)
             for records in self.changed:
@@ -104,8 +111,6 @@ class Demotion:
             self.error = error
         except Exception as error:  # noqa: BLE001  no memory, say: whatever it is, the rows are not below
             self.error = InternalError(f"rows could not be written to disk: {error!r}")
-        finally:
-            self.written.set()
 
     def moved(self, from_N: Slots, to_N: Slots) -> None:
         """Rows have gone from these slots, which ascend, to those."""
@@ -321,7 +326,7 @@ class Store:
     def _held(self, ids_N: Ids) -> Slots:
         """The slots of rows that are to be removed, -1 where one is not in RAM. None is on its way down any more."""
         if self._writing is not None:  # it may be about one of them
-            self._writing.written.wait()
+            self._writing.write()
             self.finish(self._writing)
         for demotion in self._condemned:
             demotion.call_off(ids_N)
@@ -470,7 +475,7 @@ class Store:
     def close(self) -> None:
         """Gives RAM back. What is under way may still end; the disk is for `Disk` to close or drop."""
         if self._writing is not None:
-            self._writing.written.wait()
+            self._writing.give_up(Unavailable("the table is closed"))
             self._writing = None
         self._condemned.clear()
         self.ram.close()
