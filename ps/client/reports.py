@@ -42,8 +42,8 @@ def shard_stats(connection: Connection, deadline: Deadline) -> list[dict[str, An
 
 
 def answers(connection: Connection, routing: Routing, timeout_s: float) -> list[dict[str, Any] | PsError]:
-    """Of every shard what it reports, or why it does not answer within `timeout_s`. All are asked at once, each once:
-    for those who watch a service that may be ill."""
+    """Returns what every shard reports, or why it does not answer within `timeout_s`. All are asked at once, each once:
+    it is for those who watch a service that may be ill."""
     deadline = Deadline(timeout_s)
 
     def ask(address: str) -> dict[str, Any] | PsError:
@@ -102,9 +102,9 @@ class TierShare:
     table: str
     tier: str
     rows: int
-    """Of the cores of a tensor-train table: those that they stand for, on every shard the same."""
+    """For the cores of a tensor-train table, the rows that they stand for, which are the same on every shard."""
     nbytes: int
-    """Of RAM, or of RAM and the device, with all that belongs to the rows; of disk, of keys and values."""
+    """Bytes of RAM, or of RAM and the device, with all that belongs to the rows; on disk, bytes of keys and values."""
 
 
 def tiers(shards: ShardStats) -> list[TierShare]:

@@ -30,11 +30,11 @@ from ps.wire.routing import UNKNOWN, Routing, ShardInfo, new_epoch
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What a shard tells a coordinator that starts anew."""
+    """What a shard tells a coordinator that starts again."""
 
     info: ShardInfo
     routing: Routing
-    """As it was last told; UNKNOWN if it never was."""
+    """The routing table that it was told last; UNKNOWN if it never was."""
     tables: tuple[TableConfig, ...]
 
 

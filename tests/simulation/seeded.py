@@ -1,7 +1,7 @@
 """A shard in one thread: at every wait a seed chooses what runs next. The same seed gives the same order again.
 
-The code is the shard's own; only its places (`ps.runtime.places`) are others. What there is to choose from: the engine's next
-task, any read or write of the disk that waits, and any caller who may go on.
+The code is the shard's own; only its places (`ps.runtime.places`) are others. What there is to choose from: the
+engine's next task, any read or write of the disk that waits, and any caller who may go on.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class AtOnce(Executor):
         future: Future[Any] = Future()
         try:
             future.set_result(task(*arguments, **named))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  handed to who asked
             future.set_exception(error)
         return future
 
@@ -177,7 +177,7 @@ def answering(operation: Operation[T], answer: object) -> Operation[T]:
         except GeneratorExit:
             operation.close()
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  the operation raises it
             step: Callable[[], Any] = lambda error=error: operation.throw(error)  # noqa: E731
         else:
             step = lambda value=value: operation.send(value)  # noqa: E731

@@ -19,7 +19,7 @@ from ps.shard.ledger import WriteId
 from ps.shard.steps.steps import Resolved
 from ps.shard.writes.grammar import Packer, Unpacker
 from ps.shard.writes.write import Ground, Planned, Write
-from ps.storage.ram.tensor_train import ColdCores
+from ps.table.cold.cores import ColdCores
 
 
 @dataclass(frozen=True, eq=False)

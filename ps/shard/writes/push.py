@@ -142,13 +142,15 @@ def pushed(planned: Sequence[tuple[Table, Change]], parts: Sequence[Push], groun
 
 
 def _undo_create(resolved: Resolved, created_N: Slots) -> None:
-    resolved.table.undo_create(resolved.slots(), created_N)
+    resolved.table.reserve.undo_create(resolved.slots(), created_N)
 
 
 def _planned(resolved: Resolved, given: Gradients, worker: int) -> Change:
     table, ids = resolved.table, resolved.ids
     slots_N, blocks, positives_N = resolved.slots(), given.blocks, given.positives_N
-    return table.plan_push(ids.ids_N, slots_N, ids.counts_N, blocks, positives_N, given.rows_R, worker, given.pushes)
+    return table.writes.plan_push(
+        ids.ids_N, slots_N, ids.counts_N, blocks, positives_N, given.rows_R, worker, given.pushes
+    )
 
 
 def _read_head(data: Unpacker) -> tuple[int, Round | None]:

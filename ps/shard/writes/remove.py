@@ -49,11 +49,11 @@ class Remove(RowsWrite):
         """Drops what the disk has of the rows: they are in RAM."""
         table, ids_N = tables[0].table, self.of.ids_N
         if self.statistics_N2 is None:
-            change = table.plan_removal(ids_N)
+            change = table.writes.plan_removal(ids_N)
             existed_N = change.existed_N | np.isin(ids_N, self.lost_M)
         else:
             existed_N = table.unchanged(ids_N, self.statistics_N2)
-            change = table.plan_removal(ids_N[existed_N])
+            change = table.writes.plan_removal(ids_N[existed_N])
         change = replace(change, existed_N=existed_N)
         return changes([(table, change)], [WriteResult.of(version, existed_N)])
 

@@ -23,8 +23,8 @@ from ps.shard.staleness import Staleness
 from ps.shard.steps.steps import Resolved, Steps
 from ps.shard.upkeep.needs import Need
 from ps.shard.writes.grammar import FORMAT, Packer, Piece, Unpacker
-from ps.storage.ram.tensor_train import ColdCores
 from ps.table.change import Change
+from ps.table.cold.cores import ColdCores
 from ps.table.table import Table
 
 Result = PushResult | WriteResult
