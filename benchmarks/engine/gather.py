@@ -26,7 +26,7 @@ def run(report: Report, sizes: Sizes) -> None:
     table = Table(TableConfig(name="t", dim=sizes.dim, optimizer=RowwiseAdagrad()))
     for start in range(0, sizes.rows, sizes.batch):
         part_N = ids_N[start : start + sizes.batch]
-        table.create_missing(part_N, table.find(part_N))
+        table.reserve.create_missing(part_N, table.find(part_N))
 
     arena = ReservedArray((sizes.dim,), np.float32)
     arena.ensure(sizes.rows)

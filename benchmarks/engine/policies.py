@@ -100,8 +100,8 @@ def of_peers(ids_N: Ids, room: int) -> dict[str, float]:
 
 
 def _push(table: Table, unique_U: Ids, slots_U: npt.NDArray[np.int64], counts_U: Counts) -> None:
-    table.create_missing(unique_U, slots_U)
-    table.apply(unique_U, slots_U, counts_U, [np.zeros((len(unique_U), 1), np.float32)])
+    table.reserve.create_missing(unique_U, slots_U)
+    table.writes.plan_push(unique_U, slots_U, counts_U, [np.zeros((len(unique_U), 1), np.float32)]).carry_out()
 
 
 def _requests(ids_N: Ids) -> npt.NDArray[np.void]:

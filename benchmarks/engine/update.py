@@ -40,7 +40,7 @@ def _optimizer(report: Report, sizes: Sizes, name: str, optimizer: Optimizer) ->
     ones_N = np.ones(sizes.batch, np.uint32)
     for start in range(0, sizes.rows, sizes.batch):
         part_N = ids_N[start : start + sizes.batch]
-        table.create_missing(part_N, table.find(part_N))
+        table.reserve.create_missing(part_N, table.find(part_N))
     arena = ReservedArray((sizes.dim + rule.state_width,), np.float32)
     arena.ensure(sizes.rows)
     rows_SW: Rows = arena.array[: sizes.rows]
@@ -56,7 +56,7 @@ def _optimizer(report: Report, sizes: Sizes, name: str, optimizer: Optimizer) ->
         sizes.rounds,
         {
             "table": Contender(
-                lambda known: table.apply(known[0], known[1], ones_N, [grads_ND]),
+                lambda known: table.writes.plan_push(known[0], known[1], ones_N, [grads_ND]).carry_out(),
                 found,
             ),
             "kernel": Contender(lambda slots_N: rule.update(rows_SW, slots_N, grads_ND, 1), slots),

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from ps.cli.commands import config, doctor, down, size, status, tables, top, up
+from ps.cli.commands import config, doctor, down, size, status, tables, top, train, up
 from ps.cli.output import print_error
 from ps.errors import PsError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 for _command in (up.up, down.down, status.status, top.top, tables.tables, doctor.doctor, size.size):
     app.command()(_command)
+app.command(add_help_option=False, context_settings=train.SETTINGS)(train.train)
 app.add_typer(config.app)
 
 

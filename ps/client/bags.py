@@ -14,13 +14,13 @@ from ps.wire.routing import Split
 
 @dataclass(frozen=True, eq=False)
 class ShardBags:
-    """Those of a step's B bags that have an id on one shard, R of them, ascending."""
+    """The R of a step's B bags that have an id on one shard, ascending."""
 
     bags_R: Ints
     lengths_R: Ints
     """How many ids each has there."""
     positions_P: Ints
-    """Of these ids in the shard's part of the ids."""
+    """The positions of those ids in the shard's part of the ids."""
 
     def __len__(self) -> int:
         return len(self.bags_R)

@@ -51,8 +51,8 @@ class Versions:
         return self.by_shard.get(shard, 0) if known else 0
 
     def oldest(self, other: Versions) -> Versions:
-        """Of gradients that both reads have a part in: each shard's lower version. Where the tables differ, or one is
-        not known, nothing is."""
+        """Returns each shard's lower version, for gradients that both reads have a part in. Where the routing tables
+        differ, or one is not known, no version is."""
         if self.routing is None or other.routing is None or not same_split(self.routing, other.routing):
             return UNKNOWN_VERSIONS
         both = {**self.by_shard, **other.by_shard}

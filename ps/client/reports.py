@@ -10,7 +10,7 @@ from typing import Any
 
 from ps.client.connection.connection import Connection
 from ps.client.connection.retry import Deadline
-from ps.errors import InternalError, PsError, StateLost
+from ps.errors import InternalError, PsError, ShardPoisoned, StateLost
 from ps.quoting import shown
 from ps.v1 import control_pb2 as pb
 from ps.wire import codec, methods
@@ -42,8 +42,8 @@ def shard_stats(connection: Connection, deadline: Deadline) -> list[dict[str, An
 
 
 def answers(connection: Connection, routing: Routing, timeout_s: float) -> list[dict[str, Any] | PsError]:
-    """Of every shard what it reports, or why it does not answer within `timeout_s`. All are asked at once, each once:
-    for those who watch a service that may be ill."""
+    """Returns what every shard reports, or why it does not answer within `timeout_s`. All are asked at once, each once:
+    it is for those who watch a service that may be ill."""
     deadline = Deadline(timeout_s)
 
     def ask(address: str) -> dict[str, Any] | PsError:
@@ -102,9 +102,9 @@ class TierShare:
     table: str
     tier: str
     rows: int
-    """Of the cores of a tensor-train table: those that they stand for, on every shard the same."""
+    """For the cores of a tensor-train table, the rows that they stand for, which are the same on every shard."""
     nbytes: int
-    """Of RAM, or of RAM and the device, with all that belongs to the rows; of disk, of keys and values."""
+    """Bytes of RAM, or of RAM and the device, with all that belongs to the rows; on disk, bytes of keys and values."""
 
 
 def tiers(shards: ShardStats) -> list[TierShare]:
@@ -132,6 +132,8 @@ def _check_state(shards: ShardStats) -> None:
     for shard in shards:
         if shard["state_lost"] is not None:
             raise StateLost(shard["state_lost"])
+        if shard["poisoned"] is not None:
+            raise ShardPoisoned(shard["poisoned"])
 
 
 def _add(total: dict[str, int], part: Mapping[str, int]) -> None:

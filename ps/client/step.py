@@ -82,7 +82,7 @@ class Step:
         mask_below: Mapping[str, float] | None = None,
         timeout_s: float | None = None,
     ) -> dict[str, TableRows]:
-        """The same, and what the shards know of the rows: which exist, and which are important.
+        """Pulls rows, and what the shards know of them: which exist, and which are important.
 
         important: per table, the share of a shard's rows, in [0, 1], that counts as most important; tables whose wire
         dtype is ByImportance are asked for theirs anyway. Raises InvalidArgument where the two differ.

@@ -25,7 +25,7 @@ class Group:
     """This trainer's place in a group of trainers."""
 
     name: str
-    """Of this run and this collection, and of no other; the same on all of its trainers."""
+    """A name that only this run and this collection have; it is the same on all of its trainers."""
     rank: int
     ranks: int
     patience_s: float = PATIENCE_S
@@ -64,7 +64,7 @@ class Mode(Protocol):
     """What a collection is given."""
 
     def start(self, client: Client) -> Pace:
-        """Of one collection."""
+        """Begins the pace of one collection."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Asynchronous:
     """Pushes are applied as they come: trainers see each other's when they land."""
 
     def start(self, client: Client) -> Pace:
-        """Of one collection."""
+        """Begins the pace of one collection."""
         return _Free()
 
 
@@ -83,14 +83,15 @@ class Synchronous:
 
     group: Group
     steps: int = 0
-    """Those that the group has made before: of a trainer that is started again and goes on where the others are."""
+    """How many steps the group has made before, for a trainer that is started again and goes on where the others
+    are."""
 
     def __post_init__(self) -> None:
         if self.steps < 0:
             raise InvalidArgument(f"steps={self.steps}: give the number of steps that the group has made, or 0")
 
     def start(self, client: Client) -> Pace:
-        """Of one collection."""
+        """Begins the pace of one collection."""
         return _InRounds(self.group, self.steps)
 
 
@@ -103,7 +104,7 @@ class Bounded:
     max_staleness: int
 
     def start(self, client: Client) -> Pace:
-        """Of one collection."""
+        """Begins the pace of one collection."""
         return _Clocked(client, self)
 
 

@@ -16,29 +16,30 @@ from ps.kernels.ranking import admission, score
 
 
 class Gate(Protocol):
-    """One table's admission."""
+    """One table's admission. Every table has one."""
 
     nbytes: int
+    """Bytes of RAM."""
 
     def admits(self, ids_N: Ids, counts_N: Counts, push: int) -> Flags:
-        """Which ids get a row with this push of the table; each counts so often in it."""
+        """Returns which ids get a row with push number `push` of the table, in which each occurs `counts_N` times."""
 
     def refuse(self, ids_N: Ids, counts_N: Counts) -> None:
-        """The push went through, and these have got none."""
+        """Notes that the push was applied and that these ids got no row."""
 
     def tick(self, now: int) -> None:
-        """The table's clock shows this."""
+        """Notes that the table's clock shows `now`."""
 
 
-def gate_of(config: TableConfig, seed: int) -> Gate | None:
-    """The gate that the configuration asks for; None where every id gets a row. `seed` is that of the table's rows."""
+def gate_of(config: TableConfig, seed: int) -> Gate:
+    """Returns the gate that the configuration asks for. `seed` is that of the table's rows."""
     match config.admission:
         case CountThreshold(min_count=min_count, cells=cells):
             return SketchGate(min_count, cells)
         case Probability(p=p):
             return LotteryGate(p, seed)
         case Always():
-            return None
+            return OpenGate()
 
 
 def sketch_bytes(cells: int) -> int:
@@ -52,8 +53,24 @@ def gate_bytes(config: TableConfig) -> int:
 
 
 def _sketch_shape(cells: int) -> tuple[int, int, int]:
-    """Blocks that are halved one after the other, each with its rows of cells."""
+    """Returns the shape of a sketch: blocks that are halved one after the other, each with rows of cells."""
     return score.HALF_LIFE, admission.ROWS, 1 << (-(-cells // score.HALF_LIFE) - 1).bit_length()
+
+
+class OpenGate:
+    """Admits every id."""
+
+    nbytes = 0
+
+    def admits(self, ids_N: Ids, counts_N: Counts, push: int) -> Flags:
+        """Returns True for each id."""
+        return np.ones(len(ids_N), np.bool_)
+
+    def refuse(self, ids_N: Ids, counts_N: Counts) -> None:
+        """Does nothing: those are ids that came without a gradient."""
+
+    def tick(self, now: int) -> None:
+        """Does nothing: there is nothing that fades."""
 
 
 class SketchGate:
@@ -66,21 +83,21 @@ class SketchGate:
         self.nbytes = self._cells_BRC.nbytes
 
     def admits(self, ids_N: Ids, counts_N: Counts, push: int) -> Flags:
-        """Those whose count comes to the threshold."""
+        """Returns which ids have come `min_count` times with this push."""
         return self.counts(ids_N).astype(np.int64) + counts_N >= self._min_count
 
     def counts(self, ids_N: Ids) -> Counts:
-        """How often each has come so far, about."""
+        """Returns about how often each id has come before."""
         before_N = np.empty(len(ids_N), np.uint32)
         admission.estimate(self._cells_BRC, ids_N, before_N)
         return before_N
 
     def refuse(self, ids_N: Ids, counts_N: Counts) -> None:
-        """Counts them."""
+        """Counts these ids."""
         admission.add(self._cells_BRC, ids_N, counts_N)
 
     def tick(self, now: int) -> None:
-        """Halves one block a tick: in a half-life, every one once, and never all at once."""
+        """Halves one block of cells a tick: each block once in a half-life, never all of them at once."""
         for tick in range(self._now, now):
             self._cells_BRC[tick % len(self._cells_BRC)] >>= 1
         self._now = now
@@ -96,7 +113,7 @@ class LotteryGate:
         self._seed = seed
 
     def admits(self, ids_N: Ids, counts_N: Counts, push: int) -> Flags:
-        """A share p of them, however often they occur."""
+        """Returns which ids are drawn: a share p, however often they occur."""
         drawn_N = np.empty(len(ids_N), np.uint64)
         key_1 = np.empty(1, np.uint64)
         admission.draw(np.uint64(self._seed), np.array([push]), key_1)
@@ -104,7 +121,7 @@ class LotteryGate:
         return (drawn_N >> np.uint64(11)).astype(np.float64) * 2.0**-53 < self._p
 
     def refuse(self, ids_N: Ids, counts_N: Counts) -> None:
-        """Forgets them."""
+        """Does nothing: ids that were refused are not remembered."""
 
     def tick(self, now: int) -> None:
-        """Nothing fades."""
+        """Does nothing: there is nothing that fades."""

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from ps.arrays import Counts, Flags, Ids
 from ps.config import TensorTrain
-from ps.kernels.ranking import score
 from ps.policy.admission import SketchGate, sketch_bytes
 from ps.policy.ranking import Ranking
 
@@ -87,6 +86,5 @@ class LiftGate:
         statistics_N2 = np.empty((len(uses_N), 2), np.uint32)
         statistics_N2[:, 0] = (uses_N * self._score_of_a_use).astype(np.float32).view(np.uint32)
         statistics_N2[:, 1] = self._ranking.now
-        ranks_N = np.empty(len(uses_N), np.int64)
-        score.ranks(statistics_N2, self._ranking.per_tick, ranks_N)
-        return ranks_N > self._above
+        above_N: Flags = self._ranking.ranks(statistics_N2) > self._above
+        return above_N

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ps.arrays import Flags, Slots
 from ps.errors import ResourceExhausted
 from ps.kernels.ranking import score
 from ps.policy import eviction
@@ -67,6 +68,8 @@ class Ranking:
         """The rank counted in counts_R[0], with all below it."""
         self.now = 0
         """What a row that is touched is stamped with."""
+        self.pushes = 0
+        """Pushes that the clock has moved on for."""
         self.sealed = True
         """Whether no row has been touched at the time that is now."""
         self.total = 0
@@ -112,39 +115,42 @@ class Ranking:
         if self.by_turnover:
             self._turned += score.HALF_LIFE * min(came / max(room, 1), 1.0)
 
-    def advance(self) -> bool:
-        """A push has ended: time has passed, by as many ticks as rows have turned over, or by one push. Whether a tick
-        has passed. Ranks rise with ticks: every so often the lowest are counted as one."""
-        return self._advance(int(self._turned) if self.by_turnover else 1)
+    def advance(self, pushes: int = 1) -> None:
+        """Moves the clock on after pushes have ended: by as many ticks as rows have turned over, or by the pushes.
+        Ranks rise with ticks: every so often the lowest are counted as one."""
+        self.pushes += pushes
+        if self._pushes_per_epoch is not None:
+            self._epoch_pushes += pushes
+        self._advance(int(self._turned) if self.by_turnover else pushes)
 
-    def seal(self) -> bool:
-        """Rows are about to be dropped: whoever is touched from now on is stamped otherwise than all before. Whether a
-        tick has passed."""
-        return not self.sealed and self._advance(max(int(self._turned), 1))
+    def seal(self) -> None:
+        """Prepares for rows to be dropped: what is touched from now on has another stamp than all that was before."""
+        if not self.sealed:
+            self._advance(max(int(self._turned), 1))
 
-    def _advance(self, by: int) -> bool:
-        before = self.tick
+    def _advance(self, by: int) -> None:
         self.now += by
         self._turned = max(self._turned - by, 0.0)
         self.sealed |= by > 0
         while self.tick - BEHIND - self.first >= score.HALF_LIFE:
             self._slide(score.HALF_LIFE)
-        return self.tick > before
 
-    def ends_epoch(self) -> bool:
-        """A push has ended; whether an epoch has with it, and rows may `expire`."""
-        if self._pushes_per_epoch is None:
-            return False
-        self._epoch_pushes = (self._epoch_pushes + 1) % self._pushes_per_epoch
-        return self._epoch_pushes == 0
+    @property
+    def epoch_ended(self) -> bool:
+        """Whether an epoch has ended, so that rows are to `expire`."""
+        return self._pushes_per_epoch is not None and self._epoch_pushes >= self._pushes_per_epoch
 
-    def expire(self) -> tuple[int, int]:
-        """At the end of an epoch, sealed: counts out the rows last touched before the oldest one that is kept. Returns
-        the stamp that the others have, or a higher one, and how many rows there were."""
-        kept_from = int(self.epochs_E[0])
-        expired = int(self.counts_ER[0].sum())
+    def expiring(self) -> tuple[int, int]:
+        """Returns which rows `expire` will count out: those with stamps below the first number; and how many."""
+        return int(self.epochs_E[0]), int(self.counts_ER[0].sum())
+
+    def expire(self) -> None:
+        """Counts out the rows last touched before the oldest epoch that is kept, and begins a new epoch. The clock is
+        sealed, and an epoch has ended."""
+        assert self._pushes_per_epoch is not None
+        self._epoch_pushes -= self._pushes_per_epoch
+        self.total -= int(self.counts_ER[0].sum())
         self.counts_R -= self.counts_ER[0]
-        self.total -= expired
         if len(self.lots_ERL):
             live_P = np.flatnonzero(self.counts_ER.any(axis=0))
             self.lots_ERL[:-1, live_P] = self.lots_ERL[1:, live_P]
@@ -153,7 +159,6 @@ class Ranking:
         self.counts_ER[-1] = 0
         self.epochs_E[:-1] = self.epochs_E[1:]
         self.epochs_E[-1] = self.now
-        return kept_from, expired
 
     def cut(self, most: int) -> Cut:
         """Which rows are to go so that no more than `most` stay, about `eviction.rows_kept` of them, if lots part the
@@ -191,6 +196,22 @@ class Ranking:
         ages_N = self.tick - stamps_N.astype(np.int64) // int(self.per_tick)
         factors_N = np.where(ages_N < len(self.decay_T), self.decay_T[np.minimum(ages_N, len(self.decay_T) - 1)], 0)
         return (scores_N * factors_N).astype(np.float32)
+
+    def ranks(self, statistics_N2: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+        """Returns what rows are ordered by."""
+        ranks_N = np.empty(len(statistics_N2), np.int64)
+        score.ranks(statistics_N2, self.per_tick, ranks_N)
+        return ranks_N
+
+    def outrank(self, statistics_S2: npt.NDArray[np.uint32], slots_N: Slots, rank: int) -> Flags:
+        """Returns which of these slots, -1 for none, hold a row of a higher rank."""
+        flags_N = np.empty(len(slots_N), np.bool_)
+        score.outrank(statistics_S2, slots_N, self.per_tick, rank, flags_N)
+        return flags_N
+
+    def least(self, n: int) -> int:
+        """Returns the rank at which, and below which, the n least important rows are, and perhaps some more."""
+        return self.quantile(max(self.total - n, 0)) if n < self.total else EVERY_RANK
 
     def quantile(self, keep: int) -> int:
         """The rank R with: fewer than `keep` rows are above R, and at least `keep` are at R or above it.

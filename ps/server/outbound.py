@@ -57,7 +57,8 @@ def pull_head(head: PullHead) -> pb.PullHead:
 
 
 def formats_of(request: pb.PullRequest) -> list[TableFormat]:
-    """As asked for, table by table; of none, all are exact. Raises DtypeMismatch or InvalidArgument."""
+    """Returns the formats asked for, table by table; where none are, all are exact. Raises DtypeMismatch or
+    InvalidArgument."""
     return [TableFormat.from_proto(one) for one in request.formats]
 
 

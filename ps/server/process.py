@@ -13,7 +13,7 @@ from ps.runtime.address_space import PAGE
 
 
 def process_report() -> dict[str, object]:
-    """As of now: plain numbers and words, for JSON."""
+    """Returns what this process is now, in plain numbers and words for JSON."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return {
         "host": socket.gethostname(),

@@ -19,7 +19,8 @@ WAIT_S = 0.5
 """A call that must wait is answered after so long: the client asks again, or has given up."""
 MAX_GROUPS = 1024
 MAX_CLOCKS = 1 << 16
-"""Of all groups together; each takes 44 bytes here. Groups heard longest ago are forgotten beyond either."""
+"""The most clocks of all groups together; each takes 44 bytes here. Beyond either bound the groups heard longest ago
+are forgotten."""
 MAX_CLOCK = (1 << 63) - 1
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
-from ps.table.table import one_by_one
+from ps.tensor_train.contract import one_by_one
 
 
 class Assistant:

@@ -13,7 +13,7 @@ from ps.shard.upkeep.capacity import Capacity
 from ps.shard.upkeep.pressure import Pressure
 from ps.storage.budget.budget import RamBudget
 from ps.storage.disk.database import Disk
-from ps.storage.ram.tensor_train import ColdCores, cores_of
+from ps.table.cold.cores import ColdCores, cores_of
 from ps.table.table import Table
 
 log = logging.getLogger(__name__)

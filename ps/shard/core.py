@@ -91,7 +91,7 @@ class Core:
             return self.steps.get(target, self.clock())
         tables = [Resolved(self.table(part.table), part) for part in target]
         for resolved in tables:
-            resolved.table.check_ids(resolved.ids.ids_N)
+            resolved.table.cold.check(resolved.ids.ids_N)
         return tables
 
     def pull_bytes(self, tables: Sequence[Resolved]) -> int:

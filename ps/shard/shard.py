@@ -228,10 +228,10 @@ class Shard:
 
         def run() -> Page:
             table = self.core.table(name)
-            highest = table.rank_of_least(least) if least and not cursor else highest_rank
+            highest = table.ranking.least(least) if least and not cursor else highest_rank
             with self.core.disk_health.reading():
                 records, next_cursor = table.page(cursor, n, highest)
-            values_ND, scores_N = table.values(records), table.scores(records)
+            values_ND, scores_N = table.values(records), table.ranking.decayed(records.statistics_N2)
             return Page(records.ids_N, values_ND, scores_N, records.statistics_N2, next_cursor, highest)
 
         return self.engine.run(run, caller)
@@ -267,7 +267,7 @@ class Shard:
 
         def run() -> npt.NDArray[np.int64]:
             with self.core.disk_health.reading():
-                lost_N = self.core.table(name).unreadable(ids_N)
+                lost_N = self.core.table(name).store.removals.unreadable(ids_N)
             if len(lost_N):
                 self.core.commit.carry_out((), lambda: Ready(Forget(TableIds(name, lost_N))))
             return lost_N

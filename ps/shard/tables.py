@@ -12,7 +12,7 @@ from ps.shard.writes.create import CreateTable
 from ps.shard.writes.drop import DropTable
 from ps.shard.writes.write import Write
 from ps.storage.ram.device_rows import check_device
-from ps.storage.ram.tensor_train import ColdCores
+from ps.table.cold.cores import ColdCores
 
 
 class Tables:

@@ -6,7 +6,7 @@ gives and takes them in batches; ids are unique in a batch. It knows nothing of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.arrays import Flags, Ids
+from ps.counting import counter
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,16 @@ def by_length(parts: Iterable[Records]) -> list[Records]:
     return [some[0] if len(some) == 1 else joined(some) for some in found.values()]
 
 
+@dataclass
+class Traffic:
+    """What has come out of one table on disk, and gone into it, since it was opened."""
+
+    rows_read: int = counter("Rows read from disk.", metric="ps_disk_rows_read")
+    rows_written: int = counter("Rows written to disk.", metric="ps_disk_rows_written")
+    bytes_read: int = counter("Bytes of rows read from disk, headers included.", "bytes", "ps_disk_read_bytes")
+    bytes_written: int = counter("Bytes of rows written to disk, headers included.", "bytes", "ps_disk_written_bytes")
+
+
 class Tier(Protocol):
     """Rows by id. One suite, tests/conformance, holds for every implementation."""
 
@@ -105,3 +116,29 @@ class Tier(Protocol):
 
     def close(self) -> None:
         """Gives everything back."""
+
+
+class LowerTier(Tier, Protocol):
+    """A tier below RAM, as `ps.storage.residence.store` needs it: the disk's, or a dict in a test.
+
+    Any thread may read, write and discard; calls for one id that write or discard come from one at a time.
+    """
+
+    @property
+    def traffic(self) -> Traffic:
+        """What has come and gone so far."""
+
+    def read(self, ids_N: Ids, check: Callable[[], None] = lambda: None) -> list[Records]:
+        """Reads as `Tier.read` does. What `check` raises, which is called every so often, ends it."""
+
+    def write(self, records: Records, held: int | None = None) -> None:
+        """Writes as `Tier.write` does. `held`: how many of the ids have a row here already; None: it is looked up."""
+
+    def discard(self, ids_N: Ids, held: int | None = None) -> None:
+        """Drops rows as `Tier.discard` does. `held` as for `write`."""
+
+    def partitions(self, first: int, end: int) -> list[Records]:
+        """Returns the rows of partitions [first, end), as `read` does."""
+
+    def count_held(self, ids_N: Ids) -> int:
+        """Returns how many of the ids have a row here, be it one that cannot be read."""

@@ -1,7 +1,7 @@
 """What a table takes of RAM however many rows it has, by purpose: all of it that is not in arrays by slot.
 
-Told before it is taken, from the configuration alone: the budget gives it, or the table is refused. Whatever a table
-gets that lives beside its rows belongs on this list; `tests/unit/test_table_bytes.py` weighs a table against it.
+It is told before it is taken, from the configuration alone: the budget gives it, or the table is refused. Whatever a
+table gets that lives beside its rows belongs on this list; `tests/unit/test_table_bytes.py` weighs a table against it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,40 @@ from ps.config import TableConfig, TensorTrain
 from ps.policy import lifting
 from ps.policy.admission import gate_bytes
 from ps.policy.ranking import ranking_bytes
-from ps.storage.ram.tensor_train import cores_bytes
+from ps.storage.budget.budget import RamBudget
+from ps.table.cold.cores import cores_bytes
 
 DISK_BYTES = 96 << 10
-"""Of RocksDB's column family, before it has rows. Measured."""
+"""What RocksDB's column family takes before it has rows. Measured."""
+STEP_BYTES = 64 << 10
+"""How much the budget gives at once for what is remembered of workers."""
+
+
+class Beside:
+    """What one table holds of the budget beside its rows. The engine thread's."""
+
+    def __init__(self, config: TableConfig, has_disk: bool, budget: RamBudget) -> None:
+        """Takes it, before it is allocated; the cores of a tensor-train table have theirs. Raises ResourceExhausted,
+        and then nothing is held."""
+        parts = fixed_bytes(config, has_disk)
+        fixed = sum(parts.values()) - parts["cores"]
+        # As much is to be left for rows. The cores have asked for the rows of their table.
+        budget.hold(fixed, 0 if parts["cores"] else fixed, *refusal(config))
+        self._budget = budget
+        self._held = fixed
+        self._of_workers = 0
+
+    def workers_take(self, nbytes: int) -> None:
+        """Notes that what is remembered of workers has come to so many bytes."""
+        if nbytes >= self._of_workers + STEP_BYTES:
+            self._of_workers += STEP_BYTES
+            self._held += STEP_BYTES
+            self._budget.hold_anyway(STEP_BYTES)
+
+    def close(self) -> None:
+        """Gives it back."""
+        held, self._held = self._held, 0
+        self._budget.let_go(held)
 
 
 def fixed_bytes(config: TableConfig, has_disk: bool) -> dict[str, int]:
@@ -28,7 +58,7 @@ def fixed_bytes(config: TableConfig, has_disk: bool) -> dict[str, int]:
 
 
 def refusal(config: TableConfig) -> tuple[str, str]:
-    """What there is no room for, and what to do about it."""
+    """Returns what there is no room for, and what to do about it."""
     if isinstance(config.cold, TensorTrain):
         return f"the cores of table {config.name} and its hot_rows", "raise it, or lower hot_rows or ranks"
     if gate_bytes(config) > ranking_bytes(config.expire_after_pushes):

@@ -1,8 +1,9 @@
-"""A write of one table, in three parts: planned, which may fail and changes no row; made, which needs next to nothing
-that could fail; and settled, what a table decides after each write: who goes, which rows are of which precision.
+"""A write of one table in three parts: planned, made, settled.
 
-So a write of several tables is planned for all of them before any is changed, and is applied and known as applied
-before anything is settled.
+Planning reserves all that the write needs; it may fail, and then nothing has changed that a reader could see. Making
+changes the rows, and may not fail. Settling is what a table decides after each write: who goes, which rows are of which
+precision. So a write of several tables is planned for all of them before any is changed, and is applied and known as
+applied before anything is settled.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
+
+from ps.arrays import Flags
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,13 @@ class Change:
     settle: Mapping[str, Callable[[], None]] = field(default_factory=dict)
     """What follows the change, by name and in this order: each part is tried, whether or not the one before failed."""
     undo: Callable[[], None] = lambda: None
-    """Called instead of `make`: takes back the rows that were created for it."""
-    existed_N: npt.NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
+    """Called instead of `make`: takes back the rows that were created for the write."""
+    existed_N: Flags = field(default_factory=lambda: np.empty(0, np.bool_))
     """Where a row existed before an explicit write; empty for a push."""
 
-    def carry_out(self) -> None:
-        """All of it, where it is the only one."""
+    def carry_out(self) -> Flags:
+        """Does all of it, where this is the only change; returns where a row existed."""
         self.make()
         for part in self.settle.values():
             part()
+        return self.existed_N

@@ -1,6 +1,6 @@
 """glibc's allocator, told to keep what is freed.
 
-gRPC hands every received message to Python as fresh memory. By default glibc maps a megabyte anew for each and returns
+gRPC hands every received message to Python as fresh memory. By default glibc maps a new megabyte for each and returns
 it after, and the page faults cost half as much as the transfer (docs/decisions/0004-keep-freed-memory.md). With these
 settings up to KEEP_BYTES of freed memory stay with the process instead.
 """
@@ -13,7 +13,7 @@ import threading
 
 KEEP_BYTES = 256 << 20
 ARENAS = 1
-"""Of a process with a budget: each keeps freed memory of its own, and by default there are 8 for each core."""
+"""Arenas of a process with a budget: each keeps freed memory of its own, and by default there are 8 for each core."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 _LARGEST_MMAP_THRESHOLD = 32 << 20
 _SMALLEST_MMAP_THRESHOLD = 128 << 10

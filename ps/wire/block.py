@@ -11,7 +11,7 @@ from ps.wire.codec import Buffer
 
 
 def padded(size: int) -> int:
-    """So many bytes, and zeros up to a multiple of 4."""
+    """Returns a size with padding up to a multiple of 4."""
     return -(-size // 4) * 4
 
 
@@ -39,7 +39,7 @@ class Block:
         self._what = what
 
     def bits(self, n: int, what: str) -> Words:
-        """So many bits as words, those beyond them zero."""
+        """Takes n bits, as words in which the bits beyond them are zero."""
         size = bits_bytes(n)
         if size > len(self._rest_B):
             raise LengthMismatch(f"{self._what}: {what} takes {size:,} bytes, and {len(self._rest_B):,} are left")
@@ -51,7 +51,7 @@ class Block:
         return words
 
     def rest(self, size: int, what: str) -> npt.NDArray[np.uint8]:
-        """So many bytes, which end the block but for its padding."""
+        """Takes `size` bytes, which end the block but for its padding."""
         if len(self._rest_B) != padded(size):
             raise LengthMismatch(
                 f"{self._what}: {what} take {padded(size):,} bytes with their padding, "

@@ -42,8 +42,8 @@ def whole(rows_ND: Rows) -> list[EncodedBlock]:
 
 
 def encode(selected: Selected, n_rows: int, form: TableFormat, important_N: Flags | None = None) -> list[EncodedBlock]:
-    """Of n_rows rows those selected, in the fewest bytes. important_N: bool [n_rows]; None: not known, all are sent as
-    if they were. What is not finite, or too large for its precision, raises NonFiniteGradient."""
+    """Writes the selected ones of n_rows rows in the fewest bytes. important_N: bool [n_rows]; None: not known, all are
+    sent as if they were. What is not finite, or too large for its precision, raises NonFiniteGradient."""
     if important_N is None or form.important == form.others:
         return _block(selected, form.important, n_rows)
     flags_R = important_N if selected.rows_R is None else important_N[selected.rows_R]
@@ -54,7 +54,7 @@ def encode(selected: Selected, n_rows: int, form: TableFormat, important_N: Flag
 
 
 def masked(rows_ND: Rows, mask_below: float) -> Rows:
-    """The same with magnitudes below it as 0; itself if that is 0. NaN stays."""
+    """Returns rows in which magnitudes below `mask_below` are 0; the rows themselves if that is 0. NaN stays."""
     if not mask_below:
         return rows_ND
     out_ND = np.empty_like(rows_ND)

@@ -32,7 +32,7 @@ waits longer before the other side can begin. Pushes of 25 MB are 18 % slower wi
 with 2 MiB."""
 
 MAX_STREAM_FIELDS = 8192
-"""Of one message: a chunk of a pull says of each table how many rows of it follow."""
+"""The most fields of one message: a chunk of a pull says of each table how many rows of it follow."""
 
 _PAYLOAD_TAG = 15 << 3 | 2
 _FRAME_BYTES = 4

@@ -34,7 +34,7 @@ class ByImportance:
     """
 
     share: float = 0.1
-    """Of the rows that a shard has of the table, the part that is important, in [0, 1]. Rows alike at the border are in
+    """The share of a shard's rows of the table that is important, in [0, 1]. Rows alike at the border are in
     or out together, whichever is nearer. Rows in use are more important than most, so of a batch it is a larger part:
     of clicks with the usual skew a tenth of the rows is most of every batch (docs/decisions/0013). Raise it where the
     rows seldom used must be exact too; lower it, to a thousandth say, to save bytes. 0: none."""
@@ -45,7 +45,7 @@ class ByImportance:
     """Precision of the others, and of ids that have no row. Raise it to "fp16" if the model loses accuracy."""
     mask_below: float = 0.0
     """Elements smaller in magnitude may be sent as 0: in pulled rows, important or not, and in gradients that
-    `step.push` gets as arrays, where what is left out is lost. worker.EmbeddingBagCollection holds it back and sends it
+    `step.push` gets as arrays, where what is left out is lost. ps.nn.EmbeddingBagCollection holds it back and sends it
     later instead. What is sent as `ps.Selected`, or by `client.push`, is sent whole. Pays where it makes a good part of
     the elements 0, since every element takes a bit then; raise it while the model loses no accuracy. 0: nothing is."""
 
@@ -62,7 +62,7 @@ WireDtype = str | ByImportance
 
 @dataclass(frozen=True)
 class TableFormat:
-    """The same of one table, filled in."""
+    """How the rows and gradients of one table travel."""
 
     important: str = "fp32"
     others: str = "fp32"
@@ -77,7 +77,7 @@ class TableFormat:
 
     @classmethod
     def of(cls, dtype: object) -> TableFormat:
-        """Of what a user says; raises DtypeMismatch."""
+        """Makes the format that a user asks for. Raises DtypeMismatch."""
         if isinstance(dtype, ByImportance):
             return cls(dtype.important, dtype.others, dtype.share, dtype.mask_below)
         if isinstance(dtype, str) and dtype in PRECISIONS:
@@ -89,8 +89,8 @@ class TableFormat:
         return replace(self, others=self.important, mask_below=0.0)
 
     def flagged(self, share: float, table: str) -> TableFormat:
-        """The same, and whoever pulls is told which rows are among the most important `share`. Raises InvalidArgument
-        where the format parts them elsewhere."""
+        """Returns a format in which whoever pulls is told, too, which rows are among the most important `share`. Raises
+        InvalidArgument where this format parts them elsewhere."""
         check_share(f"important share of table {table!r}", share, InvalidArgument)
         if self.share is not None and self.share != share:
             raise InvalidArgument(
@@ -100,12 +100,12 @@ class TableFormat:
         return replace(self, share=float(share))
 
     def masking(self, below: float, table: str) -> TableFormat:
-        """The same, with elements below that as 0. Raises InvalidArgument."""
+        """Returns a format in which elements below that are 0. Raises InvalidArgument."""
         check_mask(f"mask of table {table!r}", below, InvalidArgument)
         return replace(self, mask_below=float(below))
 
     def to_proto(self) -> pb.PullFormat:
-        """As a pull asks for it."""
+        """Returns the message by which a pull asks for it."""
         return pb.PullFormat(
             important=PRECISIONS[self.important],
             others=PRECISIONS[self.others],
@@ -115,7 +115,7 @@ class TableFormat:
 
     @classmethod
     def from_proto(cls, message: pb.PullFormat) -> TableFormat:
-        """Of anything that a client may send; raises DtypeMismatch or InvalidArgument."""
+        """Makes the format of a message, whatever a client may send. Raises DtypeMismatch or InvalidArgument."""
         share = message.important_share if message.HasField("important_share") else None
         if share is not None:
             check_share("important_share", share, InvalidArgument)

@@ -57,7 +57,7 @@ class Moved:
         self._parts["flags"] += flags
 
     def add(self, other: Moved) -> None:
-        """That as well."""
+        """Adds the bytes of another count."""
         self.total += other.total
         self._parts.update(other._parts)
 

@@ -46,7 +46,7 @@ class Routing:
         return cls(epoch, tuple(shards), owners.astype(np.int32), coordinator)
 
     def to_proto(self) -> pb.Routing:
-        """As a message."""
+        """Returns it as a message."""
         return pb.Routing(
             epoch=self.epoch,
             shards=[

@@ -19,7 +19,7 @@ SPARE_BYTES = 4 << 20
 UNPACKED_TIMES = 6
 """Ids of 22 bits each are within, however many they are. So are bags of more than a few different ids."""
 BYTES_EACH = 16
-"""Of an id and its slot."""
+"""Bytes of an id and its slot."""
 
 
 def count_ids(message: pb.TableIds) -> int:

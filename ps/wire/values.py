@@ -25,7 +25,8 @@ A = TypeVar("A", bound=np.generic)
 
 
 def _aligned(given_N: npt.NDArray[A]) -> npt.NDArray[A]:
-    """The same, read-only: a copy where a foreign sender's bytes do not begin at a multiple of the item's size."""
+    """Returns the same read-only array: a copy where a foreign sender's bytes do not begin at a multiple of the item's
+    size."""
     aligned_N = np.require(given_N, requirements="A")
     aligned_N.setflags(write=False)
     return aligned_N

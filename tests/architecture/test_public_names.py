@@ -23,6 +23,7 @@ PS = [
     "ConfigError",
     "Constant",
     "CorruptRow",
+    "CorruptWrite",
     "CountThreshold",
     "DataLoss",
     "DeadlineExceeded",
@@ -53,6 +54,7 @@ PS = [
     "Service",
     "ServiceConfig",
     "StaleRouting",
+    "ShardPoisoned",
     "StateLost",
     "Step",
     "StepNotFound",
@@ -138,5 +140,5 @@ def test_a_client_loads_nothing_of_the_service() -> None:
 
 def test_psctl_has_exactly_these_commands() -> None:
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    assert names == {"up", "down", "status", "top", "tables", "doctor", "size"}
+    assert names == {"up", "down", "status", "top", "tables", "doctor", "size", "train"}
     assert [group.typer_instance.info.name for group in app.registered_groups if group.typer_instance] == ["config"]

@@ -63,11 +63,11 @@ STREAMS = [(methods.PULL, kind) for kind in pulls()] + [(methods.EXPORT, "a page
 def held(server: ShardServer) -> dict[str, object]:
     """All that a call may hold of a shard, at rest."""
     shard, table = server.shard, server.shard.tables["t"]
-    marks_S = shard.engine.run(lambda: table._ram.marks_S[: table._ram.slots_end].copy())
+    marks_S = shard.engine.run(lambda: table.ram.marks_S[: table.ram.slots_end].copy())
     return {
         "bodies": shard.budget.bodies.used,
         "pins": int((marks_S // 32).sum()),
-        "open reads": len(table.store._open),
+        "open reads": len(table.store._fetches._open),
         "steps": shard.stats()["steps_held"],
         "calls": len(server.dispatcher.calls),
     }

@@ -16,7 +16,7 @@ import ps
 from ps.address import parse
 from ps.server.shard_server import ShardServer
 from ps.server.watch import scrapes
-from ps.shard import shard
+from ps.shard.upkeep import watch
 from tests.loopback.scrape import scrape, value
 from tests.loopback.tables import block, summing
 from tests.waiting import LIMIT_S, busy_engine, until
@@ -69,7 +69,7 @@ def test_a_connection_lasts_for_so_long_and_no_longer(monkeypatch: pytest.Monkey
 def test_figures_do_not_queue_and_are_there_while_the_engine_is_busy(
     metered: ShardServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard, "LOOK_S", 0.05)
+    monkeypatch.setattr(watch, "LOOK_S", 0.05)
     with ps.connect(metered.address) as client:
         client.create_table(summing())
         client.push("t", [1, 2], block([1, 2]))
@@ -103,7 +103,7 @@ FULL = """
 import errno, json, os, resource, sys, urllib.request
 import ps
 from ps.server.shard_server import ShardServer
-from ps.shard import shard
+from ps.shard.upkeep import watch
 from tests.loopback.scrape import scrape, value
 from tests.loopback.tables import block, summing
 

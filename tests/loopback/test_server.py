@@ -20,8 +20,10 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 import ps
 from ps.client.connection.connection import Connection
 from ps.client.connection.transport import Transport, open_transport
+from ps.counting import declared
 from ps.errors import PsError
 from ps.server.shard_server import ShardServer
+from ps.table.counters import Counters
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec, methods
 from ps.wire.status import from_status
@@ -447,27 +449,11 @@ DOCUMENTED = {
     "ps_rpc_active": set(),
     "ps_rows": {"table", "tier"},
     "ps_bytes": {"table", "tier", "purpose"},
-    "ps_rows_read_total": {"table"},
-    "ps_rows_pushed_total": {"table"},
-    "ps_rows_updated_total": {"table"},
-    "ps_rows_created_total": {"table"},
-    "ps_rows_refused_total": {"table"},
-    "ps_rows_nonfinite_total": {"table"},
-    "ps_rows_clamped_total": {"table"},
-    "ps_rows_evicted_total": {"table"},
-    "ps_rows_expired_total": {"table"},
-    "ps_rows_narrowed_total": {"table"},
-    "ps_rows_widened_total": {"table"},
-    "ps_rows_in_cores_total": {"table"},
-    "ps_rows_folded_total": {"table"},
-    "ps_rows_kept_total": {"table"},
-    "ps_fold_error_total": {"table"},
-    "ps_rows_raised_total": {"table"},
-    "ps_rows_demoted_total": {"table"},
-    "ps_rows_on_time_total": {"table"},
-    "ps_rows_late_total": {"table"},
+    **{f"{each.metric}_total": {"table"} for each in declared(Counters) if each.metric},
     "ps_plain_bytes_total": {"table", "direction"},
     "ps_state_lost": set(),
+    "ps_poisoned": set(),
+    "ps_writes_total": set(),
     "ps_degraded": set(),
     "ps_disk_errors_total": {"operation"},
     "ps_pushes_total": set(),
@@ -522,6 +508,7 @@ def test_the_metrics_move_with_what_was_done(metered: ShardServer) -> None:
     assert moved("ps_plain_bytes_total", table="t", direction="sent") == 130 * DIM * 4
     assert moved("ps_plain_bytes_total", table="t", direction="received") == 110 * DIM * 4
     assert moved("ps_pushes_total") == 2
+    assert moved("ps_writes_total") == 3
     assert moved("ps_pushes_repeated_total") == 1
     assert moved("ps_steps_prepared_total") == 1
     assert moved("ps_steps_held") == 0

@@ -34,7 +34,7 @@ def on_disk(server: ShardServer) -> np.ndarray:
 
 
 def tier(server: ShardServer) -> DiskTier:
-    disk = server.shard.tables["t"].store._disk
+    disk = server.shard.tables["t"].store.below.tier
     assert isinstance(disk, DiskTier)
     return disk
 
@@ -97,10 +97,10 @@ def test_rows_go_down_again_after_a_push_that_met_a_corrupt_row(server: ShardSer
     spoil(server, int(on_disk(server)[0]))
     with pytest.raises(CorruptRow):
         client.push("t", on_disk(server)[:3], block([1, 1, 1]))
-    before = server.shard.tables["t"].store.rows_demoted
+    before = server.shard.tables["t"].counts.rows_demoted
     more = np.arange(1000, 2000)
     client.push("t", more, block(more))
-    until(lambda: server.shard.tables["t"].store.rows_demoted > before + 500)
+    until(lambda: server.shard.tables["t"].counts.rows_demoted > before + 500)
 
 
 def test_a_corrupt_row_can_be_removed_and_starts_anew(server: ShardServer, client: ps.Client) -> None:
@@ -111,7 +111,7 @@ def test_a_corrupt_row_can_be_removed_and_starts_anew(server: ShardServer, clien
     assert existed.tolist() == [True, False, True, True]
     gone = [first, second, third]
     assert client.size("t") == len(IDS) - 3
-    assert tier(server).rows_read > 0
+    assert tier(server).traffic.rows_read > 0
     np.testing.assert_array_equal(client.pull("t", gone), block([0, 0, 0]))
     client.push("t", gone, block([-7, -7, -7]))
     np.testing.assert_array_equal(client.pull("t", gone), block([7, 7, 7]))

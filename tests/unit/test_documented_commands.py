@@ -18,11 +18,10 @@ from benchmarks.__main__ import BENCHMARKS
 from ps.cli import app
 from tests.deploy import dockerfile
 from tests.documents import ROOT, blocks, inline_commands, shell_blocks, words
-from worker.train.command import train
+from worker.train.command import app as trainer
 
 PSCTL = typer.main.get_command(app)
-TRAINER = typer.Typer(add_completion=False)
-TRAINER.command()(train)
+TRAINER = typer.main.get_command(trainer)
 DOCKER = dockerfile.read(ROOT / "docker" / "Dockerfile")
 INSTALLED = (ROOT / "tests" / "install_packages.sh").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -61,7 +60,7 @@ def of_python(given: Sequence[str]) -> None:
     module, rest = given[1], [word for word in given[2:] if word != ">"]
     assert importlib.util.find_spec(module) is not None, f"no module {module}"
     if module == "worker.train":
-        of_click(typer.main.get_command(TRAINER), rest)
+        of_click(TRAINER, rest)
     elif module == "benchmarks":
         unknown = [word for word in rest if word not in {*BENCHMARKS, "--json", "--quick", "--full", "figures.jsonl"}]
         assert not unknown, f"no benchmark {', '.join(unknown)}"
@@ -100,7 +99,7 @@ def of_files(given: Sequence[str]) -> None:
 
 
 CHECKS: dict[str, Callable[[Sequence[str]], None]] = {
-    "psctl": lambda given: of_click(PSCTL, given),
+    "psctl": lambda given: of_click(TRAINER, given[1:]) if given[0] == "train" else of_click(PSCTL, given),
     "ray": lambda given: of_click(ray_cli, given),
     "make": of_make,
     "python": of_python,

@@ -15,8 +15,9 @@ from ps.kernels.ranking import score
 from ps.policy import lifting
 from ps.shard import Shard
 from ps.storage.budget.budget import RamBudget
-from ps.storage.ram.tensor_train import cores_of, shape_of
-from ps.table.table import Table, one_by_one
+from ps.table.cold.cores import cores_of, shape_of
+from ps.table.table import Table
+from ps.tensor_train.contract import one_by_one
 from tests.unit.shard.helpers import new_table, push_ids, read
 from tests.waiting import until
 
@@ -41,15 +42,15 @@ def push(table: Table, ids: Any, grads_ND: np.ndarray) -> np.ndarray:
     """Which of the ids have a row of their own now."""
     ids_N = np.asarray(ids, np.int64)
     slots_N = table.find(ids_N)
-    table.create_admitted(ids_N, slots_N, None)
-    table.apply(ids_N, slots_N, None, [grads_ND.astype(np.float32)])
+    table.reserve.create_admitted(ids_N, slots_N, None)
+    table.writes.plan_push(ids_N, slots_N, None, [grads_ND.astype(np.float32)]).carry_out()
     return table.find(ids_N) >= 0
 
 
 def own(table: Table) -> set[int]:
     """Ids with a row of their own, in RAM."""
-    slots_N = np.flatnonzero(table._ram.marks_S[: table._ram.slots_end] & score.USED)
-    return set(table._ram.ids_S[slots_N].tolist())
+    slots_N = np.flatnonzero(table.ram.marks_S[: table.ram.slots_end] & score.USED)
+    return set(table.ram.ids_S[slots_N].tolist())
 
 
 class Folds:
@@ -57,7 +58,7 @@ class Folds:
 
     def __init__(self, table: Table) -> None:
         self.last: list[tuple[np.ndarray, np.ndarray]] = []
-        cores = table._cores
+        cores = table.cold._cores
         assert cores is not None
         fold = cores.fold
 
@@ -100,7 +101,7 @@ def test_no_row_that_was_demoted_is_worse_than_the_tolerance_without_being_exact
                     assert read_D.tobytes() == row_D.tobytes()
                 else:
                     assert np.linalg.norm(read_D - row_D) <= tolerance * np.linalg.norm(row_D) * (1 + 1e-4)
-        loose = np.flatnonzero(table._ram.marks_S[: table._ram.slots_end] & score.STAYS)
+        loose = np.flatnonzero(table.ram.marks_S[: table.ram.slots_end] & score.STAYS)
         assert len(loose) <= int(lifting.MOST * hot_rows)
         assert len(own_ids) == len(table)
 
@@ -173,8 +174,10 @@ def test_gradients_of_ids_without_a_row_train_the_cores_as_they_are_trained_alon
         ids_N = rng.choice(2**62, 40, replace=False) - 2**61
         grads_ND = rng.standard_normal((40, DIM), np.float32)
         slots_N = table.find(ids_N)
-        table.create_admitted(ids_N, slots_N, np.full(40, 9, np.uint32))
-        table.apply(ids_N, slots_N, np.full(40, 9, np.uint32), [grads_ND[:7], grads_ND[7:]], np.ones(40, np.uint32))
+        table.reserve.create_admitted(ids_N, slots_N, np.full(40, 9, np.uint32))
+        table.writes.plan_push(
+            ids_N, slots_N, np.full(40, 9, np.uint32), [grads_ND[:7], grads_ND[7:]], np.ones(40, np.uint32)
+        ).carry_out()
         cores.apply(ids_N, grads_ND, step)
         expected_ND = np.empty((40, DIM), np.float32)
         cores.fill(ids_N, expected_ND)

@@ -16,7 +16,7 @@ from ps.initializer import RowInitializer
 from ps.kernels.ranking import score
 from ps.kernels.reference.rows import half as half_reference
 from ps.kernels.reference.updates import optim as reference
-from ps.table.precision import LEEWAY
+from ps.table.cold.fp16 import LEEWAY
 from ps.table.table import Table
 from tests.unit.storage.test_cold import BATCH, N_IDS, START, WIDTH, Bags
 
@@ -169,7 +169,7 @@ class ColdTable(RuleBasedStateMachine):
             importance=ps.Importance(frequency=0, occurrences=1),
         )
         self.table, self.model = Table(self.config), Model(self.config, self.kind)
-        self.table._precision.sweep_slots = sweep_slots
+        self.table.cold.sweep_slots = sweep_slots
 
     @rule(ids=some_ids, seed=seeds, cut=st.integers(0, 8))
     def push(self, ids, seed, cut):
@@ -179,14 +179,16 @@ class ColdTable(RuleBasedStateMachine):
         counts_N = rng.choice([1, 1, 2, 9], len(ids)).astype(np.uint32)
         ids_N = np.array(ids)
         slots_N = self.table.find(ids_N)
-        self.table.create_missing(ids_N, slots_N)
-        self.table.apply(ids_N, slots_N, counts_N, [block for block in (grads_ND[:cut], grads_ND[cut:]) if len(block)])
+        self.table.reserve.create_missing(ids_N, slots_N)
+        self.table.writes.plan_push(
+            ids_N, slots_N, counts_N, [block for block in (grads_ND[:cut], grads_ND[cut:]) if len(block)]
+        ).carry_out()
         self.model.push(ids, grads_ND, counts_N)
 
     @rule(ids=some_ids, seed=seeds)
     def upsert(self, ids, seed):
         values_ND = np.random.default_rng(seed).standard_normal((len(ids), DIM)).astype(F32)
-        self.table.upsert(np.array(ids), [values_ND])
+        self.table.writes.plan_upsert(np.array(ids), [values_ND]).carry_out()
         for id_, value_D in zip(ids, values_ND, strict=True):
             if id_ not in self.model.rows:
                 self.model.create(id_)
@@ -196,20 +198,20 @@ class ColdTable(RuleBasedStateMachine):
     @rule(ids=some_ids, seed=seeds)
     def assign(self, ids, seed):
         values_ND = np.random.default_rng(seed).standard_normal((len(ids), DIM)).astype(F32)
-        self.table.assign(np.array(ids), [values_ND])
+        self.table.writes.plan_assign(np.array(ids), [values_ND]).carry_out()
         for id_, value_D in zip(ids, values_ND, strict=True):
             if id_ in self.model.rows:
                 self.model.set(id_, value_D)
 
     @rule(ids=some_ids)
     def remove(self, ids):
-        self.table.remove(np.array(ids))
+        self.table.writes.plan_removal(np.array(ids)).carry_out()
         for id_ in ids:
             self.model.rows.pop(id_, None)
 
     @rule()
     def sweep(self):
-        self.table.sweep()
+        self.table.cold.sweep()
 
     @invariant()
     def same_values(self):
@@ -230,7 +232,7 @@ class ColdTable(RuleBasedStateMachine):
 
     def teardown(self):
         if hasattr(self, "table"):
-            while self.table.sweep():
+            while self.table.cold.sweep():
                 pass
             self.same_rows()
             self.same_values()
@@ -244,7 +246,7 @@ class ColdTable(RuleBasedStateMachine):
         """State too, to the bit."""
         found = {
             int(id_): row_B.tobytes()
-            for records in self.table._ram.read(np.array(IDS))
+            for records in self.table.ram.read(np.array(IDS))
             for id_, row_B in zip(records.ids_N, records.rows_NB, strict=True)
         }
         expected = {id_: row.bits if row.cold else row.row_1W.tobytes() for id_, row in self.model.rows.items()}
@@ -277,8 +279,10 @@ def cold_table(**fields):
 def pushed(table, ids, grad=1.0, counts=1):
     ids_N = np.array(ids)
     slots_N = table.find(ids_N)
-    table.create_missing(ids_N, slots_N)
-    table.apply(ids_N, slots_N, np.full(len(ids), counts, np.uint32), [np.full((len(ids), DIM), grad, F32)])
+    table.reserve.create_missing(ids_N, slots_N)
+    table.writes.plan_push(
+        ids_N, slots_N, np.full(len(ids), counts, np.uint32), [np.full((len(ids), DIM), grad, F32)]
+    ).carry_out()
 
 
 def values_by_id(table):
@@ -291,15 +295,15 @@ def test_what_is_used_most_becomes_float32_and_what_is_forgotten_half():
     pushed(table, range(100))
     for _ in range(100):
         pushed(table, range(10))
-        table.sweep()
+        table.cold.sweep()
     assert table.stats()["rows"] == {"hot": 10, "cold": 90, "disk": 0}
     before = table.stats()["rows_widened"]
     for _ in range(40):
         pushed(table, range(50, 60), counts=100)
-        table.sweep()
+        table.cold.sweep()
     assert table.stats()["rows_widened"] == before + 10
-    hot_N = np.array([slot for slot in table.find(np.arange(100)) if not table._rows.is_half(np.array([slot]))[0]])
-    assert set(range(50, 60)) <= set(table._ram.ids_S[hot_N].tolist())
+    hot_N = np.array([slot for slot in table.find(np.arange(100)) if not table.ram.rows.is_half(np.array([slot]))[0]])
+    assert set(range(50, 60)) <= set(table.ram.ids_S[hot_N].tolist())
     table.close()
 
 
@@ -309,7 +313,7 @@ def test_rows_that_were_never_cold_are_those_of_a_table_without_a_cold_tier():
         for table in tables:
             pushed(table, range(20), grad=0.1 * step)
             pushed(table, range(10, 20), grad=0.3)
-            table.sweep()
+            table.cold.sweep()
     out = np.empty((2, 20, DIM), F32)
     for table, out_ND in zip(tables, out, strict=True):
         table.lookup(np.arange(20), table.find(np.arange(20)), out_ND)
@@ -327,21 +331,21 @@ def test_hot_and_cold_rows_in_one_push_are_those_of_two():
         pushed(table, range(50_000), 0.1)  # large enough for blocks
         for _ in range(40):
             pushed(table, range(0, 50_000, 10), 0.01)
-        while table.sweep():
+        while table.cold.sweep():
             pass
         assert table.stats()["rows"] == {"hot": 5_000, "cold": 45_000, "disk": 0}
         slots_N = table.find(np.arange(50_000))
         grads_ND = np.random.default_rng(1).standard_normal((50_000, DIM)).astype(F32)
-        table._precision.before_update(slots_N, 0)
+        table.cold.before_write(slots_N, 0)
         for some_N in pushes(table, slots_N):
-            table._rows.update(slots_N[some_N], table._ram.ids_S, grads_ND[some_N], 41, 41)
+            table.ram.rows.update(slots_N[some_N], table.ram.ids_S, grads_ND[some_N], 41, 41)
         out_ND = np.empty((50_000, DIM), F32)
         table.lookup(np.arange(50_000), slots_N, out_ND)
         table.close()
         return out_ND.tobytes()
 
     def apart(table, slots_N):
-        cold_N = table._rows.is_half(slots_N)
+        cold_N = table.ram.rows.is_half(slots_N)
         return [np.flatnonzero(cold_N), np.flatnonzero(~cold_N)]
 
     assert values(lambda table, slots_N: [np.arange(50_000)]) == values(apart)
@@ -352,16 +356,16 @@ def test_memory_at_its_end_fails_a_push_before_it_has_changed_anything(monkeypat
     pushed(table, range(50))
     pushed(table, [99])
     before = values_by_id(table)
-    monkeypatch.setattr(table._rows._half._rows, "max_rows", 10)
+    monkeypatch.setattr(table.ram.rows._half._rows, "max_rows", 10)
     with pytest.raises(ResourceExhausted):
         pushed(table, range(50))
-    assert table.sweep(), "it goes on trying"
+    assert table.cold.sweep(), "it goes on trying"
     assert values_by_id(table) == before
     monkeypatch.undo()
-    while table.sweep():
+    while table.cold.sweep():
         pass
     assert table.stats()["rows"]["cold"] == 51
-    monkeypatch.setattr(table._rows._full._rows, "max_rows", 10)
+    monkeypatch.setattr(table.ram.rows._full._rows, "max_rows", 10)
     with pytest.raises(ResourceExhausted):
         pushed(table, range(200, 260))
     assert values_by_id(table) == before
@@ -375,15 +379,17 @@ def test_while_rows_are_created_as_many_are_narrowed():
     for push in range(100):
         pushed(table, range(1000 * push, 1000 * (push + 1)))
     assert table.stats()["rows_narrowed"] >= 80_000
-    assert len(table._rows._full) <= 20_000
+    assert len(table.ram.rows._full) <= 20_000
     table.close()
 
 
 def test_memory_by_tier():
     table = cold_table(cold=ps.Fp16(hot_fraction=0.0), dim=64, optimizer=ps.Adagrad())
-    table.upsert(np.arange(20_000), [np.zeros((20_000, 64), F32)])
-    table.apply(np.arange(1), table.find(np.arange(1)), np.ones(1, np.uint32), [np.zeros((1, 64), F32)])
-    while table.sweep():
+    table.writes.plan_upsert(np.arange(20_000), [np.zeros((20_000, 64), F32)]).carry_out()
+    table.writes.plan_push(
+        np.arange(1), table.find(np.arange(1)), np.ones(1, np.uint32), [np.zeros((1, 64), F32)]
+    ).carry_out()
+    while table.cold.sweep():
         pass
     used = table.memory_usage()
     assert table.stats()["rows"] == {"hot": 0, "cold": 20_000, "disk": 0}
@@ -405,15 +411,15 @@ def learned(cold):
         )
     )
     everybody, values_ND = np.arange(N_IDS), np.empty((N_IDS, WIDTH), F32)
-    table.upsert(everybody, [np.tile(np.array(START, F32), (N_IDS, 1))])
+    table.writes.plan_upsert(everybody, [np.tile(np.array(START, F32), (N_IDS, 1))]).carry_out()
     slots_N = table.find(everybody)
     for _ in range(1_500):
         table.lookup(everybody, slots_N, values_ND)
         ids_N, grads_ND = bags.gradients(values_ND, *bags.draw(BATCH))
         pushed_N = slots_N[ids_N]
-        table.create_missing(ids_N, pushed_N)
-        table.apply(ids_N, pushed_N, np.ones(len(ids_N), np.uint32), [grads_ND])
-        table.sweep()
+        table.reserve.create_missing(ids_N, pushed_N)
+        table.writes.plan_push(ids_N, pushed_N, np.ones(len(ids_N), np.uint32), [grads_ND]).carry_out()
+        table.cold.sweep()
     rows = table.stats()["rows"]
     table.lookup(everybody, slots_N, values_ND)
     table.close()

@@ -221,7 +221,7 @@ class TableMachine(RuleBasedStateMachine):
         table = self.shard.tables["t"]
         assert len(table) == len(self.model.rows)
         ids = list(self.model.rows)
-        held = table._rows.array_SW[table.find(np.array(ids, np.int64))]
+        held = table.ram.rows.array_SW[table.find(np.array(ids, np.int64))]
         for row, expected in zip(held, self.model.rows.values(), strict=True):
             np.testing.assert_array_equal(row, expected)
 
@@ -266,11 +266,13 @@ def test_a_row_removed_and_made_again_starts_anew_in_state_and_frequency() -> No
     seen = []
     for _ in range(2):
         slots_N = made.find(ids_N)
-        made.create_missing(ids_N, slots_N)
-        made.apply(ids_N, slots_N, np.array([5], np.uint32), [grads])
+        made.reserve.create_missing(ids_N, slots_N)
+        made.writes.plan_push(ids_N, slots_N, np.array([5], np.uint32), [grads]).carry_out()
         records, _ = made.page(0, 100_000)
-        seen.append([records.ids_N.tolist(), records.rows_NB.tolist(), made.scores(records).tolist()])
-        made.remove(ids_N)
+        seen.append(
+            [records.ids_N.tolist(), records.rows_NB.tolist(), made.ranking.decayed(records.statistics_N2).tolist()]
+        )
+        made.writes.plan_removal(ids_N).carry_out()
     assert seen[0] == seen[1]
     assert seen[0][2] == [5.0]
     made.close()
@@ -282,10 +284,10 @@ def test_a_push_counts_the_ids_that_it_leaves_out_with_their_occurrences() -> No
     found = []
     for _ in range(3):
         slots_N = made.find(ids_N)
-        made.create_admitted(ids_N, slots_N, counts_N)
-        made.apply(ids_N, slots_N, counts_N, [np.ones((2, 4), np.float32)])
+        made.reserve.create_admitted(ids_N, slots_N, counts_N)
+        made.writes.plan_push(ids_N, slots_N, counts_N, [np.ones((2, 4), np.float32)]).carry_out()
         made.lookup(ids_N, made.find(ids_N), out_ND)
-        found.append((made.rows_refused, out_ND[:, 0].tolist()))
+        found.append((made.counts.rows_refused, out_ND[:, 0].tolist()))
     assert found == [(1, [-1, 0]), (1, [-2, -1]), (1, [-3, -2])], "two of the first push count with the second's two"
     made.close()
 
@@ -295,16 +297,16 @@ def test_scores_add_up_beyond_uint32() -> None:
     ids_N, most = np.array([1]), np.array([2**32 - 1], np.uint32)
     for _ in range(2):
         slots_N = made.find(ids_N)
-        made.create_missing(ids_N, slots_N)
-        made.apply(ids_N, slots_N, most, [np.ones((1, 4), np.float32)])
-    assert made.scores(made.page(0, 100_000)[0]).tolist() == [2.0**33]
+        made.reserve.create_missing(ids_N, slots_N)
+        made.writes.plan_push(ids_N, slots_N, most, [np.ones((1, 4), np.float32)]).carry_out()
+    assert made.ranking.decayed(made.page(0, 100_000)[0].statistics_N2).tolist() == [2.0**33]
     made.close()
 
 
 def test_memory_usage_counts_what_rows_cost() -> None:
     made = table(dim=64, optimizer=ps.RowwiseAdagrad())
     ids_N = np.arange(50_000)
-    made.upsert(ids_N, [np.zeros((len(ids_N), 64), np.float32)])
+    made.writes.plan_upsert(ids_N, [np.zeros((len(ids_N), 64), np.float32)]).carry_out()
     used = made.memory_usage()["hot"]
     assert used["rows"] >= 50_000 * 65 * 4
     assert used["rows"] <= 50_000 * 65 * 4 + (2 << 20), "no more than a huge page is committed ahead"
@@ -347,9 +349,11 @@ def test_a_table_whose_arrays_move_holds_what_one_holds_whose_arrays_stay(
         for push in range(40):
             ids_N = np.unique(rng.integers(0, 200 * (push + 1), 1000))
             slots_N = made.find(ids_N)
-            made.create_missing(ids_N, slots_N)
-            made.apply(ids_N, slots_N, np.ones(len(ids_N), np.uint32), [np.ones((len(ids_N), 8), np.float32)])
-            made.remove(ids_N[::7])
+            made.reserve.create_missing(ids_N, slots_N)
+            made.writes.plan_push(
+                ids_N, slots_N, np.ones(len(ids_N), np.uint32), [np.ones((len(ids_N), 8), np.float32)]
+            ).carry_out()
+            made.writes.plan_removal(ids_N[::7]).carry_out()
         return made
 
     moved, stayed = filled(1 << 14), filled(1 << 32)
@@ -369,7 +373,7 @@ def test_a_table_whose_arrays_move_holds_what_one_holds_whose_arrays_stay(
 def test_three_thousand_tables_on_a_large_host_take_rows(large_host: None) -> None:
     tables = [table(dim=64, optimizer=ps.RowwiseAdagrad()) for _ in range(3000)]
     for made in tables:
-        made.upsert(np.arange(3), [np.ones((3, 64), np.float32)])
+        made.writes.plan_upsert(np.arange(3), [np.ones((3, 64), np.float32)]).carry_out()
     assert [len(made) for made in tables] == [3] * 3000
     for made in tables:
         made.close()
@@ -394,8 +398,10 @@ def test_a_selection_of_all_rows_is_a_push_of_all_whatever_came_between(fields: 
         grads_RD = rng.standard_normal((len(rows_R), 4), np.float32)
         for made, selected in ((some, rows_R), (whole, None if push % 4 == 0 else rows_R)):
             slots_N = made.find(ids_N)
-            made.create_admitted(ids_N, slots_N, counts_N, selected)
-            made.apply(ids_N, slots_N, counts_N, [grads_RD[:3], grads_RD[3:]], positives_N, selected)
+            made.reserve.create_admitted(ids_N, slots_N, counts_N, selected)
+            made.writes.plan_push(
+                ids_N, slots_N, counts_N, [grads_RD[:3], grads_RD[3:]], positives_N, selected
+            ).carry_out()
     assert _values(some) == _values(whole)
     assert some.stats() == whole.stats()
 
@@ -405,20 +411,20 @@ def test_a_row_without_a_gradient_counts_as_used_and_stays_as_it_is() -> None:
     ids_N, ones_ND = np.arange(3), np.ones((3, 4), np.float32)
     _push_some(made, ids_N, np.arange(3), ones_ND)
     for rows_R in (np.array([1]), np.array([], np.int64)):
-        (before,) = made._ram.read(ids_N)
+        (before,) = made.ram.read(ids_N)
         _push_some(made, ids_N, rows_R, ones_ND[: len(rows_R)])
-        (after,) = made._ram.read(ids_N)
+        (after,) = made.ram.read(ids_N)
         assert np.flatnonzero((after.rows_NB != before.rows_NB).any(axis=1)).tolist() == rows_R.tolist()
     assert after.scores_N == pytest.approx([3, 3, 3], rel=0.01)
-    assert made.rows_updated == 4
+    assert made.counts.rows_updated == 4
     _push_some(made, np.array([9]), np.array([], np.int64), ones_ND[:0])
     assert len(made) == 3
 
 
 def _push_some(made: Table, ids_N: np.ndarray, rows_R: np.ndarray, grads_RD: np.ndarray) -> None:
     slots_N = made.find(ids_N)
-    made.create_admitted(ids_N, slots_N, None, rows_R)
-    made.apply(ids_N, slots_N, None, [grads_RD], None, rows_R)
+    made.reserve.create_admitted(ids_N, slots_N, None, rows_R)
+    made.writes.plan_push(ids_N, slots_N, None, [grads_RD], None, rows_R).carry_out()
 
 
 def _values(made: Table) -> dict[int, bytes]:

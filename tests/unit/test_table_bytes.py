@@ -41,8 +41,8 @@ def trained(config: ps.TableConfig) -> Table:
     for start in range(0, 5000, 500):
         ids_N = np.arange(start, start + 500)
         slots_N = table.find(ids_N)
-        table.create_admitted(ids_N, slots_N, None)
-        table.apply(ids_N, slots_N, None, [np.zeros((500, 16), np.float32)])
+        table.reserve.create_admitted(ids_N, slots_N, None)
+        table.writes.plan_push(ids_N, slots_N, None, [np.zeros((500, 16), np.float32)]).carry_out()
     return table
 
 

@@ -75,7 +75,7 @@ def _rebatch(blocks: Iterable[Columns], batch_size: int, features: Sequence[Feat
 
 
 def to_batch(columns: Columns, features: Sequence[FeatureSpec]) -> Batch:
-    """The same memory as torch tensors."""
+    """Returns the same memory as torch tensors."""
     offsets_B = torch.arange(len(columns))
     return Batch(
         dense=torch.from_numpy(columns.dense),

@@ -124,7 +124,7 @@ class Criteo:
             raise MalformedFile(
                 first.path,
                 f"{malformed:,} of the first {lines:,} lines are malformed, more than {self._max_malformed:.2%}; line "
-                f"{first.line_number}: {first.reason}. Mend the file, or allow for a larger share (--max-malformed)",
+                f"{first.line_number}: {first.reason}. Fix the file, or allow for a larger share (--max-malformed)",
             )
 
     def _report(self, malformed: MalformedLine) -> None:

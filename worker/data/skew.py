@@ -49,7 +49,7 @@ class Popularity:
     """The ids of one feature and how often each is asked for.
 
     n_ids: how many there are. batch: the accesses in which the statistics hold. seed: which ids are popular.
-    drift: the share of ids whose rank is dealt anew in a million rows; 0 keeps the ranking for ever.
+    drift: the share of ids whose rank is drawn again in a million rows; 0 keeps the ranking for ever.
     Raises `InvalidArgument` for a value out of range.
     """
 

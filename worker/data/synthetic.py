@@ -32,7 +32,7 @@ class Synthetic:
 
     seed: of everything, the teacher and the popular ids too.
     total_ids: ids of all features together, shared out by `spread_ids`. cardinalities: ids of each feature instead.
-    drift: share of ids whose popularity is dealt anew in a million rows.
+    drift: share of ids whose popularity is drawn again in a million rows.
     table: one table for all features; None gives each its own, C1 to C26.
     Raises `InvalidArgument`.
     """

@@ -24,7 +24,8 @@ from worker.report.metrics import Progressive
 
 USED = ("read", "updated", "created", "refused", "evicted", "expired")
 CORES = ("in_cores", "folded", "kept")
-"""Of tensor-train tables: gradients that trained the cores, rows folded back, rows kept where that was too inexact."""
+"""Counters of tensor-train tables: gradients that trained the cores, rows folded back, rows kept where that was too
+inexact."""
 MOVED = ("raised", "demoted", "late")
 """Up from disk, down to it; late: read from it while a pull or a push waited. Counters of `Table.stats`."""
 
@@ -38,7 +39,7 @@ class Share:
 
     probabilities_N: npt.NDArray[np.float32]
     labels_N: npt.NDArray[np.bool_]
-    """Of its rows, in its order."""
+    """The labels of its rows, in its order."""
     client: Mapping[str, Any]
     """The `traffic()` of its client."""
     whole_gradient_bytes: int

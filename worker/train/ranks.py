@@ -53,7 +53,7 @@ class Meeting:
 
     @staticmethod
     def of_environment() -> Meeting | None:
-        """As `torchrun` started this process; None where it did not."""
+        """Returns the place that `torchrun` gave this process; None where it did not start it."""
         if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
             return None
         return Meeting(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
@@ -118,7 +118,7 @@ def _collect(pipes: Sequence[Connection], processes: Sequence[SpawnProcess]) -> 
 
 
 def _reports(pipes: Sequence[Connection], known: Mapping[int, _Report], timeout_s: float | None) -> dict[int, _Report]:
-    """Those that come first of the ranks that have said nothing yet."""
+    """Returns the first errors of the ranks that have said nothing yet."""
     waiting = {rank: pipe for rank, pipe in enumerate(pipes) if rank not in known}
     ready = wait(list(waiting.values()), timeout_s)
     return {rank: _receive(pipe) for rank, pipe in waiting.items() if pipe in ready}
@@ -141,7 +141,7 @@ def _fate(process: SpawnProcess) -> str:
 
 
 def _end(processes: Sequence[SpawnProcess]) -> None:
-    """Those that are left; GRACE_S for all together, then SIGKILL."""
+    """Ends the processes that are left: GRACE_S for all together, then SIGKILL."""
     for stop in (SpawnProcess.terminate, SpawnProcess.kill):
         until = time.monotonic() + GRACE_S
         for process in processes:

@@ -133,7 +133,7 @@ def _group(place: Meeting) -> Group:
 
 
 def _gathered(mine: Share, place: Meeting) -> list[Share]:
-    """Those of all ranks on rank 0, none on the others."""
+    """Returns the shares of all ranks on rank 0, none on the others."""
     if place.ranks == 1:
         return [mine]
     shares: list[Share | None] = [None] * place.ranks

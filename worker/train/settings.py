@@ -22,7 +22,7 @@ WIRE_DTYPES: dict[str, str | ByImportance] = {
     "by-importance": ByImportance(),
 }
 MODES = ("hybrid", "synchronous")
-"""Of the embeddings: asynchronous, or in step like the dense part."""
+"""How embeddings train: asynchronously, or in step like the dense part."""
 OPTIMIZERS = {"sgd": SGD, "adagrad": Adagrad, "rowwise_adagrad": RowwiseAdagrad, "adam": Adam}
 
 
@@ -78,7 +78,7 @@ class Settings:
         raise InvalidArgument(f"--data {self.data!r}: choose flights, criteo or synthetic")
 
     def table_configs(self, source: Source) -> list[TableConfig]:
-        """Of the source's tables."""
+        """Returns the configurations of the source's tables."""
         return table_configs(source, self.dim, self.optimizer, self.lr, self.swap_fraction, self.tables)
 
     def check_modes(self, ranks: int) -> None:
@@ -96,7 +96,7 @@ class Settings:
             )
 
     def mode_of(self, group: Group) -> Mode:
-        """Of the embeddings of one trainer of the group."""
+        """Returns the mode of the embeddings of one trainer of the group."""
         if self.mode == "synchronous":
             return Synchronous(group)
         return ASYNCHRONOUS if self.max_staleness is None else Bounded(group, self.max_staleness)

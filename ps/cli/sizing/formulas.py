@@ -35,7 +35,7 @@ from ps.storage.ram.half_layout import half_layout
 from ps.storage.ram.mixed import PLACE_BYTES
 from ps.storage.tier import RowLayout
 from ps.table.beside import fixed_bytes
-from ps.table.precision import LEEWAY
+from ps.table.cold.fp16 import LEEWAY
 
 METADATA_BYTES = SLOT_BYTES - INDEX_BYTES
 """Bytes of a slot beside the index: id, score and stamp, marks."""

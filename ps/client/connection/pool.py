@@ -22,8 +22,8 @@ IDLE_S = 10.0
 """After which a thread without a call ends, so that a client that was dropped and not closed keeps none."""
 
 TURN_S = 0.5
-"""Of waiting, before it is begun again. A signal that comes just as the main thread begins to wait is not seen until
-the wait ends: Ctrl-C would do nothing."""
+"""How long a wait lasts before it is begun again. A signal that comes just as the main thread begins to wait is not
+seen until the wait ends: Ctrl-C would do nothing."""
 
 _current = threading.local()
 

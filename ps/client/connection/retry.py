@@ -1,7 +1,7 @@
 """Deadlines, and retries until them.
 
-Only errors that another attempt can mend are retried: nobody answered (Unavailable), or the shard said when to come
-again (ResourceExhausted with a hint). Writes are safe to retry because the shard's ledger knows them by their sequence.
+Only errors that another attempt can fix are retried: nobody answered (Unavailable), or the shard said when to
+retry (ResourceExhausted with a hint). Writes are safe to retry because the shard's ledger knows them by their sequence.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 2.0
 
 _draw = random.Random().random
-"""Of our own, seeded by the system: trainers all seed Python's with the same number, and it is theirs."""
+"""A source of our own, seeded by the system: trainers all seed Python's with the same number, and it is theirs."""
 
 
 class Deadline:

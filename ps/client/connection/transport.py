@@ -17,9 +17,9 @@ from ps.wire.channel import open_channel
 from ps.wire.methods import METHODS, Method, Shape
 
 GRPC_NAME = "dns:///"
-"""Of gRPC's naming, which knows several addresses for a name."""
+"""The prefix of gRPC's own names, which may have several addresses."""
 MAX_MESSAGE_BYTES = 64 << 20
-"""As the service's own default."""
+"""The default of the service, too."""
 
 
 Begun = Callable[[Callable[[], object]], None]

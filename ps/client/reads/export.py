@@ -67,7 +67,8 @@ class Export:
                 ) from stale
 
     def _first_page(self, routing: Routing, shard: int, deadline: Deadline) -> Page | None:
-        """Of this shard or, if nothing is wanted of it, of the next that is asked; None if there is none."""
+        """Returns the first page of this shard or, if nothing is wanted of it, of the next one; None if there is
+        none."""
         while shard < len(routing.shards) and self._least is not None and not self._least[shard]:
             shard += 1
         return self._page(routing, shard, 0, 0, deadline) if shard < len(routing.shards) else None

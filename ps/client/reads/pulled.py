@@ -33,7 +33,7 @@ class TableRows:
 
     @classmethod
     def of(cls, table: TableBatch, rows_UD: Rows, exists_U: Flags | None, important_U: Flags | None) -> TableRows:
-        """Of the unique ids."""
+        """Brings what was pulled of the unique ids into the caller's order."""
         exists = None if exists_U is None else table.expand_flags(exists_U)
         return cls(table.expand(rows_UD), exists, None if important_U is None else table.expand_flags(important_U))
 
@@ -68,7 +68,7 @@ class Pulled:
         return head
 
     def add_up(self) -> None:
-        """Of tables with bags: the shards' sums, in the order of the shards. When all have answered."""
+        """Adds the shards' sums of tables with bags, in the order of the shards. Call it when all have answered."""
         for number, (table, rows_BD) in enumerate(zip(self.batch.tables, self.rows, strict=True)):
             if table.bags is not None:
                 rows_BD[:] = 0
@@ -95,7 +95,7 @@ class Pulled:
             if answer.dim != table.config.dim:
                 raise DimensionMismatch(
                     f"table {table.config.name!r} had dim {table.config.dim} and has {answer.dim} now: it was dropped "
-                    "and made anew; client.tables() learns the new one"
+                    "and created again; client.tables() learns the new one"
                 )
             for flags_U, sent in ((exists_U, answer.exists), (important_U, answer.important)):
                 if flags_U is not None:

@@ -33,9 +33,9 @@ class Evicted:
 
     ids: npt.NDArray[np.int64]
     rows: npt.NDArray[np.float32] | None
-    """Their values, float32 [n, dim], if they were asked for."""
+    """The values of the rows, float32 [n, dim], if they were asked for."""
     scores: npt.NDArray[np.float32]
-    """Their importance at that time."""
+    """The importance of the rows when they were read."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -107,7 +107,7 @@ def shares(sizes: Sequence[int], fraction: float | None, rows: int | None) -> li
 
 
 def least_of_shards(pages: Iterator[Page], least: Sequence[int], config: TableConfig, with_rows: bool) -> Candidates:
-    """Of each shard as many as it is to give."""
+    """Returns the least important rows of each shard, as many as it is to give."""
     nothing = Candidates(
         np.empty(0, np.int64),
         np.empty((0, config.dim), np.float32) if with_rows else None,

@@ -37,5 +37,5 @@ def check_finite(
         return
     row, element = beyond[0]
     value, precision = rows_RD[row, element], form.important if limits_R[row] == important else form.others
-    mend = f"{precision} cannot hold it: send fp32" if np.isfinite(value) else "check the loss, clip the gradients"
-    raise NonFiniteGradient(f"{what}: {value} in {whose} {ids_R[row]}; nothing was sent ({mend})")
+    remedy = f"{precision} cannot hold it: send fp32" if np.isfinite(value) else "check the loss, clip the gradients"
+    raise NonFiniteGradient(f"{what}: {value} in {whose} {ids_R[row]}; nothing was sent ({remedy})")

@@ -49,7 +49,7 @@ class Outgoing:
         return cls(_summed(table, grads, form, important_U), form, important_U)
 
     def by_shard(self, table: TableBatch) -> Outgoing:
-        """The same, arrays in the order of the shards' ids: `blocks` takes it."""
+        """Returns the same with arrays in the order of the shards' ids, as `blocks` needs it."""
         return self if isinstance(self.grads, Selected) else replace(self, grads=table.by_shard(self.grads))
 
     def bag_blocks(self, table: TableBatch, shard: int) -> list[blocks.EncodedBlock]:
@@ -107,7 +107,7 @@ def _summed(table: TableBatch, grads: ArrayLike, form: TableFormat, important_U:
 
 
 def _selection(table: TableBatch, selected: Selected, form: TableFormat, important_U: Flags | None) -> Selected:
-    """Its rows are some of the unique ids, as they were given."""
+    """Checks a selection, whose rows are some of the unique ids as they were given."""
     what = f"gradients selected for table {table.config.name!r}"
     if table.inverse_N is not None:
         raise InvalidArgument(f"{what}: the step was prepared with an id twice; prepare unique ids, with counts")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from functools import partial
 
@@ -10,10 +11,10 @@ from ps.arrays import Counts
 from ps.client.batch import Batch
 from ps.client.bound import NO_HANDLE, UNKNOWN_VERSIONS, Handle, Versions
 from ps.client.connection.retry import Deadline
-from ps.client.reads.exchange import by_step_or_ids
 from ps.client.writes.delivery import Delivery, messages
 from ps.client.writes.outgoing import Outgoing
 from ps.client.writes.write import Write
+from ps.errors import StepNotFound
 from ps.round import Round
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import methods
@@ -64,7 +65,7 @@ class Pushes:
         grouped: Sequence[Outgoing],
         shard: int,
     ) -> bytes:
-        """Writes one shard's part, and sends it."""
+        """Writes one shard's part, and sends it: by the step, then with the ids if the shard does not know the step."""
         shapes: list[pb.PushedTable] = []
         body: list[EncodedBlock] = []
         for table, part in zip(batch.tables, grouped, strict=True):
@@ -87,7 +88,10 @@ class Pushes:
             call = partial(self._call, head, body, push.in_round, deadline)
             return self._delivery.send(write, batch, shard, call, deadline)
 
-        return by_step_or_ids(handle.on(shard, batch.routing), send)
+        if step := handle.on(shard, batch.routing):
+            with suppress(StepNotFound):
+                return send(step)
+        return send(0)
 
     def _call(
         self, head: pb.PushHead, body: Sequence[EncodedBlock], in_round: Round | None, deadline: Deadline, address: str

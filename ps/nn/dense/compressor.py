@@ -53,9 +53,10 @@ class Outgoing:
     """float32, the layers sent whole, one after another; empty if there are none."""
     selected: list[str]
     packed: Packed | None
-    """Of the layers of `selected`, one after another; None if there are none, and where `finite` is false."""
+    """What is sent of the layers of `selected`, one after another; None if there are none, and where `finite` is
+    false."""
     thresholds: dict[str, Threshold]
-    """Of the layers of `selected`, as they are after the step."""
+    """The thresholds of the layers of `selected`, after the step."""
     finite: bool
     """Whether gradients, and what is held back with them, are neither NaN nor infinite. Where they are not, nothing is
     selected, and no rank may finish the step."""

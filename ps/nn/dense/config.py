@@ -59,7 +59,7 @@ class DenseConfig:
     density: share of a layer's elements that is sent in a step, for layers that `layers` does not name.
     layers: parameter-name pattern (`bottom.*`, `*.bias`) -> its own setting; the first that matches counts.
     values: "fp16" (what rounding takes is held back like the rest) or "fp32".
-    reestimate_every: steps after which a layer's threshold is estimated anew, in between it follows what it lets pass;
+    reestimate_every: steps after which a layer's threshold is estimated again, in between it follows what it lets pass;
         sooner where that is far off (`ps.nn.dense.threshold`).
     max_overshoot: of the elements above a threshold at most so many times the wanted are sent, the largest.
     sample_size: elements that a threshold is estimated from; all of a layer that has no more.

@@ -136,7 +136,7 @@ class DctHook:
             self._compressor.finish(grads, outgoing, outgoing.whole_buffer, payloads, self._ranks)
 
     def _exchange_all(self, grads: Mapping[str, torch.Tensor]) -> None:
-        """As without the hook."""
+        """Exchanges all gradients, as DDP does without the hook."""
         flat = torch.cat(list(grads.values())) / self._ranks  # before, as DDP does: a sum may be too large, not a mean
         dist.all_reduce(flat, group=self._group)
         split_into(flat, list(grads), grads)
@@ -174,7 +174,7 @@ def register(model: DistributedDataParallel, config: DenseConfig | None = None) 
 
 
 def _parameters(model: DistributedDataParallel) -> list[tuple[str, torch.nn.Parameter]]:
-    """Those whose gradients DDP exchanges."""
+    """The parameters whose gradients DDP exchanges."""
     ignored = model.parameters_to_ignore
     return [(name, p) for name, p in model.module.named_parameters() if p.requires_grad and name not in ignored]
 

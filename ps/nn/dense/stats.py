@@ -15,13 +15,13 @@ class DenseStats:
 
     steps: int = 0
     steps_not_finite: int = 0
-    """Of these, those in which a gradient was NaN or infinite: exchanged whole, with nothing held back or let go."""
+    """Steps in which a gradient was NaN or infinite: they are exchanged whole, with nothing held back or let go."""
     position_bytes: float = 0.0
     value_bytes: float = 0.0
     header_bytes: float = 0.0
     """Sizes and headers, and the padding to the longest payload among the ranks."""
     all_reduce_bytes: float = 0.0
-    """Of steps and layers that are sent whole."""
+    """Bytes of steps and layers that are sent whole."""
     dense_bytes: float = 0.0
     """What plain DDP would have sent."""
     elements_sent: int = 0

@@ -35,7 +35,7 @@ _SMALLEST = torch.finfo(torch.float32).smallest_normal
 
 
 class Scratch:
-    """Memory that is used again for every layer: taken anew, it comes in page by page, which costs more than a pass."""
+    """Memory that is used again for every layer: new memory comes in page by page, which costs more than a pass."""
 
     def __init__(self, largest: int, device: torch.device) -> None:
         self.floats = torch.empty(largest, device=device)
@@ -44,7 +44,7 @@ class Scratch:
 
 @dataclass
 class Threshold:
-    """Of one layer. Plain numbers, all of them state: what they were saved with, they go on with."""
+    """The threshold of one layer: plain numbers, all of them state, that go on with what they were saved with."""
 
     value: float | None = None
     """None: not estimated yet."""
@@ -106,8 +106,8 @@ def _not_below(magnitudes_n: torch.Tensor, threshold: float, scratch: Scratch) -
 
 
 def _largest(magnitudes_n: torch.Tensor, chosen_k: torch.Tensor, most: int) -> torch.Tensor:
-    """So many of these positions, ascending still. Ties by position, so the same on every device. Few are sorted: where
-    many lie above a threshold it rises."""
+    """Returns so many of these positions, still ascending. Ties are decided by position, so they are the same on every
+    device. Few are sorted: where many lie above a threshold it rises."""
     if len(chosen_k) <= most:
         return chosen_k
     by_size_k = magnitudes_n[chosen_k].sort(descending=True, stable=True).indices
@@ -115,7 +115,7 @@ def _largest(magnitudes_n: torch.Tensor, chosen_k: torch.Tensor, most: int) -> t
 
 
 def _sample(magnitudes_n: torch.Tensor, size: int, uses: int) -> torch.Tensor:
-    """The same positions for the same use, so that a restored trainer goes on as it would have."""
+    """Draws the same positions for the same use, so that a restored trainer goes on as it would have."""
     n = len(magnitudes_n)
     if n <= size:
         return magnitudes_n

@@ -13,14 +13,11 @@ pooling over the rows pulled, so any pooling that torch can express trains the s
 from __future__ import annotations
 
 import copy
-import logging
 import weakref
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import partial
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -28,25 +25,22 @@ from ps import Client
 from ps.config import TableConfig
 from ps.errors import InvalidArgument, LengthMismatch
 from ps.nn.batch import Bags
-from ps.nn.embedding.ahead import PulledRows, Pulls, PullStaleness
-from ps.nn.embedding.autograd import Stack, Watch
-from ps.nn.embedding.dedupe import dedupe
+from ps.nn.embedding.ahead import Pulls, PullStaleness
+from ps.nn.embedding.autograd import Stack
 from ps.nn.embedding.gradients import WaitingGradients
-from ps.nn.embedding.kjt import bags_of
-from ps.nn.embedding.pooled import ShardPooling
-from ps.nn.embedding.prepared import Forward, PreparedBags
+from ps.nn.embedding.pooled import BagPooling
+from ps.nn.embedding.prepared import Forward, PreparedBags, prepare_bags
+from ps.nn.embedding.pulling import Puller
 from ps.nn.embedding.pushes import Pushes
-from ps.nn.embedding.row_optimizer import RowOptimizer, check_no_scaler
 from ps.nn.embedding.sending import Sender
+from ps.nn.embedding.training import RowTraining
 from ps.nn.feature import Feature
 from ps.nn.modes import ASYNCHRONOUS, Mode
 from ps.nn.sparsify.sum_masks import SumMasks
 from ps.nn.sparsify.thresholds import Sparsify
 
-log = logging.getLogger(__name__)
 
-
-class EmbeddingBagCollection(nn.Module):
+class EmbeddingBagCollection(RowTraining):
     """Pooled embeddings of several features from a parameter server.
 
     forward: {feature: Bags} (or a torchrec KeyedJaggedTensor) -> float32 [B, F, D], features in the order given.
@@ -98,8 +92,7 @@ class EmbeddingBagCollection(nn.Module):
         masked = mask_sums if isinstance(mask_sums, Mapping) else {name: mask_sums for name in names if mask_sums}
         if unknown := masked.keys() - names:
             raise InvalidArgument(f"mask_sums names tables {sorted(unknown)} that are not among `tables`")
-        missing = {feature.table for feature in self.features} - names
-        if missing:
+        if missing := {feature.table for feature in self.features} - names:
             raise InvalidArgument(f"features use tables {sorted(missing)} that are not among `tables`")
         for table in tables:
             client.create_table(table, exist_ok=True)
@@ -108,7 +101,7 @@ class EmbeddingBagCollection(nn.Module):
         self._sparsify = sparsify
         self._masked = masked
         self._weigh_positives = {table.name for table in tables if table.importance.positives}
-        self._pooling = ShardPooling(client, self.features, self.dim)
+        self._pooling = BagPooling(client, self.features, self.dim)
         self._pace = mode.start(client)
         self._begin()
 
@@ -116,33 +109,17 @@ class EmbeddingBagCollection(nn.Module):
         """What is this collection's alone: nothing pulled, nothing waiting, nothing held back."""
         used = dict.fromkeys((feature.table for feature in self.features), self.dim)
         self._pulls = Pulls(self.client)
-        self._sum_masks = SumMasks(self._masked)
         self._pushes = Pushes(self.client, self._tables, self._sparsify)
+        self._puller = Puller(self._pushes, SumMasks(self._masked))
         self._sender = Sender(self.client, used, self._pushes, self._pace)
-        self._waiting = WaitingGradients(used)
+        self._waiting = WaitingGradients(used, self.anchor)
         self._may_be_scaled = True
         weakref.finalize(self, self._waiting.tell_lost)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def prepare(self, sparse: Mapping[str, Bags] | Any) -> PreparedBags:
         """Names a batch's ids to the shards and returns at once; pass the result to `forward` later."""
-        bags = bags_of(sparse)
-        missing = [feature.name for feature in self.features if feature.name not in bags]
-        if missing:
-            raise InvalidArgument(
-                f"the batch lacks the features {missing}; it has {sorted(bags)}. One that no sample has: Bags.empty(B)"
-            )
-        sizes = {feature.name: len(bags[feature.name].offsets) for feature in self.features}
-        if len(set(sizes.values())) != 1:
-            raise InvalidArgument(
-                f"features of different batch sizes in one batch: {sizes}. A KeyedJaggedTensor with a batch size per "
-                "feature needs inverse_indices, which say what each sample has"
-            )
-        found = dedupe(bags, self.features)
-        pooled = self._pooling.choose(bags, found.ids, found.inverse)
-        step = self.client.prepare(found.ids, counts=found.counts, bags=pooled)
-        size = next(iter(sizes.values()))
-        return PreparedBags(step, bags, found.inverse, size, found.ids, found.counts, pooled)
+        return prepare_bags(self.client, self.features, self._pooling, sparse)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(
@@ -157,25 +134,26 @@ class EmbeddingBagCollection(nn.Module):
         if trains:
             self._sender.begin_step()
         ahead, prepared.ahead = prepared.ahead, None  # if it has failed, the next use pulls again
-        pulled = self._pulls.take(ahead, lambda: self._pull(prepared), self._sender.sent, self._sender.on_their_way)
+        pull = partial(self._puller.pull, prepared, self.training)
+        pulled = self._pulls.take(ahead, pull, self._sender.sent, self._sender.on_their_way)
         prepared.pulled, rows = pulled, pulled.rows
         if trains:
             positive_B = None if labels is None else (labels.detach().cpu().reshape(-1) > 0).numpy()
             forward = Forward(
                 prepared, pulled, prepared.step.versions, self.features, self._weigh_positives, positive_B
             )
-            rows = self._watched(forward)
+            rows = self._waiting.watch(forward)
         else:
             forward = None
             prepared.step.forget()  # no push will follow
-        pooled = [self._pool(feature, prepared, rows[feature.table]) for feature in self.features]
+        pooled = [self._pooling.pool(feature, prepared, rows[feature.table]) for feature in self.features]
         stack: Any = Stack.apply  # torch leaves it untyped
         result: torch.Tensor = stack(forward, *pooled)
         return result
 
     @property
     def staleness(self) -> PullStaleness:
-        """Of the rows of the batches so far, in this trainer's own pushes."""
+        """How many of this trainer's own pushes the rows of its batches lacked."""
         return self._pulls.staleness
 
     def check_pull_ahead(self, batches: int) -> None:
@@ -191,73 +169,14 @@ class EmbeddingBagCollection(nn.Module):
         most `batches` more are sent until then. What goes wrong is raised at the use."""
         self.check_pull_ahead(batches)
         if prepared.ahead is None:
-            prepared.ahead = self._pulls.start(
-                lambda: self._pull(prepared), batches, self._sender.sent, self._sender.on_their_way
-            )
-
-    def send(self) -> None:
-        """Begins to push the gradients that wait, and returns: the next step's come after them. What goes wrong is
-        raised by `step`, or by the next `forward`."""
-        self._sender.send(*self._taken())
-
-    def step(self) -> None:
-        """Pushes the gradients that wait, waits until they and what was sent before are applied, and raises the first
-        error. What failed is told once, and dropped: the next step is without it.
-
-        In a `Synchronous` group every trainer makes every step, also one whose batch had no ids or no gradients.
-        Gradients of a scaled loss must come here unscaled: `scaler.step(collection.optimizer)`. Where a GradScaler is
-        in use, the first step by any other way than that optimizer raises InvalidArgument.
-        """
-        self._sender.step(*self._taken())
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drops the gradients that wait."""
-        super().zero_grad(set_to_none)
-        self._waiting.clear()
-
-    def row_parameters(self) -> list[nn.Parameter]:
-        """A stand-in for each table, whose `.grad`, float32 [U, D], has the gradients that wait, row by row; None where
-        there are none. For `torch.nn.utils.clip_grad_norm_([*model.parameters(), *collection.row_parameters()], 1.0)`
-        between backward and step; as they are no rows, no optimizer can train them."""
-        self._drop_zeroed()
-        self._waiting.by_rows()
-        return list(self._waiting.stand_ins.values())
-
-    @cached_property
-    def optimizer(self) -> RowOptimizer:
-        """`step` and `zero_grad` as a torch optimizer: for `scaler.step(collection.optimizer)`."""
-        self._may_be_scaled = False
-        return RowOptimizer(self, self._waiting.stand_ins.values())
-
-    def flush(self) -> None:
-        """Sends the gradients that are held back (`sparsify`), after those on their way; raises what goes wrong."""
-        self._sender.wait()
-        self._pushes.flush()
-
-    def finish(self) -> None:
-        """Flushes, and tells the other trainers of the group that this one makes no more steps. Raises InvalidArgument,
-        and does nothing, while gradients wait for a step."""
-        self._drop_zeroed()
-        if self._waiting.nbytes:
-            raise InvalidArgument(f"{self._waiting.told}: call step(), or zero_grad() to drop them")
-        self.flush()
-        self._pace.finish()
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """What is held back, for `state_dict`; not what waits for a step. Waits for the pushes on their way."""
-        self._sender.wait()
-        return self._pushes.state_dict()
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Of `load_state_dict`."""
-        self._sender.wait()
-        self._pushes.load_state_dict(state)
+            pull = partial(self._puller.pull, prepared, self.training)
+            prepared.ahead = self._pulls.start(pull, batches, self._sender.sent, self._sender.on_their_way)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EmbeddingBagCollection:
         """Shares the client, the tables and the place in a group; see the class."""
         made = type(self).__new__(type(self))
         memo[id(self)] = made
-        own = ("_pulls", "_sum_masks", "_pushes", "_sender", "_waiting", "optimizer")
+        own = ("_pulls", "_puller", "_pushes", "_sender", "_waiting", "optimizer")
         shared = ("client", "features", "_tables", "_sparsify", "_masked", "_pooling", "_pace")
         for name, value in self.__dict__.items():
             if name not in own:
@@ -269,72 +188,4 @@ class EmbeddingBagCollection(nn.Module):
         raise InvalidArgument(
             "an EmbeddingBagCollection has a connection to its shards, which hold the rows, and cannot be pickled or "
             "saved whole: save its state_dict(), and make another with its tables where that is loaded"
-        )
-
-    def _taken(self) -> Any:
-        """What waits, by table, and the forwards that it is of: from now on it does not."""
-        self._drop_zeroed()
-        if self._may_be_scaled and self._waiting:
-            check_no_scaler()
-            self._may_be_scaled = False
-        return self._waiting.take()
-
-    def _drop_zeroed(self) -> None:
-        """Whoever sets the gradients of a model's parameters to None, its `zero_grad` or an optimizer's, reaches the
-        anchor's: then those of the rows are dropped too."""
-        if self._waiting and self.anchor.grad is None:
-            log.warning(
-                "%s, and were dropped by a zero_grad() of the model or of an optimizer: call the collection's step() "
-                "before that",
-                self._waiting.told,
-            )
-            self._waiting.clear()
-
-    def _watched(self, forward: Forward) -> dict[str, torch.Tensor]:
-        """The rows that were pulled; their gradients will wait for a step."""
-
-        def add(grads: Sequence[torch.Tensor | None]) -> None:
-            self._drop_zeroed()
-            given = zip(forward.pulled.rows, grads, strict=True)
-            self._waiting.add(forward, {name: forward.part(name, grad) for name, grad in given if grad is not None})
-            if self.anchor.grad is None:  # now, and not when autograd comes to it: another forward may add before that
-                self.anchor.grad = torch.zeros_like(self.anchor)
-
-        watch: Any = Watch.apply  # torch leaves it untyped
-        return dict(zip(forward.pulled.rows, watch(add, self.anchor, *forward.pulled.rows.values()), strict=True))
-
-    def _pull(self, prepared: PreparedBags) -> PulledRows:
-        """On any thread: a batch may be pulled ahead in one mode of the module and used in the other."""
-        exists: dict[str, npt.NDArray[np.bool_]] = {}
-        important: dict[str, npt.NDArray[np.bool_]] = {}
-        masks = self._sum_masks.next(prepared.pooled) if self.training else {}
-        if self._pushes.wants_exists:
-            asked = {name: s for name, s in self._pushes.important_shares.items() if name not in prepared.pooled}
-            pulled = prepared.step.pull_rows(important=asked, mask_below=masks)
-            exists = {name: np.asarray(part.exists) for name, part in pulled.items()}
-            important = {
-                name: np.asarray(part.important) for name, part in pulled.items() if part.important is not None
-            }
-            rows = {name: part.rows for name, part in pulled.items()}
-        else:
-            rows = prepared.step.pull(mask_below=masks)
-        found = {name: torch.as_tensor(part) for name, part in rows.items()}
-        if self.training:
-            self._sum_masks.observe(prepared.pooled, found)
-        return PulledRows(found, exists, important)
-
-    def _pool(self, feature: Feature, prepared: PreparedBags, rows_UD: torch.Tensor) -> torch.Tensor:
-        bags = prepared.bags[feature.name]
-        if feature.pooling == "mean" and bags.weights is not None:
-            raise InvalidArgument(f"feature {feature.name!r}: per-sample weights are for sum pooling, as in torch")
-        if feature.table in prepared.pooled:
-            return self._pooling.pool(feature, bags, rows_UD)
-        if not len(rows_UD):
-            return rows_UD.sum() + rows_UD.new_zeros((prepared.batch_size, self.dim))  # with a gradient, as in torch
-        return nn.functional.embedding_bag(
-            prepared.inverse[feature.name, feature.table],
-            rows_UD,
-            bags.offsets,
-            mode=feature.pooling,
-            per_sample_weights=bags.weights,
         )

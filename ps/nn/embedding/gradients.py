@@ -15,13 +15,15 @@ those of another batch it is of rows like any other.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from ps.errors import ResourceExhausted
+from ps.nn.embedding.autograd import Watch
 from ps.nn.embedding.prepared import Forward
 from ps.nn.embedding.table_gradients import TableGradients
 
@@ -36,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class _Waiting:
-    """What is known of one table's gradients, which are in its stand-in: their rows, and the forwards they are of."""
+    """What is known of one table's gradients, which its stand-in has: their rows, and the forwards that gave them."""
 
     part: TableGradients
     forwards: list[Forward]
@@ -45,8 +47,9 @@ class _Waiting:
 class WaitingGradients:
     """The gradients of one collection that wait for its next step. Called by the trainer's thread only."""
 
-    def __init__(self, dims: Mapping[str, int], max_bytes: int = MAX_BYTES) -> None:
-        """dims: by table."""
+    def __init__(self, dims: Mapping[str, int], anchor: nn.Parameter, max_bytes: int = MAX_BYTES) -> None:
+        """dims: by table. anchor: the collection's parameter; while gradients wait it has a `.grad`, too."""
+        self._anchor = anchor
         self.stand_ins = {name: nn.Parameter(torch.zeros(0, dim)) for name, dim in dims.items()}
         """A parameter for each table, whose `.grad` is what waits of it."""
         self.backwards = 0
@@ -72,6 +75,30 @@ class WaitingGradients:
         if self.nbytes:
             log.warning("%s: they are lost", self.told)
 
+    def watch(self, forward: Forward) -> dict[str, torch.Tensor]:
+        """Returns the rows that a forward has pulled; what a backward makes of them will wait for a step."""
+
+        def add(grads: Sequence[torch.Tensor | None]) -> None:
+            self.drop_zeroed()
+            given = zip(forward.pulled.rows, grads, strict=True)
+            self.add(forward, {name: forward.part(name, grad) for name, grad in given if grad is not None})
+            if self._anchor.grad is None:  # now: another forward may add before autograd comes to it
+                self._anchor.grad = torch.zeros_like(self._anchor)
+
+        watch: Any = Watch.apply  # torch leaves it untyped
+        return dict(zip(forward.pulled.rows, watch(add, self._anchor, *forward.pulled.rows.values()), strict=True))
+
+    def drop_zeroed(self) -> None:
+        """Drops what waits if somebody has set the gradients of a model's parameters to None: its `zero_grad`, or an
+        optimizer's, reaches the anchor's."""
+        if self and self._anchor.grad is None:
+            log.warning(
+                "%s, and were dropped by a zero_grad() of the model or of an optimizer: call the collection's step() "
+                "before that",
+                self.told,
+            )
+            self.clear()
+
     def add(self, forward: Forward, parts: Mapping[str, TableGradients]) -> None:
         """Adds what one backward of a forward gave to the tables that the loss uses. Raises ResourceExhausted where
         more waits already than may; then nothing of this backward has been added."""
@@ -93,7 +120,7 @@ class WaitingGradients:
                 self._put(name, waiting.part.by_rows(), waiting.forwards)
 
     def take(self) -> tuple[dict[str, TableGradients], list[Forward]]:
-        """All that waits, by table, and the forwards that it is of; nothing waits any more."""
+        """Returns all that waits, by table, and the forwards that gave it; nothing waits any more."""
         found = self._parts()
         parts = {name: waiting.part for name, waiting in found.items()}
         forwards = list(dict.fromkeys(forward for waiting in found.values() for forward in waiting.forwards))

@@ -46,7 +46,7 @@ def bags_of(sparse: Mapping[str, Bags] | Any) -> dict[str, Bags]:
 def _checked(sparse: Mapping[str, Bags]) -> dict[str, Bags]:
     for name, bags in sparse.items():
         if not isinstance(bags, Bags):
-            raise InvalidArgument(f"feature {name!r} is of type {type(bags).__name__}: give worker.Bags(ids, offsets)")
+            raise InvalidArgument(f"feature {name!r} is of type {type(bags).__name__}: give ps.nn.Bags(ids, offsets)")
     return dict(sparse)
 
 
@@ -57,7 +57,7 @@ def _flat(name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _lengths(sparse: Any, n: int) -> Ints:
-    """Of all bags, feature by feature: int64 [L]."""
+    """Returns the lengths of all bags, feature by feature: int64 [L]."""
     lengths_L = to_numpy(sparse.lengths())
     if lengths_L.size and lengths_L.dtype.kind not in "iu":
         raise DtypeMismatch(f"lengths of a KeyedJaggedTensor are {lengths_L.dtype}: they must be integers")

@@ -18,19 +18,25 @@ the gradients is sent, u is that much smaller on both sides: it is left out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from ps import ByImportance, Client, PooledBags
+from ps.errors import InvalidArgument
 from ps.nn.batch import Bags
 from ps.nn.embedding.dedupe import FeatureOfTable
 from ps.nn.feature import Feature
 
+if TYPE_CHECKING:
+    from ps.nn.embedding.prepared import PreparedBags
 
-class ShardPooling:
-    """Where the tables of one collection are pooled."""
+
+class BagPooling:
+    """Where the bags of one collection's tables are pooled, and how."""
 
     def __init__(self, client: Client, features: Sequence[Feature], dim: int) -> None:
         self._client = client
@@ -60,9 +66,26 @@ class ShardPooling:
                 chosen[table] = pooled
         return chosen
 
-    def pool(self, feature: Feature, bags: Bags, sums_BD: torch.Tensor) -> torch.Tensor:
-        """Returns float32 [B, D] of one feature, from the sums of its table's bags in the order that `choose` gave
-        them."""
+    def pool(self, feature: Feature, prepared: PreparedBags, rows: torch.Tensor) -> torch.Tensor:
+        """Returns float32 [B, D] of one feature, from what was pulled of its table: rows [U, D] of the unique ids, or
+        sums of bags."""
+        bags = prepared.bags[feature.name]
+        if feature.pooling == "mean" and bags.weights is not None:
+            raise InvalidArgument(f"feature {feature.name!r}: per-sample weights are for sum pooling, as in torch")
+        if feature.table in prepared.pooled:
+            return self._of_sums(feature, bags, rows)
+        if not len(rows):
+            return rows.sum() + rows.new_zeros((prepared.batch_size, self._dim))  # with a gradient, as in torch
+        return nn.functional.embedding_bag(
+            prepared.inverse[feature.name, feature.table],
+            rows,
+            bags.offsets,
+            mode=feature.pooling,
+            per_sample_weights=bags.weights,
+        )
+
+    def _of_sums(self, feature: Feature, bags: Bags, sums_BD: torch.Tensor) -> torch.Tensor:
+        """Cuts a feature's part out of the sums of its table's bags, which are in the order that `choose` gave."""
         n = len(bags.offsets)
         number = self._features[feature.table].index(feature)
         part_BD = sums_BD[number * n : (number + 1) * n]

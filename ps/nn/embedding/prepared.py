@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ps import PooledBags, Step, Versions
+from ps import Client, PooledBags, Step, Versions
+from ps.errors import InvalidArgument
 from ps.nn.batch import Bags
 from ps.nn.embedding.ahead import Ahead, PulledRows
-from ps.nn.embedding.dedupe import FeatureOfTable
-from ps.nn.embedding.pooled import lengths
+from ps.nn.embedding.dedupe import FeatureOfTable, dedupe
+from ps.nn.embedding.kjt import bags_of
+from ps.nn.embedding.pooled import BagPooling, lengths
 from ps.nn.embedding.table_gradients import TableGradients
 from ps.nn.feature import Feature
 
@@ -43,8 +46,31 @@ class PreparedBags:
     """Whether its step has been taken for a push: what comes later is another push."""
 
     def is_all_of(self, table: str, part: TableGradients) -> bool:
-        """Whether these are the gradients of just what its step has of a table."""
+        """Returns whether these are the gradients of just what its step has of a table."""
         return part.ids_U is self.ids[table] and part.bags is self.pooled.get(table)
+
+
+def prepare_bags(
+    client: Client, features: Sequence[Feature], pooling: BagPooling, sparse: Mapping[str, Bags] | Any
+) -> PreparedBags:
+    """Names a batch's ids to the shards and returns at once. Raises InvalidArgument where the batch lacks a feature, or
+    its features have different batch sizes."""
+    bags = bags_of(sparse)
+    missing = [feature.name for feature in features if feature.name not in bags]
+    if missing:
+        raise InvalidArgument(
+            f"the batch lacks the features {missing}; it has {sorted(bags)}. One that no sample has: Bags.empty(B)"
+        )
+    sizes = {feature.name: len(bags[feature.name].offsets) for feature in features}
+    if len(set(sizes.values())) != 1:
+        raise InvalidArgument(
+            f"features of different batch sizes in one batch: {sizes}. A KeyedJaggedTensor with a batch size per "
+            "feature needs inverse_indices, which say what each sample has"
+        )
+    found = dedupe(bags, features)
+    pooled = pooling.choose(bags, found.ids, found.inverse)
+    step = client.prepare(found.ids, counts=found.counts, bags=pooled)
+    return PreparedBags(step, bags, found.inverse, next(iter(sizes.values())), found.ids, found.counts, pooled)
 
 
 @dataclass(eq=False)
@@ -65,11 +91,11 @@ class Forward:
     _counted: set[FeatureOfTable] = field(default_factory=set)
     """The features whose ids have been counted: once, however many backwards there are."""
     _counts_wait: set[FeatureOfTable] = field(default_factory=set)
-    """Those of them whose counts wait for a step, as the gradients do that they go with."""
+    """The features whose counts wait for a step, as the gradients do that they go with."""
 
     def part(self, table: str, grads: torch.Tensor) -> TableGradients:
-        """The gradients of one backward, as torch gives them of what was pulled of a table. An id that is in features
-        alone which the loss does not use has none."""
+        """Returns the gradients of one backward, from what torch gives for the rows or sums of a table. An id that is
+        only in features which the loss does not use has none."""
         prepared, bags = self.prepared, self.prepared.pooled.get(table)
         # Of sums, autograd may hand on the gradient that the caller's own tensors hold; of rows it makes a new one.
         own = grads.detach().contiguous() if bags is None else grads.detach().clone(memory_format=CONTIGUOUS)
@@ -93,11 +119,11 @@ class Forward:
         return part.by_rows().only(np.flatnonzero(self._occurrences(table, used)))
 
     def counts_taken(self) -> None:
-        """Its gradients go to the shards, and the counts with them."""
+        """Notes that its gradients go to the shards, and the counts with them."""
         self._counts_wait.clear()
 
     def counts_dropped(self) -> None:
-        """Its gradients were dropped, and the counts with them: the next backward counts again."""
+        """Notes that its gradients were dropped, and the counts with them: the next backward counts again."""
         self._counted -= self._counts_wait
         self._counts_wait.clear()
 
@@ -109,7 +135,7 @@ class Forward:
     def _occurrences(
         self, table: str, features: Sequence[FeatureOfTable], in_B: npt.NDArray[np.bool_] | None = None
     ) -> npt.NDArray[np.uint32]:
-        """How often each id of a table is in these features; of some of the samples."""
+        """Returns how often each id of a table is in these features, in all samples or in some."""
         counts_U = np.zeros(len(self.prepared.ids[table]), np.int64)
         for feature in features:
             places_N = self.prepared.inverse[feature].numpy()

@@ -17,11 +17,12 @@ from ps.nn.sparsify.sparsifiers import Sparsifier
 from ps.nn.sparsify.thresholds import Sparsify, Threshold
 
 FLUSH_BYTES = 256 << 10
-"""Of gradients in one push of what was held back: a shard with little RAM takes no large bodies."""
+"""Bytes of gradients in one push of what was held back: a shard with little RAM takes no large bodies."""
 
 
 class Pushes:
-    """Those of one collection of tables. `begin` on the trainer's thread, step by step; what it returns on any."""
+    """The pushes of one collection of tables. Threads: `begin` on the trainer's, step by step; what it returns on
+    any."""
 
     def __init__(
         self, client: Client, tables: Sequence[TableConfig], sparsify: Sparsify | Mapping[str, Sparsify] | None

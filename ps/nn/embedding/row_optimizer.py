@@ -35,7 +35,7 @@ class RowOptimizer(torch.optim.Optimizer):
     """The optimizer of one collection. Its parameters are stand-ins, whose `.grad` are the gradients that wait."""
 
     _step_supports_amp_scaling = True
-    """So that GradScaler calls `step` after an overflow too, with `found_inf`: what waits must be dropped then, and
+    """Makes GradScaler call `step` after an overflow too, with `found_inf`: what waits must be dropped then, and
     trainers in step must make a step all the same."""
 
     def __init__(self, collection: Steps, stand_ins: Iterable[nn.Parameter]) -> None:

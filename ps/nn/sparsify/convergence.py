@@ -17,7 +17,7 @@ from ps.kernels.updates.convergence import STATISTIC
 from ps.runtime.memory import Memory, ReservedArray
 
 STATISTIC_BYTES = 48
-"""Of a row, with its part of the index."""
+"""Bytes of a row's statistic, with its part of the index."""
 AT_ONCE = 8
 """Where there is no room for a new row, an eighth of the others goes: so many steps share the cost."""
 
@@ -62,7 +62,7 @@ class ConvergenceStore:
         return slots_N
 
     def find_or_insert(self, ids_N: Ids, step: int) -> Slots:
-        """The same, and each id that is not known is taken up if there is room: as one seen in no step and sent in the
+        """Finds ids, and takes up each one that is not known if there is room: as one seen in no step and sent in the
         last one. ids_N: unique."""
         slots_N = self.find(ids_N)
         self.records_S["seen_at"][slots_N[slots_N >= 0]] = step
@@ -78,7 +78,7 @@ class ConvergenceStore:
         return slots_N
 
     def reset(self, ids_N: Ids) -> None:
-        """These rows begin anew, where they are known: nothing has been seen of them."""
+        """Forgets what was seen of these rows, where they are known."""
         slots_N = self.find(ids_N)
         slots_N = slots_N[slots_N >= 0]
         self.records_S["seen"][slots_N] = 0
@@ -107,7 +107,7 @@ class ConvergenceStore:
         return slots_N
 
     def _let_go(self, least: int, step: int) -> None:
-        """Of `least` rows or more, an eighth if that is more, but of none that was seen in this step."""
+        """Lets go of `least` rows, or of an eighth if that is more, but of none that was seen in this step."""
         seen_at_S = self.records_S["seen_at"]
         n = min(max(least, len(self) // AT_ONCE), len(self))
         if n:

@@ -104,11 +104,11 @@ class History:
         self.since_S[slots_N] = np.minimum(self.since_S[slots_N], self.step)
 
     def note_pushed(self, slots_N: Slots, grads_ND: Norms) -> None:
-        """So much was sent of these rows. Slots unique."""
+        """Notes how much was sent of these rows. Slots are unique."""
         self.pushed_S[slots_N] += np.einsum("nd,nd->n", grads_ND, grads_ND)
 
     def note_refused(self, slots_N: Slots, grads_ND: Norms) -> None:
-        """So much was not sent after all."""
+        """Notes that so much was not sent after all."""
         self.pushed_S[slots_N] -= np.einsum("nd,nd->n", grads_ND, grads_ND)
         self.pushed_S[slots_N] = np.maximum(self.pushed_S[slots_N], 0)
 

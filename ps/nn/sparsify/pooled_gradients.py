@@ -20,8 +20,8 @@ from ps.nn.sparsify.thresholds import Sparsify
 
 
 class BagSelector:
-    """Of one table. Its threshold is of gradients of bags, for the same share of them that `config` has for rows; it is
-    not saved, but estimated in the first step."""
+    """Selects gradients of the bags of one table. Its threshold is of those, for the same share of them that `config`
+    has for rows; it is not saved, but estimated in the first step."""
 
     def __init__(self, config: Sparsify, seed: int = 0) -> None:
         self._by = config.by

@@ -34,19 +34,19 @@ from ps.nn.sparsify.thresholds import Relaxed
 
 @dataclass(frozen=True)
 class Pace:
-    """Of a step's rows, bool [U]: neither in both."""
+    """Which rows of a step wait and which are due, bool [U]; none is both."""
 
     waits_U: Flags
     due_U: Flags
 
     @property
     def relaxed_U(self) -> Flags:  # noqa: N802  an array, so its name carries its shape
-        """Those that no threshold is for."""
+        """The rows that no threshold is asked for."""
         return self.waits_U | self.due_U
 
 
 class Relaxation:
-    """Of one table. One thread at a time."""
+    """Decides which rows of one table wait. Threads: one at a time."""
 
     def __init__(self, config: Relaxed) -> None:
         """Raises ConfigError."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ps import Selected
 from ps.arrays import Flags, Ids, Rows, Slots
-from ps.errors import DimensionMismatch, DtypeMismatch, LengthMismatch, NonFiniteGradient
+from ps.errors import DimensionMismatch, DtypeMismatch, InvalidArgument, LengthMismatch, NonFiniteGradient
 from ps.kernels.rows.rows import all_finite
 from ps.nn.sparsify.residuals import Held, ResidualStore
 
@@ -23,7 +23,7 @@ class Selection:
 
     number: int
     selected: Selected
-    """Of the rows of this step, by position."""
+    """What is sent of the rows of this step, by position."""
     ids_R: Ids
     """Ids of the rows in `selected`."""
     others: Held
@@ -40,6 +40,39 @@ class Selection:
         )
 
 
+class OpenSelections:
+    """The selections of one sparsifier whose fate is not known yet."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, Selection] = {}
+        self._made = 0
+
+    def add(self, selected: Selected, ids_R: Ids, others: Held) -> Selection:
+        """Makes a selection, which is open from now on."""
+        selection = Selection(self._made, selected, ids_R, others)
+        self._open[self._made] = selection
+        self._made += 1
+        return selection
+
+    def check(self, selection: Selection) -> None:
+        """Raises InvalidArgument unless the selection is open."""
+        if self._open.get(selection.number) is not selection:
+            raise InvalidArgument(f"selection {selection.number} is not open here: commit or roll back each one once")
+
+    def remove(self, selection: Selection) -> None:
+        """Closes a selection. Raises InvalidArgument unless it is open."""
+        self.check(selection)
+        del self._open[selection.number]
+
+    def check_none(self, what: str) -> None:
+        """Raises InvalidArgument while any is open."""
+        if self._open:
+            raise InvalidArgument(
+                f"{len(self._open)} selections are open, and what they have would be missing from what is {what}: wait "
+                "until their pushes have ended, and commit or roll back each"
+            )
+
+
 @dataclass(frozen=True, eq=False)
 class Parted:
     """How the totals of a step's rows are parted."""
@@ -53,7 +86,7 @@ class Parted:
     stays_U: Flags
     """Rows of which something is held on."""
     threshold: np.float32
-    """Of elements."""
+    """The threshold of elements."""
 
 
 def joined(one: Held, other: Held) -> Held:
@@ -62,7 +95,8 @@ def joined(one: Held, other: Held) -> Held:
 
 
 def checked(ids_U: Ids, grads_UD: Rows, always_U: Flags | None, dim: int) -> tuple[Ids, Rows, Flags]:
-    """As the kernels need them: of the right type and contiguous; raises what `Sparsifier.select` names."""
+    """Returns arrays as the kernels need them: of the right type and contiguous. Raises what `Sparsifier.select`
+    names."""
     if ids_U.dtype != np.int64 or grads_UD.dtype != np.float32:
         raise DtypeMismatch(f"ids of {ids_U.dtype} and gradients of {grads_UD.dtype}: give int64 and float32")
     if ids_U.ndim != 1 or grads_UD.ndim != 2 or len(grads_UD) != len(ids_U):

@@ -22,7 +22,7 @@ from ps.nn.sparsify.thresholds import Sparsify, Threshold, kth_largest
 
 
 class SumMasks:
-    """Of one collection, by table."""
+    """The masks of one collection, by table."""
 
     def __init__(self, configs: Mapping[str, Sparsify], seed: int = 0) -> None:
         """Raises InvalidArgument where one does not go by elements."""

@@ -48,11 +48,11 @@ class Relaxed:
     """Steps; 1: no row waits."""
     ratio: float = 0.01
     share: float = 0.1
-    """Of a shard's rows of the table, the most important, in (0, 1]: no others wait."""
+    """The share of a shard's rows of the table that is most important, in (0, 1]: no others wait."""
     window: int = 16
     """Steps that have a row until it may wait, and over which what they showed is forgotten."""
     max_bytes: int = 64 << 20
-    """Of statistics."""
+    """Bytes of statistics."""
 
     def __post_init__(self) -> None:
         _check_whole("Relaxed.every", self.every, 1)
@@ -144,7 +144,7 @@ class Threshold:
     by: By = "rows"
     relaxed: Relaxed | None = None
     hold: Hold | None = None
-    """As in `TopK`; None: what is small may be held for ever."""
+    """Bounds what is held, as in `TopK`; None: what is small may be held for ever."""
 
     def __post_init__(self) -> None:
         _check_number("Threshold.value", self.value, "a number from 0 to 1e18", lambda v: 0 <= v <= 1e18)

@@ -31,11 +31,11 @@ from ps.tensor_train.initial import CoreInitializer, default_variance, initial_c
 from ps.tensor_train.rates import gains
 
 BLOCK_ROWS = 1 << 16
-"""Of `full_weight` at a time."""
+"""Rows that `full_weight` computes at a time."""
 
 
 class FoldError(NamedTuple):
-    """Of the rows that left the cache last: |core value - row| / |row| afterwards."""
+    """The error of the rows that left the cache last: |core value - row| / |row| afterwards."""
 
     rows: int
     mean: float
@@ -101,7 +101,7 @@ class TensorTrainEmbeddingBag(nn.Module):
         self.lookups = 0
         """In training: the steps that `refresh_every` counts."""
         self.fold_error: FoldError | None = None
-        """Of the last refresh that put rows back into the cores."""
+        """The error of the last refresh that put rows back into the cores."""
         self._frequencies = Frequencies(cache_size)
         self._built: tuple[Any, Table] | None = None
         arrays = initial_cores(self.shape, default_variance(num_embeddings), initializer, seed)
@@ -173,7 +173,7 @@ class TensorTrainEmbeddingBag(nn.Module):
         return self.num_embeddings * self.embedding_dim / kept
 
     def set_learning_rate(self, lr: float) -> None:
-        """Of the optimizer that runs here (sparse=True)."""
+        """Sets the learning rate of the optimizer that runs here (sparse=True)."""
         if self.optimizer is None:
             raise InvalidArgument("sparse=False: the learning rate is that of the torch optimizer, set it there")
         self.optimizer = type(self.optimizer)(**{**self.optimizer.model_dump(), "lr": lr})
@@ -224,7 +224,8 @@ class TensorTrainEmbeddingBag(nn.Module):
             self.register_parameter(name, nn.Parameter(tensor))
 
     def _table(self) -> Table:
-        """What there is now; made anew when torch has put it elsewhere (`.to`, `load_state_dict`, a copy)."""
+        """Returns the table as it is now; it is built again when torch has moved it (`.to`, `load_state_dict`, a
+        copy)."""
         cores = [getattr(self, f"core{k}") for k in range(len(self.shape.p))]
         held = (*cores, self.cache_weight, self.cache_ids)
         key = ([tensor.data_ptr() for tensor in held], self.cache_ids._version, self.optimizer)

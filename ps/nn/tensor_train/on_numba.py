@@ -47,7 +47,7 @@ class NumbaCores:
         return rows_UD
 
     def gradients(self, index_U: Tensor, grads_UD: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Of each core, the slices that these rows have [t] and the gradients of those [t, slice]."""
+        """Returns for each core the slices that these rows have [t] and the gradients of those [t, slice]."""
         found = self._cores.gradients(index_U.numpy(), grads_UD.contiguous().numpy(), share)
         return [(torch.from_numpy(part.slices_T), torch.from_numpy(part.grads_TJ)) for part in found]
 

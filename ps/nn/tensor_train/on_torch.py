@@ -10,24 +10,20 @@ otherwise. Memory: blocks of rows hold what lies between the cores below about a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ps.config import SGD, Adagrad, CoreOptimizer, RowwiseAdagrad
+from ps.config import CoreOptimizer
 from ps.nn.tensor_train.on_numba import NumbaCores
+from ps.nn.tensor_train.torch_updates import SliceUpdate, update_of
 from ps.tensor_train.rates import core_optimizers
 from ps.tensor_train.shape import TTShape
 
 BLOCK_FLOATS = 1 << 27
 """What the largest array of a block may have."""
-
-SliceUpdate = Callable[[Tensor, Tensor], None]
-"""update(rows_NW, grads_NJ): in place; behind the value lies the state, behind that perhaps what nobody reads."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ class TorchCores:
         self._tensors = [tensor.detach() for tensor in tensors]
         self._optimizer = optimizer
         optimizers = [None] * len(shape.p) if optimizer is None else core_optimizers(optimizer, shape)
-        self._updates = [_update(one) for one in optimizers]
+        self._updates = [update_of(one) for one in optimizers]
         self._block = max(BLOCK_FLOATS // max(*shape.slice_sizes, shape.dim * max(shape.ranks)), 1)
 
     def unique(self, index_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -67,7 +63,7 @@ class TorchCores:
         return rows_UD
 
     def gradients(self, index_U: Tensor, grads_UD: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Of each core, the slices that these rows have [t] and the gradients of those [t, slice]."""
+        """Returns for each core the slices that these rows have [t] and the gradients of those [t, slice]."""
         sums = [tensor.new_zeros((len(tensor), size)) for tensor, size in self._sized()]
         occurs = [torch.zeros(len(tensor), dtype=torch.bool, device=tensor.device) for tensor in self._tensors]
         for index_B, order_B in self._blocks(index_U):
@@ -91,7 +87,7 @@ class TorchCores:
 
     def apply_dense(self, rows_CW: Tensor, slots_T: Tensor, grads_TD: Tensor) -> None:
         """A step of the optimizer for rows [c, value + state]; slots unique."""
-        _apply(_update(self._optimizer), rows_CW, slots_T, grads_TD)
+        _apply(update_of(self._optimizer), rows_CW, slots_T, grads_TD)
 
     def fold(self, index_U: Tensor, rows_UD: Tensor, tolerance: float) -> Tensor:
         """Moves the cores towards these rows; the relative error of each after that, [u]. On the CPU, through copies of
@@ -169,51 +165,11 @@ def _sum_by(digit_F: Tensor, grads_FJ: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sums(grads_FJ: Tensor, lengths_T: Tensor) -> Tensor:
-    """Of neighbours, so many each: [T, J]."""
+    """Sums neighbours, so many into each: [T, J]."""
     return torch.segment_reduce(grads_FJ, "sum", lengths=lengths_T, axis=0, unsafe=True)
-
-
-def _update(optimizer: CoreOptimizer | None) -> SliceUpdate:
-    """The arithmetic of `ps.kernels.updates.optim`, within float32's rounding."""
-    match optimizer:
-        case SGD(lr=lr):
-            return partial(_sgd, lr=_f32(lr))
-        case Adagrad(lr=lr, eps=eps):
-            return partial(_adagrad, lr=_f32(lr), eps=_f32(eps))
-        case RowwiseAdagrad(lr=lr, eps=eps):
-            return partial(_rowwise_adagrad, lr=_f32(lr), eps=_f32(eps))
-        case None:
-            return _refuse
-
-
-def _refuse(*_: object) -> None:
-    raise AssertionError("cores without an optimizer are updated from outside")
 
 
 def _apply(update: SliceUpdate, rows_CW: Tensor, slots_T: Tensor, grads_TD: Tensor) -> None:
     rows_TW = rows_CW[slots_T]
     update(rows_TW, grads_TD)
     rows_CW[slots_T] = rows_TW
-
-
-def _sgd(rows_NW: Tensor, grads_NJ: Tensor, *, lr: float) -> None:
-    rows_NW -= lr * grads_NJ
-
-
-def _adagrad(rows_NW: Tensor, grads_NJ: Tensor, *, lr: float, eps: float) -> None:
-    size = grads_NJ.shape[1]
-    w, h = rows_NW[:, :size], rows_NW[:, size : 2 * size]
-    h += grads_NJ * grads_NJ
-    w -= lr * grads_NJ / (h.sqrt() + eps)
-
-
-def _rowwise_adagrad(rows_NW: Tensor, grads_NJ: Tensor, *, lr: float, eps: float) -> None:
-    size = grads_NJ.shape[1]
-    w, h = rows_NW[:, :size], rows_NW[:, size : size + 1]
-    h += (grads_NJ * grads_NJ).mean(dim=1, keepdim=True)
-    w -= lr / (h.sqrt() + eps) * grads_NJ
-
-
-def _f32(value: float) -> float:
-    """What the kernels are given."""
-    return float(np.float32(value))

@@ -27,7 +27,8 @@ class Arithmetic(Protocol):
         """Rows of the cores [u, D]."""
 
     def gradients(self, index_U: Tensor, grads_UD: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Of each core, the slices that these rows have [t] and the gradients of those [t, slice]. At least one row."""
+        """Returns for each core the slices that these rows have [t] and the gradients of those [t, slice]. There is at
+        least one row."""
 
     def apply(self, index_U: Tensor, grads_UD: Tensor) -> None:
         """A step of the optimizer by the gradients of rows. At least one row."""
@@ -75,7 +76,7 @@ class Table:
             self.arithmetic.apply_dense(self.cache_CW, slots, hot_grads)
 
     def gradients(self, index_U: Tensor, grads_UD: Tensor) -> list[Tensor]:
-        """Of every core, and of the cache if there is one: as large as they are."""
+        """Returns the gradients of every core, and of the cache if there is one, each as large as it is."""
         cold, cold_grads, slots, hot_grads = self._parted(index_U, grads_UD)
         found = [torch.zeros_like(tensor) for tensor in (*self.cores, self.cache_CW)]
         if len(cold):
@@ -103,7 +104,7 @@ class Table:
 class TrainedRows(torch.autograd.Function):
     """Rows whose backward gives gradients to the parameters, or to the optimizer at once where there are none.
 
-    Both ask for the table anew: the cache may have been refreshed, or the cores moved, since the rows were read.
+    Both ask for the table again: the cache may have been refreshed, or the cores moved, since the rows were read.
     """
 
     @staticmethod

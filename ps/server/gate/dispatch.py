@@ -33,9 +33,9 @@ Handler = Callable[..., Any]
 service Embedding, are given the `ServedCall` too, and tell it what was said."""
 
 CONTROL_CALLS = 64
-"""Of what everybody asks now and then, in progress at once. They have threads of their own."""
+"""How many calls of what everybody asks now and then may be in progress at once. They have threads of their own."""
 CONTROLS = frozenset({methods.DESCRIBE, methods.STATS, methods.ADVANCE})
-"""They are answered whatever else goes on."""
+"""The methods that are answered whatever else goes on."""
 
 
 class ServedCall(Call):
@@ -178,7 +178,7 @@ def _may_come_again(error: PsError) -> bool:
 
 
 def _log_refusal(error: PsError, call: ServedCall, seconds: float) -> None:
-    """The caller is told too; whoever must come again is not worth a line in everybody's log."""
+    """The caller is told too; whoever must retry is not worth a line in everybody's log."""
     fields = {**call.fields, "code": call.code, "seconds": round(seconds, 6)}
     level = logging.DEBUG if _may_come_again(error) else logging.INFO
     log.log(level, "%s: %s", type(error).__name__, details_of(error), extra={"fields": fields})

@@ -14,8 +14,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from ps.config import ServiceConfig
+from ps.counting import declared
 from ps.shard import Shard
 from ps.shard.staleness import BOUNDS
+from ps.storage.tier import Traffic
+from ps.table.counters import Counters
 
 FLOAT_BYTES = 4
 ALARMING = ("INTERNAL", "DATA_LOSS")
@@ -53,30 +56,6 @@ class RpcMetrics:
         return {name: _by_method(counter) for name, counter in found.items()}
 
 
-TABLE_COUNTERS = {
-    "rows_read": "Rows read by pulls.",
-    "rows_pushed": "Ids that pushes named, whether their gradients were sent or held back.",
-    "rows_updated": "Rows updated by pushes.",
-    "rows_created": "Rows created.",
-    "rows_refused": "Ids without a row whose gradient was dropped: not admitted.",
-    "rows_nonfinite": "Rows that an update has left with infinity or NaN, each time.",
-    "rows_clamped": "Values of half-precision rows cut to 65504.",
-    "rows_evicted": "Rows dropped because there were more important ones.",
-    "rows_expired": "Rows dropped by age.",
-    "rows_raised": "Rows that came up from disk.",
-    "rows_demoted": "Rows that went down to disk.",
-    "rows_on_time": "Rows that a prepare brought up from disk.",
-    "rows_late": "Rows read from disk while a call waited.",
-    "rows_narrowed": "Rows that became half precision, in RAM.",
-    "rows_in_cores": "Rows without a slot whose gradients trained the cores of a tensor-train table.",
-    "rows_folded": "Rows folded back into the cores of a tensor-train table.",
-    "rows_kept": "Rows that could not be folded within the tolerance, and stay exact.",
-    "fold_error": "Relative errors of rows that were folded, added up.",
-    "rows_widened": "Rows of half precision that became float32.",
-}
-"""By table: the key in `Table.stats`, which is the metric's name too, and what it says."""
-
-
 class ShardCollector(Collector):
     """Reads the shard's counters at scrape time, which belong to one moment: now, or where the engine is busy with one
     thing for long, the last time that somebody looked."""
@@ -112,9 +91,7 @@ class ShardCollector(Collector):
     def _tables(self, stats: dict[str, Any]) -> Iterator[Metric]:
         rows = GaugeMetricFamily("ps_rows", "Rows that exist.", labels=["table", "tier"])
         held = GaugeMetricFamily("ps_bytes", "Bytes committed.", labels=["table", "tier", "purpose"])
-        counters = {
-            key: CounterMetricFamily(f"ps_{key}", text, labels=["table"]) for key, text in TABLE_COUNTERS.items()
-        }
+        counters = dict(_families(Counters))
         plain = CounterMetricFamily(
             "ps_plain_bytes", "What rows and gradients would take in float32.", labels=["table", "direction"]
         )
@@ -148,6 +125,13 @@ class ShardCollector(Collector):
         return family
 
 
+def _families(counters: type[Any]) -> Iterator[tuple[str, CounterMetricFamily]]:
+    """Yields the metrics that a class of counters declares, each with its key in the stats of a table."""
+    for each in declared(counters):
+        if each.metric is not None:
+            yield each.name, CounterMetricFamily(each.metric, each.help, labels=["table"])
+
+
 def _disk(stats: dict[str, Any]) -> Iterator[Metric]:
     """The disk as a whole, then what each table moved; without a disk just that nothing is wrong with it."""
     yield _gauge(
@@ -162,13 +146,7 @@ def _disk(stats: dict[str, Any]) -> Iterator[Metric]:
     if stats["disk_bytes"] is None:
         return
     yield _gauge("ps_disk_bytes", "Bytes of files on disk.", stats["disk_bytes"])
-    for key, name, text in (
-        ("rows_read", "ps_disk_rows_read", "Rows read from disk."),
-        ("rows_written", "ps_disk_rows_written", "Rows written to disk."),
-        ("bytes_read", "ps_disk_read_bytes", "Bytes of rows read from disk, headers included."),
-        ("bytes_written", "ps_disk_written_bytes", "Bytes of rows written to disk, headers included."),
-    ):
-        family = CounterMetricFamily(name, text, labels=["table"])
+    for key, family in _families(Traffic):
         for table, figures in stats["tables"].items():
             family.add_metric([table], figures["disk"][key])
         yield family

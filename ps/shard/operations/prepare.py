@@ -21,6 +21,6 @@ def prepare(core: Core, ref: StepRef, ids: Sequence[TableIds], caller: Caller) -
     with Held(tables) as rows:
         raised = yield from core.rise.rise(rows, caller, core.pressure.hinted(tables, rows.let_go))
         for table, n in raised:
-            table.rows_on_time += n
+            table.counts.rows_on_time += n
         core.steps.add(ref, rows.keep(), core.clock())
     return core.commit.version

@@ -17,7 +17,7 @@ from ps.runtime.places import ENGINE, IO, Attempt, Operation, at_once
 from ps.shard.caller import PATIENT, Caller
 from ps.shard.steps.steps import Resolved
 from ps.shard.upkeep.disk_health import DiskHealth
-from ps.storage.residence.store import Fetch
+from ps.storage.residence.fetch import Fetch
 from ps.table.table import Table
 
 Raised = list[tuple[Table, int]]
@@ -122,7 +122,7 @@ class Rise:
 
     def _beside(self, tables: Sequence[Resolved], caller: Caller) -> Operation[bool]:
         """Returns False where all must be read again."""
-        layout_epochs = [resolved.table.layout_epoch for resolved in tables]
+        layout_epochs = [resolved.table.ram.layout_epoch for resolved in tables]
         fetches: Fetches = []
         try:
             _fetch(tables, fetches)
@@ -132,7 +132,7 @@ class Rise:
                 yield ENGINE
                 read.result()
                 _check_open(tables)
-                if layout_epochs != [resolved.table.layout_epoch for resolved in tables]:
+                if layout_epochs != [resolved.table.ram.layout_epoch for resolved in tables]:
                     return False
             for resolved in tables:
                 resolved.beside = None
@@ -147,7 +147,7 @@ class Rise:
             _end(fetches)
 
     def _count(self, table: Table, rows: int) -> None:
-        table.rows_late += rows
+        table.counts.rows_late += rows
         self.rows_late += rows
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from ps.arrays import Flags, Ids, Rows, Slots
 from ps.errors import InvalidArgument, StepNotFound
 from ps.shard.requests import StepRef, TableIds
-from ps.storage.residence.store import Fetch
+from ps.storage.residence.fetch import Fetch
 from ps.storage.tier import Records
 from ps.table.table import Table
 
@@ -43,9 +43,9 @@ class Resolved:
 
     def slots(self) -> Slots:
         """The slot of each id as of now, -1 where there is no row in RAM."""
-        if self._slots_N is None or self._layout_epoch != self.table.layout_epoch:
+        if self._slots_N is None or self._layout_epoch != self.table.ram.layout_epoch:
             self._slots_N = self.table.find(self.ids.ids_N)
-            self._layout_epoch = self.table.layout_epoch
+            self._layout_epoch = self.table.ram.layout_epoch
             self._pinned = []  # pins end with the layout that they were made in
             self._pin(self._slots_N[self._slots_N >= 0])
         else:
@@ -71,19 +71,19 @@ class Resolved:
         self._holds -= 1
         created_N, self._created_N = self._created_N, None
         if self._holds and created_N is not None and self._slots_N is not None:
-            if self._layout_epoch == self.table.layout_epoch:
+            if self._layout_epoch == self.table.ram.layout_epoch:
                 self._pin(self._slots_N[created_N][self._slots_N[created_N] >= 0])
         elif not self._holds:
-            if self._layout_epoch == self.table.layout_epoch:
+            if self._layout_epoch == self.table.ram.layout_epoch:
                 for slots_N in self._pinned:
-                    self.table.pin(slots_N, -1)
+                    self.table.ram.pin(slots_N, -1)
             self._pinned = []
             self._slots_N = None
 
     def create_admitted(self, rows_R: Slots | None = None) -> Slots:
         """Creates a row for every id, or those in these positions, that may have one; returns the positions that had
         none. Whoever holds the ids beyond the write that creates the rows holds these too, from when it lets go."""
-        self._created_N = self.table.create_admitted(self.ids.ids_N, self.slots(), self.ids.counts_N, rows_R)
+        self._created_N = self.table.reserve.create_admitted(self.ids.ids_N, self.slots(), self.ids.counts_N, rows_R)
         return self._created_N
 
     def fetch(self) -> Fetch | None:
@@ -113,13 +113,14 @@ class Resolved:
     def important(self, share: float) -> Flags:
         """Which ids have a row that is among so large a share of the table's most important ones. Those read beside
         too: a table's rows on disk are counted as those in RAM."""
-        rank = self.table.rank_of_most(share)
-        important_N = self.table.outrank(self.slots(), rank)
+        ranking, ram = self.table.ranking, self.table.ram
+        rank = ranking.below_most(round(share * len(self.table)))
+        important_N = ranking.outrank(ram.statistics_S2, self.slots(), rank)
         return important_N if self.beside is None else important_N | self.beside.outrank(self.ids.ids_N, rank)
 
     def _pin(self, slots_N: Slots) -> None:
         if self._holds and len(slots_N):
-            self.table.pin(slots_N, 1)
+            self.table.ram.pin(slots_N, 1)
             self._pinned.append(slots_N)
 
 
@@ -129,7 +130,7 @@ class Beside:
     def __init__(self, records: Sequence[Records], table: Table) -> None:
         ids_N = np.concatenate([part.ids_N for part in records])
         values_ND = np.concatenate([table.values(part) for part in records])
-        ranks_N = np.concatenate([table.ranks(part) for part in records])
+        ranks_N = np.concatenate([table.ranking.ranks(part.statistics_N2) for part in records])
         order_N = np.argsort(ids_N)
         self._ids_N, self._values_ND, self._ranks_N = ids_N[order_N], values_ND[order_N], ranks_N[order_N]
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from ps.errors import ResourceExhausted
 from ps.shard.engine import Engine
-from ps.storage.ram.tensor_train import ColdCores
+from ps.table.cold.cores import ColdCores
 
 MOST = 4
 """Calls that make a table, or wait for their turn: each holds a place that could serve others."""

@@ -59,7 +59,7 @@ class Capacity:
                 "raise ram_bytes, give the shard a disk (disk_path) or add shards"
             )
         for need in needs:
-            need.table.check_time()
+            need.table.clock.check()
         self._evict(tables, room - together)  # rows of this write may be among those that go
 
     def _evict(self, tables: Mapping[str, Table], room: int) -> None:

@@ -14,8 +14,8 @@ from ps.runtime.places import DOWN, ENGINE, Operation
 from ps.shard.engine import Engine
 from ps.shard.steps.steps import Steps
 from ps.shard.upkeep.disk_health import DiskHealth
+from ps.storage.residence.demotion import Demotion
 from ps.storage.residence.purge import Slice
-from ps.storage.residence.store import Demotion
 from ps.table.table import Table
 
 log = logging.getLogger(__name__)
@@ -51,12 +51,12 @@ class Maintenance:
             self._steps.look_again()
         tables = list(self._tables.values())
         for table in tables[self._turn :] + tables[: self._turn]:
-            if table.sweep():  # one a push: it is half a millisecond
+            if table.cold.sweep():  # one a push: it is half a millisecond
                 break
         self._turn = (self._turn + 1) % max(len(tables), 1)
         for table in tables:
             try:
-                table.store.sweep()
+                table.store.dropped.sweep()
                 if not self._move_down(table) and self._disk_takes_rows():
                     self._begin(table, table.store.purge(), lambda: None)
             except (PsError, MemoryError) as error:

@@ -51,7 +51,7 @@ def of_push(tables: Sequence[Resolved], gradients: Sequence[Gradients]) -> list[
     def counting(table: Table, ids: TableIds, rows_R: Slots | None) -> Callable[[], Counted]:
         def count() -> Counted:
             there_N = table.there(ids.ids_N)
-            created_N = table.admitted(ids.ids_N, np.where(there_N, 0, -1), ids.counts_N, rows_R)
+            created_N = table.reserve.admitted(ids.ids_N, np.where(there_N, 0, -1), ids.counts_N, rows_R)
             named = table.staying(ids.ids_N) + (len(created_N) if table.room.reserved else 0)  # those lifted stay too
             return Counted(int(there_N.sum()), len(created_N), max(table.room.reserved - named, 0))
 

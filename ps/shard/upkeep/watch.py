@@ -41,7 +41,7 @@ class Watch:
         core = self._core
         disk = core.disk.memory_usage() if core.disk is not None else {}
         known = {"steps": core.steps.nbytes, "bodies": core.budget.bodies.used, **disk}
-        of_tables = sum(table.heap_bytes for table in core.tables.values())
+        of_tables = sum(table.heap_bytes() for table in core.tables.values())
         return self._account.explain(core.ledger.nbytes, known, of_tables)
 
     def started(self) -> None:

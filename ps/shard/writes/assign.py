@@ -18,4 +18,4 @@ class Assign(Upsert):
     CREATES: ClassVar[bool] = False
 
     def _change(self, table: Table) -> Change:
-        return table.plan_assign(self.of.ids_N, self.blocks)
+        return table.writes.plan_assign(self.of.ids_N, self.blocks)

@@ -19,7 +19,7 @@ from ps.shard.ledger import WriteId
 from ps.shard.steps.steps import Resolved
 from ps.shard.writes.grammar import Packer, Unpacker
 from ps.shard.writes.write import Ground, Planned, Write
-from ps.storage.ram.tensor_train import ColdCores
+from ps.table.cold.cores import ColdCores
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class CreateTable(Write):
 
     config: TableConfig
     cores: ColdCores | None = field(default=None, repr=False)
-    """Those of a tensor-train table, where they are drawn already: they follow from the configuration."""
+    """The cores of a tensor-train table, where they are drawn already: they follow from the configuration."""
 
     @property
     def entries(self) -> Sequence[WriteId]:

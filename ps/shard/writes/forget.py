@@ -33,7 +33,7 @@ class Forget(Write):
     def plan(self, ground: Ground, tables: Sequence[Resolved], version: int, undo: ExitStack) -> Planned:
         """Drops what the disk has of the rows, which nobody could read."""
         table = table_of(ground.tables, self.of.table)
-        return changes([(table, table.plan_forget(self.of.ids_N))], ())
+        return changes([(table, table.writes.plan_forget(self.of.ids_N))], ())
 
     def say(self, out: Packer) -> None:
         """Packs table and ids."""

@@ -43,13 +43,14 @@ class Push(Write):
     entry: WriteId
     of: Sequence[TableIds]
     sent: Sequence[Gradients]
-    """As they came."""
+    """The gradients of rows and of bags, as the call brought them."""
     pulled_version: int = 0
     ids_digest: int = 0
     place: Round | None = None
-    """Its place in a round; None: it is applied by itself."""
+    """The push's place in a round; None: it is applied by itself."""
     gradients: Sequence[Gradients] = ()
-    """Of rows: those of bags are given to their rows. Empty until it has met the tables, or its caller has done it."""
+    """The gradients of rows, among them what the bags' gradients give to rows. Empty until the caller, or `meet`, has
+    computed them."""
 
     @property
     def entries(self) -> Sequence[WriteId]:
@@ -58,7 +59,7 @@ class Push(Write):
 
     @property
     def ids(self) -> Sequence[TableIds]:
-        """Those of all tables."""
+        """Returns the ids of all tables."""
         return self.of
 
     def meet(self, tables: Mapping[str, Table]) -> None:
@@ -141,13 +142,15 @@ def pushed(planned: Sequence[tuple[Table, Change]], parts: Sequence[Push], groun
 
 
 def _undo_create(resolved: Resolved, created_N: Slots) -> None:
-    resolved.table.undo_create(resolved.slots(), created_N)
+    resolved.table.reserve.undo_create(resolved.slots(), created_N)
 
 
 def _planned(resolved: Resolved, given: Gradients, worker: int) -> Change:
     table, ids = resolved.table, resolved.ids
     slots_N, blocks, positives_N = resolved.slots(), given.blocks, given.positives_N
-    return table.plan_push(ids.ids_N, slots_N, ids.counts_N, blocks, positives_N, given.rows_R, worker, given.pushes)
+    return table.writes.plan_push(
+        ids.ids_N, slots_N, ids.counts_N, blocks, positives_N, given.rows_R, worker, given.pushes
+    )
 
 
 def _read_head(data: Unpacker) -> tuple[int, Round | None]:

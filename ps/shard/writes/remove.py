@@ -31,7 +31,8 @@ class Remove(RowsWrite):
     NUMBER: ClassVar[int] = 5
 
     statistics_N2: npt.NDArray[np.uint32] | None = None
-    """As exported: only rows that still have them are dropped, which nobody has pushed since. None: all are."""
+    """Statistics as an export gave them: only rows that still have these are dropped, which nobody has pushed since.
+    None: every row is dropped."""
     lost_M: Ids = field(default_factory=lambda: np.empty(0, np.int64))
     """Ids of the request whose rows the disk could not give back and that were forgotten just before: they existed."""
 
@@ -48,11 +49,11 @@ class Remove(RowsWrite):
         """Drops what the disk has of the rows: they are in RAM."""
         table, ids_N = tables[0].table, self.of.ids_N
         if self.statistics_N2 is None:
-            change = table.plan_removal(ids_N)
+            change = table.writes.plan_removal(ids_N)
             existed_N = change.existed_N | np.isin(ids_N, self.lost_M)
         else:
             existed_N = table.unchanged(ids_N, self.statistics_N2)
-            change = table.plan_removal(ids_N[existed_N])
+            change = table.writes.plan_removal(ids_N[existed_N])
         change = replace(change, existed_N=existed_N)
         return changes([(table, change)], [WriteResult.of(version, existed_N)])
 

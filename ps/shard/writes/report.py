@@ -17,6 +17,7 @@ from ps.shard.ledger import WriteId
 from ps.shard.requests import WriteResult
 from ps.shard.steps.steps import Resolved
 from ps.shard.upkeep.needs import Need, of_write
+from ps.shard.writes.checks import check_reports
 from ps.shard.writes.grammar import Packer, Unpacker
 from ps.shard.writes.write import Ground, Planned, RowsWrite, changes, only
 
@@ -31,7 +32,7 @@ class Report(RowsWrite):
 
     def check(self, tables: Sequence[Resolved]) -> None:
         """Raises InvalidArgument or LengthMismatch."""
-        tables[0].table.check_reports(len(self.of.ids_N), self.scores_N)
+        check_reports(tables[0].table.config, len(self.of.ids_N), self.scores_N)
 
     def needs(self, tables: Sequence[Resolved]) -> list[Need]:
         """Says that it creates no row."""
@@ -40,7 +41,7 @@ class Report(RowsWrite):
     def plan(self, ground: Ground, tables: Sequence[Resolved], version: int, undo: ExitStack) -> Planned:
         """Looks up which rows exist."""
         table = tables[0].table
-        change = table.plan_report(self.of.ids_N, self.scores_N)
+        change = table.writes.plan_report(self.of.ids_N, self.scores_N)
         undo.callback(change.undo)
         return changes([(table, change)], [WriteResult.of(version, change.existed_N)])
 

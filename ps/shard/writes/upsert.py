@@ -16,6 +16,7 @@ from ps.shard.ledger import WriteId
 from ps.shard.requests import WriteResult
 from ps.shard.steps.steps import Resolved
 from ps.shard.upkeep.needs import Need, of_write
+from ps.shard.writes.checks import check_rows
 from ps.shard.writes.grammar import Packer, Unpacker
 from ps.shard.writes.write import Ground, Planned, RowsWrite, changes, only
 from ps.table.change import Change
@@ -33,7 +34,7 @@ class Upsert(RowsWrite):
 
     def check(self, tables: Sequence[Resolved]) -> None:
         """Raises DimensionMismatch or LengthMismatch."""
-        tables[0].table.check(len(self.of.ids_N), self.blocks)
+        check_rows(tables[0].table.config, len(self.of.ids_N), self.blocks)
 
     def needs(self, tables: Sequence[Resolved]) -> list[Need]:
         """Says that a row is created for each id that has none, if at all."""
@@ -47,7 +48,7 @@ class Upsert(RowsWrite):
         return changes([(table, change)], [WriteResult.of(version, change.existed_N)])
 
     def _change(self, table: Table) -> Change:
-        return table.plan_upsert(self.of.ids_N, self.blocks)
+        return table.writes.plan_upsert(self.of.ids_N, self.blocks)
 
     def say(self, out: Packer) -> None:
         """Packs ids and values."""

@@ -15,6 +15,7 @@ from ps.shard.ledger import WriteId
 from ps.shard.requests import Gradients, TableIds
 from ps.shard.steps.steps import Resolved
 from ps.shard.upkeep.needs import Need, of_push
+from ps.shard.writes.checks import check_rows
 from ps.shard.writes.combine import combined
 from ps.shard.writes.grammar import Packer, Unpacker
 from ps.shard.writes.push import Push, planned_push, pushed
@@ -41,7 +42,7 @@ class WholeRound(Write):
 
     @property
     def ids(self) -> Sequence[TableIds]:
-        """Those of all ranks; known when it has met the tables."""
+        """Returns the ids of all ranks; they are known when the write has met the tables."""
         return [ids for ids, _ in self.sums]
 
     def meet(self, tables: Mapping[str, Table]) -> None:
@@ -83,9 +84,9 @@ def _summed(table: Table, number: int, parts: Sequence[Push]) -> tuple[TableIds,
     """Returns the ids of the `number`-th table, of all ranks, and the sums of their gradients."""
     ids, gradients = [each.of[number] for each in parts], [each.gradients[number] for each in parts]
     for part_ids, part in zip(ids, gradients, strict=True):  # since it waits, the table may have been made anew
-        table.check(len(part_ids.ids_N) if part.rows_R is None else len(part.rows_R), part.blocks)
+        check_rows(table.config, len(part_ids.ids_N) if part.rows_R is None else len(part.rows_R), part.blocks)
     together = combined(ids, gradients, table.config.dim)
-    table.check_ids(together[0].ids_N)
+    table.cold.check(together[0].ids_N)
     return together
 
 

@@ -23,8 +23,8 @@ from ps.shard.staleness import Staleness
 from ps.shard.steps.steps import Resolved, Steps
 from ps.shard.upkeep.needs import Need
 from ps.shard.writes.grammar import FORMAT, Packer, Piece, Unpacker
-from ps.storage.ram.tensor_train import ColdCores
 from ps.table.change import Change
+from ps.table.cold.cores import ColdCores
 from ps.table.table import Table
 
 Result = PushResult | WriteResult
@@ -56,7 +56,7 @@ class Planned:
     settle: Sequence[Step] = ()
     """Follows the write. Each part is tried, whether or not the one before failed."""
     staleness: Sequence[int] = ()
-    """That of each push whose pull is known."""
+    """How stale each push is whose pull is known."""
 
 
 class Write(ABC):

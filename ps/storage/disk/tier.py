@@ -41,7 +41,7 @@ from ps.storage.disk.codec import (
 )
 from ps.storage.disk.errors import disk_error, is_corruption, translated
 from ps.storage.disk.options import write_options
-from ps.storage.tier import Records, by_length
+from ps.storage.tier import Records, Traffic, by_length
 
 PIECE_ROWS = 2048
 """Rows that a thread reads at once: many enough to fill a batch get, few enough that threads take turns at RocksDB and
@@ -67,7 +67,8 @@ class DiskTier:
     ) -> None:
         """`piece_rows`: that a thread reads at once. Counts the rows that are there: about 2 seconds for 10 million."""
         self.name = name
-        self.rows_read = self.rows_written = self.bytes_read = self.bytes_written = self.read_errors = 0
+        self.traffic = Traffic()
+        self.read_errors = 0
         self._row_bytes = frozenset(row_bytes)
         self._path = path
         self._rows = rows
@@ -98,8 +99,8 @@ class DiskTier:
         found = by_length(records for piece in pieces for records in piece.found)
         corrupt_N = np.concatenate([piece.corrupt_N for piece in pieces]) if pieces else ids_N
         with self._lock:
-            self.rows_read += sum(map(len, found))
-            self.bytes_read += sum(len(records) * _value_bytes(records) for records in found)
+            self.traffic.rows_read += sum(map(len, found))
+            self.traffic.bytes_read += sum(len(records) * _value_bytes(records) for records in found)
         if len(corrupt_N):
             raise self._corrupt(corrupt_N, [reason for piece in pieces for reason in piece.reasons], found)
         return found
@@ -121,8 +122,8 @@ class DiskTier:
             self._apply(batch)
             with self._lock:
                 self._len += len(records) - held
-                self.rows_written += len(records)
-                self.bytes_written += len(records) * _value_bytes(records)
+                self.traffic.rows_written += len(records)
+                self.traffic.bytes_written += len(records) * _value_bytes(records)
 
     def discard(self, ids_N: Ids, held: int | None = None) -> None:
         """Drops rows; ids without one are left out. `held` as for `write`. Raises DiskFull and DiskError."""

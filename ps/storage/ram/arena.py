@@ -12,6 +12,8 @@ no threads; the engine thread is the only caller.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -43,6 +45,8 @@ class Arena:
         self._ids = ReservedArray((), np.int64, rows.max_rows, memory)
         self._statistics = ReservedArray((2,), np.uint32, rows.max_rows, memory)
         self._marks = ReservedArray((), np.uint16, rows.max_rows, memory)
+        self.watchers: Sequence[Callable[[Slots], None]] = ()
+        """Each is called with slots that have just got rows."""
         self._free = -1  # the slot given back last; in place of its id is the one given back before it, and so on
         self._n_free = 0
         self._used = 0  # slots below it have been given out at least once
@@ -80,6 +84,11 @@ class Arena:
         """Ids by slot, where the slot is in use."""
         return self._ids.array
 
+    @property
+    def held(self) -> int:
+        """Rows that steps hold. Looks at every slot."""
+        return int(np.count_nonzero(self._marks.array[: self._used] >= score.PIN))
+
     def find(self, ids_N: Ids) -> Slots:
         """The slot of each id, -1 where there is no row."""
         slots_N = np.empty(len(ids_N), dtype=np.int64)
@@ -114,6 +123,7 @@ class Arena:
         self._statistics.array[slots_N, 0] = score.lots(hashes_N, stamp)
         self._statistics.array[slots_N, 1] = stamp
         self._marks.array[slots_N] = score.USED
+        self._tell(slots_N)
         return slots_N
 
     def discard(self, ids_N: Ids) -> Flags:
@@ -127,6 +137,10 @@ class Arena:
         """Whoever holds slots must look them up again; nobody pins any."""
         self.layout_epoch += 1
         self._marks.array[: self._used] &= np.uint16(score.PIN - 1)
+
+    def pin(self, slots_N: Slots, change: int) -> None:
+        """Notes that one more (1) or one less (-1) holds these slots; what is held stays where it is."""
+        score.pin(self._marks.array, slots_N, change)
 
     def release(self, slots_N: Slots) -> None:
         """Frees slots that no step holds: their rows are on another tier, or dropped."""
@@ -154,6 +168,7 @@ class Arena:
         for array in (self._ids, self._statistics, self._marks):
             array.shrink(slots)
         self.end_layout()
+        self._tell(to_N)
         return from_N, to_N
 
     def read(self, ids_N: Ids) -> list[Records]:
@@ -195,6 +210,10 @@ class Arena:
         self.room.close()
         for part in (self._index, self.rows, self._ids, self._statistics, self._marks):
             part.close()
+
+    def _tell(self, slots_N: Slots) -> None:
+        for watcher in self.watchers:
+            watcher(slots_N)
 
     def _records(self, slots_N: Slots, rows_NB: npt.NDArray[np.uint8]) -> Records:
         return Records(

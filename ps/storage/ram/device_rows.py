@@ -111,10 +111,11 @@ class DeviceRows:
         for some_N in self._blocks(np.flatnonzero(slots_N >= 0)):
             out_ND[some_N] = self._take(slots_N[some_N], out_ND.shape[1]).cpu().numpy()
 
-    def set(self, slots_N: Slots, rows_ND: Rows) -> None:
+    def set(self, slots_N: Slots, rows_ND: Rows) -> int:
         """See `ArenaRows`."""
         for some_N in self._blocks(np.flatnonzero(slots_N >= 0)):
             self._put(slots_N[some_N], self._upload(rows_ND, some_N))
+        return 0
 
     def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Rows, push: int, step: int) -> Updated:
         """See `ArenaRows`."""

@@ -56,8 +56,6 @@ class MixedRows:
         self.lengths = [full.row_bytes, self.layout.row_bytes]
         self.ram_bytes = full.row_bytes + PLACE_BYTES
         self.max_rows = min(max_rows(self.layout.row_bytes + 8), int(HALF))
-        self.clamped = 0
-        """Rows that were set, or became half precision, with a value beyond what that holds."""
         self._slots_end = 0
         self._places = ReservedArray((), np.uint32, self.max_rows, memory)
         self._full = Pool(full.width, np.float32, max_rows(full.row_bytes + 8), memory)
@@ -120,12 +118,11 @@ class MixedRows:
             self._initializer.fill(ids_N[missing_N], initial_ND)
             out_ND[missing_N] = initial_ND
 
-    def set(self, slots_N: Slots, rows_ND: Rows) -> None:
-        """See `ArenaRows`. Values of cold rows are rounded to nearest; their state stays."""
+    def set(self, slots_N: Slots, rows_ND: Rows) -> int:
+        """See `ArenaRows`. Rows of cold rows are rounded to nearest; their state stays."""
         full_N, half_N, halves = self._split(slots_N)
         scatter(self._full.array_PW, full_N, rows_ND)
-        if halves:
-            self.clamped += narrow(rows_ND, half_N, self._half.array_PW, self._dim, 0)
+        return int(narrow(rows_ND, half_N, self._half.array_PW, self._dim, 0)) if halves else 0
 
     def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Rows, push: int, step: int) -> Updated:
         """See `ArenaRows`."""
@@ -141,7 +138,7 @@ class MixedRows:
         return Updated(broken, clamped)
 
     def round(self, out_ND: Rows) -> None:
-        """Values as they are when their rows have been narrowed."""
+        """Rows as they are when their rows have been narrowed."""
         item_ND, order_N = np.empty(out_ND.shape, np.uint16), np.arange(len(out_ND))
         narrow(out_ND, order_N, item_ND, self._dim, 0)
         gather_half(item_ND, order_N, out_ND)
@@ -187,11 +184,12 @@ class MixedRows:
 
     # from one precision to the other
 
-    def narrow(self, slots_N: Slots) -> None:
-        """float32 rows become half, rounded to nearest. Raises ResourceExhausted, and then nothing has changed."""
+    def narrow(self, slots_N: Slots) -> int:
+        """Makes float32 rows half, rounded to nearest. Returns how many had more than those hold, which is 65504 then.
+        Raises ResourceExhausted, and then nothing has changed."""
         ((_, rows_NB),) = self.copies(slots_N)
         self._replace(slots_N, self.layout.to_half(rows_NB))
-        self.clamped += self.layout.beyond_half(rows_NB)
+        return self.layout.beyond_half(rows_NB)
 
     def make_room_to_widen(self, rows: int) -> None:
         """So that `widen` cannot fail for so many rows. Raises ResourceExhausted."""

@@ -67,8 +67,9 @@ class ArenaRows(Protocol):
     def gather(self, slots_N: Slots, ids_N: Ids, out_ND: Rows) -> None:
         """Reads values; where the slot is -1, the initial value of the id."""
 
-    def set(self, slots_N: Slots, rows_ND: Rows) -> None:
-        """Sets values, or with them the whole rows if these are all float32; slot -1 is skipped."""
+    def set(self, slots_N: Slots, rows_ND: Rows) -> int:
+        """Sets values, or with them the whole rows if these are all float32; slot -1 is skipped. Returns how many rows
+        of half precision were given more than they hold, which is 65504 then."""
 
     def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Rows, push: int, step: int) -> Updated:
         """Applies one push's gradients to unique slots: of this shard the `push`th, of the optimizer the `step`th. Two
@@ -164,9 +165,10 @@ class PlainRows:
         """See `ArenaRows`."""
         self._initializer.gather(self._rows.array, slots_N, ids_N, out_ND)
 
-    def set(self, slots_N: Slots, rows_ND: Rows) -> None:
+    def set(self, slots_N: Slots, rows_ND: Rows) -> int:
         """See `ArenaRows`."""
         scatter(self._rows.array, slots_N, rows_ND)
+        return 0
 
     def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Rows, push: int, step: int) -> Updated:
         """See `ArenaRows`."""

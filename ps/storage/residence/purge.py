@@ -1,4 +1,4 @@
-"""Dropped rows leave the disk: a walk over all partitions, some at a time, that also makes the filter of ids anew.
+"""Dropped rows leave the disk: a walk over all partitions, some at a time, that also makes a new filter of ids.
 
 A slice reads its rows and discards those that were dropped, on a thread that may wait. Nothing is written below for the
 table meanwhile (`Store` sees to it), so a row of the same id cannot come down and be discarded in the old one's place.
@@ -17,10 +17,9 @@ from ps.config import PARTITIONS
 from ps.errors import CorruptRow, InternalError, PsError, ResourceExhausted
 from ps.runtime.memory import Memory
 from ps.storage.disk.filter import IdFilter
-from ps.storage.disk.tier import DiskTier
 from ps.storage.ram.cuts import Cuts
 from ps.storage.residence.once import Once
-from ps.storage.tier import Records
+from ps.storage.tier import LowerTier, Records
 
 SLICE_PARTITIONS = PARTITIONS // 256
 """A walk takes 256 slices."""
@@ -30,7 +29,7 @@ SLICE_PARTITIONS = PARTITIONS // 256
 class Slice:
     """Some partitions of a walk."""
 
-    disk: DiskTier
+    tier: LowerTier
     cuts: Cuts
     first: int
     end: int
@@ -48,7 +47,7 @@ class Slice:
         return len(self.gone_N) > 0
 
     def write(self) -> None:
-        """Any thread: takes dropped rows off the disk, once. An error is kept for `Store.finish`."""
+        """Takes dropped rows off, once. An error is kept for `Store.finish`. Any thread."""
         self.once.do(self._write)
 
     def give_up(self, error: PsError) -> None:
@@ -60,7 +59,7 @@ class Slice:
             found = self._read()
             met = [self.cuts.met(records.statistics_N2) for records in found]
             gone_N = _joined([records.ids_N[met_N] for records, met_N in zip(found, met, strict=True)])
-            self.disk.discard(gone_N, len(gone_N))
+            self.tier.discard(gone_N, len(gone_N))
             self.gone_N = gone_N
             self.kept_N = _joined([records.ids_N[~met_N] for records, met_N in zip(found, met, strict=True)])
         except PsError as error:
@@ -70,7 +69,7 @@ class Slice:
 
     def _read(self) -> Sequence[Records]:
         try:
-            return self.disk.partitions(self.first, self.end)
+            return self.tier.partitions(self.first, self.end)
         except CorruptRow as error:
             self.whole = False
             return error.sound
@@ -79,8 +78,8 @@ class Slice:
 class Purge:
     """The walks over one table on disk."""
 
-    def __init__(self, disk: DiskTier, memory: Memory) -> None:
-        self._disk = disk
+    def __init__(self, tier: LowerTier, memory: Memory) -> None:
+        self._tier = tier
         self._memory = memory
         self._next = PARTITIONS
         self._again = False
@@ -93,22 +92,23 @@ class Purge:
         return self._again or self._next < PARTITIONS
 
     def start(self) -> None:
-        """Rows were dropped: there is a walk to be made, after the one that goes on."""
+        """Notes that rows were dropped: a walk is to be made, after the one that goes on."""
         self._again = True
 
     def slice(self, cuts: Cuts) -> Slice | None:
-        """The next slice; None when nothing is to be done."""
+        """Returns the next slice; None when nothing is to be done."""
         if self._next >= PARTITIONS:
-            if not self._again or not len(self._disk):
+            if not self._again or not len(self._tier):
                 return None
             self._again, self._next = False, 0
             with suppress(ResourceExhausted):  # the old one goes on then
-                self.filter = IdFilter(len(self._disk), self._memory)
+                self.filter = IdFilter(len(self._tier), self._memory)
         end = min(self._next + SLICE_PARTITIONS, PARTITIONS)
-        return Slice(self._disk, cuts.copy(), self._next, end)
+        return Slice(self._tier, cuts.copy(), self._next, end)
 
     def done(self, slice_: Slice) -> IdFilter | None:
-        """After a slice; at the end of the walk, the new filter, unless there were rows that could not be read."""
+        """Notes that a slice was written. Returns the new filter at the end of the walk, unless there were rows that
+        could not be read."""
         self._next = slice_.end
         if slice_.error is not None or not slice_.whole:
             self._again = self._again or slice_.error is not None
@@ -121,7 +121,7 @@ class Purge:
         return made
 
     def close(self) -> None:
-        """There will be no new filter."""
+        """Gives up the new filter."""
         if self.filter is not None:
             self.filter.close()
             self.filter = None

@@ -143,21 +143,21 @@ def push_and_pull_a_table(table):
         rows.all_finite(grads_ND.reshape(-1))
         for some_counts_N in (counts_N, wire(np.array([1, 1, 9, 9, 9], np.uint32)), counts_N):
             slots_N = table.find(ids_N)
-            table.create_missing(ids_N, slots_N)
-            table.pin(slots_N, 1)
+            table.reserve.create_missing(ids_N, slots_N)
+            table.ram.pin(slots_N, 1)
             table.lookup(ids_N, slots_N, np.empty((5, 4), F32))
-            table.apply(ids_N, slots_N, some_counts_N, [grads_ND])
+            table.writes.plan_push(ids_N, slots_N, some_counts_N, [grads_ND]).carry_out()
             table.lookup(ids_N, slots_N, np.empty((5, 4), F32))
-            table.sweep()
-            table.upsert(ids_N, [grads_ND])
-            table.pin(slots_N, -1)
+            table.cold.sweep()
+            table.writes.plan_upsert(ids_N, [grads_ND]).carry_out()
+            table.ram.pin(slots_N, -1)
         table.page(0, 100)
         if table.config.cold is not None:
             assert table.stats()["rows_narrowed"]
             assert table.stats()["rows_widened"]
-        table.remove(ids_N[:2])
+        table.writes.plan_removal(ids_N[:2]).carry_out()
         for rebuild in (False, True):  # memory for another table: rows move
-            table.free_slots()
-            table.shrink(len(table), rebuild)
-        table.remove(ids_N[2:])
+            table.store.free_slots()
+            table.store.shrink(len(table), rebuild)
+        table.writes.plan_removal(ids_N[2:]).carry_out()
     table.close()

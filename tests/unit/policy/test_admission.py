@@ -51,7 +51,7 @@ def test_a_push_that_fails_or_is_repeated_counts_nothing(gated: Shard, monkeypat
         raise ps.ResourceExhausted("no memory")
 
     with monkeypatch.context() as patched:
-        patched.setattr(gated.tables["full"]._ram, "insert", fails)
+        patched.setattr(gated.tables["full"].ram, "insert", fails)
         for _ in range(5):
             with pytest.raises(ps.ResourceExhausted):
                 push(gated, [ids_of("t", [1]), ids_of("full", [1])], Gradients("t", [ones]), Gradients("full", [ones]))
@@ -59,7 +59,7 @@ def test_a_push_that_fails_or_is_repeated_counts_nothing(gated: Shard, monkeypat
     for _ in range(5):
         push(gated, [ids_of("t", [1])], Gradients("t", [ones]), write=WriteId(*vars(write).values()))
     assert _sizes(gated, [[1], [1]]) == [0, 1], "the third push that went through"
-    assert gated.tables["t"].rows_refused == 2
+    assert gated.tables["t"].counts.rows_refused == 2
 
 
 def test_counts_count_and_fade(gated: Shard) -> None:

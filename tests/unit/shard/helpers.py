@@ -11,6 +11,7 @@ import ps
 from ps.shard import Gradients, Shard, TableIds
 from ps.shard.ledger import WriteId
 from ps.shard.requests import PushResult, Target
+from ps.storage.residence.store import Store
 
 DIM = 4
 _sequences = itertools.count(1)
@@ -68,7 +69,7 @@ def everything(shard: Shard, table: str) -> tuple[np.ndarray, np.ndarray, np.nda
             break
     ids_N, scores_N = np.concatenate(ids), np.concatenate(scores)
     order_N = np.argsort(ids_N)
-    rows_NW = shard.engine.run(lambda: held._rows.array_SW[held.find(ids_N[order_N])])
+    rows_NW = shard.engine.run(lambda: held.ram.rows.array_SW[held.find(ids_N[order_N])])
     return ids_N[order_N], rows_NW, scores_N[order_N]
 
 
@@ -78,3 +79,8 @@ def new_table(shard: Shard, name: str = "t", dim: int = DIM, **settings: object)
     config = ps.TableConfig(name=name, dim=dim, **{**defaults, **settings})
     shard.create_table(config)
     return config
+
+
+def at_rest(store: Store) -> bool:
+    """Whether nothing is on its way up or down, and no slot waits to be freed. On the engine thread."""
+    return store._writing is None and not store._demotions._condemned and not store._fetches._open

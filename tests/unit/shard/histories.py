@@ -46,7 +46,7 @@ def _table(shard: Shard, name: str) -> object:
     table = shard.tables[name]
     records, _ = shard.engine.run(lambda: table.page(0, 1_000_000))
     order_N = np.argsort(records.ids_N)
-    arrays = [records.ids_N, records.rows_NB, records.statistics_N2, table.scores(records)]
+    arrays = [records.ids_N, records.rows_NB, records.statistics_N2, table.ranking.decayed(records.statistics_N2)]
     figures = {key: value for key, value in table.stats().items() if key not in TIMING}
     return [array[order_N].tobytes() for array in arrays], figures
 

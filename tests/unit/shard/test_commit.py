@@ -11,6 +11,8 @@ import pytest
 
 import ps
 from ps.errors import DiskError
+from ps.policy.admission import OpenGate
+from ps.policy.ranking import Ranking
 from ps.round import Round
 from ps.shard import Shard, StepRef, TableIds
 from ps.shard.ledger import Ledger, WriteId
@@ -18,8 +20,11 @@ from ps.shard.steps.steps import Steps
 from ps.shard.upkeep.capacity import Capacity
 from ps.shard.upkeep.maintenance import Maintenance
 from ps.storage.disk.tier import DiskTier
+from ps.storage.residence.dropped import Dropped
 from ps.storage.residence.store import Store
-from ps.table.table import Table
+from ps.table.clock import Clock
+from ps.table.cold.cold import Cold
+from ps.table.write import Writes
 from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, new_table, push, push_ids, read
 from tests.waiting import until
 
@@ -69,13 +74,14 @@ Do = Callable[[Shard, WriteId], object]
 PUSHES: list[Do] = [by_ids, by_step, in_round]
 WRITES: list[Do] = [*PUSHES, upserted, assigned, removed, reported]
 BEHIND = [
-    (Table, "_limit"),
-    (Table, "_expire"),
-    (Table, "_tick"),
-    (Table, "_tick_gates"),
-    (Table, "evict"),
-    (Table, "sweep"),
-    (Store, "sweep"),
+    (Cold, "pushed"),
+    (Ranking, "advance"),
+    (Cold, "tick"),
+    (Store, "drop"),
+    (Clock, "evict"),
+    (OpenGate, "tick"),
+    (Cold, "sweep"),
+    (Dropped, "sweep"),
     (Store, "purge"),
     (Steps, "look_again"),
     (Steps, "finish"),
@@ -121,7 +127,7 @@ def test_a_write_stands_and_is_known_when_what_follows_it_fails(tmp_path: Path, 
 
 def test_a_shard_says_what_fails_behind_its_writes(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
     new_table(shard, max_rows_per_shard=10)
-    monkeypatch.setattr(Table, "evict", breaking(ZeroDivisionError))
+    monkeypatch.setattr(Clock, "evict", breaking(ZeroDivisionError))
     push_ids(shard, "t", IDS, ONES)
     stats = shard.stats()
     assert stats["degraded"] == "table 't': eviction failed after a write, which stands: ZeroDivisionError: injected"
@@ -141,7 +147,7 @@ def two_tables(shard: Shard) -> Callable[[WriteId], object]:
     return lambda write: push(shard, targets, *both, write=write)
 
 
-@pytest.mark.parametrize("broken", [(Ledger, "_add"), (Table, "plan_push")], ids=["record", "plan"])
+@pytest.mark.parametrize("broken", [(Ledger, "_add"), (Writes, "plan_push")], ids=["record", "plan"])
 def test_what_fails_before_leaves_nothing_of_any_table(
     shard: Shard, monkeypatch: pytest.MonkeyPatch, broken: tuple[type, str]
 ) -> None:
@@ -190,7 +196,7 @@ def test_a_removal_that_the_disk_refuses_has_changed_nothing_and_passes_later(
     new_table(shard, swap_fraction=0.9)
     push_ids(shard, "t", range(40), [[i] * DIM for i in range(40)])
     table = shard.tables["t"]
-    until(lambda: len(table._ram) < 10)
+    until(lambda: len(table.ram) < 10)
     write, all_ = a_write(), ids_of("t", range(40))
     monkeypatch.setattr(DiskTier, "discard", breaking(DiskError))
     with pytest.raises(DiskError):
@@ -198,7 +204,7 @@ def test_a_removal_that_the_disk_refuses_has_changed_nothing_and_passes_later(
     monkeypatch.undo()
     assert read(shard, "t", range(40))[:, 0].tolist() == [-i for i in range(40)]
     push_ids(shard, "t", [0], np.ones((1, DIM)))
-    until(lambda: len(table._ram) < 10)  # what was to go may go down again
+    until(lambda: len(table.ram) < 10)  # what was to go may go down again
     assert read(shard, "t", range(40))[:, 0].tolist() == [-1, *(-i for i in range(1, 40))]
     assert shard.remove(write, all_).existed_N.all()
     assert (read(shard, "t", range(40)) == 0).all()

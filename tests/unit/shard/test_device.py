@@ -58,9 +58,9 @@ def test_one_history_gives_the_same_rows_in_ram_and_on_a_device(optimizer: Any, 
                 arguments = [] if how == "remove" else [[values_ND.astype(np.float32)]]
                 getattr(shard, how)(a_write(), named[0], *arguments)
     tables = [shard.tables["t"] for shard in (plain, other)]
-    assert tables[0].rows_evicted == tables[1].rows_evicted > 0
-    assert tables[1].store.rows_raised > 0
-    assert tables[1].store.rows_demoted > 0
+    assert tables[0].counts.rows_evicted == tables[1].counts.rows_evicted > 0
+    assert tables[1].counts.rows_raised > 0
+    assert tables[1].counts.rows_demoted > 0
     _same_values(plain, other, [[ids_of("t", range(IDS))]] * 2)
     rows = [exported(shard) for shard in (plain, other)]
     assert rows[0].keys() == rows[1].keys()

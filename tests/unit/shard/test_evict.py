@@ -47,7 +47,7 @@ def test_the_rows_used_most_stay(shard: Shard) -> None:
     assert left[:30] == list(range(30)), "used three times"
     assert 10 < len(left[30:]) <= 20
     table = shard.tables["t"]
-    assert table.rows_evicted == 60 - len(left) == 60 - len(table)
+    assert table.counts.rows_evicted == 60 - len(left) == 60 - len(table)
     assert (read(shard, "t", range(100, 130))[:, 0] == [-1 if i in left else 0 for i in range(100, 130)]).all()
 
 
@@ -100,15 +100,15 @@ def test_a_step_prepared_before_sees_what_was_evicted_as_gone(shard: Shard) -> N
     values = read(shard, "t", ids)[:, 0]
     for id_, value in zip(ids, values.tolist(), strict=True):
         assert value in ((-2.0, 0.0) if id_ in left else (-1.0, 0.0))
-    marks_S = shard.tables["t"]._ram.marks_S
-    assert (marks_S[: shard.tables["t"]._ram.slots_end] < 16).all(), "pinned for good"
+    marks_S = shard.tables["t"].ram.marks_S
+    assert (marks_S[: shard.tables["t"].ram.slots_end] < 16).all(), "pinned for good"
 
 
 def test_slots_of_evicted_rows_are_used_again(shard: Shard) -> None:
     new_table(shard, max_rows_per_shard=1000)
     for start in range(0, 20_000, 100):
         push_ones(shard, range(start, start + 100))
-    assert shard.tables["t"]._ram.slots_end <= 1200
+    assert shard.tables["t"].ram.slots_end <= 1200
 
 
 def test_rows_left_alone_expire(shard: Shard) -> None:
@@ -121,7 +121,7 @@ def test_rows_left_alone_expire(shard: Shard) -> None:
     ages = [i + 1 for i, ids in enumerate(alive) if ids == [2]]
     assert all(2 in ids for ids in alive)
     assert ages[0] in (32, 33), "pushes until row 1 had gone"
-    assert shard.tables["t"].rows_expired == 1
+    assert shard.tables["t"].counts.rows_expired == 1
     assert read(shard, "t", [1, 2])[:, 0].tolist() == [0, -41]
 
 
@@ -131,23 +131,22 @@ def test_what_is_evicted_leaves_the_disk_and_the_filter(tmp_path: Path) -> None:
         for start in range(0, 6000, 200):
             push_ones(shard, range(start, start + 200))
         table = shard.tables["t"]
-        evicted = table.rows_evicted
+        evicted = table.counts.rows_evicted
         assert evicted == 6000 - len(table) > 0
         store = table.store
-        assert store._disk is not None
 
         def purged() -> bool:
             push_ones(shard, [5999])
-            return shard.engine.run(lambda: store._purge.slice(store._dropped.cuts) is None) and not store._writing
+            return shard.engine.run(lambda: store.below.next_slice(store.dropped.cuts) is None) and not store._writing
 
         until(purged)
-        in_ram = set(shard.engine.run(lambda: table._ram.ids_S[: table._ram.slots_end].tolist()))
-        on_disk = {int(id_) for ids_N in store._disk.ids() for id_ in ids_N}
+        in_ram = set(shard.engine.run(lambda: table.ram.ids_S[: table.ram.slots_end].tolist()))
+        on_disk = {int(id_) for ids_N in store.below.tier.ids() for id_ in ids_N}
         alive = set(held(shard))
         assert on_disk <= alive | in_ram
-        assert len(store._disk) == len(on_disk)
+        assert len(store.below.tier) == len(on_disk)
         gone_N = np.array(sorted(set(range(6000)) - alive), np.int64)
-        claimed = shard.engine.run(lambda: store._below.may_contain(gone_N))
+        claimed = shard.engine.run(lambda: store.below.may_have(gone_N))
         assert claimed.mean() < 0.2
 
 
@@ -160,7 +159,7 @@ def test_a_full_disk_budget_is_shared_over_tables(tmp_path: Path) -> None:
             push_ids(shard, "large", range(start, start + 500), np.ones((500, 64)))
         tables = list(shard.tables.values())
         assert sum(len(table) * table.bytes_each for table in tables) <= 0.8 * (1 << 20)
-        assert all(table.rows_evicted for table in tables)
+        assert all(table.counts.rows_evicted for table in tables)
         assert len(tables[0]) == pytest.approx(len(tables[1]), rel=0.3)
 
 
@@ -175,9 +174,9 @@ def test_an_eviction_takes_no_time(shard: Shard) -> None:
     for start in range(0, 5000, 50):
         push_ones(shard, range(start, start + 50))
     table = shard.tables["t"]
-    assert table.rows_evicted > 4000
-    assert table._ranking.now == table.pushes == 100
-    assert table._ranking.tick == 1
+    assert table.counts.rows_evicted > 4000
+    assert table.ranking.now == table.counts.pushes == 100
+    assert table.ranking.tick == 1
 
 
 def test_by_recency_alone_the_rows_pushed_last_stay(shard: Shard) -> None:
@@ -196,6 +195,6 @@ def test_rows_go_down_while_dropped_ones_are_still_in_the_way(tmp_path: Path, mo
         for start in range(0, 8000, 40):
             push_ones(shard, range(start, start + 40))
         table = shard.tables["t"]
-        assert table.rows_evicted > 7000
-        assert table.store._dropped.pending
-        until(lambda: shard.engine.run(lambda: len(table._ram)) < 300)
+        assert table.counts.rows_evicted > 7000
+        assert table.store.dropped.pending
+        until(lambda: shard.engine.run(lambda: len(table.ram)) < 300)

@@ -148,14 +148,14 @@ def test_what_is_refused_and_read_in_between_changes_no_row_that_stays(kind: str
             for shard in (calm, busy):
                 assert retried(shard, ids, ones(shard, ids)) == 1
             assert exported(calm) == exported(busy)
-        assert calm.tables["t"].rows_evicted + calm.tables["u"].rows_evicted > 200
+        assert calm.tables["t"].counts.rows_evicted + calm.tables["u"].counts.rows_evicted > 200
 
 
 def test_a_write_that_is_wrong_drops_no_row_to_make_room() -> None:
     with small({"t": "plain"}, False) as shard:
         for start in range(0, SPACE, 100):
             retried(shard, [ids_of("t", range(start, start + 100))], [grads_of("t", np.ones((100, DIM)))])
-        full, dropped = exported(shard), shard.tables["t"].rows_evicted
+        full, dropped = exported(shard), shard.tables["t"].counts.rows_evicted
         assert dropped > 0
         new = ids_of("t", range(10 * SPACE, 10 * SPACE + len(shard.tables["t"]) // 2))
         for wrong in (np.ones((len(new.ids_N), DIM + 1)), np.ones((1, DIM))):
@@ -163,7 +163,7 @@ def test_a_write_that_is_wrong_drops_no_row_to_make_room() -> None:
                 shard.upsert(a_write(), new, [wrong.astype(np.float32)])
         assert exported(shard) == full
         shard.upsert(a_write(), new, [np.ones((len(new.ids_N), DIM), np.float32)])
-        assert shard.tables["t"].rows_evicted > dropped, "the right one does"
+        assert shard.tables["t"].counts.rows_evicted > dropped, "the right one does"
 
 
 @pytest.mark.parametrize("has_disk", [True, False])

@@ -20,6 +20,7 @@ from ps.shard.reads.stream import plain
 from ps.shard.requests import Bags, Cut, TableIds, Wanted
 from ps.storage.disk.tier import DiskTier
 from ps.table.table import Table
+from ps.table.write import Writes
 from tests.loopback.tables import block, summing
 from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, push_ids, read
 from tests.waiting import LIMIT_S, busy_engine, until
@@ -123,7 +124,7 @@ def test_rows_on_disk_are_read_piece_by_piece_and_no_further(
         shard.create_table(summing().model_copy(update={"swap_fraction": 0.9}))
         ids = range(5000)
         push_ids(shard, "t", ids, block(range(5000)))
-        tier = shard.tables["t"].store._disk
+        tier = shard.tables["t"].store.below.tier
         until(lambda: len(tier) > 4000)
         caller, pieces, plain_piece = Caller(), [], DiskTier._read_piece
 
@@ -145,20 +146,20 @@ def test_rows_on_disk_are_read_piece_by_piece_and_no_further(
                 pass
         assert sum(pieces) < 2500
         until(lambda: shard.budget.bodies.used == 0)
-        until(lambda: not shard.engine.run(lambda: shard.tables["t"].store._open))
+        until(lambda: not shard.engine.run(lambda: shard.tables["t"].store._fetches._open))
         assert shard.pushes == 1
     finally:
         shard.close()
 
 
 def test_a_write_that_has_begun_to_apply_is_finished(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
-    caller, plan = Caller(), Table.plan_push
+    caller, plan = Caller(), Writes.plan_push
 
     def leaves_then_plans(*arguments: Any) -> Any:
         caller.leave()
         return plan(*arguments)
 
-    monkeypatch.setattr(Table, "plan_push", leaves_then_plans)
+    monkeypatch.setattr(Writes, "plan_push", leaves_then_plans)
     pushed(shard, caller)
     assert read(shard, "t", [1]).tolist() == [[-2.0] * DIM]
 

@@ -19,7 +19,7 @@ from ps.shard.commit import Commit, Ready
 from ps.shard.ledger import Ledger, WriteId
 from ps.shard.writes.forget import Forget
 from ps.storage.ram.rows import PlainRows
-from ps.table.table import Table
+from ps.table.reserve import Reserve
 from tests.conftest import QUIET
 from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, new_table, push, read
 from tests.unit.shard.histories import History, answers, held, replayed
@@ -224,7 +224,7 @@ def test_a_push_that_fails_between_two_tables_says_which_have_it(monkeypatch: py
         begun(shard)
 
         def second_fails(rows: PlainRows, *arguments: Any) -> object:
-            if rows is shard.tables["u"]._rows:
+            if rows is shard.tables["u"].ram.rows:
                 raise MemoryError("injected")
             return plain(rows, *arguments)
 
@@ -260,7 +260,7 @@ def test_rows_that_cannot_be_taken_back_poison(monkeypatch: pytest.MonkeyPatch) 
     with running() as shard:
         begun(shard)
         monkeypatch.setattr(Ledger, "_add", breaking)
-        monkeypatch.setattr(Table, "undo_create", breaking)
+        monkeypatch.setattr(Reserve, "undo_create", breaking)
         with pytest.raises(MemoryError):
             KINDS["push"](shard, WRITE)
         monkeypatch.undo()

@@ -181,7 +181,7 @@ def test_rows_on_disk_are_summed_and_trained_as_those_in_ram(
         push(swapping, target, sent)
         push(plain, [part], sent)
     table = swapping.tables["t"]
-    until(lambda: swapping.engine.run(lambda: len(table._ram) < len(table)))
+    until(lambda: swapping.engine.run(lambda: len(table.ram) < len(table)))
     assert read(swapping, "t", range(40)).tobytes() == read(plain, "t", range(40)).tobytes()
     swapping.close()
     plain.close()

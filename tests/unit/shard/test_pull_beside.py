@@ -89,4 +89,4 @@ def push_and_demote_others(shard: Shard) -> None:
     push_ids(shard, "t", IDS, [[i] * 4 for i in IDS])
     push_ids(shard, "t", range(100, 120), [[1] * 4] * 20)
     table = shard.tables["t"]
-    until(lambda: table.store.rows_demoted == 20)
+    until(lambda: table.counts.rows_demoted == 20)

@@ -55,7 +55,7 @@ def test_a_table_whose_folder_was_lost_can_be_dropped_and_made_again(tmp_path: P
         assert (read(shard, "t", list(range(2000))) == -value).all()
     for _ in range(100):  # and its rows go down again
         push_ids(shard, "t", [1], [[0.0] * 4])
-    until(lambda: shard.engine.run(lambda: shard.tables["t"].store.rows_demoted) > 500)
+    until(lambda: shard.engine.run(lambda: shard.tables["t"].counts.rows_demoted) > 500)
     assert (read(shard, "t", list(range(2000))) == -3).all()
     shard.close()
 

@@ -79,11 +79,11 @@ class Tables:
         sizes = []
         for shard in self.shards:
             table = shard.tables["t"]
-            before = table.rows_evicted
+            before = table.counts.rows_evicted
             self._write(shard, what, ids)
             sizes.append(len(table))
             assert len(table) <= self.most
-            if table.rows_evicted > before:
+            if table.counts.rows_evicted > before:
                 assert len(table) >= ceil(0.85 * self.most)
         assert len(set(sizes)) == 1
 
@@ -179,26 +179,25 @@ def test_no_tick_is_lost_to_an_eviction() -> None:
     cold = ps.Fp16(hot_fraction=0.3)
     with closing_table(max_rows_per_shard=100, half_life_pushes=64, cold=cold) as (table, push):
         decided = 0
-        assert table._precision is not None
-        decide = table._precision.tick
+        decide = table.cold.tick
 
         def counting() -> None:
             nonlocal decided
             decided += 1
             decide()
 
-        table._precision.tick = counting  # type: ignore[method-assign]
+        table.cold.tick = counting  # type: ignore[method-assign]
         for start in range(0, 60 * 50, 50):
-            table.upsert(np.array([start]), [np.ones((1, 1), np.float32)])
+            table.writes.plan_upsert(np.array([start]), [np.ones((1, 1), np.float32)]).carry_out()
             push(np.arange(start, start + 50))
-        assert table._ranking.tick == decided >= 60
+        assert table.ranking.tick == decided >= 60
 
 
 def test_a_clock_at_its_end_refuses_writes_before_they_change_anything() -> None:
     shard = Shard(0)
     new_table(shard)
     push_ids(shard, "t", [1], np.ones((1, DIM)))
-    shard.tables["t"]._ranking.now = LAST_STAMP
+    shard.tables["t"].ranking.now = LAST_STAMP
     version, before = shard.version, everything(shard, "t")
     for write in (
         lambda: push_ids(shard, "t", [1, 2], np.ones((2, DIM))),
@@ -220,8 +219,8 @@ class closing_table:  # noqa: N801  it is used as a function
 
     def push(self, ids_N: np.ndarray) -> None:
         slots_N = self.table.find(ids_N)
-        self.table.create_missing(ids_N, slots_N)
-        self.table.apply(ids_N, slots_N, None, [np.ones((len(ids_N), 1), np.float32)])
+        self.table.reserve.create_missing(ids_N, slots_N)
+        self.table.writes.plan_push(ids_N, slots_N, None, [np.ones((len(ids_N), 1), np.float32)]).carry_out()
 
     def __enter__(self) -> tuple[Table, Callable[[np.ndarray], None]]:
         return self.table, self.push
@@ -235,7 +234,6 @@ def test_a_row_that_was_cut_made_again_and_demoted_counts_once(tmp_path: Path) -
     disk = Disk(tmp_path / "rows", 1 << 20, 1)
     table = Table(ps.TableConfig(name="t", dim=1, max_rows_per_shard=100), disk=disk, resident_rows=lambda total: 10)
     store = table.store
-    assert store._disk is not None
     for turn in range(30):
         ids_N = np.arange(40) + 40 * (turn % 5)
         fetch = store.fetch(ids_N[table.find(ids_N) < 0])
@@ -244,12 +242,12 @@ def test_a_row_that_was_cut_made_again_and_demoted_counts_once(tmp_path: Path) -
             store.install(fetch)
             store.end(fetch)
         slots_N = table.find(ids_N)
-        table.create_missing(ids_N, slots_N)
-        table.apply(ids_N, slots_N, None, [np.ones((40, 1), np.float32)])
+        table.reserve.create_missing(ids_N, slots_N)
+        table.writes.plan_push(ids_N, slots_N, None, [np.ones((40, 1), np.float32)]).carry_out()
         while (demotion := table.maintain()) is not None:
             demotion.write()
             store.finish(demotion)
-        assert len(store._disk) == sum(len(part_N) for part_N in store._disk.ids())
-    assert table.rows_evicted > 300
+        assert len(store.below.tier) == sum(len(part_N) for part_N in store.below.tier.ids())
+    assert table.counts.rows_evicted > 300
     table.close()
     disk.close()

@@ -178,14 +178,14 @@ def no_room_in_the_index(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def no_room_for_rows(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard.tables["b"]._rows._rows, "max_rows", 10)
+    monkeypatch.setattr(shard.tables["b"].ram.rows._rows, "max_rows", 10)
 
 
 def no_memory_for_a_copy(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
     def fill(*_: object) -> None:
         raise MemoryError("no room for a copy")
 
-    monkeypatch.setattr(shard.tables["b"], "_initializer", SimpleNamespace(fill=fill))
+    monkeypatch.setattr(shard.tables["b"].reserve, "_initializer", SimpleNamespace(fill=fill))
 
 
 @pytest.mark.parametrize("cause", [no_room_in_the_index, no_room_for_rows, no_memory_for_a_copy])

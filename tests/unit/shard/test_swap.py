@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 import ps
 from ps.shard import Shard, StepRef, TableIds
 from ps.shard.requests import Wanted
+from ps.table.cold.fp16 import Fp16Cold
 from tests.unit.shard.helpers import DIM, a_write, grads_of, new_table, push, read_target
 
 IDS = 40
@@ -46,9 +47,9 @@ class Swapping(RuleBasedStateMachine):
                 importance=ps.Importance(attribution=0.5, recency=0.1, external=2),
                 **{"admission": admission, "half_life_pushes": 64, "swap_fraction": 0.7, **self.table},
             )
-            precision = shard.tables["t"]._precision
-            if precision is not None:
-                precision.sweep_slots = sweep_slots if shard is self.swapping else 2
+            cold = shard.tables["t"].cold
+            if isinstance(cold, Fp16Cold):
+                cold.sweep_slots = sweep_slots if shard is self.swapping else 2
         self.steps: dict[int, list[int]] = {}
         self.next_step = 1
 
@@ -94,8 +95,8 @@ class Swapping(RuleBasedStateMachine):
         table = self.swapping.tables["t"]
 
         def run() -> None:
-            free = table.free_slots()
-            table.shrink(len(table._ram) + int(share * free), rebuild)
+            free = table.store.free_slots()
+            table.store.shrink(len(table.ram) + int(share * free), rebuild)
 
         self.swapping.engine.run(run)
 
@@ -104,10 +105,13 @@ class Swapping(RuleBasedStateMachine):
         if hasattr(self, "plain"):
             tables = [shard.tables["t"] for shard in (self.swapping, self.plain)]
             assert len(tables[0]) == len(tables[1]) <= self.table.get("max_rows_per_shard", 2 * IDS)
-            assert [table.rows_evicted for table in tables] == [tables[0].rows_evicted] * 2
-            assert [table.rows_expired for table in tables] == [tables[0].rows_expired] * 2
-            if tables[0]._lifting is not None:
-                assert tables[0]._lifting.stats() == tables[1]._lifting.stats()
+            assert [table.counts.rows_evicted for table in tables] == [tables[0].counts.rows_evicted] * 2
+            assert [table.counts.rows_expired for table in tables] == [tables[0].counts.rows_expired] * 2
+            folds = [
+                (counts.rows_folded, counts.rows_kept, counts.fold_error, counts.largest_fold_error)
+                for counts in (table.counts for table in tables)
+            ]
+            assert folds[0] == folds[1]
 
     def teardown(self) -> None:
         if hasattr(self, "plain"):
@@ -151,7 +155,7 @@ class Swapping(RuleBasedStateMachine):
     def _whole_rows(self, shard: Shard, ids_N: np.ndarray) -> dict[int, tuple[bytes, bytes]]:
         """Value, state and statistics of every row, all of them in RAM by now."""
         table = shard.tables["t"]
-        found = shard.engine.run(lambda: table.store._as_seen(table._ram.read(ids_N)))
+        found = shard.engine.run(lambda: table.cold.as_seen(table.ram.read(ids_N)))
         return {
             int(id_): (row_B.tobytes(), score.tobytes() + stamp.tobytes())
             for records in found

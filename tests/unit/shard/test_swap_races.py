@@ -17,7 +17,7 @@ from ps.errors import DiskError, ResourceExhausted, TableNotFound, Unavailable
 from ps.kernels.ranking import score
 from ps.shard import Shard, StepRef
 from ps.storage.residence.store import Store
-from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, new_table, push, push_ids, read
+from tests.unit.shard.helpers import DIM, a_write, at_rest, grads_of, ids_of, new_table, push, push_ids, read
 from tests.waiting import busy_engine, until
 
 LIMIT_S = 20.0
@@ -34,7 +34,7 @@ class Held:
     """A call of the disk that waits until it is told to go on."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, shard: Shard, table: str, method: str) -> None:
-        tier = store_of(shard, table)._disk
+        tier = store_of(shard, table).below.tier
         self.go, self.there = threading.Event(), threading.Event()
         real = getattr(tier, method)
 
@@ -53,7 +53,7 @@ def store_of(shard: Shard, table: str = "t") -> Store:
 def quiet(shard: Shard, table: str = "t") -> None:
     """Waits until nothing is on its way; then nothing is held or open."""
     store = store_of(shard, table)
-    until(lambda: shard.engine.post(lambda: not (store._writing or store._condemned or store._open)).result())
+    until(lambda: shard.engine.post(lambda: at_rest(store)).result())
     marks_S = store.ram.marks_S[: store.ram.slots_end]
     assert (marks_S < score.GOING).all()
 
@@ -196,7 +196,7 @@ def test_a_table_dropped_while_its_rows_are_read_is_gone(disk_shard, monkeypatch
     with pytest.raises(TableNotFound):
         stream.head()
     assert (read(disk_shard, "t", range(20)) == 0).all()
-    assert len(store_of(disk_shard)._disk) == 0
+    assert len(store_of(disk_shard).below.tier) == 0
     quiet(disk_shard)
 
 
@@ -206,7 +206,7 @@ def test_a_push_is_applied_once_though_rows_cannot_go_down(disk_shard, monkeypat
     def full(_: object) -> None:
         raise ResourceExhausted("no memory")
 
-    monkeypatch.setattr(store_of(disk_shard)._below, "add", full)
+    monkeypatch.setattr(store_of(disk_shard).below, "expect", full)
     for _ in range(2):
         push(disk_shard, [ids_of("t", range(20))], grads_of("t", np.ones((20, DIM))), write=a_write(sequence=10**9))
     assert (read(disk_shard, "t", range(20)) == -1).all()
@@ -219,7 +219,7 @@ def test_rows_that_could_not_be_written_stay(disk_shard, monkeypatch, error):
     def fails(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(store_of(disk_shard)._disk, "write", fails)
+    monkeypatch.setattr(store_of(disk_shard).below.tier, "write", fails)
     push_ids(disk_shard, "t", range(20), np.ones((20, DIM)))
     assert on_disk(disk_shard) == []
     monkeypatch.undo()

@@ -16,7 +16,7 @@ import ps
 from ps.errors import DiskError, PsError
 from ps.kernels.ranking import score
 from ps.shard import Shard, StepRef
-from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, new_table, push, read, read_target
+from tests.unit.shard.helpers import DIM, a_write, at_rest, grads_of, ids_of, new_table, push, read, read_target
 from tests.waiting import until
 
 IDS, THREADS = 200, 4
@@ -31,7 +31,7 @@ class SlowDisk:
         self.failing = True
         self._random = random.Random(seed)
         for method in ("read", "write"):
-            self._wrap(shard.tables["t"].store._disk, method)
+            self._wrap(shard.tables["t"].store.below.tier, method)
 
     def _wrap(self, tier: Any, method: str) -> None:
         real = getattr(tier, method)
@@ -104,8 +104,8 @@ def test_sums_are_right_and_nothing_is_held(tmp_path: Path, rounds: int) -> None
     assert (read(shard, "t", range(IDS)) == -np.asarray(pushed_N)[:, None]).all()
     assert set(np.unique(read(shard, "t", range(IDS, IDS + CHURNED)))) <= {0.0, 7.0}
     store = shard.tables["t"].store
-    assert store.rows_demoted > 0
-    until(lambda: shard.engine.run(lambda: store._writing is None and not store._condemned and not store._open))
+    assert shard.tables["t"].counts.rows_demoted > 0
+    until(lambda: shard.engine.run(lambda: at_rest(store)))
     assert (store.ram.marks_S[: store.ram.slots_end] < score.GOING).all()
     shard.close()
     assert not [

@@ -217,9 +217,9 @@ def test_rows_on_a_device_take_slots_of_the_ram_budget_and_no_rows():
 
 
 def device_rows_or_plain(table, budget):
-    from ps.table.table import _rows_of
+    from ps.table.build import rows_of
 
-    return _rows_of(table, update_rule(table.optimizer, table.dim), budget, RowInitializer.of(table))
+    return rows_of(table, update_rule(table.optimizer, table.dim), budget, RowInitializer.of(table))
 
 
 def test_without_a_gpu_or_without_torch_a_table_is_refused_and_told_what_to_do(monkeypatch):

@@ -123,8 +123,8 @@ def test_counters_count_rows_and_bytes_with_their_headers(tmp_path):
         table = disk.table("a", [ROW])
         table.write(records(range(10)))
         table.read(np.arange(5, 30))
-        assert (table.rows_written, table.bytes_written) == (10, 10 * (ROW + 13))
-        assert (table.rows_read, table.bytes_read, table.read_errors) == (5, 5 * (ROW + 13), 0)
+        assert (table.traffic.rows_written, table.traffic.bytes_written) == (10, 10 * (ROW + 13))
+        assert (table.traffic.rows_read, table.traffic.bytes_read, table.read_errors) == (5, 5 * (ROW + 13), 0)
 
 
 def test_memory_and_disk_are_accounted(tmp_path):

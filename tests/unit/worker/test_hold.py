@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ps.errors import ConfigError
-from ps.nn.sparsify.residuals import KEY_BYTES
+from ps.nn.sparsify.residual_arrays import KEY_BYTES
 from ps.nn.sparsify.sparsifiers import Hold, Sparsifier, Threshold, TopK
 
 F32 = np.float32

@@ -17,7 +17,7 @@ from ps.errors import (
     NonFiniteGradient,
     ResourceExhausted,
 )
-from ps.nn.sparsify.residuals import KEY_BYTES, ResidualStore
+from ps.nn.sparsify.residual_arrays import KEY_BYTES
 from ps.nn.sparsify.sparsifiers import Sparsifier, Threshold, TopK
 
 F32 = np.float32
@@ -263,9 +263,8 @@ class Full:
 
 
 def test_where_the_host_has_no_memory_what_cannot_be_held_is_sent(make):
-    sparsifier, memory = make(Threshold(1e9), dim=64), Full()
-    sparsifier._store.close()
-    sparsifier._store = ResidualStore(64, 1 << 20, memory)
+    memory = Full()
+    sparsifier = make(Threshold(1e9), dim=64, max_bytes=1 << 20, memory=memory)
     select(sparsifier, ids(1), np.ones((1, 64), F32))
     memory.full = True
     ids_N = np.arange(1, 1001)

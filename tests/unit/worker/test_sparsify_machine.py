@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from ps.nn.sparsify.convergence import STATISTIC_BYTES
-from ps.nn.sparsify.residuals import KEY_BYTES
+from ps.nn.sparsify.residual_arrays import KEY_BYTES
 from ps.nn.sparsify.sparsifiers import Hold, Relaxed, Sparsifier, Threshold, TopK
 
 F32 = np.float32

@@ -12,7 +12,6 @@ from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
-import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -25,9 +24,10 @@ from tests.waiting import until
 from worker.data.synthetic import Synthetic
 from worker.report import shown as report
 from worker.report.metrics import Progressive
-from worker.train.command import disk_folder, main, place_of, service_address, train
+from worker.train.command import app, main, place_of, train
 from worker.train.ranks import Meeting
 from worker.train.run import ALONE, EveryNth, run
+from worker.train.service import disk_folder, service_address
 from worker.train.settings import WIRE_DTYPES, Settings, batches_ahead, table_configs
 
 
@@ -195,7 +195,7 @@ def test_every_rank_makes_as_many_steps_and_no_batch_is_lost(rows: int, ranks: i
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
-    answer = CliRunner().invoke(app(), ["--service", "h:1", "--trainers", "3"])
+    answer = CliRunner().invoke(app, ["--service", "h:1", "--trainers", "3"])
     assert isinstance(answer.exception, InvalidArgument)
     assert "--batch-size 512 cannot be shared out evenly among 3 trainers" in str(answer.exception)
 
@@ -211,7 +211,7 @@ def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
     ],
 )
 def test_modes_that_do_not_go_together_are_refused(options: str, words: str) -> None:
-    answer = CliRunner().invoke(app(), ["--service", "h:1", *options.split()])
+    answer = CliRunner().invoke(app, ["--service", "h:1", *options.split()])
     assert isinstance(answer.exception, InvalidArgument)
     assert words in str(answer.exception)
 
@@ -236,12 +236,6 @@ def test_the_end_says_how_stale_rows_were(start_server: StartServer) -> None:
     staleness = shard["staleness"]
     assert f"{staleness['total'] / staleness['pushes']:.2f} on average, {staleness['most']} at most" in text
     assert staleness["most"] <= 1
-
-
-def app() -> typer.Typer:
-    app = typer.Typer()
-    app.command()(train)
-    return app
 
 
 def test_one_class_of_labels_has_no_auc_and_the_end_says_so_in_words() -> None:

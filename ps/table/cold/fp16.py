@@ -25,6 +25,8 @@ from ps.storage.ram.arena import Arena
 from ps.storage.ram.cuts import Cuts
 from ps.storage.ram.mixed import MixedRows
 from ps.storage.tier import Records, by_length, where
+from ps.table.cold.cold import BytesByTier, Cold
+from ps.table.counters import Counters
 
 LEEWAY = 1.25
 """A row becomes float32 among the first `hot_fraction` of all, and stays so among the first 1.25 times as many: it does
@@ -37,10 +39,11 @@ SWEEP_BYTES = 1 << 19
 """Narrowed in one go: half a millisecond."""
 
 
-class Precision:
-    """Of the rows of one table."""
+class Fp16Cold(Cold):
+    """The cold rows of one table: those of half precision."""
 
-    def __init__(self, hot_fraction: float, ram: Arena, rows: MixedRows, ranking: Ranking) -> None:
+    def __init__(self, hot_fraction: float, ram: Arena, rows: MixedRows, ranking: Ranking, counts: Counters) -> None:
+        super().__init__(counts)
         self._hot_fraction = hot_fraction
         self._ram, self._rows, self._ranking = ram, rows, ranking
         self._cuts = Cuts(ranking.per_tick)
@@ -49,24 +52,21 @@ class Precision:
         self._slots_end = 0  # slots that were not in use at the last cut hold no row that was cut and is float32
         self._unswept = 0  # slots below it, from the hand on and around, that may
         self.sweep_slots = SWEEP_SLOTS
-        self.rows_narrowed = 0
-        """In RAM; those that come up from disk are narrowed on their way."""
-        self.rows_widened = 0
 
     # at the end of a push
 
-    def touched(self, slots_N: Slots) -> None:
-        """Cold rows of this push that are important now become float32. There is room for them."""
+    def pushed(self, slots_N: Slots) -> None:
+        """Makes cold rows of this push that are important now float32. There is room for them."""
         cold_N = slots_N[self._rows.is_half(slots_N)]
         ranks_N = np.empty(len(cold_N), np.int64)
         score.ranks(self._ram.statistics_S2[cold_N], self._ranking.per_tick, ranks_N)
         risen_N = cold_N[ranks_N > self._above]
         if len(risen_N):
             self._rows.widen(risen_N)
-            self.rows_widened += len(risen_N)
+            self._counts.rows_widened += len(risen_N)
 
     def tick(self) -> None:
-        """Decides anew."""
+        """Decides again which rows are cold."""
         ranking = self._ranking
         keep = self._hot_fraction * ranking.total
         self._above = ranking.quantile(int(keep))
@@ -75,22 +75,23 @@ class Precision:
             self._unswept = self._slots_end = self._ram.slots_end
 
     def moved(self) -> None:
-        """Rows have gone to other slots."""
+        """Looks at all slots again: rows have gone to others."""
         self._hand, self._slots_end = 0, self._ram.slots_end
         self._unswept = self._slots_end if self._unswept else 0
 
     # where rows are looked at
 
-    def before_update(self, slots_N: Slots, new: int) -> None:
-        """Rows that are about to be updated get the precision that they should have, and room to rise beside so many
-        new ones. A slot of -1 has no row. Raises ResourceExhausted; then no row reads otherwise than before."""
+    def before_write(self, slots_N: Slots, new: int) -> None:
+        """Gives rows that are about to be written the precision that they should have, and room to rise beside `new`
+        rows: by its new stamp a row would not be cut any more. A slot of -1 has no row. Raises ResourceExhausted; then
+        no row reads otherwise than before."""
         # float32 rows never come to be faster than others cease to be: memory is for two ticks' new rows
         self.sweep(new)
         self._narrow(slots_N[self._overdue(slots_N)])
         self._rows.make_room_to_widen(int((self._rows.is_half(slots_N) & (slots_N >= 0)).sum()) + new)
 
     def round(self, slots_N: Slots, out_ND: Rows) -> None:
-        """Values that were read from these slots, -1 for none, as they are to be seen."""
+        """Rounds values that were read from these slots, -1 for none, where the row is cold already."""
         overdue_N = np.flatnonzero(self._overdue(slots_N))
         if len(overdue_N):
             rounded_ND = out_ND[overdue_N]
@@ -98,11 +99,12 @@ class Precision:
             out_ND[overdue_N] = rounded_ND
 
     def as_seen(self, found: Iterable[Records]) -> list[Records]:
-        """Rows that were copied from RAM or read from disk, as they are to be seen."""
+        """Returns rows that were copied from RAM or read from disk, rounded where they are cold already."""
         return by_length(part for records in found for part in self._parts(records))
 
     def sweep(self, most: int | None = None) -> bool:
-        """Narrows some rows that were cut, by default for half a millisecond; whether there was anything to do."""
+        """Narrows some rows that were cut, by default for half a millisecond; returns whether there was anything to
+        do."""
         most = max(SWEEP_BYTES // self._rows.lengths[0], 1) if most is None else most
         if not self._unswept or not most:
             return False
@@ -122,10 +124,18 @@ class Precision:
         self._hand = end
         return True
 
+    def rows_by_tier(self) -> dict[str, int]:
+        """Returns how many rows in RAM are of half precision."""
+        return {"cold": self._rows.half_rows}
+
+    def memory_usage(self) -> BytesByTier:
+        """Returns the bytes of rows of half precision. What they have in common with hot ones counts as hot."""
+        return {"cold": {"rows": self._rows.half_bytes}}
+
     def _narrow(self, slots_N: Slots) -> None:
         if len(slots_N):
-            self._rows.narrow(slots_N)
-            self.rows_narrowed += len(slots_N)
+            self._counts.rows_clamped += self._rows.narrow(slots_N)
+            self._counts.rows_narrowed += len(slots_N)  # those that come up from disk are narrowed on their way
 
     def _overdue(self, slots_N: Slots) -> Flags:
         """Which of these slots, -1 for none, hold a row that was cut and is still float32."""

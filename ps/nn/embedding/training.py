@@ -1,0 +1,92 @@
+"""The optimizer's side of a collection: from gradients that wait to pushes that are applied."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from torch import nn
+
+from ps.errors import InvalidArgument
+from ps.nn.embedding.gradients import WaitingGradients
+from ps.nn.embedding.pushes import Pushes
+from ps.nn.embedding.row_optimizer import RowOptimizer, check_no_scaler
+from ps.nn.embedding.sending import Sender
+from ps.nn.modes import Pace
+
+
+class RowTraining(nn.Module):
+    """Steps, sends and flushes the gradients of the rows of one collection, `EmbeddingBagCollection`."""
+
+    _pace: Pace
+    _pushes: Pushes
+    _sender: Sender
+    _waiting: WaitingGradients
+    _may_be_scaled: bool
+    """Whether a GradScaler may be in use that a step has not been checked for yet."""
+
+    def send(self) -> None:
+        """Begins to push the gradients that wait, and returns: the next step's come after them. What goes wrong is
+        raised by `step`, or by the next `forward`."""
+        self._sender.send(*self._taken())
+
+    def step(self) -> None:
+        """Pushes the gradients that wait, waits until they and what was sent before are applied, and raises the first
+        error. What failed is told once, and dropped: the next step is without it.
+
+        In a `Synchronous` group every trainer makes every step, also one whose batch had no ids or no gradients.
+        Gradients of a scaled loss must come here unscaled: `scaler.step(collection.optimizer)`. Where a GradScaler is
+        in use, the first step by any other way than that optimizer raises InvalidArgument.
+        """
+        self._sender.step(*self._taken())
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drops the gradients that wait."""
+        super().zero_grad(set_to_none)
+        self._waiting.clear()
+
+    def row_parameters(self) -> list[nn.Parameter]:
+        """A stand-in for each table, whose `.grad`, float32 [U, D], has the gradients that wait, row by row; None where
+        there are none. For `torch.nn.utils.clip_grad_norm_([*model.parameters(), *collection.row_parameters()], 1.0)`
+        between backward and step; as they are no rows, no optimizer can train them."""
+        self._waiting.drop_zeroed()
+        self._waiting.by_rows()
+        return list(self._waiting.stand_ins.values())
+
+    @cached_property
+    def optimizer(self) -> RowOptimizer:
+        """`step` and `zero_grad` as a torch optimizer: for `scaler.step(collection.optimizer)`."""
+        self._may_be_scaled = False
+        return RowOptimizer(self, self._waiting.stand_ins.values())
+
+    def flush(self) -> None:
+        """Sends the gradients that are held back (`sparsify`), after those on their way; raises what goes wrong."""
+        self._sender.wait()
+        self._pushes.flush()
+
+    def finish(self) -> None:
+        """Flushes, and tells the other trainers of the group that this one makes no more steps. Raises InvalidArgument,
+        and does nothing, while gradients wait for a step."""
+        self._waiting.drop_zeroed()
+        if self._waiting.nbytes:
+            raise InvalidArgument(f"{self._waiting.told}: call step(), or zero_grad() to drop them")
+        self.flush()
+        self._pace.finish()
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What is held back, for `state_dict`; not what waits for a step. Waits for the pushes on their way."""
+        self._sender.wait()
+        return self._pushes.state_dict()
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes up what was held back, for `load_state_dict`."""
+        self._sender.wait()
+        self._pushes.load_state_dict(state)
+
+    def _taken(self) -> Any:
+        """What waits, by table, and the forwards that it is of: from now on it does not."""
+        self._waiting.drop_zeroed()
+        if self._may_be_scaled and self._waiting:
+            check_no_scaler()
+            self._may_be_scaled = False
+        return self._waiting.take()

@@ -1,0 +1,175 @@
+"""A table's clock: what happens when time passes, in one place. Ticks, expiry, eviction, and who is touched when.
+
+Time is what the log says: pushes, or how many rows have come for how many there is room (`ps.policy.ranking`). After a
+write the parts of `after_write` are run in their order. Any of them may fail without the others, and nothing is lost by
+that: each part asks what is due, not what has just happened, so the next write makes up for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+
+from ps.arrays import Scores, Slots
+from ps.config import TableConfig
+from ps.errors import DiskError, DiskFull
+from ps.kernels.index.hashing import hash_ids
+from ps.kernels.ranking import score
+from ps.policy import eviction
+from ps.policy.admission import Gate
+from ps.policy.importance import Signals
+from ps.policy.ranking import EVERY_RANK, Ranking
+from ps.storage.residence.store import Store
+from ps.table.cold.cold import Cold
+from ps.table.counters import Counters
+
+log = logging.getLogger(__name__)
+
+
+class Clock:
+    """The clock of one table. The engine thread's."""
+
+    def __init__(
+        self,
+        config: TableConfig,
+        bounded: bool,
+        resident_rows: Callable[[int], int],
+        ranking: Ranking,
+        signals: Signals,
+        gate: Gate,
+        cold: Cold,
+        store: Store,
+        counts: Counters,
+    ) -> None:
+        """`bounded`: rows may be evicted. `resident_rows`: how many of so many rows belong in RAM."""
+        self._name, self._most_rows = config.name, config.max_rows_per_shard
+        self._bounded, self._resident_rows = bounded, resident_rows
+        self._lucky = np.uint32(eviction.LUCKY_LOTS if bounded else 0)
+        self._ranking, self._floor, self._gate, self._cold, self._store = ranking, signals.floor, gate, cold, store
+        self._counts = counts
+        self._gate_per_tick = int(score.stamps_per_tick(config.admission_half_life))
+        self._decided = 0
+        """The tick at which it was last decided which rows are cold."""
+
+    def check(self) -> None:
+        """Raises ResourceExhausted, before a write, when the clock is at its end."""
+        self._ranking.check_time(self._name)
+
+    # rows are touched
+
+    def use(self, slots_N: Slots, added_N: Scores) -> None:
+        """Notes that these rows are pushed, or created, now, which adds to their importance."""
+        self._touch(slots_N, added_N, self._floor, self._lucky)
+
+    def stamp(self, slots_N: Slots, added_N: Scores | None = None) -> None:
+        """Notes that these rows are written now; they are as important as before, or more by what is added."""
+        zeros_N = np.zeros(len(slots_N), np.float32)
+        self._touch(slots_N, zeros_N if added_N is None else added_N, np.float32(0), np.uint32(0))
+
+    def _touch(self, slots_N: Slots, added_N: Scores, floor: np.float32, lucky: np.uint32) -> None:
+        ranking, ram, total = self._ranking, self._store.ram, self._ranking.total
+        room = total if self._bounded else max(self._resident_rows(total), 1)
+        border = ranking.quantile(room) if ranking.by_turnover and room < total else -EVERY_RANK
+        came = score.touch(
+            ram.statistics_S2,
+            ram.scores_S2,
+            ram.marks_S,
+            slots_N,
+            added_N,
+            np.uint32(ranking.now),
+            ranking.per_tick,
+            ranking.decay_T,
+            floor,
+            lucky,
+            border,
+            ranking.counts_R,
+            ranking.counts_ER,
+            ranking.counted_lots,
+            ranking.epochs_E,
+            ranking.first,
+        )
+        ranking.sealed = False
+        ranking.turn(came, room)
+
+    # time passes
+
+    def after_push(self, slots_N: Slots) -> Mapping[str, Callable[[], None]]:
+        """Returns what is to be run after a push of the rows in these slots."""
+        return {"promotion": partial(self._cold.pushed, slots_N), **self.after_write()}
+
+    def after_write(self) -> Mapping[str, Callable[[], None]]:
+        """Returns what is to be run after any write that may create rows, by name and in this order."""
+        return {
+            "clock": self._advance,
+            "expiry": self._expire,
+            "eviction": self._limit,
+            "admission": self._tick_gate,
+        }
+
+    def _advance(self) -> None:
+        pushes = self._counts.pushes - self._ranking.pushes
+        if pushes:
+            self._ranking.advance(pushes)
+        self._decide()
+
+    def _decide(self) -> None:
+        if self._ranking.tick > self._decided:
+            self._cold.tick()
+            self._decided = self._ranking.tick
+
+    def _seal(self) -> None:
+        """Prepares for rows to be dropped: rows touched later are told from those touched before."""
+        self._ranking.seal()
+        self._decide()
+
+    def _expire(self) -> None:
+        """Drops rows that were left alone for `expire_after_pushes`."""
+        while self._ranking.epoch_ended:
+            self._seal()
+            kept_from, expired = self._ranking.expiring()
+            if expired:
+                self._store.drop(kept_from, EVERY_RANK, -EVERY_RANK, np.zeros(score.LOTS, np.bool_))
+            self._ranking.expire()
+            self._counts.rows_expired += expired
+
+    def _tick_gate(self) -> None:
+        self._gate.tick(self._counts.pushes // self._gate_per_tick)
+
+    # eviction
+
+    def _limit(self) -> None:
+        if self._most_rows is not None:
+            self.evict(self._most_rows)
+
+    def evict(self, most: int) -> None:
+        """Drops the least important rows if there are more than `most`; all of them at once, on whatever tier. No fewer
+        than `eviction.LEAST` of `most` are left."""
+        ranking = self._ranking
+        if ranking.total <= most:
+            return
+        self._seal()
+        cut = ranking.cut(most)
+        self._counts.rows_evicted += ranking.drop(cut)
+        self._store.drop(ranking.now, *cut)
+        if ranking.total > most:
+            self._evict_one_by_one(ranking.total - eviction.rows_kept(most))
+
+    def _evict_one_by_one(self, n: int) -> None:
+        """Drops the n least important rows by their ids, having looked at all: the rows of one lot are more than may go
+        at once. So it is where there is room for few rows, or a push brings many times what there is room for."""
+        try:
+            rows = list(self._store.pages.statistics())
+            ids_N = np.concatenate([part_N for part_N, _ in rows])
+            statistics_N2 = np.concatenate([part_N2 for _, part_N2 in rows])
+            order_N = np.empty(len(ids_N), np.uint64)
+            hash_ids(ids_N ^ self._ranking.now, order_N)
+            chosen_N = np.lexsort((order_N, self._ranking.ranks(statistics_N2)))[:n]
+            self._store.removals.remove_all(ids_N[chosen_N])
+        except (DiskError, DiskFull) as error:  # the write before it is applied, and must be answered so
+            log.warning("table %s has more rows than it may until the next write: %s", self._name, error)
+            return
+        self._ranking.count(statistics_N2[chosen_N], -1)
+        self._counts.rows_evicted += len(chosen_N)
