@@ -28,7 +28,7 @@ from ps.shard.writes.remove import Remove
 from ps.shard.writes.upsert import Upsert
 from tests.simulation.seeded import answering
 from tests.simulation.stories import Story, blocks, ended, folder, rows, seeds, telling
-from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, new_table, read
+from tests.unit.shard.helpers import DIM, a_write, at_rest, grads_of, ids_of, new_table, read
 
 IDS = 24
 WORKERS, CALLS = 3, 8
@@ -130,9 +130,7 @@ class Swap:
         assert shard.budget.bodies.used == 0
         for table in core.tables.values():
             store = table.store
-            assert not (store._open)
-            assert not (store._writing)
-            assert not (store._condemned)
+            assert at_rest(store)
             assert (store.ram.marks_S[: store.ram.slots_end] < score.GOING).all()
 
 
@@ -147,5 +145,5 @@ def test_each_call_sees_what_the_calls_before_it_have_made(tmp_path: Path, block
             swap = Swap(story)
             story.tell(*[swap.worker(number) for number in range(WORKERS)])
             swap.check_end()
-            moved += sum(table.store.rows_demoted + table.store.rows_raised for table in story.core.tables.values())
+            moved += sum(table.counts.rows_demoted + table.counts.rows_raised for table in story.core.tables.values())
     assert moved or not seeds(block)
