@@ -47,7 +47,10 @@ BENCHMARKS = {
         "benchmarks.engine.swap:run",
         "training with half of the rows on disk, and with 36/37, against all of them in RAM",
     ),
-    "budget": ("benchmarks.engine.budget:run", "ids grow to 20 times of what `ram_bytes` holds: peak, account, speed"),
+    "budget": (
+        "benchmarks.engine.budget:run",
+        "ids grow to 20 times of what `memory.ram_bytes` holds: peak, account, speed",
+    ),
     "trace": (
         "benchmarks.engine.trace:run",
         "real traces of accesses: what is there when it is asked for, against other policies",

@@ -36,7 +36,7 @@ def pytest_configure() -> None:
         os.environ.setdefault("EMBEDDING_PS_DATA", str(BESIDE))
 
 
-QUIET = ps.ServiceConfig(metrics=False)
+QUIET = ps.ServiceConfig(watching={"metrics": False})
 """Most tests look at no metrics; their HTTP server takes half a second to stop."""
 
 StartServer = Callable[..., ShardServer]
@@ -44,11 +44,11 @@ StartServer = Callable[..., ShardServer]
 
 @pytest.fixture
 def start_server() -> Iterator[StartServer]:
-    """start_server(max_ids=8, ...) -> a ShardServer that is stopped after the test."""
+    """start_server(limits={"max_ids": 8}, ...) -> a ShardServer that is stopped after the test."""
     with ExitStack() as stack:
 
         def start(**settings: object) -> ShardServer:
-            return stack.enter_context(ShardServer(0, ps.ServiceConfig(**{"metrics": False, **settings})))
+            return stack.enter_context(ShardServer(0, ps.ServiceConfig(**{"watching": {"metrics": False}, **settings})))
 
         yield start
 

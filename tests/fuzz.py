@@ -190,7 +190,7 @@ def _total(value: object) -> int:
 @contextmanager
 def fuzz(seed: int, config: ps.ServiceConfig | None = None) -> Iterator[Fuzz]:
     """A shard of its own."""
-    config = config or ps.ServiceConfig(ram_bytes=RAM_BYTES, metrics=False)
+    config = config or ps.ServiceConfig(memory={"ram_bytes": RAM_BYTES}, watching={"metrics": False})
     with one_shard(config) as (client, server):
         running = Fuzz(client, server.pid, seed)
         try:

@@ -81,14 +81,25 @@ def run(report: Report, sizes: Sizes) -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         bounded, server = stack.enter_context(
-            one_shard(ps.ServiceConfig(ram_bytes=RAM_BYTES, disk_path=folder, metrics=False))
+            one_shard(
+                ps.ServiceConfig(
+                    memory=ps.MemoryConfig(ram_bytes=RAM_BYTES),
+                    disk=ps.DiskConfig(path=folder),
+                    watching=ps.WatchingConfig(metrics=False),
+                )
+            )
         )
-        unlimited, _ = stack.enter_context(one_shard(ps.ServiceConfig(metrics=False)))
+        unlimited, _ = stack.enter_context(one_shard(ps.ServiceConfig(watching=ps.WatchingConfig(metrics=False))))
         memory = stack.enter_context(watched(server.pid))
         for client in (bounded, unlimited):
             client.create_table(ps.TableConfig(name=TABLE, dim=DIM))
         grads_ND = generator().standard_normal((batch, DIM), dtype=np.float32)
-        room = RamBudget(ps.ServiceConfig(ram_bytes=RAM_BYTES, disk_path=folder)).for_slots(1) or 0
+        room = (
+            RamBudget(
+                ps.ServiceConfig(memory=ps.MemoryConfig(ram_bytes=RAM_BYTES), disk=ps.DiskConfig(path=folder))
+            ).for_slots(1)
+            or 0
+        )
         fit = room // (4 * DIM + 4 + SLOT_BYTES)
         rows = min(GROWN * fit, sizes.swap_rows)
         seconds: dict[ps.Client, list[float]] = {bounded: [], unlimited: []}

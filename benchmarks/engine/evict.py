@@ -1,9 +1,9 @@
 """How much accuracy is lost when RAM holds a fraction of the rows: eviction by importance (the default, and with a
 short half-life) against LRU, LFU and no bound at all.
 
-A click model learns from Criteo-shaped data whose popular ids change as time goes on, with `ram_bytes` and no disk; AUC
-is progressive, over the second half. Recency alone and frequency without decay are importance too, with other weights.
-The shard's memory is sampled every 100 ms.
+A click model learns from Criteo-shaped data whose popular ids change as time goes on, with `memory.ram_bytes` and no
+disk; AUC is progressive, over the second half. Recency alone and frequency without decay are importance too, with other
+weights. The shard's memory is sampled every 100 ms.
 """
 
 from __future__ import annotations
@@ -45,7 +45,11 @@ def _train(report: Report, case: str, table: ps.TableConfig, sizes: Sizes) -> in
     source = Synthetic(rows=sizes.evict_samples, total_ids=sizes.evict_ids, drift=DRIFT, table=TABLE)
     ram_bytes = None if case == "unlimited" else RAM_BYTES
     with ExitStack() as stack:
-        client, server = stack.enter_context(one_shard(ps.ServiceConfig(ram_bytes=ram_bytes, metrics=False)))
+        client, server = stack.enter_context(
+            one_shard(
+                ps.ServiceConfig(memory=ps.MemoryConfig(ram_bytes=ram_bytes), watching=ps.WatchingConfig(metrics=False))
+            )
+        )
         memory = stack.enter_context(watched(server.pid))
         trainer = Trainer(client, source, [table], dense_lr=0.02, seed=0)
         for batch in Prefetcher(source.batches(BATCH), trainer.embeddings, 1):

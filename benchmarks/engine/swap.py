@@ -52,7 +52,10 @@ class _Run:
 
     def __init__(self, stack: ExitStack, variant: Variant, sizes: Sizes) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        service = ps.ServiceConfig(disk_path=folder if variant.swap_fraction > 0 else None, metrics=False)
+        service = ps.ServiceConfig(
+            disk=ps.DiskConfig(path=folder if variant.swap_fraction > 0 else None),
+            watching=ps.WatchingConfig(metrics=False),
+        )
         table = ps.TableConfig(name=TABLE, dim=sizes.dim, swap_fraction=variant.swap_fraction)
         self.training = stack.enter_context(Training(service, table, source_of(sizes), variant.depth))
         self._rounds = self._misses = 0

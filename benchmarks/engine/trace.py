@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.engine.policies import CONFIG, LRU, batches, evicting, of_peers, placing
 from benchmarks.harness.measure import Report, Sizes
 from ps.arrays import Counts, Ids
-from ps.config import ServiceConfig
+from ps.config import DiskConfig, ServiceConfig, WatchingConfig
 from ps.shard import Gradients, Shard, StepRef, TableIds
 from ps.shard.ledger import WriteId
 
@@ -80,7 +80,7 @@ def _prepared(ids_N: Ids) -> tuple[float, float]:
     read the disk while a pull or push waited, and the share whose prepare was not done in time."""
     waited = 0
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AHEAD + 1) as pool:
-        shard = Shard(0, ServiceConfig(disk_path=Path(folder), metrics=False))
+        shard = Shard(0, ServiceConfig(disk=DiskConfig(path=Path(folder)), watching=WatchingConfig(metrics=False)))
         shard.create_table(CONFIG)
         ahead: deque[tuple[int, Ids, Counts, Future[int]]] = deque()
 

@@ -83,7 +83,7 @@ class Attacked:
 def attacked(name: str, seconds: float) -> Attacked:
     """Starts a shard, and measures the calls without, during and after an attack, for the same time each."""
     with ExitStack() as stack:
-        client, server = stack.enter_context(one_shard(ps.ServiceConfig(ram_bytes=RAM)))
+        client, server = stack.enter_context(one_shard(ps.ServiceConfig(memory=ps.MemoryConfig(ram_bytes=RAM))))
         client.create_table(ps.TableConfig(name=TABLE, dim=DIM, optimizer=ps.SGD(lr=1.0), initializer=ps.Constant()))
         metrics_address = client.shards()[0].metrics_address
         stop, clients = threading.Event(), [Honest(number) for number in range(CLIENTS)]

@@ -55,7 +55,9 @@ def watch(seconds: float) -> str:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         running = stack.enter_context(prometheus(folder, f"{EVERY_S}s"))
         config = ps.ServiceConfig(
-            ram_bytes=RAM_BYTES, disk_path=folder / "rows", disk_bytes=8 << 30, discovery_path=folder / "targets"
+            memory=ps.MemoryConfig(ram_bytes=RAM_BYTES),
+            disk=ps.DiskConfig(path=folder / "rows", max_bytes=8 << 30),
+            watching=ps.WatchingConfig(discovery_path=folder / "targets"),
         )
         coordinator, _ = stack.enter_context(cluster(2, config))
         source = Synthetic(rows=1 << 40, total_ids=IDS, table=TABLE)

@@ -33,7 +33,9 @@ def run(report: Report, sizes: Sizes) -> None:
     }
     with ExitStack() as stack:
         runs = {
-            name: stack.enter_context(Training(ps.ServiceConfig(metrics=False), table, source_of(sizes), "auto"))
+            name: stack.enter_context(
+                Training(ps.ServiceConfig(watching=ps.WatchingConfig(metrics=False)), table, source_of(sizes), "auto")
+            )
             for name, table in tables.items()
         }
         # The dense table first: it says when enough ids have been seen.

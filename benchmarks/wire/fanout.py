@@ -46,7 +46,7 @@ def run(report: Report, sizes: Sizes) -> None:
 
 
 def _service(stack: ExitStack, count: int, dim: int) -> ps.Client:
-    config = ps.ServiceConfig(metrics=False)
+    config = ps.ServiceConfig(watching=ps.WatchingConfig(metrics=False))
     servers = [stack.enter_context(ShardServer(i, config, alone=False)) for i in range(count)]
     coordinator = Coordinator(config)
     stack.callback(coordinator.stop)

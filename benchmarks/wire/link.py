@@ -56,7 +56,9 @@ def run(report: Report, sizes: Sizes) -> None:
 def started(stack: ExitStack, ends: tuple[End, End], settings: Settings) -> Child:
     """Starts a shard for each way on one side and the trainer on the other."""
     near, far = ends
-    config = ps.ServiceConfig(host=far.address, metrics=False).to_json()
+    config = ps.ServiceConfig(
+        network=ps.NetworkConfig(host=far.address), watching=ps.WatchingConfig(metrics=False)
+    ).to_json()
     shards = {
         name: stack.enter_context(child("benchmarks.harness.server", "0", config, within=far.within)).address
         for name in WAYS

@@ -62,7 +62,7 @@ class GrpcEcho(_Client):
 
     def __enter__(self) -> GrpcEcho:
         keep_freed_memory()  # as ps does, on both sides: the echo must not be slower than it could be
-        channel = open_channel(self._address, ServiceConfig().max_message_bytes)
+        channel = open_channel(self._address, ServiceConfig().limits.max_message_bytes)
         self._stack.callback(channel.close)
         self._pull = channel.unary_stream(PULL)  # type: ignore[var-annotated]
         self._push = channel.stream_unary(PUSH)  # type: ignore[var-annotated]
@@ -155,7 +155,9 @@ def _serve_grpc() -> None:
     keep_freed_memory()
     made: dict[int, list[bytes]] = {}
     config = ServiceConfig()
-    server = grpc.server(ThreadPoolExecutor(config.grpc_threads), options=options(config.max_message_bytes))
+    server = grpc.server(
+        ThreadPoolExecutor(config.performance.grpc_threads), options=options(config.limits.max_message_bytes)
+    )
     methods: dict[str, Any] = {
         "Pull": grpc.unary_stream_rpc_method_handler(pull),
         "Push": grpc.stream_unary_rpc_method_handler(push),

@@ -21,7 +21,8 @@ GLANCE = [
 MEMORY = [
     Panel(
         "RAM by tier and purpose",
-        "All that the processes have taken since their start, piled up. The top of the pile is what ram_bytes bounds.",
+        "All that the processes have taken since their start, piled up. The top of the pile is what memory.ram_bytes "
+        "bounds.",
         {
             f"sum by (tier, purpose) (ps_bytes{{{RAM}}})": "{{tier}}: {{purpose}}",
             f"sum by (purpose) (ps_process_bytes{{{SHARD}}})": "process: {{purpose}}",
@@ -32,8 +33,8 @@ MEMORY = [
     ),
     Panel(
         "RAM against budget",
-        "By shard: what is accounted for, what it may have (ram_bytes), and what the kernel says (RSS, which has the "
-        "process's own start in it).",
+        "By shard: what is accounted for, what it may have (memory.ram_bytes), and what the kernel says (RSS, which "
+        "has the process's own start in it).",
         {
             f"shard:ps_ram_bytes:sum{{{SHARD}}}": "shard {{shard}}",
             f'ps_budget_bytes{{{SHARD}, kind="ram"}}': "shard {{shard}} budget",
@@ -51,7 +52,8 @@ MEMORY = [
     ),
     Panel(
         "Disk against budget",
-        "Files on disk, and disk_bytes. Rows get four fifths of it, the rest is for what RocksDB has yet to compact.",
+        "Files on disk, and disk.max_bytes. Rows get four fifths of it, the rest is for what RocksDB has yet to "
+        "compact.",
         {
             f"ps_disk_bytes{{{SHARD}}}": "shard {{shard}}",
             f'ps_budget_bytes{{{SHARD}, kind="disk"}}': "shard {{shard}} budget",
@@ -60,7 +62,7 @@ MEMORY = [
     ),
     Panel(
         "GPU against budget",
-        "Rows of tables on a device, and gpu_bytes. Empty where there are none.",
+        "Rows of tables on a device, and memory.gpu_bytes. Empty where there are none.",
         {
             f'sum by (shard) (ps_bytes{{{TABLE}, purpose="device_rows"}})': "shard {{shard}}",
             f'ps_budget_bytes{{{SHARD}, kind="gpu"}}': "shard {{shard}} budget",

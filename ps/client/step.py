@@ -29,7 +29,7 @@ class Step:
     """What `client.prepare` returns. One pull (or several), then one push; or `forget`, if none will come.
 
     The shards hold the rows of a prepared step for its push. They let go of one that nobody refers to any more when the
-    client prepares the next, and of any other when its lease ends (`prepare_ttl_s`).
+    client prepares the next, and of any other when its lease ends (`performance.prepare_ttl_s`).
     """
 
     def __init__(self, session: Session, batch: Batch, lease: Lease, versions: Versions = UNKNOWN_VERSIONS) -> None:

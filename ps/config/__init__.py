@@ -10,7 +10,8 @@ This package owns names, defaults and bounds. It does not own behaviour: `ps.opt
     admission      Always, CountThreshold, Probability: which ids get a row
     cold           Fp16, TensorTrain: what the less important rows are made of
     table          TableConfig
-    service        ServiceConfig
+    service        ServiceConfig, and its parts: network, limits, memory, disk, watching, performance
+    sizes          numbers of bytes as people write them
     problems       what is wrong with a configuration, told all at once
     yaml_file      YAML files as people write them
 """
@@ -20,11 +21,17 @@ from __future__ import annotations
 from ps.config.admission import Always, CountThreshold, Probability
 from ps.config.base import MIN_FLOAT32, Frozen, Positive, Seconds
 from ps.config.cold import Fp16, TensorTrain
+from ps.config.disk import DiskConfig
 from ps.config.importance import Importance
 from ps.config.initializers import Constant, Normal, Uniform
+from ps.config.limits import LimitsConfig
+from ps.config.memory import MIN_RAM_BYTES, MemoryConfig
+from ps.config.network import NetworkConfig
 from ps.config.optimizers import FTRL, SGD, Adagrad, Adam, CoreOptimizer, Optimizer, RowwiseAdagrad
-from ps.config.service import MIN_RAM_BYTES, PARTITIONS, ServiceConfig
+from ps.config.performance import PerformanceConfig
+from ps.config.service import PARTITIONS, ServiceConfig
 from ps.config.table import DEFAULT_HALF_LIFE_PUSHES, TableConfig, check_table_name
+from ps.config.watching import WatchingConfig
 
 __all__ = [
     "DEFAULT_HALF_LIFE_PUSHES",
@@ -39,11 +46,16 @@ __all__ = [
     "Constant",
     "CoreOptimizer",
     "CountThreshold",
+    "DiskConfig",
     "Fp16",
     "Frozen",
     "Importance",
+    "LimitsConfig",
+    "MemoryConfig",
+    "NetworkConfig",
     "Normal",
     "Optimizer",
+    "PerformanceConfig",
     "Positive",
     "Probability",
     "RowwiseAdagrad",
@@ -52,5 +64,6 @@ __all__ = [
     "TableConfig",
     "TensorTrain",
     "Uniform",
+    "WatchingConfig",
     "check_table_name",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -10,10 +11,11 @@ from ps.config.problems import refused
 from ps.seconds import LONGEST_S
 
 MIN_FLOAT32, MAX_FLOAT32 = 1.2e-38, 3.4e38
-"""Rows and their optimizers are float32: smaller would be 0 there, larger infinite."""
+"""Bounds of numbers that become float32, as rows and their optimizers are: a smaller one would be 0 there, a larger one
+infinite."""
 
 MAX_COUNT = 1 << 53
-"""Of rows, pushes and the like: what a float holds exactly."""
+"""Most rows, pushes and the like: a float holds every count up to it exactly."""
 
 Positive = Annotated[float, Field(ge=MIN_FLOAT32, le=MAX_FLOAT32)]
 Seconds = Annotated[float, Field(ge=MIN_FLOAT32, le=LONGEST_S)]
@@ -27,11 +29,14 @@ class Frozen(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    elsewhere: ClassVar[Mapping[str, str]] = {}
+    """Names that are no fields here -> the dotted name of the setting that they stand for."""
+
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise refused(type(self).__name__, error, type(self).model_fields) from None
+            raise refused(type(self).__name__, error, type(self).model_fields, self.elsewhere) from None
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -39,8 +44,8 @@ class Frozen(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise refused(cls.__name__, error, cls.model_fields) from None
+            raise refused(cls.__name__, error, cls.model_fields, cls.elsewhere) from None
 
     def to_json(self) -> str:
-        """As JSON, every default written out."""
+        """The value as JSON, every default written out."""
         return self.model_dump_json()

@@ -50,7 +50,7 @@ class TableConfig(Frozen):
     pushes of the table. Shorter follows what is new, longer what is regular, and far too long never forgets (LFU).
     Where recency is the only weight the half-life does not matter."""
     swap_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Share of the rows, the least used, that live on disk only, where the shard has a disk (`disk_path`)."""
+    """Share of the rows, the least used, that live on disk only, where the shard has a disk (`disk.path`)."""
     cold: Cold | None = None
     """What the less important rows are made of: `Fp16()` or `TensorTrain(rows=)`. None: all rows are float32."""
     device: Literal["cpu", "cuda", "torch-cpu"] = "cpu"

@@ -77,8 +77,8 @@ class BodyReader:
         """Bytes that have come."""
         if self.nbytes > max_bytes:
             raise ResourceExhausted(
-                f"a body of {self.nbytes:,} bytes is over the limit of {max_bytes:,} (max_body_bytes, and a share of "
-                "ram_bytes): send smaller batches"
+                f"a body of {self.nbytes:,} bytes is over the limit of {max_bytes:,} (limits.max_body_bytes, and a "
+                "share of memory.ram_bytes): send smaller batches"
             )
         self._update = update
         self._part = 0

@@ -26,7 +26,9 @@ def id_set(message: pb.IdSet, max_ids: int) -> list[TableIds]:
     """Ids, counts and bags of all tables; raises ResourceExhausted over the limit."""
     total = sum(map(count_ids, message.tables))
     if total > max_ids:
-        raise ResourceExhausted(f"{total:,} ids in one request, the limit is {max_ids:,} (max_ids): send fewer at once")
+        raise ResourceExhausted(
+            f"{total:,} ids in one request, the limit is {max_ids:,} (limits.max_ids): send fewer at once"
+        )
     return [_table_ids(part) for part in message.tables]
 
 

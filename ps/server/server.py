@@ -1,6 +1,7 @@
 """A gRPC server around a dispatcher: handlers by path, graceful drain, and threads, connections and streams bounded.
 
-calls      a thread each, max_requests of them; `grpc_threads` of them work at once, the others wait for callers
+calls      a thread each, `limits.max_requests` of them; `performance.grpc_threads` of them work at once, the others
+           wait for callers
 controls   Describe, Stats, Advance: threads of their own
 aside      health and reflection (`ps.server.gate.aside`): threads of their own, and no call of ours among them
 """
@@ -58,14 +59,14 @@ class GrpcServer:
         self._answers = Answers()
         self._aside = Aside(_SERVICES)
         self._server = grpc.server(
-            self._pools.calls, options=[*options(config.max_message_bytes), *server_options(config)]
+            self._pools.calls, options=[*options(config.limits.max_message_bytes), *server_options(config)]
         )
         self._server.add_generic_rpc_handlers(
             [*_generic_handlers(dispatcher, self._pools, self._answers), *self._aside.handlers]
         )
-        self.address = address_of(config.host, self._bind(config.host, port))
+        self.address = address_of(config.network.host, self._bind(config.network.host, port))
         self._server.start()
-        self._watch = Watch([dispatcher.calls, dispatcher.controls, self._aside.lane], config.stall_timeout_s)
+        self._watch = Watch([dispatcher.calls, dispatcher.controls, self._aside.lane], config.network.stall_timeout_s)
         self.set_serving(True)
 
     def _bind(self, host: str, port: int) -> int:
@@ -82,9 +83,9 @@ class GrpcServer:
         self._aside.set_serving(serving)
 
     def stop(self) -> None:
-        """Drain: health says NOT_SERVING, new calls are refused, those in progress get `drain_timeout_s`."""
+        """Drain: health says NOT_SERVING, new calls are refused, those in progress get `network.drain_timeout_s`."""
         self._aside.drain()
-        self._server.stop(self._config.drain_timeout_s).wait()
+        self._server.stop(self._config.network.drain_timeout_s).wait()
         self._watch.stop()
         self._answers.close()
         self._pools.end()
@@ -100,7 +101,7 @@ def server_options(config: ServiceConfig) -> list[Option]:
     """What bounds connections and their streams."""
     return [
         ("grpc.so_reuseport", 0),
-        ("grpc.max_concurrent_streams", max(config.max_requests // CONNECTION_SHARE, FEWEST_STREAMS)),
+        ("grpc.max_concurrent_streams", max(config.limits.max_requests // CONNECTION_SHARE, FEWEST_STREAMS)),
         ("grpc.max_allowed_incoming_connections", most_connections(config)),
         ("grpc.max_connection_idle_ms", IDLE_MS),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
@@ -112,9 +113,9 @@ def most_connections(config: ServiceConfig) -> int:
     needs a file fails."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit == resource.RLIM_INFINITY:
-        return config.max_connections
-    files = MAX_OPEN_FILES if config.disk_path is not None else 0
-    return min(config.max_connections, max(limit - files - OWN_FILES, FEWEST_CONNECTIONS))
+        return config.limits.max_connections
+    files = MAX_OPEN_FILES if config.disk.path is not None else 0
+    return min(config.limits.max_connections, max(limit - files - OWN_FILES, FEWEST_CONNECTIONS))
 
 
 class _Pools:
@@ -122,9 +123,11 @@ class _Pools:
 
     def __init__(self, config: ServiceConfig) -> None:
         # Threads are started as they are needed. Tracing puts all calls into the first of the pools, so it has room.
-        self.calls = ThreadPoolExecutor(config.max_requests + CONTROL_CALLS + REFUSING, thread_name_prefix="grpc")
+        self.calls = ThreadPoolExecutor(
+            config.limits.max_requests + CONTROL_CALLS + REFUSING, thread_name_prefix="grpc"
+        )
         self.controls = ThreadPoolExecutor(CONTROL_CALLS + REFUSING, thread_name_prefix="grpc-control")
-        self.places = Places(config.grpc_threads)
+        self.places = Places(config.performance.grpc_threads)
 
     def end(self) -> None:
         """Idle threads end; the others do with their calls."""

@@ -62,7 +62,7 @@ class ShardServer:
         self.shard.budget.bodies.when_short = self.dispatcher.calls.make_room  # who is silent may hold some of it
         self._grpc = GrpcServer(self.dispatcher, self.service.config)
         registry.register(ShardCollector(self.shard, config, lambda: self.service.state_lost))
-        self._metrics = MetricsServer(registry, config.host) if config.metrics else None
+        self._metrics = MetricsServer(registry, config.network.host) if config.watching.metrics else None
         self.address = self._grpc.address
         self.metrics_address = self._metrics.address if self._metrics else ""
         if state_lost is not None:
@@ -128,4 +128,4 @@ def dispatcher(service: ShardService, metrics: RpcMetrics, config: ServiceConfig
         methods.STATS: control.stats,
         methods.ADVANCE: Progress().advance,
     }
-    return Dispatcher(handlers, metrics, config.max_requests)
+    return Dispatcher(handlers, metrics, config.limits.max_requests)

@@ -50,20 +50,22 @@ class Core:
         self.shard_id = shard_id
         self.clock = clock
         self.tables: dict[str, Table] = {}
-        self.max_body_bytes = config.max_body_bytes
+        self.max_body_bytes = config.limits.max_body_bytes
         self.disk_health = DiskHealth(clock)
         self.rise = Rise(self.disk_health)
-        self.engine = Engine(places(), config.max_requests)
+        self.engine = Engine(places(), config.limits.max_requests)
         self.building = Building(self.engine)
         self.assistant = Assistant(self.engine.places.assistant)
         self.capacity = Capacity(config, self.budget)
-        self.ledger: Ledger[Result] = Ledger(config.ledger_window, config.max_ledger_bytes)
-        self.steps = Steps(config.prepare_ttl_s, config.max_steps, config.max_steps_bytes)
+        self.ledger: Ledger[Result] = Ledger(config.limits.ledger_window, config.limits.max_ledger_bytes)
+        self.steps = Steps(
+            config.performance.prepare_ttl_s, config.performance.max_steps, config.performance.max_steps_bytes
+        )
         self.aftermath = Aftermath()
         self.maintenance = Maintenance(self.tables, self.steps, self.engine, self.disk_health, clock)
         self.pressure = Pressure(self.budget, self.steps, self.maintain, clock)
-        room = None if config.ram_bytes is None else self.budget.aside.bodies
-        self.rounds = Rounds(config.max_requests // 2, room, clock)  # the other half is for what ends by itself
+        room = None if config.memory.ram_bytes is None else self.budget.aside.bodies
+        self.rounds = Rounds(config.limits.max_requests // 2, room, clock)  # the other half is for what ends by itself
         self.builder = Builder(self.assistant, self.disk, self.capacity, self.pressure, self.budget)
         self.staleness = Staleness()
         self.commit = Commit(
@@ -99,7 +101,7 @@ class Core:
         total = sum(pull_bytes(r.ids, r.table.config.dim) for r in tables)
         if total > self.max_body_bytes:
             raise ResourceExhausted(
-                f"{total:,} bytes of rows in one pull, the limit is {self.max_body_bytes:,} (max_body_bytes): "
+                f"{total:,} bytes of rows in one pull, the limit is {self.max_body_bytes:,} (limits.max_body_bytes): "
                 "ask for fewer ids at once"
             )
         return total
@@ -121,7 +123,7 @@ class Core:
 
 
 def _open_disk(config: ServiceConfig, shard_id: int, budget: RamBudget) -> Disk | None:
-    if config.disk_path is None:
+    if config.disk.path is None:
         return None
-    folder = Path(config.disk_path).expanduser().absolute()  # of this host, whoever wrote the configuration
+    folder = Path(config.disk.path).expanduser().absolute()  # of this host, whoever wrote the configuration
     return Disk(folder / f"shard-{shard_id}", budget.aside.cache, write_buffer_bytes=budget.aside.write_buffers)

@@ -73,7 +73,7 @@ class Ledger(Generic[R]):
                 return None
             raise SequenceConflict(
                 f"write {write.sequence} of worker {write.worker_id:#x} may have been applied or not: only writes "
-                f"after {worker.forgotten} are still known (raise ledger_window or max_ledger_bytes)"
+                f"after {worker.forgotten} are still known (raise limits.ledger_window or limits.max_ledger_bytes)"
             )
         if entry.digest != write.digest:
             raise SequenceConflict(

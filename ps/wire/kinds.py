@@ -8,7 +8,8 @@ headers    the rest of the messages: names, shapes, steps, protobuf's own framin
 
 Counted where a message is made or read, from the parts that are in hand there. What gRPC, HTTP/2 and TCP add is not
 counted, and of an error its status is not. Where a call fails, both have counted the same unless the network lost
-something, the shard refused the call unread (`max_requests`), or it said no while the rest of a stream was on its way.
+something, the shard refused the call unread (`limits.max_requests`), or it said no while the rest of a stream was on
+its way.
 """
 
 from __future__ import annotations

@@ -66,9 +66,9 @@ def from_status(code: grpc.StatusCode, details: str, metadata: Iterable[tuple[st
     if kind is not None and issubclass(kind, errors.ResourceExhausted):
         if _NAME not in trailers and _GRPC_IS_TOO_SMALL in details:
             return kind(
-                f"{details}: the ids for a shard are one message, and max_message_bytes (of the service, and of "
-                "ps.connect) bounds it: give fewer ids at once, have more shards, or raise both; max_ids bounds their "
-                "number"
+                f"{details}: the ids for a shard are one message, and limits.max_message_bytes (of the service, and of "
+                "ps.connect) bounds it: give fewer ids at once, have more shards, or raise both; limits.max_ids "
+                "bounds their number"
             )
         return kind(details, _seconds(trailers.get(_RETRY)))
     if kind is not None:

@@ -13,6 +13,12 @@ from ps import nn
 from ps.cli import app
 
 PS = [
+    "DiskConfig",
+    "LimitsConfig",
+    "MemoryConfig",
+    "NetworkConfig",
+    "PerformanceConfig",
+    "WatchingConfig",
     "FTRL",
     "SGD",
     "Adagrad",

@@ -28,7 +28,7 @@ TOLERANCE = 0.01
 
 @pytest.fixture(scope="module")
 def alone() -> float:
-    with LoopbackCluster(2, ps.ServiceConfig(metrics=False)) as cluster:
+    with LoopbackCluster(2, ps.ServiceConfig(watching={"metrics": False})) as cluster:
         return auc([run(ALONE, ONE, cluster.address)], ONE)
 
 
@@ -41,7 +41,7 @@ def auc(shares: list[Share], settings: Settings) -> float:
 
 @pytest.mark.parametrize("settings", [TWO, COMPRESSED], ids=["whole", "compressed"])
 def test_two_trainers_reach_the_auc_of_one(settings: Settings, alone: float) -> None:
-    with LoopbackCluster(2, ps.ServiceConfig(metrics=False)) as cluster:
+    with LoopbackCluster(2, ps.ServiceConfig(watching={"metrics": False})) as cluster:
         shares = run_ranks(2, run, settings, cluster.address)
         with ps.connect(cluster.address) as client:
             assert client.size("C26") > 1000
@@ -64,7 +64,7 @@ def test_two_trainers_reach_the_auc_of_one(settings: Settings, alone: float) -> 
 
 def test_the_predictions_are_those_of_the_rows_in_their_order() -> None:
     """A rank's labels, put together, are the labels of the data."""
-    with LoopbackCluster(1, ps.ServiceConfig(metrics=False)) as cluster:
+    with LoopbackCluster(1, ps.ServiceConfig(watching={"metrics": False})) as cluster:
         settings = replace(TWO, rows=900, batch_size=128)  # seven whole batches and a short one
         shares = run_ranks(2, run, settings, cluster.address)
     labels_N = in_order(shares, 128).rows()[1]

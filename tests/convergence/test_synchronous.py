@@ -29,13 +29,13 @@ def predictions(shares: list[Share], settings: Settings) -> Progressive:
 
 @pytest.fixture(scope="module")
 def alone() -> Progressive:
-    with LoopbackCluster(2, ps.ServiceConfig(metrics=False)) as cluster:
+    with LoopbackCluster(2, ps.ServiceConfig(watching={"metrics": False})) as cluster:
         return predictions([run(ALONE, ONE, cluster.address)], ONE)
 
 
 def of_two(settings: Settings) -> tuple[list[Share], list[int], Progressive]:
     """The shares, the shards' versions, the predictions."""
-    with LoopbackCluster(2, ps.ServiceConfig(metrics=False)) as cluster:
+    with LoopbackCluster(2, ps.ServiceConfig(watching={"metrics": False})) as cluster:
         shares = run_ranks(2, run, settings, cluster.address)
         with ps.connect(cluster.address) as client:
             versions = [shard["version"] for shard in client.stats()["shards"]]

@@ -90,11 +90,11 @@ def test_the_shards_of_a_node_fit_its_memory_and_disk() -> None:
     """i4i.2xlarge: 64 GiB of RAM, 1,875 GB of SSD."""
     shard = load("cluster.yaml")["available_node_types"]["shard"]
     assert shard["node_config"]["InstanceType"] == "i4i.2xlarge"
-    assert SERVICE.service.ram_bytes is not None
-    assert SERVICE.service.disk_bytes is not None
-    assert 1.2 * 8 * SERVICE.service.ram_bytes < 64 * 2**30
-    assert 8 * SERVICE.service.disk_bytes < 1875e9
-    assert str(SERVICE.service.disk_path).startswith(shard["worker_setup_commands"][-1].split()[-1])
+    assert SERVICE.service.memory.ram_bytes is not None
+    assert SERVICE.service.disk.max_bytes is not None
+    assert 1.2 * 8 * SERVICE.service.memory.ram_bytes < 64 * 2**30
+    assert 8 * SERVICE.service.disk.max_bytes < 1875e9
+    assert str(SERVICE.service.disk.path).startswith(shard["worker_setup_commands"][-1].split()[-1])
 
 
 def test_the_merge_command_prints_what_merge_says() -> None:

@@ -44,6 +44,6 @@ def test_the_service_has_two_shards_where_the_trainer_and_prometheus_look_for_th
     deployment = Deployment.from_yaml(ROOT / "docker" / "service.yaml")
     assert deployment.launch.shards == 2
     assert SERVICES["trainer"]["command"][-1] == f"service:{deployment.launch.port}"
-    assert mounts("service")["rows"] == str(deployment.service.disk_path)
-    assert mounts("service")["targets"] == str(deployment.service.discovery_path)
+    assert mounts("service")["rows"] == str(deployment.service.disk.path)
+    assert mounts("service")["targets"] == str(deployment.service.watching.discovery_path)
     assert mounts("prometheus")["targets"] == "/etc/prometheus/targets"

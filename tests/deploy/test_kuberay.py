@@ -72,11 +72,11 @@ def test_settings_and_pods_agree(tmp_path: Path) -> None:
         name: int(shard["resources"]["limits"][name].removesuffix("Gi")) * 2**30
         for name in ("memory", "ephemeral-storage")
     }
-    assert deployment.service.ram_bytes is not None
-    assert deployment.service.disk_bytes is not None
-    assert 8 * deployment.service.ram_bytes * 1.2 < limits["memory"]
-    assert 8 * deployment.service.disk_bytes < limits["ephemeral-storage"]
-    assert str(deployment.service.disk_path).startswith(shard["volumeMounts"][0]["mountPath"])
+    assert deployment.service.memory.ram_bytes is not None
+    assert deployment.service.disk.max_bytes is not None
+    assert 8 * deployment.service.memory.ram_bytes * 1.2 < limits["memory"]
+    assert 8 * deployment.service.disk.max_bytes < limits["ephemeral-storage"]
+    assert str(deployment.service.disk.path).startswith(shard["volumeMounts"][0]["mountPath"])
     head = TEMPLATES["head"]["spec"]["containers"][0]
     (port,) = SERVICE["spec"]["ports"]
     assert {"name": "ps", "containerPort": deployment.launch.port} in head["ports"]

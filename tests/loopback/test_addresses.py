@@ -36,7 +36,7 @@ on_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this host has no IPv6")
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
 def test_a_service_on_ipv6(host: str, tmp_path: Path) -> None:
     """Shards, coordinator, metrics, the health probe, Prometheus's targets and psctl."""
-    config = ps.ServiceConfig(host=host, discovery_path=tmp_path)
+    config = ps.ServiceConfig(network={"host": host}, watching={"discovery_path": tmp_path})
     with LoopbackCluster(2, config) as cluster, ps.connect(cluster.address) as client:
         assert cluster.address.startswith("[::1]:")
         client.create_table(ps.TableConfig(name="t", dim=2))
@@ -94,7 +94,7 @@ def test_a_message_above_its_limit_names_the_limits(shard_server: ShardServer) -
     ):
         client.pull("t", ids)
     with (
-        ShardServer(0, ps.ServiceConfig(metrics=False, max_message_bytes=1 << 20)) as server,
+        ShardServer(0, ps.ServiceConfig(watching={"metrics": False}, limits={"max_message_bytes": 1 << 20})) as server,
         ps.connect(server.address) as client,
     ):
         client.create_table(ps.TableConfig(name="t", dim=1))

@@ -40,7 +40,7 @@ def head(server: ShardServer, method: methods.Method) -> bytes:
 
 @pytest.mark.parametrize("method", [methods.PUSH, methods.WRITE], ids=lambda method: method.name)
 def test_what_is_announced_and_does_not_come_holds_nothing(start_server: StartServer, method: methods.Method) -> None:
-    server = start_server(ram_bytes=RAM, stall_timeout_s=NEVER_S, drain_timeout_s=0.1)
+    server = start_server(memory={"ram_bytes": RAM}, network={"stall_timeout_s": NEVER_S, "drain_timeout_s": 0.1})
     with ps.connect(server.address) as client, HalfCall(server.address, method) as call:
         client.create_table(summing(dim=DIM))
         call.send(head(server, method))
@@ -55,7 +55,7 @@ def test_a_body_that_stalls_halfway_gives_way_to_one_that_needs_its_bytes(
     start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lanes, "GIVES_WAY_AFTER_S", 0.05)
-    server = start_server(ram_bytes=RAM, stall_timeout_s=NEVER_S, drain_timeout_s=0.1)
+    server = start_server(memory={"ram_bytes": RAM}, network={"stall_timeout_s": NEVER_S, "drain_timeout_s": 0.1})
     with ps.connect(server.address) as client, HalfCall(server.address, methods.PUSH) as call:
         client.create_table(summing(dim=DIM))
         call.send(head(server, methods.PUSH))
@@ -69,7 +69,7 @@ def test_a_body_that_stalls_halfway_gives_way_to_one_that_needs_its_bytes(
 
 def test_large_pushes_at_once_all_get_through(start_server: StartServer) -> None:
     """Four trainers, of which no two fit together, each with its own idea of when to come again."""
-    server, pushes, trainers = start_server(ram_bytes=RAM), 3, 4
+    server, pushes, trainers = start_server(memory={"ram_bytes": RAM}), 3, 4
     with ps.connect(server.address) as client:
         client.create_table(summing(dim=DIM))
 

@@ -26,7 +26,7 @@ RAM_BYTES = 128 << 20
 @pytest.fixture
 def calls(start_server: StartServer) -> Iterator[RawCalls]:
     """To a shard with a budget and a row, which is there still when the test is over."""
-    server = start_server(ram_bytes=RAM_BYTES)
+    server = start_server(memory={"ram_bytes": RAM_BYTES})
     with ps.connect(server.address) as client, RawCalls(server.address) as raw:
         client.create_table(summing())
         client.push("t", [1], block([5]))
@@ -180,13 +180,13 @@ def test_no_message_costs_much_more_than_its_bytes() -> None:
 
 def test_ids_are_counted_among_the_messages_under_way(start_server: StartServer) -> None:
     """For as long as their call lasts, and not beside the rows that they are pulled as."""
-    server = start_server(ram_bytes=RAM_BYTES)
+    server = start_server(memory={"ram_bytes": RAM_BYTES})
     bodies, ids_N = server.shard.budget.bodies, np.arange(100_000)
     with ps.connect(server.address) as client:
         client.create_table(summing())
         client.push("t", ids_N, np.ones((len(ids_N), DIM), np.float32))
         assert bodies.used == 0
-        limit = RamBudget(ps.ServiceConfig(ram_bytes=RAM_BYTES)).aside.bodies
+        limit = RamBudget(ps.ServiceConfig(memory={"ram_bytes": RAM_BYTES})).aside.bodies
         with bodies.holding(limit - 16 * len(ids_N)):
             assert client.pull("t", ids_N).sum() == -len(ids_N) * DIM, "rows of 16 bytes, ids of as many"
         with bodies.holding(limit - 16 * len(ids_N) + 1), pytest.raises(ps.ResourceExhausted) as refused:
@@ -197,8 +197,11 @@ def test_ids_are_counted_among_the_messages_under_way(start_server: StartServer)
 
 
 def test_pages_of_an_export_are_counted_too(start_server: StartServer) -> None:
-    server = start_server(ram_bytes=RAM_BYTES)
-    bodies, limit = server.shard.budget.bodies, RamBudget(ps.ServiceConfig(ram_bytes=RAM_BYTES)).aside.bodies
+    server = start_server(memory={"ram_bytes": RAM_BYTES})
+    bodies, limit = (
+        server.shard.budget.bodies,
+        RamBudget(ps.ServiceConfig(memory={"ram_bytes": RAM_BYTES})).aside.bodies,
+    )
     with ps.connect(server.address) as client:
         client.create_table(summing(dim=64))
         client.push("t", np.arange(1000), np.ones((1000, 64), np.float32))

@@ -29,7 +29,7 @@ IDS = range(ROWS)
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShardServer]:
     """Half of the rows on disk; a step of all of them is prepared."""
     folder: Path = tmp_path_factory.mktemp("disk")
-    with ShardServer(0, QUIET.model_copy(update={"disk_path": folder})) as running, ps.connect(running.address) as c:
+    with ShardServer(0, QUIET.having(disk={"path": folder})) as running, ps.connect(running.address) as c:
         c.create_table(ps.TableConfig(name="t", dim=DIM, swap_fraction=0.5))
         c.push("t", IDS, np.ones((ROWS, DIM)))
         yield running

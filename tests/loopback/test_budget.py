@@ -22,7 +22,7 @@ Bounded = tuple[ps.Client, Memory]
 
 @pytest.fixture
 def bounded(tmp_path: Path) -> Iterator[Bounded]:
-    config = ps.ServiceConfig(ram_bytes=RAM, disk_path=tmp_path, metrics=False)
+    config = ps.ServiceConfig(memory={"ram_bytes": RAM}, disk={"path": tmp_path}, watching={"metrics": False})
     with one_shard(config) as (client, server), watched(server.pid) as memory:
         yield client, memory
 
@@ -39,7 +39,7 @@ def table(name: str = "t", **settings: object) -> ps.TableConfig:
 @pytest.mark.slow
 def test_ids_grow_to_20_times_of_what_fits_and_values_are_those_of_a_shard_without_bounds(bounded: Bounded) -> None:
     client, memory = bounded
-    with one_shard(ps.ServiceConfig(metrics=False)) as (unlimited, _):
+    with one_shard(ps.ServiceConfig(watching={"metrics": False})) as (unlimited, _):
         for one in (client, unlimited):
             one.create_table(table(optimizer=ps.Adagrad(lr=0.1)))
         step = 0
@@ -108,7 +108,10 @@ def test_a_request_that_can_never_fit_is_told_so_at_once(bounded: Bounded) -> No
 
 
 def test_without_a_disk_the_least_important_rows_make_room() -> None:
-    with one_shard(ps.ServiceConfig(ram_bytes=RAM, metrics=False)) as (client, server), watched(server.pid) as memory:
+    with (
+        one_shard(ps.ServiceConfig(memory={"ram_bytes": RAM}, watching={"metrics": False})) as (client, server),
+        watched(server.pid) as memory,
+    ):
         client.create_table(table(optimizer=ps.SGD(lr=1.0), initializer=ps.Constant()))
         ones_ND, often = np.ones((BATCH, DIM), np.float32), np.arange(BATCH)
         for start in range(BATCH, 200 * BATCH, BATCH):

@@ -67,7 +67,7 @@ def room_of(config: ps.ServiceConfig, tables: list[ps.TableConfig]) -> int:
     """Bytes of rows that there is room for, beside what tables have for themselves and rows that stay in RAM."""
     room = RamBudget(config).for_slots(len(tables)) or 0
     for table in tables:
-        room -= sum(fixed_bytes(table, config.disk_path is not None).values())
+        room -= sum(fixed_bytes(table, config.disk.path is not None).values())
         if isinstance(table.cold, ps.TensorTrain):
             room -= int(1.5 * table.cold.hot_rows) * row_bytes(table)
     return room
@@ -107,7 +107,9 @@ def test_what_fits_alone_gets_through_within_what_was_given(case: dict[str, Any]
     ram = case["ram"] << 20
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        config = ps.ServiceConfig(ram_bytes=ram, disk_path=folder if case["has_disk"] else None, metrics=False)
+        config = ps.ServiceConfig(
+            memory={"ram_bytes": ram}, disk={"path": folder if case["has_disk"] else None}, watching={"metrics": False}
+        )
         tables = [ps.TableConfig(**{"name": f"t{n}", "dim": 32, **KINDS[kind]}) for n, kind in enumerate(case["kinds"])]
         started, server = stack.enter_context(one_shard(config))
         memory = stack.enter_context(watched(server.pid))
@@ -115,7 +117,7 @@ def test_what_fits_alone_gets_through_within_what_was_given(case: dict[str, Any]
         client = stack.enter_context(ps.connect(address, timeout_s=DEADLINE_S))
         for table in tables:
             client.create_table(table)
-        room, most_body = room_of(config, tables), fitted(config).max_body_bytes
+        room, most_body = room_of(config, tables), fitted(config).limits.max_body_bytes
         for ids, grads, pulls in requests_of(case, tables, room, most_body):
             step = client.prepare(ids)
             if pulls:

@@ -40,7 +40,7 @@ COORDINATORS = {"ps_shards", "ps_tables", "ps_routing_epoch"}
 
 @pytest.fixture
 def server(start_server: StartServer, tmp_path: Path) -> ShardServer:
-    return start_server(disk_path=tmp_path, disk_bytes=DISK_BYTES, metrics=True)
+    return start_server(disk={"path": tmp_path, "max_bytes": DISK_BYTES}, watching={"metrics": True})
 
 
 @pytest.fixture

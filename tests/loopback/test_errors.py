@@ -34,7 +34,7 @@ NAN, INF = float("nan"), float("inf")
 @pytest.fixture
 def server(start_server: StartServer) -> Iterator[ShardServer]:
     """A shard with 100 rows, which are there still when the test is over, and trained on."""
-    running = start_server(max_ids=1000, max_body_bytes=1 << 20, max_message_bytes=1 << 20)
+    running = start_server(limits={"max_ids": 1000, "max_body_bytes": 1 << 20, "max_message_bytes": 1 << 20})
     with ps.connect(running.address) as client:
         for name in ("t", "u"):
             client.create_table(summing(name))
@@ -309,7 +309,7 @@ def test_what_a_shard_refuses_arrives_as_its_own_class(server: ShardServer, case
 
 
 def test_a_sequence_with_another_body_is_a_conflict_and_one_too_old_as_well(start_server: StartServer) -> None:
-    server = start_server(ledger_window=16)
+    server = start_server(limits={"ledger_window": 16})
     with ps.connect(server.address) as client, RawCalls(server.address) as calls:
         client.create_table(summing())
 
@@ -405,7 +405,7 @@ def test_one_shards_bad_part_is_found_before_any_shard_gets_its_own(
 
 def test_rows_too_large_to_hold_are_refused_in_pulls_too(start_server: StartServer) -> None:
     """`max_body_bytes` bounds what one call makes the shard hold until it is sent."""
-    server = start_server(max_body_bytes=1 << 20)
+    server = start_server(limits={"max_body_bytes": 1 << 20})
     with ps.connect(server.address) as client:
         client.create_table(summing(dim=1024))
         assert client.pull("t", range(200)).shape == (200, 1024)
@@ -463,7 +463,7 @@ def test_a_table_remade_with_another_dim_is_no_bug_of_the_shards(shard_server: S
 
 def test_a_port_where_nobody_listens_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ps.client.connection.connection.DESCRIBE_TIMEOUT_S", 0.3)
-    with ShardServer(0, ps.ServiceConfig(metrics=False)) as gone:
+    with ShardServer(0, ps.ServiceConfig(watching={"metrics": False})) as gone:
         address = gone.address
     with pytest.raises(ps.Unavailable, match=address):
         ps.connect(address)
@@ -549,7 +549,7 @@ def requests(header: pb.Header) -> dict[Method, list[Message]]:
 
 @pytest.fixture(scope="module")
 def fuzzed() -> str:
-    address = local.start(ps.ServiceConfig(max_ids=1000, max_body_bytes=1 << 20))
+    address = local.start(ps.ServiceConfig(limits={"max_ids": 1000, "max_body_bytes": 1 << 20}))
     with ps.connect(address) as client:
         client.create_table(summing())
     return address

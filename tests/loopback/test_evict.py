@@ -19,7 +19,7 @@ USED_TWICE, USED_ONCE = np.arange(300), np.arange(300, 1000)
 
 @pytest.fixture(params=[False, True], ids=["ram", "disk"])
 def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ps.Client]:
-    config = QUIET.model_copy(update={"disk_path": tmp_path} if request.param else {})
+    config = QUIET.having(disk={"path": tmp_path if request.param else None})
     with LoopbackCluster(3, config) as cluster, ps.connect(cluster.address) as connected:
         connected.create_table(summing().model_copy(update={"swap_fraction": 0.8, "half_life_pushes": 10_000}))
         connected.push("t", USED_TWICE, block(USED_TWICE))

@@ -79,7 +79,7 @@ def test_a_score_that_is_none_is_refused(client: ps.Client, given: list[float], 
 def test_rows_of_a_high_score_stay_in_ram_and_one_on_disk_can_be_reported(tmp_path: Path, signal: str) -> None:
     config = weighing(frequency=1, **{signal: 100}).model_copy(update={"initializer": ps.Constant(value=1.0)})
     ids, chosen = np.arange(2000), np.arange(0, 2000, 8)
-    settings = ps.ServiceConfig(metrics=False, disk_path=tmp_path)
+    settings = ps.ServiceConfig(watching={"metrics": False}, disk={"path": tmp_path})
     with ShardServer(0, settings) as server, ps.connect(server.address) as client:
         client.create_table(config)
         gradient = np.where(ids % 8 == 0, 1.0, 0.0) if signal == "attribution" else np.zeros(len(ids))

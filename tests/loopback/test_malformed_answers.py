@@ -78,7 +78,7 @@ class Garbling(Transport):
 
 @pytest.fixture(scope="module")
 def address() -> str:
-    return local.start(ps.ServiceConfig(metrics=False))
+    return local.start(ps.ServiceConfig(watching={"metrics": False}))
 
 
 def use(client: ps.Client) -> list[Callable[[], object]]:

@@ -115,7 +115,7 @@ def test_by_importance_the_row_named_is_the_one_that_cannot_be_sent(shard_server
 
 
 def test_a_row_on_disk_is_no_exception(tmp_path: Path) -> None:
-    settings = QUIET.model_copy(update={"disk_path": tmp_path})
+    settings = QUIET.having(disk={"path": tmp_path})
     with ShardServer(0, settings) as server, ps.connect(server.address) as client:
         client.create_table(config(swap_fraction=0.9))
         client.push("t", np.arange(100), block(np.ones(100)))

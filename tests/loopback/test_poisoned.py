@@ -20,7 +20,7 @@ def breaking(*_: object) -> None:
 
 @pytest.fixture
 def server(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> ShardServer:
-    server = start_server(metrics=True)
+    server = start_server(watching={"metrics": True})
     with ps.connect(server.address) as client:
         client.create_table(summing())
         client.push("t", [1], block([1]))

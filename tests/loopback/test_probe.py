@@ -53,5 +53,5 @@ def test_its_exit_status_is_what_the_container_goes_by(start_server: StartServer
 
 
 def test_without_a_host_it_is_this_one(start_server: StartServer) -> None:
-    server = start_server(host=socket.gethostbyname(socket.gethostname()))
+    server = start_server(network={"host": socket.gethostbyname(socket.gethostname())})
     assert probe(f":{server.address.rpartition(':')[2]}") == "SERVING"

@@ -110,7 +110,7 @@ def test_a_coordinator_that_starts_anew_learns_all_clocks_from_whoever_asks() ->
 def test_many_that_wait_leave_threads_for_the_one_they_wait_for() -> None:
     """More ranks than gRPC threads."""
     ranks = 6
-    config = ServiceConfig(metrics=False, grpc_threads=2)
+    config = ServiceConfig(watching={"metrics": False}, performance={"grpc_threads": 2})
     with LoopbackCluster(1, config) as cluster, ps.connect(cluster.address) as client:
         clocks = [client.clock("run", rank=rank, ranks=ranks, max_staleness=0) for rank in range(ranks)]
 

@@ -77,7 +77,7 @@ def lonely(number: int) -> pb.Round:
 
 @pytest.fixture
 def server(start_server: StartServer) -> ShardServer:
-    started = start_server(grpc_threads=FEW)
+    started = start_server(performance={"grpc_threads": FEW})
     started.shard.create_table(summing())
     return started
 
@@ -183,7 +183,7 @@ def test_a_round_that_waits_gives_way_to_a_push_whose_rows_are_on_disk(
 ) -> None:
     """What they are read into has no room beside two parts of three."""
     monkeypatch.setattr(rounds, "FAIR_S", 0.05)
-    server, wide, n = start_server(ram_bytes=64 << 20, disk_path=tmp_path), 64, 8000
+    server, wide, n = start_server(memory={"ram_bytes": 64 << 20}, disk={"path": tmp_path}), 64, 8000
     grads = block(np.ones(10_000), wide)
     with ps.connect(server.address) as client, ExitStack() as stack, ThreadPoolExecutor(2) as pool:
         for name in ("d", "r"):
@@ -324,7 +324,7 @@ def test_a_group_that_starts_anew_does_not_meet_its_own_dead(server: ShardServer
 
 def test_a_group_that_finds_no_room_leaves_whole_and_comes_again(start_server: StartServer) -> None:
     """Of six calls in progress three may wait: two of one group and two of the other are too many."""
-    server = start_server(max_requests=6)
+    server = start_server(limits={"max_requests": 6})
     server.shard.create_table(summing())
     with RawCalls(server.address) as calls, ThreadPoolExecutor(8) as pool:
         first = [pool.submit(part, calls, rank, 3, "first") for rank in range(2)]
@@ -344,14 +344,14 @@ def test_a_round_that_has_been_open_for_long_gives_way_to_a_pull_that_finds_no_r
     start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rounds, "FAIR_S", 0.0)
-    server = start_server(ram_bytes=ps.config.MIN_RAM_BYTES)
+    server = start_server(memory={"ram_bytes": ps.config.MIN_RAM_BYTES})
     rows = server.shard.budget.aside.bodies // 9 * 4 // (2 * 4 * DIM)
     with ps.connect(server.address) as client, ps.connect(server.address) as other, ThreadPoolExecutor(1) as pool:
         client.create_table(summing())
         push = partial(other.prepare({"t": np.arange(rows)}).push, {"t": block(np.ones(rows))})
         waits = pool.submit(error_of, push, in_round=ps.Round("run", 1, 0, 2), timeout_s=1.0)
         until(lambda: waiting(server) == 1)
-        wide = np.arange(server.service.config.max_body_bytes // 4 // DIM * 2 // 3)
+        wide = np.arange(server.service.config.limits.max_body_bytes // 4 // DIM * 2 // 3)
         assert not client.pull("t", wide, timeout_s=30).any()
         told = waits.result()
         assert isinstance(told, ps.ResourceExhausted | ps.DeadlineExceeded), "it came again, until its time was over"
@@ -360,7 +360,7 @@ def test_a_round_that_has_been_open_for_long_gives_way_to_a_pull_that_finds_no_r
 
 def test_rounds_under_a_small_budget_take_turns(start_server: StartServer) -> None:
     """Two groups of three; the gradients of five ranks would find no room."""
-    server = start_server(ram_bytes=ps.config.MIN_RAM_BYTES)
+    server = start_server(memory={"ram_bytes": ps.config.MIN_RAM_BYTES})
     rows = server.shard.budget.aside.bodies // 4 // (2 * 4 * DIM)
     with ExitStack() as stack, ThreadPoolExecutor(6) as pool:
         clients = [stack.enter_context(ps.connect(server.address, timeout_s=60)) for _ in range(6)]

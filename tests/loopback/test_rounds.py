@@ -160,7 +160,7 @@ def test_waiting_gradients_are_in_the_budget_of_messages(start_server: StartServ
 
 def test_a_server_that_stops_does_not_wait_for_ranks(start_server: StartServer) -> None:
     """A call that waits in vain until its deadline would say something else."""
-    server = start_server(drain_timeout_s=60)
+    server = start_server(network={"drain_timeout_s": 60})
     with ps.connect(server.address) as client, RawCalls(server.address) as calls, ThreadPoolExecutor(1) as pool:
         client.create_table(summing())
         part = partial(calls.push, 1, [("t", 1, DIM)], rows_bytes(block([1])), ids=id_set(t=[1]))

@@ -108,7 +108,7 @@ from tests.loopback.scrape import scrape, value
 from tests.loopback.tables import block, summing
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-with ShardServer(0, ps.ServiceConfig(disk_path=sys.argv[1])) as server, ps.connect(server.address) as client:
+with ShardServer(0, ps.ServiceConfig(disk={"path": sys.argv[1]})) as server, ps.connect(server.address) as client:
     client.create_table(summing())
     client.push("t", range(100), block(range(100)))
     client.stats()

@@ -96,7 +96,7 @@ def outcomes(futures: list[Future[object]]) -> list[str]:
 
 
 def test_calls_beyond_max_requests_are_refused_with_a_hint(start_server: StartServer) -> None:
-    server = start_server(max_requests=2, grpc_threads=8)
+    server = start_server(limits={"max_requests": 2}, performance={"grpc_threads": 8})
     with ps.connect(server.address) as client, RawCalls(server.address) as calls, in_background(2) as pool:
         client.create_table(summing())
         with busy_engine(server.shard):
@@ -112,7 +112,7 @@ def test_calls_beyond_max_requests_are_refused_with_a_hint(start_server: StartSe
 
 def test_calls_that_wait_for_a_thread_count_as_well(start_server: StartServer) -> None:
     """More calls than threads: what gRPC has accepted and not started must not pile up without a limit."""
-    server = start_server(max_requests=4, grpc_threads=2)
+    server = start_server(limits={"max_requests": 4}, performance={"grpc_threads": 2})
     with ps.connect(server.address) as client, RawCalls(server.address) as calls, in_background(12) as pool:
         client.create_table(summing())
         with busy_engine(server.shard) as go:
@@ -127,7 +127,7 @@ def test_calls_that_wait_for_a_thread_count_as_well(start_server: StartServer) -
 
 def test_a_client_waits_out_a_full_server(start_server: StartServer) -> None:
     """The hint is followed: more callers than the server takes at once, and none sees an error."""
-    server = start_server(max_requests=2, grpc_threads=8)
+    server = start_server(limits={"max_requests": 2}, performance={"grpc_threads": 8})
     with ps.connect(server.address) as client, in_background(8) as pool:
         client.create_table(summing())
         pushes = [pool.submit(client.push, "t", [1], block([1])) for _ in range(24)]
@@ -218,7 +218,7 @@ def test_looking_up_the_shards_again_keeps_within_the_callers_deadline(
 
 
 def test_a_stop_lets_calls_in_progress_finish_and_refuses_new_ones() -> None:
-    server = ShardServer(0, ps.ServiceConfig(metrics=False))
+    server = ShardServer(0, ps.ServiceConfig(watching={"metrics": False}))
     with ps.connect(server.address) as client, RawCalls(server.address) as calls, in_background(2) as pool:
         client.create_table(summing())
         with busy_engine(server.shard) as go:
@@ -243,7 +243,7 @@ def _error(calls: RawCalls, method: methods.Method) -> PsError | None:
 
 
 def test_a_call_that_outlasts_the_drain_is_broken_off() -> None:
-    server = ShardServer(0, ps.ServiceConfig(metrics=False, drain_timeout_s=0.1))
+    server = ShardServer(0, ps.ServiceConfig(watching={"metrics": False}, network={"drain_timeout_s": 0.1}))
     with ps.connect(server.address) as client, RawCalls(server.address) as calls, in_background(2) as pool:
         client.create_table(summing())
         with busy_engine(server.shard):
@@ -255,7 +255,7 @@ def test_a_call_that_outlasts_the_drain_is_broken_off() -> None:
 
 
 def test_stopping_twice_is_stopping_once() -> None:
-    with ShardServer(0, ps.ServiceConfig(metrics=False)) as server:
+    with ShardServer(0, ps.ServiceConfig(watching={"metrics": False})) as server:
         with ps.connect(server.address) as client:
             client.create_table(summing())
         server.stop()

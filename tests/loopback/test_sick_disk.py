@@ -41,7 +41,7 @@ def tier(server: ShardServer) -> DiskTier:
 
 @pytest.fixture
 def server(start_server: StartServer, tmp_path: Path) -> ShardServer:
-    return start_server(disk_path=tmp_path)
+    return start_server(disk={"path": tmp_path})
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_a_corrupt_row_can_be_removed_and_starts_anew(server: ShardServer, clien
 def test_a_disk_that_refuses_writes_degrades_the_shard_and_is_asked_again_after_a_while(
     start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = start_server(disk_path=tmp_path)
+    server = start_server(disk={"path": tmp_path})
     asked: list[int] = []
 
     def full(_: DiskTier, records: Records, held: int | None = None) -> None:
@@ -171,7 +171,7 @@ def push_until_refused(client: ps.Client) -> np.ndarray:
 
 @pytest.mark.slow
 def test_a_disk_that_is_full_costs_no_row_and_is_used_again_when_there_is_room(tmp_path: Path) -> None:
-    config = ps.ServiceConfig(disk_path=tmp_path / "m" / "d", metrics=False)
+    config = ps.ServiceConfig(disk={"path": tmp_path / "m" / "d"}, watching={"metrics": False})
     with (
         mounted(tmp_path / "m", "12m") as remount,
         ShardServer(0, config) as server,
@@ -197,7 +197,7 @@ def test_a_disk_that_is_full_costs_no_row_and_is_used_again_when_there_is_room(t
 
 def test_a_disk_that_cannot_be_written_to_any_more_is_read_on(tmp_path: Path) -> None:
     """As a mount that is gone, or read-only from now on: files that are open can be read, no new one can be made."""
-    config = ps.ServiceConfig(disk_path=tmp_path / "d", metrics=False)
+    config = ps.ServiceConfig(disk={"path": tmp_path / "d"}, watching={"metrics": False})
     with ShardServer(0, config) as server, ps.connect(server.address) as client:
         client.create_table(WIDE_TABLE)
         (tmp_path / "d" / "shard-0" / "rocksdb").rename(tmp_path / "elsewhere")
@@ -217,11 +217,11 @@ def test_a_read_only_disk_is_a_typed_error_at_the_start(tmp_path: Path) -> None:
     with mounted(tmp_path / "m", "12m") as remount:
         remount("ro")
         with pytest.raises(DiskError, match="Read-only file system"):
-            ShardServer(0, ps.ServiceConfig(disk_path=tmp_path / "m" / "d"))
+            ShardServer(0, ps.ServiceConfig(disk={"path": tmp_path / "m" / "d"}))
 
 
 def test_changed_bytes_in_a_file_cost_the_rows_there_and_no_others(tmp_path: Path, start_server: StartServer) -> None:
-    server = start_server(disk_path=tmp_path)
+    server = start_server(disk={"path": tmp_path})
     ids_N = np.arange(20_000)
     with ps.connect(server.address) as client:
         client.create_table(TABLE)

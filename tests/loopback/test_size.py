@@ -54,7 +54,7 @@ def check_memory(size: ShardSize, server: Child, start: int) -> None:
 
 def test_float32_rows_with_adagrad_in_ram() -> None:
     config = ps.TableConfig(name="t", dim=64, optimizer=ps.Adagrad())
-    demand = Demand([(config, 400_000)], ps.ServiceConfig(metrics=False), step_ids=5000, new_ids=5000)
+    demand = Demand([(config, 400_000)], ps.ServiceConfig(watching={"metrics": False}), step_ids=5000, new_ids=5000)
     with trained(demand, steps=0) as (_, server, start):
         check_memory(shard_size(settled(demand)), server, start)
 
@@ -63,7 +63,7 @@ def test_cold_rows_in_half_precision() -> None:
     config = ps.TableConfig(
         name="t", dim=64, optimizer=ps.Adagrad(), cold=ps.Fp16(hot_fraction=0.1), half_life_pushes=64
     )
-    demand = Demand([(config, 600_000)], ps.ServiceConfig(metrics=False), step_ids=2000, new_ids=2000)
+    demand = Demand([(config, 600_000)], ps.ServiceConfig(watching={"metrics": False}), step_ids=2000, new_ids=2000)
     with trained(demand, steps=0) as (_, server, start):
         check_memory(shard_size(settled(demand)), server, start)
 
@@ -72,7 +72,7 @@ def test_half_of_the_rows_on_disk(tmp_path: Path) -> None:
     """Every row is trained a few times, and the last push counts most, so that nearly all have been on disk. Files are
     compared when RocksDB rests."""
     config = ps.TableConfig(name="t", dim=128, half_life_pushes=64)
-    service = ps.ServiceConfig(metrics=False, disk_path=tmp_path)
+    service = ps.ServiceConfig(watching={"metrics": False}, disk={"path": tmp_path})
     demand = Demand([(config, 300_000)], service, step_ids=5000, new_ids=5000)
     with trained(demand, steps=240) as (client, server, start):
         size = shard_size(settled(demand))

@@ -121,7 +121,7 @@ def everybody_is_answered(server: ShardServer, client: ps.Client) -> None:
 
 def test_calls_that_stall_hold_no_thread_of_those_that_work(start_server: StartServer) -> None:
     """Two of each kind, and two threads work."""
-    server = start_server(grpc_threads=2, stall_timeout_s=NEVER_S, drain_timeout_s=0.1)
+    server = start_server(performance={"grpc_threads": 2}, network={"stall_timeout_s": NEVER_S, "drain_timeout_s": 0.1})
     with tables(server) as client, ExitStack() as stack:
         for call, method in [*STALLS.values()] * 2:
             stack.enter_context(call(server, method))
@@ -131,7 +131,7 @@ def test_calls_that_stall_hold_no_thread_of_those_that_work(start_server: StartS
 
 
 def test_calls_that_stall_are_ended_and_have_left_nothing(start_server: StartServer) -> None:
-    server = start_server(stall_timeout_s=SOON_S)
+    server = start_server(network={"stall_timeout_s": SOON_S})
     with tables(server) as client, ExitStack() as stack:
         calls = [stack.enter_context(call(server, method)) for call, method in STALLS.values()]
         for name, call in zip(STALLS, calls, strict=True):
@@ -142,7 +142,7 @@ def test_calls_that_stall_are_ended_and_have_left_nothing(start_server: StartSer
 
 
 def test_a_push_that_was_ended_says_why_and_is_applied_once_when_it_comes_again(start_server: StartServer) -> None:
-    server = start_server(stall_timeout_s=SOON_S)
+    server = start_server(network={"stall_timeout_s": SOON_S})
     with tables(server) as client, RawCalls(server.address, 7) as calls:
         ended = threading.Event()
         head, body = push_head(server), pb.PushChunk(payload=rows_bytes(block([2]))).SerializeToString()
@@ -184,7 +184,7 @@ def dripping(call: HalfCall) -> Iterator[None]:
 
 def test_a_push_that_drips_is_ended(start_server: StartServer) -> None:
     """Its rows come one by one, slower than any link that a trainer would have."""
-    server = start_server(stall_timeout_s=SOON_S)
+    server = start_server(network={"stall_timeout_s": SOON_S})
     with tables(server), HalfCall(server.address, methods.PUSH) as call:
         call.send(push_head(server, rows=5000))
         with dripping(call):
@@ -197,7 +197,7 @@ def test_the_one_that_is_silent_gives_way_where_there_are_too_many(
 ) -> None:
     """As many as max_requests stall for good, and others come all the same."""
     monkeypatch.setattr(lanes, "GIVES_WAY_AFTER_S", 0.05)
-    server = start_server(max_requests=2, stall_timeout_s=NEVER_S, drain_timeout_s=0.1)
+    server = start_server(limits={"max_requests": 2}, network={"stall_timeout_s": NEVER_S, "drain_timeout_s": 0.1})
     with tables(server) as client, ExitStack() as stack:
         until(lambda: in_progress(server) == 0)
         stalled = [stack.enter_context(head_alone(server, methods.PUSH)) for _ in range(2)]
@@ -209,7 +209,11 @@ def test_the_one_that_is_silent_gives_way_where_there_are_too_many(
 
 def test_calls_up_to_max_requests_are_in_progress_and_no_more(start_server: StartServer) -> None:
     """More than there are threads that work: the limit counts what was accepted."""
-    server = start_server(max_requests=5, grpc_threads=2, stall_timeout_s=NEVER_S, drain_timeout_s=0.1)
+    server = start_server(
+        limits={"max_requests": 5},
+        performance={"grpc_threads": 2},
+        network={"stall_timeout_s": NEVER_S, "drain_timeout_s": 0.1},
+    )
     with tables(server) as client, ExitStack() as stack:
         until(lambda: in_progress(server) == 0)
         for _ in range(5):
@@ -222,7 +226,7 @@ def test_calls_up_to_max_requests_are_in_progress_and_no_more(start_server: Star
 
 
 def test_connections_beyond_max_connections_are_turned_away(start_server: StartServer) -> None:
-    server = start_server(max_connections=3)
+    server = start_server(limits={"max_connections": 3})
     with ExitStack() as stack:
         first = stack.enter_context(ps.connect(server.address))
         first.create_table(summing())
@@ -255,7 +259,7 @@ def test_a_trainer_that_is_stopped_in_the_middle_of_pushes_loses_none_and_double
     start_server: StartServer,
 ) -> None:
     """SIGSTOP, until the shard has given up whatever was under way; then it goes on."""
-    server, pushes = start_server(stall_timeout_s=SOON_S), 40
+    server, pushes = start_server(network={"stall_timeout_s": SOON_S}), 40
     with ps.connect(server.address) as client:
         client.create_table(summing("s", 256))
         trainer = subprocess.Popen([sys.executable, "-c", TRAINER, server.address, str(pushes)], stdout=subprocess.PIPE)

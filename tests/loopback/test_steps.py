@@ -145,7 +145,7 @@ def test_the_callers_arrays_are_free_once_prepare_has_returned(shard_server: Sha
 
 def test_a_step_first_pushed_after_many_other_writes_is_no_conflict(start_server: StartServer) -> None:
     """Its sequence is taken when it is sent: steps prepared long ahead are not too old to judge."""
-    server = start_server(ledger_window=16)
+    server = start_server(limits={"ledger_window": 16})
     with ps.connect(server.address) as client:
         client.create_table(summing())
         step = client.prepare({"t": [1]})

@@ -29,7 +29,7 @@ def table(name: str = "t", rows: int = ROWS, dim: int = DIM, **cold: object) -> 
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[ps.Client]:
-    with one_shard(ps.ServiceConfig(disk_path=tmp_path, metrics=False)) as (client, _):
+    with one_shard(ps.ServiceConfig(disk={"path": tmp_path}, watching={"metrics": False})) as (client, _):
         yield client
 
 
@@ -86,7 +86,10 @@ def test_a_tensor_train_table_does_what_tables_do(client: ps.Client) -> None:
 def test_the_cores_are_trained_the_same_by_one_shard_and_by_its_copy(tmp_path: Path) -> None:
     """Rows lifted, folded and kept, some of them on disk; on the other shard there is none."""
     pulled = []
-    for config in (ps.ServiceConfig(disk_path=tmp_path, metrics=False), ps.ServiceConfig(metrics=False)):
+    for config in (
+        ps.ServiceConfig(disk={"path": tmp_path}, watching={"metrics": False}),
+        ps.ServiceConfig(watching={"metrics": False}),
+    ):
         with one_shard(config) as (client, _):
             client.create_table(table(hot_rows=200, fold_tolerance=0.2))
             found = train(client, 100)
@@ -97,7 +100,7 @@ def test_the_cores_are_trained_the_same_by_one_shard_and_by_its_copy(tmp_path: P
 
 def test_100_million_rows_take_less_than_200_mb() -> None:
     """Above what the process takes with nothing in it; without cores they would be 26 GB."""
-    with one_shard(ps.ServiceConfig(ram_bytes=200 << 20, metrics=False)) as (client, server):
+    with one_shard(ps.ServiceConfig(memory={"ram_bytes": 200 << 20}, watching={"metrics": False})) as (client, server):
         with watched(server.pid) as memory:
             rows, rng = 100_000_000, np.random.default_rng(0)
             client.create_table(table(rows=rows, dim=64, ranks=32, hot_rows=5000))

@@ -155,7 +155,7 @@ def test_a_mask_saves_bytes(cluster: LoopbackCluster) -> None:
 def test_rows_on_disk_have_their_importance_there(tmp_path: Path, prepared: bool) -> None:
     """Whether they are brought up for a step or read beside."""
     with (
-        LoopbackCluster(2, ps.ServiceConfig(disk_path=tmp_path, metrics=False)) as cluster,
+        LoopbackCluster(2, ps.ServiceConfig(disk={"path": tmp_path}, watching={"metrics": False})) as cluster,
         ps.connect(cluster.address) as exact,
         ps.connect(cluster.address, wire_dtype=BY) as client,
     ):

@@ -24,7 +24,7 @@ def labels_by_target(path: Path) -> dict[str, dict[str, str]]:
 
 
 def test_the_file_follows_the_routing_table_and_goes_with_the_service(tmp_path: Path) -> None:
-    config = ps.ServiceConfig(metrics=False, discovery_path=tmp_path / "targets")
+    config = ps.ServiceConfig(watching={"metrics": False, "discovery_path": tmp_path / "targets"})
     coordinator = Coordinator(config, service="ads")
     try:
         path = tmp_path / "targets" / "ads.json"
@@ -43,7 +43,7 @@ def test_the_file_follows_the_routing_table_and_goes_with_the_service(tmp_path: 
 
 
 def test_a_coordinator_that_comes_back_writes_the_file_anew(tmp_path: Path) -> None:
-    config = ps.ServiceConfig(discovery_path=tmp_path)
+    config = ps.ServiceConfig(watching={"discovery_path": tmp_path})
     with LoopbackCluster(2, config) as cluster:
         path = tmp_path / "default.json"
         path.unlink()

@@ -67,11 +67,9 @@ def train(address: str, stop: threading.Event) -> None:
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     folder = tmp_path_factory.mktemp("prometheus")
     config = ps.ServiceConfig(
-        ram_bytes=1 << 30,
-        gpu_bytes=1 << 28,
-        disk_bytes=1 << 30,
-        disk_path=folder / "rows",
-        discovery_path=folder / "targets",
+        memory={"ram_bytes": 1 << 30, "gpu_bytes": 1 << 28},
+        disk={"max_bytes": 1 << 30, "path": folder / "rows"},
+        watching={"discovery_path": folder / "targets"},
     )
     stop = threading.Event()
     with ExitStack() as stack:

@@ -72,7 +72,7 @@ def test_no_port_of_a_local_service_is_open_to_others() -> None:
 
 @pytest.mark.slow
 def test_shards_that_are_to_be_reached_from_elsewhere_are() -> None:
-    with ps.launch(shards=1, name="open", config=ps.ServiceConfig(host="auto")) as service:
+    with ps.launch(shards=1, name="open", config=ps.ServiceConfig(network={"host": "auto"})) as service:
         reached = service.address.rpartition(":")[0]
         assert not ps.address.is_loopback(reached)
         with ps.connect(service.address) as client:

@@ -34,7 +34,7 @@ def psctl(home: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[
 @pytest.mark.slow
 def test_up_status_down(home: dict[str, str], tmp_path: Path) -> None:
     settings = tmp_path / "service.yaml"
-    settings.write_text("max_ids: 1000\nlaunch: {shards: 7}\n")  # options go before the file
+    settings.write_text("limits: {max_ids: 1000}\nlaunch: {shards: 7}\n")  # options go before the file
     up = psctl(home, "up", "--shards", "2", "--config", str(settings))
     try:
         assert up.returncode == 0, up.stdout + up.stderr

@@ -21,7 +21,12 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 OPERATOR, HEAD, *NODES = "192.0.2.1", "192.0.2.10", "192.0.2.11", "192.0.2.12"
-SMALL = {"ram_bytes": 256 << 20, "disk_bytes": 1 << 30, "disk_cache_bytes": 16 << 20, "launch": {"shards": 2}}
+SMALL = {
+    "memory": {"ram_bytes": "256MiB"},
+    "disk": {"max_bytes": "1GiB"},
+    "performance": {"disk_cache_bytes": "16MiB"},
+    "launch": {"shards": 2},
+}
 
 
 def cluster_file(folder: Path) -> Path:

@@ -29,7 +29,7 @@ def target_of_the_shard(path: Path) -> str:
 
 @pytest.mark.slow
 def test_a_shard_that_comes_back_is_found_by_prometheus_and_in_the_logs(tmp_path: Path) -> None:
-    config = ps.ServiceConfig(discovery_path=tmp_path, log_format="json")
+    config = ps.ServiceConfig(watching={"discovery_path": tmp_path, "log_format": "json"})
     file = tmp_path / "ads.json"
     with ps.launch(shards=1, name="ads", config=config) as service:
         names = {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)}

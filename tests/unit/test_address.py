@@ -59,7 +59,7 @@ def test_hosts() -> None:
 
 
 def test_a_service_keeps_its_host_as_sockets_take_it() -> None:
-    assert ServiceConfig(host="[::1]").host == "::1"
+    assert ServiceConfig(network={"host": "[::1]"}).network.host == "::1"
     for wrong in ("", "localhost:7370", "http://localhost", "[localhost]"):
         with pytest.raises(ConfigError, match="host"):
-            ServiceConfig(host=wrong)
+            ServiceConfig(network={"host": wrong})

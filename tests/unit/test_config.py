@@ -140,7 +140,12 @@ def test_cores_take_an_optimizer_of_their_own_where_they_cannot_have_the_tables(
 
 
 def test_a_service_comes_back_from_yaml(tmp_path: Path) -> None:
-    config = ps.ServiceConfig(host="0.0.0.0", max_ids=7, prepare_ttl_s=0.5, metrics=False)
+    config = ps.ServiceConfig(
+        network={"host": "0.0.0.0"},
+        limits={"max_ids": 7},
+        performance={"prepare_ttl_s": 0.5},
+        watching={"metrics": False},
+    )
     path = tmp_path / "service.yaml"
     path.write_text(yaml.safe_dump(config.model_dump()))
     assert ps.ServiceConfig.from_yaml(path) == config
@@ -201,7 +206,7 @@ BAD: list[tuple[Any, dict[str, Any], str]] = [
     (ps.Probability, {"p": 0}, "p: Input should be greater than 0 (got 0)"),
     (ps.Probability, {"p": 1.1}, "p"),
     (ps.TableConfig, {"name": "t", "dim": 4, "admission": {"kind": "never"}}, "admission"),
-    (ps.ServiceConfig, {"disk_bytes": 1 << 30}, "disk_path"),
+    (ps.ServiceConfig, {"disk": {"max_bytes": 1 << 30}}, "disk.path"),
     (ps.TableConfig, {"name": "t", "dim": 4, "device": "cuda:1"}, "device"),
     (
         ps.TableConfig,
@@ -251,13 +256,13 @@ BAD: list[tuple[Any, dict[str, Any], str]] = [
     (ps.TensorTrain, {"rows": 9, "fold_tolerance": 0}, "fold_tolerance"),
     (ps.TensorTrain, {"rows": 9, "fold_tolerance": float("inf")}, "fold_tolerance"),
     (ps.TensorTrain, {"rows": 9, "fold_tolerance": float("nan")}, "fold_tolerance"),
-    (ps.ServiceConfig, {"gpu_bytes": 1000}, "gpu_bytes"),
-    (ps.ServiceConfig, {"max_request": 3}, "max_request"),
-    (ps.ServiceConfig, {"max_requests": 0}, "max_requests"),
-    (ps.ServiceConfig, {"grpc_threads": 1}, "grpc_threads"),
-    (ps.ServiceConfig, {"ledger_window": 15}, "ledger_window"),
-    (ps.ServiceConfig, {"prepare_ttl_s": 0}, "prepare_ttl_s"),
-    (ps.ServiceConfig, {"max_message_bytes": 1}, "max_message_bytes"),
+    (ps.ServiceConfig, {"memory": {"gpu_bytes": 1000}}, "gpu_bytes"),
+    (ps.ServiceConfig, {"limits": {"max_request": 3}}, "limits.max_request"),
+    (ps.ServiceConfig, {"limits": {"max_requests": 0}}, "max_requests"),
+    (ps.ServiceConfig, {"performance": {"grpc_threads": 1}}, "grpc_threads"),
+    (ps.ServiceConfig, {"limits": {"ledger_window": 15}}, "ledger_window"),
+    (ps.ServiceConfig, {"performance": {"prepare_ttl_s": 0}}, "prepare_ttl_s"),
+    (ps.ServiceConfig, {"limits": {"max_message_bytes": 1}}, "max_message_bytes"),
 ]
 
 

@@ -23,23 +23,23 @@ def test_the_service_file_that_comes_along_reads_as_it_says() -> None:
     assert (deployment.launch.shards, deployment.launch.port) == (16, 7370)
     assert deployment.launch.placement.bundle == {"CPU": 1, "ps_shard": 1}
     assert deployment.launch.placement.strategy == "SPREAD"
-    assert deployment.service.host == "auto"
-    assert deployment.service.disk_path == Path("/mnt/nvme/embedding-ps")
+    assert deployment.service.network.host == "auto"
+    assert deployment.service.disk.path == Path("/mnt/nvme/embedding-ps")
     assert Deployment.from_json(deployment.to_json()) == deployment, "it goes to the keeper as JSON"
 
 
 def test_a_file_of_settings_alone_launches_one_shard_anywhere(tmp_path: Path) -> None:
-    deployment = read(tmp_path, "max_ids: 1000\n")
-    assert deployment == Deployment(service=ps.ServiceConfig(max_ids=1000))
+    deployment = read(tmp_path, "limits: {max_ids: 1000}\n")
+    assert deployment == Deployment(service=ps.ServiceConfig(limits={"max_ids": 1000}))
     assert deployment.launch == Launch(shards=1, port=0, placement=ps.Placement(), timeout_s=120)
     assert read(tmp_path, "") == Deployment()
 
 
 def test_options_go_before_the_file(tmp_path: Path) -> None:
     path = tmp_path / "service.yaml"
-    path.write_text("max_ids: 1000\nlaunch: {shards: 3, port: 7000}\n")
+    path.write_text("limits: {max_ids: 1000}\nlaunch: {shards: 3, port: 7000}\n")
     assert Deployment.of(path, shards=2, port=None) == Deployment(
-        launch=Launch(shards=2, port=7000), service=ps.ServiceConfig(max_ids=1000)
+        launch=Launch(shards=2, port=7000), service=ps.ServiceConfig(limits={"max_ids": 1000})
     )
     assert Deployment.of(None, port=0) == Deployment()
     with pytest.raises(ps.ConfigError, match="port"):
@@ -56,7 +56,8 @@ def test_options_go_before_the_file(tmp_path: Path) -> None:
         ("launch: {placement: {cpu: 1}}\n", r"placement.*cpu: .*\(got 1\)"),
         ("launch: {placement: {cpus: 0}}\n", "reserves nothing cannot be placed"),
         ("launch: {placement: {strategy: ROUND}}\n", "strategy: Input should be 'SPREAD'"),
-        ("launch: {max_ids: 1}\n", r"\bmax_ids: .*\(got 1\)"),
+        ("launch: {limits: {max_ids: 1}}\n", r"\blimits: no such setting \(got {'max_ids': 1}\)"),
+        ("max_ids: 1\nram_bytes: 2\n", r"max_ids: is now limits.max_ids .*; ram_bytes: is now memory.ram_bytes"),
         ("launch: 3\n", "launch: expected a mapping of settings, found int"),
         ("- 1\n", "expected a mapping of settings, found list"),
     ],

@@ -204,10 +204,10 @@ def test_ids_that_dense_cores_do_not_stand_for_are_refused_and_nothing_is_lost()
 
 
 def test_cores_that_do_not_fit_are_refused_and_leave_no_table() -> None:
-    shard = Shard(0, ps.ServiceConfig(ram_bytes=64 << 20))
-    with pytest.raises(ResourceExhausted, match=r"bytes for the cores of table t and its hot_rows, ram_bytes leav"):
+    shard = Shard(0, ps.ServiceConfig(memory={"ram_bytes": 64 << 20}))
+    with pytest.raises(ResourceExhausted, match=r"bytes for the cores of table t and its hot_rows, memory\.ram_byt"):
         shard.create_table(config(rows=10**9, ranks=64, dim=64))
-    with pytest.raises(ResourceExhausted, match=r"bytes for the cores of table t and its hot_rows, ram_bytes leav"):
+    with pytest.raises(ResourceExhausted, match=r"bytes for the cores of table t and its hot_rows, memory\.ram_byt"):
         shard.create_table(config(hot_rows=10**6))
     assert not shard.tables
     shard.create_table(config(rows=10**6))
@@ -215,7 +215,7 @@ def test_cores_that_do_not_fit_are_refused_and_leave_no_table() -> None:
 
 
 def test_the_room_of_cores_is_given_back_with_the_table() -> None:
-    budget = RamBudget(ps.ServiceConfig(ram_bytes=64 << 20))
+    budget = RamBudget(ps.ServiceConfig(memory={"ram_bytes": 64 << 20}))
     before = budget.for_slots(1)
     table = Table(config(), budget=budget)
     assert budget.for_slots(1) < before
@@ -225,7 +225,7 @@ def test_the_room_of_cores_is_given_back_with_the_table() -> None:
 
 def test_rows_that_cannot_be_folded_go_to_disk_and_come_back_exactly(tmp_path: Any) -> None:
     """Rows that may still be folded stay in RAM, whatever they are worth."""
-    shard = Shard(0, ps.ServiceConfig(disk_path=tmp_path))
+    shard = Shard(0, ps.ServiceConfig(disk={"path": tmp_path}))
     new_table(
         shard,
         dim=DIM,

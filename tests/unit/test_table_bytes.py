@@ -67,7 +67,7 @@ def test_a_table_takes_what_is_listed_and_nothing_more(kind: str) -> None:
 
 @pytest.mark.parametrize("has_disk", [True, False])
 def test_what_does_not_fit_beside_rows_is_refused_before_it_is_taken(has_disk: bool, tmp_path: Path) -> None:
-    shard = Shard(0, ps.ServiceConfig(ram_bytes=256 << 20, disk_path=tmp_path if has_disk else None))
+    shard = Shard(0, ps.ServiceConfig(memory={"ram_bytes": 256 << 20}, disk={"path": tmp_path if has_disk else None}))
     left = shard.budget.for_slots(0)
     tracemalloc.start()
     try:

@@ -44,8 +44,8 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_a_file_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
     path = tmp_path / "service.yaml"
-    path.write_bytes("\ufeff# für alle\nmetrics: false\n".encode())
-    assert yaml_file.load(path) == {"metrics": False}
-    code = f"import ps; assert not ps.ServiceConfig.from_yaml({str(path)!r}).metrics"
+    path.write_bytes("\ufeff# für alle\nwatching: {metrics: false}\n".encode())
+    assert yaml_file.load(path) == {"watching": {"metrics": False}}
+    code = f"import ps; assert not ps.ServiceConfig.from_yaml({str(path)!r}).watching.metrics"
     plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     subprocess.run([sys.executable, "-c", code], env=plain, check=True, timeout=60)

@@ -44,7 +44,7 @@ def service_address(service: str, local: int, disk: Path | None, no_disk: bool) 
 @contextmanager
 def _launched(shards: int, folder: Path | None) -> Iterator[str]:
     with out.status(f"launching {shards} shards on Ray..."):
-        running = ps.launch(shards=shards, config=ps.ServiceConfig(disk_path=folder))
+        running = ps.launch(shards=shards, config=ps.ServiceConfig(disk=ps.DiskConfig(path=folder)))
     with running:
         out.print(f"{shards} shards at {running.address}, metrics at {', '.join(running.metrics_addresses)}")
         out.print(f"rows on disk: below {folder}" if folder else "all rows in RAM", highlight=False)

@@ -36,7 +36,7 @@ class Speed(NamedTuple):
 
 
 def disk(path: Path, shards: int, disk_bytes: int | None) -> Iterator[Finding]:
-    """Makes all checks of `disk_path`."""
+    """Makes all checks of `disk.path`."""
     folder = _existing(path)
     room = os.statvfs(folder)
     free = room.f_bavail * room.f_frsize
@@ -49,10 +49,12 @@ def disk(path: Path, shards: int, disk_bytes: int | None) -> Iterator[Finding]:
     says = f"{nbytes(free)} free below {path}"
     if free < wanted:
         yield fail(
-            "disk", f"{says}, and {shards} shards may take {nbytes(wanted)} more", "a lower disk_bytes, or another disk"
+            "disk",
+            f"{says}, and {shards} shards may take {nbytes(wanted)} more",
+            "a lower disk.max_bytes, or another disk",
         )
     elif not disk_bytes:
-        yield warn("disk", f"{says}, and shards have no bound there", "set disk_bytes: psctl size says how much")
+        yield warn("disk", f"{says}, and shards have no bound there", "set disk.max_bytes: psctl size says how much")
     else:
         yield ok("disk", says)
     figures = f"writes {nbytes(speed.write_bytes_per_s)}/s, reads {count(speed.reads_per_s)} blocks/s at random"
@@ -60,7 +62,7 @@ def disk(path: Path, shards: int, disk_bytes: int | None) -> Iterator[Finding]:
         yield warn(
             "disk speed",
             f"too slow: {figures}; rows want {nbytes(SLOW_WRITE)}/s and {count(SLOW_READS)} blocks/s",
-            "disk_path on a local SSD",
+            "disk.path on a local SSD",
         )
     else:
         yield ok("disk speed", figures)
@@ -112,7 +114,7 @@ def _refused(path: Path, free: int, error: OSError) -> Finding:
         return fail(
             "disk",
             f"the disk of {path} is full: {nbytes(free)} free, {nbytes(PROBE_BYTES)} could not be written",
-            "delete what nobody needs there, or name another disk_path",
+            "delete what nobody needs there, or name another disk.path",
         )
     return fail(
         "disk", f"{path} cannot be written: {error.strerror}", "chown it to who runs the shards, or name another"

@@ -85,15 +85,15 @@ def memory(shards: int, ram_bytes: int | None, host_ram: int, available: int) ->
     if ram_bytes is None:
         return warn(
             "memory",
-            f"shards have no bound (ram_bytes); {nbytes(available)} of {nbytes(host_ram)} are available",
-            "set ram_bytes in the service file: psctl size says how much",
+            f"shards have no bound (memory.ram_bytes); {nbytes(available)} of {nbytes(host_ram)} are available",
+            "set memory.ram_bytes in the service file: psctl size says how much",
         )
     wanted = shards * (ram_bytes + START_BYTES)
     says = f"{shards} shards may take {nbytes(wanted)}; {nbytes(available)} of {nbytes(host_ram)} are available"
     if wanted > host_ram:
-        return fail("memory", says, "a lower ram_bytes, fewer shards, or more hosts")
+        return fail("memory", says, "a lower memory.ram_bytes, fewer shards, or more hosts")
     if wanted > available:
-        return warn("memory", says, "end other processes here, or lower ram_bytes")
+        return warn("memory", says, "end other processes here, or lower memory.ram_bytes")
     return ok("memory", says)
 
 

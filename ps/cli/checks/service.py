@@ -83,10 +83,12 @@ def memory(stats: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
         used = sum(shard["process"]["rss_bytes"] for shard in here)
         says = f"{len(here)} shards on {host} use {nbytes(used)} of {nbytes(there)}"
         if None in budgets:
-            yield warn("shard memory", f"{says}, without a bound", "set ram_bytes in the service file")
+            yield warn("shard memory", f"{says}, without a bound", "set memory.ram_bytes in the service file")
         elif sum(budgets) > there:
             yield fail(
-                "shard memory", f"{says}, and may take {nbytes(sum(budgets))}", "a lower ram_bytes, or more hosts"
+                "shard memory",
+                f"{says}, and may take {nbytes(sum(budgets))}",
+                "a lower memory.ram_bytes, or more hosts",
             )
         else:
             yield ok("shard memory", says)

@@ -20,7 +20,9 @@ app = typer.Typer(name="config", help="Shows settings with their defaults, and c
 def show(
     kind: Annotated[
         str,
-        typer.Argument(help="service, launch, table, or a part of one: placement, importance, adagrad, fp16, ..."),
+        typer.Argument(
+            help="service, launch, table, or a part of one: memory, disk, placement, importance, adagrad, fp16, ..."
+        ),
     ] = "service",
     as_json: Json = False,
 ) -> None:
@@ -77,6 +79,12 @@ def _models() -> dict[str, type[BaseModel]]:
         "placement": deployment.Placement,
         "table": config.TableConfig,
         "importance": config.Importance,
+        "network": config.NetworkConfig,
+        "limits": config.LimitsConfig,
+        "memory": config.MemoryConfig,
+        "disk": config.DiskConfig,
+        "watching": config.WatchingConfig,
+        "performance": config.PerformanceConfig,
     }
     parts: tuple[type[BaseModel], ...] = (
         *(config.SGD, config.Adagrad, config.RowwiseAdagrad, config.Adam, config.FTRL),

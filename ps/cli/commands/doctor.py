@@ -87,15 +87,15 @@ def _host(deployment: Deployment, own_port: int | None) -> Iterator[Finding]:
 
     config, shards, port = deployment.service, deployment.launch.shards, deployment.launch.port
     yield from check_host.python_and_packages()
-    yield check_host.files(resource.getrlimit(resource.RLIMIT_NOFILE)[0], config.disk_path is not None)
+    yield check_host.files(resource.getrlimit(resource.RLIMIT_NOFILE)[0], config.disk.path is not None)
     if port:
-        yield check_host.port_free(config.host, port, own_port)
-    yield check_host.memory(shards, config.ram_bytes, memory.host_ram_bytes(), memory.available_bytes())
+        yield check_host.port_free(config.network.host, port, own_port)
+    yield check_host.memory(shards, config.memory.ram_bytes, memory.host_ram_bytes(), memory.available_bytes())
     yield check_host.cores(shards)
     yield check_host.cpu(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     yield from check_host.kernel()
-    if config.disk_path is not None:
-        yield from check_disk.disk(config.disk_path, shards, config.disk_bytes)
+    if config.disk.path is not None:
+        yield from check_disk.disk(config.disk.path, shards, config.disk.max_bytes)
 
 
 def _ray(ray_address: str, name: str, shards: int) -> Iterator[Finding]:

@@ -49,11 +49,11 @@ def size(
     """Says what tables need: RAM, SSD, network and nodes, and the settings of a shard that go with it.
 
     docs/operations.md has the formulas. --json: {tables: [{name, ids, per_shard}], shards, shard: {ram_bytes,
-    start_bytes, disk_bytes}, settings: {ram_bytes, disk_bytes}, step: {to_shards_bytes, from_shards_bytes}, nodes:
-    {ram, disk, network, work, needed}}.
+    start_bytes, disk_bytes}, settings: {memory: {ram_bytes}, disk: {max_bytes}}, step: {to_shards_bytes,
+    from_shards_bytes}, nodes: {ram, disk, network, work, needed}}.
     """
     from ps.cli.sizing.nodes import Demand, Node, fitted_to
-    from ps.config import ServiceConfig
+    from ps.config import DiskConfig, ServiceConfig
     from ps.wire.encodings import NUMBERS
 
     if wire not in NUMBERS:
@@ -64,7 +64,7 @@ def size(
         wanted = _listed(tables, ids)
     demand = Demand(
         wanted,
-        ServiceConfig(disk_path=Path("ssd") if swap_fraction else None),
+        ServiceConfig(disk=DiskConfig(path=Path("ssd") if swap_fraction else None)),
         max(shards, 1),
         parse_count(step_ids),
         parse_count(new_ids),
@@ -96,7 +96,10 @@ def report(demand: Demand, node: Node) -> dict[str, Any]:
         ],
         "shards": demand.shards,
         "shard": {"ram_bytes": shard.ram_bytes, "start_bytes": shard.start_bytes, "disk_bytes": shard.disk_bytes},
-        "settings": {"ram_bytes": demand.service.ram_bytes, "disk_bytes": demand.service.disk_bytes},
+        "settings": {
+            "memory": {"ram_bytes": demand.service.memory.ram_bytes},
+            "disk": {"max_bytes": demand.service.disk.max_bytes},
+        },
         "step": {"to_shards_bytes": wire.to_shards, "from_shards_bytes": wire.from_shards},
         "nodes": {**needed._asdict(), "needed": needed.needed},
     }

@@ -43,7 +43,7 @@ def up(
     local.make_folder()
     if not ray_address:
         _check_not_running(name)
-        ports.check_free(deployment.service.host, deployment.launch.port)
+        ports.check_free(deployment.service.network.host, deployment.launch.port)
     if foreground:
         return local.keep(name, deployment)
     wanted = deployment.launch.shards

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ps.cli.screens.layout import columns
 from ps.cli.screens.numbers import NOTHING, count, nbytes
 from ps.cli.sizing.nodes import Demand, Node, network, nodes, settled, shard_size
+from ps.config.sizes import written
 
 
 def size_screen(demand: Demand, node: Node) -> list[str]:
@@ -26,8 +27,8 @@ def size_screen(demand: Demand, node: Node) -> list[str]:
             )
         )
     given = demand.service
-    settings = [f"    ram_bytes: {given.ram_bytes}"]
-    settings += [f"    disk_bytes: {given.disk_bytes}"] if given.disk_bytes else []
+    settings = [f"    memory: {{ram_bytes: {written(given.memory.ram_bytes or 0)}}}"]
+    settings += [f"    disk: {{max_bytes: {written(given.disk.max_bytes)}}}"] if given.disk.max_bytes else []
     per_s = max(wire) * demand.steps_per_s
     return [
         *columns(rows),

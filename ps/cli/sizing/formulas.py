@@ -47,7 +47,7 @@ ENTRY_BYTES = 13
 index, less the shared beginning of the key. Measured."""
 LEVELS = 1.05
 """The bytes on disk are this many times the rows' own: each level is at most a tenth of the next one, which is 1 to
-1.11 at rest. It is more while rows are written faster than RocksDB compacts; `disk_bytes` leaves room for that."""
+1.11 at rest. It is more while rows are written faster than RocksDB compacts; `disk.max_bytes` leaves room for that."""
 
 
 @dataclass(frozen=True)

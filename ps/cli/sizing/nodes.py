@@ -3,7 +3,7 @@
     a shard's RAM   what its process takes at its start           as measured
                   + tables                                        `ps.cli.sizing.formulas`
                   + 12 MiB once it is used                        `ps.storage.budget.budget`, and below
-                  + RocksDB's cache and write buffers             with a disk: at most 1/16 of ram_bytes each
+                  + RocksDB's cache and write buffers             with a disk: at most 1/16 of memory.ram_bytes each
                   + what the allocator keeps                      1/32; at most 4 bodies of a push, 8 with a disk
     to the shards   ids once, 8 + 1 for the count; the gradients that are sent, b dim each, a bit an id if not all are
     from them       rows, b dim each                              b: 4, with fp16 2, with int8 1 + 4 / dim
@@ -106,7 +106,7 @@ class Nodes(NamedTuple):
 
 def shard_size(demand: Demand) -> ShardSize:
     """Computes what a shard takes; ids are dealt evenly by their hash."""
-    s, has_disk = demand.shards, demand.service.disk_path is not None
+    s, has_disk = demand.shards, demand.service.disk.path is not None
     load = Load(math.ceil(demand.step_ids / s), math.ceil(demand.new_ids / s))
     sizes = tuple(table_size(config, math.ceil(ids / s), load, has_disk) for config, ids in demand.tables)
     used = sum(size.ram_bytes for size in sizes) + PROCESS_BYTES + _outside(demand, sizes)
@@ -139,10 +139,10 @@ def nodes(demand: Demand, node: Node) -> Nodes:
     """Counts the nodes by each resource; the scarcest decides. RAM and disk are what shards are given (`suggested`),
     not what they use of it."""
     given, wire = suggested(demand), network(demand)
-    ram = START_BYTES + (given.ram_bytes or 0)
+    ram = START_BYTES + (given.memory.ram_bytes or 0)
     return Nodes(
         ram=_parts(ram * demand.shards, node.ram_bytes * AT_MOST_OF_RAM),
-        disk=_parts((given.disk_bytes or 0) * demand.shards, node.disk_bytes * AT_MOST_OF_DISK),
+        disk=_parts((given.disk.max_bytes or 0) * demand.shards, node.disk_bytes * AT_MOST_OF_DISK),
         network=_parts(max(wire) * demand.steps_per_s, node.network_bytes_per_s * AT_MOST_OF_NETWORK),
         work=_parts(max(busy_shards(demand), demand.shards), node.shards),
     )
@@ -151,8 +151,8 @@ def nodes(demand: Demand, node: Node) -> Nodes:
 def suggested(demand: Demand) -> ServiceConfig:
     """Returns the settings of a shard with which all these rows fit: nothing is evicted, and the rows of a step find
     room."""
-    service = demand.service.model_copy(update={"ram_bytes": None, "disk_bytes": None})
-    has_disk = service.disk_path is not None
+    service = demand.service.having(memory={"ram_bytes": None}, disk={"max_bytes": None})
+    has_disk = service.disk.path is not None
     sizes = shard_size(demand).tables
     # A budget counts rows as float32 and an index at its emptiest: that is what it must have room for.
     steps = 2 * math.ceil(demand.step_ids / demand.shards)
@@ -161,8 +161,8 @@ def suggested(demand: Demand) -> ServiceConfig:
     wanted = fixed + (slots if has_disk else slots / RAM_SHARE)
     ram = _least_ram(service, wanted, len(sizes))
     rows = sum(size.rows_on_disk * (size.row_bytes + KEY_BYTES + HEADER_BYTES) for size in sizes)
-    disk = max(math.ceil(rows / DISK_SHARE), 1 << 20) if rows else None
-    return service.model_copy(update={"ram_bytes": ram, "disk_bytes": disk})
+    disk = -(-math.ceil(rows / DISK_SHARE) >> 20) << 20 if rows else None
+    return service.having(memory={"ram_bytes": ram}, disk={"max_bytes": disk})
 
 
 def settled(demand: Demand) -> Demand:
@@ -193,7 +193,7 @@ def _least_ram(service: ServiceConfig, wanted: float, tables: int) -> int:
 
 
 def _for_slots(service: ServiceConfig, ram: int, tables: int) -> int:
-    return RamBudget(service.model_copy(update={"ram_bytes": ram})).for_slots(tables) or 0
+    return RamBudget(service.having(memory={"ram_bytes": ram})).for_slots(tables) or 0
 
 
 def _body(demand: Demand) -> int:

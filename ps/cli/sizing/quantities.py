@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from ps.config.sizes import bytes_of
 from ps.errors import InvalidArgument
 
 _THOUSANDS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
@@ -11,7 +12,7 @@ _NUMBER = re.compile(r"([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z/]*)", re.IGNOR
 
 
 def parse_count(text: str) -> int:
-    """ "1e9", "2.5M", "1000000". Raises InvalidArgument."""
+    """Reads "1e9", "2.5M" or "1000000". Raises InvalidArgument."""
     value, unit = _split(text)
     if unit not in _THOUSANDS:
         raise InvalidArgument(f"{text!r}: expected a number, or one with k, M, G or T after it: 1e9, 2.5M")
@@ -19,16 +20,15 @@ def parse_count(text: str) -> int:
 
 
 def parse_bytes(text: str) -> int:
-    """ "64GiB", "1TB", "1000000". Raises InvalidArgument."""
-    value, unit = _split(text)
-    prefix, binary = unit.removesuffix("b").removesuffix("i"), unit.endswith("ib")
-    if prefix not in ("", "k", "m", "g", "t") or (unit and not unit.endswith("b")):
-        raise InvalidArgument(f"{text!r}: expected bytes, as 64GiB, 1TB or 1000000")
-    return round(value * (1024 ** "_kmgt".index(prefix) if binary and prefix else _THOUSANDS[prefix]))
+    """Reads a size as configurations have it. Raises InvalidArgument."""
+    try:
+        return bytes_of(text)
+    except ValueError as error:
+        raise InvalidArgument(str(error)) from None
 
 
 def parse_network(text: str) -> float:
-    """Bytes a second of "10Gbit/s" or "10Gbit". Raises InvalidArgument."""
+    """Reads "10Gbit/s" or "10Gbit" as bytes a second. Raises InvalidArgument."""
     value, unit = _split(text)
     prefix = unit.removesuffix("/s").removesuffix("bit")
     if prefix not in _THOUSANDS or not unit.removesuffix("/s").endswith("bit"):
@@ -39,5 +39,5 @@ def parse_network(text: str) -> float:
 def _split(text: str) -> tuple[float, str]:
     found = _NUMBER.fullmatch(text.strip().replace("_", "").replace(",", ""))
     if found is None:
-        raise InvalidArgument(f"{text!r} is no number: write 1e9, 2.5M, 64GiB or 10Gbit/s")
+        raise InvalidArgument(f"{text!r} is no number: write 1e9, 2.5M or 10Gbit/s")
     return float(found[1]), found[2].lower()

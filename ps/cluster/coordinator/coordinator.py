@@ -53,7 +53,7 @@ class Coordinator:
         self._tables: dict[str, TableConfig] = {}
         self._transports: dict[str, Transport] = {}
         self._transports_lock = threading.Lock()
-        self._max_message_bytes = config.max_message_bytes
+        self._max_message_bytes = config.limits.max_message_bytes
         handlers: dict[Method, Handler] = {
             methods.DESCRIBE: self._describe,
             methods.CREATE_TABLE: self._create_table,
@@ -61,14 +61,14 @@ class Coordinator:
             methods.ADVANCE: Progress().advance,
         }
         registry = CollectorRegistry()
-        dispatcher = Dispatcher(handlers, RpcMetrics(registry), config.max_requests)
+        dispatcher = Dispatcher(handlers, RpcMetrics(registry), config.limits.max_requests)
         self._grpc = GrpcServer(dispatcher, config, port)
         self._grpc.set_serving(False)
         self.address = self._grpc.address
         registry.register(CoordinatorCollector(lambda: self.routing, lambda: len(self._tables)))
-        self._metrics = MetricsServer(registry, config.host) if config.metrics else None
+        self._metrics = MetricsServer(registry, config.network.host) if config.watching.metrics else None
         self.metrics_address = self._metrics.address if self._metrics else ""
-        self._discovery = Discovery(config.discovery_path, service) if config.discovery_path else None
+        self._discovery = Discovery(config.watching.discovery_path, service) if config.watching.discovery_path else None
         self._publishing = threading.Lock()
 
     @property

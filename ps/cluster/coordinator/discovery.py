@@ -43,11 +43,11 @@ class Discovery:
             fresh.chmod(0o644)
             fresh.replace(self.path)
         except OSError as error:
-            log.error("Prometheus is not told where the shards are: %s (discovery_path)", error)
+            log.error("Prometheus is not told where the shards are: %s (watching.discovery_path)", error)
 
     def remove(self) -> None:
         """Removes the file when the service has ended: nothing is to be scraped any more, and nothing is down."""
         try:
             self.path.unlink(missing_ok=True)
         except OSError as error:
-            log.error("Prometheus is not told that the service has ended: %s (discovery_path)", error)
+            log.error("Prometheus is not told that the service has ended: %s (watching.discovery_path)", error)

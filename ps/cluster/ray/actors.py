@@ -70,15 +70,15 @@ def group_name(service: str) -> str:
 def resolve_host(config: ServiceConfig) -> ServiceConfig:
     """Replaces the host "auto" by the address of this process's node. An actor calls it, since the driver cannot know
     an actor's node."""
-    if config.host != AUTO_HOST:
+    if config.network.host != AUTO_HOST:
         return config
-    return config.model_copy(update={"host": ray.util.get_node_ip_address()})
+    return config.having(network={"host": ray.util.get_node_ip_address()})
 
 
 def _be_seen(config: ServiceConfig, labels: Mapping[str, str]) -> None:
     """Sets how this process, which does nothing else, writes its log and whether it traces."""
-    logs.configure(config.log_format, labels)
-    if config.tracing:
+    logs.configure(config.watching.log_format, labels)
+    if config.watching.tracing:
         tracing.instrument(tracing.exporter(labels))
 
 

@@ -78,7 +78,7 @@ def launch(
     Uses the Ray that this process is connected to; else the cluster at `ray_address` or RAY_ADDRESS; else it starts a
     local one, which ends with the service and listens on loopback only. `port` is the coordinator's, 0 for any; when
     Ray restarts the coordinator it comes back on the same one. `placement` says what a shard reserves, and on which
-    nodes. `detached` actors outlive this process. On a cluster of several hosts set `config.host="auto"`. Raises
+    nodes. `detached` actors outlive this process. On a cluster of several hosts set `network.host` to "auto". Raises
     Unavailable when the cluster has no room for the actors within `timeout_s`. The first launch on a host compiles the
     kernels there, about a minute that is said on stderr and not counted in `timeout_s`.
     """
@@ -99,7 +99,7 @@ def deploy(
         # Resolved before Ray starts: actors of a Ray on loopback would know only loopback as their address.
         service = actors.resolve_host(deployment.service)
         deployment = deployment.model_copy(update={"service": service})
-        ports.check_free(service.host, deployment.launch.port)
+        ports.check_free(service.network.host, deployment.launch.port)
         compile_kernels()  # here, where the user sees it: this host is the cluster
         _start_ray(deployment.launch)
     try:
@@ -193,7 +193,7 @@ def _start(name: str, deployment: Deployment, detached: bool, owns_ray: bool) ->
     config, wanted = deployment.service, deployment.launch
     shards, timeout_s = wanted.shards, wanted.timeout_s
     try:
-        with ports.chosen(config.host, wanted.port) as chosen:
+        with ports.chosen(config.network.host, wanted.port) as chosen:
             clock = Stopwatch(timeout_s)
             coordinator = actors.start_coordinator(name, shards, config, chosen, lifetime)
             group = actors.reserve(name, shards, wanted.placement, lifetime)

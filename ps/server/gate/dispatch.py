@@ -61,7 +61,7 @@ class Dispatcher:
         self.handlers = handlers
         self._metrics = metrics
         metrics.expect(method.name for method in handlers)
-        self.calls, self.controls = Lane(max_requests, "max_requests"), Lane(CONTROL_CALLS, "CONTROL_CALLS")
+        self.calls, self.controls = Lane(max_requests, "limits.max_requests"), Lane(CONTROL_CALLS, "CONTROL_CALLS")
 
     def unary(self, method: Method, data: bytes) -> bytes:
         """One message in, one out, in this process."""

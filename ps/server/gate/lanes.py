@@ -68,7 +68,7 @@ class Lane:
         for line in self._all():
             if line.stalls(timeout_s):
                 line.end(
-                    f"nothing was sent or read for {timeout_s:g} s (stall_timeout_s), or less than "
+                    f"nothing was sent or read for {timeout_s:g} s (network.stall_timeout_s), or less than "
                     f"{LEAST_BYTES_PER_S:,} bytes a second: the call was ended, it may be sent again"
                 )
 

@@ -1,10 +1,10 @@
 """The calls of a server as lines to their callers, and how long one may keep the server waiting.
 
 A call that waits for its caller's next message, or for the caller to read, holds a thread and nothing else: its place
-among those that work (`grpc_threads`) is another's meanwhile. So callers that stall hold nobody up. They are still
-bounded: a line is ended that has been silent for `stall_timeout_s`, or that has kept us waiting for longer than that
-and its bytes at LEAST_BYTES_PER_S explain; and where there are too many calls, or too many bytes, the one that has been
-silent longest gives way (`ps.server.gate.lanes`). Its caller is told Unavailable, and may retry.
+among those that work (`performance.grpc_threads`) is another's meanwhile. So callers that stall hold nobody up. They
+are still bounded: a line is ended that has been silent for `network.stall_timeout_s`, or that has kept us waiting for
+longer than that and its bytes at LEAST_BYTES_PER_S explain; and where there are too many calls, or too many bytes, the
+one that has been silent longest gives way (`ps.server.gate.lanes`). Its caller is told Unavailable, and may retry.
 """
 
 from __future__ import annotations

@@ -52,9 +52,9 @@ class Control:
             "state_lost": self._service.state_lost,
             "release": self._service.release,
             "budget": {
-                "ram": self._service.config.ram_bytes,
-                "gpu": self._service.config.gpu_bytes,
-                "disk": self._service.config.disk_bytes,
+                "ram": self._service.config.memory.ram_bytes,
+                "gpu": self._service.config.memory.gpu_bytes,
+                "disk": self._service.config.disk.max_bytes,
             },
             "traffic": self._metrics.traffic(),
             "process": process_report(),

@@ -35,7 +35,7 @@ class Reads:
         self._service.check(request.header, step=request.step)
         ref = inbound.step_ref(request.header, pb.StepRef(step=request.step), codec.digest_ids(request.ids))
         with self._service.unpacked(request.ids.tables):
-            version = self._shard.prepare(ref, inbound.id_set(request.ids, self._config.max_ids), call.caller)
+            version = self._shard.prepare(ref, inbound.id_set(request.ids, self._config.limits.max_ids), call.caller)
         return pb.PrepareResponse(version=version).SerializeToString()
 
     def forget(self, data: bytes, call: ServedCall) -> bytes:
@@ -82,7 +82,7 @@ class Reads:
         """Returns how many rows the page has at most."""
         n = min(request.max_rows or EXPORT_PAGE_ROWS, EXPORT_PAGE_ROWS)
         table = self._shard.tables.get(request.table)  # if there is none, the shard will say it
-        most = min(EXPORT_PAGE_BYTES, self._config.max_body_bytes // 2)  # the ids beside it have room too
+        most = min(EXPORT_PAGE_BYTES, self._config.limits.max_body_bytes // 2)  # the ids beside it have room too
         return n if table is None else min(n, max(1, most // (4 * table.config.dim)))
 
     def _page_bytes(self, name: str, n: int) -> int:

@@ -56,7 +56,7 @@ class ShardService:
         if what == "step":
             digest = request.ids_digest if isinstance(request, pb.PushHead) else 0
             return inbound.step_ref(request.header, request.step, digest)
-        return inbound.id_set(request.ids, self.config.max_ids)
+        return inbound.id_set(request.ids, self.config.limits.max_ids)
 
     @contextmanager
     def unpacked(self, tables: Sequence[pb.TableIds]) -> Iterator[int]:

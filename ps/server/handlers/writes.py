@@ -51,7 +51,7 @@ class Writes:
             ahead = held.enter_context(self._shard.look_ahead(self._service.target(head), call.caller))
             ids_digest = _ids_digest(head)
             digest = xxhash.xxh3_128()
-            reader = body.BodyReader(head.tables, self._config.max_body_bytes, digest.update)
+            reader = body.BodyReader(head.tables, self._config.limits.max_body_bytes, digest.update)
             say(ids_digest, place, reader.heads, digest.update)
             with self._shard.rounds.give_way(group):
                 gradients = body.read_body(chunks, payload, reader, arriving)
@@ -83,12 +83,12 @@ class Writes:
         if head.mode not in operations:
             raise InvalidArgument(f"write mode {head.mode}: this version knows {sorted(operations)}")
         kind, operation = operations[head.mode]
-        reader = body.BodyReader([head.shape], self._config.max_body_bytes)
+        reader = body.BodyReader([head.shape], self._config.limits.max_body_bytes)
         with self._shard.arrivals.body() as arriving:
             with self._shard.rounds.give_way():
                 arriving.hold_ahead(unpacked_bytes([head.ids]))
                 (values,) = body.read_body(chunks, payload, reader, arriving)
-            ids = inbound.table_ids(head.ids, self._config.max_ids)
+            ids = inbound.table_ids(head.ids, self._config.limits.max_ids)
             write = WriteId(head.header.worker_id, head.sequence, kind(NOBODY, ids, values.blocks).digest())
             result = operation(write, ids, values.blocks, call.caller)
         answer = pb.WriteResponse(version=result.version, existed=codec.encode_flags(result.existed_N))
@@ -101,7 +101,7 @@ class Writes:
         call.received.said(request)
         self._service.check(request.header, sequence=request.sequence)
         with self._service.unpacked([request.ids]):
-            ids = inbound.table_ids(request.ids, self._config.max_ids)
+            ids = inbound.table_ids(request.ids, self._config.limits.max_ids)
             statistics_N2 = codec.decode_statistics(request.statistics, len(ids.ids_N)) if request.statistics else None
             digest = Remove(NOBODY, ids, statistics_N2).digest()
             write = WriteId(request.header.worker_id, request.sequence, digest)
@@ -116,7 +116,7 @@ class Writes:
         call.received.said(request)
         self._service.check(request.header, sequence=request.sequence)
         with self._service.unpacked([request.ids]):
-            ids = inbound.table_ids(request.ids, self._config.max_ids)
+            ids = inbound.table_ids(request.ids, self._config.limits.max_ids)
             scores_N = codec.decode_scores(request.scores)
             write = WriteId(request.header.worker_id, request.sequence, Report(NOBODY, ids, scores_N).digest())
             result = self._shard.report_importance(write, ids, scores_N, call.caller)

@@ -42,7 +42,7 @@ class RpcMetrics:
         by_kind = ["method", "kind"]  # of `ps.wire.kinds`
         self.received = Counter("ps_rpc_received_bytes", "Bytes of messages received.", by_kind, registry=registry)
         self.sent = Counter("ps_rpc_sent_bytes", "Bytes of messages sent.", by_kind, registry=registry)
-        self.active = Gauge("ps_rpc_active", "Calls in progress, which max_requests bounds.", registry=registry)
+        self.active = Gauge("ps_rpc_active", "Calls in progress, which limits.max_requests bounds.", registry=registry)
 
     def expect(self, methods: Iterable[str]) -> None:
         """Counts that should stay 0 are there from the start: Prometheus sees a counter rise, but not one appear."""
@@ -63,7 +63,7 @@ class ShardCollector(Collector):
     def __init__(self, shard: Shard, config: ServiceConfig, state_lost: Callable[[], str | None]) -> None:
         """`config` as it was given; `state_lost` says why the shard refuses, if it does."""
         self._shard = shard
-        self._budgets = {"ram": config.ram_bytes, "gpu": config.gpu_bytes, "disk": config.disk_bytes}
+        self._budgets = {"ram": config.memory.ram_bytes, "gpu": config.memory.gpu_bytes, "disk": config.disk.max_bytes}
         self._state_lost = state_lost
 
     def collect(self) -> Iterator[Metric]:

@@ -19,8 +19,8 @@ class Capacity:
     """One shard's: on disk if there is one, else in RAM."""
 
     def __init__(self, config: ServiceConfig, budget: RamBudget) -> None:
-        self._disk_bytes = config.disk_bytes
-        self._has_disk = config.disk_path is not None
+        self._disk_bytes = config.disk.max_bytes
+        self._has_disk = config.disk.path is not None
         self._budget = budget
 
     @property
@@ -55,8 +55,8 @@ class Capacity:
         together = sum(rows.total * each for rows, each in counted)
         if together > room:
             raise ResourceExhausted(
-                f"{together:,} bytes of rows at once, and ram_bytes leaves room for {room:,}: send fewer ids at once, "
-                "raise ram_bytes, give the shard a disk (disk_path) or add shards"
+                f"{together:,} bytes of rows at once, and memory.ram_bytes leaves room for {room:,}: send fewer ids "
+                "at once, raise memory.ram_bytes, give the shard a disk (disk.path) or add shards"
             )
         for need in needs:
             need.table.clock.check()

@@ -58,7 +58,7 @@ class Pressure:
         if self._steps.rows_bytes + more > most:
             raise ResourceExhausted(
                 f"prepared steps hold {self._steps.rows_bytes:,} bytes of rows, this one has {more:,}, and they may "
-                f"keep {most:,} in RAM (half of what ram_bytes leaves room for)"
+                f"keep {most:,} in RAM (half of what memory.ram_bytes leaves room for)"
             )
 
     @contextmanager
@@ -111,7 +111,7 @@ class Pressure:
             rest = f", of which rows that stay in RAM keep {beside:,}" if beside else ""
             raise ResourceExhausted(
                 f"{what} at once take {sum(t.room.bytes_each * c.total for t, c in needed.items()):,} bytes, and "
-                f"ram_bytes leaves room for {room.rows_bytes:,}{rest}: send fewer ids at once, or raise ram_bytes"
+                f"memory.ram_bytes leaves room for {room.rows_bytes:,}{rest}: send fewer ids at once, or raise it"
             )
         for table, counted in needed.items():
             table.room.ask(counted.total)

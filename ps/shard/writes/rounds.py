@@ -67,7 +67,7 @@ class Rounds:
         if place.ranks - 1 > self._most:
             raise InvalidArgument(
                 f"{place}: {place.ranks} ranks would have {place.ranks - 1} pushes wait, and this shard has room for "
-                f"{self._most}: set max_requests to {2 * place.ranks} or more"
+                f"{self._most}: set limits.max_requests to {2 * place.ranks} or more"
             )
 
     def join(self, waiting: Waiting) -> list[Waiting]:
@@ -166,8 +166,8 @@ class Rounds:
             return
         why = (
             f"{len(here) + 1} of {place.ranks} ranks have sent {nbytes:,} bytes, the sums included, and all of them "
-            f"may take {self._room_bytes:,} (a share of ram_bytes). Nothing was applied: make batches smaller, or "
-            "raise ram_bytes"
+            f"may take {self._room_bytes:,} (a share of memory.ram_bytes). Nothing was applied: make batches smaller, "
+            "or raise memory.ram_bytes"
         )
         self._put_out(place.group, partial(_no_room, why, None))
         raise _no_room(why, None, place)
@@ -191,7 +191,8 @@ class Rounds:
     def _full(self) -> str:
         return (
             f"there is no room: {self.waiting} pushes, of {self.nbytes:,} bytes, wait for the other ranks of their "
-            f"rounds (half of max_requests may, {self._most}, and a share of ram_bytes); nothing of this was applied"
+            f"rounds (half of limits.max_requests may, {self._most}, and a share of memory.ram_bytes); nothing of this "
+            "was applied"
         )
 
 

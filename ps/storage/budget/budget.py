@@ -30,10 +30,10 @@ PROCESS_BYTES = 12 << 20
 CALL_BYTES = 72 << 10
 """Of a call in progress, without its messages: thread, connection, interpreter (docs/decisions/0026-stalls.md)."""
 CALLS_SHARE = 64
-"""One part in so many of `ram_bytes` is for calls in progress, but for a few, which are part of PROCESS_BYTES."""
+"""One part in so many of `memory.ram_bytes` is for calls in progress, except a few that are part of PROCESS_BYTES."""
 FEWEST_CALLS = 64
 HOST_SHARE = 8
-"""One part in so many of the host's memory is for messages under way where `ram_bytes` does not say."""
+"""One part in so many of the host's memory is for messages under way where `memory.ram_bytes` does not say."""
 READ_COPIES = 4
 """Of a row that is read from disk: RocksDB's answer, the joined values, the rows checked."""
 
@@ -57,43 +57,46 @@ class SetAside:
 
 
 def set_aside(config: ServiceConfig) -> SetAside:
-    """What is configured, but at most a share of `ram_bytes` each: constants of the configuration alone."""
-    ram = config.ram_bytes
-    on_disk = config.disk_path is not None
+    """What is configured, but at most a share of `memory.ram_bytes` each: constants of the configuration alone."""
+    ram = config.memory.ram_bytes
+    on_disk = config.disk.path is not None
     if ram is None:
         ram = 1 << 62
     bodies = max(ram // 8, min(ram // 4, 32 << 20))
     return SetAside(
-        cache=min(config.disk_cache_bytes, ram // 16) if on_disk else 0,
+        cache=min(config.performance.disk_cache_bytes, ram // 16) if on_disk else 0,
         write_buffers=min(DEFAULT_WRITE_BUFFER_BYTES, ram // 16) if on_disk else 0,
         filters=ram // 16 if on_disk else 0,
-        ledger=min(config.max_ledger_bytes, ram // 32),
-        steps=min(config.max_steps_bytes, ram // 32),
+        ledger=min(config.limits.max_ledger_bytes, ram // 32),
+        steps=min(config.performance.max_steps_bytes, ram // 32),
         bodies=bodies,
         allocator=ram // 32,
     )
 
 
 def _bodies_of_host(config: ServiceConfig) -> int:
-    """Without `ram_bytes`: any one body fits, and readers that do not read cannot fill the host."""
-    return max(config.max_body_bytes, memory.host_ram_bytes() // HOST_SHARE)
+    """Without `memory.ram_bytes`: any one body fits, and readers that do not read cannot fill the host."""
+    return max(config.limits.max_body_bytes, memory.host_ram_bytes() // HOST_SHARE)
 
 
 def fitted(config: ServiceConfig) -> ServiceConfig:
-    """The configuration with the limits that `ram_bytes` leaves room for."""
-    if config.ram_bytes is None:
+    """The configuration with the limits that `memory.ram_bytes` leaves room for."""
+    if config.memory.ram_bytes is None:
         return config
     aside = set_aside(config)
-    copies = 2 + READ_COPIES if config.disk_path is not None else 1
-    return config.model_copy(
-        update={
-            "disk_cache_bytes": aside.cache or config.disk_cache_bytes,
+    copies = 2 + READ_COPIES if config.disk.path is not None else 1
+    calls = max(config.memory.ram_bytes // CALLS_SHARE // CALL_BYTES, FEWEST_CALLS)
+    return config.having(
+        limits={
+            "max_requests": min(config.limits.max_requests, calls),
+            "max_message_bytes": min(config.limits.max_message_bytes, aside.bodies // 2),
+            "max_body_bytes": min(config.limits.max_body_bytes, aside.bodies // copies),
             "max_ledger_bytes": aside.ledger,
+        },
+        performance={
+            "disk_cache_bytes": aside.cache or config.performance.disk_cache_bytes,
             "max_steps_bytes": aside.steps,
-            "max_body_bytes": min(config.max_body_bytes, aside.bodies // copies),
-            "max_requests": min(config.max_requests, max(config.ram_bytes // CALLS_SHARE // CALL_BYTES, FEWEST_CALLS)),
-            "max_message_bytes": min(config.max_message_bytes, aside.bodies // 2),
-        }
+        },
     )
 
 
@@ -149,8 +152,8 @@ class Part:
         if fits_alone:
             self.when_short()
         raise ResourceExhausted(
-            f"{n:,} bytes more for {self._purpose}: {used:,} are in use of the {limit:,} that ram_bytes leaves them"
-            + ("" if fits_alone else ": ask for less at once, or raise ram_bytes"),
+            f"{n:,} bytes more for {self._purpose}: {used:,} are in use of the {limit:,} that memory.ram_bytes leaves "
+            + ("them" if fits_alone else "them: ask for less at once, or raise memory.ram_bytes"),
             RETRY_S if fits_alone else None,
         )
 
@@ -161,14 +164,14 @@ class RamBudget:
     def __init__(self, config: ServiceConfig) -> None:
         """`config` as it was given."""
         aside = set_aside(config)
-        limit = config.ram_bytes
+        limit = config.memory.ram_bytes
         huge = limit is None or limit >= HUGE_PAGES_FROM
         rows = None if limit is None else limit - aside.total
         self.aside = aside
         self._rows_bytes = rows
-        self.slots = Room(rows, config.disk_path is not None)
+        self.slots = Room(rows, config.disk.path is not None)
         self.arrays = Part(rows, "rows and their index", huge)
-        self.device = DeviceBudget(config.gpu_bytes)
+        self.device = DeviceBudget(config.memory.gpu_bytes)
         self.filters = Part(None if limit is None else aside.filters, "the filters of ids on disk", huge)
         self.bodies = Part(aside.bodies if limit is not None else _bodies_of_host(config), "messages under way")
         self.slice_bytes = placement.SLICE_BYTES if limit is None else min(placement.SLICE_BYTES, limit // 256)
@@ -179,7 +182,9 @@ class RamBudget:
         if self._rows_bytes is not None:
             left = self.slots.unreserved
             if n + slots > left:
-                raise ResourceExhausted(f"{n + slots:,} bytes for {purpose}, ram_bytes leaves {left:,}: {remedy}")
+                raise ResourceExhausted(
+                    f"{n + slots:,} bytes for {purpose}, memory.ram_bytes leaves {left:,}: {remedy}"
+                )
             self.slots.find_fixed(n)
         memory.HOST.take(n)
         self._resize(-n)

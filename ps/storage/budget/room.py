@@ -150,7 +150,7 @@ class Room:
             if tables > 1 and TABLE_BYTES * tables > self._nbytes // 2:
                 raise ResourceExhausted(
                     f"a table takes {TABLE_BYTES:,} bytes before it has rows, and all of them half of {self._nbytes:,} "
-                    f"that ram_bytes leaves: {tables - 1} are there: raise it, drop tables or add shards"
+                    f"that memory.ram_bytes leaves: {tables - 1} are there: raise it, drop tables or add shards"
                 )
             self.find_fixed(TABLE_BYTES)
         slots = Slots(self, row_bytes)
@@ -204,7 +204,7 @@ class Room:
             self.lacked = nbytes + TABLE_BYTES
             raise ResourceExhausted(
                 f"{nbytes:,} bytes for a new table: rows of the others have all but {max(self._left(), 0):,} of what "
-                "ram_bytes leaves them: "
+                "memory.ram_bytes leaves them: "
                 + ("come again when some have gone to disk" if self._has_disk else "raise it, or create tables first"),
                 RETRY_S if self._has_disk else None,
             )
@@ -255,7 +255,7 @@ class Room:
 
     def _refusal(self, slots: int, most: int) -> ResourceExhausted:
         """What to say when a table cannot have so many."""
-        what = f"{slots:,} rows of this table in RAM, and ram_bytes leaves room for {most:,}"
+        what = f"{slots:,} rows of this table in RAM, and memory.ram_bytes leaves room for {most:,}"
         if self._has_disk:
             return ResourceExhausted(f"{what}: come again when others have gone to disk", RETRY_S)
-        return ResourceExhausted(f"{what}: raise ram_bytes, give the shard a disk (disk_path) or add shards")
+        return ResourceExhausted(f"{what}: raise memory.ram_bytes, give the shard a disk (disk.path) or add shards")

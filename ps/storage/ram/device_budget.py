@@ -1,4 +1,4 @@
-"""The bytes of rows that a shard may hold on a device (`ServiceConfig.gpu_bytes`), shared by its tables as they come.
+"""The bytes of rows that a shard may hold on a device (`memory.gpu_bytes`), shared by its tables as they come.
 
 Owned by the engine thread.
 """
@@ -24,8 +24,9 @@ class DeviceBudget:
         """Before n bytes are allocated; raises ResourceExhausted, and then nothing is taken."""
         if n > self.left:
             raise ResourceExhausted(
-                f"{n:,} bytes more for rows on the device: {self.used:,} are in use of gpu_bytes={self._limit:,}: "
-                "raise it, bound the tables (max_rows_per_shard, or a larger swap_fraction) or add shards"
+                f"{n:,} bytes more for rows on the device: {self.used:,} are in use of "
+                f"memory.gpu_bytes={self._limit:,}: raise it, bound the tables "
+                "(max_rows_per_shard, or a larger swap_fraction) or add shards"
             )
         self.used += n
 

@@ -71,7 +71,7 @@ class DeviceRows:
         self._block_rows = max(BLOCK_BYTES // self._layout.row_bytes, 1)
 
     def make_room(self, slots_end: int, rows: int, length: int) -> None:
-        """See `ArenaRows`. Raises ResourceExhausted, that names gpu_bytes if that is the bound."""
+        """See `ArenaRows`. Raises ResourceExhausted, that names memory.gpu_bytes if that is the bound."""
         have = int(self._starts[-1])
         if slots_end <= have:
             return
@@ -197,7 +197,7 @@ class DeviceRows:
     def _no_room(self, nbytes: int, free: int) -> ResourceExhausted:
         return ResourceExhausted(
             f"{nbytes:,} bytes more for rows on the device, which has {free:,} free and needs {SPARE_BYTES:,} of them "
-            "to work with: set gpu_bytes below what it has, end other processes there, or add shards"
+            "to work with: set memory.gpu_bytes below what it has, end other processes there, or add shards"
         )
 
     def _blocks(self, positions_P: Slots) -> Iterator[Slots]:

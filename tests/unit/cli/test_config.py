@@ -53,7 +53,7 @@ def test_every_setting_has_a_word_on_what_it_means() -> None:
 def test_as_json_it_is_a_schema() -> None:
     code, text = psctl("config", "show", "service", "--json")
     assert code == 0
-    assert json.loads(text)["properties"]["grpc_threads"]["default"] == ps.ServiceConfig().grpc_threads
+    assert json.loads(text)["$defs"]["PerformanceConfig"]["properties"]["grpc_threads"]["default"] == 16
 
 
 def test_an_unknown_kind_is_wrong_usage() -> None:
@@ -68,18 +68,30 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_a_sound_file(tmp_path: Path) -> None:
-    code, text = psctl("config", "check", str(written(tmp_path, "max_ids: 1000\n")))
+    code, text = psctl("config", "check", str(written(tmp_path, "limits: {max_ids: 1000}\n")))
     assert code == 0
     assert "a sound service file" in text
-    assert psctl("config", "check", str(written(tmp_path, "launch: {shards: 3}\nmax_ids: 1000\n")))[0] == 0
+    assert psctl("config", "check", str(written(tmp_path, "launch: {shards: 3}\nlimits: {max_ids: 1000}\n")))[0] == 0
     file = written(tmp_path, "tables:\n- {name: a, dim: 4}\n- {name: b, dim: 8, cold: {kind: fp16}}\n")
     assert psctl("config", "check", str(file))[0] == 0
     assert [table.name for table in tables_of(file)] == ["a", "b"]
 
 
 BAD = [
-    ("grpc_thread: 3\nhost: 3\n", {"grpc_thread": "do you mean grpc_threads?", "host": "valid string"}),
-    ("max_ids: 1\nmax_ids: 2\n", {"max_ids": "is given 2 times, near line 1"}),
+    (
+        "grpc_thread: 3\nperformance: {grpc_thread: 3}\nnetwork: {host: 3}\nmemory: {ram_bytes: 8G}\n",
+        {
+            "grpc_thread": "do you mean performance.grpc_threads?",
+            "performance.grpc_thread": "do you mean grpc_threads?",
+            "network.host": "valid string",
+            "memory.ram_bytes": "8GiB (8 x 1024^3 bytes), 8GB (8 x 1000^3 bytes)",
+        },
+    ),
+    (
+        "ram_bytes: 1\ndisk_path: /x\nmetrics: true\n",
+        {"ram_bytes": "is now memory.ram_bytes", "disk_path": "is now disk.path", "metrics": "is now watching.metrics"},
+    ),
+    ("limits:\n  max_ids: 1\n  max_ids: 2\n", {"max_ids": "is given 2 times, near line 2"}),
     ("a: [", {"": "is no YAML"}),
     ("7", {"": "expected a mapping of settings, found int"}),
     (

@@ -99,7 +99,7 @@ def test_a_port_that_is_taken_is_said_before_anything_starts() -> None:
 def test_a_full_disk_is_found(tmp_path: Path) -> None:
     with mounted(tmp_path / "small", "8m"):
         settings = tmp_path / "service.yaml"
-        settings.write_text(f"disk_path: {tmp_path / 'small' / 'rows'}\nram_bytes: 100000000\n")
+        settings.write_text(f"disk:\n  path: {tmp_path / 'small' / 'rows'}\nmemory:\n  ram_bytes: 100MB\n")
         code, found = doctor("--config", str(settings))
         assert code == 1
         assert found["disk"]["level"] == FAIL
@@ -109,7 +109,7 @@ def test_a_full_disk_is_found(tmp_path: Path) -> None:
 
 def test_too_few_file_descriptors_are_found(tmp_path: Path) -> None:
     settings = tmp_path / "service.yaml"
-    settings.write_text(f"disk_path: {tmp_path / 'rows'}\nram_bytes: 100000000\n")
+    settings.write_text(f"disk:\n  path: {tmp_path / 'rows'}\nmemory:\n  ram_bytes: 100MB\n")
     code, found = doctor("--config", str(settings), files=300)
     assert code == 1
     assert found["files"]["level"] == FAIL
@@ -223,7 +223,7 @@ def test_shards_that_are_ill() -> None:
 
 
 def test_clocks_files_and_budgets_of_shards() -> None:
-    with watched(ram_bytes=64 << 20) as (_, watch):
+    with watched(memory={"ram_bytes": 64 << 20}) as (_, watch):
         stats: Any = many(watch.look(), 3).stats
     now_s = stats[0]["process"]["clock_s"]
     assert check_service.clocks(stats, now_s + 0.1, took_s=0.2).level == OK

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -24,7 +25,7 @@ from ps.table.beside import fixed_bytes
 
 OPTIMIZERS = [ps.SGD(), ps.RowwiseAdagrad(), ps.Adagrad(), ps.Adam(), ps.FTRL()]
 NODE = Node(64 << 30, 1e12, 1.25e9, 8)
-ON_DISK = ps.ServiceConfig(disk_path=Path("ssd"))
+ON_DISK = ps.ServiceConfig(disk={"path": Path("ssd")})
 
 
 def table(**settings: Any) -> ps.TableConfig:
@@ -120,9 +121,9 @@ def test_the_suggested_settings_have_room_for_the_rows(ids: int, shards: int, se
     room = RamBudget(given).for_slots(2)
     assert room is not None
     assert sum(size.rows_in_ram * size.slot_bytes for size in sizes) <= room
-    if given.disk_bytes is not None:
+    if given.disk.max_bytes is not None:
         below = sum(size.rows_on_disk * (size.row_bytes + KEY_BYTES + HEADER_BYTES) for size in sizes)
-        assert below <= 0.8 * given.disk_bytes + 1
+        assert below <= 0.8 * given.disk.max_bytes + 1
 
 
 @pytest.mark.parametrize("wire", ["fp32", "fp16", "int8"])
@@ -176,7 +177,10 @@ def test_the_command() -> None:
     assert found["nodes"]["needed"] >= 1
     assert found["tables"][0]["ids"] == 10**9
     text = CliRunner().invoke(app, ["size", "--ids", "1e9", "--cold", "fp16"]).stdout
-    assert f"ram_bytes: {found['settings']['ram_bytes']}" in text
+    shown = yaml.safe_load("\n".join(line for line in text.splitlines() if line.startswith("    ")))
+    assert found["settings"]["disk"]["max_bytes"]
+    on_disk = ps.ServiceConfig(disk={"path": "ssd"})
+    assert on_disk.having(**shown) == on_disk.having(**found["settings"]), "people read what programs get"
     assert max(map(len, text.splitlines())) < 140
 
 

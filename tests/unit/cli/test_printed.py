@@ -34,7 +34,7 @@ def test_an_error_is_one_line_with_its_class_and_every_bracket(
 
 
 def test_status_shows_tiers_and_what_is_wrong_with_a_disk(start_server: StartServer, tmp_path: Path) -> None:
-    server = start_server(disk_path=tmp_path)
+    server = start_server(disk={"path": tmp_path})
     ids = np.arange(200)
     with ps.connect(server.address) as client:
         client.create_table(ps.TableConfig(name="clicks", dim=4))

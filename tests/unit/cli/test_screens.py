@@ -25,7 +25,7 @@ GONE = ps.Unavailable("failed to connect to all addresses; last error: connectio
 @pytest.fixture(scope="module")
 def looks() -> tuple[Survey, Survey]:
     """Before and after 3 pushes and 2 pulls of 100 rows, ten seconds later."""
-    with watched(ram_bytes=64 << 20) as (client, watch):
+    with watched(memory={"ram_bytes": 64 << 20}) as (client, watch):
         for number in range(3):
             cold = ps.Fp16() if number else None
             client.create_table(ps.TableConfig(name=f"table_{number}", dim=8, cold=cold))

@@ -85,7 +85,7 @@ def test_ranks_come_together_under_its_interceptor_which_knows_no_answers_that_c
 
 def test_a_stream_that_nobody_reads_on_is_broken_off(spans: Any) -> None:
     """Its span ends, and the shard is free for the next call."""
-    config = ps.ServiceConfig(metrics=False, max_requests=1)
+    config = ps.ServiceConfig(watching={"metrics": False}, limits={"max_requests": 1})
     with ShardServer(0, config) as server, ps.connect(server.address) as client, RawCalls(server.address) as calls:
         client.create_table(summing())
         request = pb.PullRequest(header=calls.header, ids=id_set(t=range(500_000))).SerializeToString()

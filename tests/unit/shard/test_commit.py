@@ -34,7 +34,7 @@ SEVENS = np.full((len(IDS), DIM), 7, np.float32)
 
 
 def new_shard(folder: Path) -> Shard:
-    shard = Shard(0, ps.ServiceConfig(disk_path=folder, disk_bytes=1 << 30, metrics=False))
+    shard = Shard(0, ps.ServiceConfig(disk={"path": folder, "max_bytes": 1 << 30}, watching={"metrics": False}))
     importance = ps.Importance(frequency=1, external=1)
     new_table(shard, importance=importance, max_rows_per_shard=100, expire_after_pushes=1000, half_life_pushes=64)
     push_ids(shard, "t", IDS, ONES)
@@ -192,7 +192,7 @@ def test_an_explicit_write_that_cannot_be_recorded_is_not_applied(
 def test_a_removal_that_the_disk_refuses_has_changed_nothing_and_passes_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shard = Shard(0, ps.ServiceConfig(disk_path=tmp_path, metrics=False))
+    shard = Shard(0, ps.ServiceConfig(disk={"path": tmp_path}, watching={"metrics": False}))
     new_table(shard, swap_fraction=0.9)
     push_ids(shard, "t", range(40), [[i] * DIM for i in range(40)])
     table = shard.tables["t"]

@@ -57,7 +57,7 @@ HISTORY = [Write(number) for number in range(WRITES)]
 
 def result_of(run: Callable[[Shard], None]) -> tuple[list[bytes], int]:
     """Every byte of every table, and the version."""
-    shard = Shard(0, ps.ServiceConfig(max_steps=8))
+    shard = Shard(0, ps.ServiceConfig(performance={"max_steps": 8}))
     try:
         for name, (optimizer, dim) in TABLES.items():
             new_table(shard, name, dim, optimizer=optimizer, initializer=ps.Normal())

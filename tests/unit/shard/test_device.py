@@ -34,7 +34,10 @@ def exported(shard: Shard) -> dict[int, np.ndarray]:
 def test_one_history_gives_the_same_rows_in_ram_and_on_a_device(optimizer: Any, device: str, tmp_path: Path) -> None:
     """Pushes, prepared or not, upserts, assigns and removals; rows go to disk, come back and are evicted."""
     rng = np.random.default_rng(0)
-    plain, other = Shard(0), Shard(1, ps.ServiceConfig(disk_path=tmp_path, disk_cache_bytes=1 << 20))
+    plain, other = (
+        Shard(0),
+        Shard(1, ps.ServiceConfig(disk={"path": tmp_path}, performance={"disk_cache_bytes": 1 << 20})),
+    )
     for shard, where in ((plain, "cpu"), (other, device)):
         new_table(
             shard,
@@ -87,7 +90,7 @@ def test_a_push_shared_by_two_threads_updates_every_row_once(device: str) -> Non
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_push_that_would_pass_gpu_bytes_changes_no_table(device: str) -> None:
-    shard, n = Shard(0, ps.ServiceConfig(gpu_bytes=1 << 20)), 100_000
+    shard, n = Shard(0, ps.ServiceConfig(memory={"gpu_bytes": 1 << 20})), 100_000
     new_table(shard, "in_ram")
     new_table(shard, device=device)
     push_ids(shard, "t", range(10), np.ones((10, DIM)))

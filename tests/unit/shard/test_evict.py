@@ -126,7 +126,7 @@ def test_rows_left_alone_expire(shard: Shard) -> None:
 
 
 def test_what_is_evicted_leaves_the_disk_and_the_filter(tmp_path: Path) -> None:
-    with a_shard(disk_path=tmp_path, disk_cache_bytes=1 << 20) as shard:
+    with a_shard(disk={"path": tmp_path}, performance={"disk_cache_bytes": 1 << 20}) as shard:
         new_table(shard, max_rows_per_shard=2000, swap_fraction=0.9)
         for start in range(0, 6000, 200):
             push_ones(shard, range(start, start + 200))
@@ -151,7 +151,7 @@ def test_what_is_evicted_leaves_the_disk_and_the_filter(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_budget_is_shared_over_tables(tmp_path: Path) -> None:
-    with a_shard(disk_path=tmp_path, disk_cache_bytes=1 << 20, disk_bytes=1 << 20) as shard:
+    with a_shard(disk={"path": tmp_path, "max_bytes": 1 << 20}, performance={"disk_cache_bytes": 1 << 20}) as shard:
         new_table(shard, "small", dim=4)
         new_table(shard, "large", dim=64)
         for start in range(0, 12_000, 500):
@@ -190,7 +190,7 @@ def test_by_recency_alone_the_rows_pushed_last_stay(shard: Shard) -> None:
 
 def test_rows_go_down_while_dropped_ones_are_still_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ps.storage.residence.dropped.SWEEP_SLOTS", 1)  # never done before the next eviction
-    with a_shard(disk_path=tmp_path, disk_cache_bytes=1 << 20) as shard:
+    with a_shard(disk={"path": tmp_path}, performance={"disk_cache_bytes": 1 << 20}) as shard:
         new_table(shard, max_rows_per_shard=400, swap_fraction=0.8)
         for start in range(0, 8000, 40):
             push_ones(shard, range(start, start + 40))

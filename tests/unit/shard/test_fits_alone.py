@@ -45,7 +45,9 @@ KINDS: dict[str, dict[str, Any]] = {
 def small(kinds: Mapping[str, str], has_disk: bool, rows_bytes: int = ROWS_BYTES) -> Iterator[Shard]:
     """A shard whose tables share room for some hundred rows, after what each takes for itself."""
     with tempfile.TemporaryDirectory() as folder:
-        config = ps.ServiceConfig(ram_bytes=ps.config.MIN_RAM_BYTES, disk_path=Path(folder) if has_disk else None)
+        config = ps.ServiceConfig(
+            memory={"ram_bytes": ps.config.MIN_RAM_BYTES}, disk={"path": Path(folder) if has_disk else None}
+        )
         shard = Shard(0, config)
         try:
             for name, kind in kinds.items():

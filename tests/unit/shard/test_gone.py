@@ -118,7 +118,7 @@ def test_sums_of_bags_stop_at_the_next_rows(shard: Shard, monkeypatch: pytest.Mo
 def test_rows_on_disk_are_read_piece_by_piece_and_no_further(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    config = ps.ServiceConfig(disk_path=tmp_path, disk_cache_bytes=1 << 20)
+    config = ps.ServiceConfig(disk={"path": tmp_path}, performance={"disk_cache_bytes": 1 << 20})
     shard = Shard(0, config)
     try:
         shard.create_table(summing().model_copy(update={"swap_fraction": 0.9}))

@@ -142,7 +142,7 @@ def test_bags_are_counted_with_the_steps_that_hold_them(shard: Shard) -> None:
 
 def test_sums_are_bounded_as_rows_are() -> None:
     """A bag costs the client half a byte, and the shard a row."""
-    small = Shard(0, ps.ServiceConfig(max_body_bytes=1 << 20))
+    small = Shard(0, ps.ServiceConfig(limits={"max_body_bytes": 1 << 20}))
     new_table(small)
     many = Bags(np.arange(100_001), np.zeros(100_000, np.int32))
     with pytest.raises(ps.ResourceExhausted, match="1,600,016 bytes of rows in one pull"):
@@ -165,7 +165,10 @@ def test_rows_on_disk_are_summed_and_trained_as_those_in_ram(
 ) -> None:
     rng = np.random.default_rng(seed)
     folder: Path = tmp_path_factory.mktemp("disk")
-    swapping, plain = Shard(0, ps.ServiceConfig(disk_path=folder, disk_cache_bytes=1 << 20)), Shard(0)
+    swapping, plain = (
+        Shard(0, ps.ServiceConfig(disk={"path": folder}, performance={"disk_cache_bytes": 1 << 20})),
+        Shard(0),
+    )
     for one in (swapping, plain):
         new_table(one, swap_fraction=0.8, optimizer=ps.Adagrad(lr=0.1), initializer=ps.Normal())
     for number in range(6):

@@ -26,7 +26,7 @@ DEADLINE_S = 20.0
 
 @pytest.fixture
 def tight(tmp_path: Path) -> Iterator[Shard]:
-    shard = Shard(0, ps.ServiceConfig(disk_path=tmp_path, ram_bytes=ps.config.MIN_RAM_BYTES))
+    shard = Shard(0, ps.ServiceConfig(disk={"path": tmp_path}, memory={"ram_bytes": ps.config.MIN_RAM_BYTES}))
     row_bytes = DIM * 4 + SLOT_BYTES
     new_table(shard, swap_fraction=0.0)
     shard.budget._resize(ROOM * row_bytes - (shard.budget.for_slots(1) or 0))

@@ -22,7 +22,7 @@ IDS = range(20)
 
 @pytest.fixture
 def shard(tmp_path: Path) -> Iterator[Shard]:
-    running = Shard(0, ps.ServiceConfig(disk_path=tmp_path, disk_cache_bytes=1 << 20))
+    running = Shard(0, ps.ServiceConfig(disk={"path": tmp_path}, performance={"disk_cache_bytes": 1 << 20}))
     new_table(running, swap_fraction=0.9)
     yield running
     running.close()

@@ -25,7 +25,9 @@ def fill(shard: Shard) -> None:
 
 
 def test_a_refused_table_may_be_asked_for_again_and_takes_nothing(tmp_path: Path) -> None:
-    shard = Shard(0, ps.ServiceConfig(ram_bytes=64 << 20, disk_path=tmp_path, metrics=False))
+    shard = Shard(
+        0, ps.ServiceConfig(memory={"ram_bytes": 64 << 20}, disk={"path": tmp_path}, watching={"metrics": False})
+    )
     shard.budget._resize(-(8 << 20))  # fewer tables do
     with pytest.raises(ps.ResourceExhausted):
         fill(shard)
@@ -44,7 +46,7 @@ def test_a_refused_table_may_be_asked_for_again_and_takes_nothing(tmp_path: Path
 
 
 def test_a_table_whose_folder_was_lost_can_be_dropped_and_made_again(tmp_path: Path) -> None:
-    shard = Shard(0, ps.ServiceConfig(disk_path=tmp_path / "disk", disk_cache_bytes=1 << 20))
+    shard = Shard(0, ps.ServiceConfig(disk={"path": tmp_path / "disk"}, performance={"disk_cache_bytes": 1 << 20}))
     new_table(shard, swap_fraction=0.9)
     push_ids(shard, "t", range(2000), [[1.0] * 4] * 2000)
     shutil.rmtree(tmp_path / "disk")
@@ -62,7 +64,9 @@ def test_a_table_whose_folder_was_lost_can_be_dropped_and_made_again(tmp_path: P
 
 def test_26_tables_have_room_in_128_mib(tmp_path: Path) -> None:
     """As many as Criteo's data set has, some of a few rows and some of many."""
-    shard = Shard(0, ps.ServiceConfig(ram_bytes=128 << 20, disk_path=tmp_path, metrics=False))
+    shard = Shard(
+        0, ps.ServiceConfig(memory={"ram_bytes": 128 << 20}, disk={"path": tmp_path}, watching={"metrics": False})
+    )
     for number in range(26):
         new_table(shard, f"C{number}", dim=16)
     for start in (0, 4000):
@@ -77,7 +81,7 @@ def test_cores_and_rows_of_a_refused_table_are_given_back(tmp_path: Path, monkey
     def broken(*_: object) -> None:
         raise MemoryError("injected")
 
-    shard = Shard(0, ps.ServiceConfig(ram_bytes=256 << 20, metrics=False))
+    shard = Shard(0, ps.ServiceConfig(memory={"ram_bytes": 256 << 20}, watching={"metrics": False}))
     before = held(shard)
     cold = ps.TensorTrain(rows=10_000, ranks=8, hot_rows=100)
     monkeypatch.setattr("ps.table.table.Overflows", broken)  # late: all else is there

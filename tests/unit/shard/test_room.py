@@ -104,7 +104,7 @@ def test_no_eviction_goes_below_its_bound(config: dict[str, Any], made: list[tup
     with tempfile.TemporaryDirectory() as folder:
         shards = [
             Shard(0, ps.ServiceConfig()),
-            Shard(0, ps.ServiceConfig(disk_path=Path(folder), disk_cache_bytes=1 << 20)),
+            Shard(0, ps.ServiceConfig(disk={"path": Path(folder)}, performance={"disk_cache_bytes": 1 << 20})),
         ]
         try:
             same = Tables(shards, config)
@@ -137,7 +137,7 @@ def test_the_only_row_that_there_is_room_for_stays() -> None:
 
 def test_a_budget_in_ram_leaves_tables_full() -> None:
     """Of `all_gone`, by ram_bytes and without a disk: from 86,062 rows to none."""
-    shard = Shard(0, ps.ServiceConfig(ram_bytes=64 << 20))
+    shard = Shard(0, ps.ServiceConfig(memory={"ram_bytes": 64 << 20}))
     shard.create_table(ps.TableConfig(name="t", dim=64))
     shard.create_table(ps.TableConfig(name="few", dim=64))
     push_ids(shard, "few", [1], np.ones((1, 64)))

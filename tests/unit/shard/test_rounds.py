@@ -253,7 +253,7 @@ def test_ranks_must_push_the_same_tables(ranks: Ranks) -> None:
 
 
 def test_more_ranks_than_calls_are_told_which_setting(ranks: Ranks) -> None:
-    with pytest.raises(ps.InvalidArgument, match="set max_requests to 260 or more"):
+    with pytest.raises(ps.InvalidArgument, match=r"set limits\.max_requests to 260 or more"):
         push_round(ranks.shard, 0, 130, rank_push([1], [1.0]), wait_s=LIMIT_S)
 
 

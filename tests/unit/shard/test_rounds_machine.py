@@ -74,7 +74,7 @@ class RoundsMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.shard = Shard(0, QUIET.model_copy(update={"max_requests": 2 * MOST}), lambda: self.now)
+        self.shard = Shard(0, QUIET.having(limits={"max_requests": 2 * MOST}), lambda: self.now)
         self.shard.core.rounds = Rounds(MOST, ROOM_BYTES, lambda: self.now)
         new_table(self.shard)
         self.sequences = 0

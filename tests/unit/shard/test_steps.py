@@ -30,7 +30,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def shard(clock: Clock) -> Iterator[Shard]:
-    running = Shard(0, ps.ServiceConfig(prepare_ttl_s=10.0, max_steps=3), clock)
+    running = Shard(0, ps.ServiceConfig(performance={"prepare_ttl_s": 10.0, "max_steps": 3}), clock)
     new_table(running)
     yield running
     running.close()

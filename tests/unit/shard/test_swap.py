@@ -38,7 +38,7 @@ class Swapping(RuleBasedStateMachine):
     )
     def start(self, admission: Any, sweep_slots: int) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        config = ps.ServiceConfig(disk_path=Path(self.folder.name), disk_cache_bytes=1 << 20)
+        config = ps.ServiceConfig(disk={"path": Path(self.folder.name)}, performance={"disk_cache_bytes": 1 << 20})
         self.swapping, self.plain = Shard(0, config), Shard(0)
         for shard in (self.swapping, self.plain):
             new_table(

@@ -25,7 +25,7 @@ LIMIT_S = 20.0
 
 @pytest.fixture
 def disk_shard(tmp_path: Path) -> Iterator[Shard]:
-    running = Shard(0, ps.ServiceConfig(disk_path=tmp_path, disk_cache_bytes=1 << 20))
+    running = Shard(0, ps.ServiceConfig(disk={"path": tmp_path}, performance={"disk_cache_bytes": 1 << 20}))
     yield running
     running.close()
 
@@ -153,7 +153,12 @@ def test_a_repeated_write_holds_nothing(disk_shard, how):
 
 
 def test_a_prepare_that_has_read_is_not_refused(tmp_path, monkeypatch):
-    shard = Shard(0, ps.ServiceConfig(disk_path=tmp_path, disk_cache_bytes=1 << 20, max_requests=1))
+    shard = Shard(
+        0,
+        ps.ServiceConfig(
+            disk={"path": tmp_path}, performance={"disk_cache_bytes": 1 << 20}, limits={"max_requests": 1}
+        ),
+    )
     below = filled(shard)
     held = Held(monkeypatch, shard, "t", "read")
     versions: list[int] = []
@@ -242,7 +247,9 @@ def test_a_push_that_comes_while_the_shard_stops_ends(disk_shard):
 
 def test_a_step_whose_lease_has_ended_holds_nothing_after_the_next_push(tmp_path):
     now = [0.0]
-    shard = Shard(0, ps.ServiceConfig(disk_path=tmp_path, disk_cache_bytes=1 << 20), clock=lambda: now[0])
+    shard = Shard(
+        0, ps.ServiceConfig(disk={"path": tmp_path}, performance={"disk_cache_bytes": 1 << 20}), clock=lambda: now[0]
+    )
     filled(shard)
     shard.prepare(StepRef(1, 1), [ids_of("t", range(20))])
     now[0] = 1e6

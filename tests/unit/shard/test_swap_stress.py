@@ -88,7 +88,7 @@ def churn_tables(shard: Shard, ended: threading.Event) -> None:
 @pytest.mark.parametrize("rounds", [40, pytest.param(400, marks=pytest.mark.slow)])
 def test_sums_are_right_and_nothing_is_held(tmp_path: Path, rounds: int) -> None:
     before = set(threading.enumerate())
-    shard = Shard(0, ps.ServiceConfig(disk_path=tmp_path, disk_cache_bytes=1 << 20))
+    shard = Shard(0, ps.ServiceConfig(disk={"path": tmp_path}, performance={"disk_cache_bytes": 1 << 20}))
     new_table(shard, swap_fraction=0.8)
     disk = SlowDisk(shard, seed=rounds)
     ended = threading.Event()

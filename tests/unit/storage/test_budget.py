@@ -26,26 +26,26 @@ disks = st.sampled_from([None, Path("/somewhere")])
 
 @given(sizes, disks)
 def test_every_part_has_room_and_they_never_add_up_to_more(ram_bytes, disk_path):
-    config = ps.ServiceConfig(ram_bytes=ram_bytes, disk_path=disk_path)
+    config = ps.ServiceConfig(memory={"ram_bytes": ram_bytes}, disk={"path": disk_path})
     aside = set_aside(config)
     assert aside.total < ram_bytes * 3 // 4
     assert set_aside(fitted(config)) == aside
     small = fitted(config)
     assert fitted(small) == small
-    assert small.max_body_bytes <= aside.bodies
+    assert small.limits.max_body_bytes <= aside.bodies
     assert (aside.cache >= 1 << 20) == (disk_path is not None)
 
 
 def test_without_a_budget_nothing_is_cut():
-    config = ps.ServiceConfig(disk_path="/somewhere")
+    config = ps.ServiceConfig(disk={"path": "/somewhere"})
     assert fitted(config) == config
-    assert set_aside(config).cache == config.disk_cache_bytes
+    assert set_aside(config).cache == config.performance.disk_cache_bytes
     assert not RamBudget(config).slots.bounded
 
 
 def test_too_small_a_budget_says_what_the_smallest_is():
     with pytest.raises(ConfigError, match=f"ram_bytes.*{MIN_RAM_BYTES:,}"):
-        ps.ServiceConfig(ram_bytes=MIN_RAM_BYTES - 1)
+        ps.ServiceConfig(memory={"ram_bytes": MIN_RAM_BYTES - 1})
 
 
 @given(st.integers(0, 10**9), st.lists(st.integers(0, 10**9), min_size=1, max_size=8))
@@ -78,7 +78,7 @@ def test_a_part_never_gives_more_than_it_has(steps):
 
 
 def test_what_can_never_fit_gets_no_hint_and_names_the_setting():
-    with pytest.raises(ResourceExhausted, match="raise ram_bytes") as refused:
+    with pytest.raises(ResourceExhausted, match=r"raise memory\.ram_bytes") as refused:
         Part(1000, "tests").hold(1001)
     assert refused.value.retry_after_s is None
 
@@ -167,7 +167,7 @@ def test_what_a_request_claims_is_its_tables_share(nbytes, tables, data):
 @pytest.mark.parametrize("dim", [64, 1])
 def test_an_arena_commits_no_more_than_its_budget(dim):
     """Index and all, over thousands of ids that come and go."""
-    budget = RamBudget(ps.ServiceConfig(ram_bytes=MIN_RAM_BYTES, disk_path="/somewhere"))
+    budget = RamBudget(ps.ServiceConfig(memory={"ram_bytes": MIN_RAM_BYTES}, disk={"path": "/somewhere"}))
     limit = MIN_RAM_BYTES - budget.aside.total
     config = ps.TableConfig(name="t", dim=dim, optimizer=ps.RowwiseAdagrad())
     rows, rng = PlainRows(config, update_rule(config.optimizer, config.dim), budget.arrays), np.random.default_rng(0)

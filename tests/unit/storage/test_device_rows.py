@@ -164,7 +164,7 @@ def test_growing_moves_nothing_and_is_at_most_a_quarter_ahead(device):
 @pytest.mark.parametrize("device", DEVICES)
 def test_tables_share_gpu_bytes_to_the_last_row_and_what_would_pass_it_changes_nothing(device):
     table, limit = config(device, optimizer=ps.SGD()), 3 << 20
-    budget = RamBudget(ps.ServiceConfig(gpu_bytes=limit))
+    budget = RamBudget(ps.ServiceConfig(memory={"gpu_bytes": limit}))
     one, other = (
         Arena(DeviceRows(table, update_rule(table.optimizer, table.dim), budget.device), budget) for _ in range(2)
     )
@@ -203,7 +203,7 @@ def test_a_device_that_is_nearly_full_gives_what_is_needed_and_keeps_room_to_wor
 
 
 def test_rows_on_a_device_take_slots_of_the_ram_budget_and_no_rows():
-    budgets = [RamBudget(ps.ServiceConfig(ram_bytes=1 << 30)) for _ in range(2)]
+    budgets = [RamBudget(ps.ServiceConfig(memory={"ram_bytes": 1 << 30})) for _ in range(2)]
     wide = config(dim=1000, optimizer=ps.SGD())
     in_ram = Arena(device_rows_or_plain(wide.model_copy(update={"device": "cpu"}), budgets[0]), budgets[0])
     on_device = Arena(device_rows_or_plain(wide, budgets[1]), budgets[1])

@@ -134,7 +134,7 @@ def losses(server_address: str, depth: object) -> list[float]:
 
 
 def test_losses_are_the_same_whatever_the_depth(start_server: StartServer, tmp_path: Path) -> None:
-    server = start_server(disk_path=tmp_path)
+    server = start_server(disk={"path": tmp_path})
     expected = losses(server.address, 1)
     assert len(set(expected)) == len(expected) == 40
     for depth in (0, 4, "auto"):

@@ -301,7 +301,7 @@ def test_the_swap_fraction_is_every_tables_unless_the_file_says_otherwise(tmp_pa
 
 
 def test_the_end_says_what_lives_where_and_what_moved(start_server: StartServer, tmp_path: Path) -> None:
-    server = start_server(disk_path=tmp_path)
+    server = start_server(disk={"path": tmp_path})
     console = Console(record=True, width=160, file=io.StringIO())
     ids = np.arange(200)
     with ps.connect(server.address) as client:
