@@ -6,7 +6,8 @@ import argparse
 import importlib
 from collections.abc import Callable, Sequence
 
-from benchmarks.harness.measure import FULL, QUICK, Report, Sizes, print_header
+from benchmarks.harness.report import Report, print_header
+from benchmarks.harness.sizes import FULL, QUICK, Sizes
 
 BENCHMARKS = {
     "index": (
@@ -82,6 +83,10 @@ BENCHMARKS = {
     "attack": (
         "benchmarks.service.attack:run",
         "calls of four honest clients beside one that stalls, cancels or stays idle: p99 without, under and after",
+    ),
+    "untouched": (
+        "benchmarks.engine.untouched:run",
+        "engine time of a small push beside 200 tables, and beside 64 prepared steps, that it does not touch",
     ),
     "startup": ("benchmarks.engine.startup:run", "import ps, and from nothing to the first pull"),
 }

@@ -15,7 +15,7 @@ import yaml
 
 
 def merge(base: Any, override: Any) -> Any:
-    """`base` as `override` changes it; neither is changed itself."""
+    """Returns `base` as changed by `override`; neither is changed itself."""
     if not isinstance(override, dict):
         return override
     merged = dict(base) if isinstance(base, dict) else {}

@@ -1,4 +1,4 @@
-"""Addresses as text: "host:port", an IPv6 host in brackets. Read and written here and nowhere else."""
+"""Addresses as text: "host:port", with an IPv6 host in brackets. They are read and written only here."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _LOOPBACK_NAMES = ("localhost", "ip6-localhost")
 
 
 def address_of(host: str, port: int) -> str:
-    """The text that `parse` reads."""
+    """Returns the text that `parse` reads."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def parse(address: object, form: str = FORM) -> tuple[str, int]:
-    """Host, an IPv6 one without brackets, and port. Raises InvalidArgument, which names the form."""
+    """Returns host and port; an IPv6 host is without brackets. Raises InvalidArgument, which names the form."""
     if not isinstance(address, str):
         raise InvalidArgument(f"address {address!r} is a {type(address).__name__}: give a string, {form}")
     if "://" in address:
@@ -36,7 +36,7 @@ def parse(address: object, form: str = FORM) -> tuple[str, int]:
 
 
 def bare_host(host: str) -> str:
-    """A host as sockets take it: an IPv6 one without its brackets. Raises InvalidArgument."""
+    """Returns a host as sockets take it: an IPv6 host without its brackets. Raises InvalidArgument."""
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not bare:
         raise InvalidArgument("there is no host")
@@ -50,7 +50,7 @@ def bare_host(host: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether what is sent there stays on this host."""
+    """Returns whether what is sent to this host stays on this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,7 +1,7 @@
 """Counters, each declared once: a field of a dataclass, with what it counts, its unit, and the name of its metric.
 
-`stats()`, the Prometheus metrics and the README's table of metrics are made from the declarations. To add a counter to
-a class that has some: one line there, and a `+=` where it is counted.
+`stats()`, the Prometheus metrics and the table of metrics in docs/operations.md are made from the declarations. To add
+a counter to a class that has some: one line there, and a `+=` where it is counted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What users give as a number of seconds: of any numeric type, and infinity for as long as it takes."""
+"""Numbers of seconds as users give them: of any numeric type, and infinity for as long as it takes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from numbers import Real
 from ps.errors import InvalidArgument
 
 LONGEST_S = 1e8
-"""Three years, which is for ever: locks, condition variables and gRPC take no more than some hundred."""
+"""Three years, which stands for ever: locks, condition variables and gRPC accept at most some hundred years."""
 
 
 def seconds(value: object, name: str = "timeout_s") -> float:
-    """As a float of at most LONGEST_S. Raises InvalidArgument unless it is a positive number."""
+    """Returns a number of seconds as a float of at most LONGEST_S. Raises InvalidArgument unless it is positive."""
     if isinstance(value, bool) or not isinstance(value, Real):  # numpy's scalars are Real
         raise InvalidArgument(f"{name}={value!r}: give a positive number of seconds (inf: as long as it takes)")
     try:

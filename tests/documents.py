@@ -13,7 +13,11 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[1]
-GUIDES = ("README.md", "CONTRIBUTING.md", "docs/operations.md", "docs/communication.md", "docs/tensor_train.md")
+GUIDES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{name}.md" for name in ("training", "tables", "communication", "tensor_train", "operations", "numbers")),
+)
 """Documents whose indented blocks are commands, Python, YAML or a screen. docs/architecture.md has drawings there."""
 SPEAK_OF_COMMANDS = (
     *GUIDES,

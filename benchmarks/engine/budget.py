@@ -18,10 +18,12 @@ import numpy.typing as npt
 
 import ps
 from benchmarks.harness.data import generator
-from benchmarks.harness.measure import Report, Sizes, rss_bytes
+from benchmarks.harness.measure import rss_bytes
+from benchmarks.harness.report import Report
 from benchmarks.harness.service import one_shard
+from benchmarks.harness.sizes import Sizes
 from ps.storage.budget.budget import RamBudget
-from ps.storage.budget.room import SLOT_BYTES
+from ps.storage.budget.slots import SLOT_BYTES
 
 RAM_BYTES = 64 << 20
 DIM, TABLE = 64, "ids"

@@ -23,7 +23,9 @@ import numpy as np
 from rocksdict import Rdict
 
 from benchmarks.harness.data import batches, generator, random_ids
-from benchmarks.harness.measure import Contender, Report, Sizes, interleave
+from benchmarks.harness.measure import Contender, interleave
+from benchmarks.harness.report import Report
+from benchmarks.harness.sizes import Sizes
 from ps.arrays import Ids
 from ps.kernels import warm_up
 from ps.storage.disk.codec import key_order, keys_of

@@ -14,8 +14,9 @@ import torch
 
 import ps
 from benchmarks.engine.budget import watched
-from benchmarks.harness.measure import Report, Sizes
+from benchmarks.harness.report import Report
 from benchmarks.harness.service import one_shard
+from benchmarks.harness.sizes import Sizes
 from ps.nn.prefetch import Prefetcher
 from worker.data.synthetic import Synthetic
 from worker.train.trainer import Trainer

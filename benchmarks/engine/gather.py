@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.harness.data import batches, generator, random_ids
-from benchmarks.harness.measure import Contender, Report, Sizes, interleave
+from benchmarks.harness.measure import Contender, interleave
+from benchmarks.harness.report import Report
+from benchmarks.harness.sizes import Sizes
 from ps.arrays import Rows
 from ps.config import RowwiseAdagrad, TableConfig
 from ps.kernels.rows import rows

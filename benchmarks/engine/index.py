@@ -7,7 +7,9 @@ import time
 import numpy as np
 
 from benchmarks.harness.data import batches, generator, random_ids
-from benchmarks.harness.measure import Contender, Report, Sizes, interleave
+from benchmarks.harness.measure import Contender, interleave
+from benchmarks.harness.report import Report
+from benchmarks.harness.sizes import Sizes
 from ps.arrays import Ids
 from ps.kernels import warm_up
 from ps.kernels.index.index import IdIndex

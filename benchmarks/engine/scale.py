@@ -7,8 +7,10 @@ from contextlib import ExitStack
 
 import ps
 from benchmarks.harness.data import batches, generator, gradients, random_ids
-from benchmarks.harness.measure import Contender, Report, Sizes, interleave
+from benchmarks.harness.measure import Contender, interleave
+from benchmarks.harness.report import Report
 from benchmarks.harness.service import fill, one_shard, shards
+from benchmarks.harness.sizes import Sizes
 from ps.arrays import Ids
 
 DIM = 16

@@ -9,8 +9,9 @@ import time
 import numpy as np
 
 import ps
-from benchmarks.harness.measure import REPOSITORY, Report, Sizes
+from benchmarks.harness.report import REPOSITORY, Report
 from benchmarks.harness.service import one_shard
+from benchmarks.harness.sizes import Sizes
 
 IMPORTS = {"import_ps": "import ps", "import_connect": "from ps import connect"}
 TIMED = "import time; started = time.perf_counter(); {}; print(time.perf_counter() - started)"

@@ -13,7 +13,9 @@ from pathlib import Path
 import torch
 
 import ps
-from benchmarks.harness.measure import WARM_UP_ROUNDS, Contender, Report, Sizes, interleave
+from benchmarks.harness.measure import WARM_UP_ROUNDS, Contender, interleave
+from benchmarks.harness.report import Report
+from benchmarks.harness.sizes import Sizes
 from benchmarks.quality.training import BATCH, STEPS, TABLE, Training, fill, source_of
 
 

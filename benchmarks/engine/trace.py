@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.engine.policies import CONFIG, LRU, batches, evicting, of_peers, placing
-from benchmarks.harness.measure import Report, Sizes
+from benchmarks.harness.report import Report
+from benchmarks.harness.sizes import Sizes
 from ps.arrays import Counts, Ids
 from ps.config import DiskConfig, ServiceConfig, WatchingConfig
 from ps.shard import Gradients, Shard, StepRef, TableIds

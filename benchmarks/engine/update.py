@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.harness.data import batches, generator, gradients, random_ids
-from benchmarks.harness.measure import Contender, Report, Sizes, interleave
+from benchmarks.harness.measure import Contender, interleave
+from benchmarks.harness.report import Report
+from benchmarks.harness.sizes import Sizes
 from ps.arrays import Rows, Slots
-from ps.config import FTRL, SGD, Adagrad, Adam, Optimizer, RowwiseAdagrad, TableConfig
-from ps.optim import update_rule
+from ps.config import Optimizer, TableConfig
+from ps.kernels.updates.optim import update_rule
+from ps.optimizers.registry import OPTIMIZERS
 from ps.runtime.memory import ReservedArray
 from ps.table.table import Table
 
-OPTIMIZERS: dict[str, Optimizer] = {
-    "sgd": SGD(),
-    "rowwise_adagrad": RowwiseAdagrad(),
-    "adagrad": Adagrad(),
-    "adam": Adam(),
-    "ftrl": FTRL(l1=0.001),
-}
+SETTINGS: dict[str, dict[str, float]] = {"ftrl": {"l1": 0.001}}
 
 
 def run(report: Report, sizes: Sizes) -> None:
     """Measures one optimizer after the other: with its state a table takes up to 1.5 GB, twice."""
-    for name, optimizer in OPTIMIZERS.items():
-        _optimizer(report, sizes, name, optimizer)
+    for name, entry in OPTIMIZERS.items():
+        _optimizer(report, sizes, name, entry.config.model_validate({"kind": name, **SETTINGS.get(name, {})}))
 
 
 def _optimizer(report: Report, sizes: Sizes, name: str, optimizer: Optimizer) -> None:
     rng = generator()
     config = TableConfig(name="t", dim=sizes.dim, optimizer=optimizer)
     rule = update_rule(optimizer, sizes.dim)
+    in_numpy = NUMPY.get(name) or partial(_reference, optimizer)
     ids_N = random_ids(rng, sizes.rows)
     grads_ND = gradients(rng, sizes.batch, sizes.dim)
     table = Table(config)
@@ -60,7 +59,7 @@ def _optimizer(report: Report, sizes: Sizes, name: str, optimizer: Optimizer) ->
                 found,
             ),
             "kernel": Contender(lambda slots_N: rule.update(rows_SW, slots_N, grads_ND, 1), slots),
-            "numpy": Contender(lambda slots_N: NUMPY[name](rows_SW, slots_N, grads_ND, sizes.dim), slots),
+            "numpy": Contender(lambda slots_N: in_numpy(rows_SW, slots_N, grads_ND, sizes.dim), slots),
         },
     )
     for way in rounds.seconds:
@@ -73,6 +72,11 @@ def _optimizer(report: Report, sizes: Sizes, name: str, optimizer: Optimizer) ->
 
 # The same arithmetic as ps.kernels.updates.optim, with the constants' values left out: a fair amount of work, not a
 # check.
+
+
+def _reference(optimizer: Optimizer, rows_SW: Rows, slots_N: Slots, grads_ND: Rows, dim: int) -> None:
+    """The update of an optimizer that is none of the below."""
+    OPTIMIZERS[optimizer.kind].reference()(rows_SW, slots_N, grads_ND, *optimizer.arguments(1))
 
 
 def _sgd(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, dim: int) -> None:

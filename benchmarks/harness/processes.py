@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
-from benchmarks.harness.measure import REPOSITORY
+from benchmarks.harness.report import REPOSITORY
 
 START_TIMEOUT_S = 180.0
 """How long a start may take: a first start on a machine compiles the kernels."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.harness.measure import Sizes
+from benchmarks.harness.sizes import Sizes
 from benchmarks.problems.bursty import Bursty
 from benchmarks.problems.flights import Year
 from benchmarks.problems.movielens import MovieLens

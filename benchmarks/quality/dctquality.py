@@ -23,7 +23,8 @@ from typing import Any
 import torch
 
 import ps
-from benchmarks.harness.measure import Report, Sizes
+from benchmarks.harness.report import Report
+from benchmarks.harness.sizes import Sizes
 from benchmarks.problems.stream import Stream
 from benchmarks.problems.streams import streams
 from benchmarks.quality.dctbags import PlantedBags

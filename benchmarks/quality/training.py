@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 import ps
-from benchmarks.harness.measure import Sizes
 from benchmarks.harness.service import one_shard
+from benchmarks.harness.sizes import Sizes
 from ps.nn.prefetch import Prefetcher, PreparedBatch
 from worker.data.synthetic import Synthetic
 from worker.train.trainer import Trainer

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 import ps
-from benchmarks.harness.measure import Report, Sizes
 from benchmarks.harness.processes import child
+from benchmarks.harness.report import Report
 from benchmarks.harness.service import one_shard
+from benchmarks.harness.sizes import Sizes
 from benchmarks.service.attacks import ATTACKS, DIM, TABLE
 
 CLIENTS, IDS = 4, 1_000

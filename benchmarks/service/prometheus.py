@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.measure import REPOSITORY
+from benchmarks.harness.report import REPOSITORY
 
 DEPLOY = REPOSITORY / "deploy"
 RULES = ("rules.yml", "alerts.yml")

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
-from benchmarks.harness.measure import Sizes
+from benchmarks.harness.sizes import Sizes
 from benchmarks.problems.bursty import Bursty
 from benchmarks.problems.flights import Year
 from benchmarks.problems.movielens import MovieLens

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 import ps
-from benchmarks.harness.measure import Report, Sizes
+from benchmarks.harness.report import Report
+from benchmarks.harness.sizes import Sizes
 from benchmarks.tensor_train.cases import DIM, WAYS, Projected, Way
 from benchmarks.tensor_train.problems import Problem, floats, problems
 from ps.nn.prefetch import Prefetcher

@@ -18,13 +18,15 @@ import numpy as np
 import torch
 
 from benchmarks.harness.data import batches, generator, gradients
-from benchmarks.harness.measure import Contender, Report, Rounds, Sizes, interleave
+from benchmarks.harness.measure import Contender, Rounds, interleave
+from benchmarks.harness.report import Report
+from benchmarks.harness.sizes import Sizes
 from benchmarks.tensor_train import step as ttstep
 from benchmarks.tensor_train.peers import IN_CACHE, PRODUCTS_IN_CACHE, Forward, TorchCores, einsum, grouped, whole_batch
 from ps.arrays import Ids, Rows
 from ps.config import SGD
 from ps.kernels.rows import rows
-from ps.optim import update_rule
+from ps.kernels.updates.optim import update_rule
 from ps.shard.assistant import Assistant
 from ps.tensor_train.contract import Share
 from ps.tensor_train.cores import Cores

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 import ps
-from benchmarks.harness.measure import Contender, Report, Sizes, interleave
+from benchmarks.harness.measure import Contender, interleave
+from benchmarks.harness.report import Report
+from benchmarks.harness.sizes import Sizes
 from benchmarks.quality.training import BATCH, STEPS, TABLE, Training, fill, source_of
 
 CASE = "step"

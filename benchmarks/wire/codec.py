@@ -9,7 +9,9 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from benchmarks.harness.data import generator, gradients, random_ids
-from benchmarks.harness.measure import Contender, Report, Sizes, interleave
+from benchmarks.harness.measure import Contender, interleave
+from benchmarks.harness.report import Report
+from benchmarks.harness.sizes import Sizes
 from ps.wire import blocks, codec, encodings
 from ps.wire.encodings import NUMBERS
 from ps.wire.formats import TableFormat

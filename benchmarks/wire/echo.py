@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.harness.measure import Contender, Report, Sizes, interleave
+from benchmarks.harness.measure import Contender, interleave
+from benchmarks.harness.report import Report
+from benchmarks.harness.sizes import Sizes
 from benchmarks.wire.loopback import GrpcEcho, TcpEcho, messages, touched
 
 

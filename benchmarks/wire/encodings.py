@@ -6,7 +6,9 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.harness.data import generator, gradients
-from benchmarks.harness.measure import Contender, Report, Rounds, Sizes, interleave
+from benchmarks.harness.measure import Contender, Rounds, interleave
+from benchmarks.harness.report import Report
+from benchmarks.harness.sizes import Sizes
 from ps.arrays import Ids
 from ps.kernels import warm_up
 from ps.v1 import embedding_pb2 as pb

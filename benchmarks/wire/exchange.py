@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import ps
 from benchmarks.harness.data import batches, generator, gradients, random_ids
-from benchmarks.harness.measure import Contender, Report, Rounds, Sizes, interleave, rss_bytes
+from benchmarks.harness.measure import Contender, Rounds, interleave, rss_bytes
+from benchmarks.harness.report import Report
 from benchmarks.harness.service import fill, one_shard, prepared
+from benchmarks.harness.sizes import Sizes
 from benchmarks.wire.loopback import GrpcEcho, PlainEcho, TcpEcho, messages, touched
 
 TABLE = "t"

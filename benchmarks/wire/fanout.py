@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 import ps
 from benchmarks.harness.data import generator, gradients, random_ids
-from benchmarks.harness.measure import Contender, Report, Sizes, interleave
+from benchmarks.harness.measure import Contender, interleave
+from benchmarks.harness.report import Report
+from benchmarks.harness.sizes import Sizes
 from ps.arrays import Ids
 from ps.cluster.coordinator.coordinator import Coordinator
 from ps.server.shard_server import ShardServer

@@ -17,8 +17,10 @@ from dataclasses import replace
 from functools import partial
 
 import ps
-from benchmarks.harness.measure import WARM_UP_ROUNDS, Contender, Report, Rounds, Sizes, interleave
+from benchmarks.harness.measure import WARM_UP_ROUNDS, Contender, Rounds, interleave
 from benchmarks.harness.processes import Child, child
+from benchmarks.harness.report import Report
+from benchmarks.harness.sizes import Sizes
 from benchmarks.wire.link_trainer import WAYS, Settings
 from benchmarks.wire.namespaces import End, NotPermitted, link, shape
 

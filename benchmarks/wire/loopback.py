@@ -84,7 +84,7 @@ class GrpcEcho(_Client):
 
 
 class PlainEcho:
-    """The same streams between two processes whose allocator has its default settings."""
+    """Sends these streams between two processes whose allocator has its default settings."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 
 import ps
-from benchmarks.harness.measure import Report, Sizes
+from benchmarks.harness.report import Report
 from benchmarks.harness.service import shards
+from benchmarks.harness.sizes import Sizes
 from benchmarks.wire.clicks import FEATURES
 from benchmarks.wire.trainer import table
 from ps.nn.batch import Bags

@@ -12,8 +12,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Literal
 
-from benchmarks.harness.measure import Report, Sizes
 from benchmarks.harness.processes import Child, child
+from benchmarks.harness.report import Report
+from benchmarks.harness.sizes import Sizes
 from benchmarks.wire.rank import RANKS, Settings
 from benchmarks.wire.trainer import WIDTHS
 from ps.nn.dense import DenseConfig

@@ -8,8 +8,10 @@ import numpy as np
 
 import ps
 from benchmarks.harness.data import generator, gradients, random_ids, skewed
-from benchmarks.harness.measure import Contender, Report, Sizes, interleave
+from benchmarks.harness.measure import Contender, interleave
+from benchmarks.harness.report import Report
 from benchmarks.harness.service import fill, one_shard
+from benchmarks.harness.sizes import Sizes
 from ps.arrays import Ids
 from ps.kernels.index.unique import segment_sum, unique
 from ps.kernels.rows.rows import take

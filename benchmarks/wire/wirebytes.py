@@ -28,8 +28,9 @@ from statistics import mean
 import numpy as np
 
 import ps
-from benchmarks.harness.measure import Report, Sizes
+from benchmarks.harness.report import Report
 from benchmarks.harness.service import fill, one_shard
+from benchmarks.harness.sizes import Sizes
 from benchmarks.wire import bounds as wirebounds
 from benchmarks.wire import kinds as wirekinds
 from benchmarks.wire import pooled as wirepooled

@@ -17,7 +17,7 @@ TARGET = Path(__file__).with_name("embedding-ps.json")
 
 
 def panels() -> Iterator[dict[str, Any]]:
-    """From left to right, page by page."""
+    """Lays panels out from left to right, page by page."""
     number, y = 0, 0
     for title, page in PAGES.items():
         number += 1
@@ -38,7 +38,7 @@ def _place(y: int) -> dict[str, int]:
 
 
 def choice(name: str, query: str) -> dict[str, Any]:
-    """A list of label values, one of which is chosen."""
+    """Returns a variable: a list of label values, one of which is chosen."""
     return {
         "name": name,
         "type": "query",
@@ -53,13 +53,13 @@ def choice(name: str, query: str) -> dict[str, Any]:
 
 
 def choices(name: str, query: str, chosen: tuple[str, ...] = ("$__all",)) -> dict[str, Any]:
-    """The same, of which several may be chosen."""
+    """Returns a variable of which several values may be chosen."""
     current = {"text": list(chosen), "value": list(chosen)}
     return choice(name, query) | {"multi": True, "includeAll": True, "allValue": ".*", "current": current}
 
 
 def dashboard() -> dict[str, Any]:
-    """All of it."""
+    """Returns the whole dashboard."""
     source = {"name": "datasource", "type": "datasource", "query": "prometheus", "label": "Prometheus", "current": {}}
     variables = [
         source,

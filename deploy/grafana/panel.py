@@ -1,4 +1,4 @@
-"""A panel of the dashboard, and the kinds that come more than once."""
+"""A panel of the dashboard, and the kinds of panels that are used more than once."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ WIDTH = 24
 
 SHARD = 'cluster="$cluster", shard=~"$shard"'
 RPC = f'{SHARD}, role="shard"'
-"""Of what the coordinator has too, which is no shard and is in none of the others."""
+"""Selects shards where the coordinator has the same metric, and leaves the coordinator out."""
 TABLE = f'{SHARD}, table=~"$table"'
 RAM = f'{TABLE}, purpose!="device_rows"'
 
 
 def rate(counter: str, labels: str, by: str) -> str:
-    """A second, summed."""
+    """Returns an expression for a counter's rate a second, summed."""
     return f"sum by ({by}) (rate({counter}{{{labels}}}[$__rate_interval]))"
 
 
 def total(counter: str, labels: str) -> str:
-    """A second, over all that there is."""
+    """Returns an expression for a counter's rate a second, over all series."""
     return f"sum(rate({counter}{{{labels}}}[$__rate_interval]))"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A figure over time. `queries`: expression -> legend."""
+    """A figure over time. `queries` are expressions with their legends."""
 
     title: str
     text: str
@@ -39,10 +39,10 @@ class Panel:
     width: int = 8
     height: int = 8
     repeat: str = ""
-    """A variable: the panel is there once for each of its values."""
+    """A variable; the panel is repeated for each of its values."""
 
     def options(self) -> dict[str, Any]:
-        """What goes by the kind of panel."""
+        """Returns the settings that depend on the kind of panel."""
         if self.kind == "heatmap":
             return {"calculate": False, "yAxis": {"unit": self.unit}, "color": {"scheme": "Blues", "mode": "scheme"}}
         if self.kind == "stat":
@@ -53,7 +53,7 @@ class Panel:
         }
 
     def to_json(self, number: int, x: int, y: int) -> dict[str, Any]:
-        """As Grafana has it."""
+        """Returns the panel as JSON for Grafana."""
         defaults: dict[str, Any] = {"unit": self.unit, "min": 0}
         if self.kind == "timeseries":
             stacking, fill = ("normal", 40) if self.stacked else ("none", 0)
@@ -84,15 +84,15 @@ class Panel:
 
 
 def stat(title: str, text: str, query: str, unit: str = "short") -> Panel:
-    """The newest value of one figure."""
+    """Makes a panel with the newest value of one figure."""
     return Panel(title, text, {query: ""}, unit, kind="stat", width=4, height=4)
 
 
 def by_table(title: str, text: str, counters: dict[str, str]) -> Panel:
-    """Rows a second, by table. What it is -> counter."""
+    """Makes a panel of rows a second, by table; `what` it shows -> its counter."""
     return Panel(title, text, {rate(c, TABLE, "table"): f"{{{{table}}}}: {what}" for what, c in counters.items()})
 
 
 def by_bucket(histogram: str, labels: str) -> dict[str, str]:
-    """What a heat map shows."""
+    """Returns the expression of a heat map."""
     return {f"sum by (le) (increase({histogram}{{{labels}}}[$__rate_interval]))": "{{le}}"}

@@ -17,7 +17,7 @@ from ps.errors import PsError
 
 app = typer.Typer(
     name="psctl",
-    help="Starts, watches, checks, sizes and ends an embedding parameter server. Every command takes --json.",
+    help="Starts, watches, checks, sizes and ends an embedding parameter server. Every command but train takes --json.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

@@ -31,7 +31,8 @@ class ShardBags:
 
 
 def checked_bags(bags: PooledBags, n_ids: int, table: str) -> PooledBags:
-    """A copy, int64. Raises DtypeMismatch, LengthMismatch, and InvalidArgument for a position that is not of n_ids."""
+    """Returns a copy, int64. Raises DtypeMismatch, LengthMismatch, and InvalidArgument for a position that is not of
+    n_ids."""
     positions_P, lengths_B = np.asarray(bags.positions_P), np.asarray(bags.lengths_B)
     if not (positions_P.dtype.kind in "iu" and lengths_B.dtype.kind in "iu"):
         raise DtypeMismatch(f"bags of table {table!r}: {positions_P.dtype}, {lengths_B.dtype}: give two of integers")

@@ -13,7 +13,7 @@ from ps.wire.routing import Routing
 
 
 def same_split(one: Routing, other: Routing) -> bool:
-    """Whether both send every id to the same shard. Addresses may differ: a restarted shard has a new one.
+    """Returns whether both send every id to the same shard. Addresses may differ: a restarted shard has a new one.
 
     Between the tables of one service the epoch says it. Another service at the same address may count alike.
     """
@@ -33,7 +33,8 @@ class Handle:
     shards: frozenset[int] = frozenset()
 
     def on(self, shard: int, routing: Routing) -> int:
-        """The step's number where the shard holds just the ids that this routing gives it; 0 elsewhere: by ids."""
+        """Returns the step's number where the shard holds just the ids that this routing gives it; 0 elsewhere: by
+        ids."""
         known = self.routing is not None and shard in self.shards and same_split(self.routing, routing)
         return self.step if known else 0
 
@@ -46,7 +47,7 @@ class Versions:
     by_shard: Mapping[int, int] = field(default_factory=dict)
 
     def of(self, shard: int, routing: Routing) -> int:
-        """The version that a shard's gradients were computed from; 0: not known."""
+        """Returns the version that a shard's gradients were computed from; 0: not known."""
         known = self.routing is not None and same_split(self.routing, routing)
         return self.by_shard.get(shard, 0) if known else 0
 

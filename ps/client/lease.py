@@ -46,8 +46,8 @@ class Lease:
         return (self._answered_s if answered else time.monotonic()) - self._begun_s
 
     def handle(self, deadline: Deadline) -> Handle:
-        """The shards known to hold the step. Waits for the others once and for a part of the time: a prepare is a hint,
-        and a pull that has to go by ids needs time as well."""
+        """Returns the shards known to hold the step. Waits for the others once and for a part of the time: a prepare is
+        a hint, and a pull that has to go by ids needs time as well."""
         if self.ended:
             return NO_HANDLE
         if not self._waited:

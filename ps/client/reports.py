@@ -69,14 +69,15 @@ def _report_of(answer: bytes) -> dict[str, Any]:
 
 
 def sizes(table: str, shards: ShardStats) -> list[int]:
-    """Rows of a table on each shard, over all tiers. Raises StateLost: without a shard's rows it would be too small."""
+    """Returns rows of a table on each shard, over all tiers. Raises StateLost: without a shard's rows it would be too
+    small."""
     _check_state(shards)
     return [sum(shard["tables"].get(table, {"rows": {}})["rows"].values()) for shard in shards]
 
 
 def memory_usage(shards: ShardStats) -> dict[str, Any]:
-    """Bytes: {"tables": {table: {tier: {purpose: n}}}, "outside_tables": {purpose: n}, "total": n}; the total is
-    of RAM, without ON_DEVICE. Raises StateLost."""
+    """Returns bytes: {"tables": {table: {tier: {purpose: n}}}, "outside_tables": {purpose: n}, "total": n}; the total
+    is of RAM, without ON_DEVICE. Raises StateLost."""
     _check_state(shards)
     tables: dict[str, dict[str, dict[str, int]]] = {}
     outside: dict[str, int] = {}

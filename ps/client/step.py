@@ -66,8 +66,8 @@ class Step:
     def pull(
         self, *, mask_below: Mapping[str, float] | None = None, timeout_s: float | None = None
     ) -> dict[str, ArrayLike]:
-        """Rows of each table: float32 [*ids.shape, dim], in the order of the ids, duplicates included. Of a table that
-        was prepared with bags their sums, float32 [B, dim].
+        """Returns rows of each table: float32 [*ids.shape, dim], in the order of the ids, duplicates included. Of a
+        table that was prepared with bags their sums, float32 [B, dim].
 
         mask_below: per table, the magnitude below which an element, or what a shard adds to that of a sum, may read as
         0 in this pull; of others the wire dtype says it.

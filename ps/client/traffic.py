@@ -32,7 +32,7 @@ class Traffic:
             self._received[method.name].said(message)
 
     def report(self) -> dict[str, Any]:
-        """A copy of the counters. The kinds of a method add up to its bytes."""
+        """Returns a copy of the counters. The kinds of a method add up to its bytes."""
         with self._lock:
             return {
                 "sent_bytes": {name: moved.total for name, moved in self._sent.items()},

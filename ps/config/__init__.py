@@ -1,9 +1,8 @@
 """Configuration: frozen, validated values. An unknown key or a value out of range is a `ConfigError` that names it.
 
-This package owns names, defaults and bounds. It does not own behaviour: `ps.optim` knows what an optimizer does,
+This package owns names, defaults and bounds. It does not own behaviour: `ps.optimizers` knows what an optimizer does,
 `ps.initializer` what an initializer yields. Every value goes to JSON and back, which is how it crosses the wire.
 
-    base           the frozen value that all of them are, and the numbers that fields take
     optimizers     SGD, Adagrad, RowwiseAdagrad, Adam, FTRL
     initializers   Uniform, Normal, Constant
     importance     Importance: which rows stay when not all can
@@ -12,14 +11,12 @@ This package owns names, defaults and bounds. It does not own behaviour: `ps.opt
     table          TableConfig
     service        ServiceConfig, and its parts: network, limits, memory, disk, watching, performance
     sizes          numbers of bytes as people write them
-    problems       what is wrong with a configuration, told all at once
     yaml_file      YAML files as people write them
 """
 
 from __future__ import annotations
 
 from ps.config.admission import Always, CountThreshold, Probability
-from ps.config.base import MIN_FLOAT32, Frozen, Positive, Seconds
 from ps.config.cold import Fp16, TensorTrain
 from ps.config.disk import DiskConfig
 from ps.config.importance import Importance
@@ -32,6 +29,7 @@ from ps.config.performance import PerformanceConfig
 from ps.config.service import PARTITIONS, ServiceConfig
 from ps.config.table import DEFAULT_HALF_LIFE_PUSHES, TableConfig, check_table_name
 from ps.config.watching import WatchingConfig
+from ps.values.frozen import MIN_FLOAT32, Frozen, Positive, Seconds
 
 __all__ = [
     "DEFAULT_HALF_LIFE_PUSHES",

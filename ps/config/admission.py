@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ps.config.base import Frozen
+from ps.values.frozen import Frozen
 
 
 class Always(Frozen):

@@ -7,9 +7,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ps.config.base import MAX_COUNT, Frozen, Positive
 from ps.config.optimizers import CoreOptimizer
 from ps.errors import InvalidArgument
+from ps.values.frozen import MAX_COUNT, Frozen, Positive
 
 MAX_TENSOR_TRAIN_ROWS = 1 << 40
 """Rows that the cores of a table can stand for."""

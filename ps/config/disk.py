@@ -7,8 +7,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from ps.config.base import Frozen
 from ps.config.sizes import ByteSize
+from ps.values.frozen import Frozen
 
 
 class DiskConfig(Frozen):

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import model_validator
 
-from ps.config.base import Frozen, NonNegative
+from ps.values.frozen import Frozen, NonNegative
 
 
 class Importance(Frozen):

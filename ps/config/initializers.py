@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ps.config.base import MAX_FLOAT32, Finite, Frozen, NonNegative
+from ps.values.frozen import MAX_FLOAT32, Finite, Frozen, NonNegative
 
 
 class Uniform(Frozen):

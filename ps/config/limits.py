@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ps.config.base import Frozen
 from ps.config.sizes import ByteSize
+from ps.values.frozen import Frozen
 
 
 class LimitsConfig(Frozen):

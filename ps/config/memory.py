@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from ps.config.base import Frozen
 from ps.config.sizes import ByteSize
+from ps.values.frozen import Frozen
 
 MIN_RAM_BYTES = 64 << 20
 """The least that a shard can be given."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import field_validator
 
 from ps.address import bare_host
-from ps.config.base import Frozen, Seconds
+from ps.values.frozen import Frozen, Seconds
 
 
 class NetworkConfig(Frozen):

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Self
 from pydantic import field_validator
 
 from ps.config import yaml_file
-from ps.config.base import Frozen
 from ps.config.disk import DiskConfig
 from ps.config.limits import LimitsConfig
 from ps.config.memory import MemoryConfig
@@ -17,6 +16,7 @@ from ps.config.network import NetworkConfig
 from ps.config.performance import PerformanceConfig
 from ps.config.watching import WatchingConfig
 from ps.errors import ConfigError
+from ps.values.frozen import Frozen
 
 PARTITIONS = 4096
 """Hash partitions of the id space: the unit that moves between shards."""

@@ -8,13 +8,13 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from ps.config.admission import Admission, Always
-from ps.config.base import MAX_COUNT, Frozen
 from ps.config.cold import Cold, Fp16, TensorTrain
 from ps.config.importance import Importance
 from ps.config.initializers import Initializer, Normal, Uniform
-from ps.config.optimizers import FTRL, Adam, Optimizer, RowwiseAdagrad
+from ps.config.optimizers import CORE_NAMES, Optimizer, RowwiseAdagrad
 from ps.errors import InvalidArgument
 from ps.quoting import shown
+from ps.values.frozen import MAX_COUNT, Frozen
 
 MAX_DIM = 65_536
 """A row's value must fit a wire chunk."""
@@ -90,7 +90,7 @@ class TableConfig(Frozen):
     @model_validator(mode="after")
     def _cold_state_fits_the_optimizer(self) -> Self:
         rowwise = isinstance(self.cold, Fp16) and self.cold.state == "rowwise"
-        if rowwise and isinstance(self.optimizer, Adam | FTRL):
+        if rowwise and self.optimizer.rowwise() is None:
             raise ValueError(
                 f"the state of {self.optimizer.kind} is not one number a row, so cold rows cannot keep it as "
                 "cold.state 'rowwise'; take 'fp16', or an Adagrad"
@@ -107,10 +107,10 @@ class TableConfig(Frozen):
                 f"cold.q_shapes {q_shapes} make rows of {prod(q_shapes):,}, and dim is {self.dim}: take factors whose "
                 "product is dim, or leave q_shapes out"
             )
-        if self.cold.optimizer is None and isinstance(self.optimizer, Adam | FTRL):
+        if self.cold.optimizer is None and self.optimizer.core_alignment is None:
             raise ValueError(
                 f"optimizer {self.optimizer.kind!r} cannot train the cores of a tensor train: set cold.optimizer to "
-                "SGD, Adagrad or RowwiseAdagrad"
+                f"{CORE_NAMES}"
             )
         if not isinstance(self.admission, Always):
             raise ValueError(

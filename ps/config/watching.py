@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from ps.config.base import Frozen
+from ps.values.frozen import Frozen
 
 
 class WatchingConfig(Frozen):

@@ -15,9 +15,11 @@ import llvmlite.binding as llvm
 import numba
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("kernels",)
+ROOMS = ("kernels", "optimizers")
 """Folders of ROOT that have kernels."""
 PACKAGE = "ps."
+UPDATES = "kernels/updates/optim.py"
+"""The file that compiles the updates of the optimizers, with helpers that it imports."""
 
 
 def is_ours(file: Path) -> bool:
@@ -60,7 +62,7 @@ def release() -> str:
 def _needed(file: Path) -> set[Path]:
     """The file, all files of kernels that it imports, and those that they import."""
     found: set[Path] = set()
-    waiting = [file]
+    waiting = [file, ROOT / UPDATES] if file.is_relative_to(ROOT / "optimizers") else [file]
     while waiting:
         source = waiting.pop()
         if source not in found:

@@ -31,13 +31,15 @@ FULL_LOT = 3
 """Times the mean that makes a lot go first."""
 
 DISK_SHARE = 0.8
-"""Of the disk's room that rows may take. The rest is for what RocksDB keeps until it compacts: rows in older forms."""
+"""The share of the disk's room that rows may take. The rest is for what RocksDB keeps until it compacts: rows in older
+forms."""
 
 RAM_SHARE = 0.85
-"""Of the room in RAM, without a disk. The rest is for the rows that a push creates before others go."""
+"""The share of the room in RAM that rows may take without a disk. The rest is for the rows that a push creates before
+others go."""
 
 FULL_SHARE = 0.97
-"""Of the room in RAM: rows are dropped before a push that would take more."""
+"""The share of the room in RAM that a push may fill: rows are dropped before one that would take more."""
 
 
 class Bounds(NamedTuple):

@@ -36,7 +36,8 @@ class Signals:
     def added(
         self, n: int, counts_N: Counts | None, positives_N: Counts | None, attribution_N: Scores | None
     ) -> Scores:
-        """Of n rows that are pushed. Without counts each id occurs once; other signals that are not given are 0."""
+        """Returns what a push adds to its n rows. Without counts each id occurs once; other signals that are not given
+        are 0."""
         weights = self._weights
         added_N = np.full(n, weights.frequency, np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -49,7 +50,7 @@ class Signals:
         return _bounded(added_N)
 
     def reported(self, scores_N: Scores) -> Scores:
-        """Of rows whose scores come from outside."""
+        """Returns what scores from outside add."""
         with np.errstate(over="ignore"):
             return _bounded(np.float32(self._weights.external) * scores_N)
 

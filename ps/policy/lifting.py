@@ -14,7 +14,7 @@ from ps.policy.admission import SketchGate, sketch_bytes
 from ps.policy.ranking import Ranking
 
 MIN_CELLS, MAX_CELLS = 1 << 12, 1 << 20
-"""Of the sketch; 8 bytes each."""
+"""How many cells a sketch has, at least and at most; 8 bytes each."""
 SLACK = 1.25
 """Rows of their own are folded back down to that many times `hot_rows`."""
 MOST = 1.5
@@ -54,8 +54,8 @@ class LiftGate:
         return self._ranking.quantile(keep) if total > keep else None
 
     def admits(self, ids_N: Ids, counts_N: Counts, push: int) -> Flags:
-        """Those that have come often enough, and more often than rows that are there; the most frequent, if there is
-        not room for all. How often an id occurs in one push says nothing."""
+        """Returns which ids have come often enough, and more often than rows that are there; the most frequent, if
+        there is not room for all. How often an id occurs in one push says nothing."""
         uses_N = self._uses(ids_N) + 1
         chosen_N = np.flatnonzero((uses_N >= self._after) & self._above_others(uses_N))
         room = max(self._total_most - self._ranking.total, 0)

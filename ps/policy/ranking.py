@@ -60,9 +60,10 @@ class Ranking:
         self.counts_R = np.zeros(score.RANKS, np.int64)
         epochs = 0 if expire_after_pushes is None else EPOCHS
         self.counts_ER = np.zeros((epochs + 1 if epochs else 0, score.RANKS), np.int64)
-        """The same by age, where rows expire; see `ps.kernels.ranking.score`."""
+        """Counts by rank and age, where rows expire; see `ps.kernels.ranking.score`."""
         self.lots_ERL = sparse_zeros((epochs + 1 if parted else 0, score.RANKS, score.LOTS), np.int32)
-        """And by lot, where rows may be evicted. Ranks without a row take no memory: nothing is written there."""
+        """Counts by rank, age and lot, where rows may be evicted. Ranks without a row take no memory: nothing is
+        written there."""
         self.epochs_E = np.zeros(epochs, np.int64)
         self.first = 0
         """The rank counted in counts_R[0], with all below it."""
@@ -111,7 +112,7 @@ class Ranking:
         return self.now // int(self.per_tick)
 
     def turn(self, came: int, room: int) -> None:
-        """So many rows have come for which there is so much room: all of it once is a half-life."""
+        """Notes that `came` rows have come to where there is room for `room`: all of the room once is a half-life."""
         if self.by_turnover:
             self._turned += score.HALF_LIFE * min(came / max(room, 1), 1.0)
 

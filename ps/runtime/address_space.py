@@ -26,8 +26,8 @@ _libc.mremap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctyp
 
 
 class Reservation:
-    """`size` bytes or a little more, zero where nobody wrote, from a huge page's border on. Raises OSError, ValueError
-    or OverflowError where there is no such room."""
+    """A stretch of at least `size` bytes, zero where nobody has written, that begins at a huge page's border. Raises
+    OSError, ValueError or OverflowError where there is no room for it."""
 
     def __init__(self, size: int) -> None:
         self.size = -(-size // PAGE) * PAGE
@@ -39,13 +39,13 @@ class Reservation:
         self.address = begin + self.offset
 
     def advise(self, advice: int, start: int, end: int) -> None:
-        """`madvise`; a kernel that does not know the advice is slower, no more."""
+        """Calls `madvise`; a kernel that does not know the advice is slower, no more."""
         with suppress(OSError):
             self.map.madvise(advice, self.offset + start, end - start)
 
     def discard(self, start: int, end: int) -> bool:
-        """Gives the pages of [start, end) back to the system: they read as zeros, and take memory when they are written
-        again. Whether it took them."""
+        """Gives the pages of [start, end) back to the system, and returns whether it took them. They read as zeros, and
+        take memory when they are written again."""
         try:
             self.map.madvise(mmap.MADV_DONTNEED, self.offset + start, end - start)
         except OSError:
@@ -53,8 +53,8 @@ class Reservation:
         return True
 
     def move(self, size: int, to: Reservation) -> None:
-        """Maps the pages of the first `size` bytes there; they read as zeros here. Raises OSError, and then all are
-        here as before."""
+        """Maps the pages of the first `size` bytes to another stretch; here they read as zeros then. If it raises
+        OSError, nothing has moved."""
         moved: list[tuple[int, int]] = []
         try:
             for start, end in list(_mappings(self.address, self.address + size)):
@@ -66,7 +66,7 @@ class Reservation:
             raise
 
     def close(self) -> None:
-        """Gives it back; while somebody looks at it, when they end."""
+        """Gives the stretch back; while views of it exist, when the last of them is gone."""
         try:
             self.map.close()
         except BufferError:
@@ -75,8 +75,8 @@ class Reservation:
 
 @cache
 def can_move() -> bool:
-    """Whether the kernel moves pages and leaves their place reserved (Linux 5.7): without that, another thread could
-    be given the place before we let it go."""
+    """Returns whether the kernel moves pages and leaves their place reserved (Linux 5.7): without that, another thread
+    could get the place before it is given up."""
     here, there = Reservation(PAGE), Reservation(PAGE)
     here.map[here.offset] = 7
     try:
@@ -90,7 +90,8 @@ def can_move() -> bool:
 
 
 def _mappings(start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The kernel's parts of a stretch, which is what it can move: huge pages and others are apart, for one."""
+    """Returns the kernel's mappings of a stretch, which is what it can move; huge pages have mappings of their own, for
+    example."""
     with open("/proc/self/maps", encoding="utf-8") as lines:
         for line in lines:
             begin, _, stop = line.partition(" ")[0].partition("-")

@@ -1,5 +1,5 @@
-"""Small files of the kernel's, kept open once they have been read: they say how a process fares also when it has no
-descriptor left for another."""
+"""Keeps small files of the kernel open once they have been read, so that a process can report how it fares even when it
+has no descriptor left."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _opening = threading.Lock()
 
 
 def read_text(path: str | Path) -> str:
-    """All of it, as it is now. Raises OSError where it is not there. Threads: any."""
+    """Returns the content of a file as it is now. Raises OSError where the file does not exist. Threads: any."""
     with _opening:
         key = (os.getpid(), str(path))  # in a forked child /proc/self is another
         if key not in _open:

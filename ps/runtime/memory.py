@@ -27,35 +27,38 @@ from ps.runtime import address_space, held_files
 from ps.runtime.address_space import HUGE_PAGE, PAGE, Reservation
 
 HUGE_FROM_BYTES = 8 << 20
-"""Huge pages from here on: they make random access 1.5 times as fast, but would cost a small table 2 MiB an array."""
+"""Arrays use huge pages from this size on. They make random access 1.5 times as fast, but would cost a small table 2
+MiB for each array."""
 
 FIRST_BYTES = 4 << 30
-"""Address space that each array begins with. A table has five to ten: thousands of tables have room in the 128 TiB of a
-process."""
+"""The address space that each array begins with. A table has five to ten arrays: thousands of tables have room in the
+128 TiB of a process."""
 GROWTH = 8
-"""An array moves at most twice below 256 GiB."""
+"""An array that outgrows its address space moves to this many times as much: at most twice below 256 GiB."""
 
 FREE_SHARE = 0.05
-"""Of the host's memory; it stays free, for what we do not count and what other processes take meanwhile."""
+"""The share of the host's memory that stays free, for what is not counted here and what other processes take
+meanwhile."""
 LOOK_AGAIN_BYTES = 64 << 20
-"""Handed out between two looks at what is available: a look costs as much as 100 rows."""
+"""Bytes that are handed out between two looks at what is available: a look costs as much as 100 rows."""
 
 
 def host_ram_bytes() -> int:
-    """Physical memory of this host, or of this control group if that is less: no process can outgrow it."""
+    """Returns the physical memory of this host, or of this control group if that is less: no process can outgrow it."""
     host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([host, *(limit for limit, _ in _control_groups())])
 
 
 def available_bytes() -> int:
-    """What processes here could still get without swapping, the file cache counted as free."""
+    """Returns what processes here could still get without swapping, with the file cache counted as free."""
     figures = dict(line.split()[:2] for line in held_files.read_text("/proc/meminfo").splitlines())
     host = int(figures.get("MemAvailable:", figures["MemFree:"])) * 1024
     return min([host, *(limit - used for limit, used in _control_groups())])
 
 
 def _control_groups() -> list[tuple[int, int]]:
-    """(limit, in use) of the memory control groups that bound this process; the file cache is not counted as use."""
+    """Returns (limit, in use) of the memory control groups that bound this process; the file cache is not counted as
+    use."""
     found = []
     for line in held_files.read_text("/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -68,16 +71,18 @@ def _control_groups() -> list[tuple[int, int]]:
 
 
 class Heap(NamedTuple):
-    """What glibc's allocator holds: numpy's arrays, messages, RocksDB's blocks and memtables; not our mapped arrays."""
+    """The memory that glibc's allocator holds: numpy's arrays, messages, RocksDB's blocks and memtables; not our mapped
+    arrays."""
 
     held: int
-    """Bytes that it has from the system."""
+    """Bytes that the allocator has from the system."""
     free: int
-    """Bytes of them that nobody uses."""
+    """Bytes of these that nobody uses."""
 
 
 def heap() -> Heap:
-    """As of now; nothing where libc has no mallinfo2 (glibc before 2.33, musl). About 20 microseconds."""
+    """Asks the allocator what it holds now, in about 20 microseconds; nothing where libc has no mallinfo2 (glibc before
+    2.33, musl)."""
     if _mallinfo2 is None:
         return Heap(0, 0)
     found = _mallinfo2()
@@ -85,8 +90,8 @@ def heap() -> Heap:
 
 
 def sparse_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Zeros of which only pages that are written take memory. What numpy has from the allocator does so too, but there
-    all of it counts as used."""
+    """Returns zeros of which only written pages take memory. Zeros that numpy has from the allocator do so too, but
+    there all of them count as used."""
     size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     if not size:
         return np.zeros(shape, dtype)
@@ -94,12 +99,12 @@ def sparse_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[An
 
 
 def file_pages_bytes() -> int:
-    """Of this process's memory, what lies in files: code that has been run, mostly."""
+    """Returns the bytes of this process's memory that lie in files: code that has been run, mostly."""
     return int(held_files.read_text("/proc/self/statm").split()[2]) * PAGE
 
 
 class _Mallinfo2(ctypes.Structure):
-    """malloc.h's `struct mallinfo2`: ten numbers."""
+    """The `struct mallinfo2` of malloc.h: ten numbers."""
 
     _fields_ = [
         ("arena", ctypes.c_size_t),
@@ -117,7 +122,7 @@ if _mallinfo2 is not None:
 
 
 class _ControlGroupFiles(NamedTuple):
-    """Where one version of control groups says what."""
+    """The files in which one version of control groups has its figures."""
 
     folder: str
     limit: str
@@ -137,20 +142,20 @@ _VERSION_2 = _ControlGroupFiles("/sys/fs/cgroup", "memory.max", "memory.current"
 
 
 class Memory(Protocol):
-    """Who is asked before memory is committed."""
+    """Whoever commits memory asks this first."""
 
     huge_pages: bool
     """Whether large arrays grow by huge pages."""
 
     def take(self, n: int) -> None:
-        """Called before n bytes more are committed; raises ResourceExhausted, and then they are not."""
+        """Called before n bytes more are committed; raises ResourceExhausted if they must not be."""
 
     def give(self, n: int) -> None:
-        """n bytes have been given back."""
+        """Called when n bytes have been given back."""
 
 
 class HostMemory:
-    """Says no before the host runs full. Threads: any."""
+    """Refuses memory before the host runs full. Threads: any."""
 
     huge_pages = True
 
@@ -161,7 +166,7 @@ class HostMemory:
         self._lock = threading.Lock()
 
     def take(self, n: int) -> None:
-        """Called before n bytes more are committed; raises ResourceExhausted."""
+        """Called before n bytes more are committed; raises ResourceExhausted if they must not be."""
         with self._lock:
             if n > self._granted:
                 free = self._available() - self._keep_free
@@ -175,14 +180,14 @@ class HostMemory:
             self._granted -= n
 
     def give(self, n: int) -> None:
-        """n bytes have been given back. Whoever takes as many at once gets them without a look: memory changes hands
-        between arrays where it is at its end."""
+        """Called when n bytes have been given back. Whoever takes as many at once gets them without a look: memory
+        changes hands between arrays when it is at its end."""
         with self._lock:
             self._granted = min(self._granted + n, max(self._granted, LOOK_AGAIN_BYTES))
 
 
 HOST = HostMemory()
-"""The one that everything in this process asks."""
+"""The host's memory, which everything in this process asks."""
 
 
 class ReservedArray:
@@ -198,7 +203,7 @@ class ReservedArray:
     def __init__(
         self, tail: tuple[int, ...], dtype: npt.DTypeLike, max_rows: int | None = None, memory: Memory | None = None
     ) -> None:
-        """`memory` is asked before any is committed: by default what the host has."""
+        """`memory` is asked before any memory is committed; by default that of the host."""
         self._memory = memory or HOST
         self._tail = tail
         self.dtype = np.dtype(dtype)
@@ -272,7 +277,7 @@ class ReservedArray:
         self.array = owner.reshape(rows, *self._tail)
 
     def _move(self, needed: int) -> None:
-        """Moves the array to where `needed` bytes have room. Raises ResourceExhausted, and then nothing has changed."""
+        """Moves the array to where `needed` bytes have room. If it raises ResourceExhausted, nothing has changed."""
         wanted = min(self.max_rows * self._row_bytes, max(needed, GROWTH * self._reservation.size))
         larger = self._reserve(wanted)
         self.array = np.empty(0, self.dtype)
@@ -290,7 +295,8 @@ class ReservedArray:
         before.close()
 
     def _check_unseen(self) -> None:
-        """A view would show the place that the pages have left. A failed request's traceback may hold one."""
+        """Raises if a view of the array exists: it would show the place that the pages have left. A failed request's
+        traceback may hold one."""
         if self._owner() is not None:
             gc.collect()
         if self._owner() is not None:

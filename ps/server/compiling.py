@@ -36,7 +36,7 @@ def compile_kernels() -> float:
 
 
 def to_stderr() -> Console:
-    """The console where those who wait are told why."""
+    """Returns the console where those who wait are told why."""
     from rich.console import Console  # a tenth of a second, which only the first start has to spend
 
     return Console(stderr=True, highlight=False, soft_wrap=True)

@@ -44,12 +44,12 @@ def _table_ids(message: pb.TableIds) -> TableIds:
 
 
 def step_ref(header: pb.Header, ref: pb.StepRef, ids_digest: int = 0) -> StepRef:
-    """The handle of a worker's step, under the routing table of the request."""
+    """Returns the handle of a worker's step, under the routing table of the request."""
     return StepRef(header.worker_id, ref.step, header.routing_epoch, ids_digest)
 
 
 def place_of(head: pb.PushHead) -> Round | None:
-    """The round that a push is part of, if any; raises InvalidArgument."""
+    """Returns the round that a push is part of, if any; raises InvalidArgument."""
     if not head.HasField("round"):
         return None
     return Round(head.round.group, head.round.number, head.round.rank, head.round.ranks)

@@ -55,7 +55,8 @@ class Later:
         self._outcome.add_done_callback(lambda _: then())
 
     def take(self) -> bytes:
-        """The answer; to be called once. Raises PsError, or CancelledError where nobody waits for it any more."""
+        """Returns the answer; to be called once. Raises PsError, or CancelledError where nobody waits for it any
+        more."""
         outcome, self._outcome = self._outcome, _ENDED
         self.expire = self.give_up = _nothing  # what was sent is to be free now, and not when cycles are collected
         with self._held:

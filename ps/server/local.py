@@ -12,7 +12,7 @@ from ps.server.handlers.service import ShardService
 from ps.server.shard_server import dispatcher
 from ps.server.watch.metrics import RpcMetrics
 from ps.shard import Shard
-from ps.storage.budget.budget import fitted
+from ps.storage.budget.aside import fitted
 from ps.wire import inproc
 from ps.wire.routing import Routing, ShardInfo, new_epoch
 

@@ -28,7 +28,7 @@ class Chunk:
 
 
 def allocate_message(cuts: Sequence[Cut]) -> tuple[bytes, Rows]:
-    """A message of rows as they are, and where in it they go."""
+    """Returns a message of rows as they are, and where in it they go."""
     parts = [
         pb.PulledPart(rows=cut.end - cut.start, blocks=[pb.Block(encoding=pb.ENCODING_FP32, bytes=4 * cut.floats)])
         for cut in cuts
@@ -43,7 +43,7 @@ def allocate_chunk(cuts: Sequence[Cut]) -> tuple[Chunk, Rows]:
 
 
 def pull_head(head: PullHead) -> pb.PullHead:
-    """What the first message says."""
+    """Returns what the first message says."""
     tables = [
         pb.PulledTable(
             dim=table.dim,
@@ -63,7 +63,7 @@ def formats_of(request: pb.PullRequest) -> list[TableFormat]:
 
 
 def messages(chunks: Iterable[Chunk], head: PullHead, formats: Sequence[TableFormat]) -> Iterator[bytes]:
-    """The rows, in the precision that was asked for. Raises InvalidArgument for a value that has none in it."""
+    """Yields the rows, in the precision that was asked for. Raises InvalidArgument for a value that has none in it."""
     for chunk in chunks:
         parts: list[pb.PulledPart] = []
         sent: list[memoryview] = []
@@ -92,7 +92,8 @@ def _encoded(rows_ND: Rows, table: PulledTable, cut: Cut, form: TableFormat) -> 
 
 
 def _first_beyond(rows_ND: Rows, table: PulledTable, start: int, form: TableFormat, important_N: Flags | None) -> str:
-    """What to call the first row that its precision cannot hold; `start`: the place of these rows among the table's."""
+    """Returns what to call the first row that its precision cannot hold; `start`: the place of these rows among the
+    table's."""
     important, others = NUMBERS[form.important].limit, NUMBERS[form.others].limit
     limits_N = np.full(len(rows_ND), important)
     if important_N is not None:

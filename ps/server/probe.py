@@ -15,7 +15,7 @@ TIMEOUT_S = 3.0
 
 
 def probe(address: str) -> str:
-    """What it answers: SERVING or another name of a state, or a gRPC status code of the call."""
+    """Returns what the server answers: SERVING or another name of a state, or a gRPC status code of the call."""
     target = f"{_own_host()}{address}" if address.startswith(":") else address
     with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:

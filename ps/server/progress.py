@@ -50,7 +50,7 @@ class Progress:
             return pb.AdvanceResponse(clocks=clocks).SerializeToString()
 
     def _merge(self, group: str, rank: int, said: Sequence[int]) -> list[int]:
-        """The group's clocks, of which those waiting see every change."""
+        """Returns the group's clocks, of which those waiting see every change."""
         known = self._groups.get(group) or [0] * len(said)
         if len(known) != len(said):
             raise InvalidArgument(f"group {group!r} has {len(known)} ranks; rank {rank} says that it has {len(said)}")

@@ -98,7 +98,7 @@ class GrpcServer:
 
 
 def server_options(config: ServiceConfig) -> list[Option]:
-    """What bounds connections and their streams."""
+    """Returns the options of gRPC that bound connections and their streams."""
     return [
         ("grpc.so_reuseport", 0),
         ("grpc.max_concurrent_streams", max(config.limits.max_requests // CONNECTION_SHARE, FEWEST_STREAMS)),

@@ -21,7 +21,8 @@ from ps.server.server import GrpcServer
 from ps.server.watch.metrics import RpcMetrics, ShardCollector
 from ps.server.watch.scrapes import MetricsServer
 from ps.shard import Shard
-from ps.storage.budget.budget import RamBudget, fitted
+from ps.storage.budget.aside import fitted
+from ps.storage.budget.budget import RamBudget
 from ps.wire import methods
 from ps.wire.allocator import KEEP_BYTES, keep_freed_memory
 from ps.wire.methods import Method
@@ -111,7 +112,7 @@ class ShardServer:
 
 
 def dispatcher(service: ShardService, metrics: RpcMetrics, config: ServiceConfig) -> Dispatcher:
-    """The handlers of a shard's RPCs."""
+    """Returns the handlers of a shard's RPCs."""
     reads, writes, control = Reads(service), Writes(service), Control(service, metrics)
     handlers: dict[Method, Handler] = {
         methods.PREPARE: reads.prepare,

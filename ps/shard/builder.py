@@ -50,6 +50,7 @@ class Builder:
 
     def discard(self, table: Table) -> None:
         """Frees what a table holds in RAM and on disk."""
+        self._capacity.drop(table)
         with letting_go(f"of table {table.config.name}"):
             table.close()
         self._drop(table.config.name)

@@ -26,6 +26,7 @@ from ps.shard.upkeep.needs import Need
 from ps.shard.upkeep.pressure import Pressure
 from ps.shard.writes.log import Log
 from ps.shard.writes.write import Ground, Planned, Result, Write
+from ps.table.table import Table
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class Commit:
         pressure: Pressure,
         rise: Rise,
         aftermath: Aftermath,
-        maintain: Callable[[], None],
+        maintain: Callable[[Sequence[Table]], None],
         rounds_give_way: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._ground = ground
@@ -192,9 +193,9 @@ class Commit:
             run("ending a step", partial(self._ground.steps.finish, step))
         for name, part in planned.settle:
             run(name, part)
-        if ready.tables:
-            run("eviction of all tables", lambda: self._capacity.evict(self._ground.tables))
-            run("maintenance", self._maintain)
+        if planned.written:
+            run("eviction of all tables", lambda: self._capacity.evict(self._ground.tables, planned.written))
+            run("maintenance", lambda: self._maintain(planned.written))
 
 
 def _again(result: Result) -> Result:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ps.config import ServiceConfig
 from ps.errors import ResourceExhausted
+from ps.policy.placement import Shares
 from ps.runtime.places import Places
 from ps.shard.assistant import Assistant
 from ps.shard.builder import Builder
@@ -28,7 +29,8 @@ from ps.shard.upkeep.pressure import Pressure
 from ps.shard.writes.log import Log
 from ps.shard.writes.rounds import Rounds
 from ps.shard.writes.write import Ground, Result, table_of
-from ps.storage.budget.budget import RamBudget, fitted
+from ps.storage.budget.aside import fitted
+from ps.storage.budget.budget import RamBudget
 from ps.storage.disk.database import Disk
 from ps.table.table import Table
 
@@ -44,7 +46,7 @@ class Core:
         clock: Callable[[], float],
         history: Log,
     ) -> None:
-        self.budget = RamBudget(config)
+        self.budget = RamBudget(config, Shares() if config.disk.path is not None else None)
         config = fitted(config)
         self.disk = _open_disk(config, shard_id, self.budget)  # before there are threads: it can fail
         self.shard_id = shard_id
@@ -63,7 +65,7 @@ class Core:
         )
         self.aftermath = Aftermath()
         self.maintenance = Maintenance(self.tables, self.steps, self.engine, self.disk_health, clock)
-        self.pressure = Pressure(self.budget, self.steps, self.maintain, clock)
+        self.pressure = Pressure(self.budget, self.steps, self.maintain_all, clock)
         room = None if config.memory.ram_bytes is None else self.budget.aside.bodies
         self.rounds = Rounds(config.limits.max_requests // 2, room, clock)  # the other half is for what ends by itself
         self.builder = Builder(self.assistant, self.disk, self.capacity, self.pressure, self.budget)
@@ -117,9 +119,13 @@ class Core:
                 self.engine.post(lambda: self.rounds.give_way(group))
             raise
 
-    def maintain(self) -> None:
-        """Does what is due after a write, or where room is short. It never fails."""
-        self.aftermath.run("maintenance", self.maintenance.run)
+    def maintain(self, written: Sequence[Table]) -> None:
+        """Does what is due after a write to these tables. It never fails."""
+        self.aftermath.run("maintenance", lambda: self.maintenance.run(written))
+
+    def maintain_all(self) -> None:
+        """Does what is due anywhere: room is short. It never fails."""
+        self.aftermath.run("maintenance", self.maintenance.run_all)
 
 
 def _open_disk(config: ServiceConfig, shard_id: int, budget: RamBudget) -> Disk | None:

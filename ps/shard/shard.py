@@ -266,8 +266,9 @@ class Shard:
         """Drops those of the rows that the disk cannot give back; their ids."""
 
         def run() -> npt.NDArray[np.int64]:
+            table = self.core.table(name)
             with self.core.disk_health.reading():
-                lost_N = self.core.table(name).store.removals.unreadable(ids_N)
+                lost_N = table.store.removals.unreadable(ids_N)
             if len(lost_N):
                 self.core.commit.carry_out((), lambda: Ready(Forget(TableIds(name, lost_N))))
             return lost_N

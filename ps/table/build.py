@@ -9,7 +9,7 @@ from functools import partial
 
 from ps.config import DEFAULT_HALF_LIFE_PUSHES, Fp16, TableConfig, TensorTrain
 from ps.initializer import RowInitializer
-from ps.optim import UpdateRule, update_rule
+from ps.kernels.updates.optim import UpdateRule, update_rule
 from ps.policy import placement
 from ps.policy.admission import Gate, gate_of
 from ps.policy.importance import Signals
@@ -93,7 +93,7 @@ def build(config: TableConfig, given: Given, undo: ExitStack) -> Parts:
     below = given.disk.table(config.name, ram.rows.lengths) if given.disk else None
     store = Store(ram, below, budget, dropped, ranking.per_tick, cold, counts)
     undo.callback(store.close)
-    ram.room.reserved = cold.reserved
+    ram.room.reserve(cold.reserved)
     if ram.rows.purpose == "rows":  # what a device has stays there
         ram.room.lender = store
     clock = Clock(config, bounded, resident_rows, ranking, signals, gate, cold, store, counts)

@@ -16,9 +16,9 @@ ROUNDS = -1
 """Stands in place of a worker for the rounds of all groups."""
 MAX_SAID = 1 << 53
 MAX_WORKERS = 16_384
-"""Workers that are told apart. Of one that was silent for longer than so many others only the sum remains."""
+"""Workers that are told apart. Only the sum remains of one that was silent for longer than so many others."""
 WORKER_BYTES = 80
-"""Of one of them in CPython, measured."""
+"""What one worker takes in CPython, measured."""
 
 
 class PushCount:
@@ -39,7 +39,8 @@ class PushCount:
         return len(self._of_worker) * WORKER_BYTES
 
     def count(self, worker: int, said: int) -> int:
-        """One more push: of this worker, which says that it is so many of its own; 0: it says nothing. The total."""
+        """Counts one more push of this worker, which says that it has made `said`; 0: it says nothing. Returns the
+        total."""
         before = self._of_worker.pop(worker, 0)
         now = max(before, said) if said else before + 1
         self._of_worker[worker] = now

@@ -21,7 +21,7 @@ from ps.kernels.rows.records import HEADER_BYTES, KEY_BYTES
 from ps.policy import placement
 from ps.policy.ranking import EVERY_RANK, ranking_bytes
 from ps.storage.budget.budget import RamBudget
-from ps.storage.budget.room import SLOT_BYTES
+from ps.storage.budget.slots import SLOT_BYTES
 from ps.storage.disk.database import Disk
 from ps.storage.residence.demotion import Demotion
 from ps.storage.tier import Records, joined, where
@@ -129,7 +129,9 @@ class Table:
     def maintain(self) -> Demotion | None:
         """Begins to move some of the least important rows down, if more are in RAM than should be."""
         total = self.ranking.total
-        target = self.room.resident(self.cold.wanted_rows(total, self._resident_rows(total)))
+        wanted = self.cold.wanted_rows(total, self._resident_rows(total))
+        self.room.want(wanted)
+        target = placement.target_rows(wanted, self.room.most(), self.room.usual, self.room.claimed)
         excess = len(self.ram) - self.store.going - target
         most = placement.slice_rows(excess, len(self.ram), self._layout.row_bytes, self._slice_bytes)
         if not most:

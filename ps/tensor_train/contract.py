@@ -1,4 +1,5 @@
-"""One batch through the kernels: in which order, which part of it on which thread, and where gradients are collected.
+"""Runs one batch through the kernels: in which order, which part of it on which thread, and where gradients are
+collected.
 
 A large batch is cut in two, always at the same place and between two middle slices. So what comes out does not depend
 on who does which part, or whether at once. The middle core's gradients have one place; of the others each part has its
@@ -19,32 +20,32 @@ from ps.kernels import tensor_train as kernels
 from ps.kernels.tensor_train import Dims
 
 Share = Callable[[Sequence[Callable[[], None]]], None]
-"""Runs tasks that touch disjoint memory; returns when all are done."""
+"""A function that runs tasks which touch disjoint memory, and returns when all are done."""
 
 SHARE_FROM_ROWS = 1024
-"""Smaller batches are over before another thread has woken."""
+"""Smaller batches are not shared: they are over before another thread has woken."""
 
 
 def one_by_one(tasks: Sequence[Callable[[], None]]) -> None:
-    """Everything on this thread."""
+    """Runs all tasks on this thread."""
     for task in tasks:
         task()
 
 
 @dataclass(frozen=True)
 class Order:
-    """Rows of a batch by their pairs, see `ps.kernels.tensor_train`."""
+    """The rows of a batch, ordered by their pairs (see `ps.kernels.tensor_train`)."""
 
     left_P: Ints
     middle_P: Ints
     starts_P: Ints
     places_N: Ints
     parts: list[tuple[int, int]]
-    """[first, last) of pairs."""
+    """The pairs [first, last) of each part."""
 
     @classmethod
     def of(cls, left_N: Ints, lefts: int, middle_N: Ints, middles: int) -> Order:
-        """`lefts`, `middles`: how many slices these cores have."""
+        """Orders a batch. `lefts` and `middles` say how many slices these cores have."""
         n = len(left_N)
         places_N, left_P, middle_P, starts_P = (np.empty(n + 1, np.int64) for _ in range(4))
         pairs = kernels.order_pairs(left_N, lefts, middle_N, middles, places_N, left_P, middle_P, starts_P)
@@ -57,7 +58,7 @@ class Order:
 
     @property
     def pair_N(self) -> Ints:  # noqa: N802  an array, so its name carries its shape
-        """Which pair each row of the batch belongs to."""
+        """Returns the pair that each row of the batch belongs to."""
         pair_N = np.empty(len(self.places_N), np.int64)
         pair_N[self.places_N] = np.repeat(np.arange(len(self.left_P)), np.diff(self.starts_P))
         return pair_N
@@ -65,15 +66,15 @@ class Order:
 
 @dataclass(frozen=True)
 class Touched:
-    """Slices of a core that occur in a batch, and where the gradient of each is collected."""
+    """The slices of a core that occur in a batch, and where the gradient of each is collected."""
 
     slices_T: Ints
     at_P: Ints
-    """By slice; those that do not occur have none."""
+    """The place of each slice's gradient; slices that do not occur have none."""
 
     @classmethod
     def of(cls, digit_N: Ints, slices: int) -> Touched:
-        """`digit_N`: the slice of each row."""
+        """Finds the slices that occur; `digit_N` is the slice of each row."""
         occurs_P = np.zeros(slices, np.bool_)
         occurs_P[digit_N] = True
         return cls(np.flatnonzero(occurs_P), np.cumsum(occurs_P) - 1)
@@ -88,11 +89,11 @@ class Buffers:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all of them."""
+        """Bytes of all buffers."""
         return sum(buffer.nbytes for buffer in self._found.values())
 
     def zeros(self, name: str, rows: int, width: int) -> Floats:
-        """[rows, width] of zeros; whoever had that name loses it."""
+        """Returns [rows, width] of zeros; the array that had this name before loses its content."""
         buffer = self._found.get(name)
         if buffer is None or buffer.size < rows * width:
             buffer = self._found[name] = np.empty(rows * width, self._kind)
@@ -114,7 +115,7 @@ class Factors:
     right_N: Ints
 
     def rows(self, out_ND: Floats, share: Share) -> None:
-        """Their rows."""
+        """Computes the rows."""
         order = Order.of(self.left_N, len(self.left_LKR), self.middle_N, len(self.middle_MW))
         share(
             [
@@ -125,7 +126,8 @@ class Factors:
         )
 
     def gradients(self, grads_ND: Floats, touched: Sequence[Touched], buffers: Buffers, share: Share) -> list[Floats]:
-        """Of the slices touched in left, middle and right core, from those of the rows."""
+        """Computes the gradients of the slices touched in the left, middle and right core from the gradients of the
+        rows."""
         order = Order.of(self.left_N, len(self.left_LKR), self.middle_N, len(self.middle_MW))
         a, r, b, s, c = self.dims
         left, middle, right = (len(side.slices_T) for side in touched)
@@ -154,7 +156,7 @@ class Factors:
 
 @dataclass(frozen=True)
 class Front:
-    """The first two of four cores, contracted for each pair of their slices that occurs."""
+    """Contracts the first two of four cores, for each pair of their slices that occurs."""
 
     left_LKR: Floats
     middle_MW: Floats
@@ -163,11 +165,11 @@ class Front:
 
     @classmethod
     def of(cls, left_LKR: Floats, middle_MW: Floats, dims: Dims, left_N: Ints, middle_N: Ints) -> Front:
-        """`dims`: (q_1, R_1, q_2, R_2, 1)."""
+        """Finds the pairs; `dims` is (q_1, R_1, q_2, R_2, 1)."""
         return cls(left_LKR, middle_MW, dims, Order.of(left_N, len(left_LKR), middle_N, len(middle_MW)))
 
     def products(self, share: Share) -> Floats:
-        """[pairs, q_1 * q_2, R_2]"""
+        """Returns the products, [pairs, q_1 * q_2, R_2]."""
         a, _, b, s, _ = self.dims
         out_PJ = np.empty((len(self.order.left_P), a * b * s), self.left_LKR.dtype)
         share(
@@ -180,7 +182,7 @@ class Front:
         return out_PJ.reshape(-1, a * b, s)
 
     def gradients(self, grads_PJ: Floats, touched: Sequence[Touched], buffers: Buffers) -> list[Floats]:
-        """Of the slices touched in the two cores, from those of the products."""
+        """Computes the gradients of the slices touched in the two cores from the gradients of the products."""
         a, r, b, s, _ = self.dims
         left, middle = (len(side.slices_T) for side in touched)
         grads = [buffers.zeros("first", left, a * r), buffers.zeros("second", middle, r * b * s)]

@@ -17,27 +17,27 @@ from dataclasses import dataclass
 import numpy as np
 
 from ps.arrays import Floats, Ints
-from ps.optim import UpdateRule
+from ps.kernels.updates.optim import UpdateRule
 from ps.tensor_train.contract import Buffers, Factors, Front, Share, Touched, one_by_one
 from ps.tensor_train.shape import TTShape
 
 
 @dataclass(frozen=True)
 class SliceGradients:
-    """Of one core."""
+    """The gradients of one core."""
 
     slices_T: Ints
-    """Those that rows of the batch have; all others have a gradient of 0."""
+    """The slices that rows of the batch have; all other slices have a gradient of 0."""
     grads_TJ: Floats
-    """As slices lie. A buffer that the next call for gradients uses again."""
+    """The gradients, laid out as the slices are, in a buffer that the next call for gradients uses again."""
 
 
 class Cores:
-    """See the module."""
+    """The cores of one table; see the module."""
 
     def __init__(self, shape: TTShape, arrays: Sequence[Floats], rules: Sequence[UpdateRule]) -> None:
-        """`arrays`: [p, R, q, S] each, as `shape.cores` says; float32 all, or float64. `rules`: the optimizer of the
-        slices of each core, for rows of `shape.slice_sizes` floats."""
+        """`arrays` are the cores, [p, R, q, S] each, as `shape.cores` says; all float32, or all float64. `rules` are
+        the optimizers of each core's slices, for rows of `shape.slice_sizes` floats."""
         rows: list[Floats] = []
         for k, (size, rule, array) in enumerate(zip(shape.slice_sizes, rules, arrays, strict=True)):
             line = _lines(shape)[k]
@@ -49,7 +49,8 @@ class Cores:
 
     @classmethod
     def over(cls, shape: TTShape, rows: Sequence[Floats], rules: Sequence[UpdateRule]) -> Cores:
-        """Cores in memory that the caller has, laid out as `rows` are with such rules; it is read and written there."""
+        """Makes cores in memory that the caller has, laid out as `rows` is with such rules; the memory is read and
+        written in place."""
         cores = cls.__new__(cls)
         cores._hold(shape, rows, rules)
         return cores
@@ -65,17 +66,17 @@ class Cores:
 
     @property
     def rows(self) -> list[Floats]:
-        """The memory itself, [p, slice + state] each, see the module."""
+        """The memory itself, [p, slice + state] for each core; see the module."""
         return list(self._rows)
 
     @property
     def nbytes(self) -> int:
-        """Of values and state, and of the buffers that gradients are collected in."""
+        """Bytes of values and state, and of the buffers that gradients are collected in."""
         return sum(rows_PW.nbytes for rows_PW in self._rows) + self._buffers.nbytes
 
     @property
     def arrays(self) -> list[Floats]:
-        """Copies: [p, R, q, S] each."""
+        """Copies of the cores, [p, R, q, S] each."""
         found = []
         for k, (p, before, q, after) in enumerate(self.shape.cores):
             laid_PJ = self._rows[k][:, : before * q * after]
@@ -103,7 +104,7 @@ class Cores:
         )
 
     def gradients(self, index_N: Ints, grads_ND: Floats, share: Share = one_by_one) -> list[SliceGradients]:
-        """What the gradients of rows come to, by core. At least one row."""
+        """Computes the gradients of the cores from the gradients of rows, of which there is at least one."""
         digits_KN = self.shape.digits(index_N)
         front = self._front(digits_KN)
         factors = self._factors(digits_KN, front, share)
@@ -117,7 +118,8 @@ class Cores:
         return [SliceGradients(side.slices_T, grads_TJ) for side, grads_TJ in zip(touched, others, strict=True)]
 
     def factors(self, index_N: Ints, share: Share = one_by_one) -> Factors:
-        """The three cores whose product these rows are. The middle one, the last but one of all, is not a copy."""
+        """Returns the three cores whose product these rows are. The middle one, the last but one of all, is not a
+        copy."""
         digits_KN = self.shape.digits(index_N)
         return self._factors(digits_KN, self._front(digits_KN), share)
 
@@ -139,16 +141,16 @@ class Cores:
         return Factors(left_LKR, self._rows[-2], right_TKS, (a, r, b, s, c), left_N, *digits_KN[-2:])
 
     def _matrices(self, k: int) -> Floats:
-        """The first or last core, not a copy: [p, lines, R], of which a slice is the first lines of each."""
+        """Views the first or last core as [p, lines, R]; a slice is the first lines of each. It is not a copy."""
         rows_PW = self._rows[k]
         return rows_PW.reshape(len(rows_PW), -1, self._lines[k])
 
 
 def _lines(shape: TTShape) -> tuple[int, ...]:
-    """Floats of a line of each core, of which its slices and their state are whole ones."""
+    """Returns how many floats a line of each core has; slices and their state take whole lines."""
     return shape.ranks[0], *[1] * (len(shape.p) - 2), shape.ranks[-1]
 
 
 def _laid(array: Floats, *, last: bool) -> Floats:
-    """A core's slices as they lie, [p, slice]."""
+    """Lays out a core's slices as [p, slice]."""
     return (array[:, :, :, 0].transpose(0, 2, 1) if last else array).reshape(len(array), -1)

@@ -1,4 +1,4 @@
-"""Folding rows back: the cores are moved a little, so that some of their rows become given ones.
+"""Folds rows back: moves the cores a little, so that some of their rows become given ones.
 
 With all other cores as they are, rows are linear in the middle core (the last but one), and rows of different middle
 slices have nothing to do with each other. So this is a small linear least-squares problem a slice. CGLS (Hestenes and
@@ -19,9 +19,10 @@ from ps.tensor_train.contract import Buffers, Factors, Touched, one_by_one
 from ps.tensor_train.cores import Cores
 
 STEPS = 3
-"""More rows a slice take more."""
+"""The number of CGLS steps; more rows in a slice need more."""
 MOST_CHANGE = 0.1
-"""Of a slice, as a share of its norm, in one fold. The rest of the table that has the slice moves by about as much."""
+"""The most that one fold changes a slice, as a share of its norm. The rows of the table that share the slice move by
+about as much."""
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -52,7 +53,7 @@ def fold(cores: Cores, index_N: Ints, rows_ND: Floats, tolerance: float, steps: 
 
 
 def _solve(factors: Factors, middle: Touched, slice_N: Ints, rest_ND: Floats, size: int, steps: int) -> Floats:
-    """The change of each slice that leaves little of `rest_ND`."""
+    """Returns the change of each slice that leaves little of `rest_ND`."""
     buffers = Buffers(rest_ND.dtype)
     touched = (
         Touched.of(factors.left_N, len(factors.left_LKR)),
@@ -80,7 +81,7 @@ def _solve(factors: Factors, middle: Touched, slice_N: Ints, rest_ND: Floats, si
 
 
 def _errors(factors: Factors, rows_ND: Floats) -> Floats:
-    """Relative ones, by row; infinite where a row of zeros is not met."""
+    """Returns the relative error of each row; it is infinite where a row of zeros is not met."""
     value_ND = np.empty(rows_ND.shape, factors.middle_MW.dtype)
     factors.rows(value_ND, one_by_one)
     errors_N, norms_N = np.sqrt(_squares(value_ND - rows_ND)), np.sqrt(_squares(rows_ND))
@@ -94,5 +95,5 @@ def _squares(x_NJ: Floats) -> npt.NDArray[np.float64]:
 
 
 def _quotient(x_T: npt.NDArray[np.float64], y_T: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """0 where there is nothing left to divide."""
+    """Divides; the quotient is 0 where there is nothing left to divide."""
     return np.divide(x_T, y_T, out=np.zeros(len(x_T)), where=y_T > 0)

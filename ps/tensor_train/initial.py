@@ -30,22 +30,23 @@ from ps.tensor_train.shape import TTShape
 CoreInitializer = Literal["approximate_uniform", "gaussian", "uniform"]
 
 TAIL = 2.0
-"""Of a standard normal, what `approximate_uniform` keeps: entries at least so far from 0."""
+"""`approximate_uniform` draws from a standard normal without the entries nearer to 0 than this."""
 
 
 BLOCK = 1 << 17
-"""Numbers that are drawn at once: what they pass through takes 60 bytes each."""
+"""How many numbers are drawn at once: their intermediate values take 60 bytes each."""
 
 
 def default_variance(rows: int) -> float:
-    """Of U(-1/sqrt(rows), 1/sqrt(rows))."""
+    """Returns the variance of U(-1/sqrt(rows), 1/sqrt(rows))."""
     return 1 / (3 * rows)
 
 
 def initial_cores(
     shape: TTShape, variance: float, kind: CoreInitializer = "approximate_uniform", seed: int = 0
 ) -> list[npt.NDArray[np.float32]]:
-    """float32 [p, R, q, S] each, a function of the arguments alone; an element of a row has that variance."""
+    """Draws the cores, float32 [p, R, q, S] each, as a function of the arguments alone; an element of a row has this
+    variance."""
     found = []
     for k, (core, moment) in enumerate(zip(shape.cores, _moments(shape, variance), strict=True)):
         rng = np.random.Generator(np.random.Philox(key=[seed, k]))
@@ -59,13 +60,13 @@ def initial_cores(
 
 
 def _moments(shape: TTShape, variance: float) -> list[float]:
-    """The second moment of each core's entries."""
+    """Returns the second moment of each core's entries."""
     large = len(shape.p) - 2
     return [1 / after for after in shape.ranks[:large]] + [variance] + [1 / shape.ranks[large]]
 
 
 def _unit(rng: np.random.Generator, n: int, kind: CoreInitializer) -> npt.NDArray[np.float64]:
-    """So many numbers of second moment 1."""
+    """Draws n numbers of second moment 1."""
     match kind:
         case "approximate_uniform":
             return _tail(rng, n) / math.sqrt(tail_moment(TAIL))
@@ -76,13 +77,14 @@ def _unit(rng: np.random.Generator, n: int, kind: CoreInitializer) -> npt.NDArra
 
 
 def tail_moment(a: float) -> float:
-    """E[x * x] of a standard normal with abs(x) >= a: 1 + a * density(a) / P(x >= a)."""
+    """Returns E[x * x] of a standard normal with abs(x) >= a: 1 + a * density(a) / P(x >= a)."""
     density = math.exp(-a * a / 2) / math.sqrt(2 * math.pi)
     return 1 + a * density / (0.5 * math.erfc(a / math.sqrt(2)))
 
 
 def _tail(rng: np.random.Generator, n: int) -> npt.NDArray[np.float64]:
-    """n of a standard normal with abs(x) >= TAIL, by Marsaglia's method (1964): most of the first draws are kept."""
+    """Draws n numbers of a standard normal with abs(x) >= TAIL, by Marsaglia's method (1964): most of the first draws
+    are kept."""
     kept: list[npt.NDArray[np.float64]] = []
     missing = n
     while missing:

@@ -21,38 +21,35 @@ from __future__ import annotations
 
 import math
 
-from ps.config import MIN_FLOAT32, SGD, Adagrad, CoreOptimizer, RowwiseAdagrad
-from ps.optim import UpdateRule, update_rule
+from ps.config import MIN_FLOAT32, CoreOptimizer
+from ps.kernels.updates.optim import UpdateRule, update_rule
 from ps.tensor_train.shape import TTShape
 
 
 def core_optimizers(optimizer: CoreOptimizer, shape: TTShape) -> list[CoreOptimizer]:
-    """Of each core, where rows of their own would have `optimizer`."""
+    """Returns an optimizer for each core, where rows of their own would have `optimizer`."""
     return [_divided(optimizer, gain) for gain in gains(optimizer, shape)]
 
 
 def core_rules(optimizer: CoreOptimizer, shape: TTShape) -> list[UpdateRule]:
-    """The same, for the slices of each core."""
+    """Returns the update rules for the slices of each core."""
     optimizers = core_optimizers(optimizer, shape)
     return [update_rule(one, size) for one, size in zip(optimizers, shape.slice_sizes, strict=True)]
 
 
 def gains(optimizer: CoreOptimizer, shape: TTShape) -> list[float]:
-    """How many times the rate a row moves by, through each core alone."""
-    match optimizer:
-        case SGD():
-            aligned = 0.0
-        case Adagrad():
-            aligned = 2 / math.pi
-        case RowwiseAdagrad():
-            aligned = 1.0
+    """Returns how many times the rate a row moves by, through each core alone."""
+    aligned = optimizer.core_alignment
+    assert aligned is not None, "refused by TableConfig"
     return [math.sqrt(1 + aligned * before * after * q / shape.dim) for _, before, q, after in shape.cores]
 
 
 def _divided(optimizer: CoreOptimizer, gain: float) -> CoreOptimizer:
-    changed = {"lr": optimizer.lr / gain}
-    if not isinstance(optimizer, SGD):
-        changed |= {"eps": optimizer.eps / gain, "initial_accumulator": optimizer.initial_accumulator / gain**2}
-        changed["eps"] = max(changed["eps"], MIN_FLOAT32)
-    changed["lr"] = max(changed["lr"], MIN_FLOAT32)
+    """The optimizer at a rate divided by a gain, with all that is measured in its steps."""
+    settings = optimizer.model_dump()
+    changed: dict[str, float] = {
+        name: max(settings[name] / gain, MIN_FLOAT32) for name in ("lr", "eps") if name in settings
+    }
+    if "initial_accumulator" in settings:
+        changed["initial_accumulator"] = settings["initial_accumulator"] / gain**2
     return optimizer.model_copy(update=changed)

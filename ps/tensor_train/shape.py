@@ -1,4 +1,4 @@
-"""How a table of rows x dim is cut into cores: pure arithmetic."""
+"""Computes how a table of rows x dim is cut into cores: pure arithmetic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from ps.arrays import Ints
 
 CORES = range(2, 5)
-"""How many a table may have."""
+"""The numbers of cores that a table may have."""
 
 
 @dataclass(frozen=True)
@@ -20,16 +20,16 @@ class TTShape:
     i_k of each core; core k is [p_k, R_(k-1), q_k, R_k] with R_0 = R_K = 1 (Yin et al., MLSys 2021, section 3)."""
 
     rows: int
-    """That are asked for; the product of p may be more."""
+    """The number of rows that were asked for; the product of p may be more."""
     p: tuple[int, ...]
     q: tuple[int, ...]
-    """Their product is the dim."""
+    """The factors of the dim."""
     ranks: tuple[int, ...]
-    """R_1 to R_(K-1)."""
+    """The ranks R_1 to R_(K-1)."""
 
     @property
     def dim(self) -> int:
-        """Floats of a row."""
+        """The number of floats of a row."""
         return math.prod(self.q)
 
     @property
@@ -45,21 +45,21 @@ class TTShape:
 
     @property
     def slice_sizes(self) -> list[int]:
-        """Floats of one slice of each core."""
+        """The number of floats of one slice of each core."""
         return [before * q * after for _, before, q, after in self.cores]
 
     @property
     def parameters(self) -> int:
-        """Floats of all cores."""
+        """The number of floats of all cores."""
         return sum(p * size for p, size in zip(self.p, self.slice_sizes, strict=True))
 
     @property
     def compression(self) -> float:
-        """Floats of the dense table for one of the cores."""
+        """Floats of the dense table, divided by those of the cores."""
         return self.rows * self.dim / self.parameters
 
     def digits(self, index_N: Ints) -> Ints:
-        """[K, n]: which slice of each core a row number stands for. Row numbers in [0, rows)."""
+        """Returns which slice of each core a row number stands for, [K, n]. Row numbers are in [0, rows)."""
         digits_KN = np.empty((len(self.p), len(index_N)), np.int64)
         rest_N = index_N
         for k in range(len(self.p) - 1, 0, -1):
@@ -76,7 +76,8 @@ def tt_shape(
     p: Sequence[int] | None = None,
     q: Sequence[int] | None = None,
 ) -> TTShape:
-    """The shape of a table; p and q are suggested where they are not given. `ranks`: one for all, or cores - 1 of them.
+    """Returns the shape of a table; p and q are chosen where they are not given. `ranks` is one number for all, or
+    cores - 1 numbers.
 
     Raises ValueError where the parts do not fit together.
     """
@@ -99,7 +100,7 @@ def tt_shape(
 
 
 def suggested_p(rows: int, cores: int) -> tuple[int, ...]:
-    """Rising factors, 1 apart at most, whose product is at least `rows`: cores are smallest then.
+    """Returns rising factors, 1 apart at most, whose product is at least `rows`: cores are smallest then.
 
     The largest come first, each the root of what is left rounded up, so the smallest of all cannot be 1 less: the
     product is more than `rows` by less than the product of all others.
@@ -114,7 +115,7 @@ def suggested_p(rows: int, cores: int) -> tuple[int, ...]:
 
 
 def suggested_q(dim: int, cores: int) -> tuple[int, ...]:
-    """The most nearly equal factors of `dim`, rising; some are 1 where it has too few."""
+    """Returns the most nearly equal factors of `dim`, rising; some are 1 where it has too few."""
     if cores == 1:
         return (dim,)
     best = (1,) * (cores - 1) + (dim,)
@@ -127,7 +128,7 @@ def suggested_q(dim: int, cores: int) -> tuple[int, ...]:
 
 
 def _root(n: int, k: int) -> int:
-    """The smallest integer whose k-th power is at least n."""
+    """Returns the smallest integer whose k-th power is at least n."""
     root: int = max(round(n ** (1 / k)), 1)
     while root**k < n:
         root += 1

@@ -50,7 +50,7 @@ def encode_bags(lengths_R: Ints, positions_P: Ints, n_ids: int) -> bytes:
 
 
 def unpacked_bytes(data: Buffer, n_ids: int) -> int:
-    """The most that `decode_bags` makes of these bytes, whatever they are."""
+    """Returns the most that `decode_bags` makes of these bytes, whatever they are."""
     if len(data) < _HEAD or not 1 <= data[4] <= _MAX_WIDTH:
         return 0
     count, width = int.from_bytes(data[:4], "little"), data[4]

@@ -16,7 +16,7 @@ def padded(size: int) -> int:
 
 
 def bits_bytes(n: int) -> int:
-    """What n bits take."""
+    """Returns the bytes that n bits take."""
     return -(-n // 32) * 4
 
 

@@ -36,7 +36,7 @@ class EncodedBlock:
 
 
 def whole(rows_ND: Rows) -> list[EncodedBlock]:
-    """Every row as it is: a view. No rows, no block."""
+    """Returns every row as it is: a view. No rows, no block."""
     n, dim = rows_ND.shape
     return [_encoded(Selected(None, rows_ND), pb.ENCODING_FP32, n)] if n * dim else []
 
@@ -63,7 +63,7 @@ def masked(rows_ND: Rows, mask_below: float) -> Rows:
 
 
 def joined(parts: Iterable[tuple[Positions | None, Rows]], n_rows: int, dim: int) -> tuple[Positions | None, Rows]:
-    """The rows of all blocks, as one: int64 [R] ascending, or None where that is all; float32 [R, dim].
+    """Returns the rows of all blocks, as one: int64 [R] ascending, or None where that is all; float32 [R, dim].
 
     Reads on only while no row was there before, so it holds twice n_rows at most, and a block. Raises InvalidArgument
     for a row that is in two blocks.
@@ -98,7 +98,7 @@ def decode(heads: Sequence[tuple[int, int]], body: memoryview, n_rows: int, dim:
 
 
 def heads(blocks: Sequence[EncodedBlock]) -> list[pb.Block]:
-    """What is said of them before."""
+    """Returns the heads of blocks, which are sent before them."""
     return [block.head for block in blocks]
 
 

@@ -32,7 +32,8 @@ def options(max_message_bytes: int) -> list[Option]:
 
 
 def open_channel(address: str, max_message_bytes: int) -> grpc.Channel:
-    """A channel that connects on the first call and keeps trying: a restarted shard is met again within a second."""
+    """Returns a channel that connects on the first call and keeps trying: a restarted shard is met again within a
+    second."""
     extra: list[Option] = [
         (ChannelOptions.SingleThreadedUnaryStream, 1),  # the reader drives the stream: a thread switch less a chunk
         ("grpc.initial_reconnect_backoff_ms", 100),
@@ -46,6 +47,6 @@ def open_channel(address: str, max_message_bytes: int) -> grpc.Channel:
 
 
 def proxy_option(address: str) -> Option:
-    """Whether a channel to that address goes through a proxy."""
+    """Returns whether a channel to that address goes through a proxy."""
     wanted = bool(os.environ.get(PROXY)) and not is_loopback(address.rpartition(":")[0].strip("[]"))
     return ("grpc.enable_http_proxy", int(wanted))

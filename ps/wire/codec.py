@@ -47,8 +47,8 @@ Buffer = bytes | bytearray | memoryview
 
 
 def payload_message(payload: Buffer, fields: bytes = b"") -> bytes:
-    """A message of a payload, with other fields after it. The length is padded to three varint bytes, so that the rows
-    start at a multiple of four and numpy and the kernels can read them where they lie."""
+    """Returns a message of a payload, with other fields after it. The length is padded to three varint bytes, so that
+    the rows start at a multiple of four and numpy and the kernels can read them where they lie."""
     n = len(payload)
     if n >= 1 << 21:
         raise InvalidArgument(f"a chunk of {n:,} bytes: at most {(1 << 21) - 1:,}")
@@ -56,9 +56,9 @@ def payload_message(payload: Buffer, fields: bytes = b"") -> bytes:
 
 
 def blank_payload_message(n_floats: int, fields: bytes = b"") -> tuple[bytes, npt.NDArray[np.float32]]:
-    """A message of a payload, with other fields after it, and a float32 view [n_floats] to write its rows to: gathering
-    straight into what is sent saves a copy of every row. Write before the message goes anywhere: from then on it is
-    like any other bytes.
+    """Returns a message of a payload, with other fields after it, and a float32 view [n_floats] to write its rows to:
+    gathering straight into what is sent saves a copy of every row. Write before the message goes anywhere: from then on
+    it is like any other bytes.
 
     CPython documents this for bytes objects made by PyBytes_FromStringAndSize(NULL, n) and not yet shared.
     """
@@ -72,7 +72,7 @@ def blank_payload_message(n_floats: int, fields: bytes = b"") -> tuple[bytes, np
 
 
 def parse(kind: type[M], data: Buffer) -> M:
-    """A message without payload, from somebody who is trusted to send a small one (`ps.wire.requests`). Raises
+    """Returns a message without payload, from somebody who is trusted to send a small one (`ps.wire.requests`). Raises
     InvalidArgument."""
     try:
         return kind.FromString(bytes(data))
@@ -81,18 +81,18 @@ def parse(kind: type[M], data: Buffer) -> M:
 
 
 def split(kind: type[M], data: bytes) -> tuple[M, memoryview]:
-    """The head and a view of the payload, which is not copied. Raises InvalidArgument."""
+    """Returns the head and a view of the payload, which is not copied. Raises InvalidArgument."""
     head, payload = cut(data)
     return parse(kind, head), payload
 
 
 def payload_of(data: bytes) -> memoryview:
-    """The payload alone, as a view."""
+    """Returns the payload alone, as a view."""
     return cut(data)[1]
 
 
 def payload_bytes(data: bytes) -> int:
-    """How long the payload is. Nothing is copied; raises InvalidArgument."""
+    """Returns how long the payload is. Nothing is copied; raises InvalidArgument."""
     found = 0
     for tag, _, body, end in _fields(memoryview(data)):
         if tag == _PAYLOAD_TAG:
@@ -101,7 +101,7 @@ def payload_bytes(data: bytes) -> int:
 
 
 def cut(data: bytes) -> tuple[bytearray, memoryview]:
-    """The head's bytes and a view of the payload; of several payloads, the last. Raises InvalidArgument."""
+    """Returns the head's bytes and a view of the payload; of several payloads, the last. Raises InvalidArgument."""
     view = memoryview(data)
     payload, head = view[:0], bytearray()
     for tag, start, body, end in _fields(view):
@@ -142,7 +142,7 @@ def _read_varint(view: memoryview, position: int) -> tuple[int, int]:
 
 
 def _skip(view: memoryview, position: int, wire_type: int) -> tuple[int, int]:
-    """Where the field's body starts and where the field ends."""
+    """Returns where the field's body starts and where the field ends."""
     if wire_type == 0:
         end = _read_varint(view, position)[1]
     elif wire_type == 1:
@@ -242,7 +242,7 @@ def _vector(data: Buffer, dtype: np.dtype[Any], what: str) -> npt.NDArray[Any]:
 
 
 def encode_rows(rows: npt.NDArray[np.float32]) -> memoryview:
-    """The bytes of a contiguous float32 array: a view, no copy."""
+    """Returns the bytes of a contiguous float32 array: a view, no copy."""
     return rows.astype("<f4", copy=False).reshape(-1).view(np.uint8).data
 
 

@@ -69,7 +69,8 @@ if set(ENCODINGS) != set(pb.Encoding.values()) - {pb.ENCODING_UNSPECIFIED}:
 
 
 def encode(selected: Selected, encoding: int, n_rows: int) -> memoryview:
-    """A block; of ENCODING_FP32 a view of the gradients. One of elements leaves zeros out, and -0 comes back as 0.
+    """Returns a block; of ENCODING_FP32 a view of the gradients. One of elements leaves zeros out, and -0 comes back as
+    0.
 
     Raises LengthMismatch, InvalidArgument for rows that do not ascend within [0, n_rows), or are not all in a dense
     block; DtypeMismatch for an encoding that is not known; NonFiniteGradient for a value that its numbers cannot hold.
@@ -128,7 +129,7 @@ def decode(payload: Buffer, encoding: int, n_rows: int, dim: int) -> tuple[Posit
 
 
 def encoded_bytes(encoding: int, n_rows: int, dim: int, rows: int | None = None, values: int | None = None) -> int:
-    """The size of a block of so many selected rows (None: all) with so many nonzero elements (None: all)."""
+    """Returns the size of a block of so many selected rows (None: all) with so many nonzero elements (None: all)."""
     layout, precision = _known(encoding)
     sent = n_rows if rows is None or layout is Layout.DENSE else rows
     present = sent * dim if values is None or layout is not Layout.ELEMENTS else values
@@ -141,8 +142,8 @@ def encoded_bytes(encoding: int, n_rows: int, dim: int, rows: int | None = None,
 
 
 def cheapest(selected: Selected, precision: str, n_rows: int) -> pb.Encoding:
-    """The encoding of the fewest bytes that is at least as precise as "fp32", "fp16" or "int8" (whose scale does not
-    pay for rows of one or two elements: those stay fp32). Raises DtypeMismatch."""
+    """Returns the encoding of the fewest bytes that is at least as precise as "fp32", "fp16" or "int8" (whose scale
+    does not pay for rows of one or two elements: those stay fp32). Raises DtypeMismatch."""
     if precision not in NUMBERS:
         raise DtypeMismatch(f"precision {precision!r}: choose one of {sorted(NUMBERS)}")
     sent, dim = selected.grads_RD.shape
@@ -176,7 +177,7 @@ def _bitmap(rows_R: Positions | None, n_rows: int) -> Bytes:
 
 
 def _masks(values_N: Rows) -> tuple[Words, Rows]:
-    """Which values are not zero, and those."""
+    """Returns which values are not zero, and those."""
     words, packed_N = blank_words(len(values_N)), np.empty_like(values_N)  # memory that is not written to costs nothing
     return words, packed_N[: packing.pack(values_N, words, packed_N)]
 

@@ -38,7 +38,7 @@ def register(address: str, endpoint: Endpoint) -> None:
 
 
 def lookup(address: str) -> Endpoint:
-    """The endpoint at an address; raises Unavailable."""
+    """Returns the endpoint at an address; raises Unavailable."""
     with _lock:
         if address in _endpoints:
             return _endpoints[address]

@@ -63,7 +63,7 @@ class Moved:
         self._parts.update(other._parts)
 
     def by_kind(self) -> dict[str, int]:
-        """Bytes of each of KINDS; together they are the total."""
+        """Returns bytes of each of KINDS; together they are the total."""
         parts = {kind: self._parts[kind] for kind in KINDS[:-1]}
         return {**parts, KINDS[-1]: self.total - sum(parts.values())}
 

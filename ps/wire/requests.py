@@ -34,21 +34,21 @@ _UNCOUNTED_BYTES = 4096
 
 
 def parse(kind: type[M], data: codec.Buffer) -> M:
-    """A request of the data plane without payload. Raises InvalidArgument, and ResourceExhausted for one of too many
-    parts."""
+    """Returns a request of the data plane without payload. Raises InvalidArgument, and ResourceExhausted for one of too
+    many parts."""
     if len(data) > _UNCOUNTED_BYTES:
         _check_fields(kind, data)
     return codec.parse(kind, data)
 
 
 def split(kind: type[M], data: bytes) -> tuple[M, memoryview]:
-    """The head of a stream and a view of the payload, which is not copied. Raises as `parse` does."""
+    """Returns the head of a stream and a view of the payload, which is not copied. Raises as `parse` does."""
     head, payload = codec.cut(data)
     return parse(kind, head), payload
 
 
 def control(kind: type[M], data: bytes) -> M:
-    """A request of the control plane. Raises InvalidArgument."""
+    """Returns a request of the control plane. Raises InvalidArgument."""
     if len(data) > MAX_CONTROL_BYTES:
         raise InvalidArgument(
             f"{kind.DESCRIPTOR.name} of {len(data):,} bytes: calls of the control plane have at most "

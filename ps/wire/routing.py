@@ -89,7 +89,7 @@ class Split:
     starts: list[int]
 
     def of(self, shard: int) -> slice:
-        """The part of one shard."""
+        """Returns the part of one shard."""
         return slice(self.starts[shard], self.starts[shard + 1])
 
 

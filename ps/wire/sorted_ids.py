@@ -37,7 +37,7 @@ def encode_sorted_ids(ids_N: Ids) -> bytes:
 
 
 def sorted_count(data: Buffer) -> int:
-    """How many ids these bytes announce."""
+    """Returns how many ids these bytes announce."""
     return int.from_bytes(data[:_COUNT], "little")
 
 

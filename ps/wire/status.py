@@ -41,18 +41,19 @@ Metadata = tuple[tuple[str, str], ...]
 
 
 def code_of(error: errors.PsError) -> grpc.StatusCode:
-    """The gRPC code of an error."""
+    """Returns the gRPC code of an error."""
     return next((CODES[kind] for kind in type(error).__mro__ if kind in CODES), grpc.StatusCode.UNKNOWN)
 
 
 def details_of(error: errors.PsError) -> str:
-    """The message, cut where HTTP/2 headers would overflow and the whole status be lost: it may quote what was sent."""
+    """Returns the message, cut where HTTP/2 headers would overflow and the whole status be lost: it may quote what was
+    sent."""
     text = str(error)
     return text if len(text) <= MAX_DETAILS else f"{text[: MAX_DETAILS // 2]} ... {text[-MAX_DETAILS // 2 :]}"
 
 
 def to_metadata(error: errors.PsError) -> Metadata:
-    """The trailing metadata of an error."""
+    """Returns the trailing metadata of an error."""
     found: Metadata = ((_NAME, type(error).__name__),)
     if isinstance(error, errors.ResourceExhausted) and error.retry_after_s is not None:
         found += ((_RETRY, repr(error.retry_after_s)),)
@@ -60,7 +61,7 @@ def to_metadata(error: errors.PsError) -> Metadata:
 
 
 def from_status(code: grpc.StatusCode, details: str, metadata: Iterable[tuple[str, str | bytes]]) -> errors.PsError:
-    """The error that a status stands for. A cancelled call is an Unavailable: its outcome is not known."""
+    """Returns the error that a status stands for. A cancelled call is an Unavailable: its outcome is not known."""
     trailers = {key: value for key, value in metadata if isinstance(value, str)}  # ours are text
     kind = _CLASS_OF_NAME.get(trailers.get(_NAME, "")) or _CLASS_OF_CODE.get(code)
     if kind is not None and issubclass(kind, errors.ResourceExhausted):

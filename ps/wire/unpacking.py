@@ -23,13 +23,13 @@ BYTES_EACH = 16
 
 
 def count_ids(message: pb.TableIds) -> int:
-    """How many ids a table's part of a message announces."""
+    """Returns how many ids a table's part of a message announces."""
     return len(message.ids) // 8 + sorted_count(message.sorted_ids)
 
 
 def unpacked_bytes(tables: Iterable[pb.TableIds]) -> int:
-    """What ids, counts, bags and slots of these tables take. Raises ResourceExhausted if that is too much for the bytes
-    that say it."""
+    """Returns the bytes that ids, counts, bags and slots of these tables take. Raises ResourceExhausted if that is too
+    much for the bytes that say it."""
     sent, total = _sizes(tables)
     most = SPARE_BYTES + UNPACKED_TIMES * sent
     if total > most:
@@ -41,13 +41,13 @@ def unpacked_bytes(tables: Iterable[pb.TableIds]) -> int:
 
 
 def may_be_unpacked(tables: Iterable[pb.TableIds]) -> bool:
-    """Whether a shard unpacks them, as one message."""
+    """Returns whether a shard unpacks these tables when they come as one message."""
     sent, total = _sizes(tables)
     return total <= SPARE_BYTES + UNPACKED_TIMES * sent
 
 
 def _sizes(tables: Iterable[pb.TableIds]) -> tuple[int, int]:
-    """Bytes as they are sent, and as they are unpacked."""
+    """Returns bytes as they are sent, and as they are unpacked."""
     sent = total = 0
     for part in tables:
         n = count_ids(part)

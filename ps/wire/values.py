@@ -39,7 +39,7 @@ class Numbers(Protocol):
     """The smallest magnitude that it cannot hold."""
 
     def size(self, rows: int, values: int) -> int:
-        """Bytes of so many values in so many rows, without padding."""
+        """Returns bytes of so many values in so many rows, without padding."""
         ...
 
     def write(self, values_V: Values, ends: Ends, out_B: Bytes) -> None:
@@ -47,7 +47,7 @@ class Numbers(Protocol):
         ...
 
     def read(self, data_B: Bytes, ends: Ends) -> Values:
-        """What was written, of read-only bytes of the right size: float32 [values]. Raises InvalidArgument."""
+        """Returns what was written, of read-only bytes of the right size: float32 [values]. Raises InvalidArgument."""
         ...
 
 
@@ -65,7 +65,7 @@ class Fp32:
         out_B.view(np.float32)[:] = values_V
 
     def read(self, data_B: Bytes, ends: Ends) -> Values:
-        """A view, read-only."""
+        """Returns a view, read-only."""
         return _aligned(data_B.view("<f4"))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import ps
-from ps.optim import update_rule
+from ps.kernels.updates.optim import update_rule
 from ps.storage.budget.budget import RamBudget
 from ps.storage.disk.database import Disk
 from ps.storage.ram.arena import Arena

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 import ps
 from benchmarks.engine.budget import watched
 from benchmarks.harness.service import one_shard
-from ps.storage.budget.budget import RamBudget, fitted
-from ps.storage.budget.room import SLOT_BYTES
+from ps.storage.budget.aside import fitted
+from ps.storage.budget.budget import RamBudget
+from ps.storage.budget.slots import SLOT_BYTES
 from ps.table.beside import fixed_bytes
 
 TOLERANCE = 1.15

@@ -17,7 +17,7 @@ from tests.loopback.tables import DIM, block
 from tests.loopback.test_server import DOCUMENTED
 from tests.waiting import until
 
-README = Path(__file__).parents[2] / "README.md"
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 IDS = np.arange(200)
 ROW = DIM * 4
 VALUE = 13 + ROW
@@ -54,8 +54,9 @@ def client(server: ShardServer) -> Iterator[ps.Client]:
         yield connected
 
 
-def test_metrics_of_the_readme_exist() -> None:
-    named = set(re.findall(r"`(ps_[a-z_]+)`", README.read_text()))
+def test_metrics_of_the_documents_exist() -> None:
+    table = OPERATIONS.read_text().partition("### Metrics\n")[2].partition("\n### ")[0]
+    named = set(re.findall(r"`(ps_[a-z_]+)`", table))
     assert {"ps_rows", "ps_degraded"} <= named <= set(DOCUMENTED_WITH_DISK) | COORDINATORS
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.measure import REPOSITORY
+from benchmarks.harness.report import REPOSITORY
 from benchmarks.wire.link import started, trained
 from benchmarks.wire.link_trainer import Settings
 from benchmarks.wire.namespaces import INTERFACE, End, NotPermitted, link, shape

@@ -12,9 +12,10 @@ import ps
 from ps.server.shard_server import ShardServer
 from tests.conftest import QUIET
 from tests.loopback.tables import DIM, block
+from tests.optimizers import EVERY
 
 BIG = 3e38
-OPTIMIZERS = [ps.SGD(lr=1.0), ps.Adagrad(lr=1.0), ps.RowwiseAdagrad(lr=1.0), ps.Adam(lr=1.0), ps.FTRL()]
+OPTIMIZERS = [type(one)(lr=1.0) if "lr" in type(one).model_fields else one for one in EVERY.values()]
 
 
 def config(name: str = "t", **settings: object) -> ps.TableConfig:

@@ -14,7 +14,8 @@ import ps
 from benchmarks.harness.measure import rss_bytes
 from benchmarks.harness.processes import Child
 from benchmarks.harness.service import one_shard
-from ps.cli.sizing.nodes import Demand, ShardSize, settled, shard_size
+from ps.cli.sizing.demand import Demand, ShardSize, shard_size
+from ps.cli.sizing.nodes import settled
 from tests.waiting import until
 
 WITHIN = 0.1

@@ -19,9 +19,8 @@ from tests.clusters import LoopbackCluster
 from tests.conftest import StartServer
 from tests.faults import Faults, Rates
 from tests.loopback.tables import DIM, block, contents, summing
+from tests.optimizers import EVERY
 from tests.waiting import busy_engine, until
-
-OPTIMIZERS = [ps.SGD(), ps.Adagrad(), ps.RowwiseAdagrad(), ps.Adam(), ps.FTRL()]
 
 
 def prepared(step: ps.Step) -> list[bool]:
@@ -29,7 +28,7 @@ def prepared(step: ps.Step) -> list[bool]:
     return [future.result(20) for future in step._lease.preparing.values()]
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda value: value.kind)
+@pytest.mark.parametrize("optimizer", EVERY.values(), ids=lambda value: value.kind)
 def test_steps_and_one_shot_calls_give_the_same_bytes(client: ps.Client, optimizer: object) -> None:
     """Also with several steps prepared ahead, and with duplicates."""
     rng = np.random.default_rng(5)

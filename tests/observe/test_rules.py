@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.harness.measure import REPOSITORY
+from benchmarks.harness.report import REPOSITORY
 from benchmarks.service.prometheus import DEPLOY, RULES
 
 CASES = Path(__file__).with_name("alerts.test.yml")

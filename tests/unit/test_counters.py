@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import ps
 from ps.counting import Declared, counter, declared, figure
 from ps.table.table import Table
-from tests.metrics_table import METRICS, README, line, lines_of, written
+from tests.metrics_table import DOCUMENT, METRICS, line, lines_of, written
 
 
 def test_a_declaration_is_what_was_declared() -> None:
@@ -35,6 +35,6 @@ def test_a_table_says_all_that_it_counts() -> None:
 
 
 def test_the_readme_has_what_is_declared() -> None:
-    readme = README.read_text(encoding="utf-8")
-    assert lines_of(readme) == [line(metric) for metric in METRICS], "run: python -m tests.metrics_table"
-    assert written(readme) == readme
+    document = DOCUMENT.read_text(encoding="utf-8")
+    assert lines_of(document) == [line(metric) for metric in METRICS], "run: python -m tests.metrics_table"
+    assert written(document) == document

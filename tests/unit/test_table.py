@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import mmap
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,11 @@ import ps
 from ps.arrays import Rows
 from ps.initializer import RowInitializer
 from ps.kernels.reference.rows import init as init_specification
-from ps.kernels.reference.updates import optim as specification
 from ps.shard import Gradients, Shard, StepRef, TableIds
 from ps.shard.ledger import WriteId
 from ps.shard.requests import Wanted
 from ps.table.table import Table
+from tests.optimizers import EVERY, specified
 
 F32 = np.float32
 STEPS = 25
@@ -30,41 +29,6 @@ LAST_BIT = 2.0**-18  # of a score
 DIM = 9  # one more than the lanes of a row-wise mean
 IDS = [-(2**63), -(2**32) - 5, -5, -1, 0, 1, 2, 3, 5, 2**32 - 5, 2**32 + 5, 2**63 - 1]
 
-
-OPTIMIZERS: dict[str, tuple[Any, int, float, Callable[[Rows, Rows, Rows, int], None]]] = {
-    "sgd": (
-        ps.SGD(lr=0.5),
-        0,
-        0.0,
-        lambda rows, slots, grads, step: specification.update_sgd(rows, slots, grads, F32(0.5)),
-    ),
-    "adagrad": (
-        ps.Adagrad(lr=0.3, eps=1e-6, initial_accumulator=0.1),
-        DIM,
-        0.1,
-        lambda rows, slots, grads, step: specification.update_adagrad(rows, slots, grads, F32(0.3), F32(1e-6)),
-    ),
-    "rowwise_adagrad": (
-        ps.RowwiseAdagrad(lr=0.3, eps=1e-6, initial_accumulator=0.2),
-        1,
-        0.2,
-        lambda rows, slots, grads, step: specification.update_rowwise_adagrad(rows, slots, grads, F32(0.3), F32(1e-6)),
-    ),
-    "adam": (
-        ps.Adam(lr=0.01),
-        2 * DIM,
-        0.0,
-        lambda rows, slots, grads, step: specification.update_adam(rows, slots, grads, 0.01, 0.9, 0.999, 1e-8, step),
-    ),
-    "ftrl": (
-        ps.FTRL(alpha=0.1, beta=1.0, l1=0.02, l2=0.01),
-        2 * DIM,
-        0.0,
-        lambda rows, slots, grads, step: specification.update_ftrl(
-            rows, slots, grads, F32(0.1), F32(1.0), F32(0.02), F32(0.01)
-        ),
-    ),
-}
 
 some_ids = st.lists(st.sampled_from(IDS), min_size=1, max_size=len(IDS), unique=True)
 any_ids = st.lists(st.sampled_from(IDS), max_size=20)
@@ -75,7 +39,12 @@ class DictTable:
     """The specification: one numpy row an id, nothing shared."""
 
     def __init__(self, config: ps.TableConfig, kind: str) -> None:
-        _, self.state_width, self.start, self.update = OPTIMIZERS[kind]
+        optimizer = EVERY[kind]
+        self.state_width, self.start, self.update = (
+            optimizer.state_width(DIM),
+            optimizer.initial_state,
+            specified(optimizer),
+        )
         self.init = RowInitializer.of(config)
         self.rows: dict[int, Rows] = {}
         self.frequency: dict[int, int] = {}
@@ -127,7 +96,7 @@ class TableMachine(RuleBasedStateMachine):
 
     @initialize(seed=st.integers(0, 2**63 - 1))
     def start(self, seed: int) -> None:
-        optimizer = OPTIMIZERS[self.kind][0]
+        optimizer = EVERY[self.kind]
         self.config = ps.TableConfig(
             **{"name": "t", "dim": DIM, "optimizer": optimizer, "seed": seed},
             initializer=ps.Uniform(low=-1, high=2),
@@ -230,7 +199,7 @@ class TableMachine(RuleBasedStateMachine):
             self.shard.close()
 
 
-@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_a_shard_is_a_dict_of_rows(kind: str) -> None:
     from hypothesis.stateful import run_state_machine_as_test
 

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.tensor_train.peers import Forward, TorchCores, einsum, grouped, whole_batch
 from ps.config import SGD
-from ps.optim import update_rule
+from ps.kernels.updates.optim import update_rule
 from ps.tensor_train.cores import Cores
 from ps.tensor_train.initial import initial_cores
 from ps.tensor_train.shape import tt_shape

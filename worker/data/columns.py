@@ -37,7 +37,7 @@ class Columns:
 
 
 def concatenate(parts: Sequence[Columns]) -> Columns:
-    """The rows of all parts, in order. One part is returned as it is."""
+    """Returns the rows of all parts, in order. One part is returned as it is."""
     if len(parts) == 1:
         return parts[0]
     return Columns(

@@ -74,7 +74,7 @@ class Criteo:
             check_readable(path)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """All good lines of all files, in order. Raises on the way: `MalformedLine` if `on_error` is "stop",
+        """Yields all good lines of all files, in order. Raises on the way: `MalformedLine` if `on_error` is "stop",
         `MalformedFile` and `UnreadableFile`."""
         return rebatch(self._blocks(), batch_size, self.features)
 
@@ -83,7 +83,7 @@ class Criteo:
         return {}
 
     def remarks(self) -> Sequence[str]:
-        """What the latest pass left out."""
+        """Returns in words what the latest pass left out."""
         if self._first_skipped is None:
             return ()
         what = "line was" if self.skipped == 1 else "lines were"

@@ -13,7 +13,7 @@ MAX_LINE_BYTES = 1 << 16
 
 
 def line_blocks(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
-    """The file's bytes in order, each block ending with a line (the last one perhaps without its LF).
+    """Yields the file's bytes in order, each block ending with a line (the last one perhaps without its LF).
 
     A byte order mark at the beginning is left out. Raises UnreadableFile, at the first block or on the way: it says
     after how many lines.

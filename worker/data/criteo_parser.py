@@ -149,7 +149,7 @@ def _take(
 
 @njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def _integer(text_T: Text, start: int, stop: int) -> tuple[np.int64, bool]:
-    """The value, and whether the text is a decimal integer or empty."""
+    """Returns the value, and whether the text is a decimal integer or empty."""
     if start == stop:
         return MISSING_INTEGER, True
     negative = text_T[start] == 45
@@ -165,7 +165,7 @@ def _integer(text_T: Text, start: int, stop: int) -> tuple[np.int64, bool]:
 
 @njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def _hex(text_T: Text, start: int, stop: int) -> tuple[np.int64, bool]:
-    """The value, and whether the text is hexadecimal or empty."""
+    """Returns the value, and whether the text is hexadecimal or empty."""
     if start == stop:
         return MISSING_HEX, True
     fits = stop <= start + _MAX_HEX_DIGITS

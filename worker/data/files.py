@@ -32,8 +32,8 @@ _PEEKED = max(map(len, _OTHERS))
 
 
 def matching(patterns: Sequence[str]) -> list[Path]:
-    """The files that paths, or patterns as a shell has them, name; of a pattern by name, day_2 before day_10. Raises
-    InvalidArgument for a pattern that matches none."""
+    """Returns the files that paths, or patterns as a shell has them, name; of a pattern by name, day_2 before day_10.
+    Raises InvalidArgument for a pattern that matches none."""
     found: list[Path] = []
     for pattern in patterns:
         if Path(pattern).exists() or not glob.has_magic(pattern):
@@ -77,8 +77,8 @@ def reading(path: Path, so_far: Callable[[], str] = lambda: "") -> Iterator[None
 
 @contextmanager
 def text_of(path: Path) -> Iterator[BinaryIO]:
-    """The file's bytes, unpacked if it is gzip whatever its name. Raises UnreadableFile for what is known to be neither
-    text nor gzip, and what `open` raises."""
+    """Yields the file's bytes, unpacked if it is gzip whatever its name. Raises UnreadableFile for what is known to be
+    neither text nor gzip, and what `open` raises."""
     with path.open("rb") as file:
         head = file.peek(_PEEKED)[:_PEEKED]
         for magic, what in _OTHERS.items():

@@ -64,7 +64,7 @@ class Flights:
         return len(self._columns)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """The year in time order, sharing one memory: do not write into a batch."""
+        """Yields the year in time order, sharing one memory: do not write into a batch."""
         return rebatch([self._columns], batch_size, self.features)
 
     def windows(self) -> Mapping[str, slice]:
@@ -77,7 +77,7 @@ class Flights:
 
 
 def _load() -> pd.DataFrame:
-    """The labelled flights in time order, with the columns of weather and aircraft beside."""
+    """Returns the labelled flights in time order, with the columns of weather and aircraft beside."""
     flights = _read("flights.csv.zip")
     flights = flights[flights["arr_delay"].notna()]
     # The file is in the order of actual departure. Ties are broken by the timetable: no order may tell the outcome.
@@ -102,7 +102,8 @@ def _read(name: str) -> pd.DataFrame:
 
 
 def _data_file(name: str) -> Path:
-    """A file of the package, which is never imported: importing it needs pkg_resources, gone from setuptools."""
+    """Returns a file of the package, which is never imported: importing it needs pkg_resources, gone from
+    setuptools."""
     try:
         files = importlib.metadata.files(_PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:

@@ -48,7 +48,7 @@ _CENTRE_SCALE = {
 
 
 def sparse_columns(table: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """The ids of all fields and then of all crosses: int64 [F, N]."""
+    """Returns the ids of all fields and then of all crosses: int64 [F, N]."""
     words = _words(table)
     specs = FIELDS | CROSSES
     return np.stack([field_ids(name, cross(*(words[column] for column in columns))) for name, columns in specs.items()])
@@ -61,7 +61,7 @@ def dense_columns(table: pd.DataFrame) -> npt.NDArray[np.float32]:
 
 
 def _words(table: pd.DataFrame) -> dict[str, Ints]:
-    """Each column as one 64-bit word a row."""
+    """Returns each column as one 64-bit word a row."""
     date = pd.to_datetime(table[["year", "month", "day"]])
     words: dict[str, Ints] = {name: table[name].to_numpy(np.int64) for name in ("month", "hour", "flight")}
     words["date"] = table["month"].to_numpy(np.int64) * 100 + table["day"].to_numpy(np.int64)

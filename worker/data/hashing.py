@@ -24,17 +24,17 @@ def mix(values_N: Uint64) -> Uint64:
 
 
 def salt(field: str) -> np.uint64:
-    """The word that keeps equal values of different fields apart."""
+    """Returns the word that keeps equal values of different fields apart."""
     return np.uint64(xxhash.xxh3_64_intdigest(field.encode()))
 
 
 def field_ids(field: str, values_N: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    """The ids of a field's whole-number values: int64 [N]. Injective within a field."""
+    """Returns the ids of a field's whole-number values: int64 [N]. Injective within a field."""
     return mix(values_N.astype(np.uint64) ^ salt(field)).view(np.int64)
 
 
 def text_words(values_N: npt.NDArray[np.str_] | npt.NDArray[np.object_]) -> npt.NDArray[np.int64]:
-    """A 64-bit word for each text: int64 [N]. Meant for a column's few distinct values."""
+    """Returns a 64-bit word for each text: int64 [N]. Meant for a column's few distinct values."""
     words = [xxhash.xxh3_64_intdigest(str(value).encode()) for value in values_N]
     return np.array(words, dtype=np.uint64).view(np.int64)
 

@@ -83,7 +83,7 @@ class Popularity:
         return ranks_N
 
     def ids(self, ranks_N: Ids, row: int = 0) -> Ids:
-        """The ids that have these ranks when `row` rows have gone by: a bijection of [0, n_ids), int64 [N]."""
+        """Returns the ids that have these ranks when `row` rows have gone by: a bijection of [0, n_ids), int64 [N]."""
         if self.drift:
             ranks_N = self._dealt(ranks_N, row)
         return self._scrambled(ranks_N)
@@ -113,7 +113,7 @@ class Popularity:
 
 
 def _multiplier(n_ids: int) -> int:
-    """The first number from the golden section of n_ids on that shares no divisor with it."""
+    """Returns the first number from the golden section of n_ids on that shares no divisor with it."""
     candidate = max(1, round(n_ids * (math.sqrt(5) - 1) / 2))
     while math.gcd(candidate, n_ids) != 1:
         candidate += 1

@@ -32,7 +32,8 @@ class Source(Protocol):
         ...
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """All rows, `batch_size` at a time; the last batch holds what is left. Raises `InvalidArgument` below 1."""
+        """Yields all rows, `batch_size` at a time; the last batch holds what is left. Raises `InvalidArgument` below
+        1."""
         ...
 
     def windows(self) -> Mapping[str, slice]:

@@ -66,11 +66,11 @@ class Synthetic:
         self._first_ids = np.cumsum([0, *self.cardinalities])
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Rows 0 to `len_rows`, the same at every call."""
+        """Yields rows 0 to `len_rows`, the same at every call."""
         return rebatch(self.blocks(self.len_rows), batch_size, self.features)
 
     def blocks(self, rows: int) -> Iterator[Columns]:
-        """The first `rows` rows as numpy columns, 16,384 at a time."""
+        """Yields the first `rows` rows as numpy columns, 16,384 at a time."""
         for start in range(0, rows, _BLOCK):
             yield self._block(start).rows(0, min(_BLOCK, rows - start))
 
@@ -81,11 +81,11 @@ class Synthetic:
         return expected_auc(np.concatenate([self.teacher.probabilities(block.dense, block.ids) for block in blocks]))
 
     def windows(self) -> Mapping[str, slice]:
-        """The second half: what a model does once it has learnt something."""
+        """Returns the second half: what a model does once it has learnt something."""
         return {"second half": slice(self.len_rows // 2, self.len_rows)}
 
     def remarks(self) -> Sequence[str]:
-        """What could be reached."""
+        """Returns in words the AUC that could be reached."""
         return (f"best possible AUC: {self.best_auc:.4f}",)
 
     def _block(self, start: int) -> Columns:

@@ -39,7 +39,7 @@ class Teacher:
         return weights_D * np.float32(self.dense_std / norm)
 
     def effects(self, ids_N: npt.NDArray[np.int64]) -> Rows:
-        """What each id adds to the logit: float32 [N], uniform about 0."""
+        """Returns what each id adds to the logit: float32 [N], uniform about 0."""
         words_N = ids_N.view(np.uint64) + self._salt
         signed_N = mix(words_N).view(np.int64).astype(np.float32)  # uniform in [-2**63, 2**63)
         signed_N *= np.float32(self.sparse_std * (3.0 / self.n_sparse) ** 0.5 / 2.0**63)
@@ -59,7 +59,7 @@ class Teacher:
 
 
 def expected_auc(probabilities_N: Rows) -> float:
-    """The AUC to expect of a model that predicts exactly P(label = 1), with labels drawn from it.
+    """Returns the AUC to expect of a model that predicts exactly P(label = 1), with labels drawn from it.
 
     The mean over all pairs of rows of P(i clicks, j does not, i is above j), ties counting half, over P(i clicks, j
     does not). No label is drawn, so little is left to chance. No model can be better, but by luck.

@@ -64,7 +64,7 @@ class Progressive:
 
 
 def auc(scores_N: Numbers, labels_N: npt.NDArray[np.bool_]) -> float:
-    """The probability that a positive row scores above a negative one, ties counting half: exact, O(N log N).
+    """Returns the probability that a positive row scores above a negative one, ties counting half: exact, O(N log N).
 
     By ranks (Mann and Whitney 1947): (sum of the positives' ranks - P (P + 1) / 2) / (P * Q), where tied scores share
     their mean rank. NaN where one of the two classes is absent.

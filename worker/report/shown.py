@@ -54,7 +54,7 @@ Advance = Callable[[int, float], None]
 
 @contextmanager
 def progress(source: Source, console: Console) -> Iterator[Advance]:
-    """A bar over the source's rows, with the smoothed loss and the samples per second."""
+    """Shows a bar over the source's rows, with the smoothed loss and the samples per second."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),

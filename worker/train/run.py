@@ -85,7 +85,8 @@ def run(place: Meeting, settings: Settings, address: str, source: Source | None 
 
 
 def in_order(shares: Sequence[Share], batch_size: int) -> Progressive:
-    """The predictions of all ranks in the order of the data, of which rank r had the batches r, r + ranks, ..."""
+    """Returns the predictions of all ranks in the order of the data, of which rank r had the batches r, r + ranks,
+    ..."""
     cuts = [range(batch_size, len(share.labels_N), batch_size) for share in shares]
     together = Progressive()
     by_rank = [

@@ -21,7 +21,7 @@ _LOCK = "owner.lock"
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A new directory below TMPDIR, removed at the end of the block however that comes about."""
+    """Yields a new directory below TMPDIR, removed at the end of the block however that comes about."""
     _remove_abandoned(Path(tempfile.gettempdir()))
     made = tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
     with made as folder, (Path(folder) / _LOCK).open("wb") as lock:

@@ -57,8 +57,8 @@ class Settings:
     pull_ahead: int = 0
 
     def open_source(self) -> Source:
-        """The data set. Every trainer opens it for itself and finds the same rows in the same order. Raises DataError
-        for files that cannot be read."""
+        """Returns the data set. Every trainer opens it for itself and finds the same rows in the same order. Raises
+        DataError for files that cannot be read."""
         if self.data == "flights":
             from worker.data.flights import Flights
 
@@ -130,7 +130,7 @@ def _overrides(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def batches_ahead(depth: str) -> int | Literal["auto"]:
-    """The option's value for a `Prefetcher`."""
+    """Returns the option's value for a `Prefetcher`."""
     if depth == "auto":
         return "auto"
     if not depth.isdecimal():

@@ -80,7 +80,7 @@ def port_free(host: str, port: int, own: int | None = None) -> Finding:
 
 def memory(shards: int, ram_bytes: int | None, host_ram: int, available: int) -> Finding:
     """Compares what `shards` shards may take with the memory of this host."""
-    from ps.cli.sizing.nodes import START_BYTES
+    from ps.cli.sizing.demand import START_BYTES
 
     if ram_bytes is None:
         return warn(

@@ -72,6 +72,7 @@ def check(
 def _models() -> dict[str, type[BaseModel]]:
     from ps import config
     from ps.cluster.ray import deployment
+    from ps.optimizers.registry import OPTIMIZERS
 
     kinds: dict[str, type[BaseModel]] = {
         "service": config.ServiceConfig,
@@ -87,7 +88,7 @@ def _models() -> dict[str, type[BaseModel]]:
         "performance": config.PerformanceConfig,
     }
     parts: tuple[type[BaseModel], ...] = (
-        *(config.SGD, config.Adagrad, config.RowwiseAdagrad, config.Adam, config.FTRL),
+        *(one.config for one in OPTIMIZERS.values()),
         *(config.Uniform, config.Normal, config.Constant),
         *(config.Always, config.CountThreshold, config.Probability),
         *(config.Fp16, config.TensorTrain),

@@ -44,7 +44,8 @@ def _end(state: State, timeout_s: float) -> bool:
 
 def _end_in_cluster(state: State) -> bool:
     from ps.cluster.ray import local
-    from ps.cluster.ray.launch import join, stop_actors
+    from ps.cluster.ray.joining import join
+    from ps.cluster.ray.launch import stop_actors
 
     join(state.ray_address)
     ended = stop_actors(state.name) > 0

@@ -14,7 +14,8 @@ from ps.cli.sizing.quantities import parse_bytes, parse_count, parse_network
 from ps.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from ps.cli.sizing.nodes import Demand, Node
+    from ps.cli.sizing.demand import Demand
+    from ps.cli.sizing.nodes import Node
     from ps.config import TableConfig
 
 
@@ -52,7 +53,8 @@ def size(
     start_bytes, disk_bytes}, settings: {memory: {ram_bytes}, disk: {max_bytes}}, step: {to_shards_bytes,
     from_shards_bytes}, nodes: {ram, disk, network, work, needed}}.
     """
-    from ps.cli.sizing.nodes import Demand, Node, fitted_to
+    from ps.cli.sizing.demand import Demand
+    from ps.cli.sizing.nodes import Node, fitted_to
     from ps.config import DiskConfig, ServiceConfig
     from ps.wire.encodings import NUMBERS
 
@@ -85,7 +87,8 @@ def size(
 
 def report(demand: Demand, node: Node) -> dict[str, Any]:
     """Returns the sizes for JSON."""
-    from ps.cli.sizing.nodes import network, nodes, settled, shard_size
+    from ps.cli.sizing.demand import network, shard_size
+    from ps.cli.sizing.nodes import nodes, settled
 
     demand = settled(demand)
     shard, wire, needed = shard_size(demand), network(demand), nodes(demand, node)

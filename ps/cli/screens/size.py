@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ps.cli.screens.layout import columns
 from ps.cli.screens.numbers import NOTHING, count, nbytes
-from ps.cli.sizing.nodes import Demand, Node, network, nodes, settled, shard_size
+from ps.cli.sizing.demand import Demand, network, shard_size
+from ps.cli.sizing.nodes import Node, nodes, settled
 from ps.config.sizes import written
 
 

@@ -1,5 +1,5 @@
-"""How much RAM and disk a table takes on one shard: formulas behind `psctl size`; `ps.cli.sizing.nodes` has the others.
-Pure.
+"""How much RAM and disk a table takes on one shard: formulas behind `psctl size`. `ps.cli.sizing.demand` and
+`ps.cli.sizing.nodes` have the others. Pure.
 
 What the code itself knows (layouts, headers, slots) is asked of it; what had to be measured is a constant here and says
 so. N: rows of the table on this shard; bytes of
@@ -27,9 +27,9 @@ from typing import NamedTuple
 from ps.config import Fp16, TableConfig, TensorTrain
 from ps.kernels.index.segments import LINE_BYTES, LINES, MAX_FILL
 from ps.kernels.rows.records import HEADER_BYTES, KEY_BYTES
-from ps.optim import update_rule
+from ps.kernels.updates.optim import update_rule
 from ps.policy import lifting, placement
-from ps.storage.budget.room import INDEX_BYTES, SLOT_BYTES
+from ps.storage.budget.slots import INDEX_BYTES, SLOT_BYTES
 from ps.storage.disk.filter import layers_for
 from ps.storage.ram.half_layout import half_layout
 from ps.storage.ram.mixed import PLACE_BYTES

@@ -36,7 +36,7 @@ class Says(Protocol):
         """Whether it is known to be applied everywhere."""
 
     def fate(self) -> str:
-        """Which it is, and what has become of it on each shard."""
+        """Returns which write it is, and what has become of it on each shard."""
 
 
 @dataclass
@@ -81,7 +81,7 @@ class Task(Future[T]):
 
 
 def current_task() -> Task[Any] | None:
-    """The one that the calling thread runs, if it is one of a pool's."""
+    """Returns the one that the calling thread runs, if it is one of a pool's."""
     return getattr(_current, "task", None)
 
 
@@ -115,7 +115,7 @@ class Pool:
         return task
 
     def unfinished(self) -> list[Task[Any]]:
-        """The calls that wait or run, in any order."""
+        """Returns the calls that wait or run, in any order."""
         with self._changed:
             return list(self._unfinished)
 

@@ -30,13 +30,14 @@ class Transport(Protocol):
     """Calls one address. `timeout_s` is the time left until the caller's deadline."""
 
     def unary(self, method: Method, data: bytes, timeout_s: float) -> bytes:
-        """One message in, one out."""
+        """Sends one message and returns one."""
 
     def stream_in(self, method: Method, chunks: Iterable[bytes], timeout_s: float, begun: Begun | None = None) -> bytes:
-        """A stream in, one message out. With `begun` the call may be ended by another thread, and is Unavailable."""
+        """Sends a stream and returns one message. With `begun` the call may be ended by another thread, and is
+        Unavailable."""
 
     def stream_out(self, method: Method, data: bytes, timeout_s: float) -> Iterator[bytes]:
-        """One message in, a stream out."""
+        """Sends one message and yields a stream."""
 
     def close(self) -> None:
         """Ends the connection."""
@@ -58,13 +59,13 @@ class GrpcTransport:
         self._calls = {method: kinds[method.shape](method.path) for method in METHODS}
 
     def unary(self, method: Method, data: bytes, timeout_s: float) -> bytes:
-        """One message in, one out."""
+        """Sends one message and returns one."""
         with self._typed():
             answer: bytes = self._calls[method](data, timeout=timeout_s)
             return answer
 
     def stream_in(self, method: Method, chunks: Iterable[bytes], timeout_s: float, begun: Begun | None = None) -> bytes:
-        """A stream in, one message out."""
+        """Sends a stream and returns one message."""
         with self._typed():
             if begun is None:  # gRPC's blocking call has a thread switch less
                 answer: bytes = self._calls[method](iter(chunks), timeout=timeout_s)
@@ -75,7 +76,7 @@ class GrpcTransport:
             return answer
 
     def stream_out(self, method: Method, data: bytes, timeout_s: float) -> Iterator[bytes]:
-        """One message in, a stream out."""
+        """Sends one message and yields a stream."""
         with self._typed():
             call = self._calls[method](data, timeout=timeout_s)
             try:
@@ -113,14 +114,14 @@ class InProcessTransport:
         self.address = address
 
     def unary(self, method: Method, data: bytes, timeout_s: float) -> bytes:
-        """One message in, one out."""
+        """Sends one message and returns one."""
         try:
             return inproc.lookup(self.address).unary(method, data)
         except PsError as error:
             raise self._translated(error) from None
 
     def stream_in(self, method: Method, chunks: Iterable[bytes], timeout_s: float, begun: Begun | None = None) -> bytes:
-        """A stream in, one message out."""
+        """Sends a stream and returns one message."""
         try:
             return inproc.lookup(self.address).stream_in(method, iter(chunks), begun)
         except PsError as error:
@@ -129,7 +130,7 @@ class InProcessTransport:
             raise Unavailable(f"the call was ended here, before it was answered [{self.address}]") from None
 
     def stream_out(self, method: Method, data: bytes, timeout_s: float) -> Iterator[bytes]:
-        """One message in, a stream out."""
+        """Sends one message and yields a stream."""
         try:
             yield from inproc.lookup(self.address).stream_out(method, data)
         except PsError as error:
@@ -144,7 +145,8 @@ class InProcessTransport:
 
 
 def open_transport(address: str, max_message_bytes: int = MAX_MESSAGE_BYTES) -> Transport:
-    """The transport for an address: "host:port", "inproc:NAME", or gRPC's "dns:///...". Raises InvalidArgument."""
+    """Returns the transport for an address: "host:port", "inproc:NAME", or gRPC's "dns:///...". Raises
+    InvalidArgument."""
     if isinstance(address, str) and address.startswith(inproc.PREFIX):
         return InProcessTransport(address)
     if not isinstance(address, str) or not address.startswith(GRPC_NAME):

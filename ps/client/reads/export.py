@@ -47,8 +47,8 @@ class Export:
         self._least = least
 
     def pages(self, deadline: Callable[[], Deadline]) -> Iterator[Page]:
-        """Every shard's pages, none empty; `deadline` makes one for each. Raises StaleRouting when rows have moved in
-        the midst: some would come twice and some not at all."""
+        """Yields every shard's pages, none empty; `deadline` makes one for each. Raises StaleRouting when rows have
+        moved in the midst: some would come twice and some not at all."""
         first = deadline()
         routing, page = self._connection.routed(
             lambda routing: routing, lambda routing: (routing, self._first_page(routing, 0, first)), first

@@ -76,7 +76,7 @@ class Pulled:
                     add_at(self._parts[shard][number], table.shard_bags[shard].bags_R, rows_BD)
 
     def _places(self, shard: int) -> list[_Place]:
-        """Where a shard's stream belongs, table by table."""
+        """Returns where a shard's stream belongs, table by table."""
         self._parts[shard], places = [], []
         for table, rows_UD in zip(self.batch.tables, self.rows, strict=True):
             where, order_N, part_ND = table.split.of(shard), table.split.order_N, rows_UD

@@ -56,7 +56,8 @@ class Candidates:
         return Candidates(self.ids_N[which_N], rows_ND, self.scores_N[which_N], self.statistics_N2[which_N])
 
     def least(self, n: int) -> Candidates:
-        """The n of the lowest scores; of those that are alike the ones touched first, and then by a hash of the id."""
+        """Returns the n of the lowest scores; of those that are alike the ones touched first, and then by a hash of the
+        id."""
         hashes_N = np.empty(len(self.ids_N), np.uint64)
         hash_ids(self.ids_N, hashes_N)
         return self.chosen(np.lexsort((hashes_N, self.statistics_N2[:, 1], self.scores_N))[:n])
@@ -99,7 +100,7 @@ def check(fraction: float | None, rows: int | None) -> None:
 
 
 def shares(sizes: Sequence[int], fraction: float | None, rows: int | None) -> list[int]:
-    """How many rows of each shard make a fraction of all, or so many: whole numbers, whose sum is right too."""
+    """Returns how many rows of each shard make a fraction of all, or so many: whole numbers, whose sum is right too."""
     total = sum(sizes)
     wanted = round(total * (fraction or 0)) if rows is None else min(rows, total)
     upto = [wanted * n // max(total, 1) for n in itertools.accumulate(sizes)]

@@ -84,7 +84,7 @@ def _leave() -> None:
 
 
 def _not_applied() -> list[Says]:
-    """The interrupted writes but for those that have ended well by themselves."""
+    """Returns the interrupted writes but for those that have ended well by themselves."""
     return [write for write in list(_interrupted) if not write.is_applied]
 
 

@@ -53,14 +53,14 @@ class Outgoing:
         return self if isinstance(self.grads, Selected) else replace(self, grads=table.by_shard(self.grads))
 
     def bag_blocks(self, table: TableBatch, shard: int) -> list[blocks.EncodedBlock]:
-        """What one shard gets of the bags that have an id there, written."""
+        """Returns the blocks of what one shard gets of the bags that have an id there."""
         if self.bags is None:
             return []
         bags_R = table.shard_bags[shard].bags_R
         return blocks.encode(_selected_of(self.bags, bags_R, table.sent), len(bags_R), self.form)
 
     def blocks(self, table: TableBatch, shard: int) -> list[blocks.EncodedBlock]:
-        """What one shard gets of it, written."""
+        """Returns the blocks of what one shard gets of the rows."""
         where = table.split.of(shard)
         important_N = None if self.important_U is None else self.important_U[table.positions(shard)]
         if isinstance(self.grads, Selected):
@@ -133,7 +133,7 @@ def _checked(
 
 
 def _selected_of(selected: Selected, positions: slice | npt.NDArray[np.int64], n: int) -> Selected:
-    """What one shard gets of n rows: those at these positions."""
+    """Returns what one shard gets of n rows: those at these positions."""
     if selected.rows_R is None:
         return Selected(None, selected.grads_RD[positions], selected.elements)
     if isinstance(positions, slice):
@@ -146,5 +146,5 @@ def _selected_of(selected: Selected, positions: slice | npt.NDArray[np.int64], n
 
 
 def _ascending(rows_R: npt.NDArray[np.int64], n: int) -> bool:
-    """Whether these are positions of n, each once, in order."""
+    """Returns whether these are positions of n, each once, in order."""
     return not len(rows_R) or bool(rows_R[0] >= 0 and rows_R[-1] < n and (np.diff(rows_R) > 0).all())

@@ -16,7 +16,7 @@ class PushNumbers:
         self._lock = threading.Lock()
 
     def next(self, tables: Iterable[str]) -> Mapping[str, int]:
-        """The numbers of a new push of these tables, by table: the first is 1."""
+        """Returns the numbers of a new push of these tables, by table: the first is 1."""
         with self._lock:
             self._made.update(tables)
             return {name: self._made[name] for name in tables}

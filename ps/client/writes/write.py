@@ -39,7 +39,7 @@ class Write:
         self._fate: dict[int, Literal["applied", "unknown"]] = {}
 
     def split_by(self, routing: Routing) -> Batch:
-        """The batch by this routing table; raises StaleRouting when it is too late for another one."""
+        """Returns the batch by this routing table; raises StaleRouting when it is too late for another one."""
         if not same_split(self._batch.routing, routing):
             if self._fate:
                 raise StaleRouting(f"the routing table is {routing.epoch} now, and was {self._batch.epoch}")
@@ -65,12 +65,12 @@ class Write:
         return all(self._fate.get(shard) == "applied" for shard in {*self._batch.shards, *self._fate})
 
     def fate(self) -> str:
-        """Which write it is, and what has become of it on each shard."""
+        """Returns which write it is, and what has become of it on each shard."""
         tables = ", ".join(table.config.name for table in self._batch.tables)
         return f"write {self.sequence} of {tables}: {self._fates('perhaps applied by') or 'applied by no shard'}"
 
     def unfinished(self, stale: StaleRouting) -> StaleRouting:
-        """What to tell a caller whose write the routing has overtaken."""
+        """Returns what to tell a caller whose write the routing has overtaken."""
         if not self._fate:
             return StaleRouting(f"{stale}; no shard has applied any of this write")
         what = self._fates("perhaps applied by")
@@ -87,8 +87,8 @@ class Write:
 
 
 def _changed_nothing(error: PsError) -> bool:
-    """Whether the shard has refused before it applied anything. Of a limit without a hint, of a conflict, and of all
-    that is no answer of the shard's, that is not sure."""
+    """Returns whether the shard has refused before it applied anything. After a limit without a hint, a
+    conflict, and all that is no answer of the shard's, that is not sure."""
     if isinstance(error, ResourceExhausted):
         return error.retry_after_s is not None
     return isinstance(error, (InvalidArgument, NotFound, StaleRouting, StateLost, TableExists))

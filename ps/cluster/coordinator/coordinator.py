@@ -6,7 +6,6 @@ it knows can be rebuilt from the shards, so its own restart loses nothing.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,12 +13,11 @@ from dataclasses import replace
 from prometheus_client import CollectorRegistry
 
 from ps import __version__
-from ps.client.connection.retry import Deadline, retry
-from ps.client.connection.transport import GrpcTransport, Transport
 from ps.cluster.coordinator.discovery import Discovery
 from ps.cluster.coordinator.metrics import CoordinatorCollector
-from ps.config import ServiceConfig, TableConfig
-from ps.errors import PsError, TableNotFound, Unavailable
+from ps.cluster.coordinator.tables import ServiceTables
+from ps.config import ServiceConfig
+from ps.errors import Unavailable
 from ps.server.gate.dispatch import Dispatcher, Handler
 from ps.server.progress import Progress
 from ps.server.server import GrpcServer
@@ -27,17 +25,12 @@ from ps.server.shard_server import ShardReport
 from ps.server.watch.metrics import RpcMetrics
 from ps.server.watch.scrapes import MetricsServer
 from ps.v1 import control_pb2 as pb
-from ps.wire import codec, methods, requests
+from ps.wire import methods
 from ps.wire.methods import Method
 from ps.wire.routing import UNKNOWN, Routing, ShardInfo, new_epoch
 
-FAN_OUT_TIMEOUT_S = 20.0
-UNDO_TIMEOUT_S = 5.0
-
 Tell = Callable[[Routing], object]
 """A function that hands a routing table to the shards and returns when all of them have it."""
-
-log = logging.getLogger(__name__)
 
 
 class Coordinator:
@@ -46,18 +39,14 @@ class Coordinator:
 
     def __init__(self, config: ServiceConfig, port: int = 0, service: str = "default") -> None:
         """Starts to listen on `port`. `service` is the name of the service in what monitoring sees."""
-        self._changing = threading.Lock()  # one table change at a time: all shards see them in one order
         self._settling = threading.Lock()  # one `assemble` or `adopt` at a time
-        self._guard = threading.Lock()  # guards the routing and the tables; never held during a call
+        self._guard = threading.Lock()  # guards the routing; never held during a call
         self._routing = UNKNOWN
-        self._tables: dict[str, TableConfig] = {}
-        self._transports: dict[str, Transport] = {}
-        self._transports_lock = threading.Lock()
-        self._max_message_bytes = config.limits.max_message_bytes
+        self._tables = ServiceTables(self._known, config.limits.max_message_bytes)
         handlers: dict[Method, Handler] = {
             methods.DESCRIBE: self._describe,
-            methods.CREATE_TABLE: self._create_table,
-            methods.DROP_TABLE: self._drop_table,
+            methods.CREATE_TABLE: self._tables.create,
+            methods.DROP_TABLE: self._tables.drop,
             methods.ADVANCE: Progress().advance,
         }
         registry = CollectorRegistry()
@@ -65,7 +54,7 @@ class Coordinator:
         self._grpc = GrpcServer(dispatcher, config, port)
         self._grpc.set_serving(False)
         self.address = self._grpc.address
-        registry.register(CoordinatorCollector(lambda: self.routing, lambda: len(self._tables)))
+        registry.register(CoordinatorCollector(lambda: self.routing, lambda: len(self._tables.all())))
         self._metrics = MetricsServer(registry, config.network.host) if config.watching.metrics else None
         self.metrics_address = self._metrics.address if self._metrics else ""
         self._discovery = Discovery(config.watching.discovery_path, service) if config.watching.discovery_path else None
@@ -105,9 +94,8 @@ class Coordinator:
                 return self._deal([report.info for report in reports], tell)
             fresh = {report.info.shard_id: report.info for report in reports}
             infos = tuple(fresh.get(shard.shard_id, shard) for shard in known.shards)
-            with self._guard:
-                self._tables |= {config.name: config for report in reports for config in report.tables}
-                self._routing = replace(known, shards=infos, coordinator=self.address)
+            self._tables.learn(table for report in reports for table in report.tables)
+            self.routing = replace(known, shards=infos, coordinator=self.address)
             self._grpc.set_serving(True)
             self._publish()
             return self.routing
@@ -131,8 +119,7 @@ class Coordinator:
                 self._discovery = None
         if self._metrics:
             self._metrics.close()
-        for transport in self._transports.values():
-            transport.close()
+        self._tables.close()
 
     def _deal(self, shards: Sequence[ShardInfo], tell: Tell) -> Routing:
         routing = Routing.even(new_epoch(), sorted(shards, key=lambda s: s.shard_id), self.address)
@@ -150,79 +137,13 @@ class Coordinator:
 
     def _describe(self, data: bytes) -> bytes:
         routing = self._known()
-        with self._guard:
-            tables = [config.to_json() for config in self._tables.values()]
+        tables = [config.to_json() for config in self._tables.all()]
         return pb.DescribeResponse(
             routing=routing.to_proto(), table_configs_json=tables, release=__version__
         ).SerializeToString()
-
-    def _create_table(self, data: bytes) -> bytes:
-        """Creates a table on all shards or on none: what a failed call created is dropped again.
-
-        A shard that never answers may have the table all the same; the next create finds it there, and is refused by
-        that shard if it asks for another configuration.
-        """
-        request = requests.control(pb.CreateTableRequest, data)
-        config = TableConfig.from_json(request.config_json)
-        with self._changing:
-            created: list[bool] = []
-            try:
-                for position in range(len(self._known().shards)):
-                    answer = self._call(position, methods.CREATE_TABLE, request.SerializeToString())
-                    created.append(codec.parse(pb.CreateTableResponse, answer).created)
-                    # The first shard decides; the others may have the table from an attempt that did not get through.
-                    request.exist_ok = True
-            except PsError:
-                self._undo_create(config.name, [position for position, new in enumerate(created) if new])
-                raise
-            with self._guard:
-                self._tables[config.name] = config
-        return pb.CreateTableResponse(config_json=config.to_json(), created=created[0]).SerializeToString()
-
-    def _undo_create(self, table: str, positions: Sequence[int]) -> None:
-        request = pb.DropTableRequest(table=table, missing_ok=True).SerializeToString()
-        for position in positions:
-            try:
-                self._call(position, methods.DROP_TABLE, request, UNDO_TIMEOUT_S)
-            except PsError as error:
-                log.warning("table %r was not created, but stays on shard %d: %s", table, position, error)
-
-    def _drop_table(self, data: bytes) -> bytes:
-        """Drops a table from every shard that has it, so that a drop which failed halfway can be called again.
-
-        There is no sequence by which a shard could know a repeat: when the answer to a drop is lost and it is sent
-        again, the repeat finds no table, and says dropped=False or raises TableNotFound.
-        """
-        request = requests.control(pb.DropTableRequest, data)
-        on_shard = pb.DropTableRequest(table=request.table, missing_ok=True).SerializeToString()
-        with self._changing:
-            shards = range(len(self._known().shards))
-            answers = [self._call(position, methods.DROP_TABLE, on_shard) for position in shards]
-            with self._guard:
-                self._tables.pop(request.table, None)
-                left = ", ".join(sorted(self._tables)) or "none"
-        dropped = any(codec.parse(pb.DropTableResponse, answer).dropped for answer in answers)
-        if not dropped and not request.missing_ok:
-            raise TableNotFound(f"no table {request.table!r} (there are: {left})")
-        return pb.DropTableResponse(dropped=dropped).SerializeToString()
 
     def _known(self) -> Routing:
         routing = self.routing
         if not routing.shards:
             raise Unavailable("the shards are still starting")
         return routing
-
-    def _call(self, position: int, method: Method, data: bytes, timeout_s: float = FAN_OUT_TIMEOUT_S) -> bytes:
-        """Calls one shard. Its address is looked up before each retry, since it may have come back at another one."""
-        deadline = Deadline(timeout_s)
-
-        def attempt(_: int) -> bytes:
-            return self._transport(self.routing.shards[position].address).unary(method, data, deadline.remaining_s())
-
-        return retry(attempt, deadline)
-
-    def _transport(self, address: str) -> Transport:
-        with self._transports_lock:
-            if address not in self._transports:
-                self._transports[address] = GrpcTransport(address, self._max_message_bytes)
-            return self._transports[address]

@@ -21,9 +21,9 @@ class CoordinatorCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yields one metric family after the other."""
         routing = self._routing()
-        shards = GaugeMetricFamily("ps_shards", "Shards by state, as clients are told.", labels=["state"])
+        shards = GaugeMetricFamily("ps_shards", "Shards by state, as the coordinator tells clients.", labels=["state"])
         for state, n in Counter(shard.state for shard in routing.shards).items():
             shards.add_metric([state], n)
         yield shards
-        yield GaugeMetricFamily("ps_tables", "Tables.", value=self._tables())
-        yield GaugeMetricFamily("ps_routing_epoch", "Of the routing table.", value=routing.epoch)
+        yield GaugeMetricFamily("ps_tables", "Tables of the service.", value=self._tables())
+        yield GaugeMetricFamily("ps_routing_epoch", "Epoch of the routing table.", value=routing.epoch)

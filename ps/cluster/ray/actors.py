@@ -18,13 +18,9 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.util import get_placement_group, placement_group, remove_placement_group
-from ray.util.placement_group import PlacementGroup
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ps.cluster.coordinator.coordinator import Coordinator
 from ps.cluster.coordinator.handshake import keep_trying
-from ps.cluster.ray.deployment import Placement
 from ps.config import ServiceConfig
 from ps.errors import Unavailable
 from ps.server.shard_server import ShardReport, ShardServer
@@ -33,9 +29,6 @@ from ps.wire.routing import Routing, ShardInfo
 
 NAMESPACE = "embedding-ps"
 AUTO_HOST = "auto"
-HEAD = "node:__internal_head__"
-"""The resource that Ray gives to the head node."""
-HEAD_SHARE = 0.001
 
 CALL_TIMEOUT_S = 5.0
 """How long one actor waits for another's answer before it asks again; about the time that Ray takes to restart an
@@ -60,11 +53,6 @@ def coordinator_name(service: str) -> str:
 def shard_name(service: str, shard_id: int) -> str:
     """Returns the name of a shard's actor."""
     return f"{service}/shard-{shard_id}"
-
-
-def group_name(service: str) -> str:
-    """Returns the name of the placement group."""
-    return f"{service}/shards"
 
 
 def resolve_host(config: ServiceConfig) -> ServiceConfig:
@@ -196,49 +184,3 @@ def _listen(config: ServiceConfig, port: int, service: str, patience_s: float) -
                 log.error("port %d: %s: the coordinator listens on another one", port, error)
                 return Coordinator(config, service=service)
             time.sleep(BIND_PAUSE_S)
-
-
-def start_coordinator(service: str, shards: int, config: ServiceConfig, port: int, lifetime: str | None) -> Any:
-    """Starts the coordinator and returns its actor's handle. It runs on the head node, whose address clients know, and
-    needs no CPU of its own."""
-    options = {"name": coordinator_name(service), "namespace": NAMESPACE, "lifetime": lifetime}
-    on_head = {HEAD: HEAD_SHARE} if HEAD in ray.cluster_resources() else {}
-    return (
-        ray.remote(CoordinatorActor)
-        .options(num_cpus=0, resources=on_head, max_restarts=-1, **options)
-        .remote(service, shards, config, port)
-    )
-
-
-def reserve(service: str, shards: int, placement: Placement, lifetime: str | None) -> PlacementGroup:
-    """Reserves room for all shards or for none. Ray finds it now or when there are nodes for it, and again for the
-    shards of a node that dies."""
-    return placement_group(
-        [placement.bundle] * shards, strategy=placement.strategy, name=group_name(service), lifetime=lifetime
-    )
-
-
-def release(service: str) -> None:
-    """Gives the reserved room back, if there is any."""
-    with suppress(ValueError):  # there is no such group
-        remove_placement_group(get_placement_group(group_name(service)))
-
-
-def start_shard(service: str, shard_id: int, config: ServiceConfig, group: PlacementGroup, lifetime: str | None) -> Any:
-    """Starts a shard in its bundle of the group and returns its actor's handle. Ray restarts it there."""
-    bundle = group.bundle_specs[shard_id]
-    own = {name: amount for name, amount in bundle.items() if name not in ("CPU", "GPU")}
-    return (
-        ray.remote(ShardActor)
-        .options(
-            name=shard_name(service, shard_id),
-            namespace=NAMESPACE,
-            lifetime=lifetime,
-            max_restarts=-1,
-            num_cpus=bundle.get("CPU", 0),
-            num_gpus=bundle.get("GPU", 0),
-            resources=own,
-            scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=shard_id),
-        )
-        .remote(service, shard_id, config)
-    )

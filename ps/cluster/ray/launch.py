@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Self
 
 import ray
-from ray.exceptions import AuthenticationError, GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, RayError
 
-from ps.address import parse
-from ps.cluster.ray import actors, ports
-from ps.cluster.ray import home as ray_home
+from ps.cluster.ray import actors, joining, ports, starting
 from ps.cluster.ray.compiling import Stopwatch, compile_on_nodes
 from ps.cluster.ray.deployment import LAUNCH_TIMEOUT_S, Deployment, Launch, Placement
 from ps.cluster.ray.quiet import hush_ray
@@ -23,11 +18,6 @@ from ps.errors import InvalidArgument, Unavailable
 from ps.seconds import seconds
 from ps.server.compiling import compile_kernels
 from ps.wire.routing import Routing
-
-CONNECT_TIMEOUT_S = 5.0
-OBJECT_STORE_BYTES = 100 << 20
-"""Size of the object store of a local Ray, little more than the minimum: rows travel by gRPC, never through Ray's
-object store."""
 
 
 class Service:
@@ -94,14 +84,14 @@ def deploy(
 ) -> Service:
     """Launches what a service file says."""
     hush_ray()
-    owns_ray = not _join_ray(ray_address)
+    owns_ray = not joining.join_any(ray_address)
     if owns_ray:
         # Resolved before Ray starts: actors of a Ray on loopback would know only loopback as their address.
         service = actors.resolve_host(deployment.service)
         deployment = deployment.model_copy(update={"service": service})
         ports.check_free(service.network.host, deployment.launch.port)
         compile_kernels()  # here, where the user sees it: this host is the cluster
-        _start_ray(deployment.launch)
+        joining.start_local(deployment.launch)
     try:
         return _start(name, deployment, detached, owns_ray)
     except BaseException:
@@ -117,7 +107,7 @@ def stop_actors(name: str, timeout_s: float = 30.0) -> int:
         with suppress(RayError, GetTimeoutError):  # an actor that does not answer is ended all the same
             ray.get(handle.stop.remote(), timeout=timeout_s)
         ray.kill(handle, no_restart=True)
-    actors.release(name)
+    starting.release(name)
     return len(handles)
 
 
@@ -129,80 +119,24 @@ def find_actors(name: str) -> list[Any]:
     return [ray.get_actor(actor, namespace=actors.NAMESPACE) for actor in sorted(mine, reverse=True)]
 
 
-def join(ray_address: str) -> None:
-    """Connects this process to a running Ray cluster; raises Unavailable."""
-    hush_ray()
-    _check_listening(ray_address)
-    ray_home.take_token()
-    try:
-        ray.init(address=ray_address, namespace=actors.NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
-    except (ConnectionError, AuthenticationError) as error:
-        raise Unavailable(f"no Ray cluster at {ray_address!r}: {error}; {ray_home.token_advice()}") from error
-
-
-def _check_listening(ray_address: str) -> None:
-    """Raises Unavailable if nobody listens at the address: Ray itself would retry for minutes."""
-    if "://" in ray_address or ":" not in ray_address:
-        return  # "auto" and "ray://..." are Ray's to resolve
-    try:
-        socket.create_connection(parse(ray_address), timeout=CONNECT_TIMEOUT_S).close()
-    except OSError as error:
-        raise Unavailable(f"no Ray cluster at {ray_address!r}: {error}") from error
-
-
-def _join_ray(ray_address: str | None) -> bool:
-    """Connects to the Ray at the address, unless this process is connected already. Returns False if there is
-    neither."""
-    if ray.is_initialized():
-        return True
-    address = ray_address or os.environ.get("RAY_ADDRESS")
-    if address:
-        join(address)
-    return bool(address)
-
-
-def _start_ray(wanted: Launch) -> None:
-    """Starts a local Ray that has all resources that the shards ask for."""
-    placement, shards = wanted.placement, wanted.shards
-    settings = ray_home.own()
-    try:
-        with ray_home.on_loopback():
-            ray.init(
-                address="local",
-                namespace=actors.NAMESPACE,
-                num_cpus=max(os.cpu_count() or 1, int(shards * placement.cpus + 1)),
-                resources={name: amount * shards for name, amount in placement.resources.items()},
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-                **settings,
-            )
-    except Exception as error:  # Ray raises plain Exception
-        raise Unavailable(
-            f"Ray did not start on this host: {error} Is the host overloaded? Ray's own logs are in "
-            "ray/session_latest/logs of the temporary directory"
-        ) from error
-
-
 def _start(name: str, deployment: Deployment, detached: bool, owns_ray: bool) -> Service:
     if find_actors(name):
         raise InvalidArgument(f"a service named {name!r} runs in this Ray cluster already; psctl down ends it")
-    actors.release(name)  # a launch that was killed halfway may have left it
+    starting.release(name)  # a launch that was killed halfway may have left it
     lifetime = "detached" if detached else None
     config, wanted = deployment.service, deployment.launch
     shards, timeout_s = wanted.shards, wanted.timeout_s
     try:
         with ports.chosen(config.network.host, wanted.port) as chosen:
             clock = Stopwatch(timeout_s)
-            coordinator = actors.start_coordinator(name, shards, config, chosen, lifetime)
-            group = actors.reserve(name, shards, wanted.placement, lifetime)
+            coordinator = starting.start_coordinator(name, shards, config, chosen, lifetime)
+            group = starting.reserve(name, shards, wanted.placement, lifetime)
             if not group.wait(clock.remaining_s()):
                 raise GetTimeoutError("no nodes have room for them")
             if not owns_ray:  # on a Ray of our own it was done before
                 with clock.paused():
                     compile_on_nodes(group)
-            handles = [actors.start_shard(name, i, config, group, lifetime) for i in range(shards)]
+            handles = [starting.start_shard(name, i, config, group, lifetime) for i in range(shards)]
             address = ray.get(coordinator.address.remote(), timeout=clock.remaining_s())  # first: a taken port
             infos = ray.get([handle.info.remote() for handle in handles], timeout=clock.remaining_s())
         routing = ray.get(coordinator.assemble.remote(infos), timeout=clock.remaining_s())
@@ -210,14 +144,7 @@ def _start(name: str, deployment: Deployment, detached: bool, owns_ray: bool) ->
         stop_actors(name, timeout_s=1.0)
         within = f" within {timeout_s:g} s" if isinstance(error, GetTimeoutError) else ""
         raise Unavailable(
-            f"{shards} shards of {wanted.placement} did not start{within}; the cluster has {_all_resources()}: {error}"
+            f"{shards} shards of {wanted.placement} did not start{within}; the cluster has "
+            f"{joining.all_resources()}: {error}"
         ) from error
     return Service(name, address, routing, owns_ray, [coordinator, *handles])
-
-
-def _all_resources() -> str:
-    """Lists the resources that can be asked for, without those that Ray has for itself, for nodes and for groups."""
-    hidden = ("node:", "memory", "object_store_memory", "accelerator_type:")
-    found = {name: n for name, n in ray.cluster_resources().items() if not name.startswith(hidden)}
-    shown = [f"{n:g} {name}" for name, n in sorted(found.items()) if "_group_" not in name]
-    return ", ".join(shown) or "nothing"

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import ray
 
-from ps.cluster.ray.launch import find_actors, join
+from ps.cluster.ray.joining import join
+from ps.cluster.ray.launch import find_actors
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,8 @@ class Compressor:
                 grads[name][positions_k[begin:end] - start] += values_k[begin:end] / ranks
 
     def residuals(self) -> dict[str, torch.Tensor]:
-        """What is held back, between steps: the state itself, float32 [n] by name. Empty without error feedback."""
+        """Returns what is held back, between steps: the state itself, float32 [n] by name. Empty without error
+        feedback."""
         return {name: layer.residual_n for name, layer in self.layers.items() if self.config.error_feedback}
 
     def state_dict(self) -> dict[str, Any]:
@@ -185,7 +186,8 @@ class Compressor:
 
 
 def all_finite(values_n: torch.Tensor) -> bool:
-    """Whether no element is NaN or infinite. One pass, for they stay in a sum; one that overflows asks for another."""
+    """Returns whether no element is NaN or infinite. One pass, for they stay in a sum; one that overflows asks for
+    another."""
     return bool(values_n.sum().isfinite()) or bool(values_n.isfinite().all())
 
 

@@ -48,7 +48,7 @@ class LayerConfig:
             raise ConfigError(f"every={self.every}: 1 sends in each step, K in each K-th")
 
     def elements(self, size: int) -> int:
-        """How many of a layer's elements that is, at least one."""
+        """Returns how many elements of a layer the density is, at least one."""
         return max(1, round(self.density * size))
 
 
@@ -93,7 +93,7 @@ class DenseConfig:
             raise ConfigError(f"layers {relaxed} have every > 1, which needs error_feedback: gradients would be lost")
 
     def of_layers(self, names: list[str]) -> dict[str, LayerConfig]:
-        """The setting of each parameter. Raises `ConfigError` for a pattern that is no parameter's."""
+        """Returns the setting of each parameter. Raises `ConfigError` for a pattern that is no parameter's."""
         idle = [pattern for pattern in self.layers if not any(fnmatchcase(name, pattern) for name in names)]
         if idle:
             raise ConfigError(f"layers: {idle} match none of the parameters {names}")

@@ -70,7 +70,7 @@ class DctHook:
         return future
 
     def stats(self) -> DenseStats:
-        """A copy of what was counted since `register`, over restores too."""
+        """Returns a copy of what was counted since `register`, over restores too."""
         estimates = sum(layer.threshold.estimates for layer in self._compressor.layers.values())
         return DenseStats(**{**vars(self._stats), "threshold_estimates": estimates})
 
@@ -174,13 +174,13 @@ def register(model: DistributedDataParallel, config: DenseConfig | None = None) 
 
 
 def _parameters(model: DistributedDataParallel) -> list[tuple[str, torch.nn.Parameter]]:
-    """The parameters whose gradients DDP exchanges."""
+    """Returns the parameters whose gradients DDP exchanges."""
     ignored = model.parameters_to_ignore
     return [(name, p) for name, p in model.module.named_parameters() if p.requires_grad and name not in ignored]
 
 
 def _unserved(model: DistributedDataParallel, parameters: Mapping[str, torch.nn.Parameter]) -> InvalidArgument | None:
-    """What of this model the hook cannot serve."""
+    """Returns what of this model the hook cannot serve."""
     for name, parameter in parameters.items():
         if parameter.dtype != torch.float32:
             return DtypeMismatch(

@@ -39,6 +39,6 @@ class DenseStats:
         return self.dense_bytes / self.sent_bytes if self.sent_bytes else 1.0
 
     def since(self, earlier: DenseStats) -> DenseStats:
-        """What came after a copy taken earlier."""
+        """Returns what was counted after a copy that was taken earlier."""
         before = asdict(earlier)
         return DenseStats(**{name: value - before[name] for name, value in asdict(self).items()})

@@ -82,8 +82,8 @@ class Threshold:
         return self.uses - self.estimated_at
 
     def _is_off(self, chosen: int, wanted: int) -> bool:
-        """Whether what it has sent, and would now, is far from what was wanted in its uses. A threshold that lets all
-        but zeros pass cannot come down: then there is nothing to send."""
+        """Returns whether what it has sent, and would now, is far from what was wanted in its uses. A threshold that
+        lets all but zeros pass cannot come down: then there is nothing to send."""
         sent, of_all_uses = self.sent + chosen, wanted * (self._age + 1)
         return sent > DRIFT * of_all_uses or (sent < of_all_uses / DRIFT and self.value != _SMALLEST)
 

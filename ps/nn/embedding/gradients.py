@@ -144,7 +144,7 @@ class WaitingGradients:
         return f"the gradients of {self.backwards} {'backward' if self.backwards == 1 else 'backwards'}"
 
     def _parts(self) -> dict[str, _Waiting]:
-        """The tables whose gradients nobody has set to None, with these as they are now."""
+        """Returns the tables whose gradients nobody has set to None, with these as they are now."""
         found = {}
         for name, waiting in self._waiting.items():
             grads = self.stand_ins[name].grad

@@ -88,7 +88,7 @@ def _weights(sparse: Any, n: int) -> npt.NDArray[np.float32] | None:
 
 
 def _strides(sparse: Any, keys: Sequence[str], bags: int) -> list[int]:
-    """How many bags each feature has."""
+    """Returns how many bags each feature has."""
     if hasattr(sparse, "variable_stride_per_key") and sparse.variable_stride_per_key():
         strides = [int(stride) for stride in sparse.stride_per_key()]
     else:
@@ -126,7 +126,7 @@ def _bags_of_samples(key: str, samples_B: Ints, bags: int) -> Ints:
 
 
 def _select(values_N: Ints, weights_N: npt.NDArray[np.float32] | None, starts_B: Ints, lengths_B: Ints) -> Bags:
-    """The bags that begin there in the values, one after the other."""
+    """Returns the bags that begin there in the values, one after the other."""
     offsets_B = np.cumsum(lengths_B) - lengths_B
     at_P = np.arange(lengths_B.sum()) + np.repeat(starts_B - offsets_B, lengths_B)
     weights = None if weights_N is None else torch.from_numpy(weights_N[at_P])

@@ -103,8 +103,9 @@ class Pushes:
     def _select(
         self, name: str, part: TableGradients, send_others: bool
     ) -> tuple[Selection, Selected | PooledGradients]:
-        """What of one table is to be sent. In tables that are pooled no row waits for being relaxed: its value is not
-        known here. send_others: whether rows that are not of the step may go beside it, which have no place in a round.
+        """Returns what of one table is to be sent. In tables that are pooled no row waits for being relaxed: its value
+        is not known here. send_others: whether rows that are not of the step may go beside it, which have no place in a
+        round.
         """
         sparsifier, grads = self.sparsifiers[name], part.grads.numpy()
         new_U = ~part.exists_U if name in self._has_new_rows and part.exists_U is not None else None
@@ -125,7 +126,7 @@ class Pushes:
         return selection, PooledGradients(of_bags, selection.selected)
 
     def _drop(self, selections: Mapping[str, Selection]) -> str:
-        """What was dropped, in words."""
+        """Returns what was dropped, in words."""
         for name, selection in selections.items():
             self.sparsifiers[name].commit(selection)
         rows = {name: len(selection) for name, selection in selections.items() if len(selection)}
@@ -151,7 +152,7 @@ class Pushes:
             sparsifier.commit(selection)
 
     def state_dict(self) -> dict[str, Any]:
-        """What is held back, by table. When no push is on its way."""
+        """Returns what is held back, by table. Call it when no push is on its way."""
         return {name: sparsifier.state_dict() for name, sparsifier in self.sparsifiers.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -171,5 +172,6 @@ class Pushes:
 
 
 def _of_bags(config: Sparsify) -> Sparsify:
-    """What of the gradients of bags is sent: a bag does not come again, so whoever asks for `hold` gets them whole."""
+    """Returns what of the gradients of bags is sent: a bag does not come again, so whoever asks for `hold` gets them
+    whole."""
     return Threshold(0.0, by=config.by) if config.hold is not None else config

@@ -75,15 +75,15 @@ def check_no_scaler() -> None:
 
 
 def known_scalers() -> list[torch.amp.GradScaler]:
-    """Every GradScaler of this process. An object refers to its class, so these are among what refers to one. All
-    objects (`gc.get_objects`) would be slower to go through, and a list of them breaks other threads: one that is just
-    making a tuple of what a generator yields fails if anybody else has hold of that tuple."""
+    """Returns every GradScaler of this process. An object refers to its class, so these are among what refers to one.
+    All objects (`gc.get_objects`) would be slower to go through, and a list of them breaks other threads: one that is
+    just making a tuple of what a generator yields fails if anybody else has hold of that tuple."""
     found = gc.get_referrers(*with_subclasses(torch.amp.GradScaler))
     return [known for known in found if isinstance(known, torch.amp.GradScaler)]
 
 
 def with_subclasses(base: type[Any]) -> Iterator[type[Any]]:
-    """The class and all that are derived from it."""
+    """Yields the class and all that are derived from it."""
     yield base
     for derived in base.__subclasses__():
         yield from with_subclasses(derived)

@@ -100,7 +100,7 @@ class Sender:
             self._in_flight.popleft().result()
 
     def _step(self, parts: Mapping[str, TableGradients], forwards: Sequence[Forward]) -> Step:
-        """The step to push: a batch that is alone goes by its handle; of others the ids go along."""
+        """Returns the step to push: a batch that is alone goes by its handle; of others the ids go along."""
         if len(forwards) == 1:
             prepared = forwards[0].prepared
             whole = parts.keys() == prepared.ids.keys() and all(prepared.is_all_of(*part) for part in parts.items())

@@ -46,9 +46,10 @@ class RowTraining(nn.Module):
         self._waiting.clear()
 
     def row_parameters(self) -> list[nn.Parameter]:
-        """A stand-in for each table, whose `.grad`, float32 [U, D], has the gradients that wait, row by row; None where
-        there are none. For `torch.nn.utils.clip_grad_norm_([*model.parameters(), *collection.row_parameters()], 1.0)`
-        between backward and step; as they are no rows, no optimizer can train them."""
+        """Returns a stand-in for each table, whose `.grad`, float32 [U, D], has the gradients that wait, row by row;
+        None where there are none. For `torch.nn.utils.clip_grad_norm_([*model.parameters(),
+        *collection.row_parameters()], 1.0)` between backward and step; as they are no rows, no optimizer can train
+        them."""
         self._waiting.drop_zeroed()
         self._waiting.by_rows()
         return list(self._waiting.stand_ins.values())
@@ -74,7 +75,7 @@ class RowTraining(nn.Module):
         self._pace.finish()
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What is held back, for `state_dict`; not what waits for a step. Waits for the pushes on their way."""
+        """Returns what is held back, for `state_dict`; not what waits for a step. Waits for the pushes on their way."""
         self._sender.wait()
         return self._pushes.state_dict()
 
@@ -84,7 +85,7 @@ class RowTraining(nn.Module):
         self._pushes.load_state_dict(state)
 
     def _taken(self) -> Any:
-        """What waits, by table, and the forwards that it is of: from now on it does not."""
+        """Takes what waits, by table, and the forwards that gave it: from now on it does not wait."""
         self._waiting.drop_zeroed()
         if self._may_be_scaled and self._waiting:
             check_no_scaler()

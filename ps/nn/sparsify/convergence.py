@@ -41,7 +41,7 @@ class ConvergenceStore:
         self._records = ReservedArray((), STATISTIC, self.max_rows, memory)
 
     def __len__(self) -> int:
-        """Rows it knows."""
+        """Returns how many rows it knows."""
         return len(self._index)
 
     @property
@@ -56,7 +56,7 @@ class ConvergenceStore:
         return records_S
 
     def find(self, ids_N: Ids) -> Slots:
-        """The slot of each id, -1 where it is not known."""
+        """Returns the slot of each id, -1 where it is not known."""
         slots_N = np.empty(len(ids_N), np.int64)
         self._index.find(ids_N, slots_N)
         return slots_N
@@ -85,7 +85,7 @@ class ConvergenceStore:
         self.records_S["mean"][slots_N] = 0
 
     def all(self) -> Kept:
-        """A copy, ids ascending."""
+        """Returns a copy, ids ascending."""
         return self.records_S[np.argsort(self.records_S["id"])]
 
     def load(self, records_N: Kept) -> None:

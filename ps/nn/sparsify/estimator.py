@@ -33,7 +33,7 @@ class Estimator:
         return math.sqrt(self._threshold) if self._config.by == "rows" else float(self._threshold)
 
     def next(self, apart_U: Flags, sizes: Callable[[Positions], Rows], of_each: int = 1) -> np.float32:
-        """The threshold for this step, estimated where that is due from what need not be sent anyway.
+        """Returns the threshold for this step, estimated where that is due from what need not be sent anyway.
 
         apart_U: bool [U], rows that no threshold is for. `sizes` gives those at places: squared norms of rows, or
         absolute values of elements, of which a row has `of_each`: element j of row i is at place i * of_each + j.

@@ -72,8 +72,8 @@ class History:
         self.pushed_S[slots_N], self.seen_S[slots_N], self.since_S[slots_N] = 0, self.step, NEVER
 
     def late(self, hold: Hold, slots_U: Slots) -> Flags:
-        """Which of the step's rows, -1 where one is not known, no step has named for `hold.steps`, or have been held
-        for as long, or would be before the next sweep. bool [U]"""
+        """Returns which of the step's rows, -1 where one is not known, no step has named for `hold.steps`, or have been
+        held for as long, or would be before the next sweep. bool [U]"""
         late_U = np.zeros(len(slots_U), np.bool_)
         known_U = slots_U >= 0
         slots_N = slots_U[known_U]
@@ -82,14 +82,16 @@ class History:
         return late_U
 
     def heavy(self, hold: Hold, slots_U: Slots, norms_U: Norms) -> Flags:
-        """Which rows would have too much held for what was pushed of them: bool [U]. norms_U: squared norms of it."""
+        """Returns which rows would have too much held for what was pushed of them: bool [U]. norms_U: squared norms of
+        it."""
         share = np.float32(hold.share * hold.share)
         pushed_U = np.where(slots_U >= 0, self.pushed_S[np.maximum(slots_U, 0)], np.float32(0))
         heavy_U: Flags = norms_U * (1 - share) > share * pushed_U
         return heavy_U
 
     def quiet(self, hold: Hold, used: int) -> Slots:
-        """Which of the first `used` slots the next sweep would be too late for, once the step's rows are settled."""
+        """Returns which of the first `used` slots the next sweep would be too late for, once the step's rows are
+        settled."""
         if self.step % _period(hold):
             return np.empty(0, np.int64)
         slots_N: Slots = np.flatnonzero(self.since_S[:used] < self._limit(hold))

@@ -96,7 +96,7 @@ class Parting:
         return self._relaxation.next(ids_U, grads_UD, rows_UD, always_U, important_U)
 
     def _part(self, slots_U: Slots, grads_UD: Rows, always_U: Flags, pace: Pace) -> Parted:
-        """What is sent of the rows' totals, and what stays. Adds to what is held."""
+        """Returns what is sent of the rows' totals, and what stays. Adds to what is held."""
         store, hold, dim = self._store, self._config.hold, self._store.dim
         apart_U, threshold = always_U | pace.relaxed_U, NO_ELEMENTS
         if self._config.by == "elements":

@@ -28,9 +28,9 @@ class BagSelector:
         self._estimator = Estimator(config, seed)
 
     def select(self, bags: PooledBags, unique: int, grads_BD: Rows) -> tuple[Selected, Rows, Flags]:
-        """What is sent of the bags' gradients; the rest, float32 [unique, D] by row; bool [unique], which rows the push
-        makes even where nothing of the rest is sent: those of a bag that is. Raises NonFiniteGradient, and then nothing
-        has changed."""
+        """Returns what is sent of the bags' gradients; the rest, float32 [unique, D] by row; bool [unique], which rows
+        the push makes even where nothing of the rest is sent: those of a bag that is. Raises NonFiniteGradient, and
+        then nothing has changed."""
         empty_B = bags.lengths_B == 0
         grads_BD = np.where(empty_B[:, None], np.float32(0), grads_BD)
         if not all_finite(grads_BD.reshape(-1)):

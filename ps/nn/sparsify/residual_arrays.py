@@ -79,7 +79,7 @@ class ResidualArrays:
         return norms_S
 
     def find(self, ids_N: Ids) -> Slots:
-        """The slot of each id, -1 where nothing is held."""
+        """Returns the slot of each id, -1 where nothing is held."""
         slots_N = np.empty(len(ids_N), np.int64)
         self._index.find(ids_N, slots_N)
         return slots_N

@@ -59,7 +59,7 @@ class ResidualStore(ResidualArrays):
         return slots_N
 
     def all(self) -> Held:
-        """A copy of everything held, ids ascending."""
+        """Returns a copy of everything held, ids ascending."""
         slots_N = self._held_slots()
         return Held(self._ids.array[slots_N], self._residuals.array[slots_N])
 
@@ -76,7 +76,8 @@ class ResidualStore(ResidualArrays):
         return self.send_off(self._held_slots()[:most])
 
     def quiet(self, hold: Hold) -> Slots:
-        """Rows of which something would be held for too long, in a step that sweeps, when its own rows are settled."""
+        """Returns rows of which something would be held for too long, in a step that sweeps, when its own rows are
+        settled."""
         return self.history.quiet(hold, self._used)
 
     def note_refused(self, held: Held) -> None:

@@ -33,7 +33,7 @@ class Selection:
         return len(self.ids_R) + len(self.others.ids_R)
 
     def by_id(self) -> Held:
-        """All of it, by ids."""
+        """Returns all of it, by ids."""
         return Held(
             np.concatenate((self.ids_R, self.others.ids_R)),
             np.concatenate((self.selected.grads_RD, self.others.grads_RD)),
@@ -114,7 +114,7 @@ def checked(ids_U: Ids, grads_UD: Rows, always_U: Flags | None, dim: int) -> tup
 
 
 def checked_rows(rows_UD: Rows | None, important_U: Flags | None, grads_UD: Rows) -> tuple[Rows | None, Flags]:
-    """The values that the rows have, and which of them are important; raises what `Sparsifier.select` names."""
+    """Returns the values that the rows have, and which of them are important; raises what `Sparsifier.select` names."""
     important_U = np.ones(len(grads_UD), np.bool_) if important_U is None else important_U
     if important_U.dtype != np.bool_ or important_U.shape != grads_UD.shape[:1]:
         raise LengthMismatch(

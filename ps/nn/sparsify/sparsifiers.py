@@ -126,7 +126,7 @@ class Sparsifier:
         important_U: Flags | None = None,
         send_others: bool = True,
     ) -> Selection:
-        """What to send of a step's gradients; the rest is held back.
+        """Returns what to send of a step's gradients; the rest is held back.
 
         ids_U: int64 [U], unique. grads_UD: float32 [U, D], in their order. always_U: bool [U], rows that are sent whole
         however small, as new rows should be. For `relaxed`: rows_UD float32 [U, D], their values as pulled (None: in
@@ -142,8 +142,8 @@ class Sparsifier:
             )
 
     def flush(self, most: int | None = None) -> Selection:
-        """All that is held, to be pushed by ids: `others` of a selection without rows of a step. With `most`, so many
-        rows of it at most: flush again until there are none."""
+        """Returns all that is held, to be pushed by ids: `others` of a selection without rows of a step. With `most`,
+        so many rows of it at most: flush again until there are none."""
         with self._lock:
             nothing = Selected(np.empty(0, np.int64), np.empty((0, self._store.dim), np.float32), False)
             return self._open.add(nothing, np.empty(0, np.int64), self._store.send_off_all(most))

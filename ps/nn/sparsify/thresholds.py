@@ -131,7 +131,7 @@ class TopK:
             raise ConfigError("TopK.hold: without error_feedback nothing is held: give hold=None")
 
     def density_at(self, step: int) -> float:
-        """The share to send in step 0, 1, 2, ..."""
+        """Returns the share to send in step 0, 1, 2, ..."""
         return self.density if step >= self.warm_up else float(self.density ** (step / self.warm_up))
 
 
@@ -157,13 +157,14 @@ Sparsify = TopK | Threshold
 
 
 def measured(value: float, by: By) -> np.float32:
-    """A size as gradients are compared by it: squared norms of rows, absolute values of elements."""
+    """Returns a size as gradients are compared by it: squared norms of rows, absolute values of elements."""
     size = np.float32(value * value if by == "rows" else value)
     return size if value == 0 else max(size, SMALLEST)
 
 
 def kth_largest(sizes_N: Rows, density: float) -> np.float32:
-    """The threshold that so large a share of these sizes, one or more, reaches: 0 at density 1, else above 0."""
+    """Returns the threshold that so large a share of these sizes, one or more, reaches: 0 at density 1, else above
+    0."""
     if density >= 1:
         return np.float32(0)
     k = max(1, round(density * len(sizes_N)))

@@ -162,7 +162,7 @@ class TensorTrainEmbeddingBag(nn.Module):
 
     @torch.no_grad()
     def full_weight(self) -> Tensor:
-        """The whole table, float32 [num_embeddings, D]: for small ones."""
+        """Returns the whole table, float32 [num_embeddings, D]: for small ones."""
         index = torch.arange(self.num_embeddings, device=self.cache_ids.device)
         return torch.cat([self._table().read(part) for part in torch.split(index, BLOCK_ROWS)])
 
@@ -188,7 +188,7 @@ class TensorTrainEmbeddingBag(nn.Module):
         return [{"params": [parameter], "lr": rates.get(name, lr)} for name, parameter in found.items()]
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What was counted; part of `state_dict`."""
+        """Returns what was counted; part of `state_dict`."""
         fold_error = None if self.fold_error is None else list(self.fold_error)
         return {"lookups": self.lookups, "fold_error": fold_error, "frequencies": self._frequencies.state()}
 
@@ -199,7 +199,7 @@ class TensorTrainEmbeddingBag(nn.Module):
         self._frequencies.load(state["frequencies"], self.cache_ids.device)
 
     def extra_repr(self) -> str:
-        """What the table is cut into."""
+        """Returns in words what the table is cut into."""
         s = self.shape
         how = self.optimizer if self.sparse else "sparse=False"
         return (

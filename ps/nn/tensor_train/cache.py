@@ -36,7 +36,8 @@ class Frequencies:
             self._add_up()
 
     def rank(self, cached_S: Tensor) -> Tensor:
-        """All ids that are counted or cached, the most frequent first; of equal ones the cached first, then by id."""
+        """Returns all ids that are counted or cached, the most frequent first; of equal ones the cached first, then by
+        id."""
         self._add_up()
         ids_M = torch.cat([self._ids_C.to(cached_S.device), cached_S])
         weights_M = torch.cat([2 * self._counts_C.to(cached_S.device), torch.ones_like(cached_S)])

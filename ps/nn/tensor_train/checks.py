@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ps.config import SGD, Adagrad, CoreOptimizer, RowwiseAdagrad
+from ps.config import SGD, CoreOptimizer
+from ps.config.optimizers import CORE_NAMES, CORE_OPTIMIZERS
 from ps.errors import DtypeMismatch, InvalidArgument, LengthMismatch
 from ps.nn.offsets import check_offsets
 from ps.tensor_train.shape import TTShape, tt_shape
@@ -41,7 +42,7 @@ def check_settings(mode: str, initializer: str, seed: int) -> None:
 
 
 def check_optimizer(optimizer: object, sparse: bool) -> CoreOptimizer | None:
-    """The one that runs in backward; None: none does."""
+    """Returns the one that runs in backward; None: none does."""
     if not sparse:
         if optimizer is not None:
             raise InvalidArgument(
@@ -50,10 +51,10 @@ def check_optimizer(optimizer: object, sparse: bool) -> CoreOptimizer | None:
         return None
     if optimizer is None:
         return SGD(lr=0.1)
-    if not isinstance(optimizer, SGD | Adagrad | RowwiseAdagrad):
+    if not isinstance(optimizer, CORE_OPTIMIZERS):
         raise InvalidArgument(
-            f"optimizer {optimizer!r}: cores are trained here by ps.SGD, ps.Adagrad or ps.RowwiseAdagrad; for others "
-            "take sparse=False and one of torch's"
+            f"optimizer {optimizer!r}: cores are trained here by {CORE_NAMES}; for others take sparse=False and "
+            "one of torch's"
         )
     return optimizer
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ps.config import CoreOptimizer
 from ps.kernels.index.unique import unique
-from ps.optim import UpdateRule, update_rule
+from ps.kernels.updates.optim import UpdateRule, update_rule
 from ps.tensor_train import rates
 from ps.tensor_train.contract import one_by_one
 from ps.tensor_train.cores import Cores
@@ -41,7 +41,7 @@ class NumbaCores:
         return torch.from_numpy(unique_U), torch.from_numpy(inverse_N), torch.from_numpy(counts_U.astype(np.int64))
 
     def lookup(self, index_U: Tensor) -> Tensor:
-        """Rows [u, D]."""
+        """Returns rows [u, D]."""
         rows_UD = torch.empty((len(index_U), self._cores.shape.dim))
         self._cores.lookup(index_U.numpy(), rows_UD.numpy(), share)
         return rows_UD

@@ -10,7 +10,7 @@ otherwise. Memory: blocks of rows hold what lies between the cores below about a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,9 +18,11 @@ from torch import Tensor
 
 from ps.config import CoreOptimizer
 from ps.nn.tensor_train.on_numba import NumbaCores
-from ps.nn.tensor_train.torch_updates import SliceUpdate, update_of
 from ps.tensor_train.rates import core_optimizers
 from ps.tensor_train.shape import TTShape
+
+SliceUpdate = Callable[[Tensor, Tensor], None]
+"""update(rows_NW, grads_NJ): in place."""
 
 BLOCK_FLOATS = 1 << 27
 """What the largest array of a block may have."""
@@ -48,7 +50,7 @@ class TorchCores:
         self._tensors = [tensor.detach() for tensor in tensors]
         self._optimizer = optimizer
         optimizers = [None] * len(shape.p) if optimizer is None else core_optimizers(optimizer, shape)
-        self._updates = [update_of(one) for one in optimizers]
+        self._updates = [_update_of(one) for one in optimizers]
         self._block = max(BLOCK_FLOATS // max(*shape.slice_sizes, shape.dim * max(shape.ranks)), 1)
 
     def unique(self, index_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -56,7 +58,7 @@ class TorchCores:
         return torch.unique(index_N, return_inverse=True, return_counts=True)  # type: ignore[no-any-return]
 
     def lookup(self, index_U: Tensor) -> Tensor:
-        """Rows [u, D]."""
+        """Returns rows [u, D]."""
         rows_UD = self._tensors[0].new_empty((len(index_U), self._shape.dim))
         for index_B, order_B in self._blocks(index_U):
             rows_UD[order_B] = self._products(self._levels(index_B))[-1].flatten(1)
@@ -87,7 +89,7 @@ class TorchCores:
 
     def apply_dense(self, rows_CW: Tensor, slots_T: Tensor, grads_TD: Tensor) -> None:
         """A step of the optimizer for rows [c, value + state]; slots unique."""
-        _apply(update_of(self._optimizer), rows_CW, slots_T, grads_TD)
+        _apply(_update_of(self._optimizer), rows_CW, slots_T, grads_TD)
 
     def fold(self, index_U: Tensor, rows_UD: Tensor, tolerance: float) -> Tensor:
         """Moves the cores towards these rows; the relative error of each after that, [u]. On the CPU, through copies of
@@ -167,6 +169,15 @@ def _sum_by(digit_F: Tensor, grads_FJ: Tensor) -> tuple[Tensor, Tensor]:
 def _sums(grads_FJ: Tensor, lengths_T: Tensor) -> Tensor:
     """Sums neighbours, so many into each: [T, J]."""
     return torch.segment_reduce(grads_FJ, "sum", lengths=lengths_T, axis=0, unsafe=True)
+
+
+def _update_of(optimizer: CoreOptimizer | None) -> SliceUpdate:
+    """The arithmetic of an optimizer, within float32's rounding."""
+    return _refuse if optimizer is None else lambda rows_NW, grads_NJ: optimizer.on_device(rows_NW, grads_NJ, 1)
+
+
+def _refuse(*_: object) -> None:
+    raise AssertionError("cores without an optimizer are updated from outside")
 
 
 def _apply(update: SliceUpdate, rows_CW: Tensor, slots_T: Tensor, grads_TD: Tensor) -> None:

@@ -24,7 +24,7 @@ class Arithmetic(Protocol):
         """(unique [u], where each is among them [n], how often each comes [u]); int64."""
 
     def lookup(self, index_U: Tensor) -> Tensor:
-        """Rows of the cores [u, D]."""
+        """Returns rows of the cores [u, D]."""
 
     def gradients(self, index_U: Tensor, grads_UD: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Returns for each core the slices that these rows have [t] and the gradients of those [t, slice]. There is at
@@ -59,7 +59,7 @@ class Table:
     """None: no cache."""
 
     def read(self, index_U: Tensor) -> Tensor:
-        """Rows [u, D]."""
+        """Returns rows [u, D]."""
         if self.places is None:
             return self.arithmetic.lookup(index_U)
         cold, hot, slots = self._split(index_U, self.places)

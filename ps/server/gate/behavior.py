@@ -19,7 +19,8 @@ from ps.wire.methods import Method
 
 
 def on(pool: ThreadPoolExecutor, behavior: Callable[..., Any], non_blocking: bool = False) -> Callable[..., Any]:
-    """The behavior of a method, run by these threads. Not blocking: it is given a function to send answers with."""
+    """Returns the behavior of a method, run by these threads. Not blocking: it is given a function to send answers
+    with."""
 
     def run(*arguments: Any) -> Any:  # a method of an object takes no marks
         return behavior(*arguments)
@@ -89,7 +90,7 @@ class Served:
 
 
 def line_of(context: grpc.ServicerContext, end: End, places: Places | None = None) -> Line:
-    """A call's line, which knows when its caller has gone."""
+    """Returns a call's line, which knows when its caller has gone."""
     line = Line(end, places)
     if not context.add_callback(line.leave):
         line.leave()
@@ -97,7 +98,7 @@ def line_of(context: grpc.ServicerContext, end: End, places: Places | None = Non
 
 
 def received(messages: Iterator[bytes], line: Line) -> Iterator[bytes]:
-    """The messages as they come; a client that breaks its stream off is not a failure of the shard."""
+    """Yields the messages as they come; a client that breaks its stream off is not a failure of the shard."""
     while True:
         try:
             with line.waiting():

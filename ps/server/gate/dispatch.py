@@ -48,7 +48,7 @@ class ServedCall(Call):
         self.code = "OK"
 
     def counted(self, method: Method, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """The chunks as they come."""
+        """Yields the chunks as they come."""
         for chunk in chunks:
             self.received.chunk(method, chunk)
             yield chunk
@@ -98,7 +98,7 @@ class Dispatcher:
         return answer.wait()
 
     def answers(self, method: Method, messages: Iterator[bytes], line: Line) -> Iterator[bytes | Later]:
-        """What is sent, of any method. The call ends when all of it has been taken."""
+        """Yields what is sent, of any method. The call ends when all of it has been taken."""
         with ExitStack() as held:
             if method.shape is not Shape.STREAM_OUT:
                 yield self._begin(held, method, messages, line)
@@ -109,7 +109,7 @@ class Dispatcher:
                 yield chunk
 
     def _begin(self, held: ExitStack, method: Method, messages: Iterator[bytes], line: Line) -> bytes | Later:
-        """The answer; the call is in progress within `held`, which one that comes later takes along."""
+        """Returns the answer; the call is in progress within `held`, which one that comes later takes along."""
         call = held.enter_context(self._guard(method, line))
         said = call.counted(method, messages) if method.shape is Shape.STREAM_IN else _only(messages, call)
         answer: bytes | Later = self._handle(method, said, call)

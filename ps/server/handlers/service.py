@@ -49,7 +49,7 @@ class ShardService:
             raise ShardPoisoned(self.shard.poisoned)
 
     def target(self, request: pb.PullRequest | pb.PushHead) -> Target:
-        """What a request is about: a prepared step, or ids. Raises InvalidArgument when it names neither."""
+        """Returns what a request is about: a prepared step, or ids. Raises InvalidArgument when it names neither."""
         what = request.WhichOneof("what")
         if what is None:
             raise InvalidArgument("the request names neither a step nor ids")

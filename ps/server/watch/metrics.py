@@ -22,19 +22,19 @@ from ps.table.counters import Counters
 
 FLOAT_BYTES = 4
 ALARMING = ("INTERNAL", "DATA_LOSS")
-"""Codes of which one answer is too many."""
+"""Codes that should never be answered."""
 _LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class RpcMetrics:
-    """Calls, seconds and bytes by method, bytes by kind too."""
+    """Counts calls, seconds and bytes by method; bytes by kind too."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         by_code = ["method", "code"]
         self.calls = Counter("ps_rpc", "Calls answered.", by_code, registry=registry)
         self.seconds = Histogram(
             "ps_rpc_duration_seconds",
-            "From the first byte of a call to its last.",
+            "Seconds from the first byte of a call to its last.",
             by_code,
             registry=registry,
             buckets=_LATENCY_BUCKETS_S,
@@ -45,39 +45,43 @@ class RpcMetrics:
         self.active = Gauge("ps_rpc_active", "Calls in progress, which limits.max_requests bounds.", registry=registry)
 
     def expect(self, methods: Iterable[str]) -> None:
-        """Counts that should stay 0 are there from the start: Prometheus sees a counter rise, but not one appear."""
+        """Creates the counts that should stay 0: Prometheus sees a counter rise, but not one appear."""
         for method in methods:
             for code in ALARMING:
                 self.calls.labels(method, code)
 
     def traffic(self) -> dict[str, dict[str, int]]:
-        """Calls, and bytes of messages, since the start, by method."""
+        """Returns calls, and bytes of messages, since the start, by method."""
         found = {"calls": self.calls, "received_bytes": self.received, "sent_bytes": self.sent}
         return {name: _by_method(counter) for name, counter in found.items()}
 
 
 class ShardCollector(Collector):
-    """Reads the shard's counters at scrape time, which belong to one moment: now, or where the engine is busy with one
-    thing for long, the last time that somebody looked."""
+    """Reads the shard's counters at scrape time. All of them are of one moment: now or, while the engine is busy with
+    one task for long, the last time that somebody looked."""
 
     def __init__(self, shard: Shard, config: ServiceConfig, state_lost: Callable[[], str | None]) -> None:
-        """`config` as it was given; `state_lost` says why the shard refuses, if it does."""
+        """`config` is what the shard was given; `state_lost` returns why the shard refuses calls, if it does."""
         self._shard = shard
         self._budgets = {"ram": config.memory.ram_bytes, "gpu": config.memory.gpu_bytes, "disk": config.disk.max_bytes}
         self._state_lost = state_lost
 
     def collect(self) -> Iterator[Metric]:
-        """One family after the other."""
+        """Yields one metric family after the other."""
         stats = self._shard.stats()
-        yield _gauge("ps_stats_age_seconds", "How old the shard's figures are: 0 unless it is busy.", stats["age_s"])
+        yield _gauge("ps_stats_age_seconds", "Age of the shard's figures: 0 unless the shard is busy.", stats["age_s"])
         yield from self._tables(stats)
         yield from self._engine()
-        yield _counter("ps_writes", "Writes carried out, of any kind: the shard's version.", stats["version"])
+        yield _counter("ps_writes", "Writes of any kind that were carried out: the shard's version.", stats["version"])
         yield _counter("ps_pushes", "Pushes applied.", stats["pushes"])
-        yield _counter("ps_pushes_repeated", "Writes answered from the ledger.", stats["repeated_pushes"])
+        yield _counter(
+            "ps_pushes_repeated", "Retried writes that were answered from the ledger.", stats["repeated_pushes"]
+        )
         yield _counter("ps_steps_prepared", "Steps prepared.", stats["steps_prepared"])
         yield _counter("ps_steps_expired", "Steps that expired unused.", stats["steps_expired"])
-        yield _gauge("ps_state_lost", "1 since the shard has lost its rows.", int(self._state_lost() is not None))
+        yield _gauge(
+            "ps_state_lost", "1 if the shard was restarted and its rows are gone.", int(self._state_lost() is not None)
+        )
         yield _gauge("ps_poisoned", "1 since a write failed half-way.", int(stats["poisoned"] is not None))
         yield _budgets(self._budgets)
         yield from _disk(stats)
@@ -93,7 +97,7 @@ class ShardCollector(Collector):
         held = GaugeMetricFamily("ps_bytes", "Bytes committed.", labels=["table", "tier", "purpose"])
         counters = dict(_families(Counters))
         plain = CounterMetricFamily(
-            "ps_plain_bytes", "What rows and gradients would take in float32.", labels=["table", "direction"]
+            "ps_plain_bytes", "Bytes that rows and gradients would take in float32.", labels=["table", "direction"]
         )
         for name, table in stats["tables"].items():
             for direction, rows_key in (("sent", "rows_read"), ("received", "rows_pushed")):
@@ -120,7 +124,9 @@ class ShardCollector(Collector):
         for bound, n in zip([*map(str, BOUNDS), "+Inf"], seen.buckets, strict=True):
             counted += n
             buckets.append((bound, counted))
-        family = HistogramMetricFamily("ps_push_staleness", "Pushes applied between a pull and its push.")
+        family = HistogramMetricFamily(
+            "ps_push_staleness", "Pushes that the shard applied between a pull and its push."
+        )
         family.add_metric([], buckets, sum_value=seen.total)
         return family
 
@@ -133,13 +139,15 @@ def _families(counters: type[Any]) -> Iterator[tuple[str, CounterMetricFamily]]:
 
 
 def _disk(stats: dict[str, Any]) -> Iterator[Metric]:
-    """The disk as a whole, then what each table moved; without a disk just that nothing is wrong with it."""
+    """Yields figures of the whole disk, then what each table moved; without a disk only the first two."""
     yield _gauge(
         "ps_degraded",
-        "1 while the disk refuses rows or reads, or what follows writes fails.",
+        "1 while the disk refuses rows or reads, or the work after writes fails.",
         _flag(stats),
     )
-    errors = CounterMetricFamily("ps_disk_errors", "Reads that failed, writes refused.", labels=["operation"])
+    errors = CounterMetricFamily(
+        "ps_disk_errors", "Reads that failed, and writes that were refused.", labels=["operation"]
+    )
     for operation, n in _mapping(stats["disk_errors"]).items():
         errors.add_metric([operation], n)
     yield errors
@@ -153,8 +161,8 @@ def _disk(stats: dict[str, Any]) -> Iterator[Metric]:
 
 
 def _budgets(given: Mapping[str, int | None]) -> Metric:
-    """None: no bound, and no figure."""
-    family = GaugeMetricFamily("ps_budget_bytes", "Bytes that the shard may take.", labels=["kind"])
+    """Returns the budgets; a kind whose budget is None has no bound, and no figure."""
+    family = GaugeMetricFamily("ps_budget_bytes", "Bytes that the configuration lets the shard take.", labels=["kind"])
     for kind, n in given.items():
         if n is not None:
             family.add_metric([kind], n)

@@ -26,5 +26,5 @@ def carry_out(core: Core, write: Write, caller: Caller) -> Operation[Sequence[Re
             return core.commit.carry_out(write.entries, lambda: Ready(write, rows.tables, let_go=rows.let_go))
         except BaseException:
             core.aftermath.run("letting go of rows", rows.let_go)
-            core.maintain()
+            core.maintain([resolved.table for resolved in rows.tables])
             raise

@@ -22,7 +22,7 @@ from ps.shard.caller import PATIENT, Caller
 from ps.shard.reads.pooled import Sums
 from ps.shard.requests import Cut, PulledTable, PullHead, TableIds, Wanted
 from ps.shard.steps.steps import Resolved
-from ps.storage.budget.budget import Part
+from ps.storage.budget.part import Part
 
 CHUNK_FLOATS = 1 << 18
 """1 MiB: a transfer's good size (docs/architecture.md), and at least one row of the largest dim."""

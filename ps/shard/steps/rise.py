@@ -50,8 +50,8 @@ class Held:
         """Looks the rows up and holds those that are in RAM."""
         try:
             for resolved in self.tables if self._moving else ():
-                self._held += 1
                 resolved.hold()
+                self._held += 1
         except BaseException:
             self.let_go()
             raise

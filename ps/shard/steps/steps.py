@@ -1,8 +1,8 @@
 """Prepared steps: ids resolved to slots ahead of the pull and the push that will use them.
 
-Rows that a step holds do not move, but one may be removed between prepare and push and its slot given to another id.
-The table's `layout_epoch` tells: when it has changed, the ids are looked up again. So are, each time, ids without a row
-in RAM.
+Rows that a step holds stay in RAM, also those that come there later. But one may be removed between prepare and push
+and its slot given to another id, or rows may move to other slots. The table's `layout_epoch` tells: when it has
+changed, the ids are looked up again by whoever uses the step. So are, each time, ids without a row in RAM.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from ps.arrays import Flags, Ids, Rows, Slots
 from ps.errors import InvalidArgument, StepNotFound
 from ps.shard.requests import StepRef, TableIds
+from ps.storage.ram.awaited import NBYTES as AWAITED_BYTES
 from ps.storage.residence.fetch import Fetch
 from ps.storage.tier import Records
 from ps.table.table import Table
@@ -32,59 +33,49 @@ class Resolved:
         self._slots_N: Slots | None = None
         self._layout_epoch = 0
         self._holds = 0
-        self._pinned: list[Slots] = []
-        self._created_N: Slots | None = None
 
     @property
     def nbytes(self) -> int:
-        """Bytes of ids, counts, bags and slots."""
-        held = (self.ids.ids_N, self.ids.counts_N, self.ids.bags, self._slots_N, *self._pinned)
-        return sum(part.nbytes for part in held if part is not None)
+        """Bytes of ids, counts, bags and slots, and of what waits for rows."""
+        held = (self.ids.ids_N, self.ids.counts_N, self.ids.bags, self._slots_N)
+        nbytes = sum(part.nbytes for part in held if part is not None)
+        if self._slots_N is not None and self.table.has_disk:
+            nbytes += AWAITED_BYTES * int(np.count_nonzero(self._slots_N < 0))
+        return nbytes
 
     def slots(self) -> Slots:
-        """The slot of each id as of now, -1 where there is no row in RAM."""
+        """Returns the slot of each id as of now, -1 where there is no row in RAM."""
         if self._slots_N is None or self._layout_epoch != self.table.ram.layout_epoch:
             self._slots_N = self.table.find(self.ids.ids_N)
             self._layout_epoch = self.table.ram.layout_epoch
-            self._pinned = []  # pins end with the layout that they were made in
-            self._pin(self._slots_N[self._slots_N >= 0])
         else:
             missing_N = np.flatnonzero(self._slots_N < 0)
             if len(missing_N) == len(self._slots_N):  # all of them, often: no copies of so many
                 self._slots_N = self.table.find(self.ids.ids_N)
-                self._pin(self._slots_N[self._slots_N >= 0])
             elif len(missing_N):
-                found_N = self.table.find(self.ids.ids_N[missing_N])
-                self._slots_N[missing_N] = found_N
-                self._pin(found_N[found_N >= 0])
+                self._slots_N[missing_N] = self.table.find(self.ids.ids_N[missing_N])
         return self._slots_N
 
     def hold(self) -> None:
-        """Keeps in RAM what is there and what will be found there, until `let_go` has been called as often."""
-        self._holds += 1
-        if self._holds == 1:
+        """Keeps the rows in RAM that are there or come there, until `let_go` has been called as often."""
+        if not self._holds:
             self._slots_N = None
-            self.slots()
+            slots_N = self.slots()
+            if self.table.has_disk:  # else all rows stay in RAM anyway
+                self.table.ram.hold(self.ids.ids_N, slots_N)
+        self._holds += 1
 
     def let_go(self) -> None:
-        """The rows may move again, unless another request holds them too: slots found so far mean nothing then."""
+        """The rows may move again: slots found so far mean nothing from now on."""
         self._holds -= 1
-        created_N, self._created_N = self._created_N, None
-        if self._holds and created_N is not None and self._slots_N is not None:
-            if self._layout_epoch == self.table.ram.layout_epoch:
-                self._pin(self._slots_N[created_N][self._slots_N[created_N] >= 0])
-        elif not self._holds:
-            if self._layout_epoch == self.table.ram.layout_epoch:
-                for slots_N in self._pinned:
-                    self.table.ram.pin(slots_N, -1)
-            self._pinned = []
+        if not self._holds:
+            if self.table.has_disk and not self.table.closed:
+                self.table.ram.let_go(self.ids.ids_N, self.slots())
             self._slots_N = None
 
     def create_admitted(self, rows_R: Slots | None = None) -> Slots:
-        """Creates a row for every id, or those in these positions, that may have one; returns the positions that had
-        none. Whoever holds the ids beyond the write that creates the rows holds these too, from when it lets go."""
-        self._created_N = self.table.reserve.create_admitted(self.ids.ids_N, self.slots(), self.ids.counts_N, rows_R)
-        return self._created_N
+        """A row for every id, or those in these positions, that may have one; returns the positions that had none."""
+        return self.table.reserve.create_admitted(self.ids.ids_N, self.slots(), self.ids.counts_N, rows_R)
 
     def fetch(self) -> Fetch | None:
         """Begins to read the rows that are on disk; None if there are none."""
@@ -117,11 +108,6 @@ class Resolved:
         rank = ranking.below_most(round(share * len(self.table)))
         important_N = ranking.outrank(ram.statistics_S2, self.slots(), rank)
         return important_N if self.beside is None else important_N | self.beside.outrank(self.ids.ids_N, rank)
-
-    def _pin(self, slots_N: Slots) -> None:
-        if self._holds and len(slots_N):
-            self.table.ram.pin(slots_N, 1)
-            self._pinned.append(slots_N)
 
 
 class Beside:
@@ -212,12 +198,6 @@ class Steps:
             self._count(step, -1)
             for resolved in step.tables:
                 resolved.let_go()
-
-    def look_again(self) -> None:
-        """Holds rows that have come into RAM since their step was prepared: created by the push of another, say."""
-        for step in self._steps.values():
-            for resolved in step.tables:
-                resolved.slots()
 
     def tables(self) -> list[Table]:
         """Returns the tables that steps name."""

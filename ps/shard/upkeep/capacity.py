@@ -1,11 +1,12 @@
 """How many rows a shard has room for, and what it does when there are more: a part of the write that created them.
 
-It goes by configured constants and by what is in the log, so that every replay evicts the same rows.
+It goes by configured constants and by what is in the log, so that every replay evicts the same rows. The sum of all
+tables' rows is kept: a write costs the same however many tables there are that it does not name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ps.config import ServiceConfig
 from ps.errors import ResourceExhausted
@@ -16,22 +17,36 @@ from ps.table.table import Table
 
 
 class Capacity:
-    """One shard's: on disk if there is one, else in RAM."""
+    """The rows that one shard has room for: on disk if there is one, else in RAM."""
 
     def __init__(self, config: ServiceConfig, budget: RamBudget) -> None:
         self._disk_bytes = config.disk.max_bytes
         self._has_disk = config.disk.path is not None
         self._budget = budget
+        self._bytes_of: dict[Table, int] = {}  # that its rows took when they were last counted
+        self._taken = 0
 
     @property
     def bounded(self) -> bool:
         """Whether there is a bound."""
         return self._room(1) is not None
 
-    def evict(self, tables: Mapping[str, Table]) -> None:
-        """Drops the least important rows if there are more than there is room for."""
+    def count(self, tables: Iterable[Table]) -> None:
+        """Counts the rows of tables that were written to."""
+        for table in tables:
+            nbytes = len(table) * table.bytes_each
+            self._taken += nbytes - self._bytes_of.get(table, 0)
+            self._bytes_of[table] = nbytes
+
+    def drop(self, table: Table) -> None:
+        """Counts a table no more: it was dropped."""
+        self._taken -= self._bytes_of.pop(table, 0)
+
+    def evict(self, tables: Mapping[str, Table], written: Iterable[Table]) -> None:
+        """Drops the least important rows if there are more than there is room for, once some tables were written to."""
+        self.count(written)
         room = self._room(len(tables))
-        if room is not None:
+        if room is not None and self._taken > room:
             self._evict(tables, room)
 
     def make_room(self, tables: Mapping[str, Table], needs: Sequence[Need]) -> None:
@@ -45,12 +60,11 @@ class Capacity:
         if in_ram is None:
             return
         room = int(in_ram * eviction.FULL_SHARE)
-        taken = sum(len(table) * table.bytes_each for table in tables.values())
-        if taken + sum(need.ids * need.table.bytes_each for need in needs) <= room:
+        if self._taken + sum(need.ids * need.table.bytes_each for need in needs) <= room:
             return  # whatever ids they are: usually it ends here
         counted = [(need.count(), need.table.bytes_each) for need in needs]
         created = sum(rows.created * each for rows, each in counted)
-        if not created or taken + created <= room:
+        if not created or self._taken + created <= room:
             return
         together = sum(rows.total * each for rows, each in counted)
         if together > room:
@@ -65,8 +79,11 @@ class Capacity:
     def _evict(self, tables: Mapping[str, Table], room: int) -> None:
         all_ = list(tables.values())
         rows, sizes = [len(table) for table in all_], [table.bytes_each for table in all_]
-        for table, most in zip(all_, eviction.rows_allowed(rows, sizes, room), strict=True):
-            table.evict(most)
+        try:
+            for table, most in zip(all_, eviction.rows_allowed(rows, sizes, room), strict=True):
+                table.evict(most)
+        finally:
+            self.count(all_)
 
     def _room(self, tables: int) -> int | None:
         if self._has_disk:

@@ -2,12 +2,17 @@
 
 Begun on the engine thread, in slices; what waits for the disk is done by other threads. It changes where rows are and
 nothing else, so it may fail, or be late, or not happen at all.
+
+A write's maintenance is about the tables that it wrote to. The others change too, a little: what one table wants more
+takes from the shares of all. So a few of them are looked at in turn, and all of them where a request finds no room.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 
 from ps.errors import PsError, Unavailable
 from ps.runtime.places import DOWN, ENGINE, Operation
@@ -20,9 +25,12 @@ from ps.table.table import Table
 
 log = logging.getLogger(__name__)
 
+IN_TURN = 8
+"""How many tables are looked at with each write whether it names them or not."""
+
 
 class Maintenance:
-    """One shard's."""
+    """The maintenance of one shard."""
 
     def __init__(
         self,
@@ -38,32 +46,49 @@ class Maintenance:
         self._health = health
         self._clock = clock
         self._closing = False
-        self._turn = 0
+        self._turns: OrderedDict[Table, None] = OrderedDict()  # tables that were written to, the next in turn first
 
     def close(self) -> None:
-        """Nothing is begun from now on. Any thread."""
+        """Begins nothing from now on. Any thread."""
         self._closing = True
 
-    def run(self) -> None:
-        """Begins what is due. What a disk refuses, or memory, is not told to the caller: it is tried again later."""
-        self._steps.expire(self._clock())  # who waits for no other step would hold rows for good
-        if any(table.has_disk for table in self._tables.values()):
-            self._steps.look_again()
-        tables = list(self._tables.values())
-        for table in tables[self._turn :] + tables[: self._turn]:
-            if table.cold.sweep():  # one a push: it is half a millisecond
-                break
-        self._turn = (self._turn + 1) % max(len(tables), 1)
-        for table in tables:
-            try:
-                table.store.dropped.sweep()
-                if not self._move_down(table) and self._disk_takes_rows():
-                    self._begin(table, table.store.purge(), lambda: None)
-            except (PsError, MemoryError) as error:
-                self._refused(table, error)
+    def run(self, written: Sequence[Table]) -> None:
+        """Begins what is due after a write to these tables. What a disk refuses, or memory, is not the caller's error:
+        it is tried again later."""
+        self._steps.expire(self._clock())  # a step that nobody uses would hold its rows for good
+        for table in written:
+            self._turns.setdefault(table)
+        in_turn = list(islice(self._turns, IN_TURN))
+        looked_at = dict.fromkeys([*in_turn, *written])
+        served = self._sweep(looked_at)
+        for table in in_turn[: in_turn.index(served) + 1] if served in in_turn else in_turn:
+            self._turns.move_to_end(table)
+        for table in looked_at:
+            if table.closed:
+                self._turns.pop(table, None)
+            else:
+                self._maintain(table)
+
+    def run_all(self) -> None:
+        """Begins what is due anywhere: somebody waits for room, whoever has it."""
+        self._steps.expire(self._clock())
+        for table in list(self._tables.values()):
+            self._maintain(table)
+
+    def _sweep(self, tables: Iterable[Table]) -> Table | None:
+        """Has one of the tables sweep, which takes half a millisecond; returns it."""
+        return next((table for table in tables if not table.closed and table.cold.sweep()), None)
+
+    def _maintain(self, table: Table) -> None:
+        try:
+            table.store.dropped.sweep()
+            if not self._move_down(table) and self._disk_takes_rows():
+                self._begin(table, table.store.purge(), lambda: None)
+        except (PsError, MemoryError) as error:
+            self._refused(table, error)
 
     def _move_down(self, table: Table) -> bool:
-        """One slice, and the next when it is done; whether there is any."""
+        """Begins to move a slice of rows down, and the next when it is there. Returns whether there is any."""
         if not table.has_disk or not self._disk_takes_rows():
             return False
         return self._begin(table, table.maintain(), lambda: self._move_down(table))
@@ -72,7 +97,7 @@ class Maintenance:
         return not self._closing and self._health.takes_rows()
 
     def _begin(self, table: Table, work: Demotion | Slice | None, then: Callable[[], object]) -> bool:
-        """Writes below on another thread; whether there is anything to write."""
+        """Has another thread write below. Returns whether there is anything to write."""
         if work is None:
             return False
 

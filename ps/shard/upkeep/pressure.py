@@ -19,7 +19,7 @@ from ps.errors import ResourceExhausted
 from ps.shard.steps.steps import Resolved, Steps
 from ps.shard.upkeep.needs import Counted, Need
 from ps.storage.budget.budget import RamBudget
-from ps.storage.budget.room import Slots
+from ps.storage.budget.slots import Slots
 from ps.table.table import Table
 
 STEPS_SHARE = 2
@@ -131,7 +131,7 @@ class Pressure:
             self._claim = _Claim(whose, rows, now + CLAIM_S)
             self._budget.slots.claimed_bytes = nbytes
             for slots, n in rows.items():
-                slots.claimed = n
+                slots.claim(n)
 
     def _served(self, whose: object) -> None:
         if self._claim is not None and (self._claim.whose == whose or self._claim.ends_at <= self._clock()):
@@ -140,6 +140,6 @@ class Pressure:
     def _end(self) -> None:
         if self._claim is not None:
             for slots in self._claim.needed:
-                slots.claimed = 0
+                slots.claim(0)
             self._budget.slots.claimed_bytes = 0
             self._claim = None

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ps.errors import ResourceExhausted
-from ps.storage.budget.budget import Part
+from ps.storage.budget.part import Part
 from ps.storage.budget.room import RETRY_S
 
 PATIENCE_S = 1.0

@@ -55,6 +55,8 @@ class Planned:
     """The answer of each entry."""
     settle: Sequence[Step] = ()
     """Follows the write. Each part is tried, whether or not the one before failed."""
+    written: Sequence[Table] = ()
+    """The tables whose rows it changes."""
     staleness: Sequence[int] = ()
     """How stale each push is whose pull is known."""
 
@@ -194,4 +196,4 @@ def changes(planned: Sequence[tuple[Table, Change]], results: Sequence[Result]) 
         for table, change in planned
         for name, part in change.settle.items()
     ]
-    return Planned(make, results, settle)
+    return Planned(make, results, settle, [table for table, _ in planned])

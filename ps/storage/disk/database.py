@@ -29,7 +29,7 @@ from pathlib import Path
 from rocksdict import Cache, Options, Rdict
 
 from ps.errors import ConfigError, PsError
-from ps.storage.budget.budget import DEFAULT_WRITE_BUFFER_BYTES
+from ps.storage.budget.aside import DEFAULT_WRITE_BUFFER_BYTES
 from ps.storage.disk.errors import translated
 from ps.storage.disk.options import BLOCK_BYTES, database_options
 from ps.storage.disk.tier import PIECE_ROWS, DiskTier
@@ -82,7 +82,7 @@ class Disk:
         assert name not in self._tables, "this table is open"
         family = self._family(name)
         with translated(self.path):
-            self._folder.mkdir(parents=True, exist_ok=True)  # what has lost it can begin anew
+            self._folder.mkdir(parents=True, exist_ok=True)  # what has lost it can begin again
             if family in self._families:
                 rows = self._database.get_column_family(family)
             else:
@@ -94,7 +94,7 @@ class Disk:
 
     def drop(self, name: str) -> None:
         """Deletes a table and its files; one that is not there is left out. Raises DiskError and DiskFull; its rows do
-        not come back after that either: the binding has forgotten the family, and `table` makes it anew or raises."""
+        not come back after that either: the binding has forgotten the family, and `table` makes it again or raises."""
         with suppress(OSError):  # what has lost its folder goes on
             self._folder.mkdir(parents=True, exist_ok=True)
         if name in self._tables:

@@ -296,7 +296,7 @@ class DiskTier:
         return CorruptRow(
             f"table {self.name!r}: {which}{others} on disk is not what was written there: {reasons[0]}. The disk below "
             f"{self._path} may be failing; those rows are lost, the others are well; "
-            "`client.remove` drops them, and they start anew",
+            "`client.remove` drops them, and they start again",
             ids_N.tolist(),
             sound,
         )

@@ -1,9 +1,10 @@
 """Rows by id: an id index, rows (`ps.storage.ram.rows` has their bytes), and beside them the statistics of each row.
 
 Slots move only when memory is given back (`shrink`). A slot is free for another id after `release` (the row goes on
-elsewhere; nobody holds the slot, for slots in use are pinned) or `discard` (the row is gone). `layout_epoch` rises with
-`discard` and `shrink`, by which a holder of slots knows to look them up again, and all pins end. No policy, no locks,
-no threads; the engine thread is the only caller.
+elsewhere, and no step holds it) or `discard` (the row is gone). `layout_epoch` rises with `discard` and `shrink`, by
+which a holder of slots knows to look them up again. Ids are held, not slots: an id's pins go where its row goes, and
+wait for it while there is none (`ps.storage.ram.awaited`). No policy, no locks, no threads; the engine thread is the
+only caller.
 
     a row costs  its own bytes
                + 12 / load          id and slot in the index, load about 0.6: 20 bytes
@@ -25,6 +26,7 @@ from ps.kernels.ranking import score
 from ps.kernels.rows.rows import pop_free, push_free
 from ps.runtime.memory import ReservedArray
 from ps.storage.budget.budget import RamBudget
+from ps.storage.ram.awaited import Awaited
 from ps.storage.ram.rows import ArenaRows
 from ps.storage.tier import Records
 
@@ -45,6 +47,7 @@ class Arena:
         self._ids = ReservedArray((), np.int64, rows.max_rows, memory)
         self._statistics = ReservedArray((2,), np.uint32, rows.max_rows, memory)
         self._marks = ReservedArray((), np.uint16, rows.max_rows, memory)
+        self._awaited = Awaited()
         self.watchers: Sequence[Callable[[Slots], None]] = ()
         """Each is called with slots that have just got rows."""
         self._free = -1  # the slot given back last; in place of its id is the one given back before it, and so on
@@ -71,7 +74,7 @@ class Arena:
 
     @property
     def scores_S2(self) -> npt.NDArray[np.float32]:  # noqa: N802
-        """The same memory: [:, 0] is the score."""
+        """The memory of `statistics_S2` as floats: [:, 0] is the score."""
         return self._statistics.array.view(np.float32)
 
     @property
@@ -94,6 +97,17 @@ class Arena:
         slots_N = np.empty(len(ids_N), dtype=np.int64)
         self._index.find(ids_N, slots_N)
         return slots_N
+
+    def hold(self, ids_N: Ids, slots_N: Slots) -> None:
+        """One more step holds these ids, whose slots are these: rows that are in RAM, or come there, stay there."""
+        missing_N = ids_N[slots_N < 0]
+        self._awaited.add(missing_N, np.ones(len(missing_N), np.int64))
+        score.pin(self._marks.array, slots_N, 1)
+
+    def let_go(self, ids_N: Ids, slots_N: Slots) -> None:
+        """One step less holds these ids, whose slots are these."""
+        self._awaited.take(ids_N[slots_N < 0], 1)
+        score.pin(self._marks.array, slots_N, -1)
 
     def insert(self, ids_N: Ids, stamp: int, length: int | None = None) -> Slots:
         """Gives each id, all of them new and unique, a slot with score 0 and a lot. The row's bytes are what was there.
@@ -122,7 +136,8 @@ class Arena:
         hash_ids(ids_N, hashes_N)
         self._statistics.array[slots_N, 0] = score.lots(hashes_N, stamp)
         self._statistics.array[slots_N, 1] = stamp
-        self._marks.array[slots_N] = score.USED
+        pins_N = np.minimum(self._awaited.take(ids_N), score.MAX_PINS) if len(self._awaited) else 0
+        self._marks.array[slots_N] = score.USED | (score.PIN * pins_N)
         self._tell(slots_N)
         return slots_N
 
@@ -134,22 +149,17 @@ class Arena:
         return slots_N >= 0
 
     def end_layout(self) -> None:
-        """Whoever holds slots must look them up again; nobody pins any."""
+        """Whoever has found slots must look them up again."""
         self.layout_epoch += 1
-        self._marks.array[: self._used] &= np.uint16(score.PIN - 1)
-
-    def pin(self, slots_N: Slots, change: int) -> None:
-        """Notes that one more (1) or one less (-1) holds these slots; what is held stays where it is."""
-        score.pin(self._marks.array, slots_N, change)
 
     def release(self, slots_N: Slots) -> None:
         """Frees slots that no step holds: their rows are on another tier, or dropped."""
         self._erase(self._ids.array[slots_N])
 
     def shrink(self, slots: int, rebuild: bool = False) -> tuple[Slots, Slots]:
-        """Gives back the memory of slots from `slots` on, and of the index too where it is made anew (`rebuild`, 0.1 µs
-        a row). There are no more rows than that. Those that lie behind move to free slots: from where, ascending, and
-        to where. Takes no memory. Whoever holds slots must look them up again; nobody pins any."""
+        """Gives back the memory of slots from `slots` on, and of the index too where it is built again (`rebuild`, 0.1
+        µs a row). There are no more rows than that. Those that lie behind move to free slots: from where, ascending,
+        and to where. Takes no memory. Whoever has found slots must look them up again."""
         used_S = self._marks.array[: self._used] & np.uint16(score.USED) != 0
         from_N = slots + np.flatnonzero(used_S[slots:])
         free_N = np.flatnonzero(~used_S[:slots])
@@ -205,7 +215,7 @@ class Arena:
         }
 
     def close(self) -> None:
-        """Gives the memory back. All pins end."""
+        """Gives the memory back."""
         self.layout_epoch += 1
         self.room.close()
         for part in (self._index, self.rows, self._ids, self._statistics, self._marks):
@@ -225,7 +235,15 @@ class Arena:
         erased = self._index.erase(ids_N, slots_N)
         if erased:
             self.rows.free(slots_N)
+            self._await(ids_N, slots_N)
             score.mark(self._marks.array, slots_N, 0, 0xFFFF)
             self._free = push_free(self._ids.array, self._free, slots_N)
             self._n_free += erased
         return slots_N
+
+    def _await(self, ids_N: Ids, slots_N: Slots) -> None:
+        """Rows in these slots, -1 for none, go: the steps that hold their ids wait for others."""
+        pins_N = np.where(slots_N >= 0, self._marks.array[slots_N] // score.PIN, 0).astype(np.int64)
+        held_N = np.flatnonzero(pins_N)
+        if len(held_N):
+            self._awaited.add(ids_N[held_N], pins_N[held_N])

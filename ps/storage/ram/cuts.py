@@ -35,7 +35,7 @@ class Cuts:
         return len(self.stamps_C) > 0 or self.stamps_LC.shape[1] > 0
 
     def copy(self) -> Cuts:
-        """As it is now, for another thread."""
+        """Returns the cuts as they are now, for another thread."""
         copy = Cuts(self._per_tick)
         copy.stamps_C, copy.ranks_C = self.stamps_C, self.ranks_C
         copy.stamps_LC, copy.ranks_LC = self.stamps_LC, self.ranks_LC

@@ -28,10 +28,9 @@ from ps.arrays import Bytes, Ids, Rows, Slots
 from ps.config import TableConfig
 from ps.errors import ConfigError, ResourceExhausted
 from ps.initializer import RowInitializer
-from ps.optim import UpdateRule
+from ps.kernels.updates.optim import UpdateRule
 from ps.runtime import memory
 from ps.storage.ram.device_budget import DeviceBudget
-from ps.storage.ram.device_optim import device_update
 from ps.storage.ram.rows import Updated, max_rows
 from ps.storage.tier import RowLayout
 
@@ -45,7 +44,7 @@ GROWTH = 4
 BLOCK_BYTES = 16 << 20
 """Rows worked on at a time; an update needs a few times as much for what it computes on the way."""
 SPARE_BYTES = 256 << 20
-"""Of a GPU's memory; stays free when rows are given room."""
+"""How much of a GPU's memory stays free when rows are given room."""
 
 
 class DeviceRows:
@@ -62,7 +61,7 @@ class DeviceRows:
         self._device = torch.device("cuda" if config.device == "cuda" else "cpu")
         self._layout = RowLayout(config.dim, rule.state_width)
         self._initializer = RowInitializer.of(config)
-        self._update = device_update(config)
+        self._update = config.optimizer.on_device
         self._budget = budget
         self.lengths = [self._layout.row_bytes]
         self.max_rows = max_rows(0)
@@ -91,7 +90,7 @@ class DeviceRows:
         """Nothing to do: a slot is a place."""
 
     def free(self, slots_N: Slots) -> None:
-        """The same."""
+        """Nothing to do: a slot is a place."""
 
     def move(self, from_N: Slots, to_N: Slots) -> None:
         """See `ArenaRows`."""
@@ -162,7 +161,7 @@ class DeviceRows:
 
     @property
     def metadata_bytes(self) -> int:
-        """None."""
+        """There is no such memory."""
         return 0
 
     def close(self) -> None:
@@ -176,7 +175,7 @@ class DeviceRows:
             torch.cuda.empty_cache()  # it would be kept for this process, and not count as free
 
     def _free_bytes(self) -> int:
-        """Of the device's memory."""
+        """Returns how many bytes of the device's memory are free."""
         import torch
 
         return torch.cuda.mem_get_info(self._device)[0] if self._device.type == "cuda" else 1 << 62

@@ -30,12 +30,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.arrays import Bytes, Rows
-from ps.config import FTRL, SGD, Adagrad, Adam, Optimizer, RowwiseAdagrad
+from ps.config import Optimizer
 from ps.kernels.rows.half import narrow, widen
 
 HALF_LARGEST = 65504.0
 State = Literal["fp16", "rowwise"]
-"""As in `ps.config.Fp16`."""
+"""How state is kept, see `ps.config.Fp16`."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class HalfLayout:
 
     @property
     def items(self) -> int:
-        """Of 16 bits."""
+        """How many items of 16 bits a row has."""
         return self.half + self.brain + 2 * self.full
 
     @property
@@ -80,7 +80,8 @@ class HalfLayout:
         return item_NI.view(np.uint8)
 
     def beyond_half(self, rows_NB: Bytes) -> int:
-        """Of hot rows, how many have a finite number beyond 65504 in a place of binary16: `to_half` clamps it."""
+        """Returns how many of the hot rows have a finite number beyond 65504 in a place of binary16: `to_half` clamps
+        it."""
         largest_N = np.abs(_items(rows_NB, np.float32)[:, : self.half]).max(axis=1, initial=0)
         return int(((largest_N > HALF_LARGEST) & (largest_N < np.inf)).sum())
 
@@ -107,26 +108,16 @@ class HalfLayout:
 
 def half_layout(dim: int, optimizer: Optimizer, state: State) -> HalfLayout:
     """The layout of cold rows with values of `dim` elements."""
-    match optimizer, state:
-        case SGD(), _:
-            return HalfLayout(dim, half=dim, brain=0, full=0)
-        case RowwiseAdagrad(), _:
-            return HalfLayout(dim, half=dim, brain=0, full=1)
-        case Adagrad(), "rowwise":
-            return HalfLayout(dim, half=dim, brain=0, full=1, spread=dim)
-        case Adagrad(), _:
-            return HalfLayout(dim, half=dim, brain=dim, full=0)
-        case Adam(), _:
-            return HalfLayout(dim, half=dim, brain=2 * dim, full=0)
-        case FTRL(), _:
-            return HalfLayout(dim, half=2 * dim, brain=dim, full=0)
+    half, brain, full = cold_optimizer(optimizer, state).half(dim)
+    numbers = dim + optimizer.state_width(dim) - half - brain
+    return HalfLayout(dim, half, brain, full, spread=numbers // full if full else 1)
 
 
 def cold_optimizer(optimizer: Optimizer, state: State) -> Optimizer:
     """What trains the cold rows of a table with this optimizer."""
-    if isinstance(optimizer, Adagrad) and state == "rowwise":
-        return RowwiseAdagrad(**optimizer.model_dump(exclude={"kind"}))
-    return optimizer
+    trains = optimizer.rowwise() if state == "rowwise" else optimizer
+    assert trains is not None, "refused by TableConfig"
+    return trains
 
 
 def _items(rows_NB: Bytes, dtype: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -30,7 +30,7 @@ from ps.kernels.rows.attribution import attribute
 from ps.kernels.rows.half import gather_half, narrow, narrow_stochastic, widen
 from ps.kernels.rows.places import HALF, move, split
 from ps.kernels.rows.rows import gather, scatter, take
-from ps.optim import UpdateRule, update_rule
+from ps.kernels.updates.optim import UpdateRule, update_rule
 from ps.runtime.memory import Memory, ReservedArray
 from ps.storage.ram.half_layout import State, cold_optimizer, half_layout
 from ps.storage.ram.pool import Pool
@@ -192,7 +192,7 @@ class MixedRows:
         return self.layout.beyond_half(rows_NB)
 
     def make_room_to_widen(self, rows: int) -> None:
-        """So that `widen` cannot fail for so many rows. Raises ResourceExhausted."""
+        """Makes room for `widen`, which cannot fail then for so many rows. Raises ResourceExhausted."""
         if self._is_over(self._full, rows):
             self._trim(self._half)
         # Beyond that they take the memory that they had as half rows.
@@ -213,7 +213,7 @@ class MixedRows:
 
     @property
     def half_bytes(self) -> int:
-        """Of rows of half precision."""
+        """Bytes of rows of half precision."""
         return self._half.committed_bytes
 
     @property

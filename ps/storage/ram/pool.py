@@ -36,12 +36,12 @@ class Pool:
 
     @property
     def committed_bytes(self) -> int:
-        """Of rows."""
+        """Bytes of rows."""
         return self._rows.committed_bytes
 
     @property
     def metadata_bytes(self) -> int:
-        """Of the free places."""
+        """Bytes of the list of free places."""
         return self._stack.committed_bytes
 
     def bytes_with(self, rows: int) -> int:
@@ -49,7 +49,7 @@ class Pool:
         return max(self._rows.committed_bytes, (self._used + max(rows - self._free, 0)) * self.row_bytes)
 
     def make_room(self, rows: int) -> None:
-        """So that so many places can be taken; raises ResourceExhausted, and then nothing has changed."""
+        """Makes room for so many places; raises ResourceExhausted, and then nothing has changed."""
         used = self._used + max(rows - self._free, 0)
         self._rows.ensure(used)
         self._stack.ensure(used)

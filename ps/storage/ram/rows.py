@@ -17,7 +17,7 @@ from ps.initializer import RowInitializer
 from ps.kernels.index.index import MAX_SLOT
 from ps.kernels.rows.attribution import attribute
 from ps.kernels.rows.rows import scatter
-from ps.optim import UpdateRule
+from ps.kernels.updates.optim import UpdateRule
 from ps.runtime.memory import Memory, ReservedArray, host_ram_bytes
 from ps.storage.tier import RowLayout
 
@@ -25,7 +25,7 @@ ROW_OVERHEAD_BYTES = 38
 """What a row costs beside its own bytes."""
 
 MOVE_BYTES = 1 << 20
-"""Of rows copied at a time."""
+"""How many bytes of rows are copied at a time."""
 
 
 class Updated(NamedTuple):
@@ -45,12 +45,12 @@ class ArenaRows(Protocol):
     lengths: list[int]
     """Bytes that a row may have; those of a new one first."""
     ram_bytes: int
-    """Those of a new one that are in RAM."""
+    """Bytes of a new row that are in RAM."""
     purpose: str
     """What `committed_bytes` are called where memory is explained: "rows" if they are in RAM."""
 
     def make_room(self, slots_end: int, rows: int, length: int) -> None:
-        """So that so many rows of that length can be placed, in slots below `slots_end`. Raises ResourceExhausted."""
+        """Makes room for so many rows of that length, in slots below `slots_end`. Raises ResourceExhausted."""
 
     def place(self, slots_N: Slots, length: int) -> None:
         """Gives slots rows of that length, for which there is room. Their bytes are whatever was there."""
@@ -92,11 +92,11 @@ class ArenaRows(Protocol):
 
     @property
     def committed_bytes(self) -> int:
-        """Of float32 rows."""
+        """Bytes of float32 rows."""
 
     @property
     def metadata_bytes(self) -> int:
-        """Of what tells where rows are."""
+        """Bytes of what tells where rows are."""
 
     def close(self) -> None:
         """Gives the memory back."""
@@ -148,7 +148,7 @@ class PlainRows:
         """Nothing to do: a slot is a place."""
 
     def free(self, slots_N: Slots) -> None:
-        """The same."""
+        """Nothing to do: a slot is a place."""
 
     def move(self, from_N: Slots, to_N: Slots) -> None:
         """See `ArenaRows`."""

@@ -14,7 +14,7 @@ SWEEP_SLOTS = 1 << 15
 
 
 class Dropped:
-    """Those of one arena, and the cuts that tell them, wherever they are. The engine thread's."""
+    """The dropped rows of one arena, and the cuts that tell them on any tier. The engine thread's."""
 
     def __init__(self, ram: Arena, per_tick: np.uint32) -> None:
         self.cuts = Cuts(per_tick)
@@ -35,7 +35,7 @@ class Dropped:
         self._hand, self._end = 0, self._ram.slots_end
 
     def find(self, ids_N: Ids) -> Slots:
-        """The slot of each id, -1 where there is no row in RAM."""
+        """Returns the slot of each id, -1 where there is no row in RAM."""
         slots_N = self._ram.find(ids_N)
         if self.pending:
             found_N = np.flatnonzero(slots_N >= 0)
@@ -45,7 +45,7 @@ class Dropped:
         return slots_N
 
     def living(self, slots_N: Slots) -> Slots:
-        """Of slots with rows, those whose rows were not dropped; the others are freed."""
+        """Returns those of some slots with rows whose rows were not dropped; the others are freed."""
         if not self.pending:
             return slots_N
         met_N = self.cuts.met(self._ram.statistics_S2[slots_N])
@@ -53,7 +53,7 @@ class Dropped:
         return slots_N[~met_N]
 
     def among(self, slots_N: Slots, ids_N: Ids) -> Ids:
-        """Which of the ids, last seen in those slots, are dropped, or not there any more."""
+        """Returns which of the ids, last seen in those slots, are dropped, or not there any more."""
         alive_N = (self._ram.ids_S[slots_N] == ids_N) & ~self.cuts.met(self._ram.statistics_S2[slots_N])
         gone_N: Ids = ids_N[~alive_N]
         return gone_N
@@ -76,5 +76,5 @@ class Dropped:
             self._hand = end
 
     def alive(self, records: Records) -> Records:
-        """Those that no cut has met."""
+        """Returns the records that no cut has met."""
         return where(records, ~self.cuts.met(records.statistics_N2)) if self.cuts else records

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from ps.arrays import Ids
 from ps.kernels.rows.records import HEADER_BYTES
-from ps.storage.budget.budget import READ_COPIES, Part
+from ps.storage.budget.aside import READ_COPIES
+from ps.storage.budget.part import Part
 from ps.storage.residence.below import Below
 from ps.storage.tier import LowerTier, Records
 

@@ -84,7 +84,7 @@ class Purge:
         self._next = PARTITIONS
         self._again = False
         self.filter: IdFilter | None = None
-        """Of the walk that goes on: it has the ids that were kept, and those written below since the walk began."""
+        """The new filter, while a walk goes on: it has the ids that were kept, and those written below since then."""
 
     @property
     def pending(self) -> bool:

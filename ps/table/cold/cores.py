@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.arrays import Ids, Rows, Slots
-from ps.config import FTRL, Adam, Constant, Normal, TableConfig, TensorTrain, Uniform
+from ps.config import Constant, Normal, TableConfig, TensorTrain, Uniform
 from ps.initializer import RowInitializer
 from ps.kernels.index.hashing import hash_ids
 from ps.kernels.rows.rows import gather
-from ps.optim import UpdateRule, update_rule
+from ps.kernels.updates.optim import UpdateRule, update_rule
 from ps.policy import lifting
 from ps.storage.budget.budget import RamBudget
-from ps.storage.budget.room import SLOT_BYTES
+from ps.storage.budget.slots import SLOT_BYTES
 from ps.tensor_train.contract import Share
 from ps.tensor_train.cores import Cores
 from ps.tensor_train.fold import fold
@@ -60,7 +60,7 @@ class ColdCores:
 
     @property
     def nbytes(self) -> int:
-        """Of cores, state and buffers."""
+        """Bytes of cores, state and buffers."""
         return self._cores.nbytes
 
     @property
@@ -75,7 +75,7 @@ class ColdCores:
             self._cold.check_ids(self._name, int(ids_N.min()), int(ids_N.max()))
 
     def fill(self, ids_N: Ids, out_ND: Rows) -> None:
-        """What the ids read as. `out` may be part of wider rows."""
+        """Writes what the ids read as. `out` may be part of wider rows."""
         found_ND = np.empty(out_ND.shape, np.float32)
         self._cores.lookup(self._index(ids_N), found_ND, self._share)
         out_ND[:] = found_ND
@@ -94,16 +94,16 @@ class ColdCores:
             out_ND[cold_N] = found_ND
 
     def apply(self, ids_N: Ids, grads_ND: Rows, step: int) -> int:
-        """Trains the cores by the gradients of these ids; `step` is the optimizer's. How many
-        slices of them may not be finite afterwards."""
+        """Trains the cores by the gradients of these ids; `step` is the optimizer's. Returns how many slices of them
+        may not be finite afterwards."""
         return self._cores.apply(self._index(ids_N), grads_ND, self._share, step)
 
     def fold(self, ids_N: Ids, rows_ND: Rows) -> npt.NDArray[np.float64]:
-        """Moves the cores towards values of these ids; how far off each is then, relative to its length."""
+        """Moves the cores towards values of these ids; returns how far off each is then, relative to its length."""
         return fold(self._cores, self._index(ids_N), rows_ND, self._cold.fold_tolerance)
 
     def stats(self) -> dict[str, object]:
-        """What the cores stand for, and how they are cut."""
+        """Returns what the cores stand for, and how they are cut."""
         return {
             "rows": self.shape.rows,
             "padding": self.shape.padding,
@@ -125,7 +125,7 @@ class ColdCores:
         return self.shape.dim // (b * c), r, b, s
 
     def _index(self, ids_N: Ids) -> Ids:
-        """Row numbers. Not the hash's top bits, which say where an id's partition is."""
+        """Returns row numbers. Not the hash's top bits, which say where an id's partition is."""
         if self._cold.index == "dense":
             return ids_N
         hashes_N = np.empty(len(ids_N), np.uint64)
@@ -141,7 +141,8 @@ def cores_of(config: TableConfig, share: Share, budget: RamBudget) -> ColdCores:
 
 
 def cores_bytes(config: TableConfig, cold: TensorTrain) -> int:
-    """Of the cores of a table on one shard: slices with their state, and as much twice for gradients on their way."""
+    """Returns what the cores of a table take on one shard: slices with their state, and as much twice for gradients on
+    their way."""
     shape = shape_of(config.dim, cold)
     parts = zip(shape.p, shape.slice_sizes, _rules(config, cold), strict=True)
     return sum(4 * (3 * p * (size + rule.state_width)) for p, size, rule in parts)
@@ -150,8 +151,6 @@ def cores_bytes(config: TableConfig, cold: TensorTrain) -> int:
 def _rules(config: TableConfig, cold: TensorTrain) -> list[UpdateRule]:
     """The optimizer of the slices of each core."""
     optimizer = cold.optimizer or config.optimizer
-    if isinstance(optimizer, Adam | FTRL):
-        raise AssertionError("refused by TableConfig")
     return core_rules(optimizer, shape_of(config.dim, cold))
 
 
@@ -161,7 +160,7 @@ def shape_of(dim: int, cold: TensorTrain) -> TTShape:
 
 
 def _variance(config: TableConfig) -> float:
-    """Of the rows that a table without cores would begin with."""
+    """Returns the variance of the rows that a table without cores would begin with."""
     match config.initializer:
         case Uniform(low=low, high=high):
             return (high - low) ** 2 / 12

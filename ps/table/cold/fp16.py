@@ -32,11 +32,11 @@ LEEWAY = 1.25
 """A row becomes float32 among the first `hot_fraction` of all, and stays so among the first 1.25 times as many: it does
 not flutter, and memory is bounded still."""
 SWEEP_SLOTS = 1 << 16
-"""Looked at in one go: 0.1 ms."""
+"""How many slots are looked at in one go: 0.1 ms."""
 SWEEP_STATISTICS = 1 << 13
-"""Of float32 rows, looked at in one go: 0.1 ms."""
+"""How many float32 rows are looked at in one go: 0.1 ms."""
 SWEEP_BYTES = 1 << 19
-"""Narrowed in one go: half a millisecond."""
+"""How many bytes of rows are narrowed in one go: half a millisecond."""
 
 
 class Fp16Cold(Cold):
@@ -155,5 +155,5 @@ class Fp16Cold(Cold):
 
 
 def _first(slots_N: Slots, most: int, end: int) -> tuple[Slots, int]:
-    """So many of the slots, and where the others begin; `end` if there are none."""
+    """Returns the first `most` of the slots, and where the others begin; `end` if there are none."""
     return (slots_N, end) if len(slots_N) <= most else (slots_N[:most], int(slots_N[most]))

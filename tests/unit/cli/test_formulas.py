@@ -16,14 +16,15 @@ from typer.testing import CliRunner
 
 import ps
 from ps.cli import app
+from ps.cli.sizing.demand import Demand, network, shard_size
 from ps.cli.sizing.formulas import Load, filter_bytes, table_size
-from ps.cli.sizing.nodes import Demand, Node, busy_shards, fitted_to, network, nodes, settled, shard_size, suggested
+from ps.cli.sizing.nodes import Node, busy_shards, fitted_to, nodes, settled, suggested
 from ps.kernels.rows.records import HEADER_BYTES, KEY_BYTES
 from ps.storage.budget.budget import RamBudget
 from ps.storage.disk.filter import IdFilter
 from ps.table.beside import fixed_bytes
+from tests.optimizers import EVERY
 
-OPTIMIZERS = [ps.SGD(), ps.RowwiseAdagrad(), ps.Adagrad(), ps.Adam(), ps.FTRL()]
 NODE = Node(64 << 30, 1e12, 1.25e9, 8)
 ON_DISK = ps.ServiceConfig(disk={"path": Path("ssd")})
 
@@ -32,7 +33,7 @@ def table(**settings: Any) -> ps.TableConfig:
     return ps.TableConfig(**{"name": "t", "dim": 16, **settings})
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda optimizer: optimizer.kind)
+@pytest.mark.parametrize("optimizer", EVERY.values(), ids=lambda optimizer: optimizer.kind)
 @pytest.mark.parametrize("dim", [3, 64])
 def test_rows_in_ram_are_as_large_as_the_table_says(optimizer: Any, dim: int) -> None:
     """Committed arrays come in pages, and an index splits one segment at a time: 5 %."""
@@ -98,7 +99,7 @@ def test_half_precision_halves_what_is_cold() -> None:
 @given(
     st.integers(1, 10**12),
     st.integers(1, 10**12),
-    st.sampled_from(OPTIMIZERS),
+    st.sampled_from(list(EVERY.values())),
     st.sampled_from([None, ps.Fp16(), ps.Fp16(state="rowwise", hot_fraction=0.5)]),
     st.booleans(),
 )

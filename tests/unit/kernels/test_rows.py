@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ps.kernels.reference.rows import rows as reference
 from ps.kernels.rows import rows as kernels
 from ps.kernels.rows.init import NORMAL, UNIFORM, init_rows
-from ps.kernels.updates.optim import update_rowwise_adagrad
+from ps.kernels.updates.optim import KERNELS
 from ps.runtime import memory
 from ps.runtime.memory import ReservedArray
 
@@ -121,7 +121,7 @@ def test_rows_beyond_2_to_the_31_floats_are_reached(vast):
     kernels.gather(vast, slots_N, out_ND)
     assert same_bytes(out_ND, values_ND)
     assert same_bytes(vast[-1, :64].copy(), values_ND[0])
-    update_rowwise_adagrad(vast, slots_N, np.ones_like(values_ND), F32(1), F32(1))
+    KERNELS["rowwise_adagrad"](vast, slots_N, np.ones_like(values_ND), F32(1), F32(1))
     assert vast[slots_N, 64].tolist() == [1, 1, 1]
     assert same_bytes(vast[slots_N, :64], values_ND - F32(0.5))
 

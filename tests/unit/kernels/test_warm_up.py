@@ -13,7 +13,7 @@ from ps.config import SGD, Fp16, TableConfig
 from ps.kernels.index import unique
 from ps.kernels.kernel import WARMED, kernel
 from ps.kernels.rows import bags, rows
-from ps.optim import update_rule
+from ps.kernels.updates.optim import update_rule
 from ps.shard import Gradients, TableIds
 from ps.shard.reads.pooled import spread
 from ps.shard.requests import BagGradients, Bags
@@ -144,13 +144,13 @@ def push_and_pull_a_table(table):
         for some_counts_N in (counts_N, wire(np.array([1, 1, 9, 9, 9], np.uint32)), counts_N):
             slots_N = table.find(ids_N)
             table.reserve.create_missing(ids_N, slots_N)
-            table.ram.pin(slots_N, 1)
+            table.ram.hold(ids_N, slots_N)
             table.lookup(ids_N, slots_N, np.empty((5, 4), F32))
             table.writes.plan_push(ids_N, slots_N, some_counts_N, [grads_ND]).carry_out()
             table.lookup(ids_N, slots_N, np.empty((5, 4), F32))
             table.cold.sweep()
             table.writes.plan_upsert(ids_N, [grads_ND]).carry_out()
-            table.ram.pin(slots_N, -1)
+            table.ram.let_go(ids_N, slots_N)
         table.page(0, 100)
         if table.config.cold is not None:
             assert table.stats()["rows_narrowed"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ps.errors import ResourceExhausted
 from ps.shard.writes.arrivals import SMALL_BYTES, Arrivals
-from ps.storage.budget.budget import Part
+from ps.storage.budget.part import Part
 from tests.waiting import LIMIT_S, until
 
 CHUNK = 2 * SMALL_BYTES

@@ -83,7 +83,6 @@ BEHIND = [
     (Cold, "sweep"),
     (Dropped, "sweep"),
     (Store, "purge"),
-    (Steps, "look_again"),
     (Steps, "finish"),
     (Capacity, "evict"),
     (Maintenance, "run"),

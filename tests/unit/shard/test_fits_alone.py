@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import ps
 from ps.errors import ResourceExhausted
 from ps.shard import Gradients, Shard, StepRef, TableIds
-from ps.storage.budget.room import TABLE_BYTES
+from ps.storage.budget.slots import TABLE_BYTES
 from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, new_table, push, read
 from tests.unit.shard.test_room import exported
 

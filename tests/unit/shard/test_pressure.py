@@ -16,7 +16,7 @@ import ps
 from ps.errors import ResourceExhausted, StepNotFound
 from ps.shard import Shard, StepRef
 from ps.shard.requests import Target
-from ps.storage.budget.room import SLOT_BYTES
+from ps.storage.budget.slots import SLOT_BYTES
 from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, new_table, push, read
 
 ROOM = 64

@@ -11,6 +11,7 @@ import pytest
 
 import ps
 from ps.arrays import Ids
+from ps.kernels.ranking import score
 from ps.shard import Shard, StepRef
 from ps.storage.disk.tier import DiskTier
 from ps.storage.tier import Records
@@ -64,16 +65,31 @@ def test_a_pull_sees_a_row_that_another_step_brings_up_while_it_reads_the_disk(
     assert np.concatenate(list(stream)).tolist() == [-id_] * 4
 
 
-def test_a_second_pull_of_a_step_does_not_give_what_the_first_one_read(
-    shard: Shard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shard.core.steps, "look_again", lambda: None)  # as when a removal has ended the pins
-    for id_ in IDS:  # before there are any rows
-        shard.prepare(StepRef(1, id_), [ids_of("t", [id_])])
-    id_ = push_and_demote(shard)
-    assert read_target(shard, StepRef(1, id_))[0].tolist() == [[-id_] * 4]
-    shard.remove(a_write(), ids_of("t", [id_]))
-    assert read_target(shard, StepRef(1, id_))[0].tolist() == [[0] * 4]
+def test_rows_of_a_step_stay_for_it_when_others_are_removed(shard: Shard) -> None:
+    ref = StepRef(1, 1)
+    shard.prepare(ref, [ids_of("t", IDS)])
+    push_ids(shard, "t", [*IDS, 1000], [[i] * 4 for i in [*IDS, 1000]])
+    for gone in ([1000], [3]):
+        shard.remove(a_write(), ids_of("t", gone))
+    push_and_demote_others(shard)  # makes row 3 again
+    table = shard.tables["t"]
+    assert (shard.engine.run(lambda: table.find(np.array(IDS))) >= 0).all()
+    assert read_target(shard, ref)[0][:, 0].tolist() == [-2 * i if i != 3 else -3 for i in IDS]
+    assert shard.rows_late == 0
+
+
+def test_rows_that_a_step_has_held_go_down_after_it(shard: Shard) -> None:
+    ref = StepRef(1, 1)
+    shard.prepare(ref, [ids_of("t", IDS)])
+    shard.remove(a_write(), ids_of("t", [1]))
+    push_and_demote_others(shard)
+    shard.remove(a_write(), ids_of("t", [2, 3]))
+    shard.forget(ref)
+    push_ids(shard, "t", [100], [[1] * 4])
+    table = shard.tables["t"]
+    until(lambda: len(table.ram) <= 4)
+    assert not len(table.ram._awaited)
+    assert (table.ram.marks_S[: table.ram.slots_end] < score.PIN).all()
 
 
 def test_rows_created_after_a_step_was_prepared_stay_for_it(shard: Shard) -> None:
@@ -89,4 +105,4 @@ def push_and_demote_others(shard: Shard) -> None:
     push_ids(shard, "t", IDS, [[i] * 4 for i in IDS])
     push_ids(shard, "t", range(100, 120), [[1] * 4] * 20)
     table = shard.tables["t"]
-    until(lambda: table.counts.rows_demoted == 20)
+    until(lambda: table.counts.rows_demoted >= 20)

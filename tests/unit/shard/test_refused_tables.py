@@ -84,7 +84,7 @@ def test_cores_and_rows_of_a_refused_table_are_given_back(tmp_path: Path, monkey
     shard = Shard(0, ps.ServiceConfig(memory={"ram_bytes": 256 << 20}, watching={"metrics": False}))
     before = held(shard)
     cold = ps.TensorTrain(rows=10_000, ranks=8, hot_rows=100)
-    monkeypatch.setattr("ps.table.table.Overflows", broken)  # late: all else is there
+    monkeypatch.setattr("ps.table.write.Overflows", broken)  # late: all else is there
     for settings in ({"initializer": ps.Normal(std=0.1), "cold": cold}, {"cold": ps.Fp16()}, {}):
         with pytest.raises(MemoryError):
             new_table(shard, dim=16, **settings)

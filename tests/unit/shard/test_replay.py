@@ -78,7 +78,7 @@ class ReplayMachine(RuleBasedStateMachine):
         self.steps = 0
 
     def _new(self, name: str, history: History | None = None) -> Shard:
-        disk: dict[str, Any] = {"disk": {"disk_path": self.folder / name}} if self.folder else {}
+        disk: dict[str, Any] = {"disk": {"path": self.folder / name}} if self.folder else {}
         return Shard(0, ps.ServiceConfig(watching={"metrics": False}, **disk), history=history)
 
     def write(self, worker: int = 1) -> WriteId:

@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 import ps
 from ps.config import MIN_RAM_BYTES
 from ps.errors import ConfigError, ResourceExhausted
-from ps.optim import update_rule
+from ps.kernels.updates.optim import update_rule
 from ps.policy import placement
-from ps.storage.budget.budget import Part, RamBudget, fitted, set_aside
-from ps.storage.budget.room import TABLE_BYTES, Room
+from ps.storage.budget.aside import fitted, set_aside
+from ps.storage.budget.budget import RamBudget
+from ps.storage.budget.part import Part
+from ps.storage.budget.room import Room
+from ps.storage.budget.slots import TABLE_BYTES
 from ps.storage.disk.filter import IdFilter
 from ps.storage.ram.arena import Arena
 from ps.storage.ram.rows import PlainRows
@@ -46,19 +49,6 @@ def test_without_a_budget_nothing_is_cut():
 def test_too_small_a_budget_says_what_the_smallest_is():
     with pytest.raises(ConfigError, match=f"ram_bytes.*{MIN_RAM_BYTES:,}"):
         ps.ServiceConfig(memory={"ram_bytes": MIN_RAM_BYTES - 1})
-
-
-@given(st.integers(0, 10**9), st.lists(st.integers(0, 10**9), min_size=1, max_size=8))
-def test_shares_fit(room, wanted):
-    given_ = placement.shares(room, wanted)
-    assert all(share >= 0 for share in given_)
-    assert sum(given_) <= room
-
-
-def test_shares_go_by_need():
-    assert placement.shares(900, [100, 200]) == [300, 600]
-    assert placement.shares(900, [0, 200]) == [0, 900]
-    assert placement.shares(900, [0, 0]) == [0, 0]
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 700)), max_size=40))
@@ -107,7 +97,7 @@ moves = st.lists(st.tuples(st.integers(0, 2), st.integers(-400, 400)), max_size=
 @given(moves, st.integers(10_000, 400_000), st.booleans())
 def test_tables_never_open_more_slots_than_there_is_room_for(steps, nbytes, has_disk):
     nbytes += 3 * TABLE_BYTES
-    room = Room(6 * TABLE_BYTES + nbytes, has_disk)
+    room = Room(6 * TABLE_BYTES + nbytes, placement.Shares() if has_disk else None)
     tables = [Rows(room.join(row_bytes)) for row_bytes in (4, 260, 1000)]
     room.resize(-6 * TABLE_BYTES)
     most = nbytes - 3 * TABLE_BYTES
@@ -126,16 +116,17 @@ def test_tables_never_open_more_slots_than_there_is_room_for(steps, nbytes, has_
             rows = [one.rows + more * (one is table) for one in tables]
             taken = sum(n * one.slots.bytes_each for n, one in zip(rows, tables, strict=True))
             assert has_disk or taken > most, "without a disk all that is free is anybody's"
-        assert sum(one.slots.held for one in tables) <= most
+        assert room.held == sum(one.slots.held for one in tables) <= most
 
 
 @given(st.integers(1, 10**6), st.integers(0, 10**6), st.integers(1, 10**6))
 def test_enough_slots_are_free_for_the_usual_request(room_rows, wanted, usual):
-    room = Room(room_rows * 306 + 10**6, has_disk=True)
+    room = Room(room_rows * 306 + 10**6, placement.Shares())
     table = room.join(260)
     usual = min(usual, table.most())
     table.ask(usual)
-    target = table.resident(wanted)
+    table.want(wanted)
+    target = placement.target_rows(wanted, table.most(), table.usual, table.claimed)
     assert 0 <= target <= wanted
     # Down there, the slack that `slice_rows` leaves included, the request fits.
     assert target + target // placement.SLACK + usual <= table.most() or target == 0
@@ -148,17 +139,18 @@ def test_enough_slots_are_free_for_the_usual_request(room_rows, wanted, usual):
 )
 def test_what_a_request_claims_is_its_tables_share(nbytes, tables, data):
     """Whatever other tables have, want and use; and the shares never add up to more than there is."""
-    room = Room(2 * TABLE_BYTES * len(tables), has_disk=True)
+    room = Room(2 * TABLE_BYTES * len(tables), placement.Shares())
     slots = []
     for wanted, usual, reserved in tables:
         slots.append(room.join(260))
-        slots[-1].wanted, slots[-1].usual = wanted, usual
-        slots[-1].reserved = min(reserved, nbytes // (2 * 306 * len(tables)))
+        slots[-1].want(wanted)
+        slots[-1].ask(usual)
+        slots[-1].reserve(min(reserved, nbytes // (2 * 306 * len(tables))))
     room.resize(nbytes - TABLE_BYTES * len(tables))
     who = data.draw(st.sampled_from(slots))
     claimed = data.draw(st.integers(0, nbytes // 306))
     if room.fits({who: claimed}):
-        who.claimed = claimed
+        who.claim(claimed)
         assert who.most() >= claimed
         assert all(one.most() >= one.reserved for one in slots)
     assert sum(one.most() * one.bytes_each for one in slots) <= nbytes

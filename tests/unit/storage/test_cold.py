@@ -14,51 +14,27 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 import ps
 from ps.initializer import RowInitializer
 from ps.kernels.reference.rows import half as half_reference
-from ps.kernels.reference.updates import optim as reference
 from ps.kernels.rows import half
-from ps.optim import update_rule
-from ps.storage.budget.budget import Part, RamBudget
+from ps.kernels.updates.optim import update_rule
+from ps.storage.budget.budget import RamBudget
+from ps.storage.budget.part import Part
 from ps.storage.ram.arena import Arena
 from ps.storage.ram.half_layout import cold_optimizer, half_layout
 from ps.storage.ram.mixed import BLOCK_BYTES, MixedRows
 from ps.storage.tier import Records
+from tests.optimizers import EVERY, ROWWISE, specified
 
 F32 = np.float32
 DIM = 9
 IDS = [-(2**63), -5, -1, 0, 1, 2, 3, 2**32 + 5, 2**63 - 1]
 
 
-def sgd(rows, slots, grads, step):
-    reference.update_sgd(rows, slots, grads, F32(0.5))
-
-
-def adagrad(rows, slots, grads, step):
-    reference.update_adagrad(rows, slots, grads, F32(0.3), F32(1e-6))
-
-
-def rowwise(rows, slots, grads, step):
-    reference.update_rowwise_adagrad(rows, slots, grads, F32(0.3), F32(1e-6))
-
-
-def adam(rows, slots, grads, step):
-    reference.update_adam(rows, slots, grads, 0.01, 0.9, 0.999, 1e-8, step)
-
-
-def ftrl(rows, slots, grads, step):
-    reference.update_ftrl(rows, slots, grads, F32(0.1), F32(1), F32(0.02), F32(0.01))
-
-
 ADAGRAD = ps.Adagrad(lr=0.3, eps=1e-6)
 KINDS = {
-    "sgd": (ps.SGD(lr=0.5), "fp16", sgd, (DIM, 0, 0)),
-    "sgd-rowwise": (ps.SGD(lr=0.5), "rowwise", sgd, (DIM, 0, 0)),
-    "adagrad": (ADAGRAD, "fp16", adagrad, (DIM, DIM, 0)),
-    "adagrad-rowwise": (ADAGRAD, "rowwise", rowwise, (DIM, 0, 1)),
-    "rowwise_adagrad": (ps.RowwiseAdagrad(lr=0.3, eps=1e-6), "fp16", rowwise, (DIM, 0, 1)),
-    "adam": (ps.Adam(lr=0.01), "fp16", adam, (DIM, 2 * DIM, 0)),
-    "ftrl": (ps.FTRL(alpha=0.1, l1=0.02, l2=0.01), "fp16", ftrl, (2 * DIM, DIM, 0)),
+    **{kind: (optimizer, "fp16") for kind, optimizer in EVERY.items()},
+    **{f"{kind}-rowwise": (EVERY[kind], "rowwise") for kind in ROWWISE},
 }
-"""Optimizer, how its state is kept, the arithmetic, and the lengths of the parts of a row."""
+"""Optimizer, and how its state is kept."""
 some_ids = st.lists(st.sampled_from(IDS), min_size=1, max_size=len(IDS), unique=True)
 seeds = st.integers(0, 2**32 - 1)
 
@@ -97,7 +73,9 @@ class ColdMachine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        optimizer, state, self.expected_update, self.parts = KINDS[self.kind]
+        optimizer, state = KINDS[self.kind]
+        trains = optimizer.rowwise() if state == "rowwise" else optimizer
+        self.expected_update, self.parts = specified(trains), trains.half(DIM)
         self.cold, self.bytes = new_arena(table(optimizer, state=state))
         self.layout = self.bytes.layout
         self.initializer = RowInitializer.of(table(optimizer))
@@ -266,7 +244,7 @@ def test_order_pieces_slots_and_threads_change_no_byte():
 @pytest.mark.parametrize("kind", KINDS)
 def test_promoted_and_demoted_again_a_row_is_the_same(kind):
     """And its value as a hot row is that of the cold one. A mean of equal numbers is rounded once more at most."""
-    optimizer, state, _, _ = KINDS[kind]
+    optimizer, state = KINDS[kind]
     layout = half_layout(DIM, optimizer, state)
     rng = np.random.default_rng(3)
     rows_NW = np.abs(rng.standard_normal((50, layout.hot_width))).astype(F32) * F32(1e-3)

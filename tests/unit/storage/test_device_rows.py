@@ -15,8 +15,7 @@ import torch
 import ps
 from ps.errors import ConfigError, ResourceExhausted
 from ps.initializer import RowInitializer
-from ps.kernels.reference.updates import optim as reference
-from ps.optim import update_rule
+from ps.kernels.updates.optim import update_rule
 from ps.storage.budget.budget import RamBudget
 from ps.storage.ram import device_rows
 from ps.storage.ram.arena import Arena
@@ -24,26 +23,12 @@ from ps.storage.ram.device_budget import DeviceBudget
 from ps.storage.ram.device_rows import CHUNK_BYTES, DeviceRows
 from ps.storage.tier import Records
 from tests.devices import DEVICES
+from tests.optimizers import EVERY, specified
 
 F32 = np.float32
 DIM = 21
-RULES = {
-    "sgd": (ps.SGD(lr=0.1), lambda *a: reference.update_sgd(*a[:3], F32(0.1))),
-    "adagrad": (ps.Adagrad(lr=0.1, eps=1e-6), lambda *a: reference.update_adagrad(*a[:3], F32(0.1), F32(1e-6))),
-    "rowwise_adagrad": (
-        ps.RowwiseAdagrad(lr=0.1, eps=1e-6),
-        lambda *a: reference.update_rowwise_adagrad(*a[:3], F32(0.1), F32(1e-6)),
-    ),
-    "adam": (
-        ps.Adam(lr=0.1, beta1=0.8, beta2=0.99),
-        lambda *a: reference.update_adam(*a[:3], 0.1, 0.8, 0.99, 1e-8, a[3]),
-    ),
-    "ftrl": (
-        ps.FTRL(alpha=1.0, beta=1.5, l1=0.3, l2=0.02),
-        lambda *a: reference.update_ftrl(*a[:3], F32(1), F32(1.5), F32(0.3), F32(0.02)),
-    ),
-}
-"""Optimizer, and the arithmetic: (rows_SW, slots_N, grads_ND, push)."""
+EVERY_HERE = {**EVERY, "ftrl": ps.FTRL(alpha=1.0, beta=1.5, l1=0.3, l2=0.02)}
+"""FTRL divides what torch's roots are off by alpha."""
 
 
 def config(device="torch-cpu", **fields):
@@ -79,9 +64,10 @@ def small(monkeypatch):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("kind", RULES)
+@pytest.mark.parametrize("kind", EVERY_HERE)
 def test_every_update_is_that_of_the_reference(kind, device, small):
-    optimizer, expected_update = RULES[kind]
+    optimizer = EVERY_HERE[kind]
+    expected_update = specified(optimizer)
     table = config(device, optimizer=optimizer)
     rows, rng, slots = new_rows(table), np.random.default_rng(0), 1000
     in_chunks(rows, slots)

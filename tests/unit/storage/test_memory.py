@@ -10,7 +10,7 @@ import pytest
 from ps.errors import ResourceExhausted
 from ps.runtime import memory
 from ps.runtime.memory import HUGE_FROM_BYTES, HostMemory, ReservedArray, available_bytes, host_ram_bytes
-from ps.storage.budget.budget import Part
+from ps.storage.budget.part import Part
 
 
 def resident_bytes():

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 import ps
 from ps.errors import DiskError
 from ps.kernels.ranking import score
-from ps.optim import update_rule
+from ps.kernels.updates.optim import update_rule
 from ps.policy.ranking import EVERY_RANK
 from ps.storage.budget.budget import RamBudget
 from ps.storage.ram.arena import Arena
@@ -76,7 +76,6 @@ class AStoreIsADict(RuleBasedStateMachine):
         self.now = 1
         self.fetches: list[Any] = []
         self.pinned: list[np.ndarray] = []
-        self.epoch = self.store.ram.layout_epoch
         self.writing: Any = None
         self.export: tuple[int, dict[int, float], list[int], set[int]] | None = None
 
@@ -161,10 +160,11 @@ class AStoreIsADict(RuleBasedStateMachine):
         ids_N = np.array(ids)
         self._raise(ids_N)
         slots_N = self.store.find(ids_N)
-        self.store.ram.pin(slots_N[slots_N >= 0], 1)  # as the request holds them, until they are gone
+        self.store.ram.hold(ids_N, slots_N)  # as the request does, until they are gone
         self._let_it_write()
         self.store.removals.discard_copies(ids_N)
         self.store.removals.remove(ids_N)
+        self.store.ram.let_go(ids_N, self.store.find(ids_N))
         for id_ in ids:
             self.model.pop(id_, None)
         self._forget(set(ids))
@@ -193,18 +193,15 @@ class AStoreIsADict(RuleBasedStateMachine):
     @rule(ids=some_ids)
     def pin(self, ids: list[int]) -> None:
         """As a step that holds rows."""
-        slots_N = self.store.find(np.array(ids))
-        self.store.ram.pin(slots_N[slots_N >= 0], 1)
-        if self.epoch != self.store.ram.layout_epoch:
-            self.pinned, self.epoch = [], self.store.ram.layout_epoch
-        self.pinned.append(slots_N[slots_N >= 0])
+        ids_N = np.array(ids)
+        self.store.ram.hold(ids_N, self.store.find(ids_N))
+        self.pinned.append(ids_N)
 
     @precondition(lambda self: self.pinned)
     @rule()
     def let_go(self) -> None:
-        slots_N = self.pinned.pop()
-        if self.epoch == self.store.ram.layout_epoch:
-            self.store.ram.pin(slots_N, -1)
+        ids_N = self.pinned.pop()
+        self.store.ram.let_go(ids_N, self.store.find(ids_N))
 
     @rule(share=st.floats(0, 1), rebuild=st.booleans())
     def give_back(self, share: float, rebuild: bool) -> None:
@@ -285,7 +282,7 @@ def test_without_a_tier_below_nothing_goes_down() -> None:
     assert store.purge() is None
     assert store.fetch(np.arange(9)) is None
     assert not store.has_below
-    assert store.removals.forget(np.arange(9)).tolist() == []
+    assert store.removals.unreadable(np.arange(9)).tolist() == []
     assert store.below.stats(4) == {}
     store.removals.remove_all(np.arange(3))
     assert sorted(values(store.pages.page(0, 100)[0])) == [3, 4]

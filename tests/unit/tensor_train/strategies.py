@@ -10,7 +10,7 @@ import torch
 from hypothesis import strategies as st
 
 from ps.config import SGD
-from ps.optim import update_rule
+from ps.kernels.updates.optim import update_rule
 from ps.tensor_train.cores import Cores
 from ps.tensor_train.shape import TTShape
 

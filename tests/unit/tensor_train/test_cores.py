@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from ps.config import FTRL, SGD, Adagrad, Adam, RowwiseAdagrad
 from ps.kernels.reference import tensor_train as reference
-from ps.kernels.reference.updates import optim as reference_optim
-from ps.optim import update_rule
+from ps.kernels.updates.optim import update_rule
 from ps.tensor_train.contract import SHARE_FROM_ROWS
 from ps.tensor_train.cores import Cores
 from ps.tensor_train.shape import tt_shape
+from tests.optimizers import EVERY, specified
 
 from .strategies import (
     autograd,
@@ -114,30 +114,27 @@ def test_gradients_of_a_shared_batch_are_those_of_autograd(number):
 
 
 OPTIMIZERS = {
-    "sgd": (SGD(lr=0.1), "update_sgd", lambda step: (0.1,)),
-    "adagrad": (Adagrad(lr=0.1, eps=1e-8), "update_adagrad", lambda step: (0.1, 1e-8)),
-    "rowwise": (RowwiseAdagrad(lr=0.1, eps=1e-8), "update_rowwise_adagrad", lambda step: (0.1, 1e-8)),
-    "adam": (
-        Adam(lr=0.1, beta1=0.9, beta2=0.99, eps=1e-8),
-        "update_adam",
-        lambda step: (0.1, 0.9, 0.99, 1e-8, step),
-    ),
-    "ftrl": (FTRL(alpha=0.1, beta=1.0, l1=0.01, l2=0.1), "update_ftrl", lambda step: (0.1, 1.0, 0.01, 0.1)),
+    **EVERY,
+    "sgd": SGD(lr=0.1),
+    "adagrad": Adagrad(lr=0.1, eps=1e-8),
+    "rowwise_adagrad": RowwiseAdagrad(lr=0.1, eps=1e-8),
+    "adam": Adam(lr=0.1, beta1=0.9, beta2=0.99, eps=1e-8),
+    "ftrl": FTRL(alpha=0.1, beta=1.0, l1=0.01, l2=0.1),
 }
-"""The optimizer, its update in `ps.kernels.reference.updates.optim`, and the other arguments of step number `step`."""
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @given(shapes(), seeds)
 def test_apply_is_the_optimizer_on_the_slices_touched(name, shape, seed):
     """Three steps, by autograd and the reference, in float64 but for the sums that the reference has in float32."""
-    optimizer, update, arguments = OPTIMIZERS[name]
+    optimizer = OPTIMIZERS[name]
+    update = specified(optimizer)
     rng = np.random.default_rng(seed)
     cores = random_cores(shape, seed, optimizer=optimizer)
     slices = [array.reshape(len(array), -1) for array in cores.arrays]
     widths = [update_rule(optimizer, size).state_width for size in shape.slice_sizes]
     expected = [
-        np.hstack([slices_PJ, np.full((len(slices_PJ), width), getattr(optimizer, "initial_accumulator", 0.0))])
+        np.hstack([slices_PJ, np.full((len(slices_PJ), width), optimizer.initial_state)])
         for slices_PJ, width in zip(slices, widths, strict=True)
     ]
     for step in (1, 2, 3):
@@ -149,7 +146,7 @@ def test_apply_is_the_optimizer_on_the_slices_touched(name, shape, seed):
         for k, core_grads in enumerate(autograd(shaped, index_N, grads_ND)):
             touched_T = np.unique(digits_KN[k])
             grads_TJ = core_grads.reshape(len(core_grads), -1)[touched_T]
-            getattr(reference_optim, update)(expected[k], touched_T, grads_TJ, *arguments(step))
+            update(expected[k], touched_T, grads_TJ, step)
         cores.apply(index_N, grads_ND)
         assert cores.steps == step
         for array, rows_PW in zip(cores.arrays, expected, strict=True):
@@ -187,7 +184,7 @@ def test_ten_steps_towards_a_target_end_where_torch_ends(optimizer, of_torch, nu
 def test_slices_that_no_row_has_stay_as_they_are(name, shape, n, seed):
     """State too, even of an optimizer that would decay it."""
     rng = np.random.default_rng(seed)
-    cores = random_cores(shape, seed, F32, OPTIMIZERS[name][0])
+    cores = random_cores(shape, seed, F32, OPTIMIZERS[name])
     everything_N = np.arange(shape.rows)
     cores.apply(everything_N, rng.standard_normal((shape.rows, shape.dim)).astype(F32))
     before = states_of(cores)

@@ -10,8 +10,8 @@ import torch
 
 import ps
 from ps.config import MIN_FLOAT32, SGD, Adagrad, RowwiseAdagrad
+from ps.kernels.updates.optim import update_rule
 from ps.nn import TensorTrainEmbeddingBag
-from ps.optim import update_rule
 from ps.tensor_train.cores import Cores
 from ps.tensor_train.initial import initial_cores
 from ps.tensor_train.rates import core_optimizers, core_rules, gains

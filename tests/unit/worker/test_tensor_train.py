@@ -316,7 +316,7 @@ def test_what_is_printed_says_how_the_table_is_cut():
         ({"mode": "max"}, "mode 'max'"),
         ({"initializer": "zeros"}, "initializer 'zeros'"),
         ({"seed": -1}, "seed -1"),
-        ({"optimizer": ps.Adam()}, "ps.SGD, ps.Adagrad or ps.RowwiseAdagrad"),
+        ({"optimizer": ps.Adam()}, "ps.Adagrad, ps.RowwiseAdagrad or ps.SGD"),
         ({"optimizer": ps.SGD(), "sparse": False}, "would not be used"),
         ({"use_cache": True}, "cache_size of 0"),
         ({"cache_size": 3}, "use_cache=True"),

@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ps.config.problems import refused
 from ps.seconds import LONGEST_S
+from ps.values.problems import refused
 
 MIN_FLOAT32, MAX_FLOAT32 = 1.2e-38, 3.4e38
 """Bounds of numbers that become float32, as rows and their optimizers are: a smaller one would be 0 there, a larger one

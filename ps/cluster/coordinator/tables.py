@@ -1,0 +1,114 @@
+"""The tables of a service: the coordinator creates and drops them on all shards or on none."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+from ps.client.connection.retry import Deadline, retry
+from ps.client.connection.transport import GrpcTransport, Transport
+from ps.config import TableConfig
+from ps.errors import PsError, TableNotFound
+from ps.v1 import control_pb2 as pb
+from ps.wire import codec, methods, requests
+from ps.wire.methods import Method
+from ps.wire.routing import Routing
+
+FAN_OUT_TIMEOUT_S = 20.0
+UNDO_TIMEOUT_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class ServiceTables:
+    """Knows which tables exist, and changes them by calls to every shard. Threads: any."""
+
+    def __init__(self, routing: Callable[[], Routing], max_message_bytes: int) -> None:
+        """`routing` returns the current routing table; it raises Unavailable while there is none."""
+        self._routing = routing
+        self._max_message_bytes = max_message_bytes
+        self._changing = threading.Lock()  # one change at a time: all shards see the changes in one order
+        self._guard = threading.Lock()  # guards the two dicts below; never held during a call
+        self._tables: dict[str, TableConfig] = {}
+        self._transports: dict[str, Transport] = {}
+
+    def all(self) -> list[TableConfig]:
+        """Returns the tables that exist."""
+        with self._guard:
+            return list(self._tables.values())
+
+    def learn(self, tables: Iterable[TableConfig]) -> None:
+        """Takes over tables that shards have already."""
+        with self._guard:
+            self._tables |= {table.name: table for table in tables}
+
+    def close(self) -> None:
+        """Closes the connections to the shards."""
+        for transport in self._transports.values():
+            transport.close()
+
+    def create(self, data: bytes) -> bytes:
+        """Creates a table on all shards or on none: what a failed call created is dropped again.
+
+        A shard that never answers may have the table all the same; the next create finds it there, and is refused by
+        that shard if it asks for another configuration.
+        """
+        request = requests.control(pb.CreateTableRequest, data)
+        config = TableConfig.from_json(request.config_json)
+        with self._changing:
+            created: list[bool] = []
+            try:
+                for position in range(len(self._routing().shards)):
+                    answer = self._call(position, methods.CREATE_TABLE, request.SerializeToString())
+                    created.append(codec.parse(pb.CreateTableResponse, answer).created)
+                    # The first shard decides; the others may have the table from an attempt that did not get through.
+                    request.exist_ok = True
+            except PsError:
+                self._undo_create(config.name, [position for position, new in enumerate(created) if new])
+                raise
+            with self._guard:
+                self._tables[config.name] = config
+        return pb.CreateTableResponse(config_json=config.to_json(), created=created[0]).SerializeToString()
+
+    def _undo_create(self, table: str, positions: Sequence[int]) -> None:
+        request = pb.DropTableRequest(table=table, missing_ok=True).SerializeToString()
+        for position in positions:
+            try:
+                self._call(position, methods.DROP_TABLE, request, UNDO_TIMEOUT_S)
+            except PsError as error:
+                log.warning("table %r was not created, but stays on shard %d: %s", table, position, error)
+
+    def drop(self, data: bytes) -> bytes:
+        """Drops a table from every shard that has it, so that a drop which failed halfway can be called again.
+
+        There is no sequence by which a shard could know a repeat: when the answer to a drop is lost and it is sent
+        again, the repeat finds no table, and says dropped=False or raises TableNotFound.
+        """
+        request = requests.control(pb.DropTableRequest, data)
+        on_shard = pb.DropTableRequest(table=request.table, missing_ok=True).SerializeToString()
+        with self._changing:
+            shards = range(len(self._routing().shards))
+            answers = [self._call(position, methods.DROP_TABLE, on_shard) for position in shards]
+            with self._guard:
+                self._tables.pop(request.table, None)
+                left = ", ".join(sorted(self._tables)) or "none"
+        dropped = any(codec.parse(pb.DropTableResponse, answer).dropped for answer in answers)
+        if not dropped and not request.missing_ok:
+            raise TableNotFound(f"no table {request.table!r} (there are: {left})")
+        return pb.DropTableResponse(dropped=dropped).SerializeToString()
+
+    def _call(self, position: int, method: Method, data: bytes, timeout_s: float = FAN_OUT_TIMEOUT_S) -> bytes:
+        """Calls one shard. Its address is looked up before each retry, since it may have come back at another one."""
+        deadline = Deadline(timeout_s)
+
+        def attempt(_: int) -> bytes:
+            return self._transport(self._routing().shards[position].address).unary(method, data, deadline.remaining_s())
+
+        return retry(attempt, deadline)
+
+    def _transport(self, address: str) -> Transport:
+        with self._guard:
+            if address not in self._transports:
+                self._transports[address] = GrpcTransport(address, self._max_message_bytes)
+            return self._transports[address]

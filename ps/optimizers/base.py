@@ -1,0 +1,73 @@
+"""What every optimizer of rows is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from ps.values.frozen import Frozen
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Half(NamedTuple):
+    """How a row is kept with 16 bits an element: lengths of the parts that it has, one after the other."""
+
+    half: int
+    """Elements in binary16: the value, and state that needs its precision."""
+    brain: int = 0
+    """Elements in bfloat16, which has the range of float32: state that only scales a step."""
+    full: int = 0
+    """Numbers that stay float32: state of which a row has one number."""
+
+
+class Optimizer(Frozen, ABC):
+    """An optimizer with its settings. Its file also has the arithmetic, as the function `update`:
+
+        update(rows_SW, slots_N, grads_ND, *arguments) -> int
+
+    in place, where rows_SW float32 [S, W] has the value [D] and then the state side by side, slots_N int64 [N] are
+    unique and in [0, S), and grads_ND is float32 [N, D]; what follows is what `arguments` gives. Nothing of this is
+    checked there. Arithmetic is float32 in the order written, so every machine computes the same bytes. It returns how
+    many rows may not be finite afterwards, in value or state: nothing else tells of an overflow.
+    """
+
+    kind: str
+
+    core_alignment: ClassVar[float | None] = None
+    """How much the steps of a row's elements add up if it is made of cores (see `ps.tensor_train.rates`); the settings
+    that then follow the rate are lr, eps and initial_accumulator. None: it cannot train cores."""
+
+    @abstractmethod
+    def state_width(self, dim: int) -> int:
+        """Returns the floats of state beside a value of `dim` floats."""
+
+    @property
+    def initial_state(self) -> float:
+        """What each float of state starts at."""
+        return 0.0
+
+    @abstractmethod
+    def arguments(self, step: int) -> tuple[Any, ...]:
+        """Returns what `update` takes behind the gradients; `step` is the table's, from 1."""
+
+    @abstractmethod
+    def half(self, dim: int) -> Half:
+        """Returns how a row is kept with 16 bits an element: parts for the value and for all of the state."""
+
+    @abstractmethod
+    def rowwise(self) -> Optimizer | None:
+        """Returns what trains a row whose state is one number at most, in place of this one; None if nothing can."""
+
+    @abstractmethod
+    def on_device(self, rows_NW: Tensor, grads_ND: Tensor, step: int) -> None:
+        """Does what `update` does to rows that torch holds, in place, within 1e-6 and not to the bit. Works by the
+        methods of the tensors, so that torch is not imported."""
+
+
+def f32(value: float) -> float:
+    """Returns the number that a kernel is given, for arithmetic on tensors."""
+    return float(np.float32(value))

@@ -1,0 +1,60 @@
+"""Stochastic gradient descent, without momentum."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from ps.arrays import Rows, Slots
+from ps.optimizers.arithmetic import INFINITY, ZERO, larger, prefetch_row
+from ps.optimizers.base import Half, Optimizer, f32
+from ps.values.frozen import Positive
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class SGD(Optimizer):
+    """w -= lr * g. No state."""
+
+    kind: Literal["sgd"] = "sgd"
+    lr: Positive = 0.01
+
+    core_alignment: ClassVar[float | None] = 0.0
+
+    def state_width(self, dim: int) -> int:
+        """See `Optimizer`."""
+        return 0
+
+    def arguments(self, step: int) -> tuple[Any, ...]:
+        """See `Optimizer`."""
+        return (np.float32(self.lr),)
+
+    def half(self, dim: int) -> Half:
+        """See `Optimizer`."""
+        return Half(dim)
+
+    def rowwise(self) -> SGD:
+        """See `Optimizer`."""
+        return self
+
+    def on_device(self, rows_NW: Tensor, grads_ND: Tensor, step: int) -> None:
+        """See `Optimizer`."""
+        rows_NW -= f32(self.lr) * grads_ND
+
+
+def update(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np.float32) -> int:
+    """w -= lr * g. W = D."""
+    dim = grads_ND.shape[1]
+    broken = 0
+    for i in range(len(slots_N)):
+        prefetch_row(rows_SW, slots_N, i, rows_SW.shape[1])
+        value_D, grad_D = rows_SW[slots_N[i]], grads_ND[i]
+        largest = ZERO
+        for j in range(dim):
+            value = value_D[j] - lr * grad_D[j]
+            value_D[j] = value
+            largest = larger(largest, value)
+        broken += int(largest >= INFINITY)
+    return broken

@@ -1,0 +1,1 @@
+"""Frozen, validated values: what configurations and optimizers are made of."""
