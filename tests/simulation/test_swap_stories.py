@@ -26,6 +26,7 @@ from ps.shard.steps.look_ahead import LookAhead
 from ps.shard.writes.assign import Assign
 from ps.shard.writes.remove import Remove
 from ps.shard.writes.upsert import Upsert
+from tests.conftest import QUIET
 from tests.simulation.seeded import answering
 from tests.simulation.stories import Story, blocks, ended, folder, rows, seeds, telling
 from tests.unit.shard.helpers import DIM, a_write, at_rest, grads_of, ids_of, new_table, read
@@ -140,7 +141,11 @@ def test_each_call_sees_what_the_calls_before_it_have_made(tmp_path: Path, block
     for seed in seeds(block):
         with ExitStack() as stack:
             path = stack.enter_context(folder(tmp_path))
-            config = ps.ServiceConfig(disk_path=path, disk_cache_bytes=1 << 20, prepare_ttl_s=TTL_S, metrics=False)
+            config = ps.ServiceConfig(
+                disk=ps.DiskConfig(path=path),
+                performance=ps.PerformanceConfig(disk_cache_bytes=1 << 20, prepare_ttl_s=TTL_S),
+                watching=QUIET.watching,
+            )
             story = stack.enter_context(telling(seed, config))
             swap = Swap(story)
             story.tell(*[swap.worker(number) for number in range(WORKERS)])

@@ -19,6 +19,7 @@ import ps
 from ps.runtime.places import Queue, Threads
 from ps.shard import Shard
 from ps.storage.ram.rows import PlainRows
+from tests.conftest import QUIET
 from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, new_table
 
 ROOT = Path(ps.__file__).parents[1]
@@ -70,7 +71,7 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[str]]]:
     """The ways of a pull and of a push."""
     found: dict[str, list[str]] = {}
     places = Watched()
-    shard = Shard(0, ps.ServiceConfig(metrics=False), places=lambda: places)
+    shard = Shard(0, QUIET, places=lambda: places)
 
     def watch(method: str, what: str) -> None:
         real = getattr(PlainRows, method)
