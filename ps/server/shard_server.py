@@ -68,7 +68,7 @@ class ShardServer:
         self.metrics_address = self._metrics.address if self._metrics else ""
         if state_lost is not None:
             self._grpc.set_serving(False)
-        self.shard.when_poisoned(lambda: self._grpc.set_serving(False))
+        self.shard.commit.when_poisoned = lambda: self._grpc.set_serving(False)
         self.shard.watch.started()
         if alone:
             self.set_routing(Routing.even(new_epoch(), [self.info], coordinator=self.address))

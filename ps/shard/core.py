@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ps.config import ServiceConfig
-from ps.errors import ResourceExhausted
+from ps.errors import ResourceExhausted, Unavailable
 from ps.policy.placement import Shares
 from ps.runtime.places import Places
 from ps.shard.assistant import Assistant
-from ps.shard.builder import Builder
+from ps.shard.builder import Builder, letting_go
 from ps.shard.commit import Commit
 from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger
@@ -126,6 +126,25 @@ class Core:
     def maintain_all(self) -> None:
         """Does what is due anywhere: room is short. It never fails."""
         self.aftermath.run("maintenance", self.maintenance.run_all)
+
+    def close(self) -> None:
+        """Finishes queued work, ends the engine and gives everything back. May be called again."""
+        with suppress(Unavailable):  # closed before
+            self.engine.post(self.rounds.close)
+        self.maintenance.close()
+        self.engine.places.io.shutdown()
+        self.engine.places.down.shutdown()
+        self.engine.close(last=self._close_tables)
+        self.assistant.close()
+        if self.disk is not None:
+            with letting_go("of the shard"):
+                self.disk.close()
+
+    def _close_tables(self) -> None:
+        for name, table in self.tables.items():
+            with letting_go(f"of table {name}"):
+                table.close()
+        self.tables.clear()
 
 
 def _open_disk(config: ServiceConfig, shard_id: int, budget: RamBudget) -> Disk | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import cast
 
 import numpy as np
@@ -16,37 +15,30 @@ import numpy.typing as npt
 
 from ps.arrays import Rows
 from ps.config import ServiceConfig, TableConfig
-from ps.errors import (
-    CorruptRow,
-    Unavailable,
-)
 from ps.policy.ranking import EVERY_RANK
-from ps.runtime.places import Places, Threads
-from ps.shard.builder import letting_go
+from ps.runtime.places import Operation, Places, Threads
 from ps.shard.caller import PATIENT, Caller
-from ps.shard.commit import Ready
 from ps.shard.core import Core
 from ps.shard.ledger import WriteId
+from ps.shard.operations.export import export_page
 from ps.shard.operations.prepare import prepare
 from ps.shard.operations.pull import pull
 from ps.shard.operations.push import Body, push
 from ps.shard.operations.round import RoundCalls
-from ps.shard.operations.write import carry_out
+from ps.shard.operations.write import carry_out, remove
 from ps.shard.reads.stream import Allocate, RowStream, plain
 from ps.shard.requests import Gradients, Page, PushResult, StepRef, TableIds, Target, Wanted, WriteResult
-from ps.shard.staleness import Staleness
 from ps.shard.steps.look_ahead import LookAhead
 from ps.shard.tables import Tables
 from ps.shard.upkeep.watch import Watch
 from ps.shard.writes.arrivals import Arrivals
 from ps.shard.writes.assign import Assign
 from ps.shard.writes.checks import check_unique
-from ps.shard.writes.forget import Forget
 from ps.shard.writes.log import Log, NoLog
 from ps.shard.writes.remove import Remove
 from ps.shard.writes.report import Report
 from ps.shard.writes.upsert import Upsert
-from ps.shard.writes.write import Result, RowsWrite, Write
+from ps.shard.writes.write import Result, Write
 
 ROWS_ONLY = Wanted()
 
@@ -69,6 +61,8 @@ class Shard:
         self.shard_id = shard_id
         self.budget = core.budget
         self.tables = core.tables
+        self.commit = core.commit
+        self.staleness = core.staleness
         self.engine = core.engine
         self.rounds = RoundCalls(core)
         self.arrivals = Arrivals(core.budget.bodies, clock)
@@ -81,33 +75,9 @@ class Shard:
         return self.core.commit.version
 
     @property
-    def pushes(self) -> int:
-        """How many of its writes were pushes."""
-        return self.core.commit.pushes
-
-    @property
     def poisoned(self) -> str | None:
         """Why it takes no writes and gives out no rows any more; None while it is well. Any thread."""
         return self.core.commit.poisoned
-
-    def when_poisoned(self, then: Callable[[], object]) -> None:
-        """Has it called where a write fails between log and record."""
-        self.core.commit.when_poisoned = then
-
-    @property
-    def repeats(self) -> int:
-        """How many writes were answered from the ledger."""
-        return self.core.commit.repeats
-
-    @property
-    def staleness(self) -> Staleness:
-        """How stale the gradients of pushes were."""
-        return self.core.staleness
-
-    @property
-    def rows_late(self) -> int:
-        """How many rows were read from disk while a pull or a push waited: their prepare was lost, late or not sent."""
-        return self.core.rise.rows_late
 
     # tables
 
@@ -177,11 +147,11 @@ class Shard:
 
     def upsert(self, write: WriteId, ids: TableIds, blocks: Sequence[Rows], caller: Caller = PATIENT) -> WriteResult:
         """Sets values, creating rows. Ids unique, values finite."""
-        return self._write(Upsert(write, ids, blocks), caller)
+        return self._written(carry_out(self.core, Upsert(write, ids, blocks), caller), caller)
 
     def assign(self, write: WriteId, ids: TableIds, blocks: Sequence[Rows], caller: Caller = PATIENT) -> WriteResult:
         """Sets the values of rows that exist. Ids unique, values finite."""
-        return self._write(Assign(write, ids, blocks), caller)
+        return self._written(carry_out(self.core, Assign(write, ids, blocks), caller), caller)
 
     def remove(
         self,
@@ -192,18 +162,13 @@ class Shard:
     ) -> WriteResult:
         """Drops rows, also those that cannot be read any more. Ids unique. With statistics, as exported: only rows that
         still have them, which are those that nobody has pushed since."""
-        lost_M = np.empty(0, np.int64)
-        while True:
-            try:
-                return self._write(Remove(write, ids, statistics_N2, lost_M), caller)
-            except CorruptRow as error:  # those rows cannot be brought up to be removed
-                lost_M = np.union1d(lost_M, self._forget(ids.table, np.array(error.ids, np.int64)))
+        return self._written(remove(self.core, Remove(write, ids, statistics_N2), caller), caller)
 
     def report_importance(
         self, write: WriteId, ids: TableIds, scores_N: npt.NDArray[np.float32], caller: Caller = PATIENT
     ) -> WriteResult:
         """Adds to the importance of rows that exist, which counts as a use of them. Ids unique."""
-        return self._write(Report(write, ids, scores_N), caller)
+        return self._written(carry_out(self.core, Report(write, ids, scores_N), caller), caller)
 
     def replay(self, write: Write) -> Sequence[Result]:
         """Carries out a write that a log has. Returns the result of each of its entries."""
@@ -212,29 +177,14 @@ class Shard:
     # reading
 
     def export_page(
-        self,
-        name: str,
-        cursor: int,
-        n: int,
-        least: int = 0,
-        highest_rank: int = EVERY_RANK,
-        caller: Caller = PATIENT,
+        self, name: str, cursor: int, n: int, least: int = 0, highest_rank: int = EVERY_RANK, caller: Caller = PATIENT
     ) -> Page:
         """Up to n rows. A row that lives through all pages is in just one.
 
         With `least` on the first page, and what that says in `highest_rank` on the others, there are so many of the
         least important rows, or some more.
         """
-
-        def run() -> Page:
-            table = self.core.table(name)
-            highest = table.ranking.least(least) if least and not cursor else highest_rank
-            with self.core.disk_health.reading():
-                records, next_cursor = table.page(cursor, n, highest)
-            values_ND, scores_N = table.values(records), table.ranking.decayed(records.statistics_N2)
-            return Page(records.ids_N, values_ND, scores_N, records.statistics_N2, next_cursor, highest)
-
-        return self.engine.run(run, caller)
+        return self.engine.drive(export_page(self.core, name, cursor, n, least, highest_rank), caller)
 
     def stats(self) -> dict[str, object]:
         """Rows, bytes and counters, all of one moment. `degraded` says what is wrong, if anything is."""
@@ -242,41 +192,8 @@ class Shard:
 
     def close(self) -> None:
         """Finishes queued work, ends the engine and gives the tables' memory back."""
-        core, places = self.core, self.engine.places
-        with suppress(Unavailable):  # closed before
-            self.rounds.end()
-        core.maintenance.close()
-        places.io.shutdown()
-        places.down.shutdown()
-        self.engine.close(last=self._close_tables)
-        core.assistant.close()
-        if core.disk is not None:
-            with letting_go("of the shard"):
-                core.disk.close()
+        self.core.close()
 
-    # on the engine thread
-
-    def _close_tables(self) -> None:
-        for name, table in self.tables.items():
-            with letting_go(f"of table {name}"):
-                table.close()
-        self.tables.clear()
-
-    def _forget(self, name: str, ids_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Drops those of the rows that the disk cannot give back; their ids."""
-
-        def run() -> npt.NDArray[np.int64]:
-            table = self.core.table(name)
-            with self.core.disk_health.reading():
-                lost_N = table.store.removals.unreadable(ids_N)
-            if len(lost_N):
-                self.core.commit.carry_out((), lambda: Ready(Forget(TableIds(name, lost_N))))
-            return lost_N
-
-        return self.engine.run(run)
-
-    # on any other thread
-
-    def _write(self, write: RowsWrite, caller: Caller) -> WriteResult:
-        (result,) = self.engine.drive(carry_out(self.core, write, caller), caller)
+    def _written(self, operation: Operation[Sequence[Result]], caller: Caller) -> WriteResult:
+        (result,) = self.engine.drive(operation, caller)
         return cast(WriteResult, result)

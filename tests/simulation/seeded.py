@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from ps.runtime.places import CALLER, Operation, Queue
 from ps.shard.caller import PATIENT, Caller
-from ps.shard.engine import Engine, Running
+from ps.shard.engine import Engine
+from ps.shard.running import Running
 
 T = TypeVar("T")
 MOST_STEPS = 200_000

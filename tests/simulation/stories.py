@@ -16,7 +16,7 @@ import ps
 from ps.runtime.places import CALLER, Operation
 from ps.shard import Shard
 from ps.shard.caller import Caller
-from ps.shard.engine import Running
+from ps.shard.running import Running
 from tests.simulation.seeded import Seeded
 
 T = TypeVar("T")

@@ -14,7 +14,6 @@ from ps.errors import PsError, Unavailable
 from ps.round import Round
 from ps.runtime.places import CALLER, Operation
 from ps.shard.caller import Caller
-from ps.shard.engine import Running
 from ps.shard.ledger import WriteId
 from ps.shard.operations.prepare import prepare
 from ps.shard.operations.pull import pull
@@ -23,6 +22,7 @@ from ps.shard.operations.round import join
 from ps.shard.operations.write import carry_out
 from ps.shard.reads.stream import RowStream, plain
 from ps.shard.requests import PushResult, StepRef, Target, Wanted
+from ps.shard.running import Running
 from ps.shard.steps.look_ahead import LookAhead
 from ps.shard.writes.upsert import Upsert
 from tests.conftest import QUIET

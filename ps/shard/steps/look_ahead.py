@@ -9,8 +9,8 @@ from functools import partial
 from ps.errors import ResourceExhausted
 from ps.runtime.places import Operation
 from ps.shard.caller import Caller
-from ps.shard.engine import Running
 from ps.shard.requests import PushResult, StepRef, TableIds, Target
+from ps.shard.running import Running
 from ps.shard.steps.rise import Held, Rise
 from ps.shard.steps.steps import Resolved
 from ps.table.table import Table

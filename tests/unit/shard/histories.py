@@ -39,7 +39,7 @@ def replayed(records: Iterable[bytes], shard: Shard) -> Shard:
 def held(shard: Shard) -> dict[str, object]:
     """Every table's rows with state and statistics, its figures, and the shard's."""
     tables = {name: _table(shard, name) for name in sorted(shard.tables)}
-    return {"version": shard.version, "pushes": shard.pushes, "staleness": shard.staleness.report(), **tables}
+    return {"version": shard.version, "pushes": shard.commit.pushes, "staleness": shard.staleness.report(), **tables}
 
 
 def _table(shard: Shard, name: str) -> object:

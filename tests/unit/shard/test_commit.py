@@ -117,7 +117,7 @@ def test_a_write_stands_and_is_known_when_what_follows_it_fails(tmp_path: Path, 
             first = do(shard, write)
         assert written(shard) == written(well), do.__name__
         again = do(shard, write)
-        assert shard.repeats == repeats, do.__name__
+        assert shard.commit.repeats == repeats, do.__name__
         assert again == (replace(first, repeated=True) if do in PUSHES else first)
         assert written(shard) == written(well), do.__name__
     shard.close()
@@ -184,7 +184,7 @@ def test_an_explicit_write_that_cannot_be_recorded_is_not_applied(
     monkeypatch.undo()
     assert written(shard) == before
     do(shard, write)
-    assert shard.repeats == 0
+    assert shard.commit.repeats == 0
     shard.close()
 
 

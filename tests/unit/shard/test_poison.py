@@ -209,7 +209,7 @@ def test_a_log_or_ledger_that_fails_poisons(kind: str, seam: tuple[type, str], m
     history, told = History(), []
     with running(history) as shard:
         begun(shard)
-        shard.when_poisoned(lambda: told.append(shard.poisoned))
+        shard.commit.when_poisoned = lambda: told.append(shard.poisoned)
         monkeypatch.setattr(*seam, breaking)
         with pytest.raises(ShardPoisoned, match="MemoryError: injected"):
             KINDS[kind](shard, WRITE)

@@ -183,7 +183,7 @@ def test_after_the_round_a_repeat_is_answered_from_the_ledger(ranks: Ranks) -> N
     for rank in range(2):
         again = push_round(ranks.shard, rank, 2, rank_push([1], [1.0]), write=writes[rank], wait_s=LIMIT_S)
         assert again == PushResult(2, repeated=True)
-    assert ranks.shard.pushes == 1
+    assert ranks.shard.commit.pushes == 1
     assert ranks.waiting == 0
 
 
@@ -192,7 +192,7 @@ def test_a_rank_that_never_comes_is_named_and_the_round_can_be_completed_later(r
     waits = ranks.start(2, 3, rank_push([1], [1.0]), write=writes[2])
     with pytest.raises(ps.DeadlineExceeded, match=r"round 1 of group 'g': ranks \[1\] of 3"):
         push_round(ranks.shard, 0, 3, rank_push([1], [2.0]), write=writes[0], wait_s=SOON_S)
-    assert ranks.shard.pushes == 0
+    assert ranks.shard.commit.pushes == 0
     assert read(ranks.shard, "t", [1]).tolist() == [[0.0] * DIM]
     rest = [ranks.start(rank, 3, rank_push([1], [2.0]), write=writes[rank]) for rank in (1, 0)]
     assert {future.result(LIMIT_S) for future in [waits, *rest]} == {PushResult(2)}
@@ -262,7 +262,7 @@ def test_a_sum_beyond_float32_is_an_error_of_all_and_changes_nothing(ranks: Rank
     for future in (ranks.start(0, 2, rank_push([1], [3e38])), waits):
         with pytest.raises(ps.NonFiniteGradient, match="summed over 2 ranks"):
             future.result(LIMIT_S)
-    assert ranks.shard.pushes == 0
+    assert ranks.shard.commit.pushes == 0
     assert not len(everything(ranks.shard, "t")[0])
 
 
@@ -274,7 +274,7 @@ def test_a_table_that_is_made_anew_while_a_rank_waits(ranks: Ranks) -> None:
         push_round(ranks.shard, 0, 2, ([ids_of("t", [2])], [grads_of("t", np.ones((1, 1)))]), wait_s=LIMIT_S)
     with pytest.raises(ps.DimensionMismatch):
         waits.result(LIMIT_S)
-    assert ranks.shard.pushes == 0
+    assert ranks.shard.commit.pushes == 0
 
 
 def test_a_shard_that_closes_ends_the_waiting() -> None:
