@@ -16,6 +16,8 @@ PsError
 ├── StaleRouting                       the request was routed by an old table; the client refreshes and asks again
 ├── DataLoss
 │   ├── StateLost                      the shard was restarted and its rows are gone
+│   ├── ShardPoisoned                  a write failed half-way; the shard serves no rows any more
+│   ├── CorruptWrite                   bytes that are not those of a write, or are damaged
 │   └── CorruptRow                     a row came back from disk with another checksum; the others are well
 ├── DiskError                          the disk below the shard does not work: read-only, I/O error
 ├── ResourceExhausted                  memory, message size or queue length; `retry_after_s` when waiting may help
@@ -100,6 +102,15 @@ class DataLoss(PsError):
 
 class StateLost(DataLoss):
     """The shard was restarted and the rows that it held are gone."""
+
+
+class ShardPoisoned(DataLoss):
+    """A write failed between its entry in the log and its record: rows may have a part of it. The shard takes no
+    writes and gives out no rows until it is restarted."""
+
+
+class CorruptWrite(DataLoss):
+    """Bytes are not those of a write: they were damaged, cut, or written by a version that is not known here."""
 
 
 class CorruptRow(DataLoss):

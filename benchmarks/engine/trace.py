@@ -103,6 +103,6 @@ def _prepared(ids_N: Ids) -> tuple[float, float]:
                 waited += train()
         while ahead:
             waited += train()
-        late = shard.rows_late
+        late = shard.core.rise.rows_late
         shard.close()
     return late / len(ids_N), waited / len(ids_N)

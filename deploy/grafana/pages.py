@@ -7,6 +7,7 @@ from deploy.grafana.panel import RAM, RPC, SHARD, TABLE, Panel, by_bucket, by_ta
 GLANCE = [
     stat("Shards that answer", "Prometheus reached them.", 'sum(up{cluster="$cluster", role="shard"})'),
     stat("Shards without their rows", "Restarted: training must stop.", f"sum(ps_state_lost{{{SHARD}}})"),
+    stat("Shards that are poisoned", "A write failed half-way.", f"sum(ps_poisoned{{{SHARD}}})"),
     stat("Disks in trouble", "Full, sick or gone; rows stay in RAM meanwhile.", f"sum(ps_degraded{{{SHARD}}})"),
     stat("Rows", "That exist, on any tier.", f"sum(ps_rows{{{TABLE}}})"),
     stat(

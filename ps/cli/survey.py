@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ps.config import TableConfig
     from ps.wire.routing import ShardInfo
 
-SERVING, DEGRADED, DOWN, STATE_LOST = "SERVING", "DEGRADED", "DOWN", "STATE_LOST"
+SERVING, DEGRADED, DOWN, STATE_LOST, POISONED = "SERVING", "DEGRADED", "DOWN", "STATE_LOST", "POISONED"
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,8 @@ def seen(info: ShardInfo, answer: Mapping[str, Any] | PsError) -> Seen:
         return Seen(info, None, str(answer), DOWN)
     if answer["state_lost"] is not None:
         return Seen(info, answer, str(answer["state_lost"]), STATE_LOST)
+    if answer["poisoned"] is not None:
+        return Seen(info, answer, str(answer["poisoned"]), POISONED)
     if answer["degraded"] is not None:
         return Seen(info, answer, str(answer["degraded"]), DEGRADED)
     return Seen(info, answer, None, SERVING)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ps.client.connection.connection import Connection
 from ps.client.connection.retry import Deadline
-from ps.errors import InternalError, PsError, StateLost
+from ps.errors import InternalError, PsError, ShardPoisoned, StateLost
 from ps.quoting import shown
 from ps.v1 import control_pb2 as pb
 from ps.wire import codec, methods
@@ -133,6 +133,8 @@ def _check_state(shards: ShardStats) -> None:
     for shard in shards:
         if shard["state_lost"] is not None:
             raise StateLost(shard["state_lost"])
+        if shard["poisoned"] is not None:
+            raise ShardPoisoned(shard["poisoned"])
 
 
 def _add(total: dict[str, int], part: Mapping[str, int]) -> None:

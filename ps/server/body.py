@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-
-import xxhash
 
 from ps.config import check_table_name
 from ps.errors import DimensionMismatch, InvalidArgument, LengthMismatch, ResourceExhausted
-from ps.server.body_parts import reader
+from ps.server.body_parts import heads_of, reader
 from ps.shard import Gradients
 from ps.shard.requests import BagGradients
+from ps.shard.writes import bodies
 from ps.shard.writes.arrivals import Arriving
 from ps.table.push_count import check_said
 from ps.v1 import embedding_pb2 as pb
@@ -21,6 +20,8 @@ SMALL_CHUNKS = 1024
 """How many small chunks a body may come in: each costs some hundred bytes beside its own."""
 SMALL_CHUNK_BYTES = 4096
 """A body may come in one more chunk for each piece of this size."""
+NOTHING = (pb.ENCODING_FP32, 0)
+"""The head of a block of no rows."""
 
 
 class _Table:
@@ -33,6 +34,7 @@ class _Table:
             raise DimensionMismatch(f"table {shape.table!r}: rows of dim 0")
         check_said(shape.table, shape.pushes)
         self._shape = shape
+        self._positives_N = codec.decode_counts(shape.positives, shape.rows)
         self._bags = reader(shape.table, shape.bags, shape.dim, shape.bag_blocks)
         self._rows = reader(shape.table, shape.rows, shape.dim, shape.blocks)
         self.parts = (self._bags, self._rows)
@@ -43,16 +45,30 @@ class _Table:
     def gradients(self) -> Gradients:
         """Returns all gradients of the table; raises what the parts raise."""
         shape = self._shape
-        (bags_R, of_bags), (rows_R, of_rows) = self._bags.decoded(), self._rows.decoded()
-        bags = BagGradients(shape.bags, shape.dim, of_bags, bags_R) if shape.bag_blocks else None
-        positives_N = codec.decode_counts(shape.positives, shape.rows)
-        return Gradients(shape.table, of_rows, positives_N, rows_R, shape.rows, bags, shape.pushes)
+        bags_R, of_bags, bags_came = self._bags.decoded()
+        rows_R, of_rows, came = self._rows.decoded()
+        bags = BagGradients(shape.bags, shape.dim, of_bags, bags_R, bags_came) if shape.bag_blocks else None
+        return Gradients(shape.table, of_rows, self._positives_N, rows_R, shape.rows, bags, shape.pushes, came)
+
+    @property
+    def head(self) -> bodies.Head:
+        """What is said of the gradients before they come, as it is logged and digested."""
+        shape = self._shape
+        of_bags, of_rows = (
+            [head for head in heads_of(part) if head != NOTHING] for part in (shape.bag_blocks, shape.blocks)
+        )
+        return bodies.Head(
+            shape.table, shape.rows, shape.dim, shape.pushes, self._positives_N, shape.bags, of_bags, of_rows
+        )
 
 
 class BodyReader:
     """Collects the body that a stream's head has announced."""
 
-    def __init__(self, shapes: Sequence[pb.PushedTable], max_bytes: int, digest: xxhash.xxh3_128) -> None:
+    def __init__(
+        self, shapes: Sequence[pb.PushedTable], max_bytes: int, update: Callable[[memoryview], object] = len
+    ) -> None:
+        """`update` is called with each chunk, which digests it."""
         self._tables = [_Table(shape) for shape in shapes]
         self._parts = [part for table in self._tables for part in table.parts]
         self.nbytes = sum(table.nbytes for table in self._tables)
@@ -64,10 +80,15 @@ class BodyReader:
                 f"a body of {self.nbytes:,} bytes is over the limit of {max_bytes:,} (limits.max_body_bytes, and a "
                 "share of memory.ram_bytes): send smaller batches"
             )
-        self._digest = digest
+        self._update = update
         self._part = 0
         self._chunks = 0
         self._most_chunks = SMALL_CHUNKS + self.nbytes // SMALL_CHUNK_BYTES
+
+    @property
+    def heads(self) -> list[bodies.Head]:
+        """What is said of each table's gradients before they come."""
+        return [table.head for table in self._tables]
 
     def add(self, payload: memoryview) -> None:
         """Takes one chunk; raises LengthMismatch, InvalidArgument or NonFiniteGradient."""
@@ -77,7 +98,7 @@ class BodyReader:
                 f"a body of {self.nbytes:,} bytes in more than {self._most_chunks:,} chunks: send "
                 f"{SMALL_CHUNK_BYTES:,} bytes or more in each"
             )
-        self._digest.update(payload)
+        self._update(payload)
         self.received += len(payload)
         while len(payload):
             while self._part < len(self._parts) and self._parts[self._part].done:

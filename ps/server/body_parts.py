@@ -5,7 +5,7 @@ Rows that come as float32 are not copied: they are views of the messages, where 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,13 @@ import numpy.typing as npt
 from ps.arrays import Rows
 from ps.errors import LengthMismatch, NonFiniteGradient
 from ps.kernels.rows.rows import all_finite
+from ps.shard.requests import Came
 from ps.v1 import embedding_pb2 as pb
-from ps.wire import blocks, codec, encodings
+from ps.wire import blocks, codec
 
-Decoded = tuple[npt.NDArray[np.int64] | None, list[Rows]]
-"""The positions of the rows that came, ascending, or None for all rows; and their gradients, float32 [k, dim] each."""
+Decoded = tuple[npt.NDArray[np.int64] | None, list[Rows], Came | None]
+"""The positions of the rows that came, ascending, or None for all rows; their gradients, float32 [k, dim] each; and
+what these were decoded from, None where they came as they are."""
 
 
 class WholeRows:
@@ -62,7 +64,7 @@ class WholeRows:
             raise LengthMismatch(
                 f"table {self._table!r}: the body ended {self._missing} rows short of the {self._rows} announced"
             )
-        return None, self._blocks
+        return None, self._blocks, None
 
 
 class Blocks:
@@ -97,18 +99,19 @@ class Blocks:
             raise LengthMismatch(
                 f"table {self._table!r}: the body ended {self._missing} bytes short of the blocks announced"
             )
-        parts = self._decode(codec.merged(self._parts))
-        rows_R, grads_RD = next(parts) if len(self._heads) == 1 else blocks.joined(parts, self._rows, self._dim)
+        came = Came(heads_of(self._heads), codec.merged(self._parts))
+        self._parts.clear()
+        rows_R, grads_RD = blocks.decode(came.heads, came.data, self._rows, self._dim)
         _check_finite(grads_RD.reshape(-1), self._table)
-        return rows_R, [grads_RD]
-
-    def _decode(self, body: memoryview) -> Iterator[tuple[npt.NDArray[np.int64] | None, Rows]]:
-        for block in self._heads:
-            data, body = body[: block.bytes], body[block.bytes :]
-            yield encodings.decode(data, block.encoding, self._rows, self._dim)
+        return rows_R, [grads_RD], came
 
 
 BodyPart = WholeRows | Blocks
+
+
+def heads_of(heads: Sequence[pb.Block]) -> list[tuple[int, int]]:
+    """Returns the encoding of each block, and its bytes."""
+    return [(block.encoding, block.bytes) for block in heads]
 
 
 def reader(table: str, rows: int, dim: int, heads: Sequence[pb.Block]) -> BodyPart:

@@ -38,7 +38,9 @@ def _table_ids(message: pb.TableIds) -> TableIds:
         raise InvalidArgument(f"table {message.table!r}: ids are sent twice, as they are and sorted")
     ids_N = decode_sorted_ids(message.sorted_ids) if message.sorted_ids else codec.decode_ids(message.ids)
     bags = Bags(*decode_bags(message.bags, len(ids_N))) if message.bags else None
-    return TableIds(message.table, ids_N, codec.decode_counts(message.counts, len(ids_N)), bags)
+    return TableIds(
+        message.table, ids_N, codec.decode_counts(message.counts, len(ids_N)), bags, message.sorted_ids or None
+    )
 
 
 def step_ref(header: pb.Header, ref: pb.StepRef, ids_digest: int = 0) -> StepRef:

@@ -68,6 +68,7 @@ class ShardServer:
         self.metrics_address = self._metrics.address if self._metrics else ""
         if state_lost is not None:
             self._grpc.set_serving(False)
+        self.shard.commit.when_poisoned = lambda: self._grpc.set_serving(False)
         self.shard.watch.started()
         if alone:
             self.set_routing(Routing.even(new_epoch(), [self.info], coordinator=self.address))
@@ -75,7 +76,8 @@ class ShardServer:
     @property
     def info(self) -> ShardInfo:
         """Where this shard is and how it fares."""
-        state = "SERVING" if self.service.state_lost is None else "STATE_LOST"
+        poisoned = "SERVING" if self.shard.poisoned is None else "POISONED"
+        state = poisoned if self.service.state_lost is None else "STATE_LOST"
         return ShardInfo(self.shard.shard_id, self.address, self.metrics_address, state)
 
     @property

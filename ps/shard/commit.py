@@ -1,45 +1,58 @@
-"""The one place where writes are applied, in one order: known to the ledger? check, reserve, record, make, settle.
+"""The one place where writes are carried out, in one order:
 
-Up to the record a write may fail and has changed nothing. Called by the engine thread only.
+    known to the ledger? -> check -> reserve -> log -> apply -> record -> let go, settle, evict, maintain
+    `------------ may fail: nothing has changed ------------'  `- poisons -'  `- may fail: the write stands -'
+
+Called by the engine thread only. What fails between log and record leaves rows that may have a part of the write: the
+shard is poisoned, takes no writes and gives out no rows until it is restarted.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar, cast
 
-from ps.arrays import Slots
-from ps.errors import InternalError, TableNotFound
-from ps.quoting import shown, some_of
-from ps.shard.ledger import Ledger, WriteId
-from ps.shard.requests import Gradients, PushResult, StepRef, TableIds, WriteResult
-from ps.shard.staleness import Staleness
-from ps.shard.steps.rise import Held, Rise
-from ps.shard.steps.steps import Resolved, Steps
+from ps.errors import InternalError, ShardPoisoned
+from ps.shard.ledger import Entry, Ledger, WriteId
+from ps.shard.requests import PushResult, StepRef
+from ps.shard.steps.rise import Rise
+from ps.shard.steps.steps import Resolved
 from ps.shard.upkeep.aftermath import Aftermath
 from ps.shard.upkeep.capacity import Capacity
-from ps.shard.upkeep.needs import of_push, of_write
+from ps.shard.upkeep.needs import Need
 from ps.shard.upkeep.pressure import Pressure
-from ps.shard.writes.parts import Part
-from ps.table.change import Change
+from ps.shard.writes.log import Log
+from ps.shard.writes.write import Ground, Planned, Result, Write
 from ps.table.table import Table
-
-R = TypeVar("R", PushResult, WriteResult)
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Ready:
+    """A write, and its rows in RAM, where they are held."""
+
+    write: Write
+    tables: Sequence[Resolved] = ()
+    check: Callable[[], object] = lambda: None
+    """Raises ResourceExhausted if there was no room for the rows."""
+    let_go: Callable[[], None] = lambda: None
+    """The rows may move again. May be called again."""
+    steps: Sequence[StepRef] = field(default=())
+    """Ended by the write."""
+
+
 class Commit:
-    """Applies the writes of one shard."""
+    """Carries out the writes of one shard."""
 
     def __init__(
         self,
-        tables: Mapping[str, Table],
-        ledger: Ledger[PushResult | WriteResult],
-        steps: Steps,
+        ground: Ground,
+        ledger: Ledger[Result],
+        history: Log,
         capacity: Capacity,
         pressure: Pressure,
         rise: Rise,
@@ -47,165 +60,151 @@ class Commit:
         maintain: Callable[[Sequence[Table]], None],
         rounds_give_way: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        self._tables = tables
+        self._ground = ground
         self._ledger = ledger
-        self._steps = steps
+        self._log = history
         self._capacity = capacity
         self._pressure = pressure
         self._rise = rise
         self._aftermath = aftermath
         self._maintain = maintain
         self._rounds_give_way = rounds_give_way
+        self._under_way: Write | None = None
+        """A write between its reservation and its record. It stays here where anything fails there."""
+        self.poisoned: str | None = None
+        """Why the shard is poisoned; None while it is not. Any thread."""
+        self.when_poisoned: Callable[[], object] = lambda: None
+        """Called once, by the engine thread."""
         self.version = 0
-        """How many pushes were applied."""
+        """How many writes were carried out."""
+        self.pushes = 0
+        """How many of them were pushes."""
         self.repeats = 0
         """How many writes were answered from the ledger."""
-        self.staleness = Staleness()
 
-    def known(self, write: WriteId) -> PushResult | WriteResult | None:
-        """Returns the result of a write that was applied before, None for a new one. Raises as the ledger does."""
-        found = self._ledger.answer(write)
-        if found is not None:
-            self.repeats += 1
-        return found
+    def check_well(self) -> None:
+        """Raises ShardPoisoned. Engine thread, between two writes."""
+        if self._under_way is not None:
+            raise ShardPoisoned(self._poison(self._under_way, "nobody knows where"))
 
-    def once(self, write: WriteId, apply: Callable[[], R]) -> tuple[R, bool]:
-        """Returns the result, and whether it came from the ledger; `apply` records it there."""
-        found = self.known(write)
-        if found is not None:
-            return cast(R, found), True  # the digest tells writes of different kinds apart
-        return apply(), False
-
-    def push(
-        self, tables: Sequence[Resolved], gradients: Sequence[Gradients], parts: Sequence[Part], worker: int
-    ) -> list[PushResult]:
-        """One push of the shard's history, of which these are the parts, all or nothing. Each part's result. `worker`:
-        whose push it is, ROUNDS where it is that of a round."""
-
-        def let_go() -> None:
-            for part in parts:
-                part.ahead.let_go()
-
-        needs = of_push(tables, gradients)
-        with self._rounds_give_way(), self._pressure.relieved(needs, let_go):
-            for part in parts:
-                part.ahead.check()
-            self._rise.now(tables)
-            self._capacity.make_room(self._tables, needs)
-            with _rows_created(tables, gradients):
-                changes = [
-                    (resolved.table, _planned(resolved, given, worker))
-                    for resolved, given in zip(tables, gradients, strict=True)
-                ]
-                version = self.version + 1
-                results = [PushResult(version, self.staleness.of(version, part.pulled_version)) for part in parts]
-                writes = [(part.write, result) for part, result in zip(parts, results, strict=True)]
-                self._ledger.record_all(writes, _nbytes)  # the last step that can fail
-        self.version = version
-        self._make([part.write for part in parts], changes)
-        for part in parts:
-            self.staleness.observe(version, part.pulled_version)
-        self._aftermath.run("letting go of rows", let_go)
-        for part in parts:
-            if isinstance(part.ahead.target, StepRef):
-                self._aftermath.run("ending a step", partial(self._steps.finish, part.ahead.target))
-        self._settle(changes)
-        self._aftermath.run("maintenance", partial(self._maintain, [table for table, _ in changes]))
+    def known(self, entries: Sequence[WriteId]) -> Sequence[Result] | None:
+        """Returns the results of a write that was carried out before, None for a new one. Raises ShardPoisoned, and as
+        the ledger does."""
+        self.check_well()
+        found = [self._ledger.answer(entry) for entry in entries]
+        results = [_again(result) for result in found if result is not None]
+        if not results:
+            return None
+        if len(results) < len(entries):
+            raise InternalError(f"of {len(entries)} pushes that make one, {len(results)} were applied before")
+        self.repeats += 1
         return results
 
-    def write(
-        self,
-        write: WriteId,
-        ids: TableIds,
-        rows: Held,
-        check: Callable[[Table], None],
-        plan: Callable[[Table], Change],
-        creates: bool,
-    ) -> WriteResult:
-        """Applies an explicit write to rows that are held in RAM, where they exist."""
-        needs = of_write(rows.tables[0].table, ids, creates)
-        with self._rounds_give_way(), self._pressure.relieved(needs, rows.let_go):
-            table = self._table(ids.table)
-            check(table)
-            self._rise.now([Resolved(table, ids)])
-            self._capacity.make_room(self._tables, needs)
-            change = plan(table)
-            result = self._recorded(write, change)
-        self._make([write], [(table, change)])
-        self._settle([(table, change)])
-        return result
+    def carry_out(self, entries: Sequence[WriteId], prepare: Callable[[], Ready]) -> Sequence[Result]:
+        """Carries out a write, all of it or nothing, and returns the result of each entry. One that was carried out
+        before is answered from the ledger, and `prepare` is not called."""
+        known = self.known(entries)
+        if known is not None:
+            return known
+        ready = prepare()
+        planned, reserved = self._reserve(ready)
+        self._commit(ready.write, planned, reserved)
+        self._follow(ready, planned)
+        return planned.results
 
-    def _table(self, name: str) -> Table:
-        return table_of(self._tables, name)
+    def _reserve(self, ready: Ready) -> tuple[Planned, Sequence[Entry[Result]]]:
+        """Does all that can refuse the write. After it the write is under way, and cannot be taken back."""
+        write, tables = ready.write, ready.tables
+        write.check(tables)
+        needs = write.needs(tables)
+        with self._relieved(needs, ready), self._undoing(write) as undo:
+            ready.check()
+            self._rise.now(tables)
+            self._capacity.make_room(self._ground.tables, needs)
+            planned = write.plan(self._ground, tables, self.version + 1, undo)
+            answers = [(entry, r, r.nbytes) for entry, r in zip(write.entries, planned.results, strict=True)]
+            reserved = self._ledger.reserve(answers)
+            undo.callback(self._ledger.withdraw, write.entries)
+            self._under_way = write
+        return planned, reserved
 
-    def _recorded(self, write: WriteId, change: Change) -> WriteResult:
-        """The result of an explicit write, which the ledger knows from here on; after an error there is none."""
+    @contextmanager
+    def _relieved(self, needs: Sequence[Need], ready: Ready) -> Iterator[None]:
+        """Has others make way where a write of rows finds no room."""
+        if not needs:
+            yield
+            return
+        with self._rounds_give_way(), self._pressure.relieved(needs, ready.let_go):
+            yield
+
+    @contextmanager
+    def _undoing(self, write: Write) -> Iterator[ExitStack]:
+        """Takes back what was reserved, where the write is refused. If even that fails, the shard is poisoned."""
+        undo = ExitStack()
         try:
-            result = WriteResult.of(self.version, change.existed_N)
-            self._ledger.record_all([(write, result)], _nbytes)
+            yield undo
         except BaseException:
-            change.undo()
+            if self._under_way is None:
+                self._under_way = write
+                undo.close()
+                self._under_way = None
             raise
-        return result
 
-    def _make(self, writes: Sequence[WriteId], changes: Sequence[tuple[Table, Change]]) -> None:
-        """Makes changes whose writes are in the ledger. Raises InternalError where one is torn: the ledger then says so
-        to every repeat, and the shard goes on."""
+    def _commit(self, write: Write, planned: Planned, reserved: Sequence[Entry[Result]]) -> None:
+        """Logs, applies and records the write that is under way. It stays under way where any of that fails."""
         made: list[str] = []
         try:
-            for table, change in changes:
-                change.make()
-                made.append(table.config.name)
-        except Exception as error:
-            torn = changes[len(made)][0].config.name
-            why = (
-                f"a write of {len(changes)} tables failed in the middle of table {torn!r} ({type(error).__name__}: "
-                f"{error}): tables {made} have all of it, {torn!r} perhaps a part, the others nothing. It is not "
-                "applied again; restore these rows or go on without"
+            self._log.append(self.version + 1, write)
+            for name, make in planned.make:
+                make()
+                made.append(name)
+            self._ledger.record(reserved)
+            self._count(write, planned)
+        except BaseException as error:
+            raise ShardPoisoned(self._poison(write, _where(planned, made, error))) from error
+        self._under_way = None
+
+    def _poison(self, write: Write, where: str) -> str:
+        """Says why, to everybody; returns it."""
+        if self.poisoned is None:
+            self.poisoned = (
+                f"a write ({type(write).__name__}) failed {where}: rows may have a part of it, and it was not "
+                "acknowledged. This shard takes no writes and gives out no rows any more: stop the trainers, restart "
+                "the service and load the last export"
             )
-            log.exception("torn: %s", why)
-            for write in writes:
-                self._ledger.tear(write, why)
-            raise InternalError(why) from error
+            log.critical("the shard is poisoned: %s", self.poisoned, exc_info=True)
+            self.when_poisoned()
+        return self.poisoned
 
-    def _settle(self, changes: Sequence[tuple[Table, Change]]) -> None:
-        """What the tables, and the shard, decide after a write."""
-        for table, change in changes:
-            for name, part in change.settle.items():
-                self._aftermath.run(f"table {table.config.name!r}: {name}", part)
-        written = [table for table, _ in changes]
-        self._aftermath.run("eviction of all tables", lambda: self._capacity.evict(self._tables, written))
+    def _count(self, write: Write, planned: Planned) -> None:
+        self.version += 1
+        self.pushes += write.PUSHES
+        staleness = self._ground.staleness
+        if not write.PUSHES:
+            staleness.other(self.version)
+        for stale in planned.staleness:
+            staleness.observe(stale)
 
-
-def table_of(tables: Mapping[str, Table], name: str) -> Table:
-    """Returns the table of that name; raises TableNotFound."""
-    try:
-        return tables[name]
-    except KeyError:
-        raise TableNotFound(f"no table {shown(name)} (there are: {some_of(tables)}); create_table makes one") from None
-
-
-@contextmanager
-def _rows_created(tables: Sequence[Resolved], gradients: Sequence[Gradients]) -> Iterator[None]:
-    """Creates a row for each id that has a gradient and may have a row. After an error none of them is left."""
-    created: list[tuple[Resolved, Slots]] = []
-    try:
-        for resolved, part in zip(tables, gradients, strict=True):
-            created.append((resolved, resolved.create_admitted(part.rows_R)))
-        yield
-    except BaseException:
-        for resolved, positions_N in created:
-            resolved.table.reserve.undo_create(resolved.slots(), positions_N)
-        raise
+    def _follow(self, ready: Ready, planned: Planned) -> None:
+        """Does what follows a write that stands, whatever of it fails."""
+        run = self._aftermath.run
+        run("letting go of rows", ready.let_go)
+        for step in ready.steps:
+            run("ending a step", partial(self._ground.steps.finish, step))
+        for name, part in planned.settle:
+            run(name, part)
+        if planned.written:
+            run("eviction of all tables", lambda: self._capacity.evict(self._ground.tables, planned.written))
+            run("maintenance", lambda: self._maintain(planned.written))
 
 
-def _planned(resolved: Resolved, given: Gradients, worker: int) -> Change:
-    table, ids = resolved.table, resolved.ids
-    slots_N, blocks, positives_N = resolved.slots(), given.blocks, given.positives_N
-    return table.writes.plan_push(
-        ids.ids_N, slots_N, ids.counts_N, blocks, positives_N, given.rows_R, worker, given.pushes
-    )
+def _again(result: Result) -> Result:
+    return replace(result, repeated=True) if isinstance(result, PushResult) else result
 
 
-def _nbytes(result: PushResult | WriteResult) -> int:
-    return result.nbytes
+def _where(planned: Planned, made: Sequence[str], error: BaseException) -> str:
+    """Says where a write stopped."""
+    names = [name for name, _ in planned.make]
+    left = names[len(made) :]
+    where = f"in the middle of {left[0]}" if left else "before it was recorded"
+    return f"{where} ({type(error).__name__}: {error}); {made} have all of it, {left[1:]} nothing"

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ps.config import ServiceConfig
-from ps.errors import ResourceExhausted
+from ps.errors import ResourceExhausted, Unavailable
 from ps.policy.placement import Shares
 from ps.runtime.places import Places
 from ps.shard.assistant import Assistant
-from ps.shard.commit import Commit, table_of
+from ps.shard.builder import Builder, letting_go
+from ps.shard.commit import Commit
 from ps.shard.engine import Engine
 from ps.shard.ledger import Ledger
 from ps.shard.reads.pooled import pull_bytes
-from ps.shard.requests import PushResult, StepRef, Target, WriteResult
+from ps.shard.requests import StepRef, Target
+from ps.shard.staleness import Staleness
 from ps.shard.steps.rise import Rise
 from ps.shard.steps.steps import Resolved, Steps
 from ps.shard.upkeep.aftermath import Aftermath
@@ -24,7 +26,9 @@ from ps.shard.upkeep.capacity import Capacity
 from ps.shard.upkeep.disk_health import DiskHealth
 from ps.shard.upkeep.maintenance import Maintenance
 from ps.shard.upkeep.pressure import Pressure
+from ps.shard.writes.log import Log
 from ps.shard.writes.rounds import Rounds
+from ps.shard.writes.write import Ground, Result, table_of
 from ps.storage.budget.aside import fitted
 from ps.storage.budget.budget import RamBudget
 from ps.storage.disk.database import Disk
@@ -35,7 +39,12 @@ class Core:
     """One shard's parts. All but `engine` and `budget` are for the engine thread."""
 
     def __init__(
-        self, shard_id: int, config: ServiceConfig, places: Callable[[], Places], clock: Callable[[], float]
+        self,
+        shard_id: int,
+        config: ServiceConfig,
+        places: Callable[[], Places],
+        clock: Callable[[], float],
+        history: Log,
     ) -> None:
         self.budget = RamBudget(config, Shares() if config.disk.path is not None else None)
         config = fitted(config)
@@ -50,9 +59,7 @@ class Core:
         self.building = Building(self.engine)
         self.assistant = Assistant(self.engine.places.assistant)
         self.capacity = Capacity(config, self.budget)
-        self.ledger: Ledger[PushResult | WriteResult] = Ledger(
-            config.limits.ledger_window, config.limits.max_ledger_bytes
-        )
+        self.ledger: Ledger[Result] = Ledger(config.limits.ledger_window, config.limits.max_ledger_bytes)
         self.steps = Steps(
             config.performance.prepare_ttl_s, config.performance.max_steps, config.performance.max_steps_bytes
         )
@@ -61,10 +68,12 @@ class Core:
         self.pressure = Pressure(self.budget, self.steps, self.maintain_all, clock)
         room = None if config.memory.ram_bytes is None else self.budget.aside.bodies
         self.rounds = Rounds(config.limits.max_requests // 2, room, clock)  # the other half is for what ends by itself
+        self.builder = Builder(self.assistant, self.disk, self.capacity, self.pressure, self.budget)
+        self.staleness = Staleness()
         self.commit = Commit(
-            self.tables,
+            Ground(self.tables, self.steps, self.staleness, self.builder.build, self.builder.discard),
             self.ledger,
-            self.steps,
+            history,
             self.capacity,
             self.pressure,
             self.rise,
@@ -74,11 +83,14 @@ class Core:
         )
 
     def table(self, name: str) -> Table:
-        """Returns the table of that name; raises TableNotFound."""
+        """Returns the table of that name; raises TableNotFound, and ShardPoisoned."""
+        self.commit.check_well()
         return table_of(self.tables, name)
 
     def resolve(self, target: Target) -> list[Resolved]:
-        """Returns the ids that a request is about, by table. Raises TableNotFound, StepNotFound and InvalidArgument."""
+        """Returns the ids that a request is about, by table. Raises TableNotFound, StepNotFound and InvalidArgument,
+        and ShardPoisoned."""
+        self.commit.check_well()
         if isinstance(target, StepRef):
             return self.steps.get(target, self.clock())
         tables = [Resolved(self.table(part.table), part) for part in target]
@@ -114,6 +126,25 @@ class Core:
     def maintain_all(self) -> None:
         """Does what is due anywhere: room is short. It never fails."""
         self.aftermath.run("maintenance", self.maintenance.run_all)
+
+    def close(self) -> None:
+        """Finishes queued work, ends the engine and gives everything back. May be called again."""
+        with suppress(Unavailable):  # closed before
+            self.engine.post(self.rounds.close)
+        self.maintenance.close()
+        self.engine.places.io.shutdown()
+        self.engine.places.down.shutdown()
+        self.engine.close(last=self._close_tables)
+        self.assistant.close()
+        if self.disk is not None:
+            with letting_go("of the shard"):
+                self.disk.close()
+
+    def _close_tables(self) -> None:
+        for name, table in self.tables.items():
+            with letting_go(f"of table {name}"):
+                table.close()
+        self.tables.clear()
 
 
 def _open_disk(config: ServiceConfig, shard_id: int, budget: RamBudget) -> Disk | None:

@@ -12,14 +12,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from functools import partial
 from itertools import repeat
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from ps.errors import ResourceExhausted, Unavailable
-from ps.runtime.places import CALLER, ENGINE, IO, Operation, Place, Places
+from ps.runtime.places import ENGINE, Operation, Place, Places
 from ps.shard.caller import PATIENT, Caller
+from ps.shard.running import Running
 
 T = TypeVar("T")
 Task = Callable[[], object]
@@ -51,7 +52,10 @@ class Engine:
         When the caller has gone before a stretch on the engine, the operation raises Unavailable there."""
         running = Running(self, operation, caller, next(operation))
         if running.place is not ENGINE:
-            running.go()
+            try:
+                running.hand_over()
+            except RuntimeError:  # the pool has ended
+                running.advance(error=self.stopping())
             return running
         self._check_length()
         with self._closing:
@@ -141,13 +145,17 @@ class Engine:
         """Waits until the thread has ended, after `close`."""
         self._join()
 
+    def stopping(self) -> Unavailable:
+        """Returns what is raised where the shard takes no more work."""
+        return Unavailable("the shard is stopping")
+
     def _check_length(self) -> None:
         if self._tasks.qsize() >= self._max_queue:
             raise ResourceExhausted(f"{self._max_queue} requests wait for the engine already", retry_after_s=0.05)
 
     def _check_open(self) -> None:
         if self._closed:
-            raise Unavailable("the shard is stopping")
+            raise self.stopping()
 
     def _work(self, most: int | None = None) -> bool:
         """Does tasks as they come until the engine is closed, or so many that are there; whether it is closed."""
@@ -168,90 +176,6 @@ class Engine:
             self.tasks_done += 1
             del item, task  # their arrays are free before the next wait, not after it
         return False
-
-
-_TOLD: Future[Any] = Future()
-_TOLD.set_result(None)
-
-
-class Running(Generic[T]):
-    """An operation that was started."""
-
-    def __init__(self, engine: Engine, operation: Operation[T], caller: Caller, place: Place) -> None:
-        self.place = place
-        self._engine = engine
-        self._operation = operation
-        self._caller = caller
-        self._news: Future[T | None] = Future()
-
-    @property
-    def ended(self) -> bool:
-        """Whether the operation has ended."""
-        return self._operation.gi_frame is None  # type: ignore[attr-defined]
-
-    @property
-    def waits(self) -> bool:
-        """Whether there is news: the operation waits for its caller, or has ended."""
-        return self._news.done()
-
-    def wait(self) -> None:
-        """Waits until the operation waits for its caller, or has ended."""
-        if not self._news.done():
-            try:
-                self._engine.places.wait(self._news)
-            except BaseException:
-                if not self._news.done():
-                    raise
-
-    def result(self) -> T:
-        """Waits until the operation has ended; returns or raises what it did. To be called once."""
-        try:
-            return self._engine.places.wait(self._news)  # type: ignore[return-value]
-        finally:
-            if self._news.done():
-                self._news = _TOLD  # an error's traceback has what has this object
-
-    def reply(self, value: object) -> None:
-        """For the caller, when the operation waits for it: the operation goes on with the value."""
-        if not self.ended:
-            self._news = Future()
-            self.advance(value)
-
-    def advance(self, value: object = None) -> None:
-        """Runs the next stretch, where it asked to be run. Raises nothing."""
-        try:
-            if self.place is ENGINE and self._caller.gone:
-                self.place = self._operation.throw(self._caller.error())
-            else:
-                self.place = self._operation.send(value)
-            self.go()
-        except StopIteration as end:
-            self._news.set_result(end.value)
-        except BaseException as error:  # noqa: BLE001  told to whoever waits; without this frame, which leads back to it
-            self._news.set_exception(error.with_traceback(error.__traceback__ and error.__traceback__.tb_next))
-
-    def go(self) -> None:
-        """Has the next stretch run."""
-        while True:
-            try:
-                if self.place is CALLER:
-                    self._news.set_result(None)
-                elif self.place is ENGINE:
-                    self._engine.put(self.advance)
-                else:
-                    self._pool().submit(self.advance)
-                return
-            except (RuntimeError, Unavailable):  # the pool has ended, or the engine
-                if self.place is ENGINE:
-                    self._engine.join()
-                self.place = self._operation.throw(Unavailable("the shard is stopping"))
-
-    def close(self) -> None:
-        """Gives the operation up, if it has not ended."""
-        self._engine.close_operation(self._operation)
-
-    def _pool(self) -> Executor:
-        return self._engine.places.io if self.place is IO else self._engine.places.down
 
 
 def _stretch(operation: Operation[Any], caller: Caller) -> Place:

@@ -1,8 +1,8 @@
 """The ledger: what makes a retried write safe.
 
 Every write carries (worker_id, sequence) and a digest of its body. A known sequence with the same digest is answered
-from here and not applied again; with another digest it is an error. A write is recorded when only the change of its
-rows is left to do; if that fails in the middle, the write is torn, and its repeat is told so. Per worker the last
+from here and not applied again; with another digest it is an error. Room for a write is reserved before it is applied,
+which may fail; that it is applied is recorded after, which may not. Per worker the last
 `window` sequences are kept; one as old as those forgotten cannot be judged and is refused, never guessed at. Of a
 worker that has been silent while MAX_WORKERS others wrote (fewer, where half of `max_bytes` has no room for so many)
 nothing is kept: its deadline has long passed.
@@ -10,8 +10,8 @@ nothing is kept: its deadline has long passed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from ps.errors import InternalError, SequenceConflict
@@ -34,18 +34,19 @@ class WriteId:
     digest: int
 
 
-@dataclass(frozen=True)
-class _Entry(Generic[R]):
+@dataclass(slots=True)
+class Entry(Generic[R]):
+    """A write that is known."""
+
     digest: int
     result: R
     nbytes: int
-    torn: str = ""
-    """Why it is applied in part; empty: it is applied."""
+    applied: bool = False
 
 
 @dataclass
 class _Worker(Generic[R]):
-    writes: dict[int, _Entry[R]] = field(default_factory=dict)
+    writes: dict[int, Entry[R]] = field(default_factory=dict)
     forgotten: int = -1
     """The newest sequence that was known once; whether one up to it is new cannot be told."""
 
@@ -62,8 +63,7 @@ class Ledger(Generic[R]):
         """Bytes held, as measured for each write and worker."""
 
     def answer(self, write: WriteId) -> R | None:
-        """The result of a repeat, None for a new write; raises SequenceConflict, and InternalError for one that is
-        torn."""
+        """Returns the result of a repeat, None for a new write. Raises SequenceConflict."""
         worker = self._workers.get(write.worker_id)
         if worker is None:
             return None
@@ -80,18 +80,36 @@ class Ledger(Generic[R]):
                 f"write {write.sequence} of worker {write.worker_id:#x} came before with another body: "
                 "a sequence number belongs to one write"
             )
-        if entry.torn:
-            raise InternalError(entry.torn)
+        if not entry.applied:
+            raise InternalError(f"write {write.sequence} of worker {write.worker_id:#x} is being applied")
         return entry.result
 
-    def record(self, write: WriteId, result: R, nbytes: int = 0) -> None:
-        """Remembers a write that was applied, and that its result holds so many bytes of arrays."""
+    def reserve(self, writes: Sequence[tuple[WriteId, R, int]]) -> list[Entry[R]]:
+        """Makes room for writes that are about to be applied together, with their results and the bytes of arrays that
+        these hold; for all of them, or after an error for none."""
+        try:
+            return [self._add(write, result, nbytes) for write, result, nbytes in writes]
+        except BaseException:
+            self.withdraw([write for write, _, _ in writes])
+            raise
+
+    def record(self, entries: Sequence[Entry[R]]) -> None:
+        """Notes that the writes are applied which have these entries. Allocates nothing."""
+        for entry in entries:
+            entry.applied = True
+
+    def withdraw(self, writes: Sequence[WriteId]) -> None:
+        """Gives room back that was reserved, or was about to be: nothing was applied."""
+        for write in writes:
+            self._withdraw(write)
+
+    def _add(self, write: WriteId, result: R, nbytes: int) -> Entry[R]:
         worker = self._workers.pop(write.worker_id, None)
         if worker is None:
             worker = _Worker()
             self.nbytes += WORKER_BYTES
         self._workers[write.worker_id] = worker
-        worker.writes[write.sequence] = _Entry(write.digest, result, nbytes + ENTRY_BYTES)
+        entry = worker.writes[write.sequence] = Entry(write.digest, result, nbytes + ENTRY_BYTES)
         self.nbytes += nbytes + ENTRY_BYTES
         if len(worker.writes) > self._window:
             self._forget_oldest(worker)
@@ -100,21 +118,7 @@ class Ledger(Generic[R]):
             self.nbytes -= WORKER_BYTES + sum(entry.nbytes for entry in silent.writes.values())
         if self.nbytes > self._max_bytes:
             self._shrink(worker)
-
-    def record_all(self, writes: Sequence[tuple[WriteId, R]], nbytes: Callable[[R], int]) -> None:
-        """Records the writes of one change: all of them, or after an error none."""
-        try:
-            for write, result in writes:
-                self.record(write, result, nbytes(result))
-        except BaseException:
-            for write, _ in writes:
-                self._withdraw(write)
-            raise
-
-    def tear(self, write: WriteId, why: str) -> None:
-        """Notes that a write, recorded before, is applied in part only."""
-        writes = self._workers[write.worker_id].writes
-        writes[write.sequence] = replace(writes[write.sequence], torn=why)
+        return entry
 
     def _withdraw(self, write: WriteId) -> None:
         worker = self._workers.get(write.worker_id)

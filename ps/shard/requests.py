@@ -40,6 +40,8 @@ class TableIds:
     """Occurrences in the batch; None: one each."""
     bags: Bags | None = None
     """Of which a pull gives the sums, and a push the gradients; None: of the rows."""
+    packed: bytes | None = None
+    """The ids as they came, where they came compressed."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,15 @@ Target = StepRef | Sequence[TableIds]
 
 
 @dataclass(frozen=True)
+class Came:
+    """Blocks of rows as the wire brought them: compressed, or some of the rows."""
+
+    heads: Sequence[tuple[int, int]]
+    """The encoding of each block, and its bytes."""
+    data: memoryview
+
+
+@dataclass(frozen=True)
 class BagGradients:
     """Gradients of the bags of one table's ids: float32 [k, dim] blocks, finite."""
 
@@ -68,6 +79,8 @@ class BagGradients:
     blocks: Sequence[Rows]
     bags_R: npt.NDArray[np.int64] | None = None
     """The numbers, ascending, of those that these are of; None: of all."""
+    came: Came | None = None
+    """What they were decoded from; None: they came as they are."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +99,8 @@ class Gradients:
     """To be added to these."""
     pushes: int = 0
     """How many pushes of the table the worker has made, this one included; 0: it does not say."""
+    came: Came | None = None
+    """What the gradients of rows were decoded from; None: they came as they are."""
 
 
 @dataclass(frozen=True)

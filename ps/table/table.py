@@ -126,12 +126,6 @@ class Table:
         """Drops the least important rows if there are more than `most`, see `ps.table.clock`."""
         self.clock.evict(most)
 
-    def forget(self, ids_N: Ids) -> Ids:
-        """Drops those of the rows that the disk cannot give back; returns their ids."""
-        lost_N = self.store.removals.forget(ids_N)
-        self.ranking.forget(len(lost_N))
-        return lost_N
-
     def maintain(self) -> Demotion | None:
         """Begins to move some of the least important rows down, if more are in RAM than should be."""
         total = self.ranking.total

@@ -192,6 +192,16 @@ class Writes:
 
         return Change(make, existed_N=slots_N >= 0)
 
+    def plan_forget(self, ids_N: Ids) -> Change:
+        """Plans to drop rows that exist, by their ids alone: what they are is not known."""
+        self._store.removals.discard_below(ids_N)
+
+        def make() -> None:
+            self._store.removals.remove(ids_N)
+            self._ranking.forget(len(ids_N))
+
+        return Change(make)
+
     def _set(self, slots_N: Slots, blocks: Sequence[Rows]) -> None:
         for part_N, block_ND in parts_of(slots_N, blocks):
             self._counts.rows_clamped += self._rows.set(part_N, block_ND)

@@ -5,7 +5,7 @@ Each row is in one block. `ps.wire.encodings` has what a block is made of.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,6 +83,18 @@ def joined(parts: Iterable[tuple[Positions | None, Rows]], n_rows: int, dim: int
     for positions_R, block_RD in read:
         place(block_RD, at_N[positions_R], out_RD)
     return None if len(sent_R) == n_rows else sent_R, out_RD
+
+
+def decode(heads: Sequence[tuple[int, int]], body: memoryview, n_rows: int, dim: int) -> tuple[Positions | None, Rows]:
+    """Returns the rows of blocks of these encodings and bytes, as `joined` does; raises as `encodings.decode`."""
+
+    def parts() -> Iterator[tuple[Positions | None, Rows]]:
+        start = 0
+        for encoding, nbytes in heads:
+            yield encodings.decode(body[start : start + nbytes], encoding, n_rows, dim)
+            start += nbytes
+
+    return next(parts()) if len(heads) == 1 else joined(parts(), n_rows, dim)
 
 
 def heads(blocks: Sequence[EncodedBlock]) -> list[pb.Block]:

@@ -80,6 +80,13 @@ def test_a_shard_that_lost_its_rows(trained: LoopbackCluster) -> None:
     assert "shard 1 is STATE_LOST: shard 1 was restarted" in psctl("status", "--address", trained.address)[1]
 
 
+def test_a_shard_where_a_write_failed_half_way(trained: LoopbackCluster) -> None:
+    commit = trained.servers[1].shard.core.commit
+    commit.poisoned = "a write failed"  # the real way: test_poisoned.py
+    code, report = asked("status", "--address", trained.address)
+    assert (code, states(report)[1], report["shards"][1]["why"]) == (1, "POISONED", "a write failed")
+
+
 def test_doctor_finds_a_shard_of_another_release(trained: LoopbackCluster) -> None:
     trained.servers[2].service.release = "0.0.9"
     code, report = asked("doctor", "--address", trained.address)

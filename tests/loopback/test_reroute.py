@@ -158,7 +158,7 @@ def test_one_step_goes_on_through_several_changes(cluster: LoopbackCluster, clie
     step.push({"t": block(GRADS)})
     assert stored(cluster) == once()
     assert_at_home(cluster)
-    assert [server.shard.repeats for server in cluster.servers] == [1, 0, 0]
+    assert [server.shard.commit.repeats for server in cluster.servers] == [1, 0, 0]
 
 
 def test_a_step_prepared_under_another_epoch_is_not_found(cluster: LoopbackCluster, client: ps.Client) -> None:

@@ -109,7 +109,7 @@ def test_a_part_leaves_when_its_call_ends(
         until(lambda: waiting(server) == 0)
         until(lambda: server.shard.budget.bodies.used == 0)
         until(lambda: len(server.dispatcher.calls) == 0)
-    assert server.shard.version == 0
+    assert server.shard.commit.pushes == 0
     assert counted(server) == {"CANCELLED": 1}
 
 
@@ -147,7 +147,7 @@ def test_parts_of_dead_callers_stop_nobody(server: ShardServer) -> None:
         dead.transport.close()
         list(pool.map(lambda rank: part(honest, rank, 2), range(2)))
         until(lambda: waiting(server) == 0)
-        assert server.shard.version == 1
+        assert server.shard.commit.pushes == 1
 
 
 @pytest.mark.parametrize("kind", ["loopback", "inproc"])
@@ -225,7 +225,7 @@ def test_many_ranks_on_few_threads(server: ShardServer) -> None:
         assert servers_threads() - before < ranks // 4
         assert part(calls, ranks - 1, ranks)
         assert len({future.result() for future in started}) == 1
-    assert server.shard.version == 1
+    assert server.shard.commit.pushes == 1
 
 
 def test_two_groups_with_more_ranks_than_threads_both_train(server: ShardServer) -> None:
@@ -241,7 +241,7 @@ def test_two_groups_with_more_ranks_than_threads_both_train(server: ShardServer)
         groups = [pool.submit(train, calls, group, rank) for rank in range(ranks) for group in ("a", "b")]
         for each in groups:
             each.result()
-    assert server.shard.version == 2 * steps
+    assert server.shard.commit.pushes == 2 * steps
 
 
 # started again
@@ -295,8 +295,8 @@ def test_a_rank_started_again_takes_its_place_also_before_the_first_is_known_to_
         assert type(told) is ps.SequenceConflict
         assert "another push of rank 0, of worker 0x4d, has taken the place of this one, of worker 0x1" in str(told)
         part(calls, 1, 2)
-        assert pb.PushResponse.FromString(again.result()).version == 1
-    assert server.shard.version == 1
+        assert pb.PushResponse.FromString(again.result()).version == 2
+    assert server.shard.commit.pushes == 1
 
 
 def test_a_rank_started_again_at_another_step_is_told_where_the_others_are(server: ShardServer) -> None:
@@ -355,7 +355,7 @@ def test_a_round_that_has_been_open_for_long_gives_way_to_a_pull_that_finds_no_r
         assert not client.pull("t", wide, timeout_s=30).any()
         told = waits.result()
         assert isinstance(told, ps.ResourceExhausted | ps.DeadlineExceeded), "it came again, until its time was over"
-    assert server.shard.version == 0
+    assert server.shard.commit.pushes == 0
 
 
 def test_rounds_under_a_small_budget_take_turns(start_server: StartServer) -> None:
@@ -373,5 +373,5 @@ def test_rounds_under_a_small_budget_take_turns(start_server: StartServer) -> No
 
         list(pool.map(train, range(6)))
         assert clients[0].pull("t", [0]).tolist() == [[-12.0] * DIM]
-    assert server.shard.version == 4
+    assert server.shard.commit.pushes == 4
     assert server.shard.budget.bodies.used == 0

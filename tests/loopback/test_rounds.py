@@ -116,7 +116,7 @@ def test_every_round_is_applied_once_whatever_the_network_does() -> None:
         together(2, lambda rank: train(clients[rank], 2, of_steps, "run", rank))
         with ps.connect(cluster.address) as other:
             found = contents(other, "w")
-            versions = [shard["version"] for shard in other.stats()["shards"]]
+            versions = [shard["pushes"] for shard in other.stats()["shards"]]
     sums: dict[int, int] = {}
     for of_ranks in of_steps:
         for ids, grads in of_ranks:

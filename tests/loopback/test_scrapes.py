@@ -74,16 +74,16 @@ def test_figures_do_not_queue_and_are_there_while_the_engine_is_busy(
         client.create_table(summing())
         client.push("t", [1, 2], block([1, 2]))
         found = client.stats()["shards"][0]
-        assert (found["version"], found["age_s"]) == (1, 0.0)
+        assert (found["pushes"], found["age_s"]) == (1, 0.0)
         with busy_engine(metered.shard):
             found = client.stats(timeout_s=LIMIT_S)["shards"][0]
-            assert found["version"] == 1
+            assert found["pushes"] == 1
             assert found["age_s"] > 0
             assert found["tables"]["t"]["rows"]["hot"] == 2
             assert value(scrape(metered), "ps_stats_age_seconds") > 0
             assert value(scrape(metered), "ps_pushes_total") == 1
         found = client.stats()["shards"][0]
-        assert (found["version"], found["age_s"]) == (1, 0.0)
+        assert (found["pushes"], found["age_s"]) == (1, 0.0)
 
 
 def test_figures_are_of_now_however_many_calls_wait(metered: ShardServer) -> None:
@@ -122,7 +122,7 @@ with ShardServer(0, ps.ServiceConfig(disk={"path": sys.argv[1]})) as server, ps.
     os.close(taken.pop())  # the scraper is in this process, and needs one
     found = client.stats()["shards"][0]
     print(json.dumps({
-        "version": found["version"], "open": found["process"]["files_open"], "rss": found["process"]["rss_bytes"],
+        "pushes": found["pushes"], "open": found["process"]["files_open"], "rss": found["process"]["rss_bytes"],
         "scraped": value(scrape(server), "ps_pushes_total"), "again": value(scrape(server), "ps_pushes_total"),
         "pulled": client.pull("t", [3]).tolist(),
     }))
@@ -145,7 +145,7 @@ def test_a_process_without_a_descriptor_left_answers_and_goes_on(tmp_path) -> No
     found = json.loads(full)
     assert found.pop("rss") > 0
     assert found.pop("open") > 240
-    assert found == {"version": 1, "scraped": 1, "again": 1, "pulled": [[-3.0] * 4]}
+    assert found == {"pushes": 1, "scraped": 1, "again": 1, "pulled": [[-3.0] * 4]}
     assert json.loads(late) == [[-6.0] * 4]
     assert float(scraped) == 2
 

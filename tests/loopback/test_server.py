@@ -73,7 +73,7 @@ def test_a_stub_made_by_hand_from_the_proto_file_is_answered(shard_server: Shard
         push = channel.stream_unary(methods.PUSH.path, pb.PushChunk.SerializeToString, pb.PushResponse.FromString)
         head = pb.PushHead(header=header, sequence=1, ids=id_set(t=[3, 4]), tables=[fp32_shape("t", 2, DIM)])
         in_one_message = pb.PushChunk(head=head, payload=rows_bytes(block([1, 2])))
-        assert push(iter([in_one_message]), timeout=10).version == 1
+        assert push(iter([in_one_message]), timeout=10).version == 2
         pull = channel.unary_stream(methods.PULL.path, pb.PullRequest.SerializeToString, pb.PullChunk.FromString)
         head_message, rows_message = pull(pb.PullRequest(header=header, ids=id_set(t=[4, 3])), timeout=10)
         assert [(table.dim, table.rows) for table in head_message.head.tables] == [(DIM, 2)]
@@ -228,7 +228,7 @@ def test_a_stop_lets_calls_in_progress_finish_and_refuses_new_ones() -> None:
             until(lambda: type(_error(RawCalls(server.address), methods.DESCRIBE)) is ps.Unavailable)
             assert not push.done()
             go.set()
-        assert pb.PushResponse.FromString(push.result(20)).version == 1
+        assert pb.PushResponse.FromString(push.result(20)).version == 2
         stopping.result(20)
         assert type(_error(calls, methods.DESCRIBE)) is ps.Unavailable
 
@@ -452,6 +452,8 @@ DOCUMENTED = {
     **{f"{each.metric}_total": {"table"} for each in declared(Counters) if each.metric},
     "ps_plain_bytes_total": {"table", "direction"},
     "ps_state_lost": set(),
+    "ps_poisoned": set(),
+    "ps_writes_total": set(),
     "ps_degraded": set(),
     "ps_disk_errors_total": {"operation"},
     "ps_pushes_total": set(),
@@ -506,6 +508,7 @@ def test_the_metrics_move_with_what_was_done(metered: ShardServer) -> None:
     assert moved("ps_plain_bytes_total", table="t", direction="sent") == 130 * DIM * 4
     assert moved("ps_plain_bytes_total", table="t", direction="received") == 110 * DIM * 4
     assert moved("ps_pushes_total") == 2
+    assert moved("ps_writes_total") == 3
     assert moved("ps_pushes_repeated_total") == 1
     assert moved("ps_steps_prepared_total") == 1
     assert moved("ps_steps_held") == 0

@@ -70,7 +70,7 @@ def test_a_step_of_several_tables_pulls_and_pushes_them_together(client: ps.Clie
     rows = client.prepare(ids).pull()
     np.testing.assert_array_equal(rows["a"], -block(ids["a"] + 1, 3))
     np.testing.assert_array_equal(rows["b"], -block([24, 24, 24], 64))
-    versions = [shard["version"] for shard in client.stats()["shards"]]
+    versions = [shard["pushes"] for shard in client.stats()["shards"]]
     assert max(versions) == 1, "all tables in one push"
 
 
@@ -265,7 +265,7 @@ def test_steps_whose_prepare_came_to_nothing_fall_back_to_ids(
             np.testing.assert_array_equal(step.pull()["t"], -block(np.full(400, 2 * number)))
             step.push({"t": block(np.ones(400))})
         np.testing.assert_array_equal(client.pull("t", ids), -block(np.full(200, 8)))
-        assert sum(shard["version"] for shard in client.stats()["shards"]) == 4 * 3
+        assert sum(shard["pushes"] for shard in client.stats()["shards"]) == 4 * 3
 
 
 def test_a_push_by_step_that_falls_back_after_a_lost_answer_is_the_same_push(cluster: LoopbackCluster) -> None:

@@ -85,7 +85,7 @@ def flows(shard: Stats) -> Flows:
         return sum(table[name] for table in tables for name in names)
 
     return {
-        "pushes": shard["version"],
+        "pushes": shard["pushes"],
         "rows_pulled": of_tables("rows_read"),
         "rows_pushed": of_tables("rows_updated", "rows_in_cores"),
         "rows_raised": of_tables("rows_raised"),

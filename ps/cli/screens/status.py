@@ -66,7 +66,7 @@ def _shard_figures(seen: Seen) -> tuple[str, str, str, str, str]:
     now = levels([seen.stats])
     rows, full = count(sum(now.rows.values())), percent(now.ram_used, now.ram_budget or 0)
     disk = NOTHING if seen.stats["disk_bytes"] is None else nbytes(now.disk)
-    return count(seen.stats["version"]), rows, nbytes(now.ram_used), full, disk
+    return count(seen.stats["pushes"]), rows, nbytes(now.ram_used), full, disk
 
 
 def _notes(survey: Survey, width: int | None) -> list[str]:

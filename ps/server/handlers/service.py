@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 from ps import __version__
 from ps.config import ServiceConfig
-from ps.errors import InvalidArgument, StaleRouting, StateLost
+from ps.errors import InvalidArgument, ShardPoisoned, StaleRouting, StateLost
 from ps.server import inbound
 from ps.server.watch.logs import about_call
 from ps.shard import Shard
@@ -31,7 +31,8 @@ class ShardService:
         self.release = __version__
 
     def check(self, header: pb.Header, step: int = 0, sequence: int = 0) -> None:
-        """Notes for the log what the call is about. Raises StateLost, and StaleRouting for another routing epoch."""
+        """Notes for the log what the call is about. Raises as `check_state` does, and StaleRouting for another
+        routing epoch."""
         about_call(worker=f"{header.worker_id:#x}", step=step, sequence=sequence)
         self.check_state()
         if header.routing_epoch != self.routing.epoch:
@@ -41,9 +42,11 @@ class ShardService:
             )
 
     def check_state(self) -> None:
-        """Raises StateLost when the shard has lost its rows."""
+        """Raises StateLost when the shard has lost its rows, and ShardPoisoned when a write has failed half-way."""
         if self.state_lost is not None:
             raise StateLost(self.state_lost)
+        if self.shard.poisoned is not None:
+            raise ShardPoisoned(self.shard.poisoned)
 
     def target(self, request: pb.PullRequest | pb.PushHead) -> Target:
         """Returns what a request is about: a prepared step, or ids. Raises InvalidArgument when it names neither."""

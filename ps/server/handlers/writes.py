@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from functools import partial
 
 import xxhash
-from google.protobuf.message import Message
 
 from ps.errors import InvalidArgument
 from ps.seconds import LONGEST_S
@@ -18,9 +17,17 @@ from ps.server.handlers.service import ShardService
 from ps.server.later import Later
 from ps.shard.ledger import WriteId
 from ps.shard.requests import PushResult
+from ps.shard.writes.assign import Assign
+from ps.shard.writes.push import say
+from ps.shard.writes.remove import Remove
+from ps.shard.writes.report import Report
+from ps.shard.writes.upsert import Upsert
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec, requests
 from ps.wire.unpacking import unpacked_bytes
+
+NOBODY = WriteId(0, 0, 0)
+"""The entry of a write of which only the digest is wanted: that says nothing of who writes."""
 
 
 class Writes:
@@ -42,21 +49,20 @@ class Writes:
             with self._shard.rounds.give_way(group):
                 arriving.hold_ahead(unpacked_bytes(head.ids.tables))
             ahead = held.enter_context(self._shard.look_ahead(self._service.target(head), call.caller))
-            said = pb.PushHead(tables=head.tables, ids_digest=_ids_digest(head))
-            if place is not None:
-                said.round.CopyFrom(head.round)
-            digest = _digest(said)
-            reader = body.BodyReader(head.tables, self._config.limits.max_body_bytes, digest)
+            ids_digest = _ids_digest(head)
+            digest = xxhash.xxh3_128()
+            reader = body.BodyReader(head.tables, self._config.limits.max_body_bytes, digest.update)
+            say(ids_digest, place, reader.heads, digest.update)
             with self._shard.rounds.give_way(group):
                 gradients = body.read_body(chunks, payload, reader, arriving)
                 if place is not None:  # its share of what they are summed up in
                     arriving.hold(sum(4 * shape.rows * shape.dim for shape in head.tables))
             write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
             if place is None:
-                return _pushed(self._shard.push(write, ahead, gradients, head.pulled_version))
+                return _pushed(self._shard.push(write, ahead, gradients, head.pulled_version, ids_digest))
             wait_s = min(head.wait_ms / 1000, LONGEST_S)
             waiting = self._shard.rounds.join(
-                place, wait_s, write, ahead, gradients, head.pulled_version, call.caller, arriving.held
+                place, wait_s, write, ahead, gradients, head.pulled_version, call.caller, arriving.held, ids_digest
             )
             expire, give_up = (
                 partial(self._shard.rounds.expire, waiting),
@@ -71,20 +77,20 @@ class Writes:
         call.received.said(head)
         self._service.check(head.header, sequence=head.sequence)
         operations = {
-            pb.WRITE_MODE_UPSERT: self._shard.upsert,
-            pb.WRITE_MODE_ASSIGN: self._shard.assign,
+            pb.WRITE_MODE_UPSERT: (Upsert, self._shard.upsert),
+            pb.WRITE_MODE_ASSIGN: (Assign, self._shard.assign),
         }
         if head.mode not in operations:
             raise InvalidArgument(f"write mode {head.mode}: this version knows {sorted(operations)}")
-        digest = _digest(pb.WriteHead(mode=head.mode, ids=head.ids, shape=head.shape))
-        reader = body.BodyReader([head.shape], self._config.limits.max_body_bytes, digest)
+        kind, operation = operations[head.mode]
+        reader = body.BodyReader([head.shape], self._config.limits.max_body_bytes)
         with self._shard.arrivals.body() as arriving:
             with self._shard.rounds.give_way():
                 arriving.hold_ahead(unpacked_bytes([head.ids]))
                 (values,) = body.read_body(chunks, payload, reader, arriving)
-            write = WriteId(head.header.worker_id, head.sequence, digest.intdigest())
             ids = inbound.table_ids(head.ids, self._config.limits.max_ids)
-            result = operations[head.mode](write, ids, values.blocks, call.caller)
+            write = WriteId(head.header.worker_id, head.sequence, kind(NOBODY, ids, values.blocks).digest())
+            result = operation(write, ids, values.blocks, call.caller)
         answer = pb.WriteResponse(version=result.version, existed=codec.encode_flags(result.existed_N))
         call.sent.said(answer)
         return answer.SerializeToString()
@@ -94,11 +100,11 @@ class Writes:
         request = requests.parse(pb.RemoveRequest, data)
         call.received.said(request)
         self._service.check(request.header, sequence=request.sequence)
-        digest = _digest(pb.RemoveRequest(ids=request.ids, statistics=request.statistics))
-        write = WriteId(request.header.worker_id, request.sequence, digest.intdigest())
         with self._service.unpacked([request.ids]):
             ids = inbound.table_ids(request.ids, self._config.limits.max_ids)
             statistics_N2 = codec.decode_statistics(request.statistics, len(ids.ids_N)) if request.statistics else None
+            digest = Remove(NOBODY, ids, statistics_N2).digest()
+            write = WriteId(request.header.worker_id, request.sequence, digest)
             result = self._shard.remove(write, ids, statistics_N2, call.caller)
         answer = pb.RemoveResponse(version=result.version, existed=codec.encode_flags(result.existed_N))
         call.sent.said(answer)
@@ -109,20 +115,15 @@ class Writes:
         request = requests.parse(pb.ReportImportanceRequest, data)
         call.received.said(request)
         self._service.check(request.header, sequence=request.sequence)
-        digest = _digest(pb.ReportImportanceRequest(ids=request.ids, scores=request.scores))
-        write = WriteId(request.header.worker_id, request.sequence, digest.intdigest())
         with self._service.unpacked([request.ids]):
             ids = inbound.table_ids(request.ids, self._config.limits.max_ids)
-            result = self._shard.report_importance(write, ids, codec.decode_scores(request.scores), call.caller)
+            scores_N = codec.decode_scores(request.scores)
+            write = WriteId(request.header.worker_id, request.sequence, Report(NOBODY, ids, scores_N).digest())
+            result = self._shard.report_importance(write, ids, scores_N, call.caller)
         existed = codec.encode_flags(result.existed_N)
         answer = pb.ReportImportanceResponse(version=result.version, existed=existed)
         call.sent.said(answer)
         return answer.SerializeToString()
-
-
-def _digest(what: Message) -> xxhash.xxh3_128:
-    """Begins the digest of what a write says, without who says it. The body is added as it arrives."""
-    return xxhash.xxh3_128(what.DESCRIPTOR.name.encode() + what.SerializeToString(deterministic=True))
 
 
 def _ids_digest(head: pb.PushHead) -> int:

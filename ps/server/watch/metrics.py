@@ -72,7 +72,8 @@ class ShardCollector(Collector):
         yield _gauge("ps_stats_age_seconds", "Age of the shard's figures: 0 unless the shard is busy.", stats["age_s"])
         yield from self._tables(stats)
         yield from self._engine()
-        yield _counter("ps_pushes", "Pushes applied: the shard's version.", stats["version"])
+        yield _counter("ps_writes", "Writes of any kind that were carried out: the shard's version.", stats["version"])
+        yield _counter("ps_pushes", "Pushes applied.", stats["pushes"])
         yield _counter(
             "ps_pushes_repeated", "Retried writes that were answered from the ledger.", stats["repeated_pushes"]
         )
@@ -81,6 +82,7 @@ class ShardCollector(Collector):
         yield _gauge(
             "ps_state_lost", "1 if the shard was restarted and its rows are gone.", int(self._state_lost() is not None)
         )
+        yield _gauge("ps_poisoned", "1 since a write failed half-way.", int(stats["poisoned"] is not None))
         yield _budgets(self._budgets)
         yield from _disk(stats)
         yield _gauge("ps_steps_held", "Steps prepared and not yet pushed.", stats["steps_held"])

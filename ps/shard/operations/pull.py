@@ -22,4 +22,5 @@ def pull(core: Core, target: Target, wanted: Wanted, stream: RowStream, caller: 
         stream.hold(max(core.pull_bytes(tables) - held, 0))
         with Held(tables, moving=core.disk is not None) as rows:
             yield from core.rise.beside(rows, caller)
+            core.commit.check_well()  # a write may have failed meanwhile
             stream.fill(core.commit.version, tables, wanted)

@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from functools import partial
 from typing import cast
 
 from ps.errors import Unavailable
 from ps.round import Round
 from ps.runtime.places import ENGINE, Operation
 from ps.shard.caller import PATIENT, Caller
+from ps.shard.commit import Ready
 from ps.shard.core import Core
 from ps.shard.ledger import WriteId
-from ps.shard.operations.push import Body
-from ps.shard.reads.pooled import spread
+from ps.shard.operations.push import Body, looked_up
 from ps.shard.requests import Gradients, PushResult
 from ps.shard.steps.look_ahead import LookAhead
-from ps.shard.steps.steps import Resolved
-from ps.shard.writes.checks import check_gradients
-from ps.shard.writes.parts import Part, Waiting, round_bytes, summed
-from ps.table.push_count import ROUNDS
+from ps.shard.writes.parts import Part, Waiting, round_bytes
+from ps.shard.writes.whole_round import WholeRound
 
 
 def join(core: Core, place: Round, wait_s: float, ahead: LookAhead, body: Body, held: int) -> Operation[Waiting]:
     """Returns what has the result of a push that was applied before, or waits, or has completed its round."""
     core.rounds.check(place)
-    gradients = spread(ahead.ids, body.gradients)
+    push = body.push_of(ahead, place)
     yield ENGINE
-    part = Part(body.write, ahead, gradients, body.pulled_version)
-    known = core.commit.known(body.write)
+    part = Part(push, ahead)
+    known = core.commit.known([push.entry])
     if known is not None:
-        return Waiting.ended(place, part, replace(cast(PushResult, known), repeated=True))
-    tables = ahead.tables(core.tables) or core.resolve(ahead.target)
-    check_gradients(tables, gradients)
-    nbytes = max(round_bytes(tables, gradients), held)
-    waiting = Waiting(place, part, [resolved.ids for resolved in tables], wait_s, nbytes)
+        return Waiting.ended(place, part, cast(PushResult, known[0]))
+    tables = looked_up(core, push, ahead)
+    push.check(tables)
+    waiting = Waiting(place, part, wait_s, max(round_bytes(tables, push.gradients), held))
     complete = core.rounds.join(waiting)
     if complete:
         _apply(core, complete)
@@ -44,18 +41,25 @@ def join(core: Core, place: Round, wait_s: float, ahead: LookAhead, body: Body, 
 
 def _apply(core: Core, waiting: Sequence[Waiting]) -> None:
     """Applies the parts of all ranks, given in their order: each gets its result, or all of them the error."""
+    write, aheads = WholeRound([each.part.push for each in waiting]), [each.part.ahead for each in waiting]
+
+    def each_of(what: Callable[[LookAhead], object]) -> None:
+        for ahead in aheads:
+            what(ahead)
+
+    def ready() -> Ready:
+        write.meet(core.tables)
+        check, let_go = partial(each_of, LookAhead.check), partial(each_of, LookAhead.let_go)
+        return Ready(write, core.resolve(write.ids), check, let_go, [step for ahead in aheads for step in ahead.steps])
+
     try:
-        tables = [core.table(ids.table) for ids in waiting[0].ids]
-        together = [summed(table, number, waiting) for number, table in enumerate(tables)]
-        resolved = [Resolved(table, ids) for table, (ids, _) in zip(tables, together, strict=True)]
-        sums, parts = [sums for _, sums in together], [each.part for each in waiting]
-        results = core.commit.push(resolved, sums, parts, ROUNDS)
+        results = core.commit.carry_out(write.entries, ready)
     except BaseException as error:  # noqa: BLE001  handed to those who wait
         for each in waiting:
             each.outcome.set_exception(error)
         return
     for each, result in zip(waiting, results, strict=True):
-        each.outcome.set_result(result)
+        each.outcome.set_result(cast(PushResult, result))
 
 
 class RoundCalls:
@@ -75,6 +79,7 @@ class RoundCalls:
         pulled_version: int = 0,
         caller: Caller = PATIENT,
         held: int = 0,
+        ids_digest: int = 0,
     ) -> Waiting:
         """Pushes together with the round's other ranks, whose pushes are summed and make one version. The
         outcome of what is returned comes when the last of them has joined: a PushResult, or the error of all.
@@ -84,7 +89,7 @@ class RoundCalls:
         its call holds.
         """
         ahead.wait()
-        body = Body(write, gradients, pulled_version)
+        body = Body(write, gradients, pulled_version, ids_digest)
         return self._core.engine.drive(join(self._core, place, wait_s, ahead, body, held), caller)
 
     def leave(self, waiting: Waiting) -> None:

@@ -9,8 +9,8 @@ from functools import partial
 from ps.errors import ResourceExhausted
 from ps.runtime.places import Operation
 from ps.shard.caller import Caller
-from ps.shard.engine import Running
 from ps.shard.requests import PushResult, StepRef, TableIds, Target
+from ps.shard.running import Running
 from ps.shard.steps.rise import Held, Rise
 from ps.shard.steps.steps import Resolved
 from ps.table.table import Table
@@ -32,6 +32,11 @@ class LookAhead:
         if not isinstance(self.target, StepRef):
             return self.target
         return [resolved.ids for resolved in self._rows.tables] if self._rows is not None else []
+
+    @property
+    def steps(self) -> Sequence[StepRef]:
+        """The step that the push ends, if it names one."""
+        return [self.target] if isinstance(self.target, StepRef) else []
 
     def wait(self) -> None:
         """Waits until the rows are in RAM, or cannot be brought there."""

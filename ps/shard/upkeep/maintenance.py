@@ -110,8 +110,7 @@ class Maintenance:
             work.write()
             yield ENGINE
         except Unavailable as stopping:
-            work.error = stopping
-            work.written.set()
+            work.give_up(stopping)
         error = table.store.finish(work)
         if table.closed or self._closing:
             return

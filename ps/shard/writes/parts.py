@@ -1,4 +1,4 @@
-"""What a round is made of: the parts of its ranks, which of them go together or give way, and their sums."""
+"""What a round is made of: the parts of its ranks, and which of them go together or give way."""
 
 from __future__ import annotations
 
@@ -9,32 +9,26 @@ from typing import Self
 
 from ps.errors import InvalidArgument, LengthMismatch, PsError, SequenceConflict, Unavailable
 from ps.round import Round
-from ps.shard.ledger import WriteId
-from ps.shard.requests import Gradients, PushResult, TableIds
+from ps.shard.requests import Gradients, PushResult
 from ps.shard.steps.look_ahead import LookAhead
 from ps.shard.steps.steps import Resolved
-from ps.shard.writes.checks import check_rows
-from ps.shard.writes.combine import combined
-from ps.table.table import Table
+from ps.shard.writes.push import Push
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What one call pushes."""
+    """What one call pushes, with the rows that are held for it."""
 
-    write: WriteId
+    push: Push
     ahead: LookAhead
-    gradients: Sequence[Gradients]
-    pulled_version: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Waiting:
-    """One rank's part of a round, with the ids that its gradients are of."""
+    """One rank's part of a round."""
 
     place: Round
     part: Part
-    ids: Sequence[TableIds]
     wait_s: float
     nbytes: int = 0
     """What it takes of the budget of messages, with its share of the sums."""
@@ -43,7 +37,7 @@ class Waiting:
     @classmethod
     def ended(cls, place: Round, part: Part, result: PushResult) -> Self:
         """One that need not wait."""
-        made = cls(place, part, (), 0.0)
+        made = cls(place, part, 0.0)
         made.outcome.set_result(result)
         return made
 
@@ -61,14 +55,14 @@ def check_fits(waiting: Waiting, other: Waiting) -> None:
             f"order: a trainer that was started again goes on with round {there.number}; a run that begins anew needs "
             "a group name of its own"
         )
-    mine, theirs = ([ids.table for ids in each.ids] for each in (waiting, other))
+    mine, theirs = ([ids.table for ids in each.part.push.of] for each in (waiting, other))
     if mine != theirs:
         raise LengthMismatch(f"{place}: rank {place.rank} pushes tables {mine}, rank {there.rank} {theirs}")
 
 
 def taken_by(waiting: Waiting, earlier: Waiting) -> PsError:
     """What to tell the earlier part of a rank. Raises SequenceConflict where the later one is at fault."""
-    place, mine, theirs = waiting.place, waiting.part.write, earlier.part.write
+    place, mine, theirs = waiting.place, waiting.part.push.entry, earlier.part.push.entry
     if (mine.worker_id, mine.sequence) != (theirs.worker_id, theirs.sequence):
         return SequenceConflict(
             f"{earlier.place}: another push of rank {place.rank}, of worker {mine.worker_id:#x}, has taken the place "
@@ -87,13 +81,3 @@ def round_bytes(tables: Sequence[Resolved], gradients: Sequence[Gradients]) -> i
     """Returns what one part takes while it waits: its gradients, and the most that it adds to the sums, float32."""
     blocks = sum(block.nbytes for each in gradients for block in each.blocks)
     return blocks + 4 * sum(len(resolved.ids.ids_N) * resolved.table.config.dim for resolved in tables)
-
-
-def summed(table: Table, number: int, waiting: Sequence[Waiting]) -> tuple[TableIds, Gradients]:
-    """The `number`-th table's part of a round, of all ranks. Raises as a push does, and NonFiniteGradient."""
-    ids, gradients = [each.ids[number] for each in waiting], [each.part.gradients[number] for each in waiting]
-    for part_ids, part in zip(ids, gradients, strict=True):  # since it waits, the table may have been made anew
-        check_rows(table.config, len(part_ids.ids_N) if part.rows_R is None else len(part.rows_R), part.blocks)
-    together = combined(ids, gradients, table.config.dim)
-    table.cold.check(together[0].ids_N)
-    return together

@@ -7,7 +7,6 @@ such a read may have missed the row below, and would bring up an older one.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from ps.kernels.ranking import score
 from ps.storage.ram.arena import Arena
 from ps.storage.residence.below import Below
 from ps.storage.residence.dropped import Dropped
+from ps.storage.residence.once import Once
 from ps.storage.residence.sight import Sight
 from ps.storage.tier import LowerTier, Records
 
@@ -52,7 +52,7 @@ class Demotion:
     """How many of them it is known to have, in an older form."""
     perhaps_held_N: Ids
     """Ids of which it may have a row all the same: one of an earlier life, dropped and still there."""
-    written: threading.Event = field(default_factory=threading.Event)
+    once: Once = field(default_factory=Once)
     error: PsError | None = None
     not_before: int = 0
     """The fetches below this number were open when the write had ended."""
@@ -63,7 +63,14 @@ class Demotion:
         return len(self.changed) > 0
 
     def write(self) -> None:
-        """Writes below. An error is kept for `Store.finish`. Any thread."""
+        """Writes below, once. An error is kept for `Store.finish`. Any thread."""
+        self.once.do(self._write)
+
+    def give_up(self, error: PsError) -> None:
+        """Nothing is written any more, if nothing was: `Store.finish` is told why."""
+        self.once.do(lambda: setattr(self, "error", error))
+
+    def _write(self) -> None:
         try:
             held = self.held + self.tier.count_held(self.perhaps_held_N)
             for records in self.changed:
@@ -72,8 +79,6 @@ class Demotion:
             self.error = error
         except Exception as error:  # noqa: BLE001  no memory, say: whatever it is, the rows are not below
             self.error = InternalError(f"rows could not be written to disk: {error!r}")
-        finally:
-            self.written.set()
 
     def moved(self, from_N: Slots, to_N: Slots) -> None:
         """Notes that rows have gone from these slots, which ascend, to those."""

@@ -6,7 +6,6 @@ table meanwhile (`Store` sees to it), so a row of the same id cannot come down a
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from ps.errors import CorruptRow, InternalError, PsError, ResourceExhausted
 from ps.runtime.memory import Memory
 from ps.storage.disk.filter import IdFilter
 from ps.storage.ram.cuts import Cuts
+from ps.storage.residence.once import Once
 from ps.storage.tier import LowerTier, Records
 
 SLICE_PARTITIONS = PARTITIONS // 256
@@ -38,7 +38,7 @@ class Slice:
     kept_N: Ids = field(default_factory=lambda: np.empty(0, np.int64))
     whole: bool = True
     """False: there are rows that cannot be read, whose ids are in neither."""
-    written: threading.Event = field(default_factory=threading.Event)
+    once: Once = field(default_factory=Once)
     error: PsError | None = None
 
     @property
@@ -47,7 +47,14 @@ class Slice:
         return len(self.gone_N) > 0
 
     def write(self) -> None:
-        """Takes dropped rows off. An error is kept for `Store.finish`. Any thread."""
+        """Takes dropped rows off, once. An error is kept for `Store.finish`. Any thread."""
+        self.once.do(self._write)
+
+    def give_up(self, error: PsError) -> None:
+        """Nothing is written any more, if nothing was: `Store.finish` is told why."""
+        self.once.do(lambda: setattr(self, "error", error))
+
+    def _write(self) -> None:
         try:
             found = self._read()
             met = [self.cuts.met(records.statistics_N2) for records in found]
@@ -59,8 +66,6 @@ class Slice:
             self.error = error
         except Exception as error:  # noqa: BLE001  no memory, say: it is for the next walk
             self.error = InternalError(f"dropped rows could not be taken off the disk: {error!r}")
-        finally:
-            self.written.set()
 
     def _read(self) -> Sequence[Records]:
         try:

@@ -49,20 +49,24 @@ class Removals:
     def remove_all(self, ids_N: Ids) -> None:
         """Drops rows that exist, on whatever tier each of them is. Raises DiskFull and DiskError, and then nothing has
         changed."""
-        slots_N = self._held(ids_N)
-        self._below.discard(ids_N[(slots_N < 0) | self._copied(slots_N)])
+        self.discard_below(ids_N)
         self.remove(ids_N)
 
-    def forget(self, ids_N: Ids) -> Ids:
-        """Drops rows below that cannot be read any more, by their ids alone; returns those. The others stay."""
+    def discard_below(self, ids_N: Ids) -> None:
+        """Drops what is below of rows that exist, whether they are in RAM as well, and whether they can be read. Raises
+        DiskFull and DiskError, and then nothing has changed."""
+        slots_N = self._held(ids_N)
+        copied_N = self._copied(slots_N)
+        self._below.discard(ids_N[(slots_N < 0) | copied_N])
+        score.mark(self._ram.marks_S, slots_N[(slots_N >= 0) & copied_N], 0, score.COPIED)
+
+    def unreadable(self, ids_N: Ids) -> Ids:
+        """Returns the ids of rows below that cannot be read any more."""
         try:
             if len(self._below):
                 self._below.tier.read(ids_N[self._ram.find(ids_N) < 0])
         except CorruptRow as error:
-            lost_N = np.array(error.ids, np.int64)
-            self._below.discard(lost_N)
-            self.done += 1
-            return lost_N
+            return np.array(error.ids, np.int64)
         return ids_N[:0]
 
     def _held(self, ids_N: Ids) -> Slots:

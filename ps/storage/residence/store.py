@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from ps.arrays import Flags, Ids, Slots
-from ps.errors import PsError
+from ps.errors import PsError, Unavailable
 from ps.kernels.ranking import score
 from ps.storage.budget.budget import RamBudget
 from ps.storage.ram.arena import Arena
@@ -162,9 +162,9 @@ class Store:
         return written.error
 
     def _finish_writing(self) -> None:
-        """Waits for what is being written, if anything is."""
+        """Has what is to be written be written now, if anything is."""
         if self._writing is not None:
-            self._writing.written.wait()
+            self._writing.write()
             self.finish(self._writing)
 
     def drop(self, stamp: int, highest: int, border: int, lots_L: Flags) -> None:
@@ -185,7 +185,7 @@ class Store:
         """Gives the filters back. What is under way may still end; the arena is for its owner to close, and the tier
         below for its own."""
         if self._writing is not None:
-            self._writing.written.wait()
+            self._writing.give_up(Unavailable("the table is closed"))
             self._writing = None
         self._demotions.close()
         self.below.close()

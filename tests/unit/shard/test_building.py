@@ -13,8 +13,8 @@ import pytest
 import ps
 from ps.shard import Shard
 from ps.shard.upkeep.building import MOST
-from ps.storage.ram import tensor_train
 from ps.storage.ram.device_rows import check_device
+from ps.table.cold import cores
 from tests.unit.shard.helpers import new_table, push_ids, read
 from tests.unit.shard.test_refused_tables import held
 from tests.waiting import LIMIT_S, until
@@ -46,8 +46,8 @@ class Drawing:
 
 @contextmanager
 def drawing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Drawing]:
-    held_up = Drawing(tensor_train.initial_cores)
-    monkeypatch.setattr(tensor_train, "initial_cores", held_up)
+    held_up = Drawing(cores.initial_cores)
+    monkeypatch.setattr(cores, "initial_cores", held_up)
     try:
         yield held_up
     finally:
@@ -87,7 +87,7 @@ def test_cores_that_cannot_be_drawn_are_given_back(shard: Shard, monkeypatch: py
 
     before = held(shard)
     with monkeypatch.context() as patch:
-        patch.setattr(tensor_train, "initial_cores", broken)
+        patch.setattr(cores, "initial_cores", broken)
         for _ in range(2):
             with pytest.raises(MemoryError):
                 shard.create_table(CONFIG)
@@ -119,7 +119,7 @@ def test_torch_is_imported_beside_the_engine(shard: Shard, monkeypatch: pytest.M
         first.append(threading.current_thread().name)
         check_device(device)
 
-    for module in ("ps.shard.shard", "ps.storage.ram.device_rows"):
+    for module in ("ps.shard.tables", "ps.storage.ram.device_rows"):
         monkeypatch.setattr(f"{module}.check_device", watched)
     new_table(shard, "t", dim=1, device="torch-cpu")
     assert not first[0].startswith("engine")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ps
-from ps.errors import DiskError, InternalError
+from ps.errors import DiskError
 from ps.policy.admission import OpenGate
 from ps.policy.ranking import Ranking
 from ps.round import Round
@@ -20,7 +20,6 @@ from ps.shard.steps.steps import Steps
 from ps.shard.upkeep.capacity import Capacity
 from ps.shard.upkeep.maintenance import Maintenance
 from ps.storage.disk.tier import DiskTier
-from ps.storage.ram.rows import PlainRows
 from ps.storage.residence.dropped import Dropped
 from ps.storage.residence.store import Store
 from ps.table.clock import Clock
@@ -118,7 +117,7 @@ def test_a_write_stands_and_is_known_when_what_follows_it_fails(tmp_path: Path, 
             first = do(shard, write)
         assert written(shard) == written(well), do.__name__
         again = do(shard, write)
-        assert shard.repeats == repeats, do.__name__
+        assert shard.commit.repeats == repeats, do.__name__
         assert again == (replace(first, repeated=True) if do in PUSHES else first)
         assert written(shard) == written(well), do.__name__
     shard.close()
@@ -147,31 +146,7 @@ def two_tables(shard: Shard) -> Callable[[WriteId], object]:
     return lambda write: push(shard, targets, *both, write=write)
 
 
-def test_a_push_that_fails_in_the_middle_is_told_so_for_ever_and_is_not_doubled(
-    shard: Shard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    push_both, write = two_tables(shard), a_write()
-    plain = PlainRows.update
-
-    def second_fails(rows: PlainRows, *arguments: object) -> None:
-        if rows is shard.tables["b"].ram.rows:
-            raise MemoryError("injected")
-        plain(rows, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(PlainRows, "update", second_fails)
-    with pytest.raises(InternalError, match=r"middle of table 'b' \(MemoryError.*\['a'\] have all of it"):
-        push_both(write)
-    monkeypatch.undo()
-    with pytest.raises(InternalError, match="middle of table 'b'"):
-        push_both(write)
-    assert (read(shard, "a", IDS) == -2).all()
-    assert (read(shard, "b", IDS) == -1).all()
-    push_both(a_write())
-    assert (read(shard, "a", IDS) == -3).all()
-    assert (read(shard, "b", IDS) == -2).all()
-
-
-@pytest.mark.parametrize("broken", [(Ledger, "record"), (Writes, "plan_push")], ids=["record", "plan"])
+@pytest.mark.parametrize("broken", [(Ledger, "_add"), (Writes, "plan_push")], ids=["record", "plan"])
 def test_what_fails_before_leaves_nothing_of_any_table(
     shard: Shard, monkeypatch: pytest.MonkeyPatch, broken: tuple[type, str]
 ) -> None:
@@ -197,34 +172,19 @@ def test_what_fails_before_leaves_nothing_of_any_table(
     assert [len(table) for table in shard.tables.values()] == [8, 8]
 
 
-def test_a_round_that_cannot_be_recorded_for_all_its_ranks_is_recorded_for_none(shard: Shard) -> None:
-    ledger: Ledger[str] = Ledger(8, 1 << 20)
-    first, second = WriteId(1, 1, 0), WriteId(2, 1, 0)
-
-    def nbytes(result: str) -> int:
-        if result == "second":
-            raise MemoryError("injected")
-        return 0
-
-    with pytest.raises(MemoryError):
-        ledger.record_all([(first, "first"), (second, "second")], nbytes)
-    assert ledger.answer(first) is ledger.answer(second) is None
-    assert ledger.nbytes == 0
-
-
 @pytest.mark.parametrize("do", [upserted, assigned, removed, reported], ids=lambda do: do.__name__)
 def test_an_explicit_write_that_cannot_be_recorded_is_not_applied(
     tmp_path: Path, do: Do, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shard, write = new_shard(tmp_path), a_write()
     before = written(shard)
-    monkeypatch.setattr(Ledger, "record", breaking())
+    monkeypatch.setattr(Ledger, "_add", breaking())
     with pytest.raises(MemoryError):
         do(shard, write)
     monkeypatch.undo()
     assert written(shard) == before
     do(shard, write)
-    assert shard.repeats == 0
+    assert shard.commit.repeats == 0
     shard.close()
 
 

@@ -69,7 +69,7 @@ def test_what_waits_for_the_engine_is_not_begun(shard: Shard, call: Call) -> Non
             caller.leave()
         assert isinstance(waits.exception(LIMIT_S), ps.Unavailable)
     assert shard.stats()["tables"] == before
-    assert (shard.version, shard.stats()["steps_held"], shard.budget.bodies.used) == (1, 0, 0)
+    assert (shard.commit.pushes, shard.stats()["steps_held"], shard.budget.bodies.used) == (1, 0, 0)
     assert read(shard, "t", [1]).tolist() == [[-1.0] * DIM]
 
 
@@ -147,7 +147,7 @@ def test_rows_on_disk_are_read_piece_by_piece_and_no_further(
         assert sum(pieces) < 2500
         until(lambda: shard.budget.bodies.used == 0)
         until(lambda: not shard.engine.run(lambda: shard.tables["t"].store._fetches._open))
-        assert shard.version == 1
+        assert shard.commit.pushes == 1
     finally:
         shard.close()
 

@@ -4,44 +4,82 @@ from __future__ import annotations
 
 import tracemalloc
 from random import Random
+from typing import TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ps.errors import SequenceConflict
+from ps.errors import InternalError, SequenceConflict
 from ps.shard import ledger as module
 from ps.shard.ledger import Ledger, WriteId
 from ps.shard.requests import PushResult
 
+T = TypeVar("T")
 LOTS = 1 << 30
+
+
+def recorded(ledger: Ledger[T], write: WriteId, result: T, nbytes: int = 0) -> None:
+    ledger.record(ledger.reserve([(write, result, nbytes)]))
 
 
 def test_a_repeat_is_answered_with_its_result() -> None:
     ledger: Ledger[str] = Ledger(window=16, max_bytes=LOTS)
     assert ledger.answer(WriteId(1, 1, 10)) is None
-    ledger.record(WriteId(1, 1, 10), "first")
+    recorded(ledger, WriteId(1, 1, 10), "first")
     assert ledger.answer(WriteId(1, 1, 10)) == "first"
 
 
 def test_the_same_sequence_with_another_body_is_refused() -> None:
     ledger: Ledger[str] = Ledger(window=16, max_bytes=LOTS)
-    ledger.record(WriteId(1, 1, 10), "first")
+    recorded(ledger, WriteId(1, 1, 10), "first")
     with pytest.raises(SequenceConflict, match="another body"):
         ledger.answer(WriteId(1, 1, 11))
     assert ledger.answer(WriteId(1, 1, 10)) == "first", "the refusal changed nothing"
 
 
+def test_a_write_that_is_being_applied_has_no_answer_and_one_that_is_withdrawn_is_new() -> None:
+    ledger: Ledger[str] = Ledger(window=16, max_bytes=LOTS)
+    write = WriteId(1, 1, 10)
+    reserved = ledger.reserve([(write, "first", 100)])
+    with pytest.raises(InternalError, match="is being applied"):
+        ledger.answer(write)
+    ledger.withdraw([write])
+    assert ledger.answer(write) is None
+    assert ledger.nbytes == 0
+    reserved = ledger.reserve([(write, "again", 100)])
+    ledger.record(reserved)
+    assert ledger.answer(write) == "again"
+
+
+def test_of_writes_that_find_no_room_together_none_is_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger: Ledger[str] = Ledger(window=16, max_bytes=LOTS)
+    plain, adds = Ledger._add, []
+
+    def second_fails(self: Ledger[str], *arguments: object) -> object:
+        adds.append(arguments)
+        if len(adds) == 2:
+            raise MemoryError("injected")
+        return plain(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Ledger, "_add", second_fails)
+    first, second = WriteId(1, 1, 0), WriteId(2, 1, 0)
+    with pytest.raises(MemoryError):
+        ledger.reserve([(first, "first", 0), (second, "second", 0)])
+    assert ledger.answer(first) is ledger.answer(second) is None
+    assert ledger.nbytes == 0
+
+
 def test_workers_do_not_see_each_other() -> None:
     ledger: Ledger[str] = Ledger(window=16, max_bytes=LOTS)
-    ledger.record(WriteId(1, 1, 10), "first")
+    recorded(ledger, WriteId(1, 1, 10), "first")
     assert ledger.answer(WriteId(2, 1, 99)) is None
 
 
 def test_what_fell_out_of_the_window_is_refused_and_the_edge_is_exact() -> None:
     ledger: Ledger[int] = Ledger(window=16, max_bytes=LOTS)
     for sequence in range(1, 101):
-        ledger.record(WriteId(1, sequence, sequence), sequence)
+        recorded(ledger, WriteId(1, sequence, sequence), sequence)
     assert ledger.answer(WriteId(1, 85, 85)) == 85, "16 back from 100, itself included"
     with pytest.raises(SequenceConflict, match="only writes after 84"):
         ledger.answer(WriteId(1, 84, 84))
@@ -50,9 +88,9 @@ def test_what_fell_out_of_the_window_is_refused_and_the_edge_is_exact() -> None:
 def test_writes_may_come_out_of_order_inside_the_window() -> None:
     """Two threads of one worker, or a push that was delayed."""
     ledger: Ledger[int] = Ledger(window=16, max_bytes=LOTS)
-    ledger.record(WriteId(1, 20, 0), 20)
+    recorded(ledger, WriteId(1, 20, 0), 20)
     assert ledger.answer(WriteId(1, 5, 0)) is None
-    ledger.record(WriteId(1, 5, 0), 5)
+    recorded(ledger, WriteId(1, 5, 0), 5)
     assert ledger.answer(WriteId(1, 5, 0)) == 5
     assert ledger.answer(WriteId(1, 4, 0)) is None, "far behind, but nothing was ever forgotten"
 
@@ -72,7 +110,7 @@ def test_no_write_is_ever_new_twice(sequences: list[int], window: int) -> None:
         if answer is None:
             assert sequence not in applied
             applied[sequence] = i
-            ledger.record(write, i)
+            recorded(ledger, write, i)
         else:
             assert answer == applied[sequence]
     assert ledger.nbytes <= window * module.ENTRY_BYTES + module.WORKER_BYTES
@@ -82,9 +120,9 @@ def test_the_number_of_workers_is_bounded_and_the_longest_silent_is_forgotten(mo
     monkeypatch.setattr(module, "MAX_WORKERS", 3)
     ledger: Ledger[int] = Ledger(window=16, max_bytes=LOTS)
     for worker in (1, 2, 3):
-        ledger.record(WriteId(worker, 1, 0), worker)
-    ledger.record(WriteId(1, 2, 0), 10)
-    ledger.record(WriteId(4, 1, 0), 4)
+        recorded(ledger, WriteId(worker, 1, 0), worker)
+    recorded(ledger, WriteId(1, 2, 0), 10)
+    recorded(ledger, WriteId(4, 1, 0), 4)
     assert ledger.answer(WriteId(1, 1, 0)) == 1, "heard of lately"
     assert ledger.answer(WriteId(2, 1, 0)) is None, "the longest silent"
     assert ledger.nbytes == 4 * module.ENTRY_BYTES + 3 * module.WORKER_BYTES
@@ -96,13 +134,13 @@ def test_bytes_are_bounded_and_what_was_forgotten_for_them_is_refused() -> None:
     workers = 2 * module.WORKER_BYTES
     ledger: Ledger[int] = Ledger(window=16, max_bytes=3 * entry + workers)
     for worker, sequence in ((1, 1), (2, 1), (1, 2), (1, 3)):
-        ledger.record(WriteId(worker, sequence, 0), sequence, nbytes=1000)
+        recorded(ledger, WriteId(worker, sequence, 0), sequence, nbytes=1000)
     assert ledger.nbytes == 3 * entry + workers
     assert [ledger.answer(WriteId(1, sequence, 0)) for sequence in (1, 2, 3)] == [1, 2, 3]
     with pytest.raises(SequenceConflict, match="may have been applied or not"):
         ledger.answer(WriteId(2, 1, 0))
     assert ledger.answer(WriteId(2, 2, 0)) is None
-    ledger.record(WriteId(2, 2, 0), 2, nbytes=10 * entry)
+    recorded(ledger, WriteId(2, 2, 0), 2, nbytes=10 * entry)
     assert ledger.answer(WriteId(2, 2, 0)) == 2
     with pytest.raises(SequenceConflict):
         ledger.answer(WriteId(1, 3, 0))
@@ -116,8 +154,8 @@ def test_workers_that_are_many_are_bounded_too_and_bytes_are_those_that_it_takes
     try:
         before = tracemalloc.get_traced_memory()[0]
         for version in range(3000):
-            ledger.record(
-                WriteId(random.getrandbits(62), 1 << 40, random.getrandbits(128)), PushResult(1 << 40 | version)
+            recorded(
+                ledger, WriteId(random.getrandbits(62), 1 << 40, random.getrandbits(128)), PushResult(1 << 40 | version)
             )
         taken = tracemalloc.get_traced_memory()[0] - before
     finally:

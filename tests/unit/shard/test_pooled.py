@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_refused_whole(
     with pytest.raises(error, match=match):
         push(shard, StepRef(1, 1), gradients)
     assert values(shard) == [0, 0, 0, 0]
-    assert shard.version == 0
+    assert shard.commit.pushes == 0
     push(shard, StepRef(1, 1), grads_of("t", block(1, 1, 1, 1)))
 
 
@@ -129,7 +129,7 @@ def test_a_step_that_comes_after_its_push_was_looked_at_is_not_found(shard: Shar
         shard.prepare(StepRef(1, 1), [POOLED])
         with pytest.raises(ps.StepNotFound, match="send the ids"):
             shard.push(a_write(), ahead, [of_bags(1, 1, 1)])
-    assert shard.version == 0
+    assert shard.commit.pushes == 0
     push(shard, StepRef(1, 1), of_bags(1, 1, 1))
 
 

@@ -75,7 +75,7 @@ def test_rows_of_a_step_stay_for_it_when_others_are_removed(shard: Shard) -> Non
     table = shard.tables["t"]
     assert (shard.engine.run(lambda: table.find(np.array(IDS))) >= 0).all()
     assert read_target(shard, ref)[0][:, 0].tolist() == [-2 * i if i != 3 else -3 for i in IDS]
-    assert shard.rows_late == 0
+    assert shard.core.rise.rows_late == 0
 
 
 def test_rows_that_a_step_has_held_go_down_after_it(shard: Shard) -> None:
@@ -97,7 +97,7 @@ def test_rows_created_after_a_step_was_prepared_stay_for_it(shard: Shard) -> Non
     shard.prepare(ref, [ids_of("t", IDS)])
     push_and_demote_others(shard)
     assert read_target(shard, ref)[0][:, 0].tolist() == [-i for i in IDS]
-    assert shard.rows_late == 0
+    assert shard.core.rise.rows_late == 0
 
 
 def push_and_demote_others(shard: Shard) -> None:

@@ -150,10 +150,10 @@ def test_rounds_are_the_pushes_of_one_large_batch_in_any_order_of_arrival(
             push(one, [ids], sums)
             order = data.draw(st.sampled_from(ORDERS))
             futures = [ranks.start(rank, 3, parts[rank], number=number) for rank in order]
-            assert {future.result(LIMIT_S) for future in futures} == {PushResult(number + 1)}
+            assert {future.result(LIMIT_S) for future in futures} == {PushResult(number + 2)}
         for expected, found in zip(everything(one, "t"), everything(many, "t"), strict=True):
             assert found.tobytes() == expected.tobytes()
-        assert many.version == len(rounds)
+        assert many.pushes == len(rounds)
         table_of_many, table_of_one = many.tables["t"].stats(), one.tables["t"].stats()
         assert table_of_many == table_of_one
     finally:
@@ -172,7 +172,7 @@ def test_a_push_sent_again_while_it_waits_takes_the_place_of_the_first(ranks: Ra
     with pytest.raises(ps.Unavailable, match="sent this push again"):
         first.result(LIMIT_S)
     ranks.start(0, 2, rank_push([1, 2], [2.0, 3.0])).result(LIMIT_S)
-    assert again.result(LIMIT_S) == PushResult(1)
+    assert again.result(LIMIT_S) == PushResult(2)
     assert read(ranks.shard, "t", [1, 2])[:, 0].tolist() == [-3.0, -3.0]
 
 
@@ -182,8 +182,8 @@ def test_after_the_round_a_repeat_is_answered_from_the_ledger(ranks: Ranks) -> N
     assert [future.result(LIMIT_S).repeated for future in futures] == [False, False]
     for rank in range(2):
         again = push_round(ranks.shard, rank, 2, rank_push([1], [1.0]), write=writes[rank], wait_s=LIMIT_S)
-        assert again == PushResult(1, repeated=True)
-    assert ranks.shard.version == 1
+        assert again == PushResult(2, repeated=True)
+    assert ranks.shard.commit.pushes == 1
     assert ranks.waiting == 0
 
 
@@ -192,10 +192,10 @@ def test_a_rank_that_never_comes_is_named_and_the_round_can_be_completed_later(r
     waits = ranks.start(2, 3, rank_push([1], [1.0]), write=writes[2])
     with pytest.raises(ps.DeadlineExceeded, match=r"round 1 of group 'g': ranks \[1\] of 3"):
         push_round(ranks.shard, 0, 3, rank_push([1], [2.0]), write=writes[0], wait_s=SOON_S)
-    assert ranks.shard.version == 0
+    assert ranks.shard.commit.pushes == 0
     assert read(ranks.shard, "t", [1]).tolist() == [[0.0] * DIM]
     rest = [ranks.start(rank, 3, rank_push([1], [2.0]), write=writes[rank]) for rank in (1, 0)]
-    assert {future.result(LIMIT_S) for future in [waits, *rest]} == {PushResult(1)}
+    assert {future.result(LIMIT_S) for future in [waits, *rest]} == {PushResult(2)}
     assert read(ranks.shard, "t", [1]).tolist() == [[-5.0] * DIM]
 
 
@@ -217,7 +217,7 @@ def test_one_that_does_not_fit_is_refused_and_the_other_waits_on(
         push_round(ranks.shard, what=rank_push([1], [4.0]), wait_s=LIMIT_S, **call)  # type: ignore[arg-type]
     assert not waits.done()
     ranks.start(0, 2, rank_push([1], [2.0])).result(LIMIT_S)
-    assert waits.result(LIMIT_S) == PushResult(1)
+    assert waits.result(LIMIT_S) == PushResult(2)
     assert read(ranks.shard, "t", [1]).tolist() == [[-3.0] * DIM]
 
 
@@ -238,7 +238,7 @@ def test_a_rank_that_waits_alone_may_begin_anew_at_another_step(ranks: Ranks) ->
     with pytest.raises(ps.SequenceConflict, match="has taken the place of this one"):
         first.result(LIMIT_S)
     ranks.start(0, 2, rank_push([1], [2.0]), number=1).result(LIMIT_S)
-    assert again.result(LIMIT_S) == PushResult(1)
+    assert again.result(LIMIT_S) == PushResult(2)
     assert read(ranks.shard, "t", [1]).tolist() == [[-3.0] * DIM]
 
 
@@ -262,7 +262,7 @@ def test_a_sum_beyond_float32_is_an_error_of_all_and_changes_nothing(ranks: Rank
     for future in (ranks.start(0, 2, rank_push([1], [3e38])), waits):
         with pytest.raises(ps.NonFiniteGradient, match="summed over 2 ranks"):
             future.result(LIMIT_S)
-    assert ranks.shard.version == 0
+    assert ranks.shard.commit.pushes == 0
     assert not len(everything(ranks.shard, "t")[0])
 
 
@@ -274,7 +274,7 @@ def test_a_table_that_is_made_anew_while_a_rank_waits(ranks: Ranks) -> None:
         push_round(ranks.shard, 0, 2, ([ids_of("t", [2])], [grads_of("t", np.ones((1, 1)))]), wait_s=LIMIT_S)
     with pytest.raises(ps.DimensionMismatch):
         waits.result(LIMIT_S)
-    assert ranks.shard.version == 0
+    assert ranks.shard.commit.pushes == 0
 
 
 def test_a_shard_that_closes_ends_the_waiting() -> None:

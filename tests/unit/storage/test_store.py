@@ -284,7 +284,7 @@ def test_without_a_tier_below_nothing_goes_down() -> None:
     assert store.purge() is None
     assert store.fetch(np.arange(9)) is None
     assert not store.has_below
-    assert store.removals.forget(np.arange(9)).tolist() == []
+    assert store.removals.unreadable(np.arange(9)).tolist() == []
     assert store.below.stats(4) == {}
     store.removals.remove_all(np.arange(3))
     assert sorted(values(store.pages.page(0, 100)[0])) == [3, 4]

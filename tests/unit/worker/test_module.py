@@ -280,7 +280,7 @@ def test_ranks_without_ids_or_gradients_have_their_part_of_each_round(connect: C
         train(EmbeddingBagCollection(alone, TABLES), OF_RANKS)
         for name in "tu":
             assert clients[0].pull(name, range(9)).tolist() == alone.pull(name, range(9)).tolist()
-    assert clients[0].stats()["shards"][0]["version"] == 3
+    assert clients[0].stats()["shards"][0]["pushes"] == 3
 
 
 def test_a_rank_whose_gradients_are_refused_is_in_the_round_without_them(connect: Callable[..., ps.Client]) -> None:
@@ -354,7 +354,7 @@ def test_sending_first_is_the_same_step(connect: Callable[..., ps.Client]) -> No
         embeddings.step()
     embeddings.step()  # one without gradients
     assert value(client) == 8.0
-    assert client.stats()["shards"][0]["version"] == 3
+    assert client.stats()["shards"][0]["pushes"] == 3
 
 
 # pushes that fail

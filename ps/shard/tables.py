@@ -1,0 +1,71 @@
+"""The tables of one shard: how they come and go. Threads: any; the work is the engine's."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from ps.config import TableConfig, TensorTrain
+from ps.errors import TableExists
+from ps.shard.commit import Ready
+from ps.shard.core import Core
+from ps.shard.writes.create import CreateTable
+from ps.shard.writes.drop import DropTable
+from ps.shard.writes.write import Write
+from ps.storage.ram.device_rows import check_device
+from ps.table.cold.cores import ColdCores
+
+
+class Tables:
+    """Creates and drops tables."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def create(self, config: TableConfig, exist_ok: bool) -> bool:
+        """Returns True if it was created, False if it was there with the same configuration; raises TableExists."""
+        if config.device != "cpu":
+            check_device(config.device)  # here, not on the engine's time: the first one imports torch
+        install = partial(self._install, config, exist_ok)
+        if isinstance(config.cold, TensorTrain):
+            return self._core.building.run(partial(self._reserve, config, exist_ok), install)
+        return self._core.engine.run(install)
+
+    def drop(self, name: str, missing_ok: bool) -> bool:
+        """Drops a table with all its rows; returns True if there was one."""
+
+        def run() -> bool:
+            if missing_ok and name not in self._core.tables:
+                return False
+            return self._carry_out(DropTable(name))
+
+        return self._core.engine.run(run)
+
+    def _reserve(self, config: TableConfig, exist_ok: bool) -> ColdCores | None:
+        self._core.commit.check_well()
+        return None if self._exists(config, exist_ok) else self._core.builder.reserve(config)
+
+    def _install(self, config: TableConfig, exist_ok: bool, cores: ColdCores | None = None) -> bool:
+        try:
+            self._core.commit.check_well()
+            if self._exists(config, exist_ok):
+                return False
+            given, cores = cores, None  # the table's, whatever comes of it
+            return self._carry_out(CreateTable(config, given))
+        finally:
+            if cores is not None:
+                cores.close()
+
+    def _carry_out(self, write: Write) -> bool:
+        self._core.commit.carry_out((), lambda: Ready(write))
+        return True
+
+    def _exists(self, config: TableConfig, exist_ok: bool) -> bool:
+        """Raises TableExists where a table of that name is not what is asked for."""
+        existing = self._core.tables.get(config.name)
+        if existing is None:
+            return False
+        if not exist_ok:
+            raise TableExists(f"table {config.name!r} exists; pass exist_ok=True to use it as it is")
+        if existing.config != config:
+            raise TableExists(f"table {config.name!r} exists as {existing.config!r}; you asked for {config!r}")
+        return True

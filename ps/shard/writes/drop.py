@@ -1,0 +1,49 @@
+"""DropTable: a table goes with all its rows.
+
+said = table(text)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Self
+
+from ps.shard.ledger import WriteId
+from ps.shard.steps.steps import Resolved
+from ps.shard.writes.grammar import Packer, Unpacker
+from ps.shard.writes.write import Ground, Planned, Write, table_of
+
+
+@dataclass(frozen=True, eq=False)
+class DropTable(Write):
+    """Drops the table of this name, which exists."""
+
+    NUMBER: ClassVar[int] = 9
+
+    table: str
+
+    @property
+    def entries(self) -> Sequence[WriteId]:
+        """A repeat finds no table."""
+        return ()
+
+    def plan(self, ground: Ground, tables: Sequence[Resolved], version: int, undo: ExitStack) -> Planned:
+        """Reserves nothing. Memory and files are freed when nobody sees the table any more."""
+        table = table_of(ground.tables, self.table)
+        settle = [
+            (f"table {self.table!r}: its steps", partial(ground.steps.forget_table, self.table)),
+            (f"table {self.table!r}: its memory and files", partial(ground.discard, table)),
+        ]
+        return Planned([(f"table {self.table!r}", partial(ground.tables.__delitem__, self.table))], (), settle)
+
+    def say(self, out: Packer) -> None:
+        """Packs the name."""
+        out.text(self.table)
+
+    @classmethod
+    def read(cls, entries: Sequence[WriteId], data: Unpacker) -> Self:
+        """Reads the name."""
+        return cls(data.text())
