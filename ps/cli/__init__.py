@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 an error, or a check that failed: one line on stderr says 
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -30,6 +31,9 @@ app.add_typer(config.app)
 def main() -> None:
     """Runs psctl. One of our own errors is printed as one line, without a stack."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # grpc's own words on a dead address would lie across the screen
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without some letters of a file gets them as \xfc
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except PsError as error:

@@ -93,8 +93,8 @@ def connect(
 ) -> Client:
     """Connects to a service.
 
-    address: "host:port" of the coordinator or of any shard; "inproc:" starts a private one-shard service in this
-    process, for tests and notebooks.
+    address: "host:port" of the coordinator or of any shard; "inproc:" starts a private service of one shard in
+    this process, "inproc:shards=4" one of four, for tests and notebooks.
     wire_dtype: "fp32"; "fp16" or "int8" for a half or a quarter of the bytes of rows and gradients, rounded to nearest;
     `ps.ByImportance`, which rounds only rows that matter less; or {table: one of these}, tables not named being exact.
     compress_ids: send ids sorted, as the gaps between them: 1 to 3 bytes each instead of 8 where they are dense, at the
@@ -106,8 +106,8 @@ def connect(
     seconds(timeout_s)  # before anything is connected
     if max_message_bytes < 1:
         raise InvalidArgument(f"max_message_bytes={max_message_bytes!r}: give a positive number of bytes")
-    if address == inproc.PREFIX:
+    if shards := inproc.asked_shards(address):
         # Loaded by name: a trainer that connects over the network never loads the service.
-        address = importlib.import_module("ps.server.local").start()
+        address = importlib.import_module("ps.cluster.inprocess").start(shards=shards)
     connection = Connection(address, partial(open_transport, max_message_bytes=max_message_bytes))
     return Client(connection, wire_dtype=wire_dtype, compress_ids=compress_ids, timeout_s=timeout_s)

@@ -107,7 +107,7 @@ def mark_complete() -> None:
 @contextmanager
 def compiling(on_wait: Callable[[], object]) -> Iterator[None]:
     """Held by one process on a machine at a time; calls `on_wait` if another has it. A process that dies lets it go."""
-    with (folder() / "compiling.lock").open("w") as file:
+    with (folder() / "compiling.lock").open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

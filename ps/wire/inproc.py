@@ -6,10 +6,15 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from ps.errors import Unavailable
+from ps.errors import InvalidArgument, Unavailable
+from ps.quoting import shown
 from ps.wire.methods import Method
 
 PREFIX = "inproc:"
+SHARDS = "shards="
+MOST_SHARDS = 64
+"""The most shards in one process: each has some ten threads."""
+FORM = f'"{PREFIX}" for one shard in this process, "{PREFIX}{SHARDS}4" for several (at most {MOST_SHARDS})'
 
 
 class Endpoint(Protocol):
@@ -27,6 +32,19 @@ class Endpoint(Protocol):
         """One message in, a stream out."""
 
 
+def asked_shards(address: object) -> int:
+    """The number of shards of the service that the address asks to start in this process; 0 where it names a service
+    that runs. Raises InvalidArgument."""
+    if address == PREFIX:
+        return 1
+    if not isinstance(address, str) or not address.startswith(PREFIX) or "=" not in address:
+        return 0
+    key, _, number = address.removeprefix(PREFIX).partition("=")
+    if f"{key}=" != SHARDS or not (number.isascii() and number.isdigit()) or not 0 < int(number) <= MOST_SHARDS:
+        raise InvalidArgument(f"address {shown(address)} asks for no service: give {FORM}")
+    return int(number)
+
+
 _endpoints: dict[str, Endpoint] = {}
 _lock = threading.Lock()
 
@@ -42,4 +60,4 @@ def lookup(address: str) -> Endpoint:
     with _lock:
         if address in _endpoints:
             return _endpoints[address]
-    raise Unavailable(f"no service {address!r} in this process; ps.connect('inproc:') starts one")
+    raise Unavailable(f"no service {shown(address)} in this process; ps.connect('inproc:') starts one")

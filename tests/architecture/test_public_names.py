@@ -120,11 +120,12 @@ def loaded_by(code: str) -> set[str]:
         ("import ps; ps.TableConfig(name='t', dim=4)", {"torch", "ray", "numba", "grpc"}),
         ("import ps; ps.connect, ps.Client, ps.Step", {"torch", "ray", "prometheus_client", "typer"}),
         ("import ps.server.shard_server", {"torch", "ray", "typer"}),
+        ("import ps.cluster.inprocess", {"torch", "ray", "typer"}),
         ("import ps.cli", {"torch", "ray", "numba", "grpc"}),
         ("import ps.nn", {"torch", "ray", "numba", "grpc", "pandas"}),
         ("import worker", {"torch", "ray", "numba", "grpc", "pandas"}),
     ],
-    ids=["ps", "errors", "config", "client", "server", "psctl", "nn", "worker"],
+    ids=["ps", "errors", "config", "client", "server", "inproc", "psctl", "nn", "worker"],
 )
 def test_an_import_loads_no_more_than_it_needs(code: str, absent: set[str]) -> None:
     assert not loaded_by(code) & absent

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import ps
+from ps.cluster import inprocess
 from ps.cluster.coordinator.coordinator import Coordinator
 from ps.cluster.coordinator.handshake import keep_trying
-from ps.server import local
 from ps.server.shard_server import ShardServer
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
@@ -106,7 +106,7 @@ def test_every_incarnation_has_an_epoch_of_its_own() -> None:
         with ShardServer(0, QUIET) as server:
             epochs.add(told(server).epoch)
         time.sleep(0.002)  # a service takes longer to end and start than this
-        with ps.connect(local.start(QUIET)) as client:
+        with ps.connect(inprocess.start(QUIET)) as client:
             epochs.add(client._session.connection.routing.epoch)
         time.sleep(0.002)
     assert len(epochs) == 6

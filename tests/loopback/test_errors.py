@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 import ps
 from ps.client.connection.connection import Connection
 from ps.client.connection.transport import InProcessTransport
+from ps.cluster import inprocess
 from ps.cluster.coordinator.coordinator import Coordinator
 from ps.errors import PsError
-from ps.server import local
 from ps.server.shard_server import ShardServer
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
@@ -549,7 +549,7 @@ def requests(header: pb.Header) -> dict[Method, list[Message]]:
 
 @pytest.fixture(scope="module")
 def fuzzed() -> str:
-    address = local.start(ps.ServiceConfig(limits={"max_ids": 1000, "max_body_bytes": 1 << 20}))
+    address = inprocess.start(ps.ServiceConfig(limits={"max_ids": 1000, "max_body_bytes": 1 << 20}))
     with ps.connect(address) as client:
         client.create_table(summing())
     return address

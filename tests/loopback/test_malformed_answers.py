@@ -12,8 +12,8 @@ import pytest
 import ps
 from ps.client.connection.connection import Connection
 from ps.client.connection.transport import Begun, InProcessTransport, Transport
+from ps.cluster import inprocess
 from ps.errors import PsError
-from ps.server import local
 from ps.v1 import control_pb2 as control
 from ps.wire import methods
 from ps.wire.methods import Method
@@ -78,7 +78,7 @@ class Garbling(Transport):
 
 @pytest.fixture(scope="module")
 def address() -> str:
-    return local.start(ps.ServiceConfig(watching={"metrics": False}))
+    return inprocess.start(ps.ServiceConfig(watching={"metrics": False}))
 
 
 def use(client: ps.Client) -> list[Callable[[], object]]:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import ps
-from ps.server import local
+from ps.cluster import inprocess
 from ps.server.shard_server import ShardServer
 from ps.shard.writes import rounds
 from ps.v1 import embedding_pb2 as pb
@@ -153,7 +153,7 @@ def test_parts_of_dead_callers_stop_nobody(server: ShardServer) -> None:
 @pytest.mark.parametrize("kind", ["loopback", "inproc"])
 def test_an_interrupted_push_leaves_its_round_and_may_be_sent_again(server: ShardServer, kind: str) -> None:
     """Ctrl-C: the trainer lives on, and its part does not wait for as long as it might have."""
-    address = server.address if kind == "loopback" else local.start()
+    address = server.address if kind == "loopback" else inprocess.start()
     main = threading.get_ident()
     with ps.connect(address) as client, ps.connect(address) as other, ThreadPoolExecutor(1) as pool:
         client.create_table(summing(), exist_ok=True)

@@ -16,7 +16,7 @@ import ps
 from ps.client.client import Client
 from ps.client.connection import retry
 from ps.client.connection.connection import Connection
-from ps.server import local
+from ps.cluster import inprocess
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import methods
 from tests.clusters import LoopbackCluster
@@ -34,7 +34,7 @@ Step = tuple[list[int], list[int]]
 @contextmanager
 def shards(kind: str) -> Iterator[str]:
     with ExitStack() as stack:
-        yield local.start() if kind == "inproc" else stack.enter_context(LoopbackCluster(2, QUIET)).address
+        yield inprocess.start() if kind == "inproc" else stack.enter_context(LoopbackCluster(2, QUIET)).address
 
 
 def together(ranks: int, run: Callable[[int], None]) -> None:

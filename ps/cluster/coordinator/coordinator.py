@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
@@ -33,12 +34,31 @@ Tell = Callable[[Routing], object]
 """A function that hands a routing table to the shards and returns when all of them have it."""
 
 
+class Listening(Protocol):
+    """What carries calls to the coordinator."""
+
+    address: str
+
+    def set_serving(self, serving: bool) -> None:
+        """Says whether the coordinator can answer."""
+
+    def stop(self) -> None:
+        """Ends it, after the calls in progress."""
+
+
 class Coordinator:
     """Serves Describe, CreateTable, DropTable and Advance on its own port. Until it knows the shards it answers the
     first three with Unavailable, and its health is NOT_SERVING."""
 
-    def __init__(self, config: ServiceConfig, port: int = 0, service: str = "default") -> None:
-        """Starts to listen on `port`. `service` is the name of the service in what monitoring sees."""
+    def __init__(
+        self,
+        config: ServiceConfig,
+        port: int = 0,
+        service: str = "default",
+        listen: Callable[[Dispatcher], Listening] | None = None,
+    ) -> None:
+        """Starts to listen: on `port`, or as `listen` does. `service` is the name of the service in what monitoring
+        sees."""
         self._settling = threading.Lock()  # one `assemble` or `adopt` at a time
         self._guard = threading.Lock()  # guards the routing; never held during a call
         self._routing = UNKNOWN
@@ -51,9 +71,9 @@ class Coordinator:
         }
         registry = CollectorRegistry()
         dispatcher = Dispatcher(handlers, RpcMetrics(registry), config.limits.max_requests)
-        self._grpc = GrpcServer(dispatcher, config, port)
-        self._grpc.set_serving(False)
-        self.address = self._grpc.address
+        self._server: Listening = listen(dispatcher) if listen else GrpcServer(dispatcher, config, port)
+        self._server.set_serving(False)
+        self.address = self._server.address
         registry.register(CoordinatorCollector(lambda: self.routing, lambda: len(self._tables.all())))
         self._metrics = MetricsServer(registry, config.network.host) if config.watching.metrics else None
         self.metrics_address = self._metrics.address if self._metrics else ""
@@ -96,7 +116,7 @@ class Coordinator:
             infos = tuple(fresh.get(shard.shard_id, shard) for shard in known.shards)
             self._tables.learn(table for report in reports for table in report.tables)
             self.routing = replace(known, shards=infos, coordinator=self.address)
-            self._grpc.set_serving(True)
+            self._server.set_serving(True)
             self._publish()
             return self.routing
 
@@ -112,7 +132,7 @@ class Coordinator:
 
     def stop(self) -> None:
         """Drains, then closes the connections to the shards."""
-        self._grpc.stop()
+        self._server.stop()
         with self._publishing:
             if self._discovery:
                 self._discovery.remove()
@@ -125,7 +145,7 @@ class Coordinator:
         routing = Routing.even(new_epoch(), sorted(shards, key=lambda s: s.shard_id), self.address)
         tell(routing)  # before any client can learn of it and come
         self.routing = routing
-        self._grpc.set_serving(True)
+        self._server.set_serving(True)
         self._publish()
         return routing
 

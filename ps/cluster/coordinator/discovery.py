@@ -39,7 +39,9 @@ class Discovery:
         fresh = self.path.with_suffix(f".{os.getpid()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            fresh.write_text(json.dumps(targets(self._service, routing, coordinator), indent=2) + "\n")
+            fresh.write_text(
+                json.dumps(targets(self._service, routing, coordinator), indent=2) + "\n", encoding="utf-8"
+            )
             fresh.chmod(0o644)
             fresh.replace(self.path)
         except OSError as error:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 
 from ps.client.connection.retry import Deadline, retry
-from ps.client.connection.transport import GrpcTransport, Transport
+from ps.client.connection.transport import Transport, open_transport
 from ps.config import TableConfig
 from ps.errors import PsError, TableNotFound
 from ps.v1 import control_pb2 as pb
@@ -110,5 +110,5 @@ class ServiceTables:
     def _transport(self, address: str) -> Transport:
         with self._guard:
             if address not in self._transports:
-                self._transports[address] = GrpcTransport(address, self._max_message_bytes)
+                self._transports[address] = open_transport(address, self._max_message_bytes)
             return self._transports[address]

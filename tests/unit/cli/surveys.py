@@ -10,14 +10,14 @@ from typing import Any
 
 import ps
 from ps.cli.survey import Survey, Watch, seen
-from ps.server import local
+from ps.cluster import inprocess
 from ps.wire.routing import ShardInfo
 
 
 @contextmanager
 def watched(**settings: Any) -> Iterator[tuple[ps.Client, Watch]]:
     """A service of one shard."""
-    address = local.start(ps.ServiceConfig(**settings))
+    address = inprocess.start(ps.ServiceConfig(**settings))
     with ps.connect(address) as client, Watch(address, timeout_s=5.0) as watch:
         yield client, watch
 

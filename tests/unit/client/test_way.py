@@ -12,8 +12,8 @@ import torch
 import ps
 from ps.client.connection.connection import Connection
 from ps.client.connection.transport import InProcessTransport
+from ps.cluster import inprocess
 from ps.nn import Bags, EmbeddingBagCollection
-from ps.server import local
 from ps.wire.methods import PULL, Method
 
 WAY = [
@@ -41,7 +41,7 @@ class Spy(InProcessTransport):
 
 
 def test_a_pull_passes_no_more_than_this() -> None:
-    with ps.Client(Connection(local.start(), Spy)) as client, ThreadPoolExecutor(1) as pool:
+    with ps.Client(Connection(inprocess.start(), Spy)) as client, ThreadPoolExecutor(1) as pool:
         layer = EmbeddingBagCollection(client, [ps.TableConfig(name="t", dim=2)])
         batch = {"t": Bags(torch.tensor([1, 2]), torch.tensor([0, 1]))}
         pool.submit(layer, batch).result()  # the main thread makes no calls itself

@@ -85,7 +85,8 @@ def both_sleep(meeting: Meeting, folder: Path) -> None:
 
 def started_elsewhere(folder: Path) -> subprocess.Popen[bytes]:
     """A process that has `both_sleep` as its ranks."""
-    return subprocess.Popen([sys.executable, __file__, str(folder)])
+    root = Path(__file__).parents[3]  # where `worker` is: no installation has it
+    return subprocess.Popen([sys.executable, __file__, str(folder)], env=os.environ | {"PYTHONPATH": str(root)})
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import ps
+from ps.cluster import inprocess
 from ps.errors import InvalidArgument, LengthMismatch
 from ps.nn import Bags, EmbeddingBagCollection, Feature, Prefetcher, Threshold
 from ps.nn.batch import Batch
-from ps.server import local
 
 DIM = 4
 USERS = ps.TableConfig(name="users", dim=DIM, optimizer=ps.SGD(lr=1.0), initializer=ps.Normal(std=1.0))
@@ -156,7 +156,7 @@ def test_prefetching_changes_no_value(client: ps.Client) -> None:
 
 def test_a_flush_of_more_than_a_shard_takes_at_once_goes_in_pieces() -> None:
     wide = USERS.model_copy(update={"dim": 64})
-    address = local.start(ps.ServiceConfig(limits={"max_body_bytes": 1 << 20}))
+    address = inprocess.start(ps.ServiceConfig(limits={"max_body_bytes": 1 << 20}))
     ids = list(range(20_000))  # 5 MB of gradients
     with ps.connect(address) as client:
         layer = EmbeddingBagCollection(client, [wide], sparsify=Threshold(100.0))

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import ps
+from ps.cluster import inprocess
 from ps.nn import Asynchronous, Bags, Bounded, EmbeddingBagCollection, Feature, Group, Prefetcher, Synchronous, TopK
 from ps.nn.batch import Batch
 from ps.nn.embedding.prepared import PreparedBags
-from ps.server import local
 
 DIM = 2
 USERS = ps.TableConfig(name="users", dim=DIM, optimizer=ps.SGD(lr=1.0), initializer=ps.Constant())
@@ -23,7 +23,7 @@ SHORT_S = 0.3
 @pytest.fixture
 def connect() -> Iterator[Callable[[], ps.Client]]:
     """Clients of one service."""
-    address = local.start()
+    address = inprocess.start()
     with ExitStack() as stack:
         yield lambda: stack.enter_context(ps.connect(address))
 

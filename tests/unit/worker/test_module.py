@@ -16,9 +16,9 @@ import torch
 
 import ps
 from ps.client.connection.transport import Begun, Transport, open_transport
+from ps.cluster import inprocess
 from ps.nn import Bags, EmbeddingBagCollection, Group, Prefetcher, Synchronous, Threshold, TopK
 from ps.nn.batch import Batch
-from ps.server import local
 from ps.wire import methods
 from tests.waiting import until
 
@@ -28,7 +28,7 @@ TABLE = ps.TableConfig(name="t", dim=1, optimizer=ps.SGD(lr=1.0), initializer=ps
 @pytest.fixture
 def connect() -> Iterator[Callable[..., ps.Client]]:
     """Clients of one service."""
-    address = local.start()
+    address = inprocess.start()
     with ExitStack() as stack:
         yield lambda **options: stack.enter_context(ps.connect(address, **options))
 
@@ -403,7 +403,7 @@ class Broken:
 def test_of_a_push_that_fails_what_was_selected_is_dropped_and_nothing_else() -> None:
     """Applied, held and dropped are the sum of all gradients: integers, so to the bit."""
     network = Broken()
-    with ps.Client(ps.client.connection.connection.Connection(local.start(), network.open)) as client:
+    with ps.Client(ps.client.connection.connection.Connection(inprocess.start(), network.open)) as client:
         layer = EmbeddingBagCollection(client, [TABLE], sparsify=Threshold(5.0))
         client.upsert("t", range(4), np.zeros((4, 1), np.float32))
         rng, total, dropped = np.random.default_rng(0), np.zeros(4), np.zeros(4)
