@@ -93,7 +93,7 @@ class SequenceConflict(PsError):
 
 class StaleRouting(PsError):
     """The request was routed by another routing table than the shard's. The client follows the table by itself; its
-    callers see this when a write or an export was under way and can neither be split anew nor go on."""
+    callers see this when a write or an export was under way and can neither be split again nor go on."""
 
 
 class DataLoss(PsError):
@@ -119,7 +119,7 @@ class CorruptRow(DataLoss):
     def __init__(self, message: str, ids: Sequence[int] = (), sound: Sequence[Any] = ()) -> None:
         super().__init__(message)
         self.ids = ids
-        """Those whose rows are lost."""
+        """The ids whose rows are lost."""
         self.sound = sound
         """What the read would have returned without them: a list of `ps.storage.tier.Records`."""
 

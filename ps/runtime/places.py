@@ -109,7 +109,7 @@ class Places(Protocol):
 
 
 IO_THREADS = 4
-"""They read the disk for those that wait; RocksDB's own work is on threads of its own."""
+"""Threads that read the disk for calls that wait; RocksDB's own work is on threads of its own."""
 DOWN_THREADS = 2
 
 

@@ -20,14 +20,14 @@ R = TypeVar("R")
 
 MAX_WORKERS = 65_536
 ENTRY_BYTES = 350
-"""Of one remembered write in CPython: dict entry, key, digest and result. Measured."""
+"""Bytes of one remembered write in CPython: dict entry, key, digest and result. Measured."""
 WORKER_BYTES = 350
-"""Of a worker, whether any of its writes is still known. Measured."""
+"""Bytes of a worker, whether or not any of its writes is still remembered. Measured."""
 
 
 @dataclass(frozen=True)
 class WriteId:
-    """Who wrote, their how-manieth write, and what it said."""
+    """The worker that wrote, the number of the write, and a digest of its content."""
 
     worker_id: int
     sequence: int

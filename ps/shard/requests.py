@@ -19,7 +19,7 @@ class Bags:
     starts_K: npt.NDArray[np.int64]
     """[R + 1]: bag i has positions [starts[i], starts[i + 1])."""
     positions_P: npt.NDArray[np.int32]
-    """Of the ids of each bag, in the order in which their rows are added up."""
+    """The positions of the ids of each bag, in the order in which their rows are added up."""
 
     def __len__(self) -> int:
         return len(self.starts_K) - 1
@@ -39,7 +39,7 @@ class TableIds:
     counts_N: npt.NDArray[np.uint32] | None = None
     """Occurrences in the batch; None: one each."""
     bags: Bags | None = None
-    """Of which a pull gives the sums, and a push the gradients; None: of the rows."""
+    """The bags whose sums a pull returns and whose gradients a push has; None: pulls and pushes are of rows."""
     packed: bytes | None = None
     """The ids as they came, where they came compressed."""
 
@@ -53,7 +53,7 @@ class StepRef:
     step: int
     routing_epoch: int = 0
     ids_digest: int = field(default=0, compare=False)
-    """Of the ids that are meant; 0: whoever names the step does not say."""
+    """The digest of the ids that are meant; 0: whoever names the step does not give it."""
 
 
 Target = StepRef | Sequence[TableIds]
@@ -110,8 +110,7 @@ class Wanted:
     exists: bool = False
     """Which ids have a row."""
     shares: Sequence[float | None] = ()
-    """Of each table, which rows are among so large a share of the table's most important ones; None: not asked. Of no
-    table, if it is empty."""
+    """For each table, which rows are among so large a share of the table's most important ones; None: not asked."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ class Page:
     values_ND: Rows
     scores_N: npt.NDArray[np.float32]
     statistics_N2: npt.NDArray[np.uint32]
-    """As in `ps.kernels.ranking.score`."""
+    """The rows' statistics, as in `ps.kernels.ranking.score`."""
     next_cursor: int
     """0: there are no more."""
     highest_rank: int

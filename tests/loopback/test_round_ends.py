@@ -305,7 +305,7 @@ def test_a_rank_started_again_at_another_step_is_told_where_the_others_are(serve
         until(lambda: waiting(server) == 1)
         told = error_of(part, calls, 1, 2)
         assert type(told) is ps.InvalidArgument
-        assert "started again goes on with round 7; a run that begins anew needs a group name of its own" in str(told)
+        assert "started again goes on with round 7; a new run needs a group name of its own" in str(told)
         part(calls, 1, 2, number=7)
         waits.result()
 

@@ -94,7 +94,7 @@ def _spread(ids: TableIds, part: Gradients, sent: BagGradients) -> Gradients:
 
 
 def _add_rows(part: Gradients, dim: int, grads_UD: Rows, used_U: Flags) -> None:
-    """Those that were sent as such."""
+    """Adds the gradients of rows that were sent as such."""
     rows_R, done = np.arange(len(grads_UD)) if part.rows_R is None else part.rows_R, 0
     for block_ND in part.blocks:
         rows_N = rows_R[done : done + len(block_ND)]

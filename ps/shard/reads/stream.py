@@ -67,7 +67,7 @@ class RowStream:
             self._held = nbytes
 
     def close(self) -> None:
-        """Its reader is done with it. May be called again, and before anything is held."""
+        """Called when the reader is done with the stream. May be called again, and before anything is held."""
         with self._closing:
             held, self._held, self._closed = self._held, 0, True
         self._bodies.give(held)

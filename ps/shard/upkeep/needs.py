@@ -36,11 +36,11 @@ class Counted(NamedTuple):
 
 @dataclass(frozen=True)
 class Need:
-    """Of one table."""
+    """What a write needs in one table."""
 
     table: Table
     ids: int
-    """So many rows at most."""
+    """The most rows that the write may need."""
     count: Callable[[], Counted]
     """Engine thread: looks up which of the ids have a row, and which would get one."""
 

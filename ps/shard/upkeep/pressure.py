@@ -6,7 +6,7 @@ those of others go down for it, prepared steps are forgotten. There is one claim
 fits alone gets its turn, however many there are that do not fit together.
 
 Called by the engine thread only. Nothing here changes a value: a refused request has changed nothing, and where rows
-are is nobody's business but the clock's.
+are decides only how fast the shard is.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ PATIENCE_S = 1.0
 LOOK_S = 0.025
 """And at most until it looks again: what frees bytes, but for other bodies, does not say so."""
 SMALL_BYTES = 64 << 10
-"""Those need not stand back for an older body that waits."""
+"""Bodies up to this size need not stand back for an older body that waits."""
 
 
 class Arriving:
@@ -36,8 +36,8 @@ class Arriving:
         self._ahead = 0
 
     def hold(self, n: int) -> None:
-        """So many bytes more, which have come or which they are decoded to. May wait a second; raises ResourceExhausted
-        with a hint, and without one where they would never fit."""
+        """Holds so many bytes more, which have come or which the body is decoded to. May wait a second; raises
+        ResourceExhausted with a hint, and without one where they would never fit."""
         known = min(n, self._ahead)
         self._ahead -= known
         self._arrivals.hold(self, n - known)

@@ -52,7 +52,7 @@ def check_fits(waiting: Waiting, other: Waiting) -> None:
     if place.number != there.number:
         raise InvalidArgument(
             f"{place}: rank {there.rank} waits in round {there.number}. Every rank makes every step of its group, in "
-            f"order: a trainer that was started again goes on with round {there.number}; a run that begins anew needs "
+            f"order: a trainer that was started again goes on with round {there.number}; a new run needs "
             "a group name of its own"
         )
     mine, theirs = ([ids.table for ids in each.part.push.of] for each in (waiting, other))

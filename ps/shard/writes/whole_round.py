@@ -83,7 +83,7 @@ class WholeRound(Write):
 def _summed(table: Table, number: int, parts: Sequence[Push]) -> tuple[TableIds, Gradients]:
     """Returns the ids of the `number`-th table, of all ranks, and the sums of their gradients."""
     ids, gradients = [each.of[number] for each in parts], [each.gradients[number] for each in parts]
-    for part_ids, part in zip(ids, gradients, strict=True):  # since it waits, the table may have been made anew
+    for part_ids, part in zip(ids, gradients, strict=True):  # while it waited, the table may have been created again
         check_rows(table.config, len(part_ids.ids_N) if part.rows_R is None else len(part.rows_R), part.blocks)
     together = combined(ids, gradients, table.config.dim)
     table.cold.check(together[0].ids_N)
