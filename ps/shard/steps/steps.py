@@ -38,7 +38,7 @@ class Resolved:
     def nbytes(self) -> int:
         """Bytes of ids, counts, bags and slots, and of what waits for rows."""
         held = (self.ids.ids_N, self.ids.counts_N, self.ids.bags, self._slots_N)
-        nbytes = sum(part.nbytes for part in held if part is not None)
+        nbytes = sum(part.nbytes for part in held if part is not None) + len(self.ids.packed or b"")
         if self._slots_N is not None and self.table.has_disk:
             nbytes += AWAITED_BYTES * int(np.count_nonzero(self._slots_N < 0))
         return nbytes

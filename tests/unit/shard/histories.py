@@ -14,8 +14,19 @@ from ps.shard.requests import WriteResult
 from ps.shard.writes.registry import decode
 from ps.shard.writes.write import Write
 
-TIMING = {"bytes", "disk", "rows", "rows_read", "rows_on_time", "rows_late", "rows_raised", "rows_demoted"}
-"""Of a table's figures, those that reads, steps and tiers have a part in. How many rows there are is in the rows."""
+TIMING = {
+    "bytes",
+    "disk",
+    "rows",
+    "rows_read",
+    "rows_on_time",
+    "rows_late",
+    "rows_raised",
+    "rows_demoted",
+    "rows_narrowed",
+}
+"""Figures of a table that reads, steps and tiers have a part in: a row that comes up is narrowed where it was due. How
+many rows there are is in the rows."""
 
 
 class History:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -228,8 +228,8 @@ def test_many_logs_make_the_same_shards() -> None:
 
 
 @pytest.mark.slow
-def test_a_log_of_a_shard_with_a_disk_makes_the_same_shard() -> None:
+def test_a_log_of_a_shard_with_a_disk_makes_the_same_shard(tmp_path: Path) -> None:
     def on_disk() -> ReplayMachine:
-        return ReplayMachine(Path(TemporaryDirectory(delete=False).name))
+        return ReplayMachine(Path(mkdtemp(dir=tmp_path)))
 
     run_state_machine_as_test(on_disk, settings=settings(MANY, max_examples=30, suppress_health_check=CHECKS))
