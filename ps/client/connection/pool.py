@@ -117,7 +117,7 @@ class Pool:
     def unfinished(self) -> list[Task[Any]]:
         """Returns the calls that wait or run, in any order."""
         with self._changed:
-            return list(self._unfinished)
+            return [task for task in self._unfinished if not task.done()]
 
     def close(self, timeout_s: float | None = None) -> bool:
         """Takes no more calls and waits for those there are; True if all have ended."""
@@ -139,8 +139,8 @@ class Pool:
                     result = call()
                 except BaseException as error:  # noqa: BLE001  whoever asks for the result gets it
                     task.outcome.error = f"{type(error).__name__}: {error}"
+                    self._failed(task.outcome)  # first: whoever waits for the task's end may be ending the process
                     task.set_exception(error)
-                    self._failed(task.outcome)
                 else:
                     task.set_result(result)
                     del result

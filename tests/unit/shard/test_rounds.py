@@ -153,7 +153,7 @@ def test_rounds_are_the_pushes_of_one_large_batch_in_any_order_of_arrival(
             assert {future.result(LIMIT_S) for future in futures} == {PushResult(number + 2)}
         for expected, found in zip(everything(one, "t"), everything(many, "t"), strict=True):
             assert found.tobytes() == expected.tobytes()
-        assert many.pushes == len(rounds)
+        assert many.commit.pushes == len(rounds)
         table_of_many, table_of_one = many.tables["t"].stats(), one.tables["t"].stats()
         assert table_of_many == table_of_one
     finally:

@@ -7,10 +7,10 @@ from collections import Counter
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from ps.optim import update_rule
 
 import ps
 from ps.kernels.ranking import score
+from ps.kernels.updates.optim import update_rule
 from ps.storage.budget.budget import RamBudget
 from ps.storage.ram.arena import Arena
 from ps.storage.ram.rows import PlainRows

@@ -99,7 +99,7 @@ def test_what_is_no_id_is_refused(values: torch.Tensor, message: str) -> None:
         (Jagged(["f"], [1], [1], inverse=(["f"], torch.tensor([[-1]]))), InvalidArgument, "bag -1"),
         (Jagged(["f"], [1], [1], inverse=(["f"], torch.tensor([0]))), LengthMismatch, r"give \[F, B\]"),
         (Jagged(["f"], [1], [1], inverse=(["f"], torch.tensor([[0.0]]))), DtypeMismatch, "float32"),
-        ({"f": torch.tensor([1])}, InvalidArgument, "'f' is of type Tensor: give worker.Bags"),
+        ({"f": torch.tensor([1])}, InvalidArgument, "'f' is of type Tensor: give ps.nn.Bags"),
         ([1, 2], InvalidArgument, "type list"),
     ],
 )
