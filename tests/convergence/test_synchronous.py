@@ -34,12 +34,12 @@ def alone() -> Progressive:
 
 
 def of_two(settings: Settings) -> tuple[list[Share], list[int], Progressive]:
-    """The shares, the shards' versions, the predictions."""
+    """The shares, the shards' pushes, the predictions."""
     with LoopbackCluster(2, ps.ServiceConfig(watching={"metrics": False})) as cluster:
         shares = run_ranks(2, run, settings, cluster.address)
         with ps.connect(cluster.address) as client:
-            versions = [shard["version"] for shard in client.stats()["shards"]]
-    return shares, versions, predictions(shares, settings)
+            pushes = [shard["pushes"] for shard in client.stats()["shards"]]
+    return shares, pushes, predictions(shares, settings)
 
 
 def furthest(one: Progressive, other: Progressive) -> float:
@@ -50,17 +50,17 @@ def furthest(one: Progressive, other: Progressive) -> float:
 
 
 def test_synchronous_trainers_predict_what_one_predicts(alone: Progressive) -> None:
-    shares, versions, together = of_two(TWO)
+    shares, pushes, together = of_two(TWO)
     print(f"furthest: {furthest(alone, together):.1e}")
     assert furthest(alone, together) < ROUNDING
-    assert versions == [40, 40], "one version a step, of both trainers"
+    assert pushes == [40, 40], "one version a step, of both trainers"
     assert shares[0].dense_digest == shares[1].dense_digest
 
 
 def test_trainers_that_do_not_wait_for_each_other_predict_something_else(alone: Progressive) -> None:
     """So the test above could fail. Bounded by 0 steps, they still push one after the other."""
-    shares, versions, together = of_two(replace(TWO, mode="hybrid", max_staleness=0, pull_ahead=1))
+    shares, pushes, together = of_two(replace(TWO, mode="hybrid", max_staleness=0, pull_ahead=1))
     print(f"furthest: {furthest(alone, together):.1e}")
     assert furthest(alone, together) > 10 * ROUNDING
-    assert versions == [80, 80]
+    assert pushes == [80, 80]
     assert all(max(share.staleness.by_pushes) <= 1 for share in shares)

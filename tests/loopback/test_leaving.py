@@ -16,7 +16,7 @@ import pytest
 SERVE = """
 import sys, ps
 from ps.server.shard_server import ShardServer
-with ShardServer(0, ps.ServiceConfig(metrics=False)) as server:
+with ShardServer(0, ps.ServiceConfig(watching={"metrics": False})) as server:
     print(server.address, flush=True)
     sys.stdin.read()
 """
