@@ -123,8 +123,8 @@ class Commit:
             self._capacity.make_room(self._ground.tables, needs)
             planned = write.plan(self._ground, tables, self.version + 1, undo)
             answers = [(entry, r, r.nbytes) for entry, r in zip(write.entries, planned.results, strict=True)]
+            undo.callback(self._ledger.withdraw, write.entries)  # before: nothing may fail between the two
             reserved = self._ledger.reserve(answers)
-            undo.callback(self._ledger.withdraw, write.entries)
             self._under_way = write
         return planned, reserved
 

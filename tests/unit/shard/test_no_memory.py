@@ -11,6 +11,7 @@ import pytest
 from ps.kernels.ranking import score
 from ps.policy.importance import Signals
 from ps.shard import Shard, TableIds
+from ps.shard.ledger import Ledger
 from ps.storage.ram.rows import PlainRows
 from ps.table.cold.cold import Cold
 from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, new_table, push, read
@@ -48,3 +49,21 @@ def test_rows_that_were_being_created_are_gone(
     slots_N = shard.engine.run(lambda: table.find(np.arange(8)))
     assert len(set(slots_N.tolist())) == 8, "no two ids share a slot"
     assert np.array_equal(read(shard, "t", range(4)), read(shard, "t", range(4, 8)))
+
+
+def test_a_write_whose_place_in_the_ledger_is_not_used_gives_it_back(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_table(shard)
+    write, ids, plain = a_write(), ids_of("t", range(4)), Ledger.reserve
+
+    def too_late(ledger: Ledger[Any], writes: Any) -> Any:
+        plain(ledger, writes)
+        raise MemoryError("injected")
+
+    monkeypatch.setattr(Ledger, "reserve", too_late)
+    with pytest.raises(MemoryError):
+        shard.upsert(write, ids, [ONES])
+    monkeypatch.undo()
+    assert shard.core.ledger.nbytes == 0
+    assert not shard.upsert(write, ids, [ONES]).existed_N.any()
