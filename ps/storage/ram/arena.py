@@ -14,6 +14,7 @@ only caller.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import numpy as np
 import numpy.typing as npt
@@ -38,15 +39,17 @@ class Arena:
         self.layout_epoch = 0
         self.rows = rows
         memory = budget.arrays
-        self.room = budget.slots.join(rows.ram_bytes)  # first: others make room for what follows
-        try:
+        with ExitStack() as undo:
+            self.room = budget.slots.join(rows.ram_bytes)  # first: others make room for what follows
+            undo.callback(self.room.close)
             self._index = IdIndex(rows.max_rows, memory, SECRET)
-        except BaseException:
-            self.room.close()
-            raise
-        self._ids = ReservedArray((), np.int64, rows.max_rows, memory)
-        self._statistics = ReservedArray((2,), np.uint32, rows.max_rows, memory)
-        self._marks = ReservedArray((), np.uint16, rows.max_rows, memory)
+            undo.callback(self._index.close)
+            self._ids = ReservedArray((), np.int64, rows.max_rows, memory)
+            undo.callback(self._ids.close)
+            self._statistics = ReservedArray((2,), np.uint32, rows.max_rows, memory)
+            undo.callback(self._statistics.close)
+            self._marks = ReservedArray((), np.uint16, rows.max_rows, memory)
+            undo.pop_all()
         self._awaited = Awaited()
         self.watchers: Sequence[Callable[[Slots], None]] = ()
         """Each is called with slots that have just got rows."""
