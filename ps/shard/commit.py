@@ -59,7 +59,9 @@ class Commit:
         aftermath: Aftermath,
         maintain: Callable[[Sequence[Table]], None],
         rounds_give_way: Callable[[], AbstractContextManager[None]],
+        end_rounds: Callable[[str], None],
     ) -> None:
+        """`end_rounds`: tells parts of rounds that wait why no other part will come."""
         self._ground = ground
         self._ledger = ledger
         self._log = history
@@ -69,6 +71,7 @@ class Commit:
         self._aftermath = aftermath
         self._maintain = maintain
         self._rounds_give_way = rounds_give_way
+        self._end_rounds = end_rounds
         self._under_way: Write | None = None
         """A write between its reservation and its record. It stays here where anything fails there."""
         self.poisoned: str | None = None
@@ -123,8 +126,8 @@ class Commit:
             self._capacity.make_room(self._ground.tables, needs)
             planned = write.plan(self._ground, tables, self.version + 1, undo)
             answers = [(entry, r, r.nbytes) for entry, r in zip(write.entries, planned.results, strict=True)]
+            undo.callback(self._ledger.withdraw, write.entries)  # before: nothing may fail between the two
             reserved = self._ledger.reserve(answers)
-            undo.callback(self._ledger.withdraw, write.entries)
             self._under_way = write
         return planned, reserved
 
@@ -173,6 +176,7 @@ class Commit:
                 "the service and load the last export"
             )
             log.critical("the shard is poisoned: %s", self.poisoned, exc_info=True)
+            self._end_rounds(self.poisoned)
             self.when_poisoned()
         return self.poisoned
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ps.config import ServiceConfig
-from ps.errors import ResourceExhausted, Unavailable
+from ps.errors import ResourceExhausted, ShardPoisoned, Unavailable
 from ps.policy.placement import Shares
 from ps.runtime.places import Places
 from ps.shard.assistant import Assistant
@@ -80,6 +80,7 @@ class Core:
             self.aftermath,
             self.maintenance.run,
             self.rounds_give_way,
+            self.end_rounds,
         )
 
     def table(self, name: str) -> Table:
@@ -118,6 +119,10 @@ class Core:
             if error.retry_after_s is not None:
                 self.engine.post(lambda: self.rounds.give_way(group))
             raise
+
+    def end_rounds(self, why: str) -> None:
+        """Tells parts of rounds that wait that the shard is poisoned: the other ranks' pushes are refused."""
+        self.rounds.end(lambda place: ShardPoisoned(f"{place}: {why}"))
 
     def maintain(self, written: Sequence[Table]) -> None:
         """Does what is due after a write to these tables. It never fails."""

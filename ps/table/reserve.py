@@ -87,10 +87,15 @@ class Reserve:
         row_NW = np.full((len(new_ids_N), self._layout.width), self._initial_state, dtype=np.float32)
         self._initializer.fill(new_ids_N, row_NW[:, : self._layout.dim])
         self._store.dropped.make_room(len(new_ids_N))
-        new_slots_N = self._ram.insert(new_ids_N, self._ranking.now)  # the last step that can fail
-        self._cold.created(new_ids_N, new_slots_N)
-        self._ranking.count(self._ram.statistics_S2[new_slots_N], 1)
-        self._ram.rows.set(new_slots_N, row_NW)
+        new_slots_N = self._ram.insert(new_ids_N, self._ranking.now)
+        try:
+            self._cold.created(new_ids_N, new_slots_N)
+            self._ram.rows.set(new_slots_N, row_NW)
+            statistics_N2 = self._ram.statistics_S2[new_slots_N]  # the last step that takes memory
+        except BaseException:
+            self._ram.release(new_slots_N)
+            raise
+        self._ranking.count(statistics_N2, 1)
         slots_N[missing_N] = new_slots_N
         self._counts.rows_created += len(new_ids_N)
         return missing_N

@@ -148,18 +148,21 @@ class Writes:
         """Plans to set values, creating rows where there are none. State of rows that exist stays."""
         slots_N = self._store.find(ids_N)
         existed_N = slots_N >= 0
+        added_N = self._signals.added(int(np.count_nonzero(~existed_N)), None, None, None)
         created_N = self._reserve.create_missing(ids_N, slots_N)
-        new_slots_N = slots_N[created_N]
-        added_N = self._signals.added(len(new_slots_N), None, None, None)
+        undo = partial(self._reserve.undo_create, slots_N, created_N)
+        try:
+            new_slots_N = slots_N[created_N]
+        except BaseException:
+            undo()
+            raise
 
         def make() -> None:
             self._set(slots_N, blocks)
             self._clock.stamp(slots_N[existed_N])
             self._clock.use(new_slots_N, added_N)
 
-        return Change(
-            make, self._clock.after_write(), partial(self._reserve.undo_create, slots_N, created_N), existed_N
-        )
+        return Change(make, self._clock.after_write(), undo, existed_N)
 
     def plan_assign(self, ids_N: Ids, blocks: Sequence[Rows]) -> Change:
         """Plans to set the values of rows that exist; the others are left out."""

@@ -121,8 +121,12 @@ class Rounds:
     def close(self) -> None:
         """Nobody waits any more, and nobody will."""
         self._closed = True
+        self.end(lambda place: Unavailable(f"{place}: the shard is stopping"))
+
+    def end(self, error: Callable[[Round], PsError]) -> None:
+        """All rounds leave, and are told why."""
         for group in list(self._open):
-            self._put_out(group, lambda place: Unavailable(f"{place}: the shard is stopping"))
+            self._put_out(group, error)
 
     def _parts(self, group: str) -> dict[int, Waiting]:
         return self._open[group].parts if group in self._open else {}

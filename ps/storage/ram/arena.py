@@ -14,6 +14,7 @@ only caller.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import numpy as np
 import numpy.typing as npt
@@ -38,15 +39,17 @@ class Arena:
         self.layout_epoch = 0
         self.rows = rows
         memory = budget.arrays
-        self.room = budget.slots.join(rows.ram_bytes)  # first: others make room for what follows
-        try:
+        with ExitStack() as undo:
+            self.room = budget.slots.join(rows.ram_bytes)  # first: others make room for what follows
+            undo.callback(self.room.close)
             self._index = IdIndex(rows.max_rows, memory, SECRET)
-        except BaseException:
-            self.room.close()
-            raise
-        self._ids = ReservedArray((), np.int64, rows.max_rows, memory)
-        self._statistics = ReservedArray((2,), np.uint32, rows.max_rows, memory)
-        self._marks = ReservedArray((), np.uint16, rows.max_rows, memory)
+            undo.callback(self._index.close)
+            self._ids = ReservedArray((), np.int64, rows.max_rows, memory)
+            undo.callback(self._ids.close)
+            self._statistics = ReservedArray((2,), np.uint32, rows.max_rows, memory)
+            undo.callback(self._statistics.close)
+            self._marks = ReservedArray((), np.uint16, rows.max_rows, memory)
+            undo.pop_all()
         self._awaited = Awaited()
         self.watchers: Sequence[Callable[[Slots], None]] = ()
         """Each is called with slots that have just got rows."""
@@ -124,20 +127,29 @@ class Arena:
         self.rows.make_room(used, n, length)
         for array in (self._ids, self._statistics, self._marks):
             array.ensure(used)
+        # What takes memory comes before the index has the ids: an error would leave them there, with slots of others.
         candidates_N = np.arange(self._used - reused, used)
-        free = pop_free(self._ids.array, self._free, candidates_N[:reused])
-        slots_N = np.empty(n, dtype=np.int64)
-        created = self._index.find_or_insert(ids_N, candidates_N, slots_N)
-        assert created == n, "insert was given an id that has a row"
-        self._free, self._n_free, self._used = free, self._n_free - reused, used
-        self.rows.place(slots_N, length)
-        self._ids.array[slots_N] = ids_N
+        slots_N, marks_N = np.empty(n, np.int64), np.empty(n, np.int64)
         hashes_N = np.empty(n, np.uint64)
         hash_ids(ids_N, hashes_N)
-        self._statistics.array[slots_N, 0] = score.lots(hashes_N, stamp)
+        lots_N = score.lots(hashes_N, stamp)
+        free = pop_free(self._ids.array, self._free, candidates_N[:reused])
+        created = self._index.find_or_insert(ids_N, candidates_N, slots_N)
+        assert created == n, "insert was given an id that has a row"
+        try:
+            self.rows.place(slots_N, length)
+        except BaseException:
+            self._index.erase(ids_N, slots_N)
+            raise
+        self._free, self._n_free, self._used = free, self._n_free - reused, used
+        self._ids.array[slots_N] = ids_N
+        self._statistics.array[slots_N, 0] = lots_N
         self._statistics.array[slots_N, 1] = stamp
-        pins_N = np.minimum(self._awaited.take(ids_N), score.MAX_PINS) if len(self._awaited) else 0
-        self._marks.array[slots_N] = score.USED | (score.PIN * pins_N)
+        self._awaited.take(ids_N, out_N=marks_N)
+        np.minimum(marks_N, score.MAX_PINS, out=marks_N)
+        marks_N *= score.PIN
+        marks_N |= score.USED
+        self._marks.array[slots_N] = marks_N
         self._tell(slots_N)
         return slots_N
 
@@ -200,7 +212,11 @@ class Arena:
         missing_N = np.flatnonzero(slots_N < 0)
         self.rows.make_room(0, len(records), length)  # those that have a row may have one of another length
         slots_N[missing_N] = self.insert(records.ids_N[missing_N], 0, length)
-        self.rows.put(slots_N, records.rows_NB)
+        try:
+            self.rows.put(slots_N, records.rows_NB)
+        except BaseException:
+            self.release(slots_N[missing_N])
+            raise
         self.scores_S2[slots_N, 0] = records.scores_N
         self._statistics.array[slots_N, 1] = records.stamps_N
         return slots_N

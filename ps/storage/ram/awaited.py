@@ -35,9 +35,10 @@ class Awaited:
             self._resize(1 << (needed - 1).bit_length())
         self._used += int(tally.add(self._tally, SECRET, ids_N, counts_N))
 
-    def take(self, ids_N: Ids, most: int = ALL) -> Ids:
-        """Returns how many hold each id, at most so many, and takes them out."""
-        counts_N = np.zeros(len(ids_N), np.int64)
+    def take(self, ids_N: Ids, most: int = ALL, out_N: Ids | None = None) -> Ids:
+        """Returns how many hold each id, at most so many, and takes them out. `out_N`: int64, where to write it."""
+        counts_N = np.empty(len(ids_N), np.int64) if out_N is None else out_N
+        counts_N[:] = 0
         if self._used:
             self._used -= int(tally.take(self._tally, SECRET, ids_N, most, counts_N))
             if not self._used and len(self._tally) > SMALLEST:

@@ -57,11 +57,10 @@ class Pool:
     def take(self, n: int) -> Positions:
         """n places, for which there is room."""
         reused = min(n, self._free)
-        self._free -= reused
-        used = self._used + n - reused
-        free_N = self._stack.array[self._free : self._free + reused].astype(np.int64)
+        free, used = self._free - reused, self._used + n - reused
+        free_N = self._stack.array[free : self._free].astype(np.int64)
         places_N = np.concatenate([free_N[::-1], np.arange(self._used, used)])
-        self._used = used
+        self._free, self._used = free, used  # what took memory came before
         return places_N
 
     def give_back(self, places_N: Positions) -> None:

@@ -278,3 +278,18 @@ def test_a_read_that_waits_while_a_write_fails_is_told(monkeypatch: pytest.Monke
             monkeypatch.undo()
             with pytest.raises(ShardPoisoned):
                 shard.push(a_write(), ahead, [grads_of("t", ONES)])
+
+
+def test_a_push_that_waits_for_other_ranks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running() as shard:
+        begun(shard)
+        with shard.look_ahead([IDS]) as ahead:
+            waiting = shard.rounds.join(Round("g", 1, 0, 2), 10, a_write(), ahead, [grads_of("t", ONES)])
+            monkeypatch.setattr(Ledger, "record", breaking)
+            with pytest.raises(ShardPoisoned):
+                KINDS["assign"](shard, WRITE)
+            monkeypatch.undo()
+            assert waiting.outcome.done(), "no other rank's push will come"
+            with pytest.raises(ShardPoisoned, match="restart the service"):
+                waiting.outcome.result()
+        assert shard.stats()["rounds_waiting"] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,12 +15,14 @@ from ps.config import MIN_RAM_BYTES
 from ps.errors import ConfigError, ResourceExhausted
 from ps.kernels.updates.optim import update_rule
 from ps.policy import placement
+from ps.runtime.memory import ReservedArray
 from ps.storage.budget.aside import fitted, set_aside
 from ps.storage.budget.budget import RamBudget
 from ps.storage.budget.part import Part
 from ps.storage.budget.room import Room
 from ps.storage.budget.slots import TABLE_BYTES
 from ps.storage.disk.filter import IdFilter
+from ps.storage.ram import arena
 from ps.storage.ram.arena import Arena
 from ps.storage.ram.rows import PlainRows
 
@@ -191,3 +194,25 @@ def test_a_filter_without_room_takes_ids_all_the_same():
     assert some.nbytes == part.used <= 600 << 10
     some.close()
     assert part.used == 0
+
+
+@pytest.mark.parametrize("made_before", [0, 1, 2])
+def test_an_arena_that_finds_no_address_space_has_no_part_of_the_room(
+    made_before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget, config = RamBudget(ps.ServiceConfig(memory={"ram_bytes": 256 << 20})), ps.TableConfig(name="t", dim=2)
+    rows = PlainRows(config, update_rule(config.optimizer, 2), budget.arrays)
+    before = budget.arrays.used, budget.slots.unreserved
+    left = [None] * made_before
+
+    def array(*arguments: Any) -> ReservedArray:
+        if not left:
+            raise ResourceExhausted("injected")
+        left.pop()
+        return ReservedArray(*arguments)
+
+    monkeypatch.setattr(arena, "ReservedArray", array)
+    with pytest.raises(ResourceExhausted):
+        arena.Arena(rows, budget)
+    assert (budget.arrays.used, budget.slots.unreserved) == before
+    rows.close()

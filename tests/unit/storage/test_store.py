@@ -342,3 +342,29 @@ def test_an_export_has_rows_that_have_moved_to_other_slots(move: Any, pages_befo
             assert (store.find(ids_N) != before).any()
     assert number > 5
     assert sorted(ids) == ids_N.tolist()
+
+
+def test_rows_that_find_no_memory_on_their_way_up_stay_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaking(*_: object) -> None:
+        raise MemoryError("injected")
+
+    store, ids_N = new_store(DictTier()), np.arange(3)
+    rows_NB = np.full((3, 1), 7, np.float32).view(np.uint8)
+    store.below.expect(ids_N)
+    store.below.tier.write(Records(ids_N, rows_NB, np.ones(3, np.float32), np.ones(3, np.uint32)))
+    for error in (MemoryError, None):
+        fetch = store.fetch(ids_N)
+        assert fetch is not None, "what is in RAM would hide what is below"
+        fetch.read()
+        if error is not None:
+            monkeypatch.setattr(PlainRows, "put", breaking)
+            with pytest.raises(error):
+                store.install(fetch)
+            monkeypatch.undo()
+            assert (store.find(ids_N) < 0).all()
+        else:
+            assert store.install(fetch) == 3
+        store.end(fetch)
+    assert values(store.ram.read(ids_N)) == dict.fromkeys(range(3), 7.0)
+    store.close()
+    store.ram.close()
