@@ -81,7 +81,9 @@ def _weights(sparse: Any, n: int) -> npt.NDArray[np.float32] | None:
         weights = weights.detach().float()  # numpy has no bfloat16
     weights_N = _flat("weights", to_numpy(weights))
     if len(weights_N) != n:
-        raise LengthMismatch(f"{len(weights_N)} weights for {n} values of a KeyedJaggedTensor; give one weight an id")
+        raise LengthMismatch(
+            f"{len(weights_N)} weights for {n} values of a KeyedJaggedTensor; give one weight for each id"
+        )
     if n and weights_N.dtype.kind != "f":
         raise DtypeMismatch(f"weights of a KeyedJaggedTensor are {weights_N.dtype}: they must be floats")
     return weights_N.astype(np.float32)

@@ -39,7 +39,7 @@ def test_what_does_not_fit_together_is_refused():
         Bags(ids.int(), offsets)
     with pytest.raises(LengthMismatch, match="2 weights for 3 ids"):
         Bags(ids, offsets, torch.ones(2))
-    with pytest.raises(LengthMismatch, match="'a' has 2 rows, labels has 3"):
+    with pytest.raises(LengthMismatch, match="'a' has 2 samples, labels has 3"):
         Batch(torch.zeros(3, 1), {"a": bags}, torch.zeros(3))
     with pytest.raises(LengthMismatch, match="dense has 1 dimensions"):
         Batch(torch.zeros(2), {"a": bags}, torch.zeros(2))
