@@ -64,7 +64,7 @@ def _lengths(sparse: Any, n: int) -> Ints:
     lengths_L = lengths_L.reshape(-1).astype(np.int64)  # some give [features, batch]
     if lengths_L.size and lengths_L.min() < 0:
         raise InvalidArgument(
-            f"a bag of {lengths_L.min()} ids in a KeyedJaggedTensor: lengths must be 0 or more, and offsets never fall"
+            f"a bag of {lengths_L.min()} ids in a KeyedJaggedTensor: lengths are 0 or more, and offsets never decrease"
         )
     if lengths_L.sum() != n:
         raise LengthMismatch(

@@ -48,7 +48,7 @@ def test_what_does_not_fit_together_is_refused():
 @pytest.mark.parametrize(
     ("offsets", "message"),
     [
-        ([0, 3, 1], r"offsets\[2\] is 1 after 3: offsets must never fall"),
+        ([0, 3, 1], r"offsets\[2\] is 1 after 3: offsets must never decrease"),
         ([0, -1], r"offsets\[1\] is -1 after 0"),
         ([-1, 0], r"offsets\[0\] is -1: the first bag must begin at 0"),
         ([1, 2], r"offsets\[0\] is 1"),
