@@ -41,8 +41,9 @@ class TensorTrain(Frozen):
     """Rows that the cores stand for. Take the ids that there are, or somewhat fewer with index `hash`. More makes the
     cores larger, by a root of it as high as there are cores; fewer has more ids share a row."""
     ranks: Rank | tuple[Rank, ...] = 16
-    """The ranks of the tensor train, between neighbouring cores: one number for all, or cores - 1 of them. Raise them where
-    the loss stays above that of a table without cold rows; size and work of the inner cores grow with their square."""
+    """The ranks of the tensor train, between neighbouring cores: one number for all, or cores - 1 of them. Raise
+    them where the loss stays above that of a table without cold rows; size and work of the inner cores grow with their
+    square."""
     cores: Literal[2, 3, 4] = 3
     """Factors that a row is a product of. 2: quicker and more exact, much larger. 4: smaller still for very many rows,
     slower and harder to train."""
