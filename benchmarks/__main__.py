@@ -26,7 +26,7 @@ BENCHMARKS = {
     ),
     "encodings": (
         "benchmarks.wire.encodings:run",
-        "selected gradients by every encoding, sorted ids: bytes, and time against sending what was saved",
+        "selected gradients by every encoding, sorted ids: bytes, and time against sending the saved bytes",
     ),
     "echo": ("benchmarks.wire.echo:run", "an empty gRPC echo and raw TCP over loopback: the limit for pull and push"),
     "pull": (
@@ -70,7 +70,7 @@ BENCHMARKS = {
     ),
     "dctquality": (
         "benchmarks.quality.dctquality:run",
-        "AUC with compressed pushes, each means by itself, against whole ones",
+        "AUC with compressed pushes, each option by itself, against whole ones",
     ),
     "link": (
         "benchmarks.wire.link:run",
