@@ -26,9 +26,9 @@ BENCHMARKS = {
     ),
     "encodings": (
         "benchmarks.wire.encodings:run",
-        "selected gradients by every encoding, sorted ids: bytes, and time against sending what was saved",
+        "selected gradients by every encoding, sorted ids: bytes, and time against sending the saved bytes",
     ),
-    "echo": ("benchmarks.wire.echo:run", "an empty gRPC echo and raw TCP over loopback: what the wire itself can do"),
+    "echo": ("benchmarks.wire.echo:run", "an empty gRPC echo and raw TCP over loopback: the limit for pull and push"),
     "pull": (
         "benchmarks.wire.exchange:pull",
         "pull over gRPC from one shard, against the echo and TCP; memory of a row",
@@ -39,10 +39,10 @@ BENCHMARKS = {
         "prepare + pull + push of two tables with duplicates, in process and over gRPC",
     ),
     "scale": ("benchmarks.engine.scale:run", "cost of a row from 10^5 to 10^7 rows, and from 1 to 4 shards"),
-    "fanout": ("benchmarks.wire.fanout:run", "a small step over 1 to 16 shards: what each call more costs"),
+    "fanout": ("benchmarks.wire.fanout:run", "a small step over 1 to 16 shards: the cost of each further call"),
     "disk": (
         "benchmarks.engine.disk:run",
-        "rows on disk: batch reads against the binding alone, writes, the filter of ids",
+        "rows on disk: batch reads against plain rocksdict, writes, the filter of ids",
     ),
     "swap": (
         "benchmarks.engine.swap:run",
@@ -50,11 +50,11 @@ BENCHMARKS = {
     ),
     "budget": (
         "benchmarks.engine.budget:run",
-        "ids grow to 20 times of what `memory.ram_bytes` holds: peak, account, speed",
+        "ids grow to 20 times what `memory.ram_bytes` holds: peak of RSS, what is accounted for, speed",
     ),
     "trace": (
         "benchmarks.engine.trace:run",
-        "real traces of accesses: what is there when it is asked for, against other policies",
+        "hit rate on real traces of accesses, against other policies",
     ),
     "evict": (
         "benchmarks.engine.evict:run",
@@ -70,7 +70,7 @@ BENCHMARKS = {
     ),
     "dctquality": (
         "benchmarks.quality.dctquality:run",
-        "AUC with compressed pushes, each means by itself, against whole ones",
+        "AUC with compressed pushes, each option by itself, against whole ones",
     ),
     "link": (
         "benchmarks.wire.link:run",
@@ -107,10 +107,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="benchmarks:\n" + listing(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="what to run; none: list them")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what to run; without a name they are listed")
     parser.add_argument("--json", action="store_true", help="one JSON object a figure on stdout, the header on stderr")
     parser.add_argument("--quick", action="store_true", help="small sizes: shows that it runs, not how fast it is")
-    parser.add_argument("--full", action="store_true", help="tables of 10 million rows: for the disk, 3 GB of it")
+    parser.add_argument(
+        "--full", action="store_true", help="tables of 10 million rows; the disk benchmark then takes 3 GB"
+    )
     given = parser.parse_args(arguments)
     unknown = [name for name in given.names if name not in BENCHMARKS]
     if unknown:

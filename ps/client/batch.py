@@ -76,7 +76,10 @@ class Batch:
         """Returns the counts of each table given by unique id. Raises LengthMismatch."""
         by_name = {table.config.name: table for table in self.tables}
         if not positives.keys() <= by_name.keys():
-            raise LengthMismatch(f"positives for tables {sorted(positives)}, ids for {sorted(by_name)}")
+            raise LengthMismatch(
+                f"positives for tables {sorted(positives)}, ids for {sorted(by_name)}: "
+                "give positives only of tables with ids"
+            )
         return {name: by_name[name].positives(counts) for name, counts in positives.items()}
 
     def split_by(self, routing: Routing) -> Batch:

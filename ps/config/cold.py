@@ -16,7 +16,7 @@ MAX_TENSOR_TRAIN_ROWS = 1 << 40
 
 
 class Fp16(Frozen):
-    """All but the most important rows take 16 bits an element: half the RAM and disk, rounded at random at each of
+    """All but the most important rows take 16 bits an element: half the RAM and disk, rounded stochastically at each of
     their updates; a push takes somewhat longer."""
 
     kind: Literal["fp16"] = "fp16"
@@ -41,8 +41,9 @@ class TensorTrain(Frozen):
     """Rows that the cores stand for. Take the ids that there are, or somewhat fewer with index `hash`. More makes the
     cores larger, by a root of it as high as there are cores; fewer has more ids share a row."""
     ranks: Rank | tuple[Rank, ...] = 16
-    """How much neighbouring cores tell each other: one number for all, or cores - 1 of them. Raise them where the loss
-    stays above that of a table without cold rows; size and work of the inner cores grow with their square."""
+    """The ranks of the tensor train, between neighbouring cores: one number for all, or cores - 1 of them. Raise
+    them where the loss stays above that of a table without cold rows; size and work of the inner cores grow with their
+    square."""
     cores: Literal[2, 3, 4] = 3
     """Factors that a row is a product of. 2: quicker and more exact, much larger. 4: smaller still for very many rows,
     slower and harder to train."""

@@ -19,7 +19,7 @@ class DiskConfig(Frozen):
     empties at the start: scratch space. A relative path, and ~, are those of the host that the shard runs on."""
     max_bytes: Annotated[ByteSize, Field(ge=1 << 20)] | None = None
     """Room on disk. Four fifths of it are for rows, the rest is for what RocksDB keeps until it compacts. When the
-    rows' part is full the least important rows are evicted, down to nine tenths. None: no bound."""
+    rows' part is full the least important rows are evicted, down to about 0.95 of it. None: no bound."""
 
     @model_validator(mode="after")
     def _room_needs_a_disk(self) -> Self:

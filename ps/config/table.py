@@ -61,10 +61,10 @@ class TableConfig(Frozen):
     admission: Admission = Always()
     """Which ids get a row. One that has none reads its initial value; its gradients are dropped and counted."""
     max_rows_per_shard: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
-    """Above so many rows on a shard the least important ones are evicted, to nine tenths of it. None: as many as the
-    budgets of the shard allow."""
+    """Above so many rows on a shard the least important ones are evicted, down to about 0.95 of it. None: as many as
+    the budgets of the shard allow."""
     expire_after_pushes: Annotated[int, Field(ge=16, le=MAX_COUNT)] | None = None
-    """Rows that this many pushes of the table have left alone are dropped (to a sixteenth more). None: never."""
+    """Rows that this many pushes of the table, or up to a sixteenth more, have left alone are dropped. None: never."""
 
     @property
     def admission_half_life(self) -> int:

@@ -43,7 +43,9 @@ class Bags:
         if self.weights is not None:
             _expect("weights", self.weights, torch.float32, 1)
             if len(self.weights) != len(self.ids):
-                raise LengthMismatch(f"{len(self.weights)} weights for {len(self.ids)} ids; give one weight an id")
+                raise LengthMismatch(
+                    f"{len(self.weights)} weights for {len(self.ids)} ids; give one weight for each id"
+                )
         check_offsets(self.offsets, len(self.ids))
 
     @classmethod
@@ -69,7 +71,7 @@ class Batch:
         lengths = {"dense": len(self.dense)} | {name: len(bags.offsets) for name, bags in self.sparse.items()}
         for name, length in lengths.items():
             if length != len(self):
-                raise LengthMismatch(f"{name!r} has {length} rows, labels has {len(self)}")
+                raise LengthMismatch(f"{name!r} has {length} samples, labels has {len(self)}")
 
     def __len__(self) -> int:
         return len(self.labels)

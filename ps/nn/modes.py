@@ -145,8 +145,8 @@ class _InRounds(_Free):
     def check_pull_ahead(self, batches: int) -> None:
         if batches:
             raise InvalidArgument(
-                f"pull_ahead={batches}: rows pulled before the step before is applied are not those that one process "
-                "would train on. Use Bounded or Asynchronous, or pull_ahead=0"
+                f"pull_ahead={batches}: rows pulled before the previous step is applied are not those that one "
+                "process would train on. Use Bounded or Asynchronous, or pull_ahead=0"
             )
 
 

@@ -22,8 +22,8 @@ def check_offsets(offsets: torch.Tensor, n: int) -> None:
     if len(falling_K):
         at = int(falling_K[0]) + 1
         raise InvalidArgument(
-            f"offsets[{at}] is {offsets_B[at]} after {offsets_B[at - 1]}: offsets must never fall; a bag begins where "
-            "the one before it ends"
+            f"offsets[{at}] is {offsets_B[at]} after {offsets_B[at - 1]}: offsets must never decrease; "
+            "a bag begins where the one before it ends"
         )
     if offsets_B[-1] > n:
         raise InvalidArgument(f"offsets[{len(offsets_B) - 1}] is {offsets_B[-1]}, but there are only {n} ids")

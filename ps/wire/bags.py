@@ -70,7 +70,7 @@ def decode_bags(data: Buffer, n_ids: int) -> tuple[Ints, BagPositions]:
     rest_B = np.frombuffer(data, np.uint8)[_HEAD:]
     size = _size(count, width)
     if size > len(rest_B):
-        raise LengthMismatch(f"bags: {count:,} lengths of {width} bits are not in {len(rest_B):,} bytes")
+        raise LengthMismatch(f"bags: {count:,} lengths of {width} bits do not fit into {len(rest_B):,} bytes")
     starts_K = np.zeros(count + 1, np.int64)
     _decode(rest_B[:size], width, starts_K[1:])
     starts_K[1:] += 1
@@ -81,7 +81,7 @@ def decode_bags(data: Buffer, n_ids: int) -> tuple[Ints, BagPositions]:
     positions_P = np.empty(total, np.int32)
     largest = _decode(rest_B[size:], width, positions_P)
     if largest >= n_ids:
-        raise InvalidArgument(f"bags: position {largest} among {n_ids} ids: there is none")
+        raise InvalidArgument(f"bags: position {largest} is out of range, there are {n_ids} ids")
     return starts_K, positions_P
 
 

@@ -94,8 +94,9 @@ class TableFormat:
         check_share(f"important share of table {table!r}", share, InvalidArgument)
         if self.share is not None and self.share != share:
             raise InvalidArgument(
-                f"table {table!r}: the most important {share} are asked for, and its wire dtype parts the rows at "
-                f"{self.share}: ask for the same share"
+                f"table {table!r}: flags of the most important {share} of the rows are asked for, "
+                "but its wire dtype divides "
+                f"the rows at a share of {self.share}: ask for the same share"
             )
         return replace(self, share=float(share))
 

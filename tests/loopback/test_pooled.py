@@ -255,7 +255,7 @@ def test_wrong_gradients_are_refused_before_anything_is_sent(client: ps.Client) 
     with pytest.raises(ps.InvalidArgument, match="bags for tables"):
         client.prepare({"t": [5]}, bags={"u": bags})
     rows = ps.Selected(np.array([0]), block([1]))
-    with pytest.raises(ps.InvalidArgument, match="the step has none"):
+    with pytest.raises(ps.InvalidArgument, match="the step was prepared without bags"):
         client.prepare({"t": [5]}).push({"t": ps.PooledGradients(rows, rows)})
     assert client.size("t") == 0
 

@@ -59,7 +59,7 @@ def progress(source: Source, console: Console) -> Iterator[Advance]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]} rows/s  loss {task.fields[loss]}"),
+        TextColumn("{task.fields[rate]} samples/s  loss {task.fields[loss]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
@@ -86,11 +86,11 @@ def progress(source: Source, console: Console) -> Iterator[Advance]:
 def summary(console: Console, source: Source, metrics: Progressive, seconds: float) -> None:
     """The result: speed, progressive AUC and log loss, over everything and over the windows that the source names."""
     rows = len(metrics)
-    console.print(f"\n{rows:,} rows in {seconds:.1f} s: {rows / seconds:,.0f} rows/s", highlight=False)
+    console.print(f"\n{rows:,} samples in {seconds:.1f} s: {rows / seconds:,.0f} samples/s", highlight=False)
     windows = {"all": slice(0, rows), **source.windows()}
     for name, window in windows.items():
         console.print(f"progressive AUC, {name}: {quality(metrics, window)}", highlight=False)
-    console.print("AUC: 0.5 is guessing, 1 perfect; rows are predicted before they are trained on", style="dim")
+    console.print("AUC: 0.5 is guessing, 1 perfect; samples are predicted before they are trained on", style="dim")
     for line in source.remarks():
         console.print(Text(line, "yellow"), soft_wrap=True)
 

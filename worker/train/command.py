@@ -3,8 +3,8 @@
     python -m worker.train --data flights --local 2
     python -m worker.train --data flights --local 2 --trainers 2 --sparsify 0.2 --dense-density 0.2
     python -m worker.train --data flights --local 2 --trainers 2 --mode synchronous
-    python -m worker.train --data criteo --path day_0.gz --service 10.0.0.5:50051
-    torchrun --nnodes 2 ... -m worker.train --data criteo --path day_0.gz --service 10.0.0.5:50051
+    python -m worker.train --data criteo --path day_0.gz --service 10.0.0.5:7370
+    torchrun --nnodes 2 ... -m worker.train --data criteo --path day_0.gz --service 10.0.0.5:7370
 
 Shards that it launches itself (`--local`) keep half of the rows on disk, in a temporary directory that goes with them.
 What a run does is in `worker.train.run`.
@@ -65,7 +65,7 @@ def train(
     """Trains a click model whose embeddings live on a parameter server, and reports progressive AUC and log loss.
 
     Say where the rows live: --local 2 launches two shards on this machine, --service HOST:PORT uses a running service.
-    One pass over the data; every batch is predicted before it is trained on, so the AUC is of rows not yet seen.
+    One pass over the data; every batch is predicted before it is trained on, so the AUC is of samples not yet seen.
     """
     place = place_of(trainers, service, dense_density)
     settings = Settings(

@@ -22,13 +22,17 @@ DataOption = Annotated[
 PathOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="For criteo: a file, plain or gzip; again for more, or a quoted pattern: 'day_*'.",
+        help="For criteo: a file, plain or gzip. Give it again for more files, or a quoted pattern: 'day_*'.",
         metavar="FILE",
         rich_help_panel=DATA,
     ),
 ]
-RowsOption = Annotated[int, typer.Option(help="How many rows to generate, for synthetic.", min=1, rich_help_panel=DATA)]
-OnErrorOption = Annotated[str, typer.Option(help="A malformed line, in criteo: skip or stop.", rich_help_panel=DATA)]
+RowsOption = Annotated[
+    int, typer.Option(help="For synthetic: how many samples to generate.", min=1, rich_help_panel=DATA)
+]
+OnErrorOption = Annotated[
+    str, typer.Option(help="For criteo: what to do at a malformed line, skip or stop.", rich_help_panel=DATA)
+]
 MaxMalformedOption = Annotated[
     float,
     typer.Option(
@@ -47,14 +51,14 @@ ServiceOption = Annotated[str, typer.Option(help="host:port of a running service
 LocalOption = Annotated[int, typer.Option(help="Launch this many shards on a local Ray.", min=0, rich_help_panel=ROWS)]
 DimOption = Annotated[int, typer.Option(help="Floats of an embedding.", min=1, rich_help_panel=MODEL)]
 OptimizerOption = Annotated[
-    str, typer.Option(help="Of the embeddings: " + ", ".join(OPTIMIZERS) + ".", rich_help_panel=MODEL)
+    str, typer.Option(help="Optimizer of the embeddings: " + ", ".join(OPTIMIZERS) + ".", rich_help_panel=MODEL)
 ]
 LrOption = Annotated[float, typer.Option(help="Learning rate of the embeddings.", rich_help_panel=MODEL)]
 DenseLrOption = Annotated[
     float, typer.Option(help="Learning rate of the dense layers (Adagrad).", rich_help_panel=MODEL)
 ]
 BatchSizeOption = Annotated[
-    int, typer.Option(help="Rows in a batch, of all trainers together.", min=1, rich_help_panel=MODEL)
+    int, typer.Option(help="Samples in a batch, of all trainers together.", min=1, rich_help_panel=MODEL)
 ]
 DiskOption = Annotated[
     Path | None,
@@ -79,18 +83,20 @@ SwapFractionOption = Annotated[
 DepthOption = Annotated[
     str,
     typer.Option(
-        help='Batches prepared ahead: a number, or "auto", as many as pass while one is prepared.',
+        help='Batches prepared ahead: a number, or "auto", as many as are trained while one is prepared.',
         rich_help_panel=WIRE,
     ),
 ]
-SeedOption = Annotated[int, typer.Option(help="For the dense layers, and for synthetic data.", rich_help_panel=MODEL)]
+SeedOption = Annotated[
+    int, typer.Option(help="Random seed of the dense layers, and of synthetic data.", rich_help_panel=MODEL)
+]
 ThreadsOption = Annotated[
-    int, typer.Option(help="Threads of torch; local shards need the other cores.", min=1, rich_help_panel=MODEL)
+    int, typer.Option(help="Threads of torch; leave cores for local shards.", min=1, rich_help_panel=MODEL)
 ]
 TrainersOption = Annotated[
     int,
     typer.Option(
-        help="Trainer processes: each has its part of a batch; the dense part in step, embeddings by --mode.",
+        help="Trainer processes: each has its part of a batch. The dense part is kept equal, embeddings go by --mode.",
         min=1,
         rich_help_panel=RANKS,
     ),
@@ -114,7 +120,7 @@ MaxStalenessOption = Annotated[
 PullAheadOption = Annotated[
     int,
     typer.Option(
-        help="Pull the rows of so many batches ahead, while another trains: their rows lack as many steps at most.",
+        help="Pull the rows of so many batches ahead. Rows then lack the pushes of at most as many steps.",
         min=0,
         rich_help_panel=WIRE,
     ),
@@ -122,7 +128,9 @@ PullAheadOption = Annotated[
 SparsifyOption = Annotated[
     float | None,
     typer.Option(
-        help="Push this share of the rows' gradients, the largest, and those that may not wait; the others do.",
+        help="Push this share of the rows' gradients, the largest ones, and those that must not wait. "
+        "The others are held and"
+        " added to the next gradients of their rows.",
         metavar="DENSITY",
         rich_help_panel=WIRE,
     ),
@@ -130,7 +138,8 @@ SparsifyOption = Annotated[
 WireDtypeOption = Annotated[
     Literal["fp32", "fp16", "int8", "by-importance"],
     typer.Option(
-        help="Rows and gradients on the wire; by-importance: the most important as fp32, others as int8.",
+        help="Number type of rows and gradients on the wire; by-importance: "
+        "the most important rows in fp32, others in int8.",
         rich_help_panel=WIRE,
     ),
 ]
@@ -143,7 +152,7 @@ CompressIdsOption = Annotated[
 DenseDensityOption = Annotated[
     float,
     typer.Option(
-        help="With --trainers: share of the dense gradients that is exchanged, the largest; the others wait.",
+        help="With --trainers: share of the dense gradients that is exchanged, the largest ones; the others are held.",
         metavar="DENSITY",
         rich_help_panel=RANKS,
     ),

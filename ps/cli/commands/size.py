@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 
 
 def size(
-    ids: Annotated[list[str], typer.Option("--ids", help="Rows in the end: 1e9, or NAME=1e9 for each of --tables.")],
+    ids: Annotated[
+        list[str],
+        typer.Option("--ids", help="Ids that will have a row in the end: 1e9, or NAME=1e9 for each of --tables."),
+    ],
     dim: Annotated[int, typer.Option("--dim", min=1, help="Floats of a row's value.")] = 64,
     optimizer: Annotated[
         str, typer.Option("--optimizer", help="sgd, adagrad, rowwise_adagrad, adam or ftrl.")
     ] = "rowwise_adagrad",
-    cold: Annotated[
-        str, typer.Option("--cold", help="none, fp16 or tensor_train: what most rows are made of.")
-    ] = "none",
+    cold: Annotated[str, typer.Option("--cold", help="none, fp16 or tensor_train: how most rows are stored.")] = "none",
     swap_fraction: Annotated[
         float,
         typer.Option("--swap-fraction", min=0, max=0.999, help="Share of the rows that live on disk; 0: no disk."),
@@ -35,16 +36,22 @@ def size(
     tables: Annotated[
         Path | None, typer.Option("--tables", exists=True, dir_okay=False, help="A tables file, instead of one table.")
     ] = None,
-    shards: Annotated[int, typer.Option("--shards", "-n", min=0, help="How many; 0: as many as it takes.")] = 0,
+    shards: Annotated[
+        int, typer.Option("--shards", "-n", min=0, help="Shards on all nodes; 0: as many as needed.")
+    ] = 0,
     step_ids: Annotated[str, typer.Option("--step-ids", help="Unique ids of a step, all trainers together.")] = "100k",
-    new_ids: Annotated[str, typer.Option("--new-ids", help="Of them, those that get a row.")] = "0",
+    new_ids: Annotated[str, typer.Option("--new-ids", help="How many of --step-ids are new and get a row.")] = "0",
     steps_per_s: Annotated[float, typer.Option("--steps-per-s", min=0, help="Steps a second.")] = 1.0,
-    wire: Annotated[str, typer.Option("--wire", help="fp32, fp16 or int8: numbers on the wire.")] = "fp32",
-    density: Annotated[float, typer.Option("--density", min=0, max=1, help="Share of gradients that is sent.")] = 1.0,
+    wire: Annotated[str, typer.Option("--wire", help="Number type on the wire: fp32, fp16 or int8.")] = "fp32",
+    density: Annotated[
+        float, typer.Option("--density", min=0, max=1, help="Share of the gradients that is sent.")
+    ] = 1.0,
     node_ram: Annotated[str, typer.Option("--node-ram", help="RAM of a node.")] = "64GiB",
     node_disk: Annotated[str, typer.Option("--node-disk", help="SSD of a node.")] = "1TB",
     node_network: Annotated[str, typer.Option("--node-network", help="Network of a node.")] = "10Gbit/s",
-    node_shards: Annotated[int, typer.Option("--node-shards", min=1, help="Shards a node: about one a core.")] = 8,
+    node_shards: Annotated[
+        int, typer.Option("--node-shards", min=1, help="Most shards on a node: about one a core.")
+    ] = 8,
     as_json: Json = False,
 ) -> None:
     """Says what tables need: RAM, SSD, network and nodes, and the settings of a shard that go with it.

@@ -23,7 +23,12 @@ def up(
     name: Name = DEFAULT_NAME,
     config_file: Annotated[
         Path | None,
-        typer.Option("--config", exists=True, dir_okay=False, help="A service file in YAML; options go before it."),
+        typer.Option(
+            "--config",
+            exists=True,
+            dir_okay=False,
+            help="A service file in YAML; the options here take precedence over it.",
+        ),
     ] = None,
     port: Annotated[int | None, typer.Option("--port", help="The port that clients connect to; 0 for any.")] = None,
     ray_address: RayAddress = "",

@@ -43,7 +43,9 @@ class Outgoing:
             bags, rows = _of_bags(table, grads, form)
             return cls(_selection(table, rows, form, important_U), form, important_U, bags)
         if isinstance(grads, PooledGradients):
-            raise InvalidArgument(f"gradients of bags for table {table.config.name!r}: the step has none of it")
+            raise InvalidArgument(
+                f"gradients of bags for table {table.config.name!r}: the step was prepared without bags of it"
+            )
         if isinstance(grads, Selected):
             return cls(_selection(table, grads, form, important_U), form, important_U)
         return cls(_summed(table, grads, form, important_U), form, important_U)
@@ -90,7 +92,8 @@ def _of_bags(
     ids = 1 if table.bags is None else len(table.bags.positions_P)
     if not all_below(bags.grads_RD.reshape(-1), np.finfo(np.float32).max / np.float32(max(1, ids))):
         raise NonFiniteGradient(
-            f"{what}: those of {ids} ids could add up to more than float32 holds; nothing was sent (check the loss)"
+            f"{what}: gradients of bags of {ids} ids could add up to more than float32 holds; "
+            "nothing was sent (check the loss)"
         )
     return bags, rows
 

@@ -129,7 +129,7 @@ class EmbeddingBagCollection(RowTraining):
         self._sender.raise_failed()
         prepared = sparse if isinstance(sparse, PreparedBags) else self.prepare(sparse)
         if labels is not None and len(labels) != prepared.batch_size:
-            raise LengthMismatch(f"{len(labels)} labels for a batch of {prepared.batch_size}: give one a sample")
+            raise LengthMismatch(f"{len(labels)} labels for a batch of {prepared.batch_size}: give one for each sample")
         trains = self.training and torch.is_grad_enabled() and self.anchor.requires_grad
         if trains:
             self._sender.begin_step()
@@ -161,7 +161,8 @@ class EmbeddingBagCollection(RowTraining):
         self._pace.check_pull_ahead(batches)
         if batches and self._masked:
             raise InvalidArgument(
-                f"pull_ahead={batches} with mask_sums: its thresholds go by one pull after the other; choose one"
+                f"pull_ahead={batches} with mask_sums, which learns its thresholds from pulls in their order: "
+                "use one of the two"
             )
 
     def pull_ahead(self, prepared: PreparedBags, batches: int) -> None:

@@ -64,7 +64,7 @@ def _lengths(sparse: Any, n: int) -> Ints:
     lengths_L = lengths_L.reshape(-1).astype(np.int64)  # some give [features, batch]
     if lengths_L.size and lengths_L.min() < 0:
         raise InvalidArgument(
-            f"a bag of {lengths_L.min()} ids in a KeyedJaggedTensor: lengths must be 0 or more, and offsets never fall"
+            f"a bag of {lengths_L.min()} ids in a KeyedJaggedTensor: lengths are 0 or more, and offsets never decrease"
         )
     if lengths_L.sum() != n:
         raise LengthMismatch(
@@ -81,7 +81,9 @@ def _weights(sparse: Any, n: int) -> npt.NDArray[np.float32] | None:
         weights = weights.detach().float()  # numpy has no bfloat16
     weights_N = _flat("weights", to_numpy(weights))
     if len(weights_N) != n:
-        raise LengthMismatch(f"{len(weights_N)} weights for {n} values of a KeyedJaggedTensor; give one weight an id")
+        raise LengthMismatch(
+            f"{len(weights_N)} weights for {n} values of a KeyedJaggedTensor; give one weight for each id"
+        )
     if n and weights_N.dtype.kind != "f":
         raise DtypeMismatch(f"weights of a KeyedJaggedTensor are {weights_N.dtype}: they must be floats")
     return weights_N.astype(np.float32)

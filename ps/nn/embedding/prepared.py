@@ -59,7 +59,8 @@ def prepare_bags(
     missing = [feature.name for feature in features if feature.name not in bags]
     if missing:
         raise InvalidArgument(
-            f"the batch lacks the features {missing}; it has {sorted(bags)}. One that no sample has: Bags.empty(B)"
+            f"the batch lacks the features {missing}; it has {sorted(bags)}. "
+            "For one that no sample has give Bags.empty(batch_size)"
         )
     sizes = {feature.name: len(bags[feature.name].offsets) for feature in features}
     if len(set(sizes.values())) != 1:

@@ -46,8 +46,8 @@ class Pushes:
         for name, share in self.important_shares.items():
             if name in by_importance and by_importance[name].share != share:
                 raise InvalidArgument(
-                    f"table {name!r}: the most important {share} may be relaxed, and its wire dtype parts the rows at "
-                    f"{by_importance[name].share}: ask for the same share"
+                    f"table {name!r}: the most important {share} of the rows may be relaxed, but its wire dtype "
+                    f"divides the rows at a share of {by_importance[name].share}: ask for the same share"
                 )
         # in a tensor-train table every id has a value: none is new
         self._has_new_rows = {table.name for table in tables if not isinstance(table.cold, TensorTrain)}

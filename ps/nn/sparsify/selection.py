@@ -68,7 +68,7 @@ class OpenSelections:
         """Raises InvalidArgument while any is open."""
         if self._open:
             raise InvalidArgument(
-                f"{len(self._open)} selections are open, and what they have would be missing from what is {what}: wait "
+                f"{len(self._open)} selections are open, and the state that is {what} would lack their gradients: wait "
                 "until their pushes have ended, and commit or roll back each"
             )
 

@@ -182,7 +182,9 @@ class TensorTrainEmbeddingBag(nn.Module):
         """With sparse=False, what torch's Adagrad, Adam and their like are made of: each core at the rate that moves a
         row as `lr` moves a row of its own. SGD needs none of it: it takes `parameters()` at the rate of rows."""
         if self.sparse:
-            raise InvalidArgument("sparse=True: there are no parameters, the optimizer runs here at such rates already")
+            raise InvalidArgument(
+                "sparse=True: there are no parameters for an optimizer of torch, backward() trains the cores itself"
+            )
         found = dict(self.named_parameters())
         rates = {f"core{k}": lr / gain for k, gain in enumerate(gains(Adagrad(), self.shape))}
         return [{"params": [parameter], "lr": rates.get(name, lr)} for name, parameter in found.items()]

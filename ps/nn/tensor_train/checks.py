@@ -34,9 +34,9 @@ def checked_shape(
 def check_settings(mode: str, initializer: str, seed: int) -> None:
     """One of those there are."""
     if mode not in MODES:
-        raise InvalidArgument(f"mode {mode!r}: rows of a bag become one by one of {MODES}")
+        raise InvalidArgument(f"mode {mode!r}: it says how the rows of a bag become one: give one of {MODES}")
     if initializer not in INITIALIZERS:
-        raise InvalidArgument(f"initializer {initializer!r}: there are {INITIALIZERS}")
+        raise InvalidArgument(f"initializer {initializer!r}: give one of {INITIALIZERS}")
     if seed < 0:
         raise InvalidArgument(f"seed {seed}: must be 0 or more")
 

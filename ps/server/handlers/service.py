@@ -37,7 +37,8 @@ class ShardService:
         self.check_state()
         if header.routing_epoch != self.routing.epoch:
             raise StaleRouting(
-                f"the request was routed by table {header.routing_epoch}, this shard has {self.routing.epoch}: "
+                f"the request was routed by the routing table of epoch {header.routing_epoch}, "
+                f"this shard has {self.routing.epoch}: "
                 "ask for the routing table again"
             )
 

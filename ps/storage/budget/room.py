@@ -69,8 +69,9 @@ class Room:
             tables = len(self._tables) + 1
             if tables > 1 and TABLE_BYTES * tables > self._nbytes // 2:
                 raise ResourceExhausted(
-                    f"a table takes {TABLE_BYTES:,} bytes before it has rows, and all of them half of {self._nbytes:,} "
-                    f"that memory.ram_bytes leaves: {tables - 1} are there: raise it, drop tables or add shards"
+                    f"a table takes {TABLE_BYTES:,} bytes before it has rows, and all of them may take half of the "
+                    f"{self._nbytes:,} that memory.ram_bytes leaves. There are {tables - 1} tables: "
+                    "raise memory.ram_bytes, drop tables or add shards"
                 )
             self.find_fixed(TABLE_BYTES)
         slots = Slots(self, row_bytes)

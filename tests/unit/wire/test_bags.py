@@ -43,14 +43,14 @@ THREE = encode_bags(np.array([1, 2, 1]), np.array([4, 0, 2, 4]), 5)
         (THREE[:4], 5, LengthMismatch, "4 bytes are too few"),
         (THREE[:4] + b"\0", 5, InvalidArgument, "lengths of 0 bits"),
         (THREE[:4] + b"\x21", 5, InvalidArgument, "lengths of 33 bits"),
-        (b"\xff\xff\xff\xff\x20" + bytes(99), 5, LengthMismatch, "4,294,967,295 lengths of 32 bits are not in 99"),
+        (b"\xff\xff\xff\xff\x20" + bytes(99), 5, LengthMismatch, "4,294,967,295 lengths of 32 bits do not fit into 99"),
         (THREE[:-1], 5, LengthMismatch, "1 bytes of positions for 4 of 3 bits"),
         (THREE + b"\0", 5, LengthMismatch, "3 bytes of positions for 4 of 3 bits"),
         (b"\1\0\0\0\x20\xff\xff\xff\xff" + bytes(9), 5, LengthMismatch, "9 bytes of positions for 4,294,967,296"),
         (THREE, 4, LengthMismatch, "2 bytes of positions for 4 of 2 bits"),
         (THREE[:5] + bytes([THREE[5] | 0x80]) + THREE[6:], 5, InvalidArgument, "a bit beyond the last number"),
-        (THREE[:6] + bytes([THREE[6] | 1]) + THREE[7:], 5, InvalidArgument, "position 5 among 5 ids"),
-        (b"\1\0\0\0\1\0\0", 0, InvalidArgument, "position 0 among 0 ids"),
+        (THREE[:6] + bytes([THREE[6] | 1]) + THREE[7:], 5, InvalidArgument, "position 5 is out of range"),
+        (b"\1\0\0\0\1\0\0", 0, InvalidArgument, "position 0 is out of range"),
     ],
 )
 def test_what_is_wrong_with_malformed_bytes_is_said(data: bytes, n: int, error: type[Exception], match: str) -> None:

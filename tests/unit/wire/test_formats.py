@@ -66,7 +66,7 @@ def test_the_shard_reads_what_was_asked(important: str, others: str, share: floa
 def test_flags_may_be_asked_for_at_the_formats_own_share_alone() -> None:
     assert TableFormat().flagged(0.2, "t") == TableFormat(share=0.2)
     assert TableFormat(share=0.2).flagged(0.2, "t") == TableFormat(share=0.2)
-    with pytest.raises(ps.InvalidArgument, match=r"0.3 are asked for.*parts the rows at 0.2"):
+    with pytest.raises(ps.InvalidArgument, match=r"0.3 of the rows are asked for.*a share of 0.2"):
         TableFormat(share=0.2).flagged(0.3, "t")
     with pytest.raises(ps.InvalidArgument, match="is not a share"):
         TableFormat().flagged(1.5, "t")

@@ -39,7 +39,7 @@ def test_what_does_not_fit_together_is_refused():
         Bags(ids.int(), offsets)
     with pytest.raises(LengthMismatch, match="2 weights for 3 ids"):
         Bags(ids, offsets, torch.ones(2))
-    with pytest.raises(LengthMismatch, match="'a' has 2 rows, labels has 3"):
+    with pytest.raises(LengthMismatch, match="'a' has 2 samples, labels has 3"):
         Batch(torch.zeros(3, 1), {"a": bags}, torch.zeros(3))
     with pytest.raises(LengthMismatch, match="dense has 1 dimensions"):
         Batch(torch.zeros(2), {"a": bags}, torch.zeros(2))
@@ -48,7 +48,7 @@ def test_what_does_not_fit_together_is_refused():
 @pytest.mark.parametrize(
     ("offsets", "message"),
     [
-        ([0, 3, 1], r"offsets\[2\] is 1 after 3: offsets must never fall"),
+        ([0, 3, 1], r"offsets\[2\] is 1 after 3: offsets must never decrease"),
         ([0, -1], r"offsets\[1\] is -1 after 0"),
         ([-1, 0], r"offsets\[0\] is -1: the first bag must begin at 0"),
         ([1, 2], r"offsets\[0\] is 1"),

@@ -347,7 +347,7 @@ W = torch.ones(3)
         ((I, torch.tensor([0.0])), DtypeMismatch, "float32"),
         ((I, torch.tensor([1, 2])), InvalidArgument, r"offsets\[0\] is 1"),
         ((I, torch.tensor([0, 4])), InvalidArgument, r"offsets\[1\] is 4, but there are only 3 ids"),
-        ((I, torch.tensor([0, 3, 1, 3])), InvalidArgument, "never fall"),
+        ((I, torch.tensor([0, 3, 1, 3])), InvalidArgument, "never decrease"),
         ((I, O[:0]), InvalidArgument, "no offsets for 3 ids"),
         ((I, O, torch.ones(2)), LengthMismatch, r"\(2,\)"),
     ],

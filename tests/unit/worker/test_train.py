@@ -107,7 +107,7 @@ def test_the_last_lines_of_a_run_are_its_result(
     assert printed.err == ""
     *_, well = lines = printed.out.splitlines()
     result = lines[len(lines) - lines[::-1].index("") :]
-    assert re.fullmatch(r"2,000 rows in [\d.]+ s: [\d,]+ rows/s", result[0])
+    assert re.fullmatch(r"2,000 samples in [\d.]+ s: [\d,]+ samples/s", result[0])
     assert re.fullmatch(r"progressive AUC, all: 0\.\d{4}   log loss: \d\.\d{4}", result[1])
     assert len(result) <= 7
     assert well == "all gradients are applied, the shard is well"
