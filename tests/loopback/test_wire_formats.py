@@ -104,7 +104,7 @@ def test_flags_may_be_asked_for_where_nothing_is_rounded(cluster: LoopbackCluste
         everything = client.prepare({"t": IDS}).pull_rows({"t": 1.0})["t"]
         assert np.asarray(everything.important).all()
         assert not np.asarray(client.prepare({"t": IDS}).pull_rows({"t": 0.0})["t"].important).any()
-        with pytest.raises(ps.InvalidArgument, match=r"0\.2 are asked for"):
+        with pytest.raises(ps.InvalidArgument, match=r"0\.2 of the rows are asked for"):
             by.prepare({"t": IDS}).pull_rows({"t": 0.2})
         with pytest.raises(ps.InvalidArgument, match=r"\['u'\]"):
             client.prepare({"t": IDS}).pull_rows({"u": 0.2})

@@ -148,7 +148,7 @@ def test_batch_sizes_that_differ_need_to_be_told_apart(client: ps.Client) -> Non
 
 def test_a_feature_that_a_batch_lacks_is_an_error_and_others_are_left_alone(client: ps.Client) -> None:
     layer = collection(client, Feature("f", "t"), Feature("g", "t"))
-    with pytest.raises(InvalidArgument, match=r"lacks the features \['g'\].*Bags\.empty\(B\)"):
+    with pytest.raises(InvalidArgument, match=r"lacks the features \['g'\].*Bags\.empty\(batch_size\)"):
         layer(Jagged(["f", "x"], [1, 2], [1, 1]))
     with pytest.raises(InvalidArgument, match=r"lacks the features \['g'\]"):
         layer({"f": Bags(torch.tensor([1]), torch.arange(1))})
