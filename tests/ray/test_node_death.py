@@ -114,4 +114,4 @@ def train(address: str) -> None:
     command = [sys.executable, "-m", "worker.train", "--data", "synthetic", "--rows", "20000", "--dim", "4"]
     run = subprocess.run([*command, "--service", address], capture_output=True, text=True, timeout=240)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "20,000 rows in" in run.stdout
+    assert "20,000 samples in" in run.stdout

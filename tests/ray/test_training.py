@@ -77,7 +77,7 @@ def test_two_trainers_and_what_they_saved(tmp_path: Path) -> None:
     with training(tmp_path, *options) as process:
         printed, _ = process.communicate(timeout=120)
     assert process.returncode == 0, printed
-    assert "5,000 rows in" in printed
+    assert "5,000 samples in" in printed
     assert "bytes on the wire, all 2 trainers" in printed
     for what in ("gradients of rows, pushed", "gradients of the dense part"):
         factor = re.search(rf"{what}: [\d.]+ [kM]?B of [\d.]+ [kM]?B as whole float32 = 1/([\d.]+)", printed)
