@@ -55,7 +55,7 @@ def prefetch_row(rows_SW: npt.NDArray[np.float32], slots_N: npt.NDArray[np.int64
 
 @helper()
 def prefetch_half_row(half_SW: npt.NDArray[np.uint16], slots_N: npt.NDArray[np.int64], i: int, items: int) -> None:
-    """The same for the first `items` of a row of 16-bit items."""
+    """Prefetches the first `items` of a row of 16-bit items, AHEAD slots before it is needed."""
     if i + AHEAD < len(slots_N):
         slot = slots_N[i + AHEAD]
         if slot >= 0:

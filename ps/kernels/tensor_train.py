@@ -217,7 +217,7 @@ def pairs_backward(
     left_grads_LJ: Floats,
     middle_grads_MJ: Floats,
 ) -> None:
-    """The same for `pairs_forward`: grads_PJ are those of its results."""
+    """Runs `pairs_forward` backward: grads_PJ are the gradients of its results."""
     a, r, b, s, _ = dims
     grads_PAJ = grads_PJ.reshape(len(grads_PJ), a, b * s)
     left_grads_LAR = left_grads_LJ.reshape(len(left_grads_LJ), a, r)

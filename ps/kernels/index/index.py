@@ -116,7 +116,7 @@ class IdIndex:
         kernels.reslot(self._segments, ids_N, slots_N)
 
     def rebuild(self, ids_N: Ids, slots_N: Slots) -> None:
-        """Made anew of the same ids, all of them, with those slots: gives back what it has grown to and does not need.
+        """Builds the index again of the same ids, all of them, with those slots: it gives back what it does not need.
 
         Takes no memory. Segments are split where more ids than fit fall into one: so each that it needs now is there.
         """
@@ -128,7 +128,7 @@ class IdIndex:
         self._state[:SPLITS] = [0, 1, 0, 0]  # what was counted, and the secret, stay
         found_N = np.empty(len(ids_N), np.int64)
         reached = kernels.find_or_insert(self._segments, have, ids_N, slots_N, found_N, 0)
-        assert reached == len(ids_N), "an index made anew needs more segments than it had"
+        assert reached == len(ids_N), "an index built again needs more segments than it had"
         kept = min(int(self._state[SEGMENTS]) + SPARE_SEGMENTS, have)
         for part in (self._lines, self._depths, self._fills):
             part.shrink(kept)

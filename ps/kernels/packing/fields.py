@@ -16,7 +16,7 @@ from ps.kernels.kernel import helper, kernel
 
 LEAF = -1
 DEPTH = 8
-"""Of messages within messages."""
+"""How deep messages may lie within messages."""
 COUNTED, MALFORMED = 0, -1
 
 _SEVEN, _TAG_BITS = np.uint64(7), np.uint64(3)

@@ -17,7 +17,7 @@ Items = npt.NDArray[np.int8]
 LEVELS = np.float32(127)
 """The largest of the 8-bit numbers; they are symmetric, -128 is not used."""
 LEAST_SCALE = np.float32(2.0**-126)
-"""Of a row so small, or zero, that its own would not be a normal number."""
+"""The scale of a row that is zero, or so small that its own scale would not be a normal number."""
 SCALE_LIMIT = np.float32(2.0**121)
 """Scales are less: 127 of it is finite still."""
 

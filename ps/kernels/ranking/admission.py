@@ -26,8 +26,8 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 @helper()
 def _hash(id_: np.int64, row: int) -> np.uint64:
-    """Of the id's block (row 0) and of its cell in each row (1 and up). Not the hash that chooses the partition, whose
-    top bits a shard's ids share."""
+    """Returns the hash of the id's block (row 0) or of its cell in a row (1 and up). It is not the one of the
+    partition, whose top bits a shard's ids share."""
     hashed: np.uint64 = mix64(mix64(np.uint64(id_)) + np.uint64(row + 1) * _GOLDEN)
     return hashed
 

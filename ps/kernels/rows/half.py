@@ -113,7 +113,7 @@ def _half(value: np.float32, bits: np.int32, u: np.int32) -> np.uint16:
 
 @helper(error_model="numpy")
 def _brain(bits: np.int32, u: np.int32) -> np.uint16:
-    """The same for bfloat16, which is the upper half of a float32."""
+    """Rounds a float32 at random to bfloat16, which is its upper half."""
     rounded = I32(I32(I32(bits & _MAGNITUDE) + _LOST_BRAIN) - I32(u >> _S8)) >> _S16
     item: np.uint16 = _signed(bits, I32(rounded), _BRAIN_LARGEST, _BRAIN_INFINITY, _BRAIN_NAN)
     return item

@@ -20,7 +20,7 @@ from ps.kernels.kernel import helper, kernel
 from ps.kernels.words import load32, load64, store32
 
 VERSION = 1
-"""Of the form of a value; raised when that changes."""
+"""The version of a value's form. It rises when that form changes."""
 KEY_BYTES = 10
 HEADER_BYTES = 13
 
@@ -61,7 +61,7 @@ def _step(sum_: np.uint64, word: np.uint64) -> np.uint64:
 
 @helper()
 def _checksum(id_: np.int64, values_NV: Bytes, at: np.int64, end: np.int64) -> np.uint32:
-    """Of an id and the bytes [at, end), counted flat. The length is in it, and zeros fill up the last word."""
+    """Returns the checksum of an id and the flat bytes [at, end), with their length; zeros fill up the last word."""
     sum_ = _step(np.uint64(VERSION) + np.uint64(end - at), np.uint64(id_))
     while at + 8 <= end:
         sum_ = _step(sum_, load64(values_NV, at))

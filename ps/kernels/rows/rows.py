@@ -30,7 +30,7 @@ def gather(rows_SW: Rows, slots_N: Slots, out_ND: Rows) -> None:
 def gather_or_init(
     rows_SW: Rows, slots_N: Slots, ids_N: Ids, seed: np.uint64, kind: int, a: np.float32, b: np.float32, out_ND: Rows
 ) -> None:
-    """As `gather`; slot -1 reads as the initial value of ids[i]."""
+    """Reads rows as `gather` does; slot -1 reads as the initial value of ids[i]."""
     gather(rows_SW, slots_N, out_ND)
     for i in range(len(slots_N)):  # a pass of its own: inside the first one it costs every row a fifth of its speed
         if slots_N[i] < 0:

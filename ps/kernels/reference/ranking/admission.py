@@ -13,7 +13,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def _places(cells_BRC: Cells, ids_N: Ids) -> tuple[Ids, Ids, Ids]:
-    """Of each id: block [n, 1], row [1, 4] and cell [n, 4]."""
+    """Returns each id's block [n, 1], row [1, 4] and cell [n, 4]."""
     blocks, rows, cells = (np.uint64(size) for size in cells_BRC.shape)
     hashed_N = mix64(ids_N.view(np.uint64))
     block_N1 = mix64(hashed_N + _GOLDEN)[:, None] & (blocks - np.uint64(1))

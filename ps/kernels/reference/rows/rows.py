@@ -17,7 +17,7 @@ def gather(rows_SW: Rows, slots_N: Slots, out_ND: Rows) -> None:
 def gather_or_init(
     rows_SW: Rows, slots_N: Slots, ids_N: Ids, seed: np.uint64, kind: int, a: np.float32, b: np.float32, out_ND: Rows
 ) -> None:
-    """As `gather`; a negative slot reads as the initial value of ids[i]."""
+    """Reads rows as `gather` does; a negative slot reads as the initial value of ids[i]."""
     init_rows(ids_N, seed, kind, a, b, out_ND)
     gather(rows_SW, slots_N, out_ND)
 
