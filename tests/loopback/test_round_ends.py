@@ -200,7 +200,7 @@ def test_a_round_that_waits_gives_way_to_a_push_whose_rows_are_on_disk(
             client.push("d", range(n), grads[:n], timeout_s=10.0)
         finally:
             for trainer in trainers:
-                trainer.connection.abort()
+                trainer.close()
         assert all(isinstance(part.exception(), ps.PsError) for part in parts)
 
 

@@ -24,6 +24,7 @@ from ps.nn.dense import DenseConfig
 from ps.nn.sparsify.thresholds import TopK
 from worker.data.errors import DataError
 from worker.train import options
+from worker.train.interruption import remembered
 from worker.train.ranks import Meeting, TrainerFailed, run_ranks
 from worker.train.run import ALONE, run
 from worker.train.service import service_address
@@ -102,9 +103,9 @@ def start(
     settings.check_modes(max(place.ranks, trainers))
     source = settings.open_source()
     settings.table_configs(source)  # what is wrong with the options is said before anything is launched
-    with service_address(service, local, disk, no_disk) as address:
+    with remembered() as interruption, service_address(service, local, disk, no_disk) as address:
         if trainers == 1:
-            run(place, settings, address, source)
+            run(place, settings, address, source, interruption)
             return
         del source  # the trainers open their own
         try:

@@ -28,6 +28,7 @@ from worker.data.source import Source
 from worker.report import shown as report
 from worker.report.metrics import Progressive
 from worker.report.shown import Share
+from worker.train.interruption import Interruption
 from worker.train.ranks import PATIENCE_S, Meeting
 from worker.train.settings import WIRE_DTYPES, Settings
 from worker.train.trainer import Trainer
@@ -54,8 +55,16 @@ class EveryNth:
         self.leftover = group[place.rank] if place.rank < len(group) else None
 
 
-def run(place: Meeting, settings: Settings, address: str, source: Source | None = None) -> Share:
-    """Trains this rank's part of the data on the service at `address`; rank 0 shows progress and the end of all."""
+def run(
+    place: Meeting,
+    settings: Settings,
+    address: str,
+    source: Source | None = None,
+    interruption: Interruption | None = None,
+) -> Share:
+    """Trains this rank's part of the data on the service at `address`; rank 0 shows progress and the end of all. It
+    ends between two batches where the interruption has been pressed."""
+    interruption = interruption or Interruption()
     console = out if place.rank == 0 else Console(quiet=True)
     torch.set_num_threads(settings.threads)
     source = source or settings.open_source()
@@ -70,7 +79,7 @@ def run(place: Meeting, settings: Settings, address: str, source: Source | None 
         if place.ranks > 1:
             trainer.share_dense(settings.dense)
         started = time.perf_counter()
-        depth = _train(trainer, source, settings, place, console)
+        depth = _train(trainer, source, settings, place, console, interruption)
         seconds = time.perf_counter() - started
         mine = _share(trainer, client)
         if shares := _gathered(mine, place):
@@ -100,12 +109,15 @@ def in_order(shares: Sequence[Share], batch_size: int) -> Progressive:
     return together
 
 
-def _train(trainer: Trainer, source: Source, settings: Settings, place: Meeting, console: Console) -> int:
+def _train(
+    trainer: Trainer, source: Source, settings: Settings, place: Meeting, console: Console, interruption: Interruption
+) -> int:
     """One pass; how many batches were prepared ahead at its end."""
     mine = EveryNth(source.batches(settings.batch_size), place)
     with report.progress(source, console) as advance:
         prefetcher = Prefetcher(mine, trainer.embeddings, settings.depth, pull_ahead=settings.pull_ahead)
         for batch in prefetcher:
+            interruption.check()
             loss = trainer.step(batch)
             advance(place.ranks * len(batch.labels), loss)
         for batch in Prefetcher([] if mine.leftover is None else [mine.leftover], trainer.embeddings, 0):

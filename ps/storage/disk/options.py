@@ -20,7 +20,7 @@ BLOOM_BITS = 10
 WRITE_BUFFERS = 4
 FILE_BYTES = 64 << 20
 MAX_OPEN_FILES = 512
-LOG_BYTES = 1 << 20
+MANIFEST_BYTES = 4 << 20
 
 
 def database_options(cache: Cache, write_buffer_bytes: int, background_jobs: int, direct_reads: bool) -> Options:
@@ -95,6 +95,7 @@ def _shape_files(options: Options) -> None:
 def _quiet(options: Options) -> None:
     options.set_stats_dump_period_sec(0)  # RocksDB's own statistics into its log every ten minutes: nobody reads it
     options.set_stats_persist_period_sec(0)  # and into memory
-    options.set_max_log_file_size(LOG_BYTES)
+    # RocksDB's own log has no bound of size: a new file of it begins with the settings of every table so far (8 KB
+    # each), so where these exceed the bound, from some 100 tables on, each line written would begin a new file.
     options.set_keep_log_file_num(2)
-    options.set_max_manifest_file_size(LOG_BYTES * 4)  # the list of files; the default lets it grow to 1 GiB
+    options.set_max_manifest_file_size(MANIFEST_BYTES)  # the list of files; the default lets it grow to 1 GiB

@@ -88,6 +88,15 @@ def test_a_dropped_table_is_gone_and_its_name_free(tmp_path):
         assert sum(map(len, other.read(np.arange(9)))) == 5
 
 
+def test_the_log_of_rocksdb_does_not_begin_anew_however_many_tables_were_made(tmp_path):
+    """A new file of it begins with the settings of every table so far: with a bound that these exceed, at each line."""
+    with small_disk(tmp_path) as disk:
+        for _ in range(150):
+            disk.table("gone", [ROW])
+            disk.drop("gone")
+        assert [file.name for file in tmp_path.rglob("LOG*")] == ["LOG"]
+
+
 def test_a_table_may_be_called_default(tmp_path):
     with small_disk(tmp_path) as disk:
         disk.table("default", [ROW]).write(records([1]))
