@@ -3,8 +3,9 @@
     known to the ledger? -> check -> reserve -> log -> apply -> record -> let go, settle, evict, maintain
     `------------ may fail: nothing has changed ------------'  `- poisons -'  `- may fail: the write stands -'
 
-Called by the engine thread only. What fails between log and record leaves rows that may have a part of the write: the
-shard is poisoned, takes no writes and gives out no rows until it is restarted.
+Rows that are evicted, before a write for which there is no room or after one that was too much, go by a write of their
+own, which takes the same way. Called by the engine thread only. What fails between log and record leaves rows that may
+have a part of the write: the shard is poisoned, takes no writes and gives out no rows until it is restarted.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ps.shard.steps.rise import Rise
 from ps.shard.steps.steps import Resolved
 from ps.shard.upkeep.aftermath import Aftermath
 from ps.shard.upkeep.capacity import Capacity
+from ps.shard.upkeep.evictions import Evictions
 from ps.shard.upkeep.needs import Need
 from ps.shard.upkeep.pressure import Pressure
 from ps.shard.writes.log import Log
@@ -43,6 +45,8 @@ class Ready:
     """The rows may move again. May be called again."""
     steps: Sequence[StepRef] = field(default=())
     """Ended by the write."""
+    replayed: bool = False
+    """Whether the log has it, and has what was evicted for it too."""
 
 
 class Commit:
@@ -66,6 +70,7 @@ class Commit:
         self._ledger = ledger
         self._log = history
         self._capacity = capacity
+        self._evictions = Evictions(ground.tables, capacity, self._carry_out_own)
         self._pressure = pressure
         self._rise = rise
         self._aftermath = aftermath
@@ -123,7 +128,8 @@ class Commit:
         with self._relieved(needs, ready), self._undoing(write) as undo:
             ready.check()
             self._rise.now(tables)
-            self._capacity.make_room(self._ground.tables, needs)
+            if not ready.replayed:
+                self._evictions.before(needs)
             planned = write.plan(self._ground, tables, self.version + 1, undo)
             answers = [(entry, r, r.nbytes) for entry, r in zip(write.entries, planned.results, strict=True)]
             undo.callback(self._ledger.withdraw, write.entries)  # before: nothing may fail between the two
@@ -198,8 +204,20 @@ class Commit:
         for name, part in planned.settle:
             run(name, part)
         if planned.written:
-            run("eviction of all tables", lambda: self._capacity.evict(self._ground.tables, planned.written))
+            limit = self._capacity.count if ready.replayed else self._evictions.after
+            run("eviction", partial(limit, planned.written))
             run("maintenance", lambda: self._maintain(planned.written))
+
+    def _carry_out_own(self, write: Write) -> Sequence[Table]:
+        """Carries out a write of the shard's own, for which nothing has to rise or to make way. Returns the tables that
+        it is about."""
+        with self._undoing(write) as undo:
+            planned = write.plan(self._ground, (), self.version + 1, undo)
+            self._under_way = write
+        self._commit(write, planned, ())
+        for name, part in planned.settle:
+            self._aftermath.run(name, part)
+        return planned.written
 
 
 def _again(result: Result) -> Result:

@@ -25,7 +25,7 @@ from ps.shard.operations.prepare import prepare
 from ps.shard.operations.pull import pull
 from ps.shard.operations.push import Body, push
 from ps.shard.operations.round import RoundCalls
-from ps.shard.operations.write import carry_out, remove
+from ps.shard.operations.write import carry_out, remove, replay
 from ps.shard.reads.stream import Allocate, RowStream, plain
 from ps.shard.requests import Gradients, Page, PushResult, StepRef, TableIds, Target, Wanted, WriteResult
 from ps.shard.steps.look_ahead import LookAhead
@@ -172,7 +172,7 @@ class Shard:
 
     def replay(self, write: Write) -> Sequence[Result]:
         """Carries out a write that a log has. Returns the result of each of its entries."""
-        return self.engine.drive(carry_out(self.core, write, PATIENT))
+        return self.engine.drive(replay(self.core, write))
 
     # reading
 

@@ -7,15 +7,14 @@ that: each part asks what is due, not what has just happened, so the next write 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
-from ps.arrays import Scores, Slots
+from ps.arrays import Ids, Scores, Slots
 from ps.config import TableConfig
-from ps.errors import DiskError, DiskFull
 from ps.kernels.index.hashing import hash_ids
 from ps.kernels.ranking import score
 from ps.policy import eviction
@@ -23,10 +22,9 @@ from ps.policy.admission import Gate
 from ps.policy.importance import Signals
 from ps.policy.ranking import EVERY_RANK, Ranking
 from ps.storage.residence.store import Store
+from ps.table.change import Change
 from ps.table.cold.cold import Cold
 from ps.table.counters import Counters
-
-log = logging.getLogger(__name__)
 
 
 class Clock:
@@ -141,35 +139,53 @@ class Clock:
     # eviction
 
     def _limit(self) -> None:
-        if self._most_rows is not None:
-            self.evict(self._most_rows)
+        if self._most_rows is not None and self._ranking.total > self._most_rows:
+            self._seal()
+            self._cut(self._most_rows)
 
-    def evict(self, most: int) -> None:
-        """Drops the least important rows if there are more than `most`; all of them at once, on whatever tier. No fewer
-        than `eviction.LEAST` of `most` are left."""
+    def plan_eviction(self, most: int) -> Change:
+        """Plans to drop the least important rows if there are more than `most`; all of them at once, on whatever tier.
+        No fewer than `eviction.LEAST` of `most` are left. There may be more left than `most`, see `surplus`."""
+
+        def make() -> None:
+            if self._ranking.total > most:
+                self._ranking.seal()
+                self._cut(most)
+
+        return Change(make, {"clock": self._decide})
+
+    def _cut(self, most: int) -> None:
         ranking = self._ranking
-        if ranking.total <= most:
-            return
-        self._seal()
         cut = ranking.cut(most)
         self._counts.rows_evicted += ranking.drop(cut)
         self._store.drop(ranking.now, *cut)
-        if ranking.total > most:
-            self._evict_one_by_one(ranking.total - eviction.rows_kept(most))
 
-    def _evict_one_by_one(self, n: int) -> None:
-        """Drops the n least important rows by their ids, having looked at all: the rows of one lot are more than may go
-        at once. So it is where there is room for few rows, or a push brings many times what there is room for."""
-        try:
-            rows = list(self._store.pages.statistics())
-            ids_N = np.concatenate([part_N for part_N, _ in rows])
-            statistics_N2 = np.concatenate([part_N2 for _, part_N2 in rows])
-            order_N = np.empty(len(ids_N), np.uint64)
-            hash_ids(ids_N ^ self._ranking.now, order_N)
-            chosen_N = np.lexsort((order_N, self._ranking.ranks(statistics_N2)))[:n]
-            self._store.removals.remove_all(ids_N[chosen_N])
-        except (DiskError, DiskFull) as error:  # the write before it is applied, and must be answered so
-            log.warning("table %s has more rows than it may until the next write: %s", self._name, error)
-            return
-        self._ranking.count(statistics_N2[chosen_N], -1)
-        self._counts.rows_evicted += len(chosen_N)
+    def surplus(self, most: int | None) -> tuple[Ids, npt.NDArray[np.uint32]]:
+        """Returns ids [N] and statistics [N, 2] of the least important rows that are too many, where there are more
+        than `most` or than the table may have: they are chosen one by one, after a look at all. So it is where the rows
+        of one lot are more than may go at once: there is room for few rows, or a push has brought many times what there
+        is room for. Raises DiskError and DiskFull."""
+        ranking = self._ranking
+        bounds = [bound for bound in (most, self._most_rows) if bound is not None]
+        if not bounds or ranking.total <= min(bounds):
+            return np.empty(0, np.int64), np.empty((0, 2), np.uint32)
+        rows = list(self._store.pages.statistics())
+        ids_N = np.concatenate([part_N for part_N, _ in rows])
+        statistics_N2 = np.concatenate([part_N2 for _, part_N2 in rows])
+        order_N = np.empty(len(ids_N), np.uint64)
+        hash_ids(ids_N ^ ranking.now, order_N)
+        n = ranking.total - eviction.rows_kept(min(bounds))
+        chosen_N = np.lexsort((order_N, ranking.ranks(statistics_N2)))[:n]
+        return ids_N[chosen_N], statistics_N2[chosen_N]
+
+    def plan_eviction_of(self, ids_N: Ids, statistics_N2: npt.NDArray[np.uint32]) -> Change:
+        """Plans to drop rows that `surplus` has chosen. What the disk has of them goes now. Raises DiskError and
+        DiskFull, and then nothing has changed."""
+        self._store.removals.discard_below(ids_N)
+
+        def make() -> None:
+            self._store.removals.remove(ids_N)
+            self._ranking.count(statistics_N2, -1)
+            self._counts.rows_evicted += len(ids_N)
+
+        return Change(make)

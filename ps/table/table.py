@@ -122,10 +122,6 @@ class Table:
 
     # rows go
 
-    def evict(self, most: int) -> None:
-        """Drops the least important rows if there are more than `most`, see `ps.table.clock`."""
-        self.clock.evict(most)
-
     def maintain(self) -> Demotion | None:
         """Begins to move some of the least important rows down, if more are in RAM than should be."""
         total = self.ranking.total

@@ -10,7 +10,7 @@ import numpy as np
 from ps.arrays import Ids
 from ps.errors import CorruptRow
 from ps.runtime.places import ENGINE, Operation
-from ps.shard.caller import Caller
+from ps.shard.caller import PATIENT, Caller
 from ps.shard.commit import Ready
 from ps.shard.core import Core
 from ps.shard.requests import TableIds
@@ -22,10 +22,17 @@ from ps.shard.writes.write import Result, Write
 
 
 def carry_out(core: Core, write: Write, caller: Caller) -> Operation[Sequence[Result]]:
-    """Returns the result of each entry. Serves explicit writes, and writes of any kind that a log has."""
+    """Carries out an explicit write. Returns the result of each entry."""
     check_unique(write.ids)
     yield ENGINE
     return (yield from _carried_out(core, write, caller))
+
+
+def replay(core: Core, write: Write) -> Operation[Sequence[Result]]:
+    """Carries out a write of any kind that a log has. Returns the result of each entry."""
+    check_unique(write.ids)
+    yield ENGINE
+    return (yield from _carried_out(core, write, PATIENT, replayed=True))
 
 
 def remove(core: Core, write: Remove, caller: Caller) -> Operation[Sequence[Result]]:
@@ -36,6 +43,9 @@ def remove(core: Core, write: Remove, caller: Caller) -> Operation[Sequence[Resu
         try:
             return (yield from _carried_out(core, write, caller))
         except CorruptRow as error:
+            known = core.commit.known(write.entries)
+            if known is not None:  # a repeat, and others have written the ids again since: their rows stay
+                return known
             lost_N = _forget(core, write.of.table, np.array(error.ids, np.int64))
             write = replace(write, lost_M=np.union1d(write.lost_M, lost_N))
 
@@ -49,7 +59,7 @@ def _forget(core: Core, name: str, ids_N: Ids) -> Ids:
     return lost_N
 
 
-def _carried_out(core: Core, write: Write, caller: Caller) -> Operation[Sequence[Result]]:
+def _carried_out(core: Core, write: Write, caller: Caller, replayed: bool = False) -> Operation[Sequence[Result]]:
     """Begins and ends on the engine."""
     write.meet(core.tables)
     with Held(core.resolve(write.ids)) as rows:
@@ -57,7 +67,8 @@ def _carried_out(core: Core, write: Write, caller: Caller) -> Operation[Sequence
         with core.rounds_give_way():
             yield from core.rise.rise(rows, caller, core.pressure.relieved(needs, rows.let_go, last=False))
         try:
-            return core.commit.carry_out(write.entries, lambda: Ready(write, rows.tables, let_go=rows.let_go))
+            ready = Ready(write, rows.tables, let_go=rows.let_go, replayed=replayed)
+            return core.commit.carry_out(write.entries, lambda: ready)
         except BaseException:
             core.aftermath.run("letting go of rows", rows.let_go)
             core.maintain([resolved.table for resolved in rows.tables])

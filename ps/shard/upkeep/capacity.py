@@ -1,7 +1,8 @@
-"""How many rows a shard has room for, and what it does when there are more: a part of the write that created them.
+"""How many rows a shard has room for, and how many of each table are to stay where there are more.
 
-It goes by configured constants and by what is in the log, so that every replay evicts the same rows. The sum of all
-tables' rows is kept: a write costs the same however many tables there are that it does not name.
+It decides by configured constants, and what it decides is a write of its own (`ps.shard.writes.evict`): a replay evicts
+the same rows, whatever the settings are by then. The sum of all tables' rows is kept: a write costs the same however
+many tables there are that it does not name.
 """
 
 from __future__ import annotations
@@ -42,30 +43,30 @@ class Capacity:
         """Counts a table no more: it was dropped."""
         self._taken -= self._bytes_of.pop(table, 0)
 
-    def evict(self, tables: Mapping[str, Table], written: Iterable[Table]) -> None:
-        """Drops the least important rows if there are more than there is room for, once some tables were written to."""
+    def too_many(self, tables: Mapping[str, Table], written: Iterable[Table]) -> dict[str, int]:
+        """Returns how many rows each table may have, if there are more than there is room for once some tables were
+        written to; else nothing."""
         self.count(written)
         room = self._room(len(tables))
-        if room is not None and self._taken > room:
-            self._evict(tables, room)
+        return self._allowed(tables, room) if room is not None and self._taken > room else {}
 
-    def make_room(self, tables: Mapping[str, Table], needs: Sequence[Need]) -> None:
-        """Before a write creates rows in RAM, for which others can only be dropped: does so, where the share that is
-        kept free is too small for them. A part of the write, and the last that can refuse it: it goes by the write's
-        ids and the rows that there are.
+    def in_the_way(self, tables: Mapping[str, Table], needs: Sequence[Need]) -> dict[str, int]:
+        """Returns how many rows each table may have before a write creates rows in RAM for which others can only be
+        dropped, where the share that is kept free is too small for them; else nothing. It goes by the write's ids and
+        the rows that there are, of which rows of the write may be among those that go.
 
         Raises ResourceExhausted when all of its rows together are more than there is room for.
         """
         in_ram = None if self._has_disk else self._budget.for_slots(len(tables))
         if in_ram is None:
-            return
+            return {}
         room = int(in_ram * eviction.FULL_SHARE)
         if self._taken + sum(need.ids * need.table.bytes_each for need in needs) <= room:
-            return  # whatever ids they are: usually it ends here
+            return {}  # whatever ids they are: usually it ends here
         counted = [(need.count(), need.table.bytes_each) for need in needs]
         created = sum(rows.created * each for rows, each in counted)
         if not created or self._taken + created <= room:
-            return
+            return {}
         together = sum(rows.total * each for rows, each in counted)
         if together > room:
             raise ResourceExhausted(
@@ -74,16 +75,12 @@ class Capacity:
             )
         for need in needs:
             need.table.clock.check()
-        self._evict(tables, room - together)  # rows of this write may be among those that go
+        return self._allowed(tables, room - together)
 
-    def _evict(self, tables: Mapping[str, Table], room: int) -> None:
-        all_ = list(tables.values())
-        rows, sizes = [len(table) for table in all_], [table.bytes_each for table in all_]
-        try:
-            for table, most in zip(all_, eviction.rows_allowed(rows, sizes, room), strict=True):
-                table.evict(most)
-        finally:
-            self.count(all_)
+    def _allowed(self, tables: Mapping[str, Table], room: int) -> dict[str, int]:
+        rows, sizes = [len(table) for table in tables.values()], [table.bytes_each for table in tables.values()]
+        allowed = dict(zip(tables, eviction.rows_allowed(rows, sizes, room), strict=True))
+        return {name: most for name, most in allowed.items() if len(tables[name]) > most}
 
     def _room(self, tables: int) -> int | None:
         if self._has_disk:

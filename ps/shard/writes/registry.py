@@ -6,6 +6,8 @@ from ps.errors import CorruptWrite, PsError
 from ps.shard.writes.assign import Assign
 from ps.shard.writes.create import CreateTable
 from ps.shard.writes.drop import DropTable
+from ps.shard.writes.evict import Evict
+from ps.shard.writes.evict_rows import EvictRows
 from ps.shard.writes.forget import Forget
 from ps.shard.writes.grammar import PLAIN, Piece, Unpacker, Wire
 from ps.shard.writes.push import Push
@@ -25,6 +27,8 @@ _ALL: tuple[type[Write], ...] = (
     Forget,
     CreateTable,
     DropTable,
+    Evict,
+    EvictRows,
 )
 
 

@@ -46,12 +46,6 @@ class Removals:
         self.done += 1
         self._ram.discard(ids_N)
 
-    def remove_all(self, ids_N: Ids) -> None:
-        """Drops rows that exist, on whatever tier each of them is. Raises DiskFull and DiskError, and then nothing has
-        changed."""
-        self.discard_below(ids_N)
-        self.remove(ids_N)
-
     def discard_below(self, ids_N: Ids) -> None:
         """Drops what is below of rows that exist, whether they are in RAM as well, and whether they can be read. Raises
         DiskFull and DiskError, and then nothing has changed."""

@@ -78,13 +78,13 @@ BEHIND = [
     (Ranking, "advance"),
     (Cold, "tick"),
     (Store, "drop"),
-    (Clock, "evict"),
+    (Clock, "surplus"),
     (OpenGate, "tick"),
     (Cold, "sweep"),
     (Dropped, "sweep"),
     (Store, "purge"),
     (Steps, "finish"),
-    (Capacity, "evict"),
+    (Capacity, "too_many"),
     (Maintenance, "run"),
 ]
 """What a shard does after a write, for any of them."""
@@ -126,10 +126,10 @@ def test_a_write_stands_and_is_known_when_what_follows_it_fails(tmp_path: Path, 
 
 def test_a_shard_says_what_fails_behind_its_writes(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
     new_table(shard, max_rows_per_shard=10)
-    monkeypatch.setattr(Clock, "evict", breaking(ZeroDivisionError))
+    monkeypatch.setattr(Clock, "surplus", breaking(ZeroDivisionError))
     push_ids(shard, "t", IDS, ONES)
     stats = shard.stats()
-    assert stats["degraded"] == "table 't': eviction failed after a write, which stands: ZeroDivisionError: injected"
+    assert stats["degraded"] == "eviction failed after a write, which stands: ZeroDivisionError: injected"
     assert stats["failures_after_writes"] == 1
     monkeypatch.undo()
     push_ids(shard, "t", IDS, ONES)

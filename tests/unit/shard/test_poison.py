@@ -17,7 +17,10 @@ from ps.round import Round
 from ps.shard import Shard, StepRef, TableIds
 from ps.shard.commit import Commit, Ready
 from ps.shard.ledger import Ledger, WriteId
+from ps.shard.writes.evict import Evict
+from ps.shard.writes.evict_rows import EvictRows
 from ps.shard.writes.forget import Forget
+from ps.shard.writes.write import Write
 from ps.storage.ram.rows import PlainRows
 from ps.table.reserve import Reserve
 from tests.conftest import QUIET
@@ -43,8 +46,14 @@ def in_round(shard: Shard, write: WriteId) -> object:
         return first.outcome.result()
 
 
-def forget(shard: Shard, write: WriteId) -> object:
-    return shard.engine.run(lambda: shard.core.commit.carry_out((), lambda: Ready(Forget(ids_of("t", [0, 3])))))
+def by_itself(shard: Shard, write: Write) -> object:
+    return shard.engine.run(lambda: shard.core.commit.carry_out((), lambda: Ready(write)))
+
+
+def evict_rows(shard: Shard, write: WriteId) -> object:
+    statistics_N2 = shard.engine.run(lambda: shard.tables["t"].page(0, 100)[0]).statistics_N2[:2]
+    ids_N = shard.engine.run(lambda: shard.tables["t"].page(0, 100)[0]).ids_N[:2]
+    return by_itself(shard, EvictRows(TableIds("t", ids_N), statistics_N2))
 
 
 KINDS: dict[str, Do] = {
@@ -57,11 +66,14 @@ KINDS: dict[str, Do] = {
     "assign": lambda shard, write: shard.assign(write, SOME, [ONES[:2]]),
     "remove": lambda shard, write: shard.remove(write, SOME),
     "report": lambda shard, write: shard.report_importance(write, SOME, np.ones(2, np.float32)),
-    "forget": forget,
+    "forget": lambda shard, write: by_itself(shard, Forget(ids_of("t", [0, 3]))),
+    "evict": lambda shard, write: by_itself(shard, Evict({"t": 2, "u": 3})),
+    "evict rows": evict_rows,
     "create": create,
     "drop": lambda shard, write: shard.drop_table("t"),
 }
-REPEATABLE = [name for name in KINDS if name not in ("forget", "create", "drop")]
+OWN = [KINDS[name] for name in ("forget", "evict", "evict rows")]
+REPEATABLE = [name for name, do in KINDS.items() if name not in ("create", "drop") and do not in OWN]
 WRITE = WriteId(5, 1, 5)
 EARLIER = [a_write(), a_write()]
 
@@ -127,7 +139,7 @@ def check_restarted(records: list[bytes], do: Do, done: bool) -> None:
         with suppress(ps.TableExists, ps.TableNotFound):
             do(shard, WRITE)
         found, expected = held(shard), after(do)
-        if done and do is KINDS["forget"]:
+        if done and do in OWN:
             return  # a shard's own doing: nobody repeats it
         assert found == expected
 

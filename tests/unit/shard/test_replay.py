@@ -23,9 +23,14 @@ from hypothesis.stateful import (
 import ps
 from ps.errors import PsError
 from ps.round import Round
+from ps.server.unpacking import WIRE
 from ps.shard import Gradients, Shard, StepRef, TableIds
 from ps.shard.ledger import WriteId
 from ps.shard.requests import BagGradients, Bags
+from ps.shard.writes.evict import Evict
+from ps.shard.writes.evict_rows import EvictRows
+from ps.shard.writes.push import Push
+from ps.shard.writes.registry import decode
 from tests.unit.shard.helpers import push, read
 from tests.unit.shard.histories import History, answers, held, replayed
 
@@ -233,3 +238,33 @@ def test_a_log_of_a_shard_with_a_disk_makes_the_same_shard(tmp_path: Path) -> No
         return ReplayMachine(Path(mkdtemp(dir=tmp_path)))
 
     run_state_machine_as_test(on_disk, settings=settings(MANY, max_examples=30, suppress_health_check=CHECKS))
+
+
+def test_what_was_evicted_is_in_the_log_whatever_room_there_is_now() -> None:
+    """Before a push for which there is no room, after one that was too much, and one by one in a table of few rows."""
+    history, n, dim = History(), 12_000, 64
+    first, second = (
+        Shard(0, ps.ServiceConfig(memory={"ram_bytes": ram}, watching={"metrics": False}), history=log)
+        for ram, log in (("64MiB", history), ("256MiB", None))
+    )
+    try:
+        for name, most in (("many", None), ("few", 3)):
+            first.create_table(ps.TableConfig(name=name, dim=dim, max_rows_per_shard=most))
+        refused = 0
+        for k in range(16):
+            ids_N = np.arange(n * (1 + (k == 9)), dtype=np.int64) + k * n
+            target = [TableIds("many", ids_N), of("few", range(k, k + 800))]
+            grads = [Gradients(p.table, [np.ones((len(p.ids_N), dim), np.float32)]) for p in target]
+            try:
+                push(first, target, *grads)
+            except PsError:
+                refused += 1
+        kinds = [type(decode(record, WIRE)) for record in history.records]
+        assert kinds.count(Evict) > 2
+        assert kinds.count(EvictRows) > 2
+        assert kinds.count(Push) == 16 - refused
+        assert held(replayed(history.records, second)) == held(first)
+        assert len(second.tables["many"]) < 100_000
+    finally:
+        first.close()
+        second.close()

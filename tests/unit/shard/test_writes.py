@@ -22,6 +22,8 @@ from ps.shard.requests import BagGradients, Bags, Came
 from ps.shard.writes.assign import Assign
 from ps.shard.writes.create import CreateTable
 from ps.shard.writes.drop import DropTable
+from ps.shard.writes.evict import Evict
+from ps.shard.writes.evict_rows import EvictRows
 from ps.shard.writes.forget import Forget
 from ps.shard.writes.push import Push
 from ps.shard.writes.registry import KINDS, _numbered, decode
@@ -99,6 +101,8 @@ EXAMPLES: dict[str, Write] = {
     "forget": Forget(OF_T),
     "create": CreateTable(ps.TableConfig(name="t", dim=3, optimizer=ps.Adam(lr=0.5))),
     "drop": DropTable("t"),
+    "evict": Evict({"t": 3, "u": 0}),
+    "evict rows": EvictRows(OF_T, np.array([[1, 2], [3, 2**32 - 1]], np.uint32)),
 }
 RECORDS = {name: bytes_of(write) for name, write in EXAMPLES.items()}
 

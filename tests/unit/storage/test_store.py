@@ -175,7 +175,8 @@ class AStoreIsADict(RuleBasedStateMachine):
     def remove_where_they_are(self, ids: list[int]) -> None:
         there = [id_ for id_ in ids if id_ in self.model]
         self._let_it_write()
-        self.store.removals.remove_all(np.array(there, np.int64))
+        self.store.removals.discard_below(np.array(there, np.int64))
+        self.store.removals.remove(np.array(there, np.int64))
         for id_ in there:
             self.model.pop(id_)
         self._forget(set(there))
@@ -286,7 +287,8 @@ def test_without_a_tier_below_nothing_goes_down() -> None:
     assert not store.has_below
     assert store.removals.unreadable(np.arange(9)).tolist() == []
     assert store.below.stats(4) == {}
-    store.removals.remove_all(np.arange(3))
+    store.removals.discard_below(np.arange(3))
+    store.removals.remove(np.arange(3))
     assert sorted(values(store.pages.page(0, 100)[0])) == [3, 4]
 
 
