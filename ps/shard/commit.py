@@ -199,6 +199,8 @@ class Commit:
         """Does what follows a write that stands, whatever of it fails."""
         run = self._aftermath.run
         run("letting go of rows", ready.let_go)
+        if planned.gone:
+            self._aftermath.forget(planned.gone)
         for step in ready.steps:
             run("ending a step", partial(self._ground.steps.finish, step))
         for name, part in planned.settle:

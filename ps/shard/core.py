@@ -64,7 +64,7 @@ class Core:
             config.performance.prepare_ttl_s, config.performance.max_steps, config.performance.max_steps_bytes
         )
         self.aftermath = Aftermath()
-        self.maintenance = Maintenance(self.tables, self.steps, self.engine, self.disk_health, clock)
+        self.maintenance = Maintenance(self.tables, self.steps, self.engine, self.disk_health, self.aftermath, clock)
         self.pressure = Pressure(self.budget, self.steps, self.maintain_all, clock)
         room = None if config.memory.ram_bytes is None else self.budget.aside.bodies
         self.rounds = Rounds(config.limits.max_requests // 2, room, clock)  # the other half is for what ends by itself

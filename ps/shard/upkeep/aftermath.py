@@ -33,3 +33,8 @@ class Aftermath:
             log.exception("%s failed after a write, which stands", what)
         else:
             self._failing.pop(what, None)
+
+    def forget(self, whose: str) -> None:
+        """Notes that nothing of this failing work will be tried again: work whose name begins so."""
+        for what in [what for what in self._failing if what.startswith(whose)]:
+            del self._failing[what]

@@ -18,6 +18,7 @@ from ps.errors import PsError, Unavailable
 from ps.runtime.places import DOWN, ENGINE, Operation
 from ps.shard.engine import Engine
 from ps.shard.steps.steps import Steps
+from ps.shard.upkeep.aftermath import Aftermath
 from ps.shard.upkeep.disk_health import DiskHealth
 from ps.storage.residence.demotion import Demotion
 from ps.storage.residence.purge import Slice
@@ -38,9 +39,11 @@ class Maintenance:
         steps: Steps,
         engine: Engine,
         health: DiskHealth,
+        aftermath: Aftermath,
         clock: Callable[[], float],
     ) -> None:
         self._tables = tables
+        self._aftermath = aftermath
         self._steps = steps
         self._engine = engine
         self._health = health
@@ -111,6 +114,9 @@ class Maintenance:
             yield ENGINE
         except Unavailable as stopping:
             work.give_up(stopping)
+        self._aftermath.run("maintenance", lambda: self._ended(table, work, then))
+
+    def _ended(self, table: Table, work: Demotion | Slice, then: Callable[[], object]) -> None:
         error = table.store.finish(work)
         if table.closed or self._closing:
             return

@@ -33,11 +33,12 @@ class DropTable(Write):
     def plan(self, ground: Ground, tables: Sequence[Resolved], version: int, undo: ExitStack) -> Planned:
         """Reserves nothing. Memory and files are freed when nobody sees the table any more."""
         table = table_of(ground.tables, self.table)
+        name = f"table {self.table!r}"
         settle = [
-            (f"table {self.table!r}: its steps", partial(ground.steps.forget_table, self.table)),
-            (f"table {self.table!r}: its memory and files", partial(ground.discard, table)),
+            (f"{name}: its steps", partial(ground.steps.forget_table, self.table)),
+            (f"{name}: its memory and files", partial(ground.discard, table)),
         ]
-        return Planned([(f"table {self.table!r}", partial(ground.tables.__delitem__, self.table))], (), settle)
+        return Planned([(name, partial(ground.tables.__delitem__, self.table))], (), settle, gone=f"{name}:")
 
     def say(self, out: Packer) -> None:
         """Packs the name."""

@@ -59,6 +59,8 @@ class Planned:
     """The tables whose rows it changes."""
     staleness: Sequence[int] = ()
     """How stale each push is whose pull is known."""
+    gone: str = ""
+    """The name, in errors, of a table that is no more: what has failed about it is not tried again."""
 
 
 class Write(ABC):

@@ -20,6 +20,7 @@ from ps.shard.steps.steps import Steps
 from ps.shard.upkeep.capacity import Capacity
 from ps.shard.upkeep.maintenance import Maintenance
 from ps.storage.disk.tier import DiskTier
+from ps.storage.residence.demotion import Demotion
 from ps.storage.residence.dropped import Dropped
 from ps.storage.residence.store import Store
 from ps.table.clock import Clock
@@ -134,6 +135,41 @@ def test_a_shard_says_what_fails_behind_its_writes(shard: Shard, monkeypatch: py
     monkeypatch.undo()
     push_ids(shard, "t", IDS, ONES)
     assert (read(shard, "t", IDS) == -2).all()
+    assert shard.stats()["degraded"] is None
+
+
+def test_what_fails_after_rows_have_gone_down_is_said_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On no thread that anybody asks: the moves to disk that follow those of a write."""
+    shard = Shard(0, ps.ServiceConfig(disk={"path": tmp_path}, watching={"metrics": False}))
+    new_table(shard, swap_fraction=0.9)
+    real, failing = Store.finish, True
+
+    def finish(store: Store, written: Demotion) -> object:
+        error = real(store, written)
+        if failing:
+            raise ZeroDivisionError("injected")
+        return error
+
+    monkeypatch.setattr(Store, "finish", finish)
+    push_ids(shard, "t", range(2000), np.ones((2000, DIM)))
+    until(lambda: shard.stats()["failures_after_writes"] == 1)
+    expected = "maintenance failed after a write, which stands: ZeroDivisionError: injected"
+    assert shard.stats()["degraded"] == expected
+    failing = False
+    push_ids(shard, "t", IDS, ONES)
+    assert shard.stats()["degraded"] is None
+    shard.close()
+
+
+def test_what_fails_about_a_table_is_no_worry_once_it_is_dropped(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("t", "t2"):
+        new_table(shard, name)
+    monkeypatch.setattr(OpenGate, "tick", breaking())
+    for name in ("t", "t2"):
+        push_ids(shard, name, IDS, ONES)
+    shard.drop_table("t")
+    assert str(shard.stats()["degraded"]).startswith("table 't2'")
+    shard.drop_table("t2")
     assert shard.stats()["degraded"] is None
 
 
