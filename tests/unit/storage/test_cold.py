@@ -190,10 +190,10 @@ def test_both_precisions_together_never_take_more_than_float32_rows_would(seed):
             for id_ in some_N.tolist():
                 del held[id_]
         else:
-            slots_N = slots_N[rows.is_half(slots_N) == (what == "widen")]
+            slots_N = slots_N[rows.pools.is_half(slots_N) == (what == "widen")]
             if len(slots_N):
                 getattr(rows, what)(slots_N)
-        taken = rows.committed_bytes + rows.half_bytes
+        taken = rows.committed_bytes + rows.pools.half.committed_bytes
         assert taken <= arena.slots_end * 256 + 4 * 4096
         known_N = np.array(sorted(held), np.int64)
         out_ND = np.empty((len(known_N), 64), F32)
