@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ps.cli.sizing.nodes import Node
     from ps.config import TableConfig
 
+PLACE = 70
+
 
 def size(
     ids: Annotated[
