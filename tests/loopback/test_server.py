@@ -69,7 +69,7 @@ def test_a_stub_made_by_hand_from_the_proto_file_is_answered(shard_server: Shard
     """Any gRPC client can speak to a shard: plain protobuf, no framing of ours."""
     with ps.connect(shard_server.address) as client, channel_to(shard_server) as channel:
         client.create_table(summing())
-        header = pb.Header(routing_epoch=client._session.connection.routing.epoch, worker_id=1)
+        header = pb.Header(routing_epoch=shard_server.service.routing.epoch, worker_id=1)
         push = channel.stream_unary(methods.PUSH.path, pb.PushChunk.SerializeToString, pb.PushResponse.FromString)
         head = pb.PushHead(header=header, sequence=1, ids=id_set(t=[3, 4]), tables=[fp32_shape("t", 2, DIM)])
         in_one_message = pb.PushChunk(head=head, payload=rows_bytes(block([1, 2])))
