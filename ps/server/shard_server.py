@@ -93,11 +93,6 @@ class ShardServer:
         """Requests routed by any other epoch are refused from now on."""
         self.service.routing = routing
 
-    def mark_state_lost(self, reason: str) -> None:
-        """Every data call answers StateLost from now on."""
-        self.service.state_lost = reason
-        self._grpc.set_serving(False)
-
     def stop(self) -> None:
         """Drains, then frees everything."""
         with suppress(Unavailable):  # stopped before

@@ -58,11 +58,6 @@ class HalfLayout:
         return self.half + self.brain + self.full
 
     @property
-    def hot_width(self) -> int:
-        """Floats of the row in the hot tier."""
-        return self.half + self.brain + self.full * self.spread
-
-    @property
     def items(self) -> int:
         """How many items of 16 bits a row has."""
         return self.half + self.brain + 2 * self.full
