@@ -12,8 +12,8 @@ import sys
 
 import typer
 
-from ps.cli.commands import config, doctor, down, size, status, tables, top, train, up
 from ps.cli.output import print_error
+from ps.cli.registry import add_commands
 from ps.errors import PsError
 
 app = typer.Typer(
@@ -22,10 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for _command in (up.up, down.down, status.status, top.top, tables.tables, doctor.doctor, size.size):
-    app.command()(_command)
-app.command(add_help_option=False, context_settings=train.SETTINGS)(train.train)
-app.add_typer(config.app)
+add_commands(app)
 
 
 def main() -> None:

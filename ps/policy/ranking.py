@@ -64,6 +64,8 @@ class Ranking:
         self.lots_ERL = sparse_zeros((epochs + 1 if parted else 0, score.RANKS, score.LOTS), np.int32)
         """Counts by rank, age and lot, where rows may be evicted. Ranks without a row take no memory: nothing is
         written there."""
+        self.counted_lots = self.lots_ERL if parted else None
+        """`lots_ERL` for kernels that count rows; None where they are not counted by lot."""
         self.epochs_E = np.zeros(epochs, np.int64)
         self.first = 0
         """The rank counted in counts_R[0], with all below it."""
@@ -83,11 +85,6 @@ class Ranking:
                 f"table {table!r}: its clock shows {self.now:,}, and rows are stamped with 32 bits: export it, drop it "
                 "and create it again"
             )
-
-    @property
-    def counted_lots(self) -> npt.NDArray[np.int32] | None:
-        """`lots_ERL` for kernels that count rows; None where they are not counted by lot."""
-        return self.lots_ERL if len(self.lots_ERL) else None
 
     def count(self, statistics_N2: npt.NDArray[np.uint32], change: int) -> None:
         """Counts rows in (1) or out (-1)."""

@@ -21,6 +21,7 @@ from ps.server.server import GrpcServer
 from ps.server.watch.metrics import RpcMetrics, ShardCollector
 from ps.server.watch.scrapes import MetricsServer
 from ps.shard import Shard
+from ps.shard.writes.log import Log
 from ps.storage.budget.aside import fitted
 from ps.storage.budget.budget import RamBudget
 from ps.wire import methods
@@ -50,14 +51,16 @@ class ShardServer:
         *,
         alone: bool = True,
         state_lost: str | None = None,
+        history: Log | None = None,
     ) -> None:
+        """`history`: where writes are logged before they are applied; None: nowhere."""
         budget = RamBudget(config or ServiceConfig())
         keep_freed_memory(min(budget.aside.allocator, KEEP_BYTES))  # before there are threads
         config = config or ServiceConfig()
         compile_kernels()
         warm_up()  # the first request must not wait for a compiler, nor for loading what it made
         registry = CollectorRegistry()
-        self.shard = Shard(shard_id, config)
+        self.shard = Shard(shard_id, config, history=history)
         self.service = ShardService(self.shard, UNKNOWN, fitted(config), state_lost)
         self.dispatcher = dispatcher(self.service, RpcMetrics(registry), self.service.config)
         self.shard.budget.bodies.when_short = self.dispatcher.calls.make_room  # who is silent may hold some of it
@@ -89,11 +92,6 @@ class ShardServer:
     def set_routing(self, routing: Routing) -> None:
         """Requests routed by any other epoch are refused from now on."""
         self.service.routing = routing
-
-    def mark_state_lost(self, reason: str) -> None:
-        """Every data call answers StateLost from now on."""
-        self.service.state_lost = reason
-        self._grpc.set_serving(False)
 
     def stop(self) -> None:
         """Drains, then frees everything."""

@@ -241,11 +241,6 @@ def _vector(data: Buffer, dtype: np.dtype[Any], what: str) -> npt.NDArray[Any]:
 # rows and gradients
 
 
-def encode_rows(rows: npt.NDArray[np.float32]) -> memoryview:
-    """Returns the bytes of a contiguous float32 array: a view, no copy."""
-    return rows.astype("<f4", copy=False).reshape(-1).view(np.uint8).data
-
-
 def decode_rows(payload: memoryview) -> npt.NDArray[np.float32]:
     """Payload -> float32, flat (as we send it: a read-only view, no copy)."""
     flat = _vector(payload, np.dtype("<f4"), "rows")

@@ -14,12 +14,12 @@ from worker.data.synthetic import Synthetic
 from worker.report.shown import Share
 from worker.train.ranks import run_ranks
 from worker.train.run import ALONE, in_order, run
-from worker.train.settings import Settings
+from worker.train.settings import Data, Settings
 
 pytestmark = pytest.mark.slow
 ROWS = 50_000 - 200
 """Not a whole number of pairs of batches: at the end one trainer has a batch and the other has none."""
-ONE = Settings(data="synthetic", rows=ROWS, dim=4, batch_size=512, swap_fraction=0.0)
+ONE = Settings(data=Data("synthetic", rows=ROWS), dim=4, batch_size=512, swap_fraction=0.0)
 TWO = replace(ONE, batch_size=256)
 COMPRESSED = replace(TWO, sparsify=TopK(density=0.5, hold=None), dense=DenseConfig(density=0.2), compress_ids=True)
 TOLERANCE = 0.01

@@ -13,11 +13,11 @@ from worker.report.metrics import Progressive
 from worker.report.shown import Share
 from worker.train.ranks import run_ranks
 from worker.train.run import ALONE, in_order, run
-from worker.train.settings import Settings
+from worker.train.settings import Data, Settings
 
 pytestmark = pytest.mark.slow
 ROWS = 40 * 256
-ONE = Settings(data="synthetic", rows=ROWS, dim=4, batch_size=256, swap_fraction=0.0)
+ONE = Settings(data=Data("synthetic", rows=ROWS), dim=4, batch_size=256, swap_fraction=0.0)
 TWO = replace(ONE, batch_size=128, mode="synchronous")
 ROUNDING = 1e-4
 """Of a probability. 2e-7 was found over 40 steps; of trainers that do not wait for each other 0.1."""

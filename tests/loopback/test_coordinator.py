@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import ps
+from ps.client.connection.connection import Connection
 from ps.cluster import inprocess
 from ps.cluster.coordinator.coordinator import Coordinator
 from ps.cluster.coordinator.handshake import keep_trying
@@ -77,8 +78,9 @@ def test_a_shard_that_was_told_no_routing_yet_is_not_a_service_of_its_own() -> N
             assert "no routing table yet" in str(error)
         later = threading.Timer(SOON_S, lambda: server.set_routing(Routing.even(5, [server.info], server.address)))
         later.start()
-        with ps.connect(server.address) as client:  # comes again until it is told
-            assert client._session.connection.routing.epoch == 5
+        connection = Connection(server.address)  # comes again until it is told
+        assert connection.routing.epoch == 5
+        connection.close()
         later.join()
 
 
@@ -106,8 +108,9 @@ def test_every_incarnation_has_an_epoch_of_its_own() -> None:
         with ShardServer(0, QUIET) as server:
             epochs.add(told(server).epoch)
         time.sleep(0.002)  # a service takes longer to end and start than this
-        with ps.connect(inprocess.start(QUIET)) as client:
-            epochs.add(client._session.connection.routing.epoch)
+        connection = Connection(inprocess.start(QUIET))
+        epochs.add(connection.routing.epoch)
+        connection.close()
         time.sleep(0.002)
     assert len(epochs) == 6
     assert min(epochs) > 1_600_000_000_000, "milliseconds since 1970"
@@ -129,10 +132,11 @@ def test_a_service_refuses_what_was_routed_by_the_one_before_it() -> None:
 
 
 @contextmanager
-def outlived(shards: int) -> Iterator[tuple[ps.Client, ps.Client, LoopbackCluster]]:
-    """A client that knows a service of two shards, and one of the service that took its place."""
+def outlived(shards: int) -> Iterator[tuple[Connection, ps.Client, ps.Client, LoopbackCluster]]:
+    """A connection and its client that know a service of two shards; a client of the service that took its place."""
     with LoopbackCluster(2, QUIET) as first:
-        old = ps.connect(first.address)
+        connection = Connection(first.address)
+        old = ps.Client(connection)
         old.create_table(summing())
         old.push("t", IDS, block(IDS))
     with (
@@ -140,20 +144,20 @@ def outlived(shards: int) -> Iterator[tuple[ps.Client, ps.Client, LoopbackCluste
         LoopbackCluster(shards, QUIET, port=port_of(first.address)) as second,
         ps.connect(second.address) as new,
     ):
-        yield old, new, second
+        yield connection, old, new, second
 
 
 def test_a_client_of_the_service_before_is_told_that_its_table_is_gone() -> None:
-    with outlived(3) as (old, _, second):
-        before = old._session.connection.routing.epoch
+    with outlived(3) as (connection, old, _, second):
+        before = connection.routing.epoch
         with pytest.raises(ps.TableNotFound):
             old.pull("t", IDS)
-        assert before < old._session.connection.routing.epoch == second.coordinator.routing.epoch
+        assert before < connection.routing.epoch == second.coordinator.routing.epoch
 
 
 def test_a_client_of_the_service_before_reads_and_writes_the_rows_of_the_new_one() -> None:
     """The pull was split by the old table and meets the new shards: it must be split again, not taken as it is."""
-    with outlived(3) as (old, new, _):
+    with outlived(3) as (_, old, new, _):
         new.create_table(summing())
         new.upsert("t", IDS, block(np.ones(len(IDS))))
         np.testing.assert_array_equal(old.pull("t", IDS), block(np.ones(len(IDS))))

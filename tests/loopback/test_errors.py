@@ -432,14 +432,15 @@ def test_rows_too_large_to_hold_are_refused_in_pulls_too(start_server: StartServ
 def test_a_client_with_an_old_routing_table_fetches_the_new_one(
     cluster: LoopbackCluster, call: Callable[[ps.Client], object]
 ) -> None:
-    with ps.connect(cluster.address) as client:
+    connection = Connection(cluster.address)
+    with ps.Client(connection) as client:
         client.create_table(summing())
         client.push("t", range(50), block(range(50)))
         old = cluster.coordinator.routing
         cluster.coordinator.routing = Routing.even(old.epoch + 1, old.shards, old.coordinator)
         cluster.tell(cluster.coordinator.routing)
         call(client)
-        assert client._session.connection.routing.epoch == old.epoch + 1
+        assert connection.routing.epoch == old.epoch + 1
         np.testing.assert_array_equal(client.pull("t", range(50)), -block(range(50)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 
 import ps
+from ps.client.connection.connection import Connection
+from ps.client.connection.transport import Transport, open_transport
 from ps.client.writes.evict import Evicted
+from ps.wire import methods
 from tests.clusters import LoopbackCluster
 from tests.conftest import QUIET
 from tests.loopback.tables import block, contents, scores, summing
@@ -17,10 +21,42 @@ from tests.loopback.tables import block, contents, scores, summing
 USED_TWICE, USED_ONCE = np.arange(300), np.arange(300, 1000)
 
 
+class BeforeRemoval:
+    """A network on which `act` happens, once, before anybody's removal is sent."""
+
+    def __init__(self) -> None:
+        self.act: Callable[[], object] | None = None
+        self._lock = threading.Lock()
+
+    def open(self, address: str) -> Transport:
+        """For `Connection(address, open_transport=network.open)`."""
+        inner = open_transport(address)
+        passed = inner.unary
+
+        def unary(method: methods.Method, data: bytes, timeout_s: float) -> bytes:
+            if method is methods.REMOVE:
+                with self._lock:
+                    act, self.act = self.act, None
+                    if act is not None:
+                        act()
+            return passed(method, data, timeout_s)
+
+        inner.unary = unary  # type: ignore[method-assign]
+        return inner
+
+
+@pytest.fixture
+def network() -> BeforeRemoval:
+    return BeforeRemoval()
+
+
 @pytest.fixture(params=[False, True], ids=["ram", "disk"])
-def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ps.Client]:
+def client(request: pytest.FixtureRequest, tmp_path: Path, network: BeforeRemoval) -> Iterator[ps.Client]:
     config = QUIET.having(disk={"path": tmp_path if request.param else None})
-    with LoopbackCluster(3, config) as cluster, ps.connect(cluster.address) as connected:
+    with (
+        LoopbackCluster(3, config) as cluster,
+        ps.Client(Connection(cluster.address, network.open)) as connected,
+    ):
         connected.create_table(summing().model_copy(update={"swap_fraction": 0.8, "half_life_pushes": 10_000}))
         connected.push("t", USED_TWICE, block(USED_TWICE))
         connected.push("t", np.arange(1000), block(np.arange(1000)))
@@ -52,15 +88,8 @@ def test_none_and_all(client: ps.Client, how: dict[str, float], gone: int) -> No
     assert client.size("t") == 1000 - gone
 
 
-def test_a_row_pushed_after_it_was_chosen_stays(client: ps.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain_remove = client._session.writes.remove
-
-    def pushed_before(*arguments: object) -> object:
-        monkeypatch.setattr(client._session.writes, "remove", plain_remove)
-        client.push("t", [400], block([1]))
-        return plain_remove(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(client._session.writes, "remove", pushed_before)
+def test_a_row_pushed_after_it_was_chosen_stays(client: ps.Client, network: BeforeRemoval) -> None:
+    network.act = lambda: client.push("t", [400], block([1]))
     evicted = client.evict("t", fraction=1.0)
     assert len(evicted) == 999
     np.testing.assert_array_equal(client.pull("t", [400]), -block([401]))
@@ -75,17 +104,10 @@ def test_it_must_be_clear_how_much_is_to_go(client: ps.Client, how: dict[str, fl
 
 
 def write_before_removal(
-    client: ps.Client, monkeypatch: pytest.MonkeyPatch, write: Callable[[ps.Client, np.ndarray], object]
+    client: ps.Client, network: BeforeRemoval, write: Callable[[ps.Client, np.ndarray], object]
 ) -> Evicted:
     """Evicts everything; of the rows chosen, [395, 405) are written before they are removed."""
-    plain_remove = client._session.writes.remove
-
-    def written_before(*arguments: object) -> object:
-        monkeypatch.setattr(client._session.writes, "remove", plain_remove)
-        write(client, np.arange(395, 405))
-        return plain_remove(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(client._session.writes, "remove", written_before)
+    network.act = lambda: write(client, np.arange(395, 405))
     return client.evict("t", fraction=1.0, return_rows=True)
 
 
@@ -98,10 +120,10 @@ EXPLICIT = {
 
 @pytest.mark.parametrize("write", EXPLICIT.values(), ids=EXPLICIT.keys())
 def test_a_row_set_after_it_was_chosen_stays(
-    client: ps.Client, monkeypatch: pytest.MonkeyPatch, write: Callable[[ps.Client, np.ndarray], object]
+    client: ps.Client, network: BeforeRemoval, write: Callable[[ps.Client, np.ndarray], object]
 ) -> None:
     before, kept_N = scores(client, "t"), np.arange(395, 405)
-    evicted = write_before_removal(client, monkeypatch, write)
+    evicted = write_before_removal(client, network, write)
     assert len(evicted) == 990
     assert not np.isin(evicted.ids, kept_N).any()
     np.testing.assert_array_equal(client.pull("t", kept_N), block(kept_N * 10))
@@ -113,7 +135,7 @@ def test_a_row_set_after_it_was_chosen_stays(
 
 
 def test_so_does_one_of_half_precision_and_one_whose_use_adds_nothing(
-    client: ps.Client, monkeypatch: pytest.MonkeyPatch
+    client: ps.Client, network: BeforeRemoval
 ) -> None:
     client.drop_table("t")
     cold, by_recency = ps.Fp16(hot_fraction=0.1), ps.Importance(frequency=0, recency=1)
@@ -126,6 +148,6 @@ def test_so_does_one_of_half_precision_and_one_whose_use_adds_nothing(
         client.push("t", np.arange(0, 300), block(np.arange(0, 300)))
     client.upsert("t", np.arange(1000), block(np.arange(1000)))
     client.assign("t", [404], block([2]))
-    evicted = write_before_removal(client, monkeypatch, lambda client, ids: client.push("t", ids, block(ids)))
+    evicted = write_before_removal(client, network, lambda client, ids: client.push("t", ids, block(ids)))
     assert len(evicted) == 990
     assert client.pull("t", np.arange(395, 405))[:, 0].tolist() == [*[0] * 9, 2 - 404]

@@ -11,24 +11,21 @@ from ps.server.unpacking import WIRE
 from ps.shard import Shard
 from ps.shard.writes.push import Push
 from ps.shard.writes.registry import decode
-from tests.conftest import QUIET, StartServer
+from tests.conftest import QUIET
 from tests.loopback.tables import DIM, block, summing
 from tests.unit.shard.histories import History, held, replayed
 
 IDS = np.arange(40)
 
 
-@pytest.fixture
-def server(start_server: StartServer) -> ShardServer:
-    return start_server()
-
-
 @pytest.mark.parametrize("wire_dtype", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("compress_ids", [False, True])
-def test_requests_are_logged_digested_and_replayed(server: ShardServer, wire_dtype: str, compress_ids: bool) -> None:
+def test_requests_are_logged_digested_and_replayed(wire_dtype: str, compress_ids: bool) -> None:
     history = History()
-    server.shard.core.commit._log = history
-    with ps.connect(server.address, wire_dtype=wire_dtype, compress_ids=compress_ids) as client:
+    with (
+        ShardServer(0, QUIET, history=history) as server,
+        ps.connect(server.address, wire_dtype=wire_dtype, compress_ids=compress_ids) as client,
+    ):
         client.create_table(summing())
         client.push("t", IDS, block(IDS))
         step = client.prepare({"t": IDS})
@@ -37,6 +34,7 @@ def test_requests_are_logged_digested_and_replayed(server: ShardServer, wire_dty
         client.upsert("t", IDS[:5], block(IDS[:5]))
         client.assign("t", IDS[3:9], block(IDS[3:9]))
         client.remove("t", IDS[:2])
+        rows = held(server.shard)
     writes = [decode(record, WIRE) for record in history.records]
     assert len(writes) == 6
     for write in writes:
@@ -48,6 +46,6 @@ def test_requests_are_logged_digested_and_replayed(server: ShardServer, wire_dty
     second = Shard(0, QUIET)
     try:
         replayed(history.records, second)
-        assert held(second) == held(server.shard)
+        assert held(second) == rows
     finally:
         second.close()

@@ -11,13 +11,13 @@ import ps
 from ps.cluster.coordinator.coordinator import Coordinator
 from ps.server.probe import probe
 from ps.server.shard_server import ShardServer
-from tests.conftest import StartServer
+from tests.conftest import QUIET, StartServer
 
 
 def test_a_shard_that_serves_and_one_that_lost_its_rows(shard_server: ShardServer) -> None:
     assert probe(shard_server.address) == "SERVING"
-    shard_server.mark_state_lost("gone")
-    assert probe(shard_server.address) == "NOT_SERVING"
+    with ShardServer(0, QUIET, state_lost="gone") as lost:
+        assert probe(lost.address) == "NOT_SERVING"
 
 
 def test_a_coordinator_serves_when_it_knows_the_shards(start_server: StartServer) -> None:
@@ -42,14 +42,12 @@ def test_nobody_there() -> None:
 
 
 def test_its_exit_status_is_what_the_container_goes_by(start_server: StartServer) -> None:
-    server = start_server()
-
-    def run() -> int:
+    def run(server: ShardServer) -> int:
         return subprocess.run([sys.executable, "-m", "ps.server.probe", server.address], capture_output=True).returncode
 
-    assert run() == 0
-    server.mark_state_lost("gone")
-    assert run() == 1
+    assert run(start_server()) == 0
+    with ShardServer(0, QUIET, state_lost="gone") as lost:
+        assert run(lost) == 1
 
 
 def test_without_a_host_it_is_this_one(start_server: StartServer) -> None:

@@ -72,7 +72,7 @@ def test_status_and_tables(trained: LoopbackCluster) -> None:
 
 
 def test_a_shard_that_lost_its_rows(trained: LoopbackCluster) -> None:
-    trained.servers[1].mark_state_lost("shard 1 was restarted")
+    trained.servers[1].service.state_lost = "shard 1 was restarted"
     code, report = asked("status", "--address", trained.address)
     assert code == 1
     assert states(report)[1] == "STATE_LOST"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,7 +15,7 @@ from ps.client.connection.transport import Transport, open_transport
 from ps.server.shard_server import ShardServer
 from ps.wire import methods
 from tests.clusters import LoopbackCluster
-from tests.conftest import StartServer
+from tests.conftest import QUIET, StartServer
 from tests.faults import Faults, Rates
 from tests.loopback.tables import DIM, block, contents, summing
 from tests.optimizers import EVERY
@@ -229,33 +228,21 @@ def test_a_prepare_that_hangs_leaves_the_pull_and_the_push_their_time(
         np.testing.assert_array_equal(client.pull("t", range(100)), -block(np.full(100, 10)))
 
 
-def lose_prepares(cluster: LoopbackCluster) -> ps.Client:
-    faults = Faults(0, Rates(drop_request=1.0, methods=(methods.PREPARE,)))
-    return ps.Client(Connection(cluster.address, faults.open))
-
-
-def lose_answers(cluster: LoopbackCluster) -> ps.Client:
-    faults = Faults(0, Rates(drop_response=1.0, methods=(methods.PREPARE,)))
-    return ps.Client(Connection(cluster.address, faults.open))
-
-
-def keep_one_step(cluster: LoopbackCluster) -> ps.Client:
-    for server in cluster.servers:
-        server.shard.core.steps._max_steps = 1
-    return ps.connect(cluster.address)
-
-
-def expire_at_once(cluster: LoopbackCluster) -> ps.Client:
-    for server in cluster.servers:
-        server.shard.core.steps._ttl_s = 0.0
-    return ps.connect(cluster.address)
-
-
-@pytest.mark.parametrize("connect", [lose_prepares, lose_answers, keep_one_step, expire_at_once])
-def test_steps_whose_prepare_came_to_nothing_fall_back_to_ids(
-    cluster: LoopbackCluster, connect: Callable[[LoopbackCluster], ps.Client]
-) -> None:
-    with connect(cluster) as client:
+@pytest.mark.parametrize(
+    ("rates", "settings"),
+    [
+        (Rates(drop_request=1.0, methods=(methods.PREPARE,)), {}),
+        (Rates(drop_response=1.0, methods=(methods.PREPARE,)), {}),
+        (Rates(), {"max_steps": 1}),
+        (Rates(), {"prepare_ttl_s": 1e-9}),
+    ],
+    ids=["prepares are lost", "answers are lost", "one step is kept", "steps expire at once"],
+)
+def test_steps_whose_prepare_came_to_nothing_fall_back_to_ids(rates: Rates, settings: dict[str, float]) -> None:
+    with (
+        LoopbackCluster(3, QUIET.having(performance=settings)) as cluster,
+        ps.Client(Connection(cluster.address, Faults(0, rates).open)) as client,
+    ):
         client.create_table(summing())
         ids = np.arange(200)
         steps = [client.prepare({"t": np.repeat(ids, 2)}) for _ in range(4)]

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.criteo_files import write_criteo
 from tests.documents import ROOT, Block, files, shell_blocks
-from worker.data.criteo_writer import write_criteo
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -14,6 +14,7 @@ import pytest
 import ray
 
 import ps
+from ps.client.connection.connection import Connection
 from ps.cluster.ray import actors
 from ps.cluster.ray.launch import find_actors
 from ps.wire.routing import split_by_shard
@@ -62,14 +63,15 @@ def test_two_shards_train_and_a_killed_one_says_that_its_rows_are_gone(service: 
 
 @pytest.mark.slow
 def test_the_coordinator_is_rebuilt_from_the_shards_where_it_was(service: ps.Service) -> None:
-    with ps.connect(service.address) as client:
+    connection = Connection(service.address)
+    with ps.Client(connection) as client:
         client.create_table(ps.TableConfig(name="u", dim=4))
         client.push("u", IDS, np.ones((len(IDS), 4), np.float32))
-        before = client._session.connection.routing
+        before = connection.routing
         kill(actors.coordinator_name("test"))
         client.push("u", IDS, np.ones((len(IDS), 4), np.float32))  # the shards go on without it
         client.create_table(ps.TableConfig(name="v", dim=4), timeout_s=60)  # retries until the new one is there
-        after = client._session.connection.routing
+        after = connection.routing
         assert (after.coordinator, after.epoch) == (service.address, before.epoch)
         assert after.shards == before.shards
         assert set(client.tables()) == {"u", "v"}
@@ -78,12 +80,12 @@ def test_the_coordinator_is_rebuilt_from_the_shards_where_it_was(service: ps.Ser
         assert set(late.tables()) == {"u", "v"}
 
 
-def connected(address: str) -> ps.Client:
+def connected(address: str) -> Connection:
     """As a trainer's supervisor does: again and again, for a while."""
     end = time.monotonic() + 60
     while True:
         try:
-            return ps.connect(address)
+            return Connection(address)
         except ps.Unavailable:
             if time.monotonic() > end:
                 raise
@@ -91,10 +93,11 @@ def connected(address: str) -> ps.Client:
 
 @pytest.mark.slow
 def test_a_coordinator_and_a_shard_that_die_together_both_come_back(service: ps.Service) -> None:
-    with ps.connect(service.address) as client:
+    connection = Connection(service.address)
+    with ps.Client(connection) as client:
         client.create_table(ps.TableConfig(name="u", dim=4, optimizer=ps.SGD(lr=1.0), initializer=ps.Constant()))
         client.push("u", IDS, np.ones((len(IDS), 4), np.float32))
-        before = client._session.connection.routing
+        before = connection.routing
         split = split_by_shard(IDS, before)
         kill(actors.coordinator_name("test"), actors.shard_name("test", 1))
 
@@ -105,8 +108,9 @@ def test_a_coordinator_and_a_shard_that_die_together_both_come_back(service: ps.
         with pytest.raises(ps.StateLost, match="shard 1 was restarted"):
             client.create_table(ps.TableConfig(name="v", dim=4), timeout_s=60)
 
-    with connected(service.address) as late:  # at the address that was given out, and nothing is forgotten
-        routing = late._session.connection.routing
+    connection = connected(service.address)  # at the address that was given out, and nothing is forgotten
+    with ps.Client(connection) as late:
+        routing = connection.routing
         assert [shard.state for shard in routing.shards] == ["SERVING", "STATE_LOST"]
         assert (routing.epoch, routing.coordinator) == (before.epoch, service.address)
         assert set(late.tables()) == {"u"}
@@ -123,7 +127,7 @@ def test_when_all_die_together_all_come_back_and_say_so(service: ps.Service) -> 
         kill(*names)
         with pytest.raises(ps.StateLost, match="was restarted"):
             client.pull("u", IDS, timeout_s=60)
-    with connected(service.address) as late:
+    with ps.Client(connected(service.address)) as late:
         assert [shard.state for shard in late.shards()] == ["STATE_LOST", "STATE_LOST"]
 
 

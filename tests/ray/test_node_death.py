@@ -16,6 +16,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 import ps
+from ps.client.connection.connection import Connection
 from ps.cluster.ray import actors
 from ps.wire.routing import split_by_shard
 
@@ -69,7 +70,7 @@ def test_the_shards_of_a_node_that_dies_come_back_on_another_and_say_that_their_
     placement = ps.Placement(resources={"ps_shard": 1})
     with (
         ps.launch(SHARDS, name="spread", ray_address=cluster.address, placement=placement) as service,
-        ps.connect(service.address) as client,
+        ps.Client(connection := Connection(service.address)) as client,
     ):
         found = where_shards_are()
         nodes = [node for node, _ in found]
@@ -78,7 +79,7 @@ def test_the_shards_of_a_node_that_dies_come_back_on_another_and_say_that_their_
 
         client.create_table(TABLE)
         client.push("u", IDS, np.ones((len(IDS), 4), np.float32))
-        before = client._session.connection.routing
+        before = connection.routing
         split = split_by_shard(IDS, before)
         lost = [shard for shard, node in enumerate(nodes) if node == second.node_id]
         kept = next(shard for shard, node in enumerate(nodes) if node == first.node_id)
@@ -95,7 +96,7 @@ def test_the_shards_of_a_node_that_dies_come_back_on_another_and_say_that_their_
         for shard in lost:
             with pytest.raises(ps.StateLost, match=f"shard {shard} was restarted"):
                 client.pull("u", split.ids_N[split.of(shard)], timeout_s=120)
-        after = client._session.connection.routing
+        after = connection.routing
         assert [where_shards_are()[shard][0] for shard in lost] == [third.node_id] * len(lost)
         assert after.epoch == before.epoch
         for shard in range(SHARDS):

@@ -289,7 +289,8 @@ def test_what_is_used_most_becomes_float32_and_what_is_forgotten_half():
         pushed(table, range(50, 60), counts=100)
         table.cold.sweep()
     assert table.stats()["rows_widened"] == before + 10
-    hot_N = np.array([slot for slot in table.find(np.arange(100)) if not table.ram.rows.is_half(np.array([slot]))[0]])
+    slots_N = table.find(np.arange(100))
+    hot_N = slots_N[~table.ram.rows.pools.is_half(slots_N)]
     assert set(range(50, 60)) <= set(table.ram.ids_S[hot_N].tolist())
     table.close()
 
@@ -332,7 +333,7 @@ def test_hot_and_cold_rows_in_one_push_are_those_of_two():
         return out_ND.tobytes()
 
     def apart(table, slots_N):
-        cold_N = table.ram.rows.is_half(slots_N)
+        cold_N = table.ram.rows.pools.is_half(slots_N)
         return [np.flatnonzero(cold_N), np.flatnonzero(~cold_N)]
 
     assert values(lambda table, slots_N: [np.arange(50_000)]) == values(apart)
@@ -343,7 +344,7 @@ def test_memory_at_its_end_fails_a_push_before_it_has_changed_anything(monkeypat
     pushed(table, range(50))
     pushed(table, [99])
     before = values_by_id(table)
-    monkeypatch.setattr(table.ram.rows._half._rows, "max_rows", 10)
+    monkeypatch.setattr(table.ram.rows.pools.half._rows, "max_rows", 10)
     with pytest.raises(ResourceExhausted):
         pushed(table, range(50))
     assert table.cold.sweep(), "it goes on trying"
@@ -352,7 +353,7 @@ def test_memory_at_its_end_fails_a_push_before_it_has_changed_anything(monkeypat
     while table.cold.sweep():
         pass
     assert table.stats()["rows"]["cold"] == 51
-    monkeypatch.setattr(table.ram.rows._full._rows, "max_rows", 10)
+    monkeypatch.setattr(table.ram.rows.pools.full._rows, "max_rows", 10)
     with pytest.raises(ResourceExhausted):
         pushed(table, range(200, 260))
     assert values_by_id(table) == before
@@ -366,7 +367,7 @@ def test_while_rows_are_created_as_many_are_narrowed():
     for push in range(100):
         pushed(table, range(1000 * push, 1000 * (push + 1)))
     assert table.stats()["rows_narrowed"] >= 80_000
-    assert len(table.ram.rows._full) <= 20_000
+    assert len(table.ram.rows.pools.full) <= 20_000
     table.close()
 
 

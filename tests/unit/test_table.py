@@ -22,6 +22,7 @@ from ps.shard.ledger import WriteId
 from ps.shard.requests import Wanted
 from ps.table.table import Table
 from tests.optimizers import EVERY, specified
+from tests.unit.shard.helpers import whole_rows
 
 F32 = np.float32
 STEPS = 25
@@ -190,7 +191,7 @@ class TableMachine(RuleBasedStateMachine):
         table = self.shard.tables["t"]
         assert len(table) == len(self.model.rows)
         ids = list(self.model.rows)
-        held = table.ram.rows.array_SW[table.find(np.array(ids, np.int64))]
+        held = whole_rows(table, np.array(ids, np.int64))
         for row, expected in zip(held, self.model.rows.values(), strict=True):
             np.testing.assert_array_equal(row, expected)
 

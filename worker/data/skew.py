@@ -34,16 +34,6 @@ _CLASSES = 64
 """Drift renews one class of ranks after the other: a step is 1/64 of the ids."""
 
 
-def sample_ids(n: int, n_ids: int, seed: int, batch: int | None = None) -> Ids:
-    """`n` accesses, int64 [n] in [0, n_ids), with the skew above in every `batch` of them (by default in all `n`).
-
-    Which ids are popular does not depend on the seed: samples of several seeds are of one table. Raises
-    `InvalidArgument` where n_ids is below 1 or above 2**31.
-    """
-    popularity = Popularity(n_ids, batch or n)
-    return popularity.ids(popularity.ranks(np.random.default_rng(seed), n))
-
-
 @dataclass(frozen=True)
 class Popularity:
     """The ids of one feature and how often each is asked for.

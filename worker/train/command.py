@@ -28,7 +28,7 @@ from worker.train.interruption import remembered
 from worker.train.ranks import Meeting, TrainerFailed, run_ranks
 from worker.train.run import ALONE, run
 from worker.train.service import service_address
-from worker.train.settings import Settings, batches_ahead
+from worker.train.settings import Data, Settings, batches_ahead
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -70,11 +70,7 @@ def train(
     """
     place = place_of(trainers, service, dense_density)
     settings = Settings(
-        data=data,
-        paths=tuple(path or ()),
-        rows=rows,
-        on_error=on_error,
-        max_malformed=max_malformed,
+        data=Data(data, tuple(path or ()), rows, on_error, max_malformed),
         tables=tables,
         dim=dim,
         optimizer=optimizer,

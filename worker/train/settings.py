@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ps import ByImportance
 from ps.config import SGD, Adagrad, Adam, RowwiseAdagrad, TableConfig, Uniform, yaml_file
@@ -26,6 +26,16 @@ MODES = ("hybrid", "synchronous")
 OPTIMIZERS = {"sgd": SGD, "adagrad": Adagrad, "rowwise_adagrad": RowwiseAdagrad, "adam": Adam}
 
 
+class Data(NamedTuple):
+    """Which data set, and how it is read: plain values, as in `Settings`."""
+
+    name: str = "flights"
+    paths: tuple[str, ...] = ()
+    rows: int = 500_000
+    on_error: str = "skip"
+    max_malformed: float = 0.01
+
+
 @dataclass(frozen=True)
 class Settings:
     """Plain values, so that they travel to other processes. Their meaning: `python -m worker.train --help`.
@@ -33,11 +43,7 @@ class Settings:
     batch_size: of one trainer.
     """
 
-    data: str = "flights"
-    paths: tuple[str, ...] = ()
-    rows: int = 500_000
-    on_error: str = "skip"
-    max_malformed: float = 0.01
+    data: Data = field(default_factory=Data)
     tables: Path | None = None
     dim: int = 16
     optimizer: str = "adagrad"
@@ -59,23 +65,24 @@ class Settings:
     def open_source(self) -> Source:
         """Returns the data set. Every trainer opens it for itself and finds the same rows in the same order. Raises
         DataError for files that cannot be read."""
-        if self.data == "flights":
+        data = self.data
+        if data.name == "flights":
             from worker.data.flights import Flights
 
             return Flights()
-        if self.data == "criteo":
+        if data.name == "criteo":
             from worker.data.criteo import Criteo
 
-            if not self.paths:
+            if not data.paths:
                 raise InvalidArgument("--data criteo needs --path FILE (tab-separated, .gz too)")
-            criteo = Criteo(matching(self.paths), on_error=self.on_error, max_malformed=self.max_malformed)
+            criteo = Criteo(matching(data.paths), on_error=data.on_error, max_malformed=data.max_malformed)
             criteo.check_files()
             return criteo
-        if self.data == "synthetic":
+        if data.name == "synthetic":
             from worker.data.synthetic import Synthetic
 
-            return Synthetic(rows=self.rows, seed=self.seed)
-        raise InvalidArgument(f"--data {self.data!r}: choose flights, criteo or synthetic")
+            return Synthetic(rows=data.rows, seed=self.seed)
+        raise InvalidArgument(f"--data {data.name!r}: choose flights, criteo or synthetic")
 
     def table_configs(self, source: Source) -> list[TableConfig]:
         """Returns the configurations of the source's tables."""

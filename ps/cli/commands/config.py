@@ -13,7 +13,9 @@ from ps.cli.output import out, print_json
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-app = typer.Typer(name="config", help="Shows settings with their defaults, and checks files of them.")
+PLACE = 90
+
+app = typer.Typer(help="Shows settings with their defaults, and checks files of them.")
 
 
 @app.command()

@@ -20,6 +20,8 @@ from ps.errors import NotFound, PsError
 if TYPE_CHECKING:
     from ps.cluster.ray.deployment import Deployment
 
+PLACE = 60
+
 
 def doctor(
     name: Name = DEFAULT_NAME,

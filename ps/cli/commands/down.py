@@ -14,6 +14,8 @@ from ps.seconds import seconds
 if TYPE_CHECKING:
     from ps.cluster.ray.local import State
 
+PLACE = 20
+
 
 def down(
     name: Name = DEFAULT_NAME,

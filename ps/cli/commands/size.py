@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ps.cli.sizing.nodes import Node
     from ps.config import TableConfig
 
+PLACE = 70
+
 
 def size(
     ids: Annotated[
@@ -63,27 +65,27 @@ def size(
     from ps.cli.sizing.demand import Demand
     from ps.cli.sizing.nodes import Node, fitted_to
     from ps.config import DiskConfig, ServiceConfig
-    from ps.wire.encodings import NUMBERS
 
-    if wire not in NUMBERS:
-        raise typer.BadParameter(f"--wire {wire!r}: expected {', '.join(NUMBERS)}")
     if tables is None:
         wanted = [_one(ids, dim=dim, optimizer=optimizer, cold=cold, swap_fraction=swap_fraction)]
     else:
         wanted = _listed(tables, ids)
-    demand = Demand(
-        wanted,
-        ServiceConfig(disk=DiskConfig(path=Path("ssd") if swap_fraction else None)),
-        max(shards, 1),
-        parse_count(step_ids),
-        parse_count(new_ids),
-        steps_per_s,
-        wire,
-        density,
-    )
+    service = ServiceConfig(disk=DiskConfig(path=Path("ssd") if swap_fraction else None))
+    step = parse_count(step_ids), parse_count(new_ids), steps_per_s, _known(wire), density
+    demand = Demand(wanted, service, max(shards, 1), *step)
     node = Node(parse_bytes(node_ram), parse_bytes(node_disk), parse_network(node_network), node_shards)
-    if not shards:
-        demand = fitted_to(demand, node)
+    _print(demand if shards else fitted_to(demand, node), node, as_json)
+
+
+def _known(wire: str) -> str:
+    from ps.wire.encodings import NUMBERS
+
+    if wire not in NUMBERS:
+        raise typer.BadParameter(f"--wire {wire!r}: expected {', '.join(NUMBERS)}")
+    return wire
+
+
+def _print(demand: Demand, node: Node, as_json: bool) -> None:
     if as_json:
         print_json(report(demand, node))
     else:

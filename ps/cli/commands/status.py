@@ -10,6 +10,8 @@ from ps.cli.screens.figures import flows, levels, total
 from ps.cli.screens.status import status_screen
 from ps.cli.survey import SERVING, Survey, address_of, look
 
+PLACE = 30
+
 
 def status(
     name: Name = DEFAULT_NAME, address: Address = "", as_json: Json = False, timeout_s: TimeoutS = ANSWER_TIMEOUT_S

@@ -16,6 +16,8 @@ from ps.errors import TableNotFound
 if TYPE_CHECKING:
     from ps.client.reports import TierShare
 
+PLACE = 50
+
 
 def tables(
     table: Annotated[str, typer.Argument(help="Only this one, with all its settings.")] = "",

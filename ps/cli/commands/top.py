@@ -16,6 +16,8 @@ from ps.cli.screens.top import top_screen
 from ps.cli.survey import Watch, address_of
 from ps.seconds import seconds
 
+PLACE = 40
+
 
 def top(
     name: Name = DEFAULT_NAME,

@@ -12,12 +12,17 @@ import typer
 
 from ps.errors import NotFound, Unavailable
 
+PLACE = 80
+
 NOT_THERE = (
     "the reference trainer, the package `worker`, is not installed: it comes with a checkout of embedding-ps and not "
     "with the wheel, where it would be in the way of a `worker` of your own. In a checkout run "
     "`pip install -e '.[demo]'`, and then psctl train; your own trainer imports ps and ps.nn"
 )
-SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
+SETTINGS = {
+    "add_help_option": False,
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
+}
 """Every option is the trainer's, --help too."""
 
 

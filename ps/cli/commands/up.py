@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ps.cluster.ray.deployment import Deployment
     from ps.cluster.ray.local import State
 
+PLACE = 10
+
 
 def up(
     shards: Annotated[

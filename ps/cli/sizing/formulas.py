@@ -32,7 +32,7 @@ from ps.policy import lifting, placement
 from ps.storage.budget.slots import INDEX_BYTES, SLOT_BYTES
 from ps.storage.disk.filter import layers_for
 from ps.storage.ram.half_layout import half_layout
-from ps.storage.ram.mixed import PLACE_BYTES
+from ps.storage.ram.pools import PLACE_BYTES
 from ps.storage.tier import RowLayout
 from ps.table.beside import fixed_bytes
 from ps.table.cold.fp16 import LEEWAY

@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -46,7 +45,6 @@ from ps.storage.tier import Records, Traffic, by_length
 PIECE_ROWS = 2048
 """Rows that a thread reads at once: many enough to fill a batch get, few enough that threads take turns at RocksDB and
 at making objects."""
-ITEMS_ROWS = 16_384
 READAHEAD_BYTES = 2 << 20
 
 Result = TypeVar("Result")
@@ -135,23 +133,6 @@ class DiskTier:
             with self._lock:
                 self._len -= held
 
-    def items(self, batch_rows: int = ITEMS_ROWS) -> Iterator[Records]:
-        """All rows as they are when the first is asked for, by key; a batch has rows of one length, at most so many.
-
-        What cannot be read or is not sound is left out, with the rest of its partition where RocksDB cannot say where
-        the next row is; CorruptRow comes when all others have been given. Raises DiskError too.
-        """
-        corrupt = [np.empty(0, np.int64)]
-        reasons: list[str] = []
-        pairs = self._walk(RdictIter.value, reasons)
-        while batch := list(islice(pairs, batch_rows)):
-            piece = decode(ids_of([key for key, _ in batch]), [value for _, value in batch], self._row_bytes)
-            yield from piece.found
-            corrupt.append(piece.corrupt_N)
-            reasons += piece.reasons
-        if reasons:
-            raise self._corrupt(np.concatenate(corrupt), reasons)
-
     def partitions(self, first: int, end: int) -> list[Records]:
         """The rows of partitions [first, end), as `read` has them."""
         reasons: list[str] = []
@@ -160,15 +141,6 @@ class DiskTier:
         if reasons or piece.reasons:
             raise self._corrupt(piece.corrupt_N, reasons + piece.reasons, piece.found)
         return piece.found
-
-    def ids(self, batch_rows: int = ITEMS_ROWS) -> Iterator[Ids]:
-        """All ids, as `items` has rows; values are not looked at."""
-        reasons: list[str] = []
-        pairs = self._walk(_no_value, reasons)
-        while batch := list(islice(pairs, batch_rows)):
-            yield ids_of([key for key, _ in batch])
-        if reasons:
-            raise self._corrupt(np.empty(0, np.int64), reasons)
 
     def count_held(self, ids_N: Ids) -> int:
         """How many have a row here. One that cannot be read counts until it is overwritten or dropped."""

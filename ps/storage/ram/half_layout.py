@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from ps.arrays import Bytes, Rows
 from ps.config import Optimizer
-from ps.kernels.rows.half import narrow, widen
+from ps.kernels.rows.half import gather_half, narrow, widen
 
 HALF_LARGEST = 65504.0
 State = Literal["fp16", "rowwise"]
@@ -58,11 +58,6 @@ class HalfLayout:
         return self.half + self.brain + self.full
 
     @property
-    def hot_width(self) -> int:
-        """Floats of the row in the hot tier."""
-        return self.half + self.brain + self.full * self.spread
-
-    @property
     def items(self) -> int:
         """How many items of 16 bits a row has."""
         return self.half + self.brain + 2 * self.full
@@ -78,6 +73,12 @@ class HalfLayout:
         item_NI = np.empty((len(row_NW), self.items), np.uint16)
         narrow(row_NW, np.arange(len(row_NW)), item_NI, self.half, self.brain)
         return item_NI.view(np.uint8)
+
+    def round(self, out_ND: Rows) -> None:
+        """Makes values of hot rows what they are once those are cold rows."""
+        item_ND, order_N = np.empty(out_ND.shape, np.uint16), np.arange(len(out_ND))
+        narrow(out_ND, order_N, item_ND, self.dim, 0)
+        gather_half(item_ND, order_N, out_ND)
 
     def beyond_half(self, rows_NB: Bytes) -> int:
         """Returns how many of the hot rows have a finite number beyond 65504 in a place of binary16: `to_half` clamps

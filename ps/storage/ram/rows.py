@@ -6,7 +6,7 @@ Here, for tables whose rows are all float32: a row lies at its slot. `ps.storage
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -134,11 +134,6 @@ class PlainRows:
         self.ram_bytes = self._layout.row_bytes
         self.max_rows = max_rows(self._layout.row_bytes)
         self._rows = ReservedArray((self._layout.width,), np.float32, self.max_rows, memory)
-
-    @property
-    def array_SW(self) -> npt.NDArray[Any]:  # noqa: N802  an array, so its name carries its shape
-        """[slots, width]: rows of slots that are in use."""
-        return self._rows.array
 
     def make_room(self, slots_end: int, rows: int, length: int) -> None:
         """See `ArenaRows`."""

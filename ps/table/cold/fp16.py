@@ -57,7 +57,7 @@ class Fp16Cold(Cold):
 
     def pushed(self, slots_N: Slots) -> None:
         """Makes cold rows of this push that are important now float32. There is room for them."""
-        cold_N = slots_N[self._rows.is_half(slots_N)]
+        cold_N = slots_N[self._rows.pools.is_half(slots_N)]
         ranks_N = np.empty(len(cold_N), np.int64)
         score.ranks(self._ram.statistics_S2[cold_N], self._ranking.per_tick, ranks_N)
         risen_N = cold_N[ranks_N > self._above]
@@ -88,14 +88,14 @@ class Fp16Cold(Cold):
         # float32 rows never come to be faster than others cease to be: memory is for two ticks' new rows
         self.sweep(new)
         self._narrow(slots_N[self._overdue(slots_N)])
-        self._rows.make_room_to_widen(int((self._rows.is_half(slots_N) & (slots_N >= 0)).sum()) + new)
+        self._rows.pools.make_room_to_widen(int((self._rows.pools.is_half(slots_N) & (slots_N >= 0)).sum()) + new)
 
     def round(self, slots_N: Slots, out_ND: Rows) -> None:
         """Rounds values that were read from these slots, -1 for none, where the row is cold already."""
         overdue_N = np.flatnonzero(self._overdue(slots_N))
         if len(overdue_N):
             rounded_ND = out_ND[overdue_N]
-            self._rows.round(rounded_ND)
+            self._rows.layout.round(rounded_ND)
             out_ND[overdue_N] = rounded_ND
 
     def as_seen(self, found: Iterable[Records]) -> list[Records]:
@@ -112,7 +112,7 @@ class Fp16Cold(Cold):
             self._hand = 0
         end = min(self._hand + min(self._unswept, self.sweep_slots), self._slots_end)
         window = slice(self._hand, end)
-        full_N = ~self._rows.is_half(window) & (self._ram.marks_S[window] & np.uint16(score.USED) != 0)
+        full_N = ~self._rows.pools.is_half(window) & (self._ram.marks_S[window] & np.uint16(score.USED) != 0)
         slots_N, end = _first(self._hand + np.flatnonzero(full_N), max(SWEEP_STATISTICS, most), end)
         cut_N = slots_N[self._cuts.met(self._ram.statistics_S2[slots_N])]
         cut_N, end = _first(cut_N, most, end)
@@ -126,11 +126,11 @@ class Fp16Cold(Cold):
 
     def rows_by_tier(self) -> dict[str, int]:
         """Returns how many rows in RAM are of half precision."""
-        return {"cold": self._rows.half_rows}
+        return {"cold": len(self._rows.pools.half)}
 
     def memory_usage(self) -> BytesByTier:
         """Returns the bytes of rows of half precision. What they have in common with hot ones counts as hot."""
-        return {"cold": {"rows": self._rows.half_bytes}}
+        return {"cold": {"rows": self._rows.pools.half.committed_bytes}}
 
     def _narrow(self, slots_N: Slots) -> None:
         if len(slots_N):
@@ -141,7 +141,7 @@ class Fp16Cold(Cold):
         """Which of these slots, -1 for none, hold a row that was cut and is still float32."""
         overdue_N: Flags = np.zeros(len(slots_N), np.bool_)
         if self._unswept:
-            full_N = np.flatnonzero((slots_N >= 0) & ~self._rows.is_half(slots_N))
+            full_N = np.flatnonzero((slots_N >= 0) & ~self._rows.pools.is_half(slots_N))
             overdue_N[full_N] = self._cuts.met(self._ram.statistics_S2[slots_N[full_N]])
         return overdue_N
 

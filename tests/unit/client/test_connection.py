@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 import ps
 from ps.client.connection.connection import Connection
 from ps.client.connection.retry import Deadline
+from ps.cluster import inprocess
 
 
 @pytest.fixture
-def connection() -> Connection:
-    with ps.connect("inproc:") as client:
-        yield client._session.connection
+def connection() -> Iterator[Connection]:
+    made = Connection(inprocess.start())
+    yield made
+    made.close()
 
 
 def test_results_are_in_the_order_of_the_tasks(connection: Connection) -> None:

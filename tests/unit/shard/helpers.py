@@ -12,6 +12,7 @@ from ps.shard import Gradients, Shard, TableIds
 from ps.shard.ledger import WriteId
 from ps.shard.requests import PushResult, Target
 from ps.storage.residence.store import Store
+from ps.table.table import Table
 
 DIM = 4
 _sequences = itertools.count(1)
@@ -69,8 +70,14 @@ def everything(shard: Shard, table: str) -> tuple[np.ndarray, np.ndarray, np.nda
             break
     ids_N, scores_N = np.concatenate(ids), np.concatenate(scores)
     order_N = np.argsort(ids_N)
-    rows_NW = shard.engine.run(lambda: held.ram.rows.array_SW[held.find(ids_N[order_N])])
+    rows_NW = shard.engine.run(lambda: whole_rows(held, ids_N[order_N]))
     return ids_N[order_N], rows_NW, scores_N[order_N]
+
+
+def whole_rows(table: Table, ids_N: np.ndarray) -> np.ndarray:
+    """Values and optimizer state of ids that have a float32 row in RAM, [n, width]."""
+    found = table.ram.rows.copies(table.find(ids_N))
+    return found[0][1].view(np.float32) if found else np.empty((0, 0), np.float32)
 
 
 def new_table(shard: Shard, name: str = "t", dim: int = DIM, **settings: object) -> ps.TableConfig:

@@ -11,6 +11,7 @@ import pytest
 
 import ps
 from ps.shard import Shard, StepRef
+from ps.storage.disk.codec import PARTITIONS
 from tests.unit.shard.helpers import DIM, a_write, everything, ids_of, new_table, push, push_ids, read, read_target
 from tests.unit.shard.helpers import grads_of as grads
 from tests.waiting import until
@@ -141,7 +142,7 @@ def test_what_is_evicted_leaves_the_disk_and_the_filter(tmp_path: Path) -> None:
 
         until(purged)
         in_ram = set(shard.engine.run(lambda: table.ram.ids_S[: table.ram.slots_end].tolist()))
-        on_disk = {int(id_) for ids_N in store.below.tier.ids() for id_ in ids_N}
+        on_disk = {int(id_) for rows in store.below.tier.partitions(0, PARTITIONS) for id_ in rows.ids_N}
         alive = set(held(shard))
         assert on_disk <= alive | in_ram
         assert len(store.below.tier) == len(on_disk)

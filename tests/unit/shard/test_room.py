@@ -17,6 +17,7 @@ import ps
 from ps.errors import ResourceExhausted
 from ps.policy.ranking import LAST_STAMP
 from ps.shard import Shard
+from ps.storage.disk.codec import PARTITIONS
 from ps.storage.disk.database import Disk
 from ps.table.table import Table
 from tests.unit.shard.helpers import DIM, a_write, everything, ids_of, new_table, push_ids
@@ -247,7 +248,7 @@ def test_a_row_that_was_cut_made_again_and_demoted_counts_once(tmp_path: Path) -
         while (demotion := table.maintain()) is not None:
             demotion.write()
             store.finish(demotion)
-        assert len(store.below.tier) == sum(len(part_N) for part_N in store.below.tier.ids())
+        assert len(store.below.tier) == sum(map(len, store.below.tier.partitions(0, PARTITIONS)))
     assert table.counts.rows_evicted > 300
     table.close()
     disk.close()

@@ -86,7 +86,7 @@ class ColdMachine(RuleBasedStateMachine):
     def demote(self, ids, seed):
         """Rows as they come from the hot tier: any value, a state that is not negative."""
         rng = np.random.default_rng(seed)
-        rows_NW = np.abs(rng.standard_normal((len(ids), self.layout.hot_width))).astype(F32)
+        rows_NW = np.abs(rng.standard_normal((len(ids), DIM + KINDS[self.kind][0].state_width(DIM)))).astype(F32)
         rows_NW *= 10.0 ** rng.integers(-8, 3)
         rows_NW[:, :DIM] *= rng.choice([-1, 1], (len(ids), DIM))
         self.cold.write(halved(self.layout, records_of(np.array(ids), rows_NW)))
@@ -190,10 +190,10 @@ def test_both_precisions_together_never_take_more_than_float32_rows_would(seed):
             for id_ in some_N.tolist():
                 del held[id_]
         else:
-            slots_N = slots_N[rows.is_half(slots_N) == (what == "widen")]
+            slots_N = slots_N[rows.pools.is_half(slots_N) == (what == "widen")]
             if len(slots_N):
                 getattr(rows, what)(slots_N)
-        taken = rows.committed_bytes + rows.half_bytes
+        taken = rows.committed_bytes + rows.pools.half.committed_bytes
         assert taken <= arena.slots_end * 256 + 4 * 4096
         known_N = np.array(sorted(held), np.int64)
         out_ND = np.empty((len(known_N), 64), F32)
@@ -247,7 +247,7 @@ def test_promoted_and_demoted_again_a_row_is_the_same(kind):
     optimizer, state = KINDS[kind]
     layout = half_layout(DIM, optimizer, state)
     rng = np.random.default_rng(3)
-    rows_NW = np.abs(rng.standard_normal((50, layout.hot_width))).astype(F32) * F32(1e-3)
+    rows_NW = np.abs(rng.standard_normal((50, DIM + optimizer.state_width(DIM)))).astype(F32) * F32(1e-3)
     hot_NB = rows_NW.view(np.uint8)
     cold_NB = layout.to_half(hot_NB)
     assert cold_NB.shape == (50, layout.row_bytes)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ps.errors import ConfigError, DiskError
+from ps.storage.disk.codec import PARTITIONS
 from ps.storage.disk.database import FORMAT, MARK, Disk
 
 from .disks import ROW, as_dict, records, small_disk
@@ -23,7 +24,7 @@ def test_what_was_closed_in_order_can_be_opened_again(tmp_path):
         table = disk.table("a", [ROW])
         assert len(table) == 1000
         assert as_dict(table.read(written.ids_N)) == as_dict([written])
-        assert as_dict(disk.table("b", [ROW]).items()) == as_dict([records([7], seed=1)])
+        assert as_dict(disk.table("b", [ROW]).partitions(0, PARTITIONS)) == as_dict([records([7], seed=1)])
         assert len(disk.table("c", [ROW])) == 0
 
 
@@ -115,16 +116,17 @@ def test_who_knows_how_many_rows_are_held_spares_the_lookup(tmp_path):
         assert sorted(as_dict(table.read(np.arange(30)))) == list(range(12))
 
 
-def test_items_and_ids_give_everything_in_bounded_batches_of_one_length(tmp_path):
+def test_partitions_give_everything_in_batches_of_one_length(tmp_path):
     with small_disk(tmp_path) as disk:
         table = disk.table("a", [ROW, 40])
         long, short = records(range(1000)), records(range(1000, 1700), width=40)
         table.write(long)
         table.write(short)
-        batches = list(table.items(batch_rows=128))
-        assert as_dict(batches) == as_dict([long, short])
-        assert max(map(len, batches)) <= 128
-        assert sorted(np.concatenate(list(table.ids(batch_rows=128))).tolist()) == list(range(1700))
+        assert as_dict(table.partitions(0, PARTITIONS)) == as_dict([long, short])
+        halves = [table.partitions(0, 100), table.partitions(100, PARTITIONS)]
+        assert as_dict(halves[0] + halves[1]) == as_dict([long, short])
+        assert not as_dict(halves[0]).keys() & as_dict(halves[1]).keys()
+        assert all(halves)
 
 
 def test_counters_count_rows_and_bytes_with_their_headers(tmp_path):

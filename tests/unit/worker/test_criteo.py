@@ -16,10 +16,10 @@ from in_process_model import train
 
 from ps.errors import InvalidArgument
 from ps.nn.batch import Batch
+from tests.criteo_files import write_criteo
 from worker.data.criteo import Criteo
 from worker.data.criteo_lines import MAX_LINE_BYTES, line_blocks
 from worker.data.criteo_parser import MISSING_HEX, MISSING_INTEGER, parse
-from worker.data.criteo_writer import write_criteo
 from worker.data.errors import DataError, MalformedFile, MalformedLine, UnreadableFile
 from worker.data.files import matching
 

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import StartServer
 from worker.train.interruption import Interruption, remembered
 from worker.train.run import ALONE, run
-from worker.train.settings import Settings
+from worker.train.settings import Data, Settings
 
 
 class Finalized:
@@ -64,4 +64,6 @@ def test_a_run_ends_between_two_batches(start_server: StartServer) -> None:
     with pytest.raises(KeyboardInterrupt):
         interruption.press(signal.SIGINT, None)
     with pytest.raises(KeyboardInterrupt):
-        run(ALONE, Settings(data="synthetic", rows=2000, dim=2), start_server().address, interruption=interruption)
+        run(
+            ALONE, Settings(data=Data("synthetic", rows=2000), dim=2), start_server().address, interruption=interruption
+        )

@@ -13,13 +13,19 @@ from in_process_model import train
 from sklearn.metrics import roc_auc_score
 
 from ps.errors import InvalidArgument
-from worker.data.skew import Popularity, sample_ids
+from worker.data.skew import Popularity
 from worker.data.synthetic import BATCH, Synthetic, spread_ids
 from worker.data.teacher import expected_auc
 from worker.report.metrics import auc
 
 RANGES = {"top 1 %": (0.43, 0.47), "top 10 %": (0.68, 0.71), "lower half": (0.05, 0.08), "once": (0.34, 0.47)}
 """Shares of the accesses, and for `once` of the ids, among the ids seen in a batch: Meta's published statistics."""
+
+
+def sample_ids(n, n_ids, seed, batch=None):
+    """`n` accesses of one feature, with the published skew in every `batch` of them (by default in all `n`)."""
+    popularity = Popularity(n_ids, batch or n)
+    return popularity.ids(popularity.ranks(np.random.default_rng(seed), n))
 
 
 def shares(ids: np.ndarray) -> dict[str, float]:

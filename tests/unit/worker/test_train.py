@@ -28,7 +28,7 @@ from worker.train.command import app, main, place_of, train
 from worker.train.ranks import Meeting
 from worker.train.run import ALONE, EveryNth, run
 from worker.train.service import disk_folder, service_address
-from worker.train.settings import WIRE_DTYPES, Settings, batches_ahead, table_configs
+from worker.train.settings import WIRE_DTYPES, Data, Settings, batches_ahead, table_configs
 
 
 def test_every_wire_dtype_of_the_command_is_one_of_the_clients() -> None:
@@ -225,7 +225,9 @@ def test_the_mode_of_the_embeddings_is_what_the_options_say() -> None:
 
 def test_the_end_says_how_stale_rows_were(start_server: StartServer) -> None:
     console = Console(record=True, width=160, file=io.StringIO())
-    settings = Settings(data="synthetic", rows=2000, dim=2, batch_size=200, depth=1, swap_fraction=0.0, pull_ahead=1)
+    settings = Settings(
+        data=Data("synthetic", rows=2000), dim=2, batch_size=200, depth=1, swap_fraction=0.0, pull_ahead=1
+    )
     with ps.connect(start_server().address) as client:
         share = run(ALONE, settings, client.address)
         report.how_stale(console, client, [share])
