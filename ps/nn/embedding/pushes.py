@@ -171,6 +171,6 @@ class Pushes:
 
 
 def _of_bags(config: Sparsify) -> Sparsify:
-    """Returns the gradients of bags that are sent. The same bag does not come again, so with `hold` set all of them
-    are."""
+    """Returns the setting for gradients of bags: all are sent if `hold` is set, because the same bag does not come
+    again."""
     return Threshold(0.0, by=config.by) if config.hold is not None else config
