@@ -1,4 +1,4 @@
-"""psctl train."""
+"""`psctl train`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOT_THERE = (
     "`pip install -e '.[demo]'`, and then psctl train; your own trainer imports ps and ps.nn"
 )
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""Every option is the trainer's, --help too."""
+"""Passes every option to the trainer, --help too."""
 
 
 def train(context: typer.Context) -> None:
