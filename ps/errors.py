@@ -1,4 +1,5 @@
-"""The errors that users see. One tree; the wire carries the class name, so the client raises what the shard raised.
+"""The errors that users see, in one tree. The wire carries the class name, so the client raises the class that the
+shard raised.
 
 PsError
 ├── InvalidArgument (ValueError)       the request is wrong; sending it again will not help
@@ -38,98 +39,101 @@ class PsError(Exception):
 
 
 class InvalidArgument(PsError, ValueError):
-    """The request is wrong in itself."""
+    """Raised when a request is wrong in itself; sending it again does not help."""
 
 
 class ConfigError(InvalidArgument):
-    """A configuration has unknown keys or values out of range; where it was made it says so field by field."""
+    """Raised when a configuration has unknown keys or values out of range; `problems` lists them field by field."""
 
     def __init__(self, message: str, problems: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(message)
         self.problems = problems
-        """(dotted name of the field, what is wrong with it) of each."""
+        """For each problem: (dotted name of the field, what is wrong with it)."""
 
 
 class DimensionMismatch(InvalidArgument):
-    """Rows or gradients have another dim than the table."""
+    """Raised when rows or gradients have another dim than the table."""
 
 
 class DtypeMismatch(InvalidArgument):
-    """An array has a type that cannot be taken without loss."""
+    """Raised when an array has a type that cannot be converted without loss."""
 
 
 class LengthMismatch(InvalidArgument):
-    """Arrays that belong together have different lengths."""
+    """Raised when arrays that belong together have different lengths."""
 
 
 class DuplicateIds(InvalidArgument):
-    """Ids that must be unique are not."""
+    """Raised when ids that must be unique are not."""
 
 
 class NonFiniteGradient(InvalidArgument):
-    """A gradient or a row holds NaN, infinity, or what the wire's fp16 cannot; the client sent nothing of the request.
-    A shard that meets one nevertheless (a foreign client's) applies nothing of its part."""
+    """Raised when a gradient or a row has NaN, infinity, or a number that the wire's fp16 cannot hold; the client has
+    sent nothing of the request. If a shard finds one (from a foreign client), it applies nothing of its part."""
 
 
 class NotFound(PsError, LookupError):
-    """Something that the request names does not exist."""
+    """Raised when something that the request names does not exist."""
 
 
 class TableNotFound(NotFound):
-    """No table has that name."""
+    """Raised when no table has the name."""
 
 
 class StepNotFound(NotFound):
-    """The step handle is not known here; the client falls back to sending the ids."""
+    """Raised when a shard does not know a step handle; the client then sends the ids."""
 
 
 class TableExists(PsError):
-    """A table of that name exists already."""
+    """Raised when a table of that name exists already."""
 
 
 class SequenceConflict(PsError):
-    """The ledger cannot vouch for a write: another body under a known sequence, or a sequence older than its window."""
+    """Raised when the ledger cannot tell whether a write was applied: its sequence is known with another body, or older
+    than the ledger remembers."""
 
 
 class StaleRouting(PsError):
-    """The request was routed by another routing table than the shard's. The client follows the table by itself; its
-    callers see this when a write or an export was under way and can neither be split again nor go on."""
+    """Raised when a request was routed by another routing table than the shard's. The client follows the table by
+    itself; its callers get this error if a write or an export was under way that can neither be split again nor go
+    on."""
 
 
 class DataLoss(PsError):
-    """Rows are gone."""
+    """Raised when rows are gone."""
 
 
 class StateLost(DataLoss):
-    """The shard was restarted and the rows that it held are gone."""
+    """Raised when the shard was restarted and its rows are gone."""
 
 
 class ShardPoisoned(DataLoss):
-    """A write failed between its entry in the log and its record: rows may have a part of it. The shard takes no
-    writes and gives out no rows until it is restarted."""
+    """Raised after a write failed between its entry in the log and its record: rows may have a part of it. The shard
+    accepts no writes and serves no rows until it is restarted."""
 
 
 class CorruptWrite(DataLoss):
-    """Bytes are not those of a write: they were damaged, cut, or written by a version that is not known here."""
+    """Raised when bytes are not those of a write: damaged, cut, or written by an unknown version."""
 
 
 class CorruptRow(DataLoss):
-    """Rows on disk are not what was written there. Within the shard it says which, and has the others of the batch."""
+    """Raised when rows on disk are not what was written there. Within the shard, the error has their ids and the other
+    rows of the batch."""
 
     def __init__(self, message: str, ids: Sequence[int] = (), sound: Sequence[Any] = ()) -> None:
         super().__init__(message)
         self.ids = ids
         """The ids whose rows are lost."""
         self.sound = sound
-        """What the read would have returned without them: a list of `ps.storage.tier.Records`."""
+        """What the read would have returned without these rows: a list of `ps.storage.tier.Records`."""
 
 
 class DiskError(PsError):
-    """The disk below the shard refuses to read or write."""
+    """Raised when the shard's disk refuses to read or write."""
 
 
 class ResourceExhausted(PsError):
-    """A limit was met. `retry_after_s` is set when the same request may pass later."""
+    """Raised when a limit was reached. `retry_after_s` is set if the same request may succeed later."""
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -137,23 +141,23 @@ class ResourceExhausted(PsError):
 
 
 class DiskFull(ResourceExhausted):
-    """The disk below the shard has no room."""
+    """Raised when the shard's disk has no room."""
 
 
 class Unavailable(PsError, ConnectionError):
-    """No answer from the other side."""
+    """Raised when the other side does not answer."""
 
 
 class DeadlineExceeded(PsError, TimeoutError):
-    """No answer before the deadline."""
+    """Raised when no answer came before the deadline."""
 
 
 class InternalError(PsError):
-    """A bug in the service."""
+    """Raised for a bug in the service."""
 
 
 def all_errors() -> dict[str, type[PsError]]:
-    """Every class of the tree by its name: the vocabulary of the wire."""
+    """Returns every class of the tree by its name, as the wire names them."""
     found: dict[str, type[PsError]] = {}
     stack: list[type[PsError]] = [PsError]
     while stack:

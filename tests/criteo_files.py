@@ -1,4 +1,4 @@
-"""Files in Criteo's format with a planted signal: something to train on where the real logs are not at hand."""
+"""Writes files in Criteo's format with a planted signal, to train on where the real logs are not at hand."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def write_criteo(path: str | Path, rows: int, seed: int, missing: float = 0.1, i
 
 
 def _hexes(rng: np.random.Generator, rows: int, n_ids: int, field: int) -> npt.NDArray[np.int64]:
-    """Values of 32 bits, skewed like real accesses; equal ids of different fields have different values."""
+    """Returns values of 32 bits that are skewed like real accesses; equal ids of different fields have different
+    values."""
     popularity = Popularity(n_ids, rows, seed=field)
     words_B = popularity.ids(popularity.ranks(rng, rows)).astype(np.uint64) + np.uint64(field << 32)
     return (mix(words_B) >> np.uint64(32)).astype(np.int64)

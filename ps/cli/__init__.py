@@ -26,7 +26,7 @@ add_commands(app)
 
 
 def main() -> None:
-    """Runs psctl. One of our own errors is printed as one line, without a stack."""
+    """Runs psctl. An error of this project is printed as one line, without a traceback."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # grpc's own words on a dead address would lie across the screen
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without some letters of a file gets them as \xfc

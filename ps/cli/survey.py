@@ -1,6 +1,6 @@
-"""What each shard of a service reports of itself, or why it does not answer.
+"""Asks each shard of a service for its report, or finds out why it does not answer.
 
-Nothing here waits for a shard longer than it is told to, and a shard that is dead does not hide the others.
+No wait for a shard is longer than the caller allows, and a dead shard does not hide the others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SERVING, DEGRADED, DOWN, STATE_LOST, POISONED = "SERVING", "DEGRADED", "DOWN", "
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen of one shard."""
+    """What one look has found out about one shard."""
 
     info: ShardInfo
     stats: Mapping[str, Any] | None
@@ -44,7 +44,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Survey:
-    """What was seen of a whole service at one moment."""
+    """What one look has found out about a whole service."""
 
     address: str
     release: str
@@ -66,7 +66,7 @@ class Watch:
     """Looks at a service repeatedly, over one connection."""
 
     def __init__(self, address: str, timeout_s: float) -> None:
-        """Connects; raises Unavailable if nobody answers there."""
+        """Connects; raises Unavailable if no server answers there."""
         from ps.client.connection.connection import Connection
 
         self._timeout_s = timeout_s

@@ -1,1 +1,1 @@
-"""The client SDK: what a trainer imports."""
+"""The client SDK, which a trainer imports."""

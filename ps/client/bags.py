@@ -1,4 +1,4 @@
-"""The bags of a table in a step: which of them, and which of their ids, are each shard's."""
+"""Splits the bags of a table in a step by shard: the bags that have ids there, and these ids."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ShardBags:
 
     bags_R: Ints
     lengths_R: Ints
-    """How many ids each has there."""
+    """How many ids each bag has on the shard."""
     positions_P: Ints
     """The positions of those ids in the shard's part of the ids."""
 
@@ -26,13 +26,13 @@ class ShardBags:
         return len(self.bags_R)
 
     def encoded(self, n_ids: int) -> bytes:
-        """For a shard that has n_ids of the ids."""
+        """Returns the bags as bytes for a shard that has n_ids of the ids."""
         return encode_bags(self.lengths_R, self.positions_P, n_ids)
 
 
 def checked_bags(bags: PooledBags, n_ids: int, table: str) -> PooledBags:
-    """Returns a copy, int64. Raises DtypeMismatch, LengthMismatch, and InvalidArgument for a position that is not of
-    n_ids."""
+    """Returns a copy in int64. Raises DtypeMismatch, LengthMismatch, and InvalidArgument for a position outside of [0,
+    n_ids)."""
     positions_P, lengths_B = np.asarray(bags.positions_P), np.asarray(bags.lengths_B)
     if not (positions_P.dtype.kind in "iu" and lengths_B.dtype.kind in "iu"):
         raise DtypeMismatch(f"bags of table {table!r}: {positions_P.dtype}, {lengths_B.dtype}: give two of integers")
@@ -46,7 +46,7 @@ def checked_bags(bags: PooledBags, n_ids: int, table: str) -> PooledBags:
 
 
 def split_bags(bags: PooledBags, split: Split) -> list[ShardBags]:
-    """By shard. The ids of a bag stay in their order."""
+    """Returns the bags of each shard. The ids of a bag keep their order."""
     at_P = bags.positions_P
     if split.order_N is not None:
         at_U = np.empty(len(split.ids_N), np.int64)

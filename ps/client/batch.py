@@ -4,10 +4,10 @@ caller's ids [any shape]  --unique-->  unique_U  --split by shard-->  one run of
 caller's rows             <--take(inverse)--  rows_UD  <--place(order)--  rows of each shard
 caller's gradients        --segment_sum-->  grads_UD  --take(order)-->  gradients of each shard
 
-The shards of a table with bags send sums, one for each bag that has an id there, and the client adds them; the gradient
-of a bag goes to each of those shards.
+For a table with bags each shard sends one sum for each bag that has an id on it, and the client adds these sums; the
+gradient of a bag goes to each of those shards.
 
-A batch is a value: it knows the routing table that it was split by, and under another table it is another batch.
+A batch is a value: it includes the routing table that it was split by, and under another table it is another batch.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Batch:
     tables: tuple[TableBatch, ...]
     routing: Routing
     _digests: dict[int, int] = field(default_factory=dict)
-    """The digests of the ids of shards, as far as they have been asked for."""
+    """The digests of the ids of each shard, as far as they were needed."""
 
     @property
     def epoch(self) -> int:
-        """The routing epoch that requests made of this batch say in their headers."""
+        """The routing epoch in the headers of requests that are made of this batch."""
         return self.routing.epoch
 
     @property
@@ -52,8 +52,8 @@ class Batch:
         return [shard for shard in range(len(self.routing.shards)) if self._has_ids(shard)]
 
     def ids(self, shard: int) -> pb.IdSet:
-        """Returns the ids of one shard as a message. Where they are too many for the bytes of their gaps, those of the
-        largest tables are sent as they are."""
+        """Returns the ids of one shard as a message. If they would unpack to more than a shard allows for the bytes of
+        their gaps, the ids of the largest tables are sent as they are."""
         parts = [table.part(shard) for table in self.tables]
         largest_first = iter(sorted(range(len(parts)), key=lambda number: -count_ids(parts[number])))
         while not may_be_unpacked(parts) and (number := next(largest_first, None)) is not None:
@@ -61,19 +61,19 @@ class Batch:
         return pb.IdSet(tables=parts)
 
     def named_ids(self, shard: int) -> pb.IdSet:
-        """Returns the ids of one shard for a prepare, and notes their digest for the push by the step's handle."""
+        """Returns the ids of one shard for a prepare, and keeps their digest for the push that names the step."""
         ids = self.ids(shard)
         self._digests[shard] = codec.digest_ids(ids)
         return ids
 
     def ids_digest(self, shard: int) -> int:
-        """Returns the digest of what `ids` says of a shard."""
+        """Returns the digest of the ids that `ids` returns for a shard."""
         if shard not in self._digests:
             self.named_ids(shard)
         return self._digests[shard]
 
     def positives(self, positives: Mapping[str, ArrayLike]) -> dict[str, Counts]:
-        """Returns the counts of each table given by unique id. Raises LengthMismatch."""
+        """Returns the counts of each table by unique id. Raises LengthMismatch."""
         by_name = {table.config.name: table for table in self.tables}
         if not positives.keys() <= by_name.keys():
             raise LengthMismatch(
@@ -83,7 +83,7 @@ class Batch:
         return {name: by_name[name].positives(counts) for name, counts in positives.items()}
 
     def split_by(self, routing: Routing) -> Batch:
-        """Returns the same ids split by another routing table; this very batch if it is the same table."""
+        """Returns the same ids split by another routing table; this batch itself if the table is the same."""
         if same_split(self.routing, routing):
             return self
         tables = [replace(table, split=_split(table.unique_U, routing, table.compressed)) for table in self.tables]
@@ -102,7 +102,7 @@ def make_batch(
     bags: Mapping[str, PooledBags] | None = None,
 ) -> Batch:
     """Deduplicates ids and splits them by shard. With `counts`, the ids are unique already (DuplicateIds if not) and
-    stay as they are. `bags` are of some of the tables, whose ids must be unique."""
+    stay as they are. bags: for some of the tables, whose ids must be unique."""
     tables = [
         _table_batch(configs[name], given, routing, None if counts is None else counts[name], compressed)
         for name, given in ids.items()

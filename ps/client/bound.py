@@ -1,6 +1,6 @@
-"""What holds under one routing table only: step handles and versions go by shard number, and by another table the same
-number is another shard, or the same shard with other ids. So they are asked with the routing that the asker goes by,
-and under any other than their own they know nothing."""
+"""Values that hold under one routing table only: step handles and versions. They are kept by shard number, and under
+another table the same number is another shard, or the same shard with other ids. So callers pass the routing table that
+they use, and under any other than its own a value says that nothing is known."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from ps.wire.routing import Routing
 
 
 def same_split(one: Routing, other: Routing) -> bool:
-    """Returns whether both send every id to the same shard. Addresses may differ: a restarted shard has a new one.
+    """Returns whether both routing tables send every id to the same shard. Addresses may differ: a restarted shard has
+    a new one.
 
-    Between the tables of one service the epoch says it. Another service at the same address may count alike.
+    For the tables of one service, the epoch would be enough. But another service at the same address may have the same
+    epoch.
     """
     return one is other or (
         one.epoch == other.epoch
@@ -33,8 +35,8 @@ class Handle:
     shards: frozenset[int] = frozenset()
 
     def on(self, shard: int, routing: Routing) -> int:
-        """Returns the step's number where the shard holds just the ids that this routing gives it; 0 elsewhere: by
-        ids."""
+        """Returns the step's number on a shard that holds exactly the ids that this routing table gives it; 0 for
+        others, which must be sent the ids."""
         known = self.routing is not None and shard in self.shards and same_split(self.routing, routing)
         return self.step if known else 0
 
@@ -47,13 +49,13 @@ class Versions:
     by_shard: Mapping[int, int] = field(default_factory=dict)
 
     def of(self, shard: int, routing: Routing) -> int:
-        """Returns the version that a shard's gradients were computed from; 0: not known."""
+        """Returns the version that a shard's gradients were computed from; 0 if it is not known."""
         known = self.routing is not None and same_split(self.routing, routing)
         return self.by_shard.get(shard, 0) if known else 0
 
     def oldest(self, other: Versions) -> Versions:
-        """Returns each shard's lower version, for gradients that both reads have a part in. Where the routing tables
-        differ, or one is not known, no version is."""
+        """Returns the lower version for each shard, for gradients that were computed from both reads. If the routing
+        tables differ, or one is not known, no version is known."""
         if self.routing is None or other.routing is None or not same_split(self.routing, other.routing):
             return UNKNOWN_VERSIONS
         both = {**self.by_shard, **other.by_shard}

@@ -6,9 +6,9 @@
     rows = step.pull()["user"]
     step.push({"user": grads})
 
-Threads: a client may be used by many. Processes: not across a fork. Every blocking call takes `timeout_s`, any positive
-number, `inf` for as long as it takes; without it the client's `timeout_s` holds. A signal that interrupts a write, as
-Ctrl-C does, leaves it to end by itself.
+Many threads may use a client, but no forked process. Every blocking call takes `timeout_s`, any positive number, or
+`inf` to wait for as long as it takes; without it the client's `timeout_s` applies. A write that a signal interrupts,
+such as Ctrl-C, goes on in the background.
 """
 
 from __future__ import annotations
@@ -53,23 +53,26 @@ class Client(TableCalls, StepCalls, RowCalls, ServiceCalls):
 
     @property
     def address(self) -> str:
-        """The address that it was connected to."""
+        """The address that `connect` was given."""
         return self._session.connection.address
 
     def wire_dtype(self, table: str) -> WireDtype:
-        """Returns how rows and gradients of a table travel: what `connect` was given for it."""
+        """Returns in which precision rows and gradients of a table travel, as it was given to `connect`."""
         return self._session.formats.given(table)
 
     def background(self, task: Callable[[], T], *, hint: bool = False) -> Future[T]:
-        """Runs a task, such as a push, on a thread of the client's. If the task raises and nobody asks its future, the
-        end of the process says so, unless the task is a hint: one whose loss only costs time."""
+        """Runs a task, such as a push, on a thread of the client, and returns its future. If the task raises and its
+        future is never asked, an error is printed at the end of the process, unless the task is a hint, whose loss only
+        costs time."""
         return self._session.connection.tasks.submit(task, hint=hint)
 
     def close(self) -> None:
-        """Waits for background calls, ends the connections; the service lives on. Later calls raise InvalidArgument.
+        """Waits for background calls and closes the connections; the service goes on. Later calls raise
+        InvalidArgument.
 
-        A process that ends without it waits for its writes for 3 s, then ends their calls, says on stderr which are not
-        known to be applied, and has the exit status 120; the same for writes whose errors nobody has heard.
+        A process that ends without `close` waits for its writes for 3 s, then ends their calls, prints on stderr which
+        are not known to be applied, and exits with status 120. It does so too for writes whose errors were never asked
+        for.
         """
         with suppress(InvalidArgument):  # closed before, or in a forked child
             self._session.forget_abandoned()
@@ -79,7 +82,7 @@ class Client(TableCalls, StepCalls, RowCalls, ServiceCalls):
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        """Closes; after an error it waits for what is under way as long as the end of a process does."""
+        """Closes the client. After an error it waits for calls under way only as long as the end of a process does."""
         self._session.connection.close(None if error is None else GRACE_S)
 
 
@@ -96,12 +99,14 @@ def connect(
     address: "host:port" of the coordinator or of any shard; "inproc:" starts a private service of one shard in
     this process, "inproc:shards=4" one of four, for tests and notebooks.
     wire_dtype: "fp32"; "fp16" or "int8" for a half or a quarter of the bytes of rows and gradients, rounded to nearest;
-    `ps.ByImportance`, which rounds only rows that matter less; or {table: one of these}, tables not named being exact.
-    compress_ids: send ids sorted, as the gaps between them: 1 to 3 bytes each instead of 8 where they are dense, at the
-    price of sorting them, which pays on links of less than about 1 Gbit/s. What is dense beyond about 400,000 ids in
-    one message goes as it is all the same: a shard unpacks no more of so few bytes.
-    timeout_s: the deadline of calls that are not given their own. max_message_bytes: the largest single message, both
-    ways; as the service's own setting of that name. Raises Unavailable.
+    `ps.ByImportance`, which rounds only less important rows; or {table: one of these}, where a table that is not named
+    travels in fp32.
+    compress_ids: sends ids sorted, as the gaps between them: 1 to 3 bytes each instead of 8 where they are dense.
+    Sorting costs time, so this pays on links of less than about 1 Gbit/s. Of dense ids about 400,000 in one message are
+    compressed and the others sent as they are, because a shard unpacks no more from so few bytes.
+    timeout_s: seconds; the deadline of calls that are not given their own.
+    max_message_bytes: the largest single message in both directions, as the service's setting of that name.
+    Raises Unavailable if no server answers; InvalidArgument, DtypeMismatch or ConfigError for bad arguments.
     """
     seconds(timeout_s)  # before anything is connected
     if max_message_bytes < 1:

@@ -1,4 +1,4 @@
-"""A trainer's clock in a group: it counts steps, and waits where it is too far ahead of the slowest."""
+"""A trainer's clock in a group: it counts steps, and waits when it is too far ahead of the slowest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ASK_AGAIN_S = 0.02
 
 
 class Clock:
-    """What `client.clock` returns. Threads: one."""
+    """A trainer's clock, which `client.clock` returns. Threads: one."""
 
     def __init__(self, session: Session, group: str, rank: int, ranks: int, max_staleness: int) -> None:
         check_member(group, rank, ranks)
@@ -30,14 +30,15 @@ class Clock:
         self.rank = rank
         self.max_staleness = max_staleness
         self.clocks = [0] * ranks
-        """Steps made by each rank, as far as is known here; FINISHED once it makes no more."""
+        """Steps made by each rank, as far as is known here; FINISHED for a rank that makes no more."""
         self.waited_s = 0.0
-        """Seconds that `advance` has taken."""
+        """Seconds that calls of `advance` have taken."""
         self._session = session
 
     def advance(self, steps: int, *, timeout_s: float | None = None) -> None:
-        """This trainer has made so many steps; returns when every other of the group has made at least
-        `steps - max_staleness`. Raises DeadlineExceeded, which names those that have not; it may be called again."""
+        """Notes that this trainer has made so many steps; returns when every other trainer of the group has made at
+        least `steps - max_staleness`. Raises DeadlineExceeded, which names those that have not; it may be called
+        again."""
         if not self.clocks[self.rank] <= steps < FINISHED:
             raise InvalidArgument(f"{steps} steps: this clock says {self.clocks[self.rank]}, and it never goes back")
         self.clocks[self.rank] = steps
@@ -56,7 +57,7 @@ class Clock:
             self.waited_s += time.monotonic() - started_s
 
     def finish(self, *, timeout_s: float | None = None) -> None:
-        """This trainer makes no more steps: the others do not wait for it."""
+        """Notes that this trainer makes no more steps, so that the others do not wait for it."""
         self.clocks[self.rank] = FINISHED
         self._exchange(self._session.deadline(timeout_s), max_staleness=FINISHED)
 

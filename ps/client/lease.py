@@ -1,7 +1,7 @@
-"""What the shards hold for a prepared step, from the client's side: until its push, or until it is forgotten.
+"""The client's side of what the shards hold for a prepared step, until it is pushed or forgotten.
 
-A shard keeps the rows of a prepared step in RAM until the step is pushed or its lease ends. So whoever knows that no
-push will follow says so: `Lease.forget`. That is a hint, as a prepare is: where it is lost, time ends the lease.
+A shard keeps the rows of a prepared step in RAM until the step is pushed or its lease ends. So a client that knows that
+no push will follow sends `Lease.forget`. That is a hint, as a prepare is: if it is lost, the lease ends after its time.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from ps.errors import InvalidArgument
 from ps.wire.routing import Routing
 
 MAX_PREPARE_WAIT_S = 1.0
-"""A prepare that takes longer has failed its purpose: the ids go along with the pull."""
+"""Seconds that a pull waits for a prepare at most. One that takes longer has failed its purpose, and the pull sends the
+ids."""
 
 
 class Lease:
-    """What the shards hold for one step. It knows nothing of the step itself, so it can outlive it. Threads: any."""
+    """What the shards hold for one step. It does not refer to the step, so it can outlive it. Threads: any."""
 
     def __init__(
         self, number: int, routing: Routing, prepared: Mapping[int, Future[bool]], tell: Callable[[int], object]
     ) -> None:
-        """prepared: by shard, whether it holds the step. tell: has a shard told, in the background, to forget it."""
+        """prepared: by shard, whether the shard holds the step. tell: sends a forget to a shard, in the background."""
         self._number = number
         self._routing = routing
         self.preparing = prepared
-        """The prepares, by shard: whether each holds the step."""
+        """The prepares by shard; each returns whether the shard holds the step."""
         self._tell = tell
         self._waited = False
         self._begun_s = self._answered_s = time.monotonic()
@@ -46,8 +47,8 @@ class Lease:
         return (self._answered_s if answered else time.monotonic()) - self._begun_s
 
     def handle(self, deadline: Deadline) -> Handle:
-        """Returns the shards known to hold the step. Waits for the others once and for a part of the time: a prepare is
-        a hint, and a pull that has to go by ids needs time as well."""
+        """Returns the handle with the shards that are known to hold the step. It waits for the others once, and only
+        for a part of the time, because a pull that has to send the ids needs time as well."""
         if self.ended:
             return NO_HANDLE
         if not self._waited:
@@ -58,12 +59,12 @@ class Lease:
         return Handle(self._number, self._routing, frozenset(shard for shard in self.preparing if self._holds(shard)))
 
     def pushed(self, by: Handle) -> None:
-        """The push was applied. Shards that it reached by this handle have forgotten the step; one whose prepare came
-        later than that has not."""
+        """Notes that the push was applied. Shards that it reached by this handle have forgotten the step; a shard whose
+        prepare came later has not, and is told."""
         self._end(set(self.preparing) - by.shards)
 
     def forget(self) -> None:
-        """No push will follow. Returns at once."""
+        """Tells the shards that no push will follow. Returns at once."""
         if not self.ended:
             self._end(set(self.preparing))
 

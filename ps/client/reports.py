@@ -1,4 +1,4 @@
-"""What the shards report of themselves, added up."""
+"""Adds up the reports of the shards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ ON_DEVICE = "device_rows"
 
 
 def shard_stats(connection: Connection, deadline: Deadline) -> list[dict[str, Any]]:
-    """Asks all shards at once. A shard that has lost its rows answers too, and says so: `state_lost`."""
+    """Returns the statistics of all shards, asked at once. A shard that has lost its rows answers too, and says so in
+    `state_lost`."""
 
     def ask(routing: Routing, shard: int) -> dict[str, Any]:
         answer = connection.on_shard(
@@ -42,8 +43,8 @@ def shard_stats(connection: Connection, deadline: Deadline) -> list[dict[str, An
 
 
 def answers(connection: Connection, routing: Routing, timeout_s: float) -> list[dict[str, Any] | PsError]:
-    """Returns what every shard reports, or why it does not answer within `timeout_s`. All are asked at once, each once:
-    it is for those who watch a service that may be ill."""
+    """Returns the report of every shard, or why it does not answer within `timeout_s`. All are asked at the same time,
+    each once, so that a service in trouble can be watched."""
     deadline = Deadline(timeout_s)
 
     def ask(address: str) -> dict[str, Any] | PsError:
@@ -56,7 +57,7 @@ def answers(connection: Connection, routing: Routing, timeout_s: float) -> list[
 
 
 def _report_of(answer: bytes) -> dict[str, Any]:
-    """Raises InvalidArgument or InternalError for an answer that is none."""
+    """Returns the report in an answer. Raises InvalidArgument or InternalError for an answer that is none."""
     try:
         stats = json.loads(codec.parse(pb.StatsResponse, answer).stats_json)
     except ValueError as error:
@@ -69,7 +70,7 @@ def _report_of(answer: bytes) -> dict[str, Any]:
 
 
 def sizes(table: str, shards: ShardStats) -> list[int]:
-    """Returns rows of a table on each shard, over all tiers. Raises StateLost: without a shard's rows it would be too
+    """Returns the rows of a table on each shard, over all tiers. Raises StateLost, because the sum would be too
     small."""
     _check_state(shards)
     return [sum(shard["tables"].get(table, {"rows": {}})["rows"].values()) for shard in shards]
@@ -77,7 +78,7 @@ def sizes(table: str, shards: ShardStats) -> list[int]:
 
 def memory_usage(shards: ShardStats) -> dict[str, Any]:
     """Returns bytes: {"tables": {table: {tier: {purpose: n}}}, "outside_tables": {purpose: n}, "total": n}; the total
-    is of RAM, without ON_DEVICE. Raises StateLost."""
+    is of RAM, without ON_DEVICE. Raises StateLost if a shard has lost its rows."""
     _check_state(shards)
     tables: dict[str, dict[str, dict[str, int]]] = {}
     outside: dict[str, int] = {}
@@ -98,18 +99,21 @@ def memory_usage(shards: ShardStats) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class TierShare:
-    """What a table has on one tier, over all shards."""
+    """The rows and bytes of a table on one tier, over all shards."""
 
     table: str
     tier: str
     rows: int
-    """For the cores of a tensor-train table, the rows that they stand for, which are the same on every shard."""
+    """How many rows there are. For the cores of a tensor-train table, the rows that they have, which are the same on
+    every shard."""
     nbytes: int
-    """Bytes of RAM, or of RAM and the device, with all that belongs to the rows; on disk, bytes of keys and values."""
+    """Bytes of RAM, or of RAM and the device, with everything that belongs to the rows; on disk, bytes of keys and
+    values."""
 
 
 def tiers(shards: ShardStats) -> list[TierShare]:
-    """By table, then tier, from the fastest down. A shard that has lost its rows counts as one without any."""
+    """Returns rows and bytes by table, then tier, from the fastest tier down. A shard that has lost its rows counts as
+    one without any."""
     shares = []
     for name in sorted({name for shard in shards for name in shard["tables"]}):
         parts = [shard["tables"][name] for shard in shards if name in shard["tables"]]

@@ -1,4 +1,5 @@
-"""What the calls of one client share: its connection, its identity as a worker, its settings and its counters."""
+"""The state that all calls of one client share: its connection, its identity as a worker, its settings and its
+counters."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ from ps.wire.methods import Method
 
 
 class Session:
-    """One worker's connection to the service, and what numbers its steps and writes. Threads: any."""
+    """One worker's connection to the service, and the numbers of its steps and writes. Threads: any."""
 
     def __init__(
         self,
@@ -49,12 +50,13 @@ class Session:
         self.step_numbers = itertools.count(1)
         self.push_numbers = PushNumbers()
         self.abandoned: deque[Lease] = deque()
-        """Leases of steps that nobody can push any more. Finalizers append to it, so nothing else happens there: they
-        may run anywhere, inside a lock too."""
+        """Leases of steps that no code refers to any more. Finalizers append to it and do nothing else, because they
+        may run anywhere, even while a lock is held."""
         self._sequences = itertools.count(1)
 
     def deadline(self, timeout_s: float | None) -> Deadline:
-        """Returns the deadline of a call that begins now: after `timeout_s`, or after the client's own for None."""
+        """Returns the deadline of a call that begins now: after `timeout_s`, or, if that is None, after the client's
+        own."""
         return Deadline(self.timeout_s if timeout_s is None else timeout_s)
 
     def batch(
@@ -64,8 +66,8 @@ class Session:
         counts: Mapping[str, ArrayLike] | None = None,
         bags: Mapping[str, PooledBags] | None = None,
     ) -> Batch:
-        """Deduplicates ids and splits them by shard. Raises InvalidArgument where counts or bags are of other tables,
-        TableNotFound, and what `make_batch` raises."""
+        """Deduplicates ids and splits them by shard. Raises InvalidArgument for counts or bags of other tables,
+        TableNotFound, and the errors of `make_batch`."""
         if not ids:
             raise InvalidArgument("no tables given: pass {table: ids}")
         if counts is not None and set(counts) != set(ids):
@@ -76,17 +78,18 @@ class Session:
         return make_batch(ids, configs, self.connection.routing, counts, self.compress_ids, bags)
 
     def new_write(self, batch: Batch) -> Write:
-        """Makes a write with a sequence that no other of this worker has. Call it when the write is about to be sent:
-        the shards' ledgers look back only so far."""
+        """Makes a write with a sequence that no other write of this worker has. Call it when the write is about to be
+        sent, because the shards' ledgers remember only the last sequences."""
         return Write(next(self._sequences), batch)
 
     def new_push(self, batch: Batch, in_round: bool = False) -> Write:
-        """Makes a write that is a push of all tables of the batch. Call it when the push is about to be sent."""
+        """Makes the write of a push to all tables of the batch. Call it when the push is about to be sent."""
         numbers = None if in_round else self.push_numbers.next([table.config.name for table in batch.tables])
         return Write(next(self._sequences), batch, numbers)
 
     def ask_coordinator(self, method: Method, request: Callable[[int], Message], deadline: Deadline) -> bytes:
-        """Sends the coordinator `request(attempt number)` until it answers or the deadline comes."""
+        """Sends `request(attempt number)` to the coordinator until it answers or the deadline comes; returns the
+        answer."""
 
         def attempt(number: int) -> bytes:
             routing = self.connection.routing
@@ -96,13 +99,13 @@ class Session:
         return retry(attempt, deadline, lambda: self.connection.refresh(deadline))
 
     def forget_abandoned(self) -> None:
-        """Has the shards forget the steps that nobody can push any more."""
+        """Tells the shards to forget the steps that can no longer be pushed."""
         while self.abandoned:
             self.abandoned.popleft().forget()
 
 
 class ClientCalls:
-    """The base of what groups a client's calls by noun: they share its session."""
+    """The base of the classes that group a client's calls by subject; they share its session."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

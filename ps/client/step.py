@@ -1,4 +1,4 @@
-"""A step: ids named once, pulled and pushed by their handle."""
+"""A step: its ids are sent once; then it is pulled and pushed by its handle."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 
 
 class Step:
-    """What `client.prepare` returns. One pull (or several), then one push; or `forget`, if none will come.
+    """A step, which `client.prepare` returns. Make one pull (or several), then one push; or call `forget` if there will
+    be none.
 
-    The shards hold the rows of a prepared step for its push. They let go of one that nobody refers to any more when the
-    client prepares the next, and of any other when its lease ends (`performance.prepare_ttl_s`).
+    The shards hold the rows of a prepared step until its push. A step that was dropped without a push is forgotten when
+    the client prepares the next one, any other when its lease ends (`performance.prepare_ttl_s`).
     """
 
     def __init__(self, session: Session, batch: Batch, lease: Lease, versions: Versions = UNKNOWN_VERSIONS) -> None:
@@ -50,7 +51,7 @@ class Step:
 
     @property
     def held(self) -> bool:
-        """Whether the shards may still hold it: it was neither pushed nor forgotten."""
+        """Whether the shards may still hold the step: it was neither pushed nor forgotten."""
         return not self._lease.ended
 
     @property
@@ -59,18 +60,18 @@ class Step:
         return self._versions
 
     def forget(self) -> None:
-        """Says that no push will follow: the shards need not hold its rows. Returns at once. It can be pulled and
-        pushed all the same; its ids go along then."""
+        """Tells the shards that no push will follow, so that they need not hold the step's rows. Returns at once. The
+        step can be pulled and pushed all the same; its ids are then sent along."""
         self._lease.forget()
 
     def pull(
         self, *, mask_below: Mapping[str, float] | None = None, timeout_s: float | None = None
     ) -> dict[str, ArrayLike]:
-        """Returns rows of each table: float32 [*ids.shape, dim], in the order of the ids, duplicates included. Of a
-        table that was prepared with bags their sums, float32 [B, dim].
+        """Returns the rows of each table: float32 [*ids.shape, dim], in the order of the ids, duplicates included; for
+        a table that was prepared with bags their sums, float32 [B, dim].
 
-        mask_below: per table, the magnitude below which an element, or what a shard adds to that of a sum, may read as
-        0 in this pull; of others the wire dtype says it.
+        mask_below: per table, the magnitude below which an element of a row, or of a shard's part of a sum, may read as
+        0 in this pull; for other tables the wire dtype decides.
         """
         pulled = self._pull(PullOptions(self._flagged({}, mask_below or {})), timeout_s)
         return {t.config.name: t.expand(rows) for t, rows in zip(self._batch.tables, pulled.rows, strict=True)}
@@ -82,10 +83,10 @@ class Step:
         mask_below: Mapping[str, float] | None = None,
         timeout_s: float | None = None,
     ) -> dict[str, TableRows]:
-        """Pulls rows, and what the shards know of them: which exist, and which are important.
+        """Returns the rows of each table with flags of the shards: which rows exist, and which are important.
 
-        important: per table, the share of a shard's rows, in [0, 1], that counts as most important; tables whose wire
-        dtype is ByImportance are asked for theirs anyway. Raises InvalidArgument where the two differ.
+        important: per table, the share of a shard's rows, in [0, 1], that counts as most important; the flags of tables
+        whose wire dtype is ByImportance are pulled anyway. Raises InvalidArgument if the two shares differ.
         """
         pulled = self._pull(
             PullOptions(self._flagged(important or {}, mask_below or {}), return_exists=True), timeout_s
@@ -101,23 +102,24 @@ class Step:
         in_round: Round | None = None,
         timeout_s: float | None = None,
     ) -> None:
-        """Applies the gradient of each row pulled; duplicates of an id are summed. Of a table that was prepared with
-        bags: of each sum pulled, float [B, dim], which is that of each of its rows. Rows that are in no bag are used
-        and not updated.
+        """Applies gradients: per table float [*ids.shape, dim], where those of duplicate ids are summed; for a table
+        that was prepared with bags float [B, dim], the gradient of each sum, which is also the gradient of each of its
+        rows. Rows that are in no bag count as used and are not updated.
 
-        Of a table whose ids are unique, `ps.Selected` sends the gradients of some rows, or some of their elements, in
-        as few bytes as those take at the client's `wire_dtype`; the other rows are used and not updated. Of a table
-        with bags it is of some bags, and `ps.PooledGradients` of some bags and some rows.
+        For a table whose ids are unique, `ps.Selected` sends the gradients of some rows, or some of their elements, in
+        as few bytes as these take at the client's `wire_dtype`; the other rows count as used and are not updated. For a
+        table with bags `ps.Selected` has the gradients of some bags, and `ps.PooledGradients` those of some bags and
+        some rows.
 
-        positives: for tables whose importance has a weight for it, how often each id, in the order and the shape of the
-        ids, occurs in positive samples; duplicates are summed.
+        positives: for tables whose importance has a weight for positive samples, how often each id, in the order and
+        the shape of the ids, occurs in positive samples; duplicates are summed.
 
         in_round: the gradients of all ranks of this round are summed and applied once, when the last of them has come;
         this call waits for it. Every rank pushes the same tables, perhaps with no ids. DeadlineExceeded names the ranks
         that did not come in time; then nothing was applied on that shard.
 
-        All tables of the step, all or nothing on each shard. Calling it again after an error repeats the same push:
-        shards that have applied it answer from their ledger.
+        Each shard applies the push to all tables of the step, or to none. Call `push` again after an error to repeat
+        the same push: shards that have applied it answer from their ledger.
         """
         deadline = self._session.deadline(timeout_s)
         self._check_tables(grads)
@@ -139,7 +141,7 @@ class Step:
             self._pushing.release()
 
     def check(self, grads: Mapping[str, ArrayLike | Selected | PooledGradients]) -> None:
-        """Raises what `push` would raise before anything is sent; sends nothing."""
+        """Raises what `push` would raise before it sends anything; sends nothing."""
         self._check_tables(grads)
         self._outgoing(grads, self._important)
 

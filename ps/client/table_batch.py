@@ -1,4 +1,4 @@
-"""The ids of one table in a batch: what is sent to each shard, and the way of rows and flags back to the caller's
+"""The ids of one table in a batch: what is sent to each shard, and how rows and flags are put back into the caller's
 order."""
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class TableBatch:
     shape: tuple[int, ...]
     unique_U: npt.NDArray[np.int64]
     inverse_N: npt.NDArray[np.int64] | None
-    """Where each given id is in unique_U; None when the given ids are unique_U."""
+    """The position of each given id in unique_U; None if the given ids are unique_U."""
     counts_U: npt.NDArray[np.uint32] | None
     """How often each unique id occurs; None: once each."""
     split: Split
     compressed: bool = False
     """Whether ids are sent sorted, as the gaps between them."""
     bags: PooledBags | None = None
-    """The B bags whose sums are pulled and whose gradients are pushed; None: rows are, one for each id."""
+    """The B bags whose sums are pulled and whose gradients are pushed; None: rows are pulled and pushed."""
 
     @cached_property
     def shard_bags(self) -> list[ShardBags]:
@@ -51,7 +51,7 @@ class TableBatch:
 
     @property
     def sent(self) -> int:
-        """How many rows are pulled, U; or sums, B."""
+        """How many rows, U, or sums, B, are pulled."""
         return len(self.unique_U) if self.bags is None else len(self.bags)
 
     def part(self, shard: int) -> pb.TableIds:
@@ -76,7 +76,7 @@ class TableBatch:
         positives_U: Counts | None = None,
         of_bags: Sequence[blocks.EncodedBlock] = (),
     ) -> pb.PushedTable:
-        """Returns what is said of one shard's rows before they are sent."""
+        """Returns the shape of one shard's rows, which is sent before them."""
         where = self.split.of(shard)
         positives = codec.encode_counts(None if positives_U is None else positives_U[self.positions(shard)])
         return pb.PushedTable(
@@ -90,7 +90,7 @@ class TableBatch:
         )
 
     def positions(self, shard: int) -> slice | npt.NDArray[np.int64]:
-        """Returns where a shard's ids are among the unique ids."""
+        """Returns the positions of a shard's ids among the unique ids."""
         where = self.split.of(shard)
         return where if self.split.order_N is None else self.split.order_N[where]
 
@@ -110,7 +110,7 @@ class TableBatch:
         return like(flags_N.reshape(self.shape), self.given)
 
     def positives(self, counts: ArrayLike) -> Counts:
-        """Returns counts of the given ids in the order of unique_U; those of duplicates are summed."""
+        """Returns counts for the given ids in the order of unique_U; those of duplicates are summed."""
         counts_N = as_counts(counts, self.shape)
         if self.inverse_N is None:
             return counts_N

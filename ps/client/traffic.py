@@ -1,4 +1,4 @@
-"""What a client has sent and received."""
+"""Counts the bytes that a client has sent and received."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from ps.wire.methods import Method
 
 
 class Traffic:
-    """Bytes of messages by method and kind (`ps.wire.kinds`), as this client gave them to the network and got them."""
+    """Bytes of messages by method and kind (`ps.wire.kinds`), as this client gave them to the network and got them from
+    it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -21,13 +22,13 @@ class Traffic:
         self.retries = 0
 
     def add(self, method: Method, call: Call) -> None:
-        """Counts messages of one call, whether it succeeded or not."""
+        """Counts the messages of one call, whether it succeeded or not."""
         with self._lock:
             self._sent.setdefault(method.name, Moved()).add(call.sent)
             self._received.setdefault(method.name, Moved()).add(call.received)
 
     def answered(self, method: Method, message: Message) -> None:
-        """What an answer that has been counted turned out to say, or its head."""
+        """Counts the kinds in an answer, or its head, whose bytes have been counted already."""
         with self._lock:
             self._received[method.name].said(message)
 

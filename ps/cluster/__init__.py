@@ -1,1 +1,1 @@
-"""Shards as Ray actors, and the coordinator that knows them. Only this package imports ray."""
+"""Runs shards as Ray actors, with the coordinator that knows them. Only this package imports ray."""

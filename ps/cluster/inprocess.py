@@ -1,4 +1,5 @@
-"""A service in this process, without a port: what `ps.connect("inproc:")` and `ps.connect("inproc:shards=4")` start."""
+"""A service in this process, without a port, which `ps.connect("inproc:")` and `ps.connect("inproc:shards=4")`
+start."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ _numbers = itertools.count(1)
 
 
 class Named:
-    """A dispatcher that this process reaches under a name: in the place of a gRPC server on a port."""
+    """A dispatcher that this process reaches under a name, in place of a gRPC server on a port."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self.address = f"{inproc.PREFIX}{next(_numbers)}"

@@ -1,13 +1,14 @@
 """Configuration: frozen, validated values. An unknown key or a value out of range is a `ConfigError` that names it.
 
-This package owns names, defaults and bounds. It does not own behaviour: `ps.optimizers` knows what an optimizer does,
-`ps.initializer` what an initializer yields. Every value goes to JSON and back, which is how it crosses the wire.
+This package has the names, defaults and bounds of settings, not their behaviour: `ps.optimizers` says what an optimizer
+does, `ps.initializer` what an initializer yields. Every value can be written as JSON and read back, which is how it
+crosses the wire.
 
     optimizers     SGD, Adagrad, RowwiseAdagrad, Adam, FTRL
     initializers   Uniform, Normal, Constant
     importance     Importance: which rows stay when not all can
     admission      Always, CountThreshold, Probability: which ids get a row
-    cold           Fp16, TensorTrain: what the less important rows are made of
+    cold           Fp16, TensorTrain: how the less important rows are stored
     table          TableConfig
     service        ServiceConfig, and its parts: network, limits, memory, disk, watching, performance
     sizes          numbers of bytes as people write them

@@ -1,4 +1,4 @@
-"""Cold rows: what the less important rows of a table are made of."""
+"""Cold rows: how the less important rows of a table are stored."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ps.errors import InvalidArgument
 from ps.values.frozen import MAX_COUNT, Frozen, Positive
 
 MAX_TENSOR_TRAIN_ROWS = 1 << 40
-"""Rows that the cores of a table can stand for."""
+"""The most rows that the cores of a table can have."""
 
 
 class Fp16(Frozen):
-    """All but the most important rows take 16 bits an element: half the RAM and disk, rounded stochastically at each of
-    their updates; a push takes somewhat longer."""
+    """Stores all but the most important rows in 16 bits an element: half the RAM and disk. These rows are rounded
+    stochastically at each update, and a push takes somewhat longer."""
 
     kind: Literal["fp16"] = "fp16"
     hot_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
@@ -32,46 +32,48 @@ Factor = Annotated[int, Field(ge=1, le=MAX_TENSOR_TRAIN_ROWS)]
 
 
 class TensorTrain(Frozen):
-    """All rows but the most frequent are computed from a few small cores (TT-Rec, Yin et al. 2021): RAM for thousands
-    of rows instead of millions. Rows share the cores, so a push of one moves others a little, and each costs more to
-    read."""
+    """Computes all rows but the most frequent from a few small cores (TT-Rec, Yin et al. 2021), which take the RAM of
+    thousands of rows instead of millions. Rows share the cores, so a push of one row moves others a little, and a row
+    costs more to read."""
 
     kind: Literal["tensor_train"] = "tensor_train"
     rows: Annotated[int, Field(ge=1, le=MAX_TENSOR_TRAIN_ROWS)]
-    """Rows that the cores stand for. Take the ids that there are, or somewhat fewer with index `hash`. More makes the
-    cores larger, by a root of it as high as there are cores; fewer has more ids share a row."""
+    """How many rows the cores have. Take the number of ids, or somewhat fewer with index `hash`. With n cores their
+    size grows as the n-th root of it; with fewer rows more ids share a row."""
     ranks: Rank | tuple[Rank, ...] = 16
     """The ranks of the tensor train, between neighbouring cores: one number for all, or cores - 1 of them. Raise
     them where the loss stays above that of a table without cold rows; size and work of the inner cores grow with their
     square."""
     cores: Literal[2, 3, 4] = 3
-    """Factors that a row is a product of. 2: quicker and more exact, much larger. 4: smaller still for very many rows,
-    slower and harder to train."""
+    """How many factors a row is a product of. 2: faster and more exact, much larger. 4: still smaller for very many
+    rows, slower and harder to train."""
     p_shapes: tuple[Factor, ...] | None = None
-    """How `rows` is split over the cores: as many factors as cores, their product at least `rows`. None: chosen, about
-    equal, which makes the cores smallest. Set it to have those of a model trained elsewhere."""
+    """How `rows` is factored: as many factors as cores, their product at least `rows`. None: chosen about equal, which
+    makes the cores smallest. Set it to use the factors of a model trained elsewhere."""
     q_shapes: tuple[Factor, ...] | None = None
-    """How the table's `dim` is split over the cores: as many factors as cores, their product exactly `dim`. None:
-    chosen, about equal. Set it to have those of a model trained elsewhere; unequal ones make one core large."""
+    """How the table's `dim` is factored: as many factors as cores, their product exactly `dim`. None: chosen about
+    equal. Set it to use the factors of a model trained elsewhere; unequal ones make one core large."""
     index: Literal["dense", "hash"] = "dense"
-    """`dense`: ids are 0 to rows - 1, others are refused. `hash`: any int64, hashed into `rows`; ids that meet there
-    share what the cores say of them."""
+    """`dense`: ids are 0 to rows - 1, others are refused. `hash`: any int64, hashed into `rows`; ids with the same hash
+    share a row of the cores."""
     initializer: Literal["approximate_uniform", "gaussian", "uniform"] = "approximate_uniform"
     """How the cores begin. `approximate_uniform`: so that rows look drawn from the uniform distribution that suits
-    `rows`. `gaussian`, `uniform`: entries of the cores are drawn from these; rows are then mostly near zero."""
+    `rows`. `gaussian`, `uniform`: entries of the cores are drawn from such a distribution; rows are then mostly near
+    zero."""
     optimizer: CoreOptimizer | None = None
-    """The optimizer of the cores. Its rate is that of rows: each core has the one that moves rows so, at every rank.
-    None: the table's own, which must then be SGD, Adagrad or RowwiseAdagrad. Set it where the table has another one.
-    Adagrad doubles the cores; RowwiseAdagrad has one number of state for each slice of a core."""
+    """The optimizer of the cores. Its rate is that of rows: each core gets the rate that moves rows by as much, at
+    every rank. None: the table's own, which must then be SGD, Adagrad or RowwiseAdagrad. Set it where the table has
+    another optimizer. Adagrad doubles the cores; RowwiseAdagrad has one number of state for each slice of a core."""
     hot_rows: Annotated[int, Field(ge=0, le=MAX_COUNT)] = 10_000
-    """Rows a shard keeps outside of the cores, exact and in RAM: the most frequent. Raise it where frequent ids lose
-    accuracy; each costs what a row of a table without cold rows costs."""
+    """How many rows a shard keeps outside of the cores, exact and in RAM: the most frequent ones. Raise it where
+    frequent ids lose accuracy; each costs as much as a row of a table without cold rows."""
     lift_after: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 2
-    """Uses, that is pushes that have the id, before an id may get a row of its own. Raise it where ids that come once
-    or twice push others out; frequent ids then spend longer in the cores."""
+    """How many uses, that is pushes with the id, an id needs before it may get a row of its own. Raise it where ids
+    that come once or twice push others out; frequent ids then stay in the cores for longer."""
     fold_tolerance: Positive = 0.1
     """Relative error |core value - row| / |row| up to which a row that is no longer frequent is folded back into the
-    cores. Above, it stays exact, and goes to disk where there is one. Lower is more exact and keeps more rows."""
+    cores. Above it, the row stays exact, and goes to disk if the shard has one. A lower value is more exact and keeps
+    more rows."""
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> Self:
@@ -90,7 +92,7 @@ class TensorTrain(Frozen):
         return self
 
     def check_ids(self, table: str, least: int, most: int) -> None:
-        """Raises InvalidArgument unless the cores stand for all ids between these two."""
+        """Raises InvalidArgument unless the cores have a row for all ids between these two."""
         if self.index == "dense" and (least < 0 or most >= self.rows):
             raise InvalidArgument(
                 f"table {table!r} has tensor-train rows for ids 0 to {self.rows - 1:,}; got "

@@ -1,4 +1,4 @@
-"""Importance: which rows stay when not all can."""
+"""Importance: the settings that decide which rows stay when not all can."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Importance(Frozen):
     positives: NonNegative = 0.0
     """The weight of every occurrence in a positive sample (`positives` of a push)."""
     attribution: NonNegative = 0.0
-    """The weight of |gradient x value|, with the value before the update: how much the loss leans on the row
+    """The weight of |gradient x value|, with the value before the update: how much the loss depends on the row
     (first-order Taylor)."""
     recency: NonNegative = 0.0
-    """Not added: what a row scores at least just after a push, so that new rows are not the first to go. As the only
-    weight (`frequency=0, recency=1`) the order is that of the last push, to the push (LRU)."""
+    """This weight is not added: it is the least score of a row just after a push, so that new rows are not the first to
+    be evicted. As the only weight (`frequency=0, recency=1`), rows are ordered exactly by their last push (LRU)."""
     external: NonNegative = 0.0
     """The weight of the scores that `client.report_importance` sends."""
 

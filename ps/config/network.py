@@ -17,8 +17,8 @@ class NetworkConfig(Frozen):
     stall_timeout_s: Seconds = 30.0
     """A call whose client sends nothing, or reads nothing, for this long is ended with Unavailable, which clients
     retry. So is a call that moves less than 16 KiB a second on average. Raise it where the largest message, of
-    `limits.max_message_bytes`, takes longer on your network. Where others need the room, a second of silence is
-    enough to be ended."""
+    `limits.max_message_bytes`, takes longer on your network. If other calls need the room, a call is ended after a
+    second of silence."""
     drain_timeout_s: Seconds = 10.0
     """How long a shard that is told to stop waits for calls in progress."""
 

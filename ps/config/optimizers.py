@@ -1,4 +1,4 @@
-"""The optimizers that a table may have: all that `ps.optimizers` has."""
+"""The optimizers that a table may have: all optimizers of `ps.optimizers`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["FTRL", "SGD", "Adagrad", "Adam", "CoreOptimizer", "Optimizer", "Roww
 CORE_OPTIMIZERS = tuple(one.config for one in OPTIMIZERS.values() if one.config.core_alignment is not None)
 """The optimizers that can train the cores of a tensor train."""
 CORE_NAMES = " or ".join(", ".join(f"ps.{config.__name__}" for config in CORE_OPTIMIZERS).rsplit(", ", 1))
-"""What to call them in a message."""
+"""Names of these optimizers, for messages."""
 
 
 def _one_of(configs: tuple[type[base.Optimizer], ...]) -> Any:
-    """Returns the type of a field that has one of these, told apart by its kind."""
+    """Returns the type of a field that takes one of these classes, told apart by `kind`."""
     return Annotated[reduce(or_, configs), Field(discriminator="kind")]
 
 

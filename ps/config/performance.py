@@ -11,7 +11,7 @@ from ps.values.frozen import Frozen, Seconds
 
 
 class PerformanceConfig(Frozen):
-    """What changes how fast a shard is and what RAM it takes, never what it answers."""
+    """Settings that change how fast a shard is and what RAM it takes, never what it answers."""
 
     grpc_threads: Annotated[int, Field(ge=2, le=1024)] = 16
     """Calls that are worked on at once: decoded, encoded, waiting for the engine. A call that waits for its client is
@@ -21,6 +21,6 @@ class PerformanceConfig(Frozen):
     prepare_ttl_s: Seconds = 60.0
     """A prepared step that nobody used is forgotten after this long; its pull and push then carry their ids."""
     max_steps: Annotated[int, Field(ge=1)] = 1024
-    """Prepared steps held at once. Beyond it the oldest is forgotten."""
+    """Prepared steps held at once. Beyond that the oldest is forgotten."""
     max_steps_bytes: Annotated[ByteSize, Field(ge=1)] = 256 << 20
-    """Bytes of ids, counts and slots of prepared steps held at once. Beyond it the oldest is forgotten."""
+    """Bytes of ids, counts and slots of prepared steps held at once. Beyond that the oldest is forgotten."""

@@ -1,4 +1,4 @@
-"""The configuration of a service: what each of its shards and its coordinator is told."""
+"""The configuration of a service: the settings of each of its shards and of its coordinator."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _PARTS: dict[str, type[Frozen]] = {
 
 
 class ServiceConfig(Frozen):
-    """What every shard and the coordinator of a service are told. The defaults suit one host; every limit has a typed
-    error behind it. Sizes are numbers of bytes or texts: 8GiB is 8 x 1024^3 bytes, 8GB is 8 x 1000^3."""
+    """The settings of every shard of a service and of its coordinator. The defaults suit one host; a limit that is
+    exceeded raises a typed error. Sizes are numbers of bytes or texts: 8GiB is 8 x 1024^3 bytes, 8GB is 8 x 1000^3."""
 
     elsewhere: ClassVar[Mapping[str, str]] = {
         **{name: f"{part}.{name}" for part, model in _PARTS.items() for name in model.model_fields},
         "disk_path": "disk.path",
         "disk_bytes": "disk.max_bytes",
     }
-    """Names of settings without their part, as they were once -> where the setting is."""
+    """Old names of settings, without their part -> where the setting is now."""
 
     network: NetworkConfig = NetworkConfig()
     """Where shards and coordinator listen, and how long they wait for a client."""
@@ -53,7 +53,7 @@ class ServiceConfig(Frozen):
     watching: WatchingConfig = WatchingConfig()
     """How a service is watched: metrics, logs, traces."""
     performance: PerformanceConfig = PerformanceConfig()
-    """What changes how fast a shard is and what RAM it takes, never what it answers."""
+    """Settings that change how fast a shard is and what RAM it takes, never what it answers."""
 
     @field_validator(*_PARTS, mode="before")
     @classmethod
@@ -61,13 +61,15 @@ class ServiceConfig(Frozen):
         return {} if part is None else part  # `memory:` in YAML with every line below it commented out
 
     def having(self, **parts: Mapping[str, object]) -> Self:
-        """A copy that differs in these settings: `having(memory={"ram_bytes": 1 << 30})`. Raises ConfigError."""
+        """Returns a copy that differs in these settings: `having(memory={"ram_bytes": 1 << 30})`. Raises
+        ConfigError."""
         values: dict[str, Any] = self.model_dump()
         return type(self)(**(values | {name: {**values.get(name, {}), **part} for name, part in parts.items()}))
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:
-        """The value of a YAML mapping. Raises ConfigError for an unknown key or broken YAML, NotFound."""
+        """Returns the configuration in a YAML file. Raises ConfigError for an unknown key or broken YAML, NotFound for
+        a file that cannot be read."""
         values: Any = yaml_file.load(path) or {}
         if not isinstance(values, dict):
             raise ConfigError(f"{path}: expected a mapping of settings, found {type(values).__name__}")

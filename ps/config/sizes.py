@@ -16,7 +16,7 @@ UNITS: dict[str, int] = {"B": 1} | {
     for power, prefix in enumerate("KMGT", 1)
     for kind, base in (("iB", 1024), ("B", 1000))
 }
-"""KiB to TiB count by 1024, KB to TB by 1000."""
+"""Bytes of each unit: KiB to TiB count by 1024, KB to TB by 1000."""
 
 _BY_NAME = {name.lower(): factor for name, factor in UNITS.items()}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:e[0-9]{1,2})?)\s*([a-z]*)", re.IGNORECASE | re.ASCII)
@@ -24,7 +24,7 @@ FORM = "a number of bytes, or one with a unit: 8GiB (8 x 1024^3 bytes), 8GB (8 x
 
 
 def bytes_of(text: str) -> int:
-    """The bytes that the text says. Raises ValueError, which says how sizes are written."""
+    """Returns the number of bytes that the text says. Raises ValueError, which says how sizes are written."""
     found = _SIZE.fullmatch(text.strip().replace("_", "").replace(",", ""))
     factor = _BY_NAME.get(found[2].lower() or "b") if found else None
     if found is None or factor is None:
@@ -33,7 +33,7 @@ def bytes_of(text: str) -> int:
 
 
 def written(size: int) -> str:
-    """The shortest text that `bytes_of` reads as exactly this size, in binary units."""
+    """Returns the shortest text in binary units that `bytes_of` reads as exactly this size."""
     unit, factor = "", 1
     for name in ("KiB", "MiB", "GiB", "TiB"):
         if size and size % UNITS[name] == 0:
@@ -51,5 +51,5 @@ ByteSize = Annotated[int, _READ]
 
 
 def is_size(field: FieldInfo) -> bool:
-    """Whether the field is a `ByteSize`."""
+    """Returns whether the field is a `ByteSize`."""
     return _READ in field.metadata

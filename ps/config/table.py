@@ -17,16 +17,16 @@ from ps.quoting import shown
 from ps.values.frozen import MAX_COUNT, Frozen
 
 MAX_DIM = 65_536
-"""A row's value must fit a wire chunk."""
+"""The largest dim: a row's value must fit into a chunk on the wire."""
 
 SHORTEST_HALF_LIFE_PUSHES = 64
-"""A tick of a table's clock is a 64th of a half-life: one push at least."""
+"""The shortest half-life in pushes: a tick of a table's clock is a 64th of a half-life, and at least one push."""
 
 DEFAULT_HALF_LIFE_PUSHES = 10_000
-"""The half-life of what cannot go by turnover."""
+"""The half-life of tables and counts that have no turnover."""
 
 MAX_NAME = 128
-"""Characters of a table's name."""
+"""The most characters of a table's name."""
 
 
 class TableConfig(Frozen):
@@ -37,38 +37,40 @@ class TableConfig(Frozen):
     dim: Annotated[int, Field(ge=1, le=MAX_DIM)]
     """Floats of a row's value."""
     optimizer: Optimizer = RowwiseAdagrad()
-    """Applied by the shard at every push."""
+    """The optimizer that the shard applies at every push."""
     initializer: Initializer = Uniform()
-    """What an id reads as before its first push."""
+    """The value of an id before its first push."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """With the name and the id, decides the initial value: the same on every shard and after every restart."""
+    """Decides the initial values, together with the name and the id: they are the same on every shard and after every
+    restart."""
     half_life_pushes: Annotated[int, Field(ge=SHORTEST_HALF_LIFE_PUSHES, le=MAX_COUNT)] | None = None
-    """After how long a use counts half. None: by turnover, which is right for tables and pushes of any size: when as
-    many rows have come as there is room for. Where rows may be evicted those are new rows, and the room is the table;
-    elsewhere rows that come to be among those that `swap_fraction` leaves in RAM. What has no turnover takes
-    10,000 pushes: a table that no row ever leaves, a tensor-train table, and counts of ids without a row. A number:
-    pushes of the table. Shorter follows what is new, longer what is regular, and far too long never forgets (LFU).
-    Where recency is the only weight the half-life does not matter."""
+    """The time after which a use counts half. A number: so many pushes of the table. None: by turnover, which suits
+    tables and pushes of any size: a half-life has passed when as many rows have come as there is room for. Where rows
+    may be evicted, new rows are counted, and the room is the whole table; elsewhere rows are counted that come into the
+    share that `swap_fraction` leaves in RAM. Without turnover it is 10,000 pushes: in a table that no row ever leaves,
+    in a tensor-train table, and for counts of ids without a row. A shorter half-life follows what is new, a longer one
+    what is regular, and a far too long one never forgets (LFU). It does not matter where recency is the only weight."""
     swap_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Share of the rows, the least used, that live on disk only, where the shard has a disk (`disk.path`)."""
+    """The share of the rows, the least used, that live only on disk if the shard has one (`disk.path`)."""
     cold: Cold | None = None
-    """What the less important rows are made of: `Fp16()` or `TensorTrain(rows=)`. None: all rows are float32."""
+    """How the less important rows are stored: `Fp16()` or `TensorTrain(rows=)`. None: all rows are float32."""
     device: Literal["cpu", "cuda", "torch-cpu"] = "cpu"
-    """Where the rows that are not on disk are. `cuda`: in the memory of the GPU that torch sees where the shard runs,
-    updated there; index and statistics stay in RAM. `torch-cpu`: what `cuda` does, on tensors in RAM: for tests."""
+    """Where the rows that are not on disk are. `cuda`: in the memory of the shard's GPU, where they are also updated;
+    index and statistics stay in RAM. `torch-cpu` is for tests: it runs the code of `cuda` on tensors in RAM."""
     importance: Importance = Importance()
-    """Which rows stay: decides what goes to disk and what is evicted."""
+    """What makes a row important: decides which rows go to disk and which are evicted."""
     admission: Admission = Always()
-    """Which ids get a row. One that has none reads its initial value; its gradients are dropped and counted."""
+    """Which ids get a row. An id without a row reads its initial value; its gradients are dropped and counted."""
     max_rows_per_shard: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
     """Above so many rows on a shard the least important ones are evicted, down to about 0.95 of it. None: as many as
     the budgets of the shard allow."""
     expire_after_pushes: Annotated[int, Field(ge=16, le=MAX_COUNT)] | None = None
-    """Rows that this many pushes of the table, or up to a sixteenth more, have left alone are dropped. None: never."""
+    """A row is dropped when this many pushes of the table, or up to a sixteenth more, have not named it. None:
+    never."""
 
     @property
     def admission_half_life(self) -> int:
-        """Pushes after which an id without a row counts half."""
+        """The number of pushes after which uses of an id without a row count half."""
         return self.half_life_pushes or DEFAULT_HALF_LIFE_PUSHES
 
     @property
@@ -135,6 +137,6 @@ class TableConfig(Frozen):
 
 
 def check_table_name(name: str) -> None:
-    """Raises InvalidArgument for what is too long to be a table's name: whoever is told of it quotes it."""
+    """Raises InvalidArgument for a name that is too long. Messages quote names, so their length is bounded early."""
     if len(name) > MAX_NAME:
         raise InvalidArgument(f"a table's name of {len(name):,} characters: at most {MAX_NAME}: {shown(name)}")

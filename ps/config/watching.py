@@ -14,8 +14,8 @@ class WatchingConfig(Frozen):
     metrics: bool = True
     """Whether every shard, and the coordinator, serves Prometheus metrics on a port of its own."""
     log_format: Literal["text", "json"] = "text"
-    """How shards and coordinator write log lines (Ray keeps them by actor): as text for people, or as a JSON object
-    each, with the ids of the worker, step and write that a line is about."""
+    """How shards and coordinator write log lines (Ray keeps them by actor): `text` for people, or `json`, one object
+    for each line, with the ids of the worker, step and write that the line is about."""
     tracing: bool = False
     """Whether to send OpenTelemetry traces of calls, by OTLP over HTTP to OTEL_EXPORTER_OTLP_ENDPOINT; needs the extra
     `otel`."""

@@ -1,4 +1,4 @@
-"""YAML files as written by hand, read in one place: UTF-8 whatever the locale, and what is wrong in a line."""
+"""Reads YAML files that are written by hand: as UTF-8 whatever the locale, with errors of one line."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ps.errors import ConfigError, NotFound
 
 
 def load(path: str | Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
-    """What the file holds; None where it is empty. Raises NotFound for a file that cannot be read, ConfigError with
-    file, line and column for one that is no YAML."""
+    """Returns what the file holds; None if it is empty. Raises NotFound for a file that cannot be read, ConfigError
+    with file, line and column for one that is not YAML."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:

@@ -1,6 +1,6 @@
-"""The torch side of the SDK: what a trainer imports. The public names, imported when first used.
+"""The torch side of the SDK, which a trainer imports. Its public names are imported when they are first used.
 
-Needs torch (the extra `torch` of embedding-ps); the service and `ps.connect` do without.
+It needs torch (the extra `torch` of embedding-ps); the service and `ps.connect` work without it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a data source hands to a trainer: batches of dense numbers, bags of ids and labels.
 
-Owns the types and no arithmetic. Everything is checked once, when it is made, and never changed after.
+This module has the types and no arithmetic. A value is checked once, when it is made, and never changes afterwards.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Bags:
     """The ids of one feature for a batch, in the form of `torch.nn.EmbeddingBag`.
 
     ids: int64 [n], all bags one after the other.
-    offsets: int64 [B], where each bag starts; the first at 0, the last bag ends at n. One id a row: `arange(B)`.
+    offsets: int64 [B], where each bag starts; the first at 0, the last bag ends at n. One id in each bag: `arange(B)`.
     weights: float32 [n] or None, a factor for each id.
     All are CPU tensors. A feature that no sample of a batch has is `Bags.empty(B)`.
-    Raises `DtypeMismatch`, `LengthMismatch` and `InvalidArgument`.
+    Raises `DtypeMismatch`, `LengthMismatch` and `InvalidArgument` where these do not fit together.
     """
 
     ids: torch.Tensor
@@ -50,15 +50,15 @@ class Bags:
 
     @classmethod
     def empty(cls, batch_size: int) -> Bags:
-        """Bags without an id, one a sample: each is pooled to zeros."""
+        """Returns one bag without ids for each of `batch_size` samples; each is pooled to zeros."""
         return cls(torch.empty(0, dtype=torch.int64), torch.zeros(batch_size, dtype=torch.int64))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B rows. dense: float32 [B, n_dense]. sparse: feature name -> its bags, B of them. labels: float32 [B], 0 or 1.
+    """B samples. dense: float32 [B, n_dense]. sparse: feature name -> its bags, B of them. labels: float32 [B], 0 or 1.
 
-    Raises `DtypeMismatch` and `LengthMismatch`.
+    Raises `DtypeMismatch` and `LengthMismatch` where these do not fit together.
     """
 
     dense: torch.Tensor

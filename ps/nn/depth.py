@@ -1,10 +1,10 @@
 """How many batches to prepare ahead: as many as pass while the shards prepare one.
 
 A batch prepared d ahead has the time of d steps until its pull. So d >= seconds of a prepare / seconds of a step, and
-some more, because both vary: the prepare's time is taken as its smoothed mean, a quarter more, and twice its smoothed
-deviation (as RFC 6298 estimates, section 2). While prepares are late the steps take longer, and the quarter is what
-makes the depth grow then. Too deep costs RAM on the shards, where prepared rows stay; too shallow costs time. So it
-grows at once and shrinks by one after a while. It changes speed, never a value.
+somewhat more, because both vary: the prepare's time is taken as its smoothed mean, a quarter more, and twice its
+smoothed deviation (as RFC 6298 estimates, section 2). While prepares are late the steps take longer, and the quarter is
+what makes the depth grow then. Too deep costs RAM on the shards, where prepared rows stay; too shallow costs time. So
+it grows at once and shrinks by one after a while. It changes speed, never a value.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MARGIN = 1.25
 
 
 class Depth:
-    """The depth for the next step, from what the last ones took."""
+    """Finds the depth for the next step from the times of the last ones."""
 
     def __init__(self) -> None:
         self.now = START
@@ -27,7 +27,7 @@ class Depth:
         self._too_deep_steps = 0
 
     def observe(self, prepare_s: float, step_s: float) -> None:
-        """One step: seconds that its prepare took, and seconds from the step before it."""
+        """Takes in one step: the seconds that its prepare took, and the seconds since the step before it."""
         if self._known:
             self._deviation_s += (abs(prepare_s - self._prepare_s) - self._deviation_s) / 4
             self._prepare_s += (prepare_s - self._prepare_s) / 8

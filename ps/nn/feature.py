@@ -13,12 +13,12 @@ Pooled = Literal["trainer", "shard", "auto"]
 
 @dataclass(frozen=True)
 class Feature:
-    """One sparse feature: which table its ids are of, and how the rows of a bag become one, and where.
+    """One sparse feature: the table that its ids are looked up in, and how and where the rows of a bag are pooled.
 
-    pooled: by the trainer, which pulls the rows; by the shards, each of which sends the sum of its rows of a bag, to be
-    added up here, and takes one gradient a bag; or in each step as the fewer bytes are (the arithmetic is in
-    `ps.nn.embedding.pooled`). A table is pooled by the shards in a step only if all its features may be, and none has
-    per-sample weights in the batch. Results differ by the order of float32 sums alone.
+    pooled: "trainer" pulls the rows and pools them here. "shard": each shard sends the sum of its rows of a bag, which
+    are added up here, and takes one gradient for each bag. "auto" takes the way with fewer bytes in each step (the
+    arithmetic is in `ps.nn.embedding.pooled`). A table is pooled by the shards in a step only if all its features may
+    be, and none has per-sample weights in the batch. The results differ only by the order of float32 sums.
     """
 
     name: str

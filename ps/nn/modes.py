@@ -4,7 +4,8 @@
     Synchronous(group)                 all trainers' gradients of a step are summed and applied once
     Bounded(group, max_staleness=S)    each as it comes; nobody begins a step more than S steps ahead of the slowest
 
-The dense part is another matter: with DDP it is in step in any mode, and with `Asynchronous` the whole is hybrid.
+The mode does not concern the dense part: DDP keeps it in step in any mode. With `Asynchronous` the whole is called
+hybrid.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Group:
     """This trainer's place in a group of trainers."""
 
     name: str
-    """A name that only this run and this collection have; it is the same on all of its trainers."""
+    """A name that only this run and this collection have, the same on all of its trainers."""
     rank: int
     ranks: int
     patience_s: float = PATIENCE_S
@@ -37,31 +38,31 @@ class Group:
 
 
 class Pace(Protocol):
-    """One collection's part in its group. Called by the trainer's thread."""
+    """One collection's part in its group. Only the trainer's thread may call it."""
 
     in_turn: bool
-    """Whether a step begins when the push before it is applied, and pushes go one after the other."""
+    """Whether a step begins only when the push before it is applied, so that pushes go one after the other."""
     in_rounds: bool
-    """Whether every step of every trainer is a part of a round, also one without gradients."""
+    """Whether every step of every trainer is a part of a round, also a step without gradients."""
     patience_s: float | None
     """The deadline of a push; None: the client's."""
 
     def begin(self, steps: int) -> None:
-        """Before the rows of a step are pulled, `steps` having been made. May wait for others; raises
-        DeadlineExceeded."""
+        """Waits until this trainer may make its next step, `steps` having been made; called before the rows are pulled.
+        Raises DeadlineExceeded."""
 
     def round(self) -> Round | None:
-        """For the next push."""
+        """Returns the round that the next push belongs to; None outside of rounds."""
 
     def check_pull_ahead(self, batches: int) -> None:
         """Raises InvalidArgument unless rows may be pulled so many batches before they are used."""
 
     def finish(self) -> None:
-        """No more steps: the others do not wait for this trainer."""
+        """Tells the group that this trainer makes no more steps, so that the others do not wait for it."""
 
 
 class Mode(Protocol):
-    """What a collection is given."""
+    """How the pushes of several trainers go together: the `mode` of a collection."""
 
     def start(self, client: Client) -> Pace:
         """Begins the pace of one collection."""
@@ -69,7 +70,7 @@ class Mode(Protocol):
 
 @dataclass(frozen=True)
 class Asynchronous:
-    """Pushes are applied as they come: trainers see each other's when they land."""
+    """Pushes are applied as they come, and other trainers see a push as soon as it is applied."""
 
     def start(self, client: Client) -> Pace:
         """Begins the pace of one collection."""
@@ -83,7 +84,7 @@ class Synchronous:
 
     group: Group
     steps: int = 0
-    """How many steps the group has made before, for a trainer that is started again and goes on where the others
+    """How many steps the group has made already, for a trainer that is started again and goes on where the others
     are."""
 
     def __post_init__(self) -> None:
@@ -98,7 +99,7 @@ class Synchronous:
 @dataclass(frozen=True)
 class Bounded:
     """Pushes are applied as they come; a trainer that has made more than `max_staleness` steps more than the slowest
-    waits before its next. Call the collection's `finish` when a trainer has made its last."""
+    waits before its next step. Call the collection's `finish` after a trainer's last step."""
 
     group: Group
     max_staleness: int

@@ -1,4 +1,4 @@
-"""Where bags lie in a list of ids: the one check of it, for every layer that takes bags."""
+"""Checks where bags lie in a list of ids, for every layer that takes bags."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ps.errors import InvalidArgument
 
 def check_offsets(offsets: torch.Tensor, n: int) -> None:
     """Raises InvalidArgument unless the offsets, integers [B], part n ids into B bags: they begin with 0, never fall,
-    and none exceeds n. What torch's own kernels do with others is read what lies beside the rows."""
+    and none exceeds n. With other offsets torch's own kernels would read memory beside the rows."""
     offsets_B = offsets.detach().cpu().numpy()
     if not len(offsets_B):
         if n:

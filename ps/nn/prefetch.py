@@ -1,4 +1,4 @@
-"""Prefetcher: the ids of batch k+1, k+2, ... are with the shards while batch k trains; their rows, too, if asked."""
+"""Prefetcher: prepares the ids of batches k+1, k+2, ... while batch k trains, and pulls their rows too, if asked."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class PreparedBatch:
 class Prefetcher:
     """Iterates over a loader's batches, `depth` of them prepared ahead. Preparing is a hint: it changes no value.
 
-    `pull_ahead` batches are pulled ahead, which does: their rows lack the gradients of as many steps at most.
+    `pull_ahead` batches are pulled ahead, which does change values: their rows lack the gradients of at most as many
+    steps.
     """
 
     def __init__(
@@ -42,8 +43,8 @@ class Prefetcher:
         *,
         pull_ahead: int = 0,
     ) -> None:
-        """`depth`: "auto" finds it by what a prepare and a step take (`ps.nn.depth`); a number stays as it is, 0 for
-        no prepare ahead of its pull. `pull_ahead`: 0 pulls a batch's rows when it is used."""
+        """`depth`: "auto" finds it from the times of a prepare and of a step (`ps.nn.depth`); a number fixes it, 0
+        prepares no batch ahead. `pull_ahead`: 0 pulls a batch's rows when it is used."""
         if depth != "auto" and (not isinstance(depth, int) or depth < 0):
             raise InvalidArgument(f'depth={depth!r}: how many batches to prepare ahead, 0 or more, or "auto"')
         if not isinstance(pull_ahead, int) or pull_ahead < 0:
@@ -58,7 +59,7 @@ class Prefetcher:
 
     @property
     def depth(self) -> int:
-        """Batches prepared ahead, now."""
+        """How many batches are prepared ahead at present."""
         return self._auto.now if self._fixed is None else self._fixed
 
     def __iter__(self) -> Iterator[PreparedBatch]:

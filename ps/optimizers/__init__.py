@@ -1,7 +1,7 @@
-"""Optimizers of rows, a file each: what a user may set, the state of a row, and the arithmetic.
+"""Optimizers of rows, one file each: the settings, the state of a row, and the arithmetic.
 
-    base           what every optimizer is: the class that each of them derives from
-    arithmetic     what an update is written with, beside numpy
+    base           the class that every optimizer derives from
+    arithmetic     functions that updates use, beside numpy
     registry       all optimizers, found by looking into this folder and checked when it is imported
     reference/     the same updates in plain numpy, a file each: the specification
 

@@ -24,33 +24,33 @@ class Adagrad(Optimizer):
     lr: Positive = 0.01
     eps: Positive = 1e-10
     initial_accumulator: NonNegative = 0.0
-    """h of a new row."""
+    """The initial value of h in a new row."""
 
     core_alignment: ClassVar[float | None] = 2 / math.pi
 
     def state_width(self, dim: int) -> int:
-        """See `Optimizer`."""
+        """Returns how many floats of state a row has beside its value, as `Optimizer` says."""
         return dim
 
     @property
     def initial_state(self) -> float:
-        """See `Optimizer`."""
+        """Returns the initial value of each float of state, as `Optimizer` says."""
         return self.initial_accumulator
 
     def arguments(self, step: int) -> tuple[Any, ...]:
-        """See `Optimizer`."""
+        """Returns what `update` takes behind the gradients, as `Optimizer` says."""
         return np.float32(self.lr), np.float32(self.eps)
 
     def half(self, dim: int) -> Half:
-        """See `Optimizer`."""
+        """Returns how a row is kept with 16 bits an element, as `Optimizer` says."""
         return Half(dim, brain=dim)
 
     def rowwise(self) -> RowwiseAdagrad:
-        """See `Optimizer`. The one number is the mean of h over the row."""
+        """Returns row-wise Adagrad, as `Optimizer` says: its one number is the mean of h over the row."""
         return RowwiseAdagrad(**self.model_dump(exclude={"kind"}))
 
     def on_device(self, rows_NW: Tensor, grads_ND: Tensor, step: int) -> None:
-        """See `Optimizer`."""
+        """Updates rows that torch holds, in place, as `Optimizer` says."""
         dim = grads_ND.shape[1]
         w, h = rows_NW[:, :dim], rows_NW[:, dim : 2 * dim]
         h += grads_ND * grads_ND
@@ -58,7 +58,7 @@ class Adagrad(Optimizer):
 
 
 def update(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np.float32, eps: np.float32) -> int:
-    """h += g*g; w -= lr * g / (sqrt(h) + eps). State h [D]."""
+    """Computes h += g*g; w -= lr * g / (sqrt(h) + eps). State h [D]."""
     dim = grads_ND.shape[1]
     broken = 0
     for i in range(len(slots_N)):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Adam(Optimizer):
-    """Lazy Adam, as torch.optim.SparseAdam: moments of a row move only when it is pushed; the bias correction goes by
+    """Lazy Adam, as torch.optim.SparseAdam: moments of a row move only when it is pushed; the bias correction counts
     the pushes of the whole table (docs/decisions/0017-steps-of-adam.md). State: 2 * dim floats a row."""
 
     kind: Literal["adam"] = "adam"
@@ -27,23 +27,23 @@ class Adam(Optimizer):
     eps: Positive = 1e-8
 
     def state_width(self, dim: int) -> int:
-        """See `Optimizer`."""
+        """Returns how many floats of state a row has beside its value, as `Optimizer` says."""
         return 2 * dim
 
     def arguments(self, step: int) -> tuple[Any, ...]:
-        """See `Optimizer`."""
+        """Returns what `update` takes behind the gradients, as `Optimizer` says."""
         return self.lr, self.beta1, self.beta2, self.eps, step
 
     def half(self, dim: int) -> Half:
-        """See `Optimizer`."""
+        """Returns how a row is kept with 16 bits an element, as `Optimizer` says."""
         return Half(dim, brain=2 * dim)
 
     def rowwise(self) -> None:
-        """See `Optimizer`. The first moment has a sign for each element."""
+        """Returns None: the first moment has a sign for each element. `Optimizer` says what this method is for."""
         return
 
     def on_device(self, rows_NW: Tensor, grads_ND: Tensor, step: int) -> None:
-        """See `Optimizer`."""
+        """Updates rows that torch holds, in place, as `Optimizer` says."""
         w, m, v = rows_NW.chunk(3, dim=1)
         size = f32(self.lr * math.sqrt(1.0 - self.beta2**step) / (1.0 - self.beta1**step))
         m *= f32(self.beta1)
@@ -56,9 +56,10 @@ class Adam(Optimizer):
 def update(
     rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: float, beta1: float, beta2: float, eps: float, step: int
 ) -> int:
-    """m = b1*m + (1-b1)*g; v = b2*v + (1-b2)*g*g; w -= lr * sqrt(1-b2^t)/(1-b1^t) * m / (sqrt(v) + eps).
+    """Computes m = b1*m + (1-b1)*g; v = b2*v + (1-b2)*g*g; w -= lr * sqrt(1-b2^t)/(1-b1^t) * m / (sqrt(v) + eps).
 
-    State m [D], v [D]. The form of section 2's last paragraph: eps is added before the bias correction; t is `step`.
+    State m [D], v [D]. This is the form in the last paragraph of section 2 of the paper: eps is added before the bias
+    correction; t is `step`.
     """
     dim = grads_ND.shape[1]
     size = np.float32(lr * math.sqrt(1.0 - beta2**step) / (1.0 - beta1**step))

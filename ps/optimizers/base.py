@@ -1,4 +1,4 @@
-"""What every optimizer of rows is."""
+"""The base class of all optimizers of rows."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class Half(NamedTuple):
-    """How a row is kept with 16 bits an element: lengths of the parts that it has, one after the other."""
+    """How a row is kept with 16 bits an element: the lengths of its parts, one after the other."""
 
     half: int
     """Elements in binary16: the value, and state that needs its precision."""
     brain: int = 0
     """Elements in bfloat16, which has the range of float32: state that only scales a step."""
     full: int = 0
-    """Numbers that stay float32: state of which a row has one number."""
+    """Numbers that stay float32: state of which a row has only one number."""
 
 
 class Optimizer(Frozen, ABC):
@@ -29,45 +29,46 @@ class Optimizer(Frozen, ABC):
 
         update(rows_SW, slots_N, grads_ND, *arguments) -> int
 
-    in place, where rows_SW float32 [S, W] has the value [D] and then the state side by side, slots_N int64 [N] are
-    unique and in [0, S), and grads_ND is float32 [N, D]; what follows is what `arguments` gives. Nothing of this is
-    checked there. Arithmetic is float32 in the order written, so every machine computes the same bytes. It returns how
-    many rows may not be finite afterwards, in value or state: nothing else tells of an overflow.
+    It works in place: rows_SW float32 [S, W] has the value [D] and then the state side by side, slots_N int64 [N] are
+    unique and in [0, S), grads_ND is float32 [N, D], and `arguments` returns the others. `update` checks none of this.
+    Arithmetic is float32 in the order written, so every machine computes the same bytes. It returns how many rows may
+    have a value or state that is not finite; overflows are detected in no other way.
     """
 
     kind: str
 
     core_alignment: ClassVar[float | None] = None
-    """How much the steps of a row's elements add up if it is made of cores (see `ps.tensor_train.rates`); the settings
-    that then follow the rate are lr, eps and initial_accumulator. None: it cannot train cores."""
+    """By how much the steps of a row's elements add up if the row is made of cores (see `ps.tensor_train.rates`); the
+    settings that then follow the rate are lr, eps and initial_accumulator. None: this optimizer cannot train cores."""
 
     @abstractmethod
     def state_width(self, dim: int) -> int:
-        """Returns the floats of state beside a value of `dim` floats."""
+        """Returns how many floats of state a row has beside a value of `dim` floats."""
 
     @property
     def initial_state(self) -> float:
-        """What each float of state starts at."""
+        """Returns the initial value of each float of state."""
         return 0.0
 
     @abstractmethod
     def arguments(self, step: int) -> tuple[Any, ...]:
-        """Returns what `update` takes behind the gradients; `step` is the table's, from 1."""
+        """Returns what `update` takes behind the gradients. step: the number of the table's step, from 1."""
 
     @abstractmethod
     def half(self, dim: int) -> Half:
-        """Returns how a row is kept with 16 bits an element: parts for the value and for all of the state."""
+        """Returns how a row is kept with 16 bits an element: the parts of its value and of all its state."""
 
     @abstractmethod
     def rowwise(self) -> Optimizer | None:
-        """Returns what trains a row whose state is one number at most, in place of this one; None if nothing can."""
+        """Returns an optimizer that trains rows whose state is at most one number in place of this one; None if there
+        is none."""
 
     @abstractmethod
     def on_device(self, rows_NW: Tensor, grads_ND: Tensor, step: int) -> None:
-        """Does what `update` does to rows that torch holds, in place, within 1e-6 and not to the bit. Works by the
-        methods of the tensors, so that torch is not imported."""
+        """Updates rows that torch holds, in place, as `update` does: within 1e-6, not to the bit. It uses only methods
+        of the tensors, so that torch is not imported."""
 
 
 def f32(value: float) -> float:
-    """Returns the number that a kernel is given, for arithmetic on tensors."""
+    """Returns a setting rounded to float32, as a kernel gets it, for arithmetic on tensors."""
     return float(np.float32(value))

@@ -26,23 +26,24 @@ class FTRL(Optimizer):
     l2: NonNegative = 0.0
 
     def state_width(self, dim: int) -> int:
-        """See `Optimizer`."""
+        """Returns how many floats of state a row has beside its value, as `Optimizer` says."""
         return 2 * dim
 
     def arguments(self, step: int) -> tuple[Any, ...]:
-        """See `Optimizer`."""
+        """Returns what `update` takes behind the gradients, as `Optimizer` says."""
         return np.float32(self.alpha), np.float32(self.beta), np.float32(self.l1), np.float32(self.l2)
 
     def half(self, dim: int) -> Half:
-        """See `Optimizer`. z is no scale: the value is computed from it, so it has the value's precision."""
+        """Returns how a row is kept with 16 bits an element, as `Optimizer` says. z has the value's precision, because
+        the value is computed from it."""
         return Half(2 * dim, brain=dim)
 
     def rowwise(self) -> None:
-        """See `Optimizer`. z has a sign for each element."""
+        """Returns None: z has a sign for each element. `Optimizer` says what this method is for."""
         return
 
     def on_device(self, rows_NW: Tensor, grads_ND: Tensor, step: int) -> None:
-        """See `Optimizer`."""
+        """Updates rows that torch holds, in place, as `Optimizer` says."""
         alpha, beta, l1, l2 = map(f32, (self.alpha, self.beta, self.l1, self.l2))
         w, z, n = rows_NW.chunk(3, dim=1)
         squares_ND = grads_ND * grads_ND
@@ -62,9 +63,8 @@ def update(
     l1: np.float32,
     l2: np.float32,
 ) -> int:
-    """sigma = (sqrt(n + g*g) - sqrt(n)) / alpha; z += g - sigma*w; n += g*g;
-    w = 0 if |z| <= l1, else -(z - sign(z)*l1) / ((beta + sqrt(n)) / alpha + l2). State z [D], n [D].
-    """
+    """Computes sigma = (sqrt(n + g*g) - sqrt(n)) / alpha; z += g - sigma*w; n += g*g;
+    w = 0 if |z| <= l1, else -(z - sign(z)*l1) / ((beta + sqrt(n)) / alpha + l2). State z [D], n [D]."""
     dim = grads_ND.shape[1]
     zero = np.float32(0.0)
     broken = 0

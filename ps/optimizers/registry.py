@@ -1,4 +1,5 @@
-"""All optimizers, by kind: every file of this folder that defines one, checked when this is imported."""
+"""All optimizers, by kind: every file of this folder that defines one. They are checked when this module is
+imported."""
 
 from __future__ import annotations
 
@@ -16,16 +17,16 @@ from ps.optimizers.base import Optimizer
 
 NOT_OPTIMIZERS = {"base", "arithmetic", "registry", "reference"}
 LEADING = ["rows_SW", "slots_N", "grads_ND"]
-"""The first arguments of every update."""
+"""The first arguments of every update function."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One optimizer."""
+    """One optimizer: its class and its arithmetic."""
 
     config: type[Optimizer]
     update: Callable[..., int]
-    """The arithmetic, as it stands in the optimizer's file."""
+    """The arithmetic, as it is written in the optimizer's file."""
     reference_module: str
 
     def reference(self) -> Callable[..., int]:
@@ -35,7 +36,7 @@ class Entry:
 
 
 def entry(module: ModuleType) -> Entry:
-    """Returns the optimizer of a file. Raises TypeError that says what the file lacks."""
+    """Returns the optimizer of a file. Raises TypeError, which says what the file lacks."""
     package, _, kind = module.__name__.rpartition(".")
     found = [
         value
@@ -58,7 +59,7 @@ def entry(module: ModuleType) -> Entry:
 
 
 def _nothing() -> int:
-    """Stands for an update that a file does not have."""
+    """Stands in for an update that a file does not have."""
     return 0
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LANES = 8
-"""Partial sums of a row's mean: element j goes to lane j % 8; the lanes are added pairwise."""
+"""How many partial sums a row's mean has: element j goes to lane j % 8; the lanes are added pairwise."""
 
 
 class RowwiseAdagrad(Optimizer):
@@ -26,33 +26,33 @@ class RowwiseAdagrad(Optimizer):
     lr: Positive = 0.01
     eps: Positive = 1e-8
     initial_accumulator: NonNegative = 0.0
-    """h of a new row."""
+    """The initial value of h in a new row."""
 
     core_alignment: ClassVar[float | None] = 1.0
 
     def state_width(self, dim: int) -> int:
-        """See `Optimizer`."""
+        """Returns how many floats of state a row has beside its value, as `Optimizer` says."""
         return 1
 
     @property
     def initial_state(self) -> float:
-        """See `Optimizer`."""
+        """Returns the initial value of each float of state, as `Optimizer` says."""
         return self.initial_accumulator
 
     def arguments(self, step: int) -> tuple[Any, ...]:
-        """See `Optimizer`."""
+        """Returns what `update` takes behind the gradients, as `Optimizer` says."""
         return np.float32(self.lr), np.float32(self.eps)
 
     def half(self, dim: int) -> Half:
-        """See `Optimizer`."""
+        """Returns how a row is kept with 16 bits an element, as `Optimizer` says."""
         return Half(dim, full=1)
 
     def rowwise(self) -> RowwiseAdagrad:
-        """See `Optimizer`."""
+        """Returns this optimizer, whose state is one number already, as `Optimizer` says."""
         return self
 
     def on_device(self, rows_NW: Tensor, grads_ND: Tensor, step: int) -> None:
-        """See `Optimizer`."""
+        """Updates rows that torch holds, in place, as `Optimizer` says."""
         dim = grads_ND.shape[1]
         w, h = rows_NW[:, :dim], rows_NW[:, dim : dim + 1]
         h += (grads_ND * grads_ND).mean(dim=1, keepdim=True)
@@ -61,7 +61,7 @@ class RowwiseAdagrad(Optimizer):
 
 @inlined
 def mean_square(grad_D: Rows) -> np.float32:
-    """The mean of the squares, added up in LANES lanes."""
+    """Returns the mean of the squares of a gradient's elements, added in LANES lanes."""
     dim = len(grad_D)
     full = dim // LANES * LANES
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = np.float32(0.0)
@@ -81,7 +81,7 @@ def mean_square(grad_D: Rows) -> np.float32:
 
 
 def update(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np.float32, eps: np.float32) -> int:
-    """h += mean(g*g); w -= (lr / (sqrt(h) + eps)) * g. State h [1]."""
+    """Computes h += mean(g*g); w -= (lr / (sqrt(h) + eps)) * g. State h [1]."""
     dim = grads_ND.shape[1]
     broken = 0
     for i in range(len(slots_N)):

@@ -24,28 +24,28 @@ class SGD(Optimizer):
     core_alignment: ClassVar[float | None] = 0.0
 
     def state_width(self, dim: int) -> int:
-        """See `Optimizer`."""
+        """Returns how many floats of state a row has beside its value, as `Optimizer` says."""
         return 0
 
     def arguments(self, step: int) -> tuple[Any, ...]:
-        """See `Optimizer`."""
+        """Returns what `update` takes behind the gradients, as `Optimizer` says."""
         return (np.float32(self.lr),)
 
     def half(self, dim: int) -> Half:
-        """See `Optimizer`."""
+        """Returns how a row is kept with 16 bits an element, as `Optimizer` says."""
         return Half(dim)
 
     def rowwise(self) -> SGD:
-        """See `Optimizer`."""
+        """Returns this optimizer, which has no state, as `Optimizer` says."""
         return self
 
     def on_device(self, rows_NW: Tensor, grads_ND: Tensor, step: int) -> None:
-        """See `Optimizer`."""
+        """Updates rows that torch holds, in place, as `Optimizer` says."""
         rows_NW -= f32(self.lr) * grads_ND
 
 
 def update(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np.float32) -> int:
-    """w -= lr * g. W = D."""
+    """Computes w -= lr * g. W = D."""
     dim = grads_ND.shape[1]
     broken = 0
     for i in range(len(slots_N)):

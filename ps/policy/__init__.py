@@ -1,1 +1,2 @@
-"""Decisions: which rows matter, where they belong. Pure arithmetic on counts and arrays; nothing is moved here."""
+"""Decisions: which rows are important, and where they belong. Pure arithmetic on counts and arrays; nothing is moved
+here."""

@@ -1,6 +1,6 @@
-"""Which ids get a row. Asked at a push about ids without one; knows nothing of rows.
+"""Decides which ids get a row. At a push it is asked about the ids without a row; it has no rows itself.
 
-A decision is made of logged state alone: what was pushed before, and by how many pushes. `admits` changes nothing, and
+A decision depends on logged state alone: what was pushed before, and by how many pushes. `admits` changes nothing, and
 `refuse` cannot fail, so a push that fails in between leaves no trace.
 """
 
@@ -19,20 +19,21 @@ class Gate(Protocol):
     """One table's admission. Every table has one."""
 
     nbytes: int
-    """Bytes of RAM."""
+    """Bytes of RAM that the gate takes."""
 
     def admits(self, ids_N: Ids, counts_N: Counts, push: int) -> Flags:
-        """Returns which ids get a row with push number `push` of the table, in which each occurs `counts_N` times."""
+        """Returns which ids get a row with push number `push` of the table, bool [N]. counts_N: how often each id
+        occurs in it."""
 
     def refuse(self, ids_N: Ids, counts_N: Counts) -> None:
         """Notes that the push was applied and that these ids got no row."""
 
     def tick(self, now: int) -> None:
-        """Notes that the table's clock shows `now`."""
+        """Tells the gate that the table's clock shows `now`."""
 
 
 def gate_of(config: TableConfig, seed: int) -> Gate:
-    """Returns the gate that the configuration asks for. `seed` is that of the table's rows."""
+    """Returns the gate that the configuration asks for. seed: that of the table's rows."""
     match config.admission:
         case CountThreshold(min_count=min_count, cells=cells):
             return SketchGate(min_count, cells)
@@ -43,12 +44,12 @@ def gate_of(config: TableConfig, seed: int) -> Gate:
 
 
 def sketch_bytes(cells: int) -> int:
-    """Returns what a sketch of at least so many cells takes."""
+    """Returns the bytes of a sketch of at least so many cells."""
     return 2 * int(np.prod(_sketch_shape(cells)))
 
 
 def gate_bytes(config: TableConfig) -> int:
-    """Returns what the gate takes that the configuration asks for."""
+    """Returns the bytes of the gate that the configuration asks for."""
     return sketch_bytes(config.admission.cells) if isinstance(config.admission, CountThreshold) else 0
 
 
@@ -67,14 +68,14 @@ class OpenGate:
         return np.ones(len(ids_N), np.bool_)
 
     def refuse(self, ids_N: Ids, counts_N: Counts) -> None:
-        """Does nothing: those are ids that came without a gradient."""
+        """Does nothing: the only ids that get no row are those that came without a gradient."""
 
     def tick(self, now: int) -> None:
-        """Does nothing: there is nothing that fades."""
+        """Does nothing: this gate has no counts."""
 
 
 class SketchGate:
-    """Admits ids that have come often enough."""
+    """Admits ids that have occurred often enough."""
 
     def __init__(self, min_count: int, cells: int) -> None:
         self._min_count = min_count
@@ -83,11 +84,11 @@ class SketchGate:
         self.nbytes = self._cells_BRC.nbytes
 
     def admits(self, ids_N: Ids, counts_N: Counts, push: int) -> Flags:
-        """Returns which ids have come `min_count` times with this push."""
+        """Returns which ids have occurred `min_count` times with this push."""
         return self.counts(ids_N).astype(np.int64) + counts_N >= self._min_count
 
     def counts(self, ids_N: Ids) -> Counts:
-        """Returns about how often each id has come before."""
+        """Returns about how often each id has occurred before."""
         before_N = np.empty(len(ids_N), np.uint32)
         admission.estimate(self._cells_BRC, ids_N, before_N)
         return before_N
@@ -97,14 +98,14 @@ class SketchGate:
         admission.add(self._cells_BRC, ids_N, counts_N)
 
     def tick(self, now: int) -> None:
-        """Halves one block of cells a tick: each block once in a half-life, never all of them at once."""
+        """Halves one block of cells at a tick: each block once in a half-life, never all at the same time."""
         for tick in range(self._now, now):
             self._cells_BRC[tick % len(self._cells_BRC)] >>= 1
         self._now = now
 
 
 class LotteryGate:
-    """Admits ids by lot: f(seed, push, id)."""
+    """Admits ids at random: by f(seed, push, id)."""
 
     nbytes = 0
 
@@ -124,4 +125,4 @@ class LotteryGate:
         """Does nothing: ids that were refused are not remembered."""
 
     def tick(self, now: int) -> None:
-        """Does nothing: there is nothing that fades."""
+        """Does nothing: this gate has no counts."""

@@ -1,6 +1,7 @@
-"""Which ids of a tensor-train table get a row of their own: the most frequent. Asked at a push about ids without one.
+"""Decides which ids of a tensor-train table get a row of their own: the most frequent. At a push it is asked about the
+ids without a row.
 
-A push lets in, and counts, as admission does elsewhere (`ps.policy.admission`): by logged state alone.
+It decides and counts as admission does for other tables (`ps.policy.admission`): by logged state alone.
 """
 
 from __future__ import annotations
@@ -14,25 +15,26 @@ from ps.policy.admission import SketchGate, sketch_bytes
 from ps.policy.ranking import Ranking
 
 MIN_CELLS, MAX_CELLS = 1 << 12, 1 << 20
-"""How many cells a sketch has, at least and at most; 8 bytes each."""
+"""The least and the largest number of cells of a sketch; 8 bytes each."""
 SLACK = 1.25
-"""Rows of their own are folded back down to that many times `hot_rows`."""
+"""Rows of their own are folded back until there are so many times `hot_rows`."""
 MOST = 1.5
-"""Times `hot_rows` that have rows of their own, those that wait to be folded included."""
+"""At most so many times `hot_rows` ids have rows of their own, with those that wait to be folded."""
 
 
 def cells_of(cold: TensorTrain) -> int:
-    """Returns how many cells count the uses of ids without a row."""
+    """Returns the number of cells that count the uses of ids without a row."""
     return min(max(cold.rows, MIN_CELLS), MAX_CELLS)
 
 
 def gate_bytes(cold: TensorTrain) -> int:
-    """Returns what the sketch of uses takes."""
+    """Returns the bytes of the sketch of uses."""
     return sketch_bytes(cells_of(cold))
 
 
 class LiftGate:
-    """One table's. An id's uses are counted in a sketch until it is lifted, and in its row's score from then on."""
+    """The gate of one tensor-train table. A sketch counts an id's uses until the id is lifted; from then on its row's
+    score does."""
 
     def __init__(self, cold: TensorTrain, ranking: Ranking, score_of_a_use: float) -> None:
         self._after = cold.lift_after
@@ -45,8 +47,8 @@ class LiftGate:
         self.nbytes = self._sketch.nbytes
 
     def decide(self, own_rows: int) -> int | None:
-        """At a tick: who gets in until the next one. `own_rows`: that wait for nothing, or to be folded. Returns the
-        rank at which, and below which, rows are to be folded; None while there is room for all."""
+        """Decides at a tick which ids get a row until the next tick. own_rows: rows that stay, and rows that wait to be
+        folded. Returns the rank at which, and below which, rows are to be folded; None while there is room for all."""
         total = self._ranking.total
         self._above = self._ranking.quantile(self._hot_rows) if total > self._hot_rows else None
         self._total_most = total + max(int(MOST * self._hot_rows) - own_rows, 0)
@@ -54,8 +56,8 @@ class LiftGate:
         return self._ranking.quantile(keep) if total > keep else None
 
     def admits(self, ids_N: Ids, counts_N: Counts, push: int) -> Flags:
-        """Returns which ids have come often enough, and more often than rows that are there; the most frequent, if
-        there is not room for all. How often an id occurs in one push says nothing."""
+        """Returns which ids have been used often enough, and more often than the rows that exist; the most frequent
+        ones if there is not room for all. How often an id occurs within one push does not matter."""
         uses_N = self._uses(ids_N) + 1
         chosen_N = np.flatnonzero((uses_N >= self._after) & self._above_others(uses_N))
         room = max(self._total_most - self._ranking.total, 0)
@@ -66,15 +68,15 @@ class LiftGate:
         return flags_N
 
     def scores(self, ids_N: Ids) -> npt.NDArray[np.float32]:
-        """What rows of these ids begin with: what their uses so far have come to."""
+        """Returns the scores that rows of these ids begin with, from their uses so far."""
         return (self._uses(ids_N) * self._score_of_a_use).astype(np.float32)
 
     def refuse(self, ids_N: Ids, counts_N: Counts) -> None:
-        """Counts a use of each."""
+        """Counts a use of each id."""
         self._sketch.refuse(ids_N, np.ones(len(ids_N), np.uint32))
 
     def tick(self, now: int) -> None:
-        """Uses fade as scores do."""
+        """Lets uses decay as scores do."""
         self._sketch.tick(now)
 
     def _uses(self, ids_N: Ids) -> npt.NDArray[np.uint32]:

@@ -1,5 +1,5 @@
-"""Which tier a row belongs on: how much room a table has in RAM, how many of its rows stay there, and how many may go
-down at once."""
+"""Decides which tier a row belongs on: how much room a table has in RAM, how many of its rows stay there, and how many
+go to disk at once."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Hashable
 from typing import NamedTuple
 
 SLACK = 64
-"""Nothing is done for an excess of less than 1/SLACK of the rows in RAM: small slices cost as much as large ones."""
+"""Rows are not moved for an excess of less than 1/SLACK of the rows in RAM, because small slices cost as much as large
+ones."""
 LEAST = 16
-"""A table counts as one that wants at least this part of an equal share of the room."""
+"""A table counts as wanting at least this part of an equal share of the room."""
 
 
 def resident_rows(total: int, swap_fraction: float) -> int:
@@ -18,8 +19,8 @@ def resident_rows(total: int, swap_fraction: float) -> int:
 
 
 def target_rows(wanted: int, most: int, usual: int, claimed: int) -> int:
-    """Returns how many rows a table should have in RAM, which would like to have `wanted` and may have `most`: enough
-    slots are free then for a request of usual size, and for that of the next step."""
+    """Returns how many rows a table should have in RAM that wants `wanted` and may have `most`, so that slots are free
+    for a request of usual size, and for that of the next step."""
     needed = max(usual, claimed)
     # What is usual may be more than the table may have now: such a request must wait for its turn, and has a claim.
     spare = max(needed, min(2 * needed, most // 4)) if needed <= most else claimed
@@ -27,27 +28,27 @@ def target_rows(wanted: int, most: int, usual: int, claimed: int) -> int:
 
 
 def slice_rows(excess: int, resident: int, row_bytes: int, slice_bytes: int) -> int:
-    """Returns how many rows to move down now; 0 for none."""
+    """Returns how many rows to move to disk now; 0 for none."""
     most = max(slice_bytes // row_bytes, 1)
     return min(excess, most) if excess > min(resident // SLACK, most) else 0
 
 
 class _Demand(NamedTuple):
-    """The bytes of one table, in the order in which they are given."""
+    """The bytes that one table demands, in the order in which they are granted."""
 
     firm: int
     """Claimed by a request that waits, or reserved for good."""
     usual: int
-    """What its requests need beyond that."""
+    """What the table's requests usually need beyond `firm`."""
     wanted: int
-    """What it would like to have beyond both."""
+    """What the table would like to have beyond both."""
 
 
 _NOTHING = _Demand(0, 0, 0)
 
 
 class Shares:
-    """Divides a room among tables. All of it is given out, but for what rounding leaves:
+    """Divides a room among tables. All of it is granted, but for what rounding leaves, in this order:
 
     - what is firm;
     - what requests usually need: all of it, or half of the rest of the room in proportion to it where it is more;
@@ -63,7 +64,7 @@ class Shares:
         self._least = 1
 
     def set(self, table: Hashable, firm: int, usual: int, wanted: int) -> None:
-        """Notes the bytes that a table has for certain, that its requests need at once, and that it wants in all."""
+        """Sets the bytes that a table has for certain, that its requests need at once, and that it wants in all."""
         needed = max(usual - firm, 0)
         self._replace(table, _Demand(firm, needed, wanted - firm - needed))
 
@@ -75,7 +76,7 @@ class Shares:
             self._set_least()
 
     def of(self, table: Hashable, room: int) -> int:
-        """Returns the bytes of a room that a table may have."""
+        """Returns the bytes of the room that a table may have."""
         self._set_room(room)
         demand = self._demands[table]
         rest = max(room - self._firm, 0)
@@ -104,6 +105,6 @@ class Shares:
             self._set_least()
 
     def _set_least(self) -> None:
-        """The room, or the number of tables, has changed, which is rare."""
+        """Computes the least demand again, because the room or the number of tables has changed, which is rare."""
         self._least = max(self._room // (LEAST * max(len(self._demands), 1)), 1)
         self._wants = sum(map(self._want, self._demands.values()))

@@ -1,8 +1,8 @@
-"""How many rows of a table have which rank, on whatever tier: quantiles without looking at a row.
+"""Counts how many rows of a table have which rank, on any tier, which gives quantiles without looking at a row.
 
-`ps.kernels.ranking.score` has the arithmetic of scores and ranks. The clock that scores decay by counts what is in the
-log: the table's own pushes, where a half-life is given in pushes, or else how many rows have come for how many there is
-room (its turnover). So the same pushes give the same ranking on every shard and after every restart.
+`ps.kernels.ranking.score` has the arithmetic of scores and ranks. The clock by which scores decay counts what is in the
+log: the table's own pushes if the half-life is given in pushes, otherwise the turnover: how many rows have come, as a
+share of how many there is room for. So the same pushes give the same ranking on every shard and after every restart.
 """
 
 from __future__ import annotations
@@ -19,25 +19,27 @@ from ps.policy import eviction
 from ps.runtime.memory import sparse_zeros
 
 BEHIND = score.RANKS // 4
-"""Ticks that `first` lags behind the clock. A score of 1 is 127 octaves above rank 0, so that rows are told apart until
-they have been left alone for 190 half-lives, and scores as large as 2**65."""
+"""How many ticks `first` lags behind the clock. A score of 1 is 127 octaves above rank 0, so rows have different ranks
+until they have not been used for 190 half-lives, and scores up to 2**65 have different ranks."""
 
 
 EVERY_RANK = 1 << 62
-"""No row has a higher one."""
+"""A rank that no row exceeds."""
 EPOCHS = 16
-"""Rows expire with the others of their epoch: to a sixteenth of the time that they have."""
+"""The time after which rows expire is divided into so many epochs; rows of an epoch expire together."""
 LAST_STAMP = (1 << 32) - (1 << 20)
-"""Stamps have 32 bits. No write is begun from there on; what is under way, and what follows it, has room to end."""
+"""The last stamp at which a write may begin: stamps have 32 bits, and writes under way, and what follows them, need
+room to end."""
 
 
 def ranking_bytes(expire_after_pushes: int | None) -> int:
-    """Returns what one table's counts take, by rank, and by age where rows expire; counts by lot are beside them."""
+    """Returns the bytes of one table's counts by rank, and by age where rows expire, without the counts by lot."""
     return 8 * score.RANKS * (1 if expire_after_pushes is None else EPOCHS + 2)
 
 
 class Cut(NamedTuple):
-    """Which rows go: those of rank `highest` or lower, and of those of rank `border` or lower these lots."""
+    """Which rows are dropped: those of rank `highest` or lower, and, of the rows of rank `border` or lower, those with
+    these lots."""
 
     highest: int
     border: int
@@ -45,12 +47,12 @@ class Cut(NamedTuple):
 
 
 class Ranking:
-    """Counts by rank, and the clock that scores decay by."""
+    """Counts of rows by rank, and the clock by which scores decay."""
 
     def __init__(
         self, half_life_pushes: int | None, expire_after_pushes: int | None = None, parted: bool = False
     ) -> None:
-        """`half_life_pushes` None: by turnover. `parted`: rows may be cut by lot, so they are counted by lot."""
+        """half_life_pushes: None is by turnover. parted: whether rows may be cut by lot, and so are counted by lot."""
         self.by_turnover = half_life_pushes is None
         self.per_tick = score.stamps_per_tick(half_life_pushes)
         self._turned = 0.0  # since the last tick, in ticks
@@ -62,24 +64,24 @@ class Ranking:
         self.counts_ER = np.zeros((epochs + 1 if epochs else 0, score.RANKS), np.int64)
         """Counts by rank and age, where rows expire; see `ps.kernels.ranking.score`."""
         self.lots_ERL = sparse_zeros((epochs + 1 if parted else 0, score.RANKS, score.LOTS), np.int32)
-        """Counts by rank, age and lot, where rows may be evicted. Ranks without a row take no memory: nothing is
-        written there."""
+        """Counts by rank, age and lot, where rows may be evicted. Ranks without a row take no memory, because nothing
+        is written there."""
         self.counted_lots = self.lots_ERL if parted else None
-        """`lots_ERL` for kernels that count rows; None where they are not counted by lot."""
+        """`lots_ERL` for kernels that count rows; None if rows are not counted by lot."""
         self.epochs_E = np.zeros(epochs, np.int64)
         self.first = 0
-        """The rank counted in counts_R[0], with all below it."""
+        """The rank whose rows counts_R[0] counts, with all ranks below it."""
         self.now = 0
-        """What a row that is touched is stamped with."""
+        """The stamp of a row that is touched now."""
         self.pushes = 0
-        """Pushes that the clock has moved on for."""
+        """How many pushes the clock has counted."""
         self.sealed = True
-        """Whether no row has been touched at the time that is now."""
+        """Whether no row has been touched at the present time of the clock."""
         self.total = 0
-        """Rows counted."""
+        """How many rows are counted."""
 
     def check_time(self, table: str) -> None:
-        """Raises ResourceExhausted, before a write, when the clock is at its end."""
+        """Raises ResourceExhausted, before a write, if the clock is at its end."""
         if self.now >= LAST_STAMP:
             raise ResourceExhausted(
                 f"table {table!r}: its clock shows {self.now:,}, and rows are stamped with 32 bits: export it, drop it "
@@ -87,13 +89,14 @@ class Ranking:
             )
 
     def count(self, statistics_N2: npt.NDArray[np.uint32], change: int) -> None:
-        """Counts rows in (1) or out (-1)."""
+        """Adds rows to the counts (1) or subtracts them (-1)."""
         tallies = (self.counts_R, self.counts_ER, self.counted_lots, self.epochs_E, self.first)
         score.count(statistics_N2, change, self.per_tick, *tallies)
         self.total += change * len(statistics_N2)
 
     def forget(self, n: int) -> None:
-        """Counts out rows whose statistics are lost: of the lowest ranks, where rows on disk are, the oldest first."""
+        """Subtracts rows whose statistics are lost from the counts: from the lowest ranks, where rows on disk are, the
+        oldest first."""
         left_R = np.diff(np.maximum(np.cumsum(self.counts_R) - n, 0), prepend=0)
         aged_ER = np.maximum(np.cumsum(self.counts_ER, axis=0) - (self.counts_R - left_R), 0)
         self.counts_ER[:] = np.diff(aged_ER, axis=0, prepend=0)
@@ -105,24 +108,25 @@ class Ranking:
 
     @property
     def tick(self) -> int:
-        """The clock that scores decay by."""
+        """The present tick of the clock by which scores decay."""
         return self.now // int(self.per_tick)
 
     def turn(self, came: int, room: int) -> None:
-        """Notes that `came` rows have come to where there is room for `room`: all of the room once is a half-life."""
+        """Notes that `came` rows have come where there is room for `room`: a half-life has passed when that is all of
+        the room."""
         if self.by_turnover:
             self._turned += score.HALF_LIFE * min(came / max(room, 1), 1.0)
 
     def advance(self, pushes: int = 1) -> None:
-        """Moves the clock on after pushes have ended: by as many ticks as rows have turned over, or by the pushes.
-        Ranks rise with ticks: every so often the lowest are counted as one."""
+        """Moves the clock on after pushes have ended, by turnover or by the number of pushes. Ranks rise with ticks, so
+        now and then the lowest are merged."""
         self.pushes += pushes
         if self._pushes_per_epoch is not None:
             self._epoch_pushes += pushes
         self._advance(int(self._turned) if self.by_turnover else pushes)
 
     def seal(self) -> None:
-        """Prepares for rows to be dropped: what is touched from now on has another stamp than all that was before."""
+        """Prepares for rows to be dropped: rows touched from now on have another stamp than all rows touched before."""
         if not self.sealed:
             self._advance(max(int(self._turned), 1))
 
@@ -135,16 +139,16 @@ class Ranking:
 
     @property
     def epoch_ended(self) -> bool:
-        """Whether an epoch has ended, so that rows are to `expire`."""
+        """Whether an epoch has ended, so that rows must `expire`."""
         return self._pushes_per_epoch is not None and self._epoch_pushes >= self._pushes_per_epoch
 
     def expiring(self) -> tuple[int, int]:
-        """Returns which rows `expire` will count out: those with stamps below the first number; and how many."""
+        """Returns which rows `expire` will drop: (the stamp below which rows are dropped, how many there are)."""
         return int(self.epochs_E[0]), int(self.counts_ER[0].sum())
 
     def expire(self) -> None:
-        """Counts out the rows last touched before the oldest epoch that is kept, and begins a new epoch. The clock is
-        sealed, and an epoch has ended."""
+        """Subtracts the rows last touched before the oldest epoch that is kept from the counts, and begins a new epoch.
+        The clock must be sealed, and an epoch ended."""
         assert self._pushes_per_epoch is not None
         self._epoch_pushes -= self._pushes_per_epoch
         self.total -= int(self.counts_ER[0].sum())
@@ -159,8 +163,8 @@ class Ranking:
         self.epochs_E[-1] = self.now
 
     def cut(self, most: int) -> Cut:
-        """Which rows are to go so that no more than `most` stay, about `eviction.rows_kept` of them, if lots part the
-        border as finely as that; more than `most` where they do not. Only where rows are counted by lot."""
+        """Returns which rows to drop so that at most `most` stay, about `eviction.rows_kept` of them. If lots do not
+        divide the border rank finely enough, more than `most` stay. Rows must be counted by lot."""
         keep, least = eviction.rows_kept(most), eviction.rows_least(most)
         border = self.quantile(keep)
         place = border - self.first
@@ -171,7 +175,7 @@ class Ranking:
         return Cut(highest, border if place < score.RANKS - 1 else EVERY_RANK, lots_L)
 
     def drop(self, cut: Cut) -> int:
-        """Counts out the rows of a cut; how many."""
+        """Subtracts the rows of a cut from the counts; returns how many."""
         before = self.total
         place = min(cut.border - self.first, score.RANKS - 1)
         self._uncount(np.flatnonzero(self.counts_R[:place]))
@@ -189,32 +193,33 @@ class Ranking:
         self.lots_ERL[:, places_P] = 0
 
     def decayed(self, statistics_N2: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
-        """Scores as of now."""
+        """Returns scores as of now."""
         scores_N, stamps_N = score.scores(statistics_N2), statistics_N2[:, 1]
         ages_N = self.tick - stamps_N.astype(np.int64) // int(self.per_tick)
         factors_N = np.where(ages_N < len(self.decay_T), self.decay_T[np.minimum(ages_N, len(self.decay_T) - 1)], 0)
         return (scores_N * factors_N).astype(np.float32)
 
     def ranks(self, statistics_N2: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
-        """Returns what rows are ordered by."""
+        """Returns the ranks of rows, by which they are ordered."""
         ranks_N = np.empty(len(statistics_N2), np.int64)
         score.ranks(statistics_N2, self.per_tick, ranks_N)
         return ranks_N
 
     def outrank(self, statistics_S2: npt.NDArray[np.uint32], slots_N: Slots, rank: int) -> Flags:
-        """Returns which of these slots, -1 for none, hold a row of a higher rank."""
+        """Returns which of these slots, -1 for none, have a row of a higher rank."""
         flags_N = np.empty(len(slots_N), np.bool_)
         score.outrank(statistics_S2, slots_N, self.per_tick, rank, flags_N)
         return flags_N
 
     def least(self, n: int) -> int:
-        """Returns the rank at which, and below which, the n least important rows are, and perhaps some more."""
+        """Returns the rank such that the n least important rows, and perhaps some more, have it or a lower one."""
         return self.quantile(max(self.total - n, 0)) if n < self.total else EVERY_RANK
 
     def quantile(self, keep: int) -> int:
-        """The rank R with: fewer than `keep` rows are above R, and at least `keep` are at R or above it.
+        """Returns the rank R such that fewer than `keep` rows are above R, and at least `keep` are at R or above it.
 
-        So rows at R and below may go as long as more than `keep` are left. RANKS and more if keep <= 0.
+        So rows at R and below may be moved or dropped as long as more than `keep` are left. R is RANKS or more if keep
+        <= 0.
         """
         if keep <= 0:
             return self.first + score.RANKS
@@ -223,8 +228,8 @@ class Ranking:
         return self.first + max(score.RANKS - 1 - position, 0)
 
     def below_most(self, n: int) -> int:
-        """The rank above which the n most important rows are. Those at the border that are alike are in or out
-        together, whichever brings their number nearer to n. Below every rank if n are all."""
+        """Returns the rank above which the n most important rows are. Rows with the rank at the border are in or out
+        together, whichever brings the number nearer to n. If n are all rows, it is below every rank."""
         if n >= self.total:
             return -EVERY_RANK
         border = self.quantile(n + 1)

@@ -1,1 +1,1 @@
-"""A shard on the wire: decode, hand to the shard, encode; health, limits, metrics."""
+"""The gRPC server of a shard: decodes requests, asks the shard, encodes answers; health, limits, metrics."""

@@ -1,8 +1,9 @@
-"""Sends answers that come later, and ends the wait for them: when its time is over, or the call has ended.
+"""Sends answers that come later, and ends the wait for them when its time is over or the call has ended.
 
 gRPC's sync server frees the thread of a call whose handler is marked `experimental_non_blocking`, as that of its own
 health service is, when the handler returns; any thread may answer afterwards. Sending waits until the network has taken
-the message, so an answer has a thread for that moment: not the engine's, and none that another client could hold up.
+the message. So each answer has a thread for that moment, which is neither the engine's nor one that another client
+could hold up.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from ps.server.later import Later
 from ps.wire.status import code_of, details_of, to_metadata
 
 SENDERS = 8
-"""Threads that are kept for the next answers."""
+"""Threads that are kept to send answers."""
 
 Send = Callable[[bytes | None], None]
-"""gRPC's: sends a message, and with None the status that the context has."""
+"""A function of gRPC: sends a message, or, given None, the status that the context has."""
 
 
 class Answers:
@@ -36,20 +37,20 @@ class Answers:
         self._expiries = Expiries()
 
     def send(self, answer: Later, context: grpc.ServicerContext, send: Send) -> None:
-        """Has it sent when it is there."""
+        """Sends an answer when it is ready."""
         self._expiries.add(answer)
         # The engine tells; it is not to do more than that.
         answer.when_ready(lambda: self._takes.submit(self._take, answer, context, send))
         end_with(context, answer)
 
     def close(self) -> None:
-        """After the server has stopped: what is left has nobody to go to."""
+        """Ends the threads after the server has stopped: answers that are left have no caller any more."""
         self._expiries.close()
         self._takes.shutdown()
         self._sends.shutdown()
 
     def _take(self, answer: Later, context: grpc.ServicerContext, send: Send) -> None:
-        """One after the other: none of it waits. An error is sent without waiting, too."""
+        """Takes one answer after the other, without waiting, and has it sent. An error is sent without waiting, too."""
         self._expiries.discard(answer)
         try:
             data = answer.take()
@@ -62,7 +63,8 @@ class Answers:
             self._send_soon(data, send)
 
     def _send_soon(self, data: bytes, send: Send) -> None:
-        """Has a thread send it, one of a few, or a new one where all are at work or held up: none waits for another."""
+        """Sends on one of a few threads, or on a new one if all are busy or held up, so that no answer waits for
+        another."""
         if not self._free.acquire(blocking=False):
             threading.Thread(target=_send, args=(data, send), name="answer", daemon=True).start()
             return
@@ -77,7 +79,7 @@ class Answers:
 
 
 class Expiries:
-    """Has answers expire. One thread for all of them, which sleeps until the next."""
+    """Lets answers expire: one thread for all of them, which sleeps until the next is due."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -88,7 +90,7 @@ class Expiries:
         self._thread: threading.Thread | None = None
 
     def add(self, answer: Later) -> None:
-        """From now on it has its `wait_s`."""
+        """Starts an answer's `wait_s`."""
         with self._changed:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._watch, name="expiries", daemon=True)
@@ -98,12 +100,12 @@ class Expiries:
                 self._changed.notify()
 
     def discard(self, answer: Later) -> None:
-        """It has ended."""
+        """Removes an answer that has ended."""
         with self._changed:
             self._at.pop(answer, None)
 
     def close(self) -> None:
-        """Nothing expires any more."""
+        """Ends the thread: nothing expires any more."""
         with self._changed:
             self._closed = True
             self._at.clear()
@@ -115,7 +117,7 @@ class Expiries:
                 answer.expire()
 
     def _next(self) -> list[Later] | None:
-        """Waits until some are over; None at the end."""
+        """Waits until some answers are due and returns them; None at the end."""
         with self._changed:
             while not self._closed:
                 now = self._clock()
@@ -130,19 +132,19 @@ class Expiries:
 
 
 def end_with(context: grpc.ServicerContext, answer: Later) -> None:
-    """Nobody waits for an answer whose call has ended: the client is gone, or has cancelled, or it was too late."""
+    """Gives up an answer when its call ends: the client is gone, has cancelled, or its deadline has passed."""
     if not context.add_callback(answer.give_up):
         answer.give_up()
 
 
 def _send(data: bytes, send: Send) -> None:
-    """Waits until the network has it."""
+    """Sends a message and waits until the network has taken it."""
     send(data)
     send(None)
 
 
 def set_status(context: grpc.ServicerContext, error: PsError) -> None:
-    """What a call is to end with."""
+    """Sets the status that a call ends with."""
     context.set_trailing_metadata(to_metadata(error))
     context.set_code(code_of(error))
     context.set_details(details_of(error))

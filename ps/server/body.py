@@ -1,4 +1,5 @@
-"""The body of a push or a write on its way in: chunks to gradients, checked and digested as they arrive."""
+"""Reads the body of a push or a write: turns its chunks into gradients, which are checked and digested as they
+arrive."""
 
 from __future__ import annotations
 
@@ -25,10 +26,10 @@ NOTHING = (pb.ENCODING_FP32, 0)
 
 
 class _Table:
-    """One table's share of a body: the gradients of its bags, if it has any, then those of its rows."""
+    """One table's part of a body: the gradients of its bags, if it has any, then those of its rows."""
 
     def __init__(self, shape: pb.PushedTable) -> None:
-        """Raises DimensionMismatch, LengthMismatch or InvalidArgument."""
+        """Raises DimensionMismatch, LengthMismatch or InvalidArgument if the head does not fit the table."""
         check_table_name(shape.table)
         if (shape.rows or shape.bags) and not shape.dim:
             raise DimensionMismatch(f"table {shape.table!r}: rows of dim 0")
@@ -40,10 +41,11 @@ class _Table:
         self.parts = (self._bags, self._rows)
         spread = shape.rows * shape.dim * 4 if shape.bag_blocks else 0
         self.nbytes = self._bags.nbytes + self._rows.nbytes + spread
-        """Bytes of the messages, of what they are decoded to, and of the rows that gradients of bags are spread to."""
+        """Bytes of the messages, of what they are decoded to, and of the rows' gradients that are made of bags'
+        gradients."""
 
     def gradients(self) -> Gradients:
-        """Returns all gradients of the table; raises what the parts raise."""
+        """Returns all gradients of the table; raises the errors of its parts."""
         shape = self._shape
         bags_R, of_bags, bags_came = self._bags.decoded()
         rows_R, of_rows, came = self._rows.decoded()
@@ -52,7 +54,7 @@ class _Table:
 
     @property
     def head(self) -> bodies.Head:
-        """What is said of the gradients before they come, as it is logged and digested."""
+        """What the head says of the table's gradients, in the form in which it is logged and digested."""
         shape = self._shape
         of_bags, of_rows = (
             [head for head in heads_of(part) if head != NOTHING] for part in (shape.bag_blocks, shape.blocks)
@@ -68,13 +70,13 @@ class BodyReader:
     def __init__(
         self, shapes: Sequence[pb.PushedTable], max_bytes: int, update: Callable[[memoryview], object] = len
     ) -> None:
-        """`update` is called with each chunk, which digests it."""
+        """update: is called with each chunk, which it digests."""
         self._tables = [_Table(shape) for shape in shapes]
         self._parts = [part for table in self._tables for part in table.parts]
         self.nbytes = sum(table.nbytes for table in self._tables)
-        """Bytes that the whole body takes, as it comes and as it is decoded."""
+        """Bytes that the whole body takes, as it comes and decoded."""
         self.received = 0
-        """Bytes that have come."""
+        """Bytes that have come so far."""
         if self.nbytes > max_bytes:
             raise ResourceExhausted(
                 f"a body of {self.nbytes:,} bytes is over the limit of {max_bytes:,} (limits.max_body_bytes, and a "
@@ -87,7 +89,7 @@ class BodyReader:
 
     @property
     def heads(self) -> list[bodies.Head]:
-        """What is said of each table's gradients before they come."""
+        """What the head says of each table's gradients."""
         return [table.head for table in self._tables]
 
     def add(self, payload: memoryview) -> None:
@@ -115,7 +117,7 @@ class BodyReader:
 def read_body(
     chunks: Iterator[bytes], first_payload: memoryview, reader: BodyReader, arriving: Arriving
 ) -> list[Gradients]:
-    """Reads the whole stream after its head. Each chunk is held in the budget of bodies as it comes."""
+    """Reads the whole stream after its head. Each chunk is counted in the budget of messages when it comes."""
     for payload in chain((first_payload,), map(codec.payload_of, chunks)):
         if len(payload):
             arriving.hold(len(payload))

@@ -26,14 +26,14 @@ class WholeRows:
     """Collects every row as float32, in the order of the ids, as views of the messages; or a gradient of every bag."""
 
     def __init__(self, table: str, rows: int, dim: int, block: pb.Block) -> None:
-        """Raises LengthMismatch where the block is not just that long."""
+        """Raises LengthMismatch if the block has another length."""
         self._table = table
         self._rows = rows
         self._dim = dim
         self._missing = rows
         self._blocks: list[Rows] = []
         self.nbytes = rows * dim * 4
-        """Bytes of the messages that the rows lie in."""
+        """Bytes of the messages that the rows are views of."""
         if block.bytes != self.nbytes:
             raise LengthMismatch(
                 f"table {table!r}: {rows} rows of dim {dim} are announced as {block.bytes} bytes, and are {self.nbytes}"
@@ -45,7 +45,7 @@ class WholeRows:
         return not self._missing
 
     def take(self, payload: memoryview) -> memoryview:
-        """Takes what belongs to this part off the front of the payload and returns the rest. Raises LengthMismatch or
+        """Takes the bytes of this part from the front of the payload and returns the rest. Raises LengthMismatch or
         NonFiniteGradient."""
         dim = self._dim
         rows = min(self._missing, len(payload) // (dim * 4))
@@ -87,7 +87,7 @@ class Blocks:
         return not self._missing
 
     def take(self, payload: memoryview) -> memoryview:
-        """Takes what belongs to this part off the front of the payload and returns the rest."""
+        """Takes the bytes of this part from the front of the payload and returns the rest."""
         part = payload[: self._missing]
         self._parts.append(part)
         self._missing -= len(part)
@@ -110,12 +110,12 @@ BodyPart = WholeRows | Blocks
 
 
 def heads_of(heads: Sequence[pb.Block]) -> list[tuple[int, int]]:
-    """Returns the encoding of each block, and its bytes."""
+    """Returns the encoding and the bytes of each block."""
     return [(block.encoding, block.bytes) for block in heads]
 
 
 def reader(table: str, rows: int, dim: int, heads: Sequence[pb.Block]) -> BodyPart:
-    """Returns what collects the rows that these blocks announce."""
+    """Returns a reader of the rows that these blocks announce."""
     exact = len(heads) == 1 and heads[0].encoding == pb.ENCODING_FP32
     return WholeRows(table, rows, dim, heads[0]) if exact else Blocks(table, rows, dim, heads)
 

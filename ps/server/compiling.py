@@ -1,4 +1,4 @@
-"""The first start on a machine compiles the kernels: once for all processes there, and said to whoever waits."""
+"""Compiles the kernels at the first start on a machine, once for all its processes, and says so on stderr."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ WHAT = "compiling kernels, once on this machine"
 
 
 def compile_kernels() -> float:
-    """Compiles what is missing, if anything is; returns the seconds that it took or waited for others to do it.
+    """Compiles the kernels that are missing, if any; returns the seconds that it took, or waited for another process to
+    do it.
 
-    Says so on stderr: a bar in a terminal, else a line. Everything that makes a shard calls it first.
+    It says so on stderr: by a bar in a terminal, otherwise by a line. All code that makes a shard calls it first.
     """
     if cache.is_complete():
         return 0.0
@@ -36,7 +37,7 @@ def compile_kernels() -> float:
 
 
 def to_stderr() -> Console:
-    """Returns the console where those who wait are told why."""
+    """Returns the console that says why a start takes time."""
     from rich.console import Console  # a tenth of a second, which only the first start has to spend
 
     return Console(stderr=True, highlight=False, soft_wrap=True)

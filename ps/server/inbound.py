@@ -1,4 +1,4 @@
-"""Requests on their way in: ids, handles of steps and rounds, from messages to what the shard takes."""
+"""Decodes requests: turns ids, step handles and rounds of messages into what the shard takes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ps.wire.unpacking import count_ids
 
 
 def table_ids(message: pb.TableIds, max_ids: int) -> TableIds:
-    """Ids and counts of one table, for a write; raises ResourceExhausted over the limit."""
+    """Returns ids and counts of one table, for a write; raises ResourceExhausted above the limit."""
     if message.bags:
         raise InvalidArgument(f"table {message.table!r}: bags are for steps; a write is of rows")
     (part,) = id_set(pb.IdSet(tables=[message]), max_ids)
@@ -23,7 +23,7 @@ def table_ids(message: pb.TableIds, max_ids: int) -> TableIds:
 
 
 def id_set(message: pb.IdSet, max_ids: int) -> list[TableIds]:
-    """Ids, counts and bags of all tables; raises ResourceExhausted over the limit."""
+    """Returns ids, counts and bags of all tables; raises ResourceExhausted above the limit."""
     total = sum(map(count_ids, message.tables))
     if total > max_ids:
         raise ResourceExhausted(
@@ -49,7 +49,7 @@ def step_ref(header: pb.Header, ref: pb.StepRef, ids_digest: int = 0) -> StepRef
 
 
 def place_of(head: pb.PushHead) -> Round | None:
-    """Returns the round that a push is part of, if any; raises InvalidArgument."""
+    """Returns the round that a push is part of, None if there is none; raises InvalidArgument."""
     if not head.HasField("round"):
         return None
     return Round(head.round.group, head.round.number, head.round.rank, head.round.ranks)

@@ -1,7 +1,8 @@
-"""An answer that is not there yet: a push that waits for the other ranks of its round holds no thread.
+"""An answer that comes later: a push that waits for the other ranks of its round holds no thread.
 
     thread of the call: the stream is read, the part joins its round --> a `Later`, and the thread is free
-    engine: the last rank has come, or the part has left ------------> its outcome; whoever sends the answer takes it
+    engine: the last rank has come, or the part has left ------------> its outcome; the thread that sends the answer
+        takes it
 
 All that the call holds (its place in the counts, its bytes in the budget, its rows) is held until then.
 """
@@ -19,7 +20,8 @@ _ENDED.set_result(None)
 
 
 class Later:
-    """Ends once: with an answer, an error, or because nobody waits for it any more. Threads: any."""
+    """An answer that comes later. It ends once: with an answer, with an error, or because its caller waits no more.
+    Threads: any."""
 
     def __init__(
         self,
@@ -30,8 +32,9 @@ class Later:
         give_up: Callable[[], None],
         held: ExitStack,
     ) -> None:
-        """outcome: what `encode` makes the answer of. expire, give_up: have it end, soon, because `wait_s` are over or
-        because nobody waits for it; they return at once, and do nothing after the end. held: let go of with it."""
+        """outcome: `encode` makes the answer of its result. expire, give_up: end the answer soon, because `wait_s`
+        seconds are over or because its caller waits no more; they return at once, and do nothing after the end. held:
+        is released when the answer ends."""
         self.wait_s = wait_s
         self.expire = expire
         self.give_up = give_up
@@ -41,22 +44,21 @@ class Later:
         self._sent: Callable[[bytes], object] = len
 
     def within(self, call: ExitStack, sent: Callable[[bytes], object]) -> None:
-        """Has it end inside of `call`, which counts and guards it, and `sent` told the answer."""
+        """Lets the end run inside of `call`, which counts and guards it, and passes the answer to `sent`."""
         call.push(self._held)
         self._held, self._sent = call, sent
 
     @property
     def ready(self) -> bool:
-        """Whether `take` need not wait."""
+        """Whether `take` returns without waiting."""
         return self._outcome.done()
 
     def when_ready(self, then: Callable[[], object]) -> None:
-        """Calls it once, on the thread that brings the outcome or on this one. It must not wait."""
+        """Calls a function once, on the thread that brings the outcome or on this one. The function must not wait."""
         self._outcome.add_done_callback(lambda _: then())
 
     def take(self) -> bytes:
-        """Returns the answer; to be called once. Raises PsError, or CancelledError where nobody waits for it any
-        more."""
+        """Returns the answer; it may be called once. Raises PsError, or CancelledError if the caller waits no more."""
         outcome, self._outcome = self._outcome, _ENDED
         self.expire = self.give_up = _nothing  # what was sent is to be free now, and not when cycles are collected
         with self._held:
@@ -65,7 +67,8 @@ class Later:
             return answer
 
     def wait(self) -> bytes:
-        """Waits for the outcome, on a thread that may, and takes the answer; after `wait_s` the wait expires."""
+        """Waits for the outcome, on a thread that may wait, and takes the answer; after `wait_s` seconds the answer
+        expires."""
         try:
             self._outcome.exception(self.wait_s)
         except NotYet:
@@ -80,4 +83,4 @@ class Later:
 
 
 def _nothing() -> None:
-    """What there is to do after the end."""
+    """Does nothing: the answer has ended."""

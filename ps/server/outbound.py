@@ -1,4 +1,4 @@
-"""Streams on their way out: a pull's head, and chunks of rows to messages."""
+"""Encodes answers: a pull's head, and chunks of rows as messages."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ps.wire.selected import Selected
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows that are written otherwise than they lie in memory."""
+    """Rows of a message whose encoding differs from their form in memory."""
 
     cuts: Sequence[Cut]
     floats: Rows
 
 
 def allocate_message(cuts: Sequence[Cut]) -> tuple[bytes, Rows]:
-    """Returns a message of rows as they are, and where in it they go."""
+    """Returns a message for rows as they are in memory, and a view of where they go in it."""
     parts = [
         pb.PulledPart(rows=cut.end - cut.start, blocks=[pb.Block(encoding=pb.ENCODING_FP32, bytes=4 * cut.floats)])
         for cut in cuts
@@ -37,13 +37,13 @@ def allocate_message(cuts: Sequence[Cut]) -> tuple[bytes, Rows]:
 
 
 def allocate_chunk(cuts: Sequence[Cut]) -> tuple[Chunk, Rows]:
-    """For `messages` to encode."""
+    """Returns a chunk that `messages` will encode."""
     floats = plain_rows(cuts)[0]
     return Chunk(cuts, floats), floats
 
 
 def pull_head(head: PullHead) -> pb.PullHead:
-    """Returns what the first message says."""
+    """Returns the head of a pull, which is its first message."""
     tables = [
         pb.PulledTable(
             dim=table.dim,
@@ -57,13 +57,14 @@ def pull_head(head: PullHead) -> pb.PullHead:
 
 
 def formats_of(request: pb.PullRequest) -> list[TableFormat]:
-    """Returns the formats asked for, table by table; where none are, all are exact. Raises DtypeMismatch or
+    """Returns the formats asked for, table by table; if none are, all tables are sent in fp32. Raises DtypeMismatch or
     InvalidArgument."""
     return [TableFormat.from_proto(one) for one in request.formats]
 
 
 def messages(chunks: Iterable[Chunk], head: PullHead, formats: Sequence[TableFormat]) -> Iterator[bytes]:
-    """Yields the rows, in the precision that was asked for. Raises InvalidArgument for a value that has none in it."""
+    """Yields messages of the rows in the precision that was asked for. Raises InvalidArgument for a value that this
+    precision cannot hold."""
     for chunk in chunks:
         parts: list[pb.PulledPart] = []
         sent: list[memoryview] = []
@@ -92,8 +93,8 @@ def _encoded(rows_ND: Rows, table: PulledTable, cut: Cut, form: TableFormat) -> 
 
 
 def _first_beyond(rows_ND: Rows, table: PulledTable, start: int, form: TableFormat, important_N: Flags | None) -> str:
-    """Returns what to call the first row that its precision cannot hold; `start`: the place of these rows among the
-    table's."""
+    """Returns the name of the first row that its precision cannot hold, for a message. start: the position of these
+    rows among the table's."""
     important, others = NUMBERS[form.important].limit, NUMBERS[form.others].limit
     limits_N = np.full(len(rows_ND), important)
     if important_N is not None:

@@ -1,4 +1,4 @@
-"""What a server's process says of itself and its host, for those who look for what is wrong."""
+"""Reports of a server's process and its host, for looking for what is wrong."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ps.runtime.address_space import PAGE
 
 
 def process_report() -> dict[str, object]:
-    """Returns what this process is now, in plain numbers and words for JSON."""
+    """Returns the state of this process in numbers and words, for JSON."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return {
         "host": socket.gethostname(),

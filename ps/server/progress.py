@@ -1,7 +1,7 @@
-"""How far the trainers of a group are: what bounds how far one may be ahead of another.
+"""Keeps the clocks of the trainers of a group, and bounds how far one may be ahead of another.
 
-Soft state: a trainer says what it knows of all clocks each time, and is told what is known here. So whoever comes to
-hold this, after a restart say, learns all of it from the first of each group that asks.
+This is soft state: each time, a trainer sends what it knows of all clocks, and is sent what is known here. So after a
+restart it is learned again from the first trainer of each group that asks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ps.v1 import control_pb2 as pb
 from ps.wire import requests
 
 WAIT_S = 0.5
-"""A call that must wait is answered after so long: the client asks again, or has given up."""
+"""Seconds after which a call that must wait is answered: the client asks again, or has given up."""
 MAX_GROUPS = 1024
 MAX_CLOCKS = 1 << 16
 """The most clocks of all groups together; each takes 44 bytes here. Beyond either bound the groups heard longest ago
@@ -35,7 +35,8 @@ class Progress:
         self._moved = threading.Condition()
 
     def advance(self, data: bytes) -> bytes:
-        """Notes what the caller knows; all clocks, as soon as the caller may go on, or after a moment."""
+        """Notes the clocks that the caller knows; returns all clocks as soon as the caller may go on, or after
+        WAIT_S."""
         request = requests.control(pb.AdvanceRequest, data)
         check_member(request.group, request.rank, len(request.clocks))
         with self._moved:
@@ -50,7 +51,7 @@ class Progress:
             return pb.AdvanceResponse(clocks=clocks).SerializeToString()
 
     def _merge(self, group: str, rank: int, said: Sequence[int]) -> list[int]:
-        """Returns the group's clocks, of which those waiting see every change."""
+        """Merges clocks into the group's and returns these; calls that wait see every change."""
         known = self._groups.get(group) or [0] * len(said)
         if len(known) != len(said):
             raise InvalidArgument(f"group {group!r} has {len(known)} ranks; rank {rank} says that it has {len(said)}")

@@ -1,9 +1,9 @@
-"""A gRPC server around a dispatcher: handlers by path, graceful drain, and threads, connections and streams bounded.
+"""A gRPC server around a dispatcher: handlers by path, graceful drain, bounds on threads, connections and streams.
 
 calls      a thread each, `limits.max_requests` of them; `performance.grpc_threads` of them work at once, the others
            wait for callers
 controls   Describe, Stats, Advance: threads of their own
-aside      health and reflection (`ps.server.gate.aside`): threads of their own, and no call of ours among them
+aside      health and reflection (`ps.server.gate.aside`): threads of their own, which no other calls use
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ _SERVICES = [
     control_pb2.DESCRIPTOR.services_by_name["Control"].full_name,
 ]
 REFUSING = 8
-"""Threads beyond those of calls: they say no to one too many."""
+"""Threads beyond those of calls, which refuse calls above the limit."""
 CONNECTION_SHARE = 4
-"""A connection may have so large a part of all calls in progress; what is more waits at its client."""
+"""The share of all calls in progress that one connection may have; further calls wait at the client."""
 FEWEST_STREAMS = 16
 IDLE_MS = 600_000
-"""A connection without a call for so long is closed; the client opens another when it has one."""
+"""A connection without a call for so long is closed; the client opens another one for its next call."""
 HANDSHAKE_MS = 10_000
-"""For a new connection to speak HTTP/2."""
+"""The time that a new connection has to speak HTTP/2."""
 OWN_FILES = 96
-"""Descriptors that a process has for itself, besides connections and RocksDB's files."""
+"""Descriptors that a process needs for itself, besides connections and RocksDB's files."""
 FEWEST_CONNECTIONS = 16
 
 
@@ -79,11 +79,11 @@ class GrpcServer:
             ) from error
 
     def set_serving(self, serving: bool) -> None:
-        """What grpc.health.v1 answers."""
+        """Sets what grpc.health.v1 answers."""
         self._aside.set_serving(serving)
 
     def stop(self) -> None:
-        """Drain: health says NOT_SERVING, new calls are refused, those in progress get `network.drain_timeout_s`."""
+        """Drains: health says NOT_SERVING, new calls are refused, those in progress get `network.drain_timeout_s`."""
         self._aside.drain()
         self._server.stop(self._config.network.drain_timeout_s).wait()
         self._watch.stop()
@@ -93,7 +93,7 @@ class GrpcServer:
         self._stopped.set()
 
     def wait(self) -> None:
-        """Until `stop` is done."""
+        """Waits until `stop` is done."""
         self._stopped.wait()
 
 
@@ -109,8 +109,8 @@ def server_options(config: ServiceConfig) -> list[Option]:
 
 
 def most_connections(config: ServiceConfig) -> int:
-    """Returns the configured number, or fewer where descriptors are few: one too many is turned away, and nothing that
-    needs a file fails."""
+    """Returns the configured number of connections, or fewer if the process may open few files, so that a connection is
+    refused before anything that needs a file fails."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit == resource.RLIM_INFINITY:
         return config.limits.max_connections
@@ -119,7 +119,7 @@ def most_connections(config: ServiceConfig) -> int:
 
 
 class _Pools:
-    """The threads of calls."""
+    """The threads of a server's calls."""
 
     def __init__(self, config: ServiceConfig) -> None:
         # Threads are started as they are needed. Tracing puts all calls into the first of the pools, so it has room.
@@ -130,7 +130,7 @@ class _Pools:
         self.places = Places(config.performance.grpc_threads)
 
     def end(self) -> None:
-        """Idle threads end; the others do with their calls."""
+        """Ends idle threads; the others end with their calls."""
         self.calls.shutdown(wait=False)
         self.controls.shutdown(wait=False)
 
@@ -143,8 +143,8 @@ def _generic_handlers(dispatcher: Dispatcher, pools: _Pools, answers: Answers) -
 
 
 def _handler(dispatcher: Dispatcher, method: Method, pools: _Pools, answers: Answers) -> Any:
-    """Every method takes its request as a stream: on the wire that is the same, and a message that does not come is
-    waited for here, where it can be given up, and not in gRPC."""
+    """Returns the handler of a method. Every method takes its request as a stream: the wire is the same, and the wait
+    for a message that does not come happens here, where it can be ended, and not in gRPC."""
     served = Served(dispatcher, method, None if method in CONTROLS else pools.places, answers)
     pool = pools.controls if method in CONTROLS else pools.calls
     if method.shape is Shape.UNARY:

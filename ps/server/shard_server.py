@@ -1,4 +1,4 @@
-"""A shard with its server: what a Ray actor, `ps.connect("inproc:")` and the tests start."""
+"""A shard with its server, which a Ray actor, `ps.connect("inproc:")` and the tests start."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from ps.wire.routing import UNKNOWN, Routing, ShardInfo, new_epoch
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What a shard tells a coordinator that starts again."""
+    """A shard's report to a coordinator that was restarted."""
 
     info: ShardInfo
     routing: Routing
-    """The routing table that it was told last; UNKNOWN if it never was."""
+    """The routing table that the shard got last; UNKNOWN if it never got one."""
     tables: tuple[TableConfig, ...]
 
 
 class ShardServer:
-    """One shard on one port. `alone` it is a whole service; otherwise it answers Unavailable to whoever asks what it
-    serves until a coordinator hands it a routing table. `state_lost`: it never serves, and this is why."""
+    """One shard on one port. With `alone` it is a whole service; otherwise it answers Describe with Unavailable until a
+    coordinator gives it a routing table. state_lost: why the shard never serves rows."""
 
     def __init__(
         self,
@@ -78,19 +78,19 @@ class ShardServer:
 
     @property
     def info(self) -> ShardInfo:
-        """Where this shard is and how it fares."""
+        """The shard's address and state."""
         poisoned = "SERVING" if self.shard.poisoned is None else "POISONED"
         state = poisoned if self.service.state_lost is None else "STATE_LOST"
         return ShardInfo(self.shard.shard_id, self.address, self.metrics_address, state)
 
     @property
     def report(self) -> ShardReport:
-        """All that a coordinator needs to know of it."""
+        """Everything that a coordinator needs to know of the shard."""
         tables = tuple(table.config for table in list(self.shard.tables.values()))
         return ShardReport(self.info, self.service.routing, tables)
 
     def set_routing(self, routing: Routing) -> None:
-        """Requests routed by any other epoch are refused from now on."""
+        """Takes a routing table: requests routed by any other epoch are refused from now on."""
         self.service.routing = routing
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""What the shard is given to read writes that came compressed: it does not know the wire."""
+"""The functions by which the shard reads writes that came compressed: the shard does not import the wire."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from ps.wire import blocks
 from ps.wire.sorted_ids import decode_sorted_ids
 
 WIRE = Wire(blocks.decode, decode_sorted_ids)
-"""For `ps.shard.writes.registry.decode`."""
+"""The functions that `ps.shard.writes.registry.decode` takes."""

@@ -1,8 +1,8 @@
-"""glibc's allocator, told to keep what is freed.
+"""Tells glibc's allocator to keep memory that is freed.
 
 gRPC hands every received message to Python as fresh memory. By default glibc maps a new megabyte for each and returns
-it after, and the page faults cost half as much as the transfer (docs/decisions/0004-keep-freed-memory.md). With these
-settings up to KEEP_BYTES of freed memory stay with the process instead.
+it afterwards, and the page faults cost half as much as the transfer (docs/decisions/0004-keep-freed-memory.md). With
+these settings up to KEEP_BYTES of freed memory stay with the process instead.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 
 KEEP_BYTES = 256 << 20
 ARENAS = 1
-"""Arenas of a process with a budget: each keeps freed memory of its own, and by default there are 8 for each core."""
+"""Arenas of a process with a budget: each keeps freed memory, and by default there are 8 for each core."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 _LARGEST_MMAP_THRESHOLD = 32 << 20
 _SMALLEST_MMAP_THRESHOLD = 128 << 10
@@ -22,8 +22,8 @@ _keep = [KEEP_BYTES]
 
 
 def keep_freed_memory(keep_bytes: int = KEEP_BYTES) -> bool:
-    """True if it took effect. `keep_bytes`: less in a process with a budget; the least that anybody in it has asked for
-    holds.
+    """Makes the allocator keep freed memory; returns whether that took effect. keep_bytes: less in a process with a
+    budget; if it is called several times, the least holds.
 
     EMBEDDING_PS_KEEP_FREED_MEMORY=0 leaves the allocator as it is; so does another libc.
     """

@@ -1,16 +1,16 @@
-"""Bags of a table's ids that the shards sum: what each of them is told of a step's bags.
+"""Bags of a table's ids that the shards sum: how a step's bags are encoded for each shard.
 
-A shard hears of those bags that have an id there, R of them, and of these of the ids that are there, n in all, by their
-positions in its part of the step's ids. Both sides know n. What follows of a step, a sum or a gradient for each of
-the R bags, is in this order and says of the bags nothing more.
+A shard is sent the R bags that have an id on it. Their ids are given by positions among the shard's n ids of the step;
+both sides know n. Sums and gradients of the step, one for each of the R bags, come in the same order and do not repeat
+the bags.
 
     bags      = R:uint32-le w:uint8 lengths positions
     lengths   = bits(R, w)          the length of each bag, less one; w, in [1, 32], is what the largest needs
     positions = bits(P, v)          of all bags, one after the other: P, the sum of the lengths; v is what n - 1 needs
     bits(k, w) = byte{ceil(k w / 8)}  k numbers of w bits, the lowest bit first; bits beyond the last are 0
 
-So an id in a bag takes log2(n) bits, and a bag a few. A decoder allocates at most 66 times what it was given, and
-`unpacked_bytes` says how much before.
+So an id in a bag takes log2(n) bits, and a bag a few. A decoder allocates at most 66 times the bytes that it is given,
+and `unpacked_bytes` says beforehand how many.
 """
 
 from __future__ import annotations
@@ -31,26 +31,27 @@ _MAX_WIDTH = 32
 
 @dataclass(frozen=True)
 class PooledBags:
-    """The bags of one table in a step, B of them, for `Client.prepare`: the shards send sums of rows, one a bag."""
+    """The B bags of one table in a step, for `Client.prepare`: the shards then send one sum of rows for each bag."""
 
     positions_P: Ints
-    """All bags one after the other: where their ids are among the table's ids of the step. An id may occur again."""
+    """For all bags, one after the other, the positions of their ids among the table's ids of the step. An id may occur
+    several times."""
     lengths_B: Ints
-    """How many of them each bag has; 0 of an empty one, whose sum is 0."""
+    """How many positions each bag has; 0 for an empty bag, whose sum is 0."""
 
     def __len__(self) -> int:
         return len(self.lengths_B)
 
 
 def encode_bags(lengths_R: Ints, positions_P: Ints, n_ids: int) -> bytes:
-    """Bags that have one id or more each, of a shard's n_ids ids."""
+    """Returns the bytes of bags that have at least one id each, of a shard's n_ids ids."""
     width = max(1, int(lengths_R.max(initial=1) - 1).bit_length())
     head = len(lengths_R).to_bytes(4, "little") + bytes((width,))
     return head + _encoded(lengths_R - 1, width) + _encoded(positions_P, _width_of(n_ids))
 
 
 def unpacked_bytes(data: Buffer, n_ids: int) -> int:
-    """Returns the most that `decode_bags` makes of these bytes, whatever they are."""
+    """Returns the most bytes that `decode_bags` makes of these bytes, whatever they are."""
     if len(data) < _HEAD or not 1 <= data[4] <= _MAX_WIDTH:
         return 0
     count, width = int.from_bytes(data[:4], "little"), data[4]
@@ -60,8 +61,8 @@ def unpacked_bytes(data: Buffer, n_ids: int) -> int:
 
 
 def decode_bags(data: Buffer, n_ids: int) -> tuple[Ints, BagPositions]:
-    """Bytes, whatever they are -> (starts int64 [R + 1], positions int32 [P], each in [0, n_ids)) as
-    `ps.kernels.rows.bags` has them. Raises LengthMismatch, InvalidArgument."""
+    """Returns (starts int64 [R + 1], positions int32 [P], each in [0, n_ids)) of any bytes, as `ps.kernels.rows.bags`
+    takes them. Raises LengthMismatch or InvalidArgument for bytes that are not of bags."""
     if len(data) < _HEAD:
         raise LengthMismatch(f"bags: {len(data)} bytes are too few for their number and width")
     count, width = int.from_bytes(data[:4], "little"), data[4]
@@ -104,7 +105,7 @@ def _encoded(numbers_N: Ints, width: int) -> bytes:
 
 
 def _decode(data_B: npt.NDArray[np.uint8], width: int, out_N: Ints | BagPositions) -> int:
-    """Fills `out`; the largest number."""
+    """Fills `out`; returns the largest number."""
     count = len(out_N)
     spare = 8 * len(data_B) - count * width
     if spare and data_B[-1] >> (8 - spare):

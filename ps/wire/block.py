@@ -21,17 +21,17 @@ def bits_bytes(n: int) -> int:
 
 
 def blank_words(n: int) -> Words:
-    """Zeros, for n bits."""
+    """Returns zeros for n bits."""
     return np.zeros(-(-n // 64), np.uint64)
 
 
 def bytes_of(words: Words, n: int) -> npt.NDArray[np.uint8]:
-    """n bits as they are sent."""
+    """Returns n bits as they are sent."""
     return words.view(np.uint8)[: bits_bytes(n)]
 
 
 class Block:
-    """Bytes that come in, read from the front. Nothing is allocated for what is not there."""
+    """Reads the bytes of a block from the front. Nothing is allocated for bytes that are missing."""
 
     def __init__(self, payload: Buffer, what: str) -> None:
         self._rest_B = np.frombuffer(payload, np.uint8)
@@ -39,7 +39,8 @@ class Block:
         self._what = what
 
     def bits(self, n: int, what: str) -> Words:
-        """Takes n bits, as words in which the bits beyond them are zero."""
+        """Takes n bits from the front and returns them as words, in which the bits beyond n are zero. Raises
+        LengthMismatch or InvalidArgument."""
         size = bits_bytes(n)
         if size > len(self._rest_B):
             raise LengthMismatch(f"{self._what}: {what} takes {size:,} bytes, and {len(self._rest_B):,} are left")
@@ -51,7 +52,8 @@ class Block:
         return words
 
     def rest(self, size: int, what: str) -> npt.NDArray[np.uint8]:
-        """Takes `size` bytes, which end the block but for its padding."""
+        """Takes the last `size` bytes of the block, behind which there is only padding. Raises LengthMismatch or
+        InvalidArgument."""
         if len(self._rest_B) != padded(size):
             raise LengthMismatch(
                 f"{self._what}: {what} take {padded(size):,} bytes with their padding, "

@@ -1,4 +1,5 @@
-"""A part of a body, rows or gradients of one table, as a list of blocks: important rows precise, the others small.
+"""Encodes a part of a body, rows or gradients of one table, as a list of blocks: important rows precisely, the others
+in fewer bytes.
 
 Each row is in one block. `ps.wire.encodings` has what a block is made of.
 """
@@ -22,28 +23,29 @@ from ps.wire.selected import Selected
 
 @dataclass(frozen=True)
 class EncodedBlock:
-    """A block as it is sent."""
+    """A block in the form in which it is sent."""
 
     encoding: pb.Encoding
     data: memoryview
     unit: int = 1
-    """It may be cut at multiples of so many bytes: float32 of all rows between rows, others anywhere."""
+    """The block may be split at multiples of so many bytes: float32 of all rows between rows, other blocks anywhere."""
 
     @property
     def head(self) -> pb.Block:
-        """What is said of it before."""
+        """Returns the block's head, which is sent before it."""
         return pb.Block(encoding=self.encoding, bytes=len(self.data))
 
 
 def whole(rows_ND: Rows) -> list[EncodedBlock]:
-    """Returns every row as it is: a view. No rows, no block."""
+    """Returns one block that has every row as it is, as a view; no block if there are no rows."""
     n, dim = rows_ND.shape
     return [_encoded(Selected(None, rows_ND), pb.ENCODING_FP32, n)] if n * dim else []
 
 
 def encode(selected: Selected, n_rows: int, form: TableFormat, important_N: Flags | None = None) -> list[EncodedBlock]:
-    """Writes the selected ones of n_rows rows in the fewest bytes. important_N: bool [n_rows]; None: not known, all are
-    sent as if they were. What is not finite, or too large for its precision, raises NonFiniteGradient."""
+    """Returns blocks of the selected rows, of n_rows, in the fewest bytes. important_N: bool [n_rows]; None: not known,
+    all rows are sent as important ones. Raises NonFiniteGradient for a number that is not finite, or too large for its
+    precision."""
     if important_N is None or form.important == form.others:
         return _block(selected, form.important, n_rows)
     flags_R = important_N if selected.rows_R is None else important_N[selected.rows_R]
@@ -54,7 +56,8 @@ def encode(selected: Selected, n_rows: int, form: TableFormat, important_N: Flag
 
 
 def masked(rows_ND: Rows, mask_below: float) -> Rows:
-    """Returns rows in which magnitudes below `mask_below` are 0; the rows themselves if that is 0. NaN stays."""
+    """Returns rows in which elements of a smaller magnitude than `mask_below` are 0; the rows themselves if that is 0.
+    NaN stays."""
     if not mask_below:
         return rows_ND
     out_ND = np.empty_like(rows_ND)
@@ -63,10 +66,10 @@ def masked(rows_ND: Rows, mask_below: float) -> Rows:
 
 
 def joined(parts: Iterable[tuple[Positions | None, Rows]], n_rows: int, dim: int) -> tuple[Positions | None, Rows]:
-    """Returns the rows of all blocks, as one: int64 [R] ascending, or None where that is all; float32 [R, dim].
+    """Returns the rows of all blocks together: (int64 [R] ascending, or None if these are all rows; float32 [R, dim]).
 
-    Reads on only while no row was there before, so it holds twice n_rows at most, and a block. Raises InvalidArgument
-    for a row that is in two blocks.
+    It stops at the first row that comes twice, so it holds at most twice n_rows and a block. Raises InvalidArgument for
+    a row that is in two blocks.
     """
     read: list[tuple[Positions, Rows]] = []
     at_N = np.empty(0, np.int64)

@@ -1,7 +1,7 @@
-"""Options of channels and servers. Both sides use the same, so that what is measured is what is served.
+"""Options of channels and servers. Benchmarks use them too, so that they measure what is served.
 
-http_proxy and its kin are for the web: gRPC would send there what is for shards, loopback too. Only `grpc_proxy` is
-followed, which is gRPC's own, and its `no_grpc_proxy`; never to this host.
+gRPC would send messages to shards, even on loopback, through http_proxy and similar settings, which are for the web. So
+only gRPC's own `grpc_proxy` and `no_grpc_proxy` are followed, and never for connections to this host.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ Option = tuple[str, int | str]
 
 
 def options(max_message_bytes: int) -> list[Option]:
-    """For both sides: frames as large as a chunk, message limits as configured (gRPC's own default is 4 MB)."""
+    """Returns the options for both sides: frames as large as a chunk, and message limits as configured (gRPC's own
+    default is 4 MB)."""
     return [
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
@@ -32,7 +33,7 @@ def options(max_message_bytes: int) -> list[Option]:
 
 
 def open_channel(address: str, max_message_bytes: int) -> grpc.Channel:
-    """Returns a channel that connects on the first call and keeps trying: a restarted shard is met again within a
+    """Returns a channel that connects on the first call and keeps trying: it reaches a restarted shard within a
     second."""
     extra: list[Option] = [
         (ChannelOptions.SingleThreadedUnaryStream, 1),  # the reader drives the stream: a thread switch less a chunk

@@ -1,4 +1,4 @@
-"""Arrays <-> messages.
+"""Encodes arrays as messages, and decodes them.
 
     message   = head | payload           of a stream; the head comes first (a message with both is understood)
     head      = protobuf fields          small: names, shapes, ids
@@ -27,12 +27,12 @@ from ps.errors import InvalidArgument, LengthMismatch
 from ps.v1 import embedding_pb2 as pb
 
 CHUNK_BYTES = 3 << 19
-"""Payload of one message in a stream, at most 2 MiB. Each message costs about 0.2 ms beside its bytes; a larger one
-waits longer before the other side can begin. Pushes of 25 MB are 18 % slower with 0.5 MiB, 4 % with 1 MiB, and the same
-with 2 MiB."""
+"""Bytes of payload in one message of a stream, at most 2 MiB. Each message costs about 0.2 ms beside its bytes; with a
+larger one the other side begins later. Pushes of 25 MB are 18 % slower with 0.5 MiB, 4 % with 1 MiB, and the same with
+2 MiB."""
 
 MAX_STREAM_FIELDS = 8192
-"""The most fields of one message: a chunk of a pull says of each table how many rows of it follow."""
+"""The most fields of one message: a chunk of a pull says for each table how many rows of it follow."""
 
 _PAYLOAD_TAG = 15 << 3 | 2
 _FRAME_BYTES = 4
@@ -57,8 +57,8 @@ def payload_message(payload: Buffer, fields: bytes = b"") -> bytes:
 
 def blank_payload_message(n_floats: int, fields: bytes = b"") -> tuple[bytes, npt.NDArray[np.float32]]:
     """Returns a message of a payload, with other fields after it, and a float32 view [n_floats] to write its rows to:
-    gathering straight into what is sent saves a copy of every row. Write before the message goes anywhere: from then on
-    it is like any other bytes.
+    to gather straight into the message saves a copy of every row. Write before the message is passed on: from then on
+    it must not change, as other bytes.
 
     CPython documents this for bytes objects made by PyBytes_FromStringAndSize(NULL, n) and not yet shared.
     """
@@ -72,8 +72,8 @@ def blank_payload_message(n_floats: int, fields: bytes = b"") -> tuple[bytes, np
 
 
 def parse(kind: type[M], data: Buffer) -> M:
-    """Returns a message without payload, from somebody who is trusted to send a small one (`ps.wire.requests`). Raises
-    InvalidArgument."""
+    """Returns a message without payload, from a sender that is trusted to send a small one (see `ps.wire.requests`).
+    Raises InvalidArgument."""
     try:
         return kind.FromString(bytes(data))
     except DecodeError as error:
@@ -92,7 +92,7 @@ def payload_of(data: bytes) -> memoryview:
 
 
 def payload_bytes(data: bytes) -> int:
-    """Returns how long the payload is. Nothing is copied; raises InvalidArgument."""
+    """Returns the length of the payload without copying it; raises InvalidArgument."""
     found = 0
     for tag, _, body, end in _fields(memoryview(data)):
         if tag == _PAYLOAD_TAG:
@@ -101,7 +101,8 @@ def payload_bytes(data: bytes) -> int:
 
 
 def cut(data: bytes) -> tuple[bytearray, memoryview]:
-    """Returns the head's bytes and a view of the payload; of several payloads, the last. Raises InvalidArgument."""
+    """Returns the head's bytes and a view of the payload; if there are several payloads, of the last. Raises
+    InvalidArgument."""
     view = memoryview(data)
     payload, head = view[:0], bytearray()
     for tag, start, body, end in _fields(view):
@@ -113,7 +114,8 @@ def cut(data: bytes) -> tuple[bytearray, memoryview]:
 
 
 def _fields(view: memoryview) -> Iterator[tuple[int, int, int, int]]:
-    """(tag, where the field, its body begin, where it ends) of each; looked at one by one, so there may not be many."""
+    """Yields (tag, where the field begins, where its body begins, where it ends) of each field. They are looked at one
+    by one, so there may not be many."""
     position = 0
     for _ in range(MAX_STREAM_FIELDS):
         if position == len(view):
@@ -163,24 +165,25 @@ def _skip(view: memoryview, position: int, wire_type: int) -> tuple[int, int]:
 
 
 def encode_ids(ids_N: npt.NDArray[np.int64]) -> bytes:
-    """int64 [n] -> bytes."""
+    """Returns the bytes of ids, int64 [n]."""
     return ids_N.astype("<i8", copy=False).tobytes()
 
 
 def decode_ids(data: bytes) -> npt.NDArray[np.int64]:
-    """Bytes -> read-only int64 [n]."""
+    """Returns ids, a read-only int64 [n], of bytes."""
     return _vector(data, np.dtype("<i8"), "ids")
 
 
 def encode_counts(counts_N: npt.NDArray[np.uint32] | None) -> bytes:
-    """uint32 [n] -> bytes, one each if all counts fit; None -> empty: every count is 1."""
+    """Returns the bytes of counts, uint32 [n], one byte each if all counts fit. None gives no bytes: every count is
+    1."""
     if counts_N is None or not len(counts_N):
         return b""
     return counts_N.astype("u1" if counts_N.max() < 256 else "<u4").tobytes()
 
 
 def decode_counts(data: bytes, n: int) -> npt.NDArray[np.uint32] | None:
-    """Bytes -> read-only uint32 [n], or None for one each."""
+    """Returns counts, a read-only uint32 [n], of bytes; None if every count is 1."""
     if not data:
         return None
     if len(data) == n:
@@ -191,17 +194,17 @@ def decode_counts(data: bytes, n: int) -> npt.NDArray[np.uint32] | None:
 
 
 def decode_scores(data: bytes) -> npt.NDArray[np.float32]:
-    """Bytes -> read-only float32 [n]."""
+    """Returns scores, a read-only float32 [n], of bytes."""
     return _vector(data, np.dtype("<f4"), "scores")
 
 
 def encode_statistics(statistics_N2: npt.NDArray[np.uint32]) -> bytes:
-    """uint32 [n, 2] -> bytes."""
+    """Returns the bytes of statistics, uint32 [n, 2]."""
     return statistics_N2.astype("<u4", copy=False).tobytes()
 
 
 def decode_statistics(data: bytes, n: int) -> npt.NDArray[np.uint32]:
-    """Bytes -> read-only uint32 [n, 2]; raises LengthMismatch."""
+    """Returns statistics, a read-only uint32 [n, 2], of bytes; raises LengthMismatch."""
     flat = _vector(data, np.dtype("<u4"), "statistics")
     if len(flat) != 2 * n:
         raise LengthMismatch(f"{len(flat)} numbers of statistics for {n} rows; 2 are needed for each")
@@ -209,19 +212,20 @@ def decode_statistics(data: bytes, n: int) -> npt.NDArray[np.uint32]:
 
 
 def encode_flags(flags_N: npt.NDArray[np.bool_] | None) -> bytes:
-    """bool [n] -> a bit each, from the lowest of the first byte on; None -> empty."""
+    """Returns the bytes of flags, bool [n]: a bit each, from the lowest of the first byte on. None gives no bytes."""
     return b"" if flags_N is None else np.packbits(flags_N, bitorder="little").tobytes()
 
 
 def decode_flags(data: bytes, n: int) -> npt.NDArray[np.bool_]:
-    """Bytes -> bool [n]; raises LengthMismatch. Bits beyond n are not looked at."""
+    """Returns flags, bool [n], of bytes; raises LengthMismatch. Bits beyond n are ignored."""
     if len(data) != -(-n // 8):
         raise LengthMismatch(f"{len(data)} bytes of flags for {n} rows: expected {-(-n // 8)}")
     return np.unpackbits(np.frombuffer(data, np.uint8), count=n, bitorder="little").view(np.bool_)
 
 
 def digest_ids(ids: pb.IdSet) -> int:
-    """64 bits that stand for tables, ids, counts and bags of a push, whether they are sent or named by a step."""
+    """Returns 64 bits that identify tables, ids, counts and bags of a push, whether these are sent or named by a
+    step."""
     digest = xxhash.xxh3_64()
     for part in ids.tables:
         sent = part.ids or part.sorted_ids
@@ -242,14 +246,15 @@ def _vector(data: Buffer, dtype: np.dtype[Any], what: str) -> npt.NDArray[Any]:
 
 
 def decode_rows(payload: memoryview) -> npt.NDArray[np.float32]:
-    """Payload -> float32, flat (as we send it: a read-only view, no copy)."""
+    """Returns the float32 of a payload, flat. If it is aligned, as we send it, it is a read-only view without a
+    copy."""
     flat = _vector(payload, np.dtype("<f4"), "rows")
     return np.require(flat, np.float32, "A")  # a foreign sender's rows may start at any byte: those are copied
 
 
 def pieces(parts: Iterable[tuple[memoryview, int]]) -> Iterator[memoryview]:
-    """Cuts (bytes, unit) into payloads of about CHUNK_BYTES each, at multiples of so many bytes of each; small ones
-    share one."""
+    """Cuts (bytes, unit) into payloads of about CHUNK_BYTES each, each at multiples of its unit; small ones share a
+    payload."""
     held: list[memoryview] = []
     room = CHUNK_BYTES
     for data, unit in parts:
@@ -268,5 +273,5 @@ def pieces(parts: Iterable[tuple[memoryview, int]]) -> Iterator[memoryview]:
 
 
 def merged(held: Sequence[memoryview]) -> memoryview:
-    """One after the other; of one, itself."""
+    """Returns parts joined into one; a single part is returned as it is."""
     return held[0] if len(held) == 1 else memoryview(b"".join(held))

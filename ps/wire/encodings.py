@@ -1,7 +1,8 @@
-"""Gradients or rows of one table <-> bytes: all of them or a selection, in fewer bytes each.
+"""Encodes gradients or rows of one table as bytes, all of them or a selection, in several number types, and decodes
+them.
 
-Of a step's n rows of dim D in a table some may be sent at all, R of them, and of those all elements or some. Both
-sides know n and D. Nothing else is needed to read a block:
+Of a step's n rows of dim D in a table, R are sent, each with all its elements or some. Both sides know n and D, and
+nothing else is needed to read a block:
 
     block    = dense | rows | elements, then zeros up to a multiple of 4 bytes
     dense    = values                     FP32, FP16, INT8: of every row, R = n, each element
@@ -17,7 +18,7 @@ So float32 begin at multiples of 4, and are read where they lie. Bytes for n row
 
     dense b n D    rows n / 8 + b R D    elements n / 8 + R D / 8 + b V for V nonzero ones    int8: 4 R more
 
-A decoder allocates at most 64 times what it was given.
+A decoder allocates at most 64 times the bytes that it is given.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ from ps.wire.selected import Selected
 from ps.wire.values import Ends, Fp16, Fp32, Int8, Numbers
 
 MAX_DIM = 2**32 - 1
-"""What the wire has room to say."""
+"""The largest dim that the wire can express."""
 
 
 class Layout(Enum):
-    """What a block says of its rows; the grammar above has the names."""
+    """How a block stores its rows; the grammar of `ps.wire.encodings` has the names."""
 
     DENSE = "dense"
     ROWS = "rows"
@@ -49,7 +50,7 @@ class Layout(Enum):
 
 
 NUMBERS: dict[str, Numbers] = {"fp32": Fp32(), "fp16": Fp16(), "int8": Int8()}
-"""By precision."""
+"""The number types by precision."""
 
 ENCODINGS: dict[pb.Encoding, tuple[Layout, str]] = {
     pb.ENCODING_FP32: (Layout.DENSE, "fp32"),
@@ -69,11 +70,11 @@ if set(ENCODINGS) != set(pb.Encoding.values()) - {pb.ENCODING_UNSPECIFIED}:
 
 
 def encode(selected: Selected, encoding: int, n_rows: int) -> memoryview:
-    """Returns a block; of ENCODING_FP32 a view of the gradients. One of elements leaves zeros out, and -0 comes back as
-    0.
+    """Returns the bytes of a block; with ENCODING_FP32 they are a view of the gradients. A block of elements leaves
+    zeros out, and -0 is read back as 0.
 
     Raises LengthMismatch, InvalidArgument for rows that do not ascend within [0, n_rows), or are not all in a dense
-    block; DtypeMismatch for an encoding that is not known; NonFiniteGradient for a value that its numbers cannot hold.
+    block; DtypeMismatch for an unknown encoding; NonFiniteGradient for a value that its numbers cannot hold.
     """
     layout, precision = _known(encoding)
     numbers, (sent, dim), values_V = NUMBERS[precision], selected.grads_RD.shape, _flat(selected)
@@ -102,11 +103,11 @@ def _joined(front: list[Bytes], numbers: Numbers, values_V: Rows, ends: Ends, se
 
 
 def decode(payload: Buffer, encoding: int, n_rows: int, dim: int) -> tuple[Positions | None, Rows]:
-    """(int64 [R] which rows, ascending, or None for all; float32 [R, dim]) of any bytes whatever. The rows of fp32,
-    unless elements were selected, are a read-only view.
+    """Returns (positions of the rows, int64 [R] ascending, or None for all; the rows, float32 [R, dim]) of any bytes.
+    In fp32 the rows are a read-only view unless elements were selected.
 
-    Raises LengthMismatch, InvalidArgument; DtypeMismatch for an encoding that is not known. What a number says is not
-    looked at: rows may be infinite or NaN.
+    Raises LengthMismatch, InvalidArgument; DtypeMismatch for an unknown encoding. Numbers are not checked: rows may be
+    infinite or NaN.
     """
     layout, precision = _known(encoding)
     numbers, block = NUMBERS[precision], Block(payload, _name(encoding))
@@ -177,7 +178,7 @@ def _bitmap(rows_R: Positions | None, n_rows: int) -> Bytes:
 
 
 def _masks(values_N: Rows) -> tuple[Words, Rows]:
-    """Returns which values are not zero, and those."""
+    """Returns which values are not zero, and these values."""
     words, packed_N = blank_words(len(values_N)), np.empty_like(values_N)  # memory that is not written to costs nothing
     return words, packed_N[: packing.pack(values_N, words, packed_N)]
 

@@ -1,4 +1,5 @@
-"""How precisely the rows and gradients of a table travel: what users say, and what is made of it."""
+"""The precision in which the rows and gradients of a table travel: the settings, and the formats that follow from
+them."""
 
 from __future__ import annotations
 
@@ -22,32 +23,35 @@ if set(_NAMES) != set(pb.Precision.values()) - {pb.PRECISION_UNSPECIFIED}:
 
 @dataclass(frozen=True)
 class ByImportance:
-    """The most important rows of a table travel precisely, the others in fewer bytes: rows to the trainer, gradients to
-    the shard. Importance is what the table's `importance` makes it: by default, how often a row was used of late.
+    """Sends the most important rows of a table precisely and the others in fewer bytes: rows to the trainer, gradients
+    to the shard. The table's `importance` decides which rows are important: by default those that were used often of
+    late.
 
-    What each precision does to a number x of a row whose largest magnitude is M: fp32 nothing; fp16 rounds to nearest,
-    off by 2**-11 of x or 2**-25 at most, and cannot hold 65520 and more; int8 rounds to nearest of 255 steps from -M to
-    M, off by half a step at most, 0.4 % of M. Nothing makes up for that rounding later. `fp16` and `int8` take 2
-    bytes and 1 byte a number, int8 4 more a row. Rows on the shards stay as they are: a pull rounds a copy.
+    For a number x of a row whose largest magnitude is M: fp32 keeps it; fp16 rounds it to nearest, by at most 2**-11 of
+    x or 2**-25, and cannot hold magnitudes of 65520 and more; int8 rounds it to the nearest of 255 steps from -M to M,
+    by at most half a step, 0.4 % of M. There is no error feedback for rounding. `fp16` and `int8` take 2 bytes and 1
+    byte a number, int8 4 more a row. Rows on the shards stay as they are: a pull rounds a copy.
 
-    Raises ConfigError.
+    Raises ConfigError for a value out of range.
     """
 
     share: float = 0.1
-    """The share of a shard's rows of the table that is important, in [0, 1]. Rows alike at the border are in
-    or out together, whichever is nearer. Rows in use are more important than most, so of a batch it is a larger part:
-    of clicks with the usual skew a tenth of the rows is most of every batch (docs/decisions/0013). Raise it where the
-    rows seldom used must be exact too; lower it, to a thousandth say, to save bytes. 0: none."""
+    """The share of a shard's rows of the table that is important, in [0, 1]. Rows with the rank at the border are in or
+    out together, whichever is nearer. Rows in use are more important than most, so the share of a batch is larger: of
+    clicks with the usual skew, a tenth of the rows is most of every batch (docs/decisions/0013). Raise it where rows
+    that are seldom used must be exact too; lower it, for example to a thousandth, to save bytes. 0: no row is
+    important."""
     important: str = "fp32"
-    """Precision of the important rows, and of all gradients in pushes that follow no pull of the same step: nobody has
-    said then which rows matter less."""
+    """The precision of the important rows, and of all gradients in pushes that follow no pull of the same step, because
+    then it is not known which rows are important."""
     others: str = "int8"
-    """Precision of the others, and of ids that have no row. Raise it to "fp16" if the model loses accuracy."""
+    """The precision of the other rows, and of ids that have no row. Raise it to "fp16" if the model loses accuracy."""
     mask_below: float = 0.0
-    """Elements smaller in magnitude may be sent as 0: in pulled rows, important or not, and in gradients that
-    `step.push` gets as arrays, where what is left out is lost. ps.nn.EmbeddingBagCollection holds it back and sends it
-    later instead. What is sent as `ps.Selected`, or by `client.push`, is sent whole. Pays where it makes a good part of
-    the elements 0, since every element takes a bit then; raise it while the model loses no accuracy. 0: nothing is."""
+    """Elements of a smaller magnitude may be sent as 0: in pulled rows, important or not, and in gradients that
+    `step.push` gets as arrays, where what is left out is lost. (ps.nn.EmbeddingBagCollection holds it back and sends it
+    later.) Gradients that are sent as `ps.Selected`, or by `client.push`, are sent whole. Masking pays where it makes a
+    good part of the elements 0, because every element then takes a bit; raise it while the model loses no accuracy. 0:
+    nothing is masked."""
 
     def __post_init__(self) -> None:
         check_share("ByImportance.share", self.share, ConfigError)
@@ -67,17 +71,17 @@ class TableFormat:
     important: str = "fp32"
     others: str = "fp32"
     share: float | None = None
-    """None: nobody asks which rows are important."""
+    """The share of the rows that counts as important; None: it is not asked which rows are important."""
     mask_below: float = 0.0
 
     @property
     def exact(self) -> bool:
-        """Whether every number travels as it is, in place."""
+        """Whether every number travels unchanged."""
         return self.important == self.others == "fp32" and not self.mask_below
 
     @classmethod
     def of(cls, dtype: object) -> TableFormat:
-        """Makes the format that a user asks for. Raises DtypeMismatch."""
+        """Returns the format for a user's setting. Raises DtypeMismatch."""
         if isinstance(dtype, ByImportance):
             return cls(dtype.important, dtype.others, dtype.share, dtype.mask_below)
         if isinstance(dtype, str) and dtype in PRECISIONS:
@@ -85,12 +89,13 @@ class TableFormat:
         raise DtypeMismatch(f"wire dtype {dtype!r}: choose one of {sorted(PRECISIONS)}, or ps.ByImportance(...)")
 
     def by_ids(self) -> TableFormat:
-        """For a push without a step: nobody has said which rows matter less, and nothing is left out."""
+        """Returns the format for a push without a step: it is not known which rows are important, and nothing is left
+        out."""
         return replace(self, others=self.important, mask_below=0.0)
 
     def flagged(self, share: float, table: str) -> TableFormat:
-        """Returns a format in which whoever pulls is told, too, which rows are among the most important `share`. Raises
-        InvalidArgument where this format parts them elsewhere."""
+        """Returns a format with which a pull also returns which rows are among the most important `share`. Raises
+        InvalidArgument if this format has another share."""
         check_share(f"important share of table {table!r}", share, InvalidArgument)
         if self.share is not None and self.share != share:
             raise InvalidArgument(
@@ -101,12 +106,12 @@ class TableFormat:
         return replace(self, share=float(share))
 
     def masking(self, below: float, table: str) -> TableFormat:
-        """Returns a format in which elements below that are 0. Raises InvalidArgument."""
+        """Returns a format in which elements of a smaller magnitude are 0. Raises InvalidArgument."""
         check_mask(f"mask of table {table!r}", below, InvalidArgument)
         return replace(self, mask_below=float(below))
 
     def to_proto(self) -> pb.PullFormat:
-        """Returns the message by which a pull asks for it."""
+        """Returns the message with which a pull asks for the format."""
         return pb.PullFormat(
             important=PRECISIONS[self.important],
             others=PRECISIONS[self.others],
@@ -116,7 +121,8 @@ class TableFormat:
 
     @classmethod
     def from_proto(cls, message: pb.PullFormat) -> TableFormat:
-        """Makes the format of a message, whatever a client may send. Raises DtypeMismatch or InvalidArgument."""
+        """Returns the format of a message, which may be anything that a client sends. Raises DtypeMismatch or
+        InvalidArgument."""
         share = message.important_share if message.HasField("important_share") else None
         if share is not None:
             check_share("important_share", share, InvalidArgument)
@@ -128,7 +134,7 @@ class Formats:
     """How the rows and gradients of every table travel."""
 
     def __init__(self, wire_dtype: WireDtype | Mapping[str, WireDtype]) -> None:
-        """wire_dtype: for all tables, or by table; tables that are not named are exact. Raises DtypeMismatch."""
+        """wire_dtype: for all tables, or by table; a table that is not named travels in fp32. Raises DtypeMismatch."""
         by_table = wire_dtype if isinstance(wire_dtype, Mapping) else {}
         for name in by_table:
             if not isinstance(name, str):
@@ -139,7 +145,7 @@ class Formats:
         self._by_table = {name: TableFormat.of(dtype) for name, dtype in by_table.items()}
 
     def given(self, table: str) -> WireDtype:
-        """Returns what the user has said of a table."""
+        """Returns the user's setting for a table."""
         return self._given.get(table, self._default)
 
     def of(self, table: str) -> TableFormat:
@@ -148,13 +154,13 @@ class Formats:
 
 
 def check_share(what: str, share: Any, error: type[PsError]) -> None:
-    """Raises unless it is a number in [0, 1]."""
+    """Raises an error unless it is a number in [0, 1]."""
     if not _is_number(share) or not 0 <= share <= 1:
         raise error(f"{what}: {share!r} is not a share of the rows, from 0 to 1")
 
 
 def check_mask(what: str, mask: Any, error: type[PsError]) -> None:
-    """Raises unless it is a magnitude of float32."""
+    """Raises an error unless it is a magnitude of float32."""
     if not _is_number(mask) or not 0 <= mask < 2.0**127:
         raise error(f"{what}: {mask!r} is not a magnitude: give a number from 0 on, below 2**127")
 

@@ -1,4 +1,5 @@
-"""Services of this process, by name: the address "inproc:NAME". Servers register, the client's transport looks up."""
+"""Services of this process, by name: the address "inproc:NAME". Servers register here, and the client's transport looks
+them up."""
 
 from __future__ import annotations
 
@@ -18,23 +19,24 @@ FORM = f'"{PREFIX}" for one shard in this process, "{PREFIX}{SHARDS}4" for sever
 
 
 class Endpoint(Protocol):
-    """What a server offers in process: the same three shapes of call as over gRPC, in bytes."""
+    """The calls that a server offers in process: the same three shapes as over gRPC, in bytes."""
 
     def unary(self, method: Method, data: bytes) -> bytes:
-        """One message in, one out."""
+        """Takes one message and returns one."""
 
     def stream_in(
         self, method: Method, chunks: Iterator[bytes], begun: Callable[[Callable[[], object]], None] | None = None
     ) -> bytes:
-        """A stream in, one message out. `begun` is told how to end a call that waits; then CancelledError is raised."""
+        """Takes a stream and returns one message. `begun` is told how to end a call that waits, which then raises
+        CancelledError."""
 
     def stream_out(self, method: Method, data: bytes) -> Iterator[bytes]:
-        """One message in, a stream out."""
+        """Takes one message and yields a stream."""
 
 
 def asked_shards(address: object) -> int:
-    """The number of shards of the service that the address asks to start in this process; 0 where it names a service
-    that runs. Raises InvalidArgument."""
+    """Returns how many shards the address asks to start in this process; 0 if it names a running service. Raises
+    InvalidArgument."""
     if address == PREFIX:
         return 1
     if not isinstance(address, str) or not address.startswith(PREFIX) or "=" not in address:
@@ -50,7 +52,7 @@ _lock = threading.Lock()
 
 
 def register(address: str, endpoint: Endpoint) -> None:
-    """Makes an endpoint reachable."""
+    """Makes an endpoint reachable at an address."""
     with _lock:
         _endpoints[address] = endpoint
 

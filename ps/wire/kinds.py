@@ -1,15 +1,15 @@
-"""What messages are made of, in bytes. Both ends count by these rules, so what one has sent the other has received.
+"""Counts the bytes of messages by kind. Both ends count by these rules, so the bytes that one has sent are those that
+the other has received.
 
 ids        ids as they are or sorted, how often each occurs, and which bags they are in
-flags      what else is said of each id: whether it has a row, and an important one; positives, scores, statistics
+flags      other data of each id: whether it has a row, and an important one; positives, scores, statistics
 rows       values that were pulled, written or exported, with the masks that say whose they are
 gradients  values that were pushed, with theirs
 headers    the rest of the messages: names, shapes, steps, protobuf's own framing; a message of the control plane whole
 
-Counted where a message is made or read, from the parts that are in hand there. What gRPC, HTTP/2 and TCP add is not
-counted, and of an error its status is not. Where a call fails, both have counted the same unless the network lost
-something, the shard refused the call unread (`limits.max_requests`), or it said no while the rest of a stream was on
-its way.
+They are counted where a message is made or read. The bytes that gRPC, HTTP/2 and TCP add are not counted, nor is the
+status of an error. Where a call fails, both have counted the same unless the network lost something, the shard refused
+the call unread (`limits.max_requests`), or it said no while the rest of a stream was on its way.
 """
 
 from __future__ import annotations
@@ -27,32 +27,33 @@ from ps.wire.methods import Method
 KINDS = ("ids", "flags", "rows", "gradients", "headers")
 
 _PAYLOADS = {methods.PULL: "rows", methods.EXPORT: "rows", methods.WRITE: "rows", methods.PUSH: "gradients"}
-"""What the chunks of a stream carry."""
+"""The kind of the payload in the chunks of a stream, by method."""
 
 _Parts = tuple[int, int]
-"""Bytes of ids and of flags."""
+"""A function that returns the bytes of ids and of flags in a message."""
 
 
 class Moved:
-    """Bytes of messages in one direction: how many, and of them what has been said to be something."""
+    """Counts the bytes of messages in one direction: all of them, and those of each kind."""
 
     def __init__(self) -> None:
         self.total = 0
         self._parts: Counter[str] = Counter()
 
     def message(self, data: bytes, message: Message | None = None) -> None:
-        """One that is no chunk of a stream; and what it says, if that is known by now."""
+        """Counts a message that is no chunk of a stream; its parts too, if the parsed message is given."""
         self.total += len(data)
         if message is not None:
             self.said(message)
 
     def chunk(self, method: Method, data: bytes) -> None:
-        """One of a stream. Only its frame is looked at. Raises InvalidArgument for one that is no message."""
+        """Counts a chunk of a stream. Only its frame is read. Raises InvalidArgument for bytes that are no message."""
         self.total += len(data)
         self._parts[_PAYLOADS[method]] += codec.payload_bytes(data)
 
     def said(self, message: Message) -> None:
-        """What a message, or the head of a stream, says; its bytes are counted as those of `message` or `chunk`."""
+        """Counts the ids and flags in a message, or in the head of a stream, whose bytes were counted by `message` or
+        `chunk`."""
         ids, flags = _PARTS.get(type(message), _nothing)(message)
         self._parts["ids"] += ids
         self._parts["flags"] += flags
@@ -63,13 +64,13 @@ class Moved:
         self._parts.update(other._parts)
 
     def by_kind(self) -> dict[str, int]:
-        """Returns bytes of each of KINDS; together they are the total."""
+        """Returns the bytes of each of KINDS; together they are the total."""
         parts = {kind: self._parts[kind] for kind in KINDS[:-1]}
         return {**parts, KINDS[-1]: self.total - sum(parts.values())}
 
 
 class Call:
-    """One call, as one end has seen it."""
+    """One call, as one of its ends has counted it."""
 
     def __init__(self) -> None:
         self.sent = Moved()

@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Shape(Enum):
-    """Which side streams."""
+    """Which side of a call streams."""
 
     UNARY = "unary"
     STREAM_OUT = "stream_out"

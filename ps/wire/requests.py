@@ -1,11 +1,11 @@
-"""What a server makes of the bytes of a request, and what it will not make anything of.
+"""Parses the bytes of requests, and refuses those that would take too much memory.
 
-protobuf builds whatever it is sent, and two bytes may ask for an object of a kilobyte. So a message is counted first
-(`ps.kernels.packing.fields`): it may have so many fields, and so many messages within, as a step of very many tables
-has. What a newer client says beside is skipped, as protobuf has it, and counted.
+protobuf builds whatever it is sent, and two bytes may ask for an object of a kilobyte. So the fields of a message are
+counted first (`ps.kernels.packing.fields`): it may have as many fields, and messages within, as a step of very many
+tables needs. Unknown fields of a newer client are skipped, as protobuf does it, and counted.
 
-    data calls    MAX_FIELDS fields and one more for each 32 bytes, MAX_MESSAGES within and one more for each 256
-    control calls MAX_CONTROL_BYTES
+    data calls    MAX_FIELDS fields + one for each 32 bytes; MAX_MESSAGES messages within + one for each 256
+    control calls MAX_CONTROL_BYTES bytes
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ M = TypeVar("M", bound=Message)
 
 MAX_FIELDS = 32_768
 MAX_MESSAGES = 4096
-"""A push names a table twice, and says of each block what it is: a thousand tables are well within."""
+"""A push has two messages for a table and one for each block, so a thousand tables are well within this."""
 MAX_CONTROL_BYTES = 64 << 10
-"""A table's configuration is a tenth of it; so are the clocks of a few hundred trainers."""
+"""Ten times what a table's configuration takes, or the clocks of a few hundred trainers."""
 
 _UNCOUNTED_BYTES = 4096
-"""A message as small as that cannot have many fields, and is not worth counting."""
+"""A message of at most so many bytes cannot have many fields, and is not counted."""
 
 
 def parse(kind: type[M], data: codec.Buffer) -> M:
-    """Returns a request of the data plane without payload. Raises InvalidArgument, and ResourceExhausted for one of too
-    many parts."""
+    """Returns a request of the data plane without payload. Raises InvalidArgument, and ResourceExhausted for a request
+    of too many parts."""
     if len(data) > _UNCOUNTED_BYTES:
         _check_fields(kind, data)
     return codec.parse(kind, data)
@@ -75,7 +75,8 @@ def _check_fields(kind: type[Message], data: codec.Buffer) -> None:
 
 @cache
 def _submessages(kind: type[Message]) -> npt.NDArray[np.int64]:
-    """[messages, field numbers], as `ps.kernels.packing.fields` wants them; the first row is the message itself."""
+    """Returns [messages, field numbers], as `ps.kernels.packing.fields` takes them; the first row is the message
+    itself."""
     order: list[Any] = [kind.DESCRIPTOR]
     for one in order:
         for field in one.fields:

@@ -1,4 +1,5 @@
-"""id -> partition -> shard. Pure: a routing table is a value, and splitting ids by it has no side effect."""
+"""Routes ids: id -> partition -> shard. Pure: a routing table is a value, and splitting ids by it has no side
+effect."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from ps.v1 import control_pb2 as pb
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """Where a shard is and how it fares."""
+    """Where a shard is, and its state."""
 
     shard_id: int
     address: str
@@ -26,27 +27,27 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class Routing:
-    """Which shard owns which partition; without shards, not known yet.
+    """Which shard owns which partition. A table without shards is not known yet.
 
-    Every incarnation of a service has an `epoch` of its own, which rises when partitions move; a shard refuses any
-    other than its own. Addresses and states may change under one epoch.
+    Every start of a service has an `epoch` of its own, which rises when partitions move; a shard refuses requests of
+    any other epoch. Addresses and states may change under one epoch.
     """
 
     epoch: int
     shards: tuple[ShardInfo, ...]
     shard_of_partition: npt.NDArray[np.int32]
-    """[PARTITIONS], positions in `shards`."""
+    """Positions in `shards`, [PARTITIONS]."""
     coordinator: str = ""
-    """Where tables are created."""
+    """The address at which tables are created."""
 
     @classmethod
     def even(cls, epoch: int, shards: Sequence[ShardInfo], coordinator: str = "") -> Routing:
-        """Partitions in equal, contiguous runs."""
+        """Returns a table that gives the shards equal, contiguous runs of partitions."""
         owners = np.arange(PARTITIONS, dtype=np.int64) * len(shards) // PARTITIONS
         return cls(epoch, tuple(shards), owners.astype(np.int32), coordinator)
 
     def to_proto(self) -> pb.Routing:
-        """Returns it as a message."""
+        """Returns the table as a message."""
         return pb.Routing(
             epoch=self.epoch,
             shards=[
@@ -59,7 +60,7 @@ class Routing:
 
     @classmethod
     def from_proto(cls, message: pb.Routing) -> Routing:
-        """From a message; raises InvalidArgument when it does not cover every partition."""
+        """Returns the table of a message; raises InvalidArgument if it does not cover every partition."""
         size, shards = len(message.shard_of_partition), len(message.shards)
         if size != 2 * PARTITIONS:
             raise InvalidArgument(f"routing table of {size} bytes; {PARTITIONS} partitions take {2 * PARTITIONS}")
@@ -71,11 +72,11 @@ class Routing:
 
 
 UNKNOWN = Routing.even(0, [])
-"""Before anybody has said."""
+"""The routing table of a client that has not been told one yet."""
 
 
 def new_epoch() -> int:
-    """Milliseconds since 1970: what no service had that listened on the same ports before this one."""
+    """Returns the milliseconds since 1970, an epoch that no earlier service on the same ports had."""
     return time.time_ns() // 1_000_000
 
 
@@ -85,16 +86,16 @@ class Split:
 
     ids_N: npt.NDArray[np.int64]
     order_N: npt.NDArray[np.int64] | None
-    """Positions in the unsplit ids; None when the order did not change (one shard)."""
+    """The positions of the ids in the unsplit ids; None if the order did not change (one shard)."""
     starts: list[int]
 
     def of(self, shard: int) -> slice:
-        """Returns the part of one shard."""
+        """Returns the ids of one shard."""
         return slice(self.starts[shard], self.starts[shard + 1])
 
 
 def split_by_shard(ids_N: npt.NDArray[np.int64], routing: Routing) -> Split:
-    """Groups ids by their shard, stable."""
+    """Groups ids by their shard; the order within a shard stays."""
     n_shards = len(routing.shards)
     if n_shards == 1:
         return Split(ids_N, None, [0, len(ids_N)])

@@ -1,12 +1,12 @@
-"""Unique ids in ascending order <-> bytes: what a step says once of the rows that it is about.
+"""Encodes unique ids in ascending order as bytes, and decodes them.
 
     sorted ids = n first groups
     n          = uint32-le            how many; if none, nothing follows
     first      = int64-le
-    groups     = what ps/kernels/packing/deltas.py says, of the gaps between them
+    groups     = the gaps between ids, as ps/kernels/packing/deltas.py encodes them
 
-100,000 random ids of 10**7 take 1.03 bytes each, 64-bit hashes 6.1, a whole range of ids 1/8; the worst of all n ids
-8 n + n / 100 + 8 together. A decoder allocates at most 64 times what it was given: a gap takes a bit.
+100,000 random ids of 10**7 take 1.03 bytes each, 64-bit hashes 6.1, a whole range of ids 1/8; n ids take at most 8 n +
+n / 100 + 8 bytes. A decoder allocates at most 64 times the bytes that it is given, because a gap takes at least a bit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ _COUNT, _HEAD = 4, 12
 
 
 def encode_sorted_ids(ids_N: Ids) -> bytes:
-    """int64 [n], strictly ascending, n below 2**32 -> bytes. Raises InvalidArgument if they do not ascend."""
+    """Returns the bytes of ids, int64 [n], strictly ascending, n below 2**32. Raises InvalidArgument if they do not
+    ascend."""
     count = len(ids_N).to_bytes(_COUNT, "little")
     if not len(ids_N):
         return count
@@ -42,7 +43,7 @@ def sorted_count(data: Buffer) -> int:
 
 
 def decode_sorted_ids(data: Buffer) -> Ids:
-    """Bytes, whatever they are -> int64 [n], strictly ascending. Raises LengthMismatch, InvalidArgument."""
+    """Returns ids, int64 [n], strictly ascending, of any bytes. Raises LengthMismatch, InvalidArgument."""
     n = sorted_count(data)
     if len(data) < (_HEAD if n else _COUNT):
         raise LengthMismatch(f"sorted ids: {len(data)} bytes are too few for the count and the first id")

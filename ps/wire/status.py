@@ -1,7 +1,7 @@
-"""Errors <-> gRPC codes, one table, both ways.
+"""Turns errors into gRPC codes and back, by one table.
 
-The class name and what it needs besides its message go as trailing metadata, so the client raises the same class that
-the shard raised. A foreign server (a proxy, a health checker) sends only a code: then the code's own class is raised.
+The class name of an error and its fields are sent as trailing metadata, so the client raises the class that the shard
+raised. A foreign server (a proxy, a health checker) sends only a code: then the code's own class is raised.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ CODES: dict[type[errors.PsError], grpc.StatusCode] = {
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.InternalError: grpc.StatusCode.INTERNAL,
 }
-"""A class that is not here has the code of its nearest ancestor."""
+"""The gRPC code of each class. A class that is not in the table has the code of its nearest ancestor."""
 
 _CLASS_OF_CODE = {code: kind for kind, code in CODES.items()}  # of two, the last: INTERNAL alone is an InternalError
 _CLASS_OF_NAME = errors.all_errors()
 _NAME, _RETRY = "ps-error", "ps-retry-after-s"
 
 _GRPC_IS_TOO_SMALL = "essage larger than max"
-"""What gRPC says on either side of a message over its limit."""
+"""How gRPC's own message begins, on either side, about a message over its limit."""
 
 MAX_DETAILS = 2000
-"""Characters; gRPC refuses headers over 8 KiB, and one character may take twelve bytes there."""
+"""The most characters of a message; gRPC refuses headers over 8 KiB, and one character may take twelve bytes there."""
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -46,8 +46,8 @@ def code_of(error: errors.PsError) -> grpc.StatusCode:
 
 
 def details_of(error: errors.PsError) -> str:
-    """Returns the message, cut where HTTP/2 headers would overflow and the whole status be lost: it may quote what was
-    sent."""
+    """Returns the error's message, cut before HTTP/2 headers would overflow and the whole status be lost: a message may
+    quote long input."""
     text = str(error)
     return text if len(text) <= MAX_DETAILS else f"{text[: MAX_DETAILS // 2]} ... {text[-MAX_DETAILS // 2 :]}"
 

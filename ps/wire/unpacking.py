@@ -1,8 +1,8 @@
-"""What the ids of a request take once they are unpacked, known before they are.
+"""Computes the memory that the ids of a request take once they are unpacked, before they are.
 
-Ids that are sent as gaps take a bit, and eight bytes when they are read; the positions of bags too. So a message could
-ask for a hundred times its bytes. It may for its first SPARE_BYTES and for UNPACKED_TIMES its bytes beyond; and what
-it asks for is counted among the messages under way for as long as its call lasts (`ps.storage.budget.budget`).
+An id that is sent as a gap takes a bit, and eight bytes when it is read; so does a position in a bag. So a message
+could ask for a hundred times its bytes. It is allowed SPARE_BYTES, and UNPACKED_TIMES its own bytes in addition; and
+the memory is counted among the messages under way for as long as the call lasts (`ps.storage.budget.budget`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from ps.wire.sorted_ids import sorted_count
 SPARE_BYTES = 4 << 20
 """Room for a quarter of a million ids of a bit each."""
 UNPACKED_TIMES = 6
-"""Ids of 22 bits each are within, however many they are. So are bags of more than a few different ids."""
+"""Ids of 22 bits or more each stay below this, however many they are. So do bags of more than a few different ids."""
 BYTES_EACH = 16
-"""Bytes of an id and its slot."""
+"""Bytes of an unpacked id and its slot."""
 
 
 def count_ids(message: pb.TableIds) -> int:
@@ -29,7 +29,7 @@ def count_ids(message: pb.TableIds) -> int:
 
 def unpacked_bytes(tables: Iterable[pb.TableIds]) -> int:
     """Returns the bytes that ids, counts, bags and slots of these tables take. Raises ResourceExhausted if that is too
-    much for the bytes that say it."""
+    much for the size of the message."""
     sent, total = _sizes(tables)
     most = SPARE_BYTES + UNPACKED_TIMES * sent
     if total > most:
@@ -41,13 +41,13 @@ def unpacked_bytes(tables: Iterable[pb.TableIds]) -> int:
 
 
 def may_be_unpacked(tables: Iterable[pb.TableIds]) -> bool:
-    """Returns whether a shard unpacks these tables when they come as one message."""
+    """Returns whether a shard would unpack these tables if they came as one message."""
     sent, total = _sizes(tables)
     return total <= SPARE_BYTES + UNPACKED_TIMES * sent
 
 
 def _sizes(tables: Iterable[pb.TableIds]) -> tuple[int, int]:
-    """Returns bytes as they are sent, and as they are unpacked."""
+    """Returns (bytes as they are sent, bytes when they are unpacked)."""
     sent = total = 0
     for part in tables:
         n = count_ids(part)

@@ -1,6 +1,6 @@
 """The values of a block in one of the wire's number types; ps/wire/encodings.py has the grammar.
 
-A block's values are a flat run, row by row. `ends()` says where each row's end: only 8-bit numbers need to know.
+A block's values are a flat run, row by row. `ends()` returns where each row's values end; only 8-bit numbers need it.
 """
 
 from __future__ import annotations
@@ -25,67 +25,68 @@ A = TypeVar("A", bound=np.generic)
 
 
 def _aligned(given_N: npt.NDArray[A]) -> npt.NDArray[A]:
-    """Returns the same read-only array: a copy where a foreign sender's bytes do not begin at a multiple of the item's
-    size."""
+    """Returns a read-only array of the same values: a copy if the bytes of a foreign sender do not begin at a multiple
+    of the item's size."""
     aligned_N = np.require(given_N, requirements="A")
     aligned_N.setflags(write=False)
     return aligned_N
 
 
 class Numbers(Protocol):
-    """A number type: float32 <-> bytes."""
+    """A number type on the wire: turns float32 into bytes and back."""
 
     limit: float
-    """The smallest magnitude that it cannot hold."""
+    """The smallest magnitude that the type cannot hold."""
 
     def size(self, rows: int, values: int) -> int:
-        """Returns bytes of so many values in so many rows, without padding."""
+        """Returns the bytes of so many values in so many rows, without padding."""
         ...
 
     def write(self, values_V: Values, ends: Ends, out_B: Bytes) -> None:
-        """Into bytes of just that size, aligned to 4. Raises NonFiniteGradient for what the type cannot hold."""
+        """Writes values into bytes of exactly their size, aligned to 4. Raises NonFiniteGradient for a value that the
+        type cannot hold."""
         ...
 
     def read(self, data_B: Bytes, ends: Ends) -> Values:
-        """Returns what was written, of read-only bytes of the right size: float32 [values]. Raises InvalidArgument."""
+        """Returns the values, float32 [values], of read-only bytes of the right size. Raises InvalidArgument."""
         ...
 
 
 class Fp32:
-    """IEEE binary32, as they are; NaN too. Reading copies nothing where the bytes are aligned."""
+    """IEEE binary32: values as they are, NaN too. Reading copies nothing if the bytes are aligned."""
 
     limit = np.inf
 
     def size(self, rows: int, values: int) -> int:
-        """Four each."""
+        """Returns four bytes for each value."""
         return 4 * values
 
     def write(self, values_V: Values, ends: Ends, out_B: Bytes) -> None:
-        """A copy."""
+        """Copies the values."""
         out_B.view(np.float32)[:] = values_V
 
     def read(self, data_B: Bytes, ends: Ends) -> Values:
-        """Returns a view, read-only."""
+        """Returns a read-only view."""
         return _aligned(data_B.view("<f4"))
 
 
 class Fp16:
-    """IEEE binary16, rounded to nearest, ties to even: off by 2**-11 of the value or 2**-25 at most."""
+    """IEEE binary16, rounded to nearest, ties to even: the error is at most 2**-11 of the value or 2**-25."""
 
     limit = 65520.0  # from here on it would round to infinity
 
     def size(self, rows: int, values: int) -> int:
-        """Two each."""
+        """Returns two bytes for each value."""
         return 2 * values
 
     def write(self, values_V: Values, ends: Ends, out_B: Bytes) -> None:
-        """Magnitudes must be below 65520."""
+        """Writes rounded values. Raises NonFiniteGradient for magnitudes of 65520 and more."""
         if not packing.all_below(values_V, np.float32(self.limit)):
             raise NonFiniteGradient("a value of NaN or beyond 65504, which fp16 cannot hold: send fp32")
         half.narrow(values_V[None], _SLOT, out_B.view(np.uint16)[None], len(values_V), 0)
 
     def read(self, data_B: Bytes, ends: Ends) -> Values:
-        """Exact; infinity and NaN are passed on."""
+        """Returns exactly the values that were written; infinity and NaN are passed on."""
         items_V = _aligned(data_B.view("<u2"))
         values_V = np.empty(len(items_V), np.float32)
         half.widen(items_V[None], _SLOT, values_V[None], len(items_V), 0)
@@ -93,20 +94,20 @@ class Fp16:
 
 
 class Int8:
-    """Multiples in [-127, 127] of a scale a row, rounded to nearest, ties to even.
+    """Multiples in [-127, 127] of a scale for each row, rounded to nearest, ties to even.
 
-    The scale is the row's largest magnitude / 127, or 2**-126 if that is more. A value is off by half a scale at most
-    (and 2**-16 of it, for the arithmetic): 0.4 % of the largest of its row.
+    The scale is the row's largest magnitude / 127, or 2**-126 if that is more. The error of a value is at most half a
+    scale (and 2**-16 of it, for the arithmetic): 0.4 % of the row's largest magnitude.
     """
 
     limit = 2.0**127
 
     def size(self, rows: int, values: int) -> int:
-        """One each and four a row."""
+        """Returns one byte for each value and four for each row."""
         return 4 * rows + values
 
     def write(self, values_V: Values, ends: Ends, out_B: Bytes) -> None:
-        """Magnitudes must be below 2**127."""
+        """Writes scales and rounded values. Raises NonFiniteGradient for magnitudes of 2**127 and more."""
         if not packing.all_below(values_V, np.float32(self.limit)):
             raise NonFiniteGradient("a value of NaN or from 2**127 on, which int8 cannot hold: check the loss")
         ends_R = ends()
@@ -114,7 +115,7 @@ class Int8:
         packing.quantize(values_V, ends_R, out_B[:scales].view(np.float32), out_B[scales:].view(np.int8))
 
     def read(self, data_B: Bytes, ends: Ends) -> Values:
-        """Raises InvalidArgument for a scale or a number that is never written."""
+        """Returns the values. Raises InvalidArgument for a scale or a number that `write` never writes."""
         ends_R = ends()
         scales_R, items_V = _aligned(data_B[: 4 * len(ends_R)].view("<f4")), data_B[4 * len(ends_R) :].view(np.int8)
         values_V = np.empty(len(items_V), np.float32)

@@ -1,1 +1,2 @@
-"""Where a trainer's batches come from: flights, Criteo files, synthetic clicks. Inside numpy, at the edge torch."""
+"""The sources of a trainer's batches: flights, Criteo files, synthetic clicks. They work in numpy and yield torch
+tensors."""

@@ -1,4 +1,4 @@
-"""Columns of numpy and how they become batches: the one place where data crosses from numpy to torch.
+"""Columns of numpy, and how batches are made of them: the one place where data crosses from numpy to torch.
 
 A source makes blocks as large as suits it; `rebatch` cuts them into batches of the size a trainer asked for. So what
 a source yields does not depend on the batch size.
@@ -19,9 +19,10 @@ from ps.nn.batch import Bags, Batch, FeatureSpec
 
 @dataclass(frozen=True)
 class Columns:
-    """B rows with one id a feature. dense: float32 [B, n_dense]. ids: int64 [F, B]. labels: float32 [B], 0 or 1.
+    """B samples with one id for each feature. dense: float32 [B, n_dense]. ids: int64 [F, B]. labels: float32 [B], 0 or
+    1.
 
-    Ids lie by feature, so that the rows of a batch are a contiguous view for each feature.
+    Ids lie by feature, so that each feature's part of a batch is a contiguous view.
     """
 
     dense: npt.NDArray[np.float32]
@@ -32,7 +33,7 @@ class Columns:
         return len(self.labels)
 
     def rows(self, start: int, stop: int) -> Columns:
-        """Views of the rows from `start` up to `stop`."""
+        """Returns views of the rows from `start` up to `stop`."""
         return Columns(self.dense[start:stop], self.ids[:, start:stop], self.labels[start:stop])
 
 

@@ -19,26 +19,27 @@ from worker.data.files import check_readable
 
 _LOG = logging.getLogger(__name__)
 _SHOWN = 10
-"""Malformed lines logged one by one; the others are only counted."""
+"""How many malformed lines are logged one by one; further ones are only counted."""
 _JUDGED_AFTER = 10_000
-"""Lines of a file after which its malformed ones may be too many; before, all of it has to be read."""
+"""How many lines of a file must be read before it may be refused for too many malformed ones; a shorter file is read to
+its end."""
 _FIELD_SHIFT = 40
 """An id is field << 40 | value: a value, missing included, has 33 bits."""
 
 
 class Criteo:
-    """A `Source` over one file or several, read one after the other; .gz too.
+    """A `Source` over one file or several, plain or gzip, read one after the other.
 
     dense: log(1 + max(integer, 0)), 0 where the field is empty. (So an empty field reads as an integer of 0 or less.)
     ids: the hex value with its field's number above it, so no two fields share an id and 26 tables or a single one
     both work; an empty field has an id of its own in each field.
     on_error: "skip" logs the first malformed lines with file and line number, leaves all of them out and counts them
-    in `skipped`; "stop" raises `MalformedLine` at the first. Blank lines are no lines.
+    in `skipped`; "stop" raises `MalformedLine` at the first. Blank lines do not count.
     max_malformed: the largest share of a file's lines that is skipped; a file with more, or without a good line, raises
     `MalformedFile`. The first ten are always skipped, unless they are more than half.
     table: one table for all features; None gives each its own, C1 to C26.
     Raises `InvalidArgument` for no path, another `on_error` or a share out of [0, 1]. A file that cannot be read raises
-    `UnreadableFile` when it is its turn, and in `check_files`.
+    `UnreadableFile` when it is read, and in `check_files`.
     """
 
     name = "criteo"
@@ -63,7 +64,7 @@ class Criteo:
         names = [f"C{field}" for field in range(1, N_HEXES + 1)]
         self.features = tuple(FeatureSpec(name, table or name) for name in names)
         self.skipped = 0
-        """Malformed lines that the latest pass left out so far."""
+        """How many malformed lines the latest pass has left out so far."""
         self._first_skipped: MalformedLine | None = None
         self._stop = on_error == "stop"
         self._max_malformed = max_malformed
@@ -74,12 +75,12 @@ class Criteo:
             check_readable(path)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Yields all good lines of all files, in order. Raises on the way: `MalformedLine` if `on_error` is "stop",
-        `MalformedFile` and `UnreadableFile`."""
+        """Yields all good lines of all files, in order. While it reads, it may raise `MalformedLine` if `on_error` is
+        "stop", `MalformedFile` and `UnreadableFile`."""
         return rebatch(self._blocks(), batch_size, self.features)
 
     def windows(self) -> Mapping[str, slice]:
-        """None: how long the files are is not known before they are read."""
+        """Returns None, because the length of the files is not known before they are read."""
         return {}
 
     def remarks(self) -> Sequence[str]:
@@ -142,5 +143,5 @@ def _columns(parsed: Parsed) -> Columns:
 
 
 def _dense(integers_BI: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """log(1 + max(x, 0)); `MISSING_INTEGER` is far below 0, so a missing value becomes 0 too."""
+    """Returns log(1 + max(x, 0)); `MISSING_INTEGER` is far below 0, so a missing value becomes 0 too."""
     return np.log1p(np.maximum(integers_BI, 0).astype(np.float32))

@@ -1,4 +1,5 @@
-"""Blocks of whole lines out of a file, plain or gzip, a few megabytes at a time. Knows nothing of what a line holds."""
+"""Reads blocks of whole lines from a file, plain or gzip, a few megabytes at a time. What a line holds does not matter
+here."""
 
 from __future__ import annotations
 
@@ -9,13 +10,13 @@ from worker.data.files import UTF8_MARK, reading, text_of
 
 BLOCK_BYTES = 4 << 20
 MAX_LINE_BYTES = 1 << 16
-"""A longer line is cut here: memory stays bounded when the file is no text at all."""
+"""A longer line is cut at this length, so that memory stays bounded when the file is not text at all."""
 
 
 def line_blocks(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
     """Yields the file's bytes in order, each block ending with a line (the last one perhaps without its LF).
 
-    A byte order mark at the beginning is left out. Raises UnreadableFile, at the first block or on the way: it says
+    A byte order mark at the beginning is left out. Raises UnreadableFile, at the first block or later; the error says
     after how many lines.
     """
     lines, rest, first = 0, b"", True

@@ -7,7 +7,7 @@
     (all fields are separated by one TAB; an empty field is a missing value)
     blank   = {" "} LF              is no line: it is left out, and counted only where lines are numbered
 
-Owns the grammar. Does not own files (`criteo_lines`) nor what a model makes of a value (`criteo`).
+This module has the grammar. Files are read by `criteo_lines`, and `criteo` makes a model's input of the values.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ N_FIELDS = 1 + N_INTEGERS + N_HEXES
 MISSING_INTEGER = np.int64(np.iinfo(np.int64).min)
 """Stands for an empty integer; no field of 18 digits is so small."""
 MISSING_HEX = np.int64(1 << 32)
-"""Stands for an empty hex: one above the largest that 8 digits can say."""
+"""Stands for an empty hex field: one more than the largest value of 8 digits."""
 
 _LABEL, _INTEGER, _HEX, _FIELDS = 1, 2, 3, 4
 _MAX_DIGITS, _MAX_HEX_DIGITS = 18, 8
@@ -33,7 +33,7 @@ Int64s = npt.NDArray[np.int64]
 Text = npt.NDArray[np.uint8]
 
 _DIGIT = np.full(256, 16, dtype=np.int64)
-"""The value of each byte as a hex digit; 16 for what is none."""
+"""The value of each byte as a hex digit; 16 for a byte that is none."""
 _DIGIT[np.frombuffer(b"0123456789abcdef", dtype=np.uint8)] = np.arange(16)
 _DIGIT[np.frombuffer(b"ABCDEF", dtype=np.uint8)] = np.arange(10, 16)
 
@@ -55,7 +55,7 @@ class Parsed:
 
 
 def parse(block: bytes) -> Parsed:
-    """Parses whole lines. Nothing is raised for a malformed line: it is in `malformed`, with the reason."""
+    """Parses whole lines. A malformed line raises nothing; it is in `malformed`, with the reason."""
     text_T = np.frombuffer(block, dtype=np.uint8)
     lines = block.count(b"\n") + (bool(block) and not block.endswith(b"\n"))
     labels_B = np.empty(lines, dtype=np.float32)
@@ -68,7 +68,8 @@ def parse(block: bytes) -> Parsed:
 
 
 def _explain(block: bytes, line: int, kind: int, field: int, start: int, stop: int) -> tuple[int, str]:
-    """`field`: which one it is, from 0; for a wrong number of fields, that number."""
+    """Returns the reason in words. field: the number of the malformed field, from 0; for a wrong number of fields, that
+    number."""
     if kind == _FIELDS:
         return line, f"{field} fields; {N_FIELDS} are needed, separated by tabs"
     wanted = {_LABEL: "the label, 0 or 1", _INTEGER: "an integer", _HEX: f"{_MAX_HEX_DIGITS} hex digits at most"}[kind]
@@ -84,7 +85,7 @@ def _parse(
     hexes_HB: Int64s,
     problems_MP: Int64s,
 ) -> tuple[int, int]:
-    """Fills the arrays from the front; the numbers of good and of malformed lines."""
+    """Fills the arrays from the front; returns how many lines are good and how many malformed."""
     good, bad, line, at = 0, 0, 0, 0
     while at < len(text_T):
         field, kind, wrong_field, wrong_start, wrong_stop = 0, 0, 0, 0, 0
@@ -132,7 +133,8 @@ def _take(
     integers_BI: Int64s,
     hexes_HB: Int64s,
 ) -> int:
-    """Writes the field in text[start:stop] to its row; 0, or the kind of the field if the text does not fit it."""
+    """Writes the field in text[start:stop] to its row; returns 0, or the kind of the field if the text does not fit
+    it."""
     if field == 0:
         if stop - start != 1 or (text_T[start] != 48 and text_T[start] != 49):
             return _LABEL

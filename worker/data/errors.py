@@ -1,6 +1,6 @@
-"""What can be wrong with data, apart from a wrong argument.
+"""Errors of reading data; wrong arguments raise `InvalidArgument`.
 
-Not part of the service's tree of errors: these never cross the wire.
+They are not part of the service's tree of errors, because they never cross the wire.
 
     DataError
     ├── UnreadableFile (OSError)            a file does not open, is damaged, cut short or of another kind
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 class DataError(Exception):
-    """The root of what reading data raises on purpose."""
+    """The root of the errors that reading data raises on purpose."""
 
 
 class UnreadableFile(DataError, OSError):
@@ -27,7 +27,7 @@ class UnreadableFile(DataError, OSError):
 
 
 class MalformedFile(DataError, ValueError):
-    """A file has no line in the format, or too many that are not: most likely it is of another format."""
+    """A file has no line in the format, or too many that are not. Most likely the file has another format."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")

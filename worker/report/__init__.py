@@ -1,1 +1,1 @@
-"""What a run shows: figures while it runs, and at its end."""
+"""What a training run prints: figures while it runs, and at its end."""

@@ -1,6 +1,7 @@
 """Progressive metrics: every prediction is made before its row is trained on, so one pass trains and measures.
 
-Predictions and labels are kept (5 bytes a row), so AUC and log loss are exact over any stretch of rows, after the fact.
+Predictions and labels are kept (5 bytes a row), so AUC and log loss can be computed exactly over any stretch of rows
+afterwards.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _FIRST_CAPACITY = 65_536
 
 
 class Progressive:
-    """Predictions and labels of a run, in the order they came. Not safe for several threads."""
+    """The predictions and labels of a run, in the order in which they came. Not safe for several threads."""
 
     def __init__(self) -> None:
         self._probabilities_N = np.empty(_FIRST_CAPACITY, dtype=np.float32)
@@ -44,15 +45,15 @@ class Progressive:
         self._length = end
 
     def rows(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        """Probabilities [N] and labels [N] so far: views."""
+        """Returns the probabilities [N] and labels [N] so far, as views."""
         return self._probabilities_N[: self._length], self._labels_N[: self._length]
 
     def auc(self, window: slice = slice(None)) -> float:
-        """Area under the ROC curve over a stretch of rows; see `auc`."""
+        """Returns the area under the ROC curve over a stretch of rows; see `auc`."""
         return auc(self._probabilities_N[: self._length][window], self._labels_N[: self._length][window])
 
     def log_loss(self, window: slice = slice(None)) -> float:
-        """Mean logistic loss over a stretch of rows, in nats; see `log_loss`."""
+        """Returns the mean logistic loss over a stretch of rows, in nats; see `log_loss`."""
         return log_loss(self._probabilities_N[: self._length][window], self._labels_N[: self._length][window])
 
     def _reserve(self, length: int) -> None:
@@ -66,8 +67,8 @@ class Progressive:
 def auc(scores_N: Numbers, labels_N: npt.NDArray[np.bool_]) -> float:
     """Returns the probability that a positive row scores above a negative one, ties counting half: exact, O(N log N).
 
-    By ranks (Mann and Whitney 1947): (sum of the positives' ranks - P (P + 1) / 2) / (P * Q), where tied scores share
-    their mean rank. NaN where one of the two classes is absent.
+    It is computed by ranks (Mann and Whitney 1947): (sum of the positives' ranks - P (P + 1) / 2) / (P * Q), where tied
+    scores share their mean rank. NaN where one of the two classes is absent.
     """
     positives = int(np.count_nonzero(labels_N))
     negatives = len(labels_N) - positives
@@ -83,7 +84,7 @@ def auc(scores_N: Numbers, labels_N: npt.NDArray[np.bool_]) -> float:
 
 
 def log_loss(probabilities_N: Numbers, labels_N: npt.NDArray[np.bool_]) -> float:
-    """Mean of -log p(label), in nats. Probabilities are clipped by float32's epsilon; NaN for no rows."""
+    """Returns the mean of -log p(label), in nats; NaN for no rows. Probabilities are clipped by float32's epsilon."""
     if not len(labels_N):
         return float("nan")
     eps = float(np.finfo(np.float32).eps)

@@ -24,13 +24,14 @@ from worker.report.metrics import Progressive
 
 USED = ("read", "updated", "created", "refused", "evicted", "expired")
 CORES = ("in_cores", "folded", "kept")
-"""Counters of tensor-train tables: gradients that trained the cores, rows folded back, rows kept where that was too
-inexact."""
+"""Counters of tensor-train tables: gradients that trained the cores, rows folded back, rows kept because folding was
+too inexact."""
 MOVED = ("raised", "demoted", "late")
-"""Up from disk, down to it; late: read from it while a pull or a push waited. Counters of `Table.stats`."""
+"""Counters of `Table.stats`: rows that came up from disk, rows that went down to it, and rows that were read from it
+while a pull or a push waited."""
 
 PUSH = "Push"
-"""The name of the call in a client's traffic."""
+"""The name of the push call in a client's traffic."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class Share:
 
     probabilities_N: npt.NDArray[np.float32]
     labels_N: npt.NDArray[np.bool_]
-    """The labels of its rows, in its order."""
+    """The labels of the trainer's rows, in its order."""
     client: Mapping[str, Any]
-    """The `traffic()` of its client."""
+    """The `traffic()` of the trainer's client."""
     whole_gradient_bytes: int
     dense: DenseStats | None
     dense_digest: str
@@ -49,7 +50,7 @@ class Share:
 
 
 Advance = Callable[[int, float], None]
-"""advance(rows, loss)"""
+"""advance(rows, loss) moves the progress bar."""
 
 
 @contextmanager
@@ -84,7 +85,8 @@ def progress(source: Source, console: Console) -> Iterator[Advance]:
 
 
 def summary(console: Console, source: Source, metrics: Progressive, seconds: float) -> None:
-    """The result: speed, progressive AUC and log loss, over everything and over the windows that the source names."""
+    """Returns the result of a run: speed, progressive AUC and log loss, over everything and over the windows that the
+    source names."""
     rows = len(metrics)
     console.print(f"\n{rows:,} samples in {seconds:.1f} s: {rows / seconds:,.0f} samples/s", highlight=False)
     windows = {"all": slice(0, rows), **source.windows()}
@@ -96,7 +98,7 @@ def summary(console: Console, source: Source, metrics: Progressive, seconds: flo
 
 
 def health(console: Console, client: Client) -> None:
-    """Whether all went well: the last line of a run."""
+    """Returns the last line of a run, which says whether all went well."""
     shards = client.stats()["shards"]
     ill = [shard["shard_id"] for shard in shards if shard["degraded"]]
     if ill:
@@ -107,7 +109,7 @@ def health(console: Console, client: Client) -> None:
 
 
 def quality(metrics: Progressive, window: slice = slice(None)) -> str:
-    """AUC and log loss of a stretch of rows, in words where there is no such figure."""
+    """Returns AUC and log loss of a stretch of rows, or words if there is no such figure."""
     _, labels_N = metrics.rows()
     labels_W = labels_N[window]
     if not len(labels_W):
@@ -118,7 +120,7 @@ def quality(metrics: Progressive, window: slice = slice(None)) -> str:
 
 
 def where_rows_live(console: Console, client: Client) -> None:
-    """Rows and bytes per table and tier, what was used and what moved, whether all shards are well."""
+    """Returns rows and bytes by table and tier, what was used and what moved, and whether all shards are well."""
     stats = client.stats()
     shards = stats["shards"]
     table = Table("table", "tier", "rows", "bytes", title="where the rows live (hot: in RAM)")
@@ -141,7 +143,8 @@ def where_rows_live(console: Console, client: Client) -> None:
 
 
 def how_stale(console: Console, client: Client, shares: Sequence[Share]) -> None:
-    """What the rows that were trained on lacked: of the trainer's own pushes, and on the shards of anybody's."""
+    """Returns which pushes the rows that were trained on lacked: the trainer's own, and on the shards those of all
+    trainers."""
     by_pushes = sum((share.staleness.by_pushes for share in shares), Counter[int]())
     batches = ", ".join(f"{pushes}: {count:,}" for pushes, count in sorted(by_pushes.items()))
     console.print(f"batches by how many pushes of their own trainer their rows lack: {batches}", highlight=False)
@@ -156,7 +159,7 @@ def how_stale(console: Console, client: Client, shares: Sequence[Share]) -> None
 
 
 def on_the_wire(console: Console, shares: Sequence[Share]) -> None:
-    """Bytes between the trainers and the shards; what compression has saved of the gradients' bytes."""
+    """Returns the bytes between trainers and shards, and by how much compression has reduced the bytes of gradients."""
     title = "bytes on the wire, this worker" if len(shares) == 1 else f"bytes on the wire, all {len(shares)} trainers"
     wire = Table("call", "sent", "received", title=title)
     for method in shares[0].client["sent_bytes"]:
@@ -188,7 +191,7 @@ def _saved(what: str, sent: float, whole: float) -> str:
 
 
 def _counters(shards: Sequence[Mapping[str, Any]], title: str, names: Sequence[str]) -> Table:
-    """By table, over all shards."""
+    """Returns the counters by table, summed over all shards."""
     counters = Table("table", *names, title=title)
     for table in sorted({name for shard in shards for name in shard["tables"]}):
         parts = [shard["tables"][table] for shard in shards if table in shard["tables"]]

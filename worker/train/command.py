@@ -6,8 +6,8 @@
     python -m worker.train --data criteo --path day_0.gz --service 10.0.0.5:7370
     torchrun --nnodes 2 ... -m worker.train --data criteo --path day_0.gz --service 10.0.0.5:7370
 
-Shards that it launches itself (`--local`) keep half of the rows on disk, in a temporary directory that goes with them.
-What a run does is in `worker.train.run`.
+Shards that it launches itself (`--local`) keep half of the rows on disk, in a temporary directory that is removed with
+them. `worker.train.run` says what a run does.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def train(
 def start(
     place: Meeting, trainers: int, settings: Settings, service: str, local: int, disk: Path | None, no_disk: bool
 ) -> None:
-    """Runs this process's trainer, or as many as were asked for in processes of their own."""
+    """Runs this process's trainer, or starts as many trainers as were asked for in processes of their own."""
     settings.check_modes(max(place.ranks, trainers))
     source = settings.open_source()
     settings.table_configs(source)  # what is wrong with the options is said before anything is launched
@@ -112,7 +112,7 @@ def start(
 
 def place_of(trainers: int, service: str, dense_density: float) -> Meeting:
     """Returns the place of this process among the trainers: alone, unless `torchrun` says otherwise. Raises
-    InvalidArgument for options that fit neither."""
+    InvalidArgument for options that do not fit the place."""
     place = Meeting.of_environment() or ALONE
     if place.ranks > 1 and (trainers > 1 or not service):
         raise InvalidArgument(
@@ -124,14 +124,15 @@ def place_of(trainers: int, service: str, dense_density: float) -> Meeting:
 
 
 def share_of_batch(batch_size: int, ranks: int) -> int:
-    """Returns how much of a batch each trainer has. Raises InvalidArgument where they cannot share it evenly."""
+    """Returns how many samples of a batch each trainer has. Raises InvalidArgument if they cannot share it evenly."""
     if batch_size % ranks:
         raise InvalidArgument(f"--batch-size {batch_size} cannot be shared out evenly among {ranks} trainers")
     return batch_size // ranks
 
 
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
-    """Runs the command, with sys.argv if nothing is given. Errors of this project are one line, not a stack."""
+    """Runs the command, with sys.argv if nothing is given. An error of this project is printed as one line, without a
+    traceback."""
     try:
         app(arguments, prog_name=program)
     except (PsError, DataError, TrainerFailed) as error:

@@ -1,8 +1,8 @@
-"""Ctrl-C that cannot get lost.
+"""Makes sure that a Ctrl-C is not lost.
 
-Python raises KeyboardInterrupt wherever the main thread is. Where that is a callback from C that cannot raise (a check
-of a class inside pydantic, a finalizer, a callback of a weak reference) it prints "Exception ignored in" and goes on,
-and a run of hours would too.
+Python raises KeyboardInterrupt wherever the main thread is. If that is a callback from C that cannot raise (a check of
+a class inside pydantic, a finalizer, a callback of a weak reference), Python prints "Exception ignored in" and goes on,
+and so would a run of hours.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ class Interruption:
         self._pressed = False
 
     def press(self, number: int, frame: FrameType | None) -> None:
-        """Remembers it and does what Python does: the handler of a signal."""
+        """Remembers that Ctrl-C was pressed and raises KeyboardInterrupt, as Python's own handler of the signal
+        does."""
         self._pressed = True
         signal.default_int_handler(number, frame)
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt if it was pressed, in case the first one got lost."""
+        """Raises KeyboardInterrupt if Ctrl-C was pressed, in case the first one was lost."""
         if self._pressed:
             raise KeyboardInterrupt
 
 
 @contextmanager
 def remembered() -> Iterator[Interruption]:
-    """Yields what remembers Ctrl-C within the block. Where somebody else handles it already, it stays theirs."""
+    """Yields an Interruption that remembers Ctrl-C within the block. If another handler of the signal is installed, it
+    stays."""
     interruption = Interruption()
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

@@ -1,10 +1,10 @@
-"""Several trainer processes on this host: started together, and ended together when one of them fails.
+"""Runs several trainer processes on this host: they start together, and end together when one of them fails.
 
     run_ranks(2, program, *arguments)  ->  [program(Meeting(0, 2, port), *arguments), program(Meeting(1, 2, port), ...)]
 
-The starter of `torch.multiprocessing` ends the others too, but tells the error of whichever it looks at first: often
-that of a rank that only lost its partner. Here a rank reports before it lets go of its connections, with the time, so
-the first error is told, in one line where it is one of ours.
+The starter of `torch.multiprocessing` ends the others too, but reports the error that it finds first, which is often
+that of a rank that only lost its partner. Here a rank reports its error, with the time, before it closes its
+connections, so the first error is raised; an error of this project is one line.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from worker.data.errors import DataError
 
 HOST = "127.0.0.1"
 PATIENCE_S = 300.0
-"""How long a rank waits for the others before it gives up."""
+"""Seconds that a rank waits for the others before it gives up."""
 GRACE_S = 5.0
-"""From SIGTERM to SIGKILL."""
+"""Seconds from SIGTERM to SIGKILL."""
 SETTLE_S = 1.0
-"""How long others may take to report after the first error."""
+"""Seconds that other ranks may take to report after the first error."""
 
 
 class TrainerFailed(Exception):
@@ -45,7 +45,8 @@ class TrainerFailed(Exception):
 
 @dataclass(frozen=True)
 class Meeting:
-    """This rank's place among `ranks`, and where they meet: `port` of this host, or None, as `torchrun` tells."""
+    """This rank's place among `ranks`, and where they meet: at `port` of this host, or, if None, where `torchrun`
+    says."""
 
     rank: int
     ranks: int
@@ -53,7 +54,7 @@ class Meeting:
 
     @staticmethod
     def of_environment() -> Meeting | None:
-        """Returns the place that `torchrun` gave this process; None where it did not start it."""
+        """Returns the place that `torchrun` gave this process; None if `torchrun` did not start it."""
         if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
             return None
         return Meeting(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
@@ -71,7 +72,7 @@ class Meeting:
 
 @dataclass(frozen=True)
 class _Report:
-    """What a rank says at its end. at_s: the host's monotonic clock, which its processes share."""
+    """How a rank ended. at_s: the time of the host's monotonic clock, which its processes share."""
 
     at_s: float
     value: Any = None
@@ -79,9 +80,10 @@ class _Report:
 
 
 def run_ranks(ranks: int, program: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """program(meeting, *arguments) in `ranks` new processes; what they return, in their order.
+    """Runs program(meeting, *arguments) in `ranks` new processes, and returns what they return, in the order of ranks.
 
-    All that is passed is pickled. Raises TrainerFailed with the first error of any. However it ends, no process stays.
+    Arguments and results are pickled. Raises TrainerFailed with the error that came first. However it ends, no process
+    stays.
     """
     store = TCPStore(HOST, 0, is_master=True, wait_for_workers=False)  # here, so that no port can be taken
     context = multiprocessing.get_context("spawn")
@@ -118,7 +120,7 @@ def _collect(pipes: Sequence[Connection], processes: Sequence[SpawnProcess]) -> 
 
 
 def _reports(pipes: Sequence[Connection], known: Mapping[int, _Report], timeout_s: float | None) -> dict[int, _Report]:
-    """Returns the first errors of the ranks that have said nothing yet."""
+    """Returns the reports that have come, by rank, of ranks that had not reported yet."""
     waiting = {rank: pipe for rank, pipe in enumerate(pipes) if rank not in known}
     ready = wait(list(waiting.values()), timeout_s)
     return {rank: _receive(pipe) for rank, pipe in waiting.items() if pipe in ready}
@@ -141,7 +143,7 @@ def _fate(process: SpawnProcess) -> str:
 
 
 def _end(processes: Sequence[SpawnProcess]) -> None:
-    """Ends the processes that are left: GRACE_S for all together, then SIGKILL."""
+    """Ends the processes that are left: they have GRACE_S seconds together, then they get SIGKILL."""
     for stop in (SpawnProcess.terminate, SpawnProcess.kill):
         until = time.monotonic() + GRACE_S
         for process in processes:

@@ -38,9 +38,10 @@ ALONE = Meeting(0, 1)
 
 
 class EveryNth:
-    """Batches `rank`, rank + ranks, ... of a loader, as many for each rank: each has to step when the others do.
+    """Iterates over the batches `rank`, rank + ranks, ... of a loader, the same number for each rank, because all ranks
+    must make the same steps.
 
-    The last few, fewer than there are ranks, are not among them: after the iteration `leftover` is this rank's.
+    The last few batches, fewer than there are ranks, are left out: after the iteration, `leftover` is this rank's.
     """
 
     def __init__(self, loader: Iterable[Batch], place: Meeting) -> None:
@@ -62,8 +63,8 @@ def run(
     source: Source | None = None,
     interruption: Interruption | None = None,
 ) -> Share:
-    """Trains this rank's part of the data on the service at `address`; rank 0 shows progress and the end of all. It
-    ends between two batches where the interruption has been pressed."""
+    """Trains this rank's part of the data on the service at `address`; rank 0 shows the progress and the results of
+    all. If Ctrl-C has been pressed, the run ends between two batches."""
     interruption = interruption or Interruption()
     console = out if place.rank == 0 else Console(quiet=True)
     torch.set_num_threads(settings.threads)
@@ -112,7 +113,7 @@ def in_order(shares: Sequence[Share], batch_size: int) -> Progressive:
 def _train(
     trainer: Trainer, source: Source, settings: Settings, place: Meeting, console: Console, interruption: Interruption
 ) -> int:
-    """One pass; how many batches were prepared ahead at its end."""
+    """Trains one pass; returns how many batches were prepared ahead at its end."""
     mine = EveryNth(source.batches(settings.batch_size), place)
     with report.progress(source, console) as advance:
         prefetcher = Prefetcher(mine, trainer.embeddings, settings.depth, pull_ahead=settings.pull_ahead)
@@ -138,7 +139,7 @@ def _share(trainer: Trainer, client: Client) -> Share:
 
 
 def _group(place: Meeting) -> Group:
-    """Under a name that no run had before: rank 0 draws it."""
+    """Returns a group whose name no run had before: rank 0 draws it."""
     name = [f"run {secrets.token_hex(8)}"]
     if place.ranks > 1:
         dist.broadcast_object_list(name)

@@ -1,7 +1,8 @@
-"""The temporary directory of a trainer's own shards: gone at its end, or at the next start where there was no end.
+"""The temporary directory of a trainer's own shards. It is removed when the trainer ends, or at the next start if the
+trainer was killed.
 
-An owner holds a lock on a file in it for as long as it lives. The kernel lets go of the lock however the owner ends,
-and answers for all processes of the host, in other containers too, where a process id would say nothing.
+An owner holds a lock on a file in it for as long as it lives. The kernel releases the lock however the owner ends, and
+knows the locks of all processes of the host, also in other containers, where a process id would mean nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _LOCK = "owner.lock"
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Yields a new directory below TMPDIR, removed at the end of the block however that comes about."""
+    """Yields a new directory below TMPDIR, which is removed at the end of the block, also after an error."""
     _remove_abandoned(Path(tempfile.gettempdir()))
     made = tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
     with made as folder, (Path(folder) / _LOCK).open("wb") as lock:
@@ -30,7 +31,8 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Removes the folders of this user whose owners were killed. One without a lock is just being made, or not ours."""
+    """Removes the folders of this user whose owners were killed. A folder without a lock file is just being made, or is
+    not a trainer's."""
     for folder in parent.glob(f"{PREFIX}*"):
         try:
             found = folder.lstat()

@@ -1,4 +1,4 @@
-"""Where a run's rows live: in a running service, or on shards that are launched for as long as the training takes."""
+"""The service that a run uses: a running one, or shards that are launched for as long as the training takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training run is told: the options of `python -m worker.train` that every one of its trainers needs."""
+"""The settings of a training run: the options of `python -m worker.train` that every one of its trainers needs."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ class Data(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """Plain values, so that they travel to other processes. Their meaning: `python -m worker.train --help`.
+    """The settings as plain values, so that they can be sent to other processes. `python -m worker.train --help`
+    explains them.
 
-    batch_size: of one trainer.
+    batch_size: samples in a batch of one trainer.
     """
 
     data: Data = field(default_factory=Data)
@@ -63,7 +64,7 @@ class Settings:
     pull_ahead: int = 0
 
     def open_source(self) -> Source:
-        """Returns the data set. Every trainer opens it for itself and finds the same rows in the same order. Raises
+        """Returns the data set. Every trainer opens it by itself and finds the same rows in the same order. Raises
         DataError for files that cannot be read."""
         data = self.data
         if data.name == "flights":
@@ -89,7 +90,7 @@ class Settings:
         return table_configs(source, self.dim, self.optimizer, self.lr, self.swap_fraction, self.tables)
 
     def check_modes(self, ranks: int) -> None:
-        """Raises InvalidArgument for modes that do not go together, or need more trainers."""
+        """Raises InvalidArgument for modes that cannot be combined, or that need more trainers."""
         if self.mode not in MODES:
             raise InvalidArgument(f"--mode {self.mode!r}: choose one of {', '.join(MODES)}")
         if ranks == 1 and (self.mode != MODES[0] or self.max_staleness is not None):
@@ -112,7 +113,8 @@ class Settings:
 def table_configs(
     source: Source, dim: int, optimizer: str, lr: float, swap_fraction: float, overrides: Path | None
 ) -> list[TableConfig]:
-    """One configuration for each table that the source's features use; `overrides` is YAML, {table: {field: value}}."""
+    """Returns one configuration for each table that the source's features use. overrides: YAML, {table: {field:
+    value}}."""
     if optimizer not in OPTIMIZERS:
         raise ConfigError(f"--optimizer {optimizer!r}: choose one of {', '.join(OPTIMIZERS)}")
     names = list(dict.fromkeys(feature.table for feature in source.features))
@@ -137,7 +139,7 @@ def _overrides(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def batches_ahead(depth: str) -> int | Literal["auto"]:
-    """Returns the option's value for a `Prefetcher`."""
+    """Returns the value of --depth for a `Prefetcher`."""
     if depth == "auto":
         return "auto"
     if not depth.isdecimal():

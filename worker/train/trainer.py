@@ -1,4 +1,4 @@
-"""One trainer: the dense part of the model and its optimizer here, the embeddings on the shards."""
+"""One trainer: it has the dense part of the model and its optimizer; the embeddings are on the shards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FLOAT_BYTES = 4
 
 
 class Trainer:
-    """Model, dense optimizer and metrics."""
+    """The model, its dense optimizer and the metrics of one trainer."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Trainer:
         pooled: Pooled = "trainer",
         mode: Mode = ASYNCHRONOUS,
     ) -> None:
-        """pooled: where the bags of every feature are added up, as `Feature` says. sparsify, mask_sums, mode: as
+        """pooled: where the bags of every feature are summed, as `Feature` says. sparsify, mask_sums, mode: as
         `EmbeddingBagCollection` has them."""
         torch.manual_seed(seed)
         features = [Feature(feature.name, feature.table, pooled=pooled) for feature in source.features]
@@ -53,13 +53,13 @@ class Trainer:
         self.optimizer = torch.optim.Adagrad(self.dense.parameters(), lr=dense_lr)
         self.metrics = Progressive()
         self.whole_gradient_bytes = 0
-        """What the gradients of all rows that were trained take in float32."""
+        """The bytes that the gradients of all trained rows take in float32."""
 
     def share_dense(self, config: DenseConfig) -> None:
-        """From now on the dense part trains in step with that of the other ranks of the default process group.
+        """From now on trains the dense part in step with the other ranks of the default process group.
 
-        Gradients are then of the mean loss over the batches of all ranks. DDP takes the mean of the dense part's; those
-        of the embeddings are added up on the shards, so each rank sends its part of the mean.
+        Gradients are then of the mean loss over the batches of all ranks. DDP takes the mean of the dense part's
+        gradients. Those of the embeddings are summed on the shards, so each rank sends its part of the mean.
         """
         ddp = nn.parallel.DistributedDataParallel
         # Its buffers never change: DDP would send them in every step. torch deprecates the option and has this instead.
@@ -70,7 +70,7 @@ class Trainer:
         self.ranks = torch.distributed.get_world_size()
 
     def step(self, batch: PreparedBatch) -> float:
-        """Predicts, then trains; the loss. Sharing the dense part, every rank makes as many steps."""
+        """Predicts, then trains, and returns the loss. With a shared dense part, every rank must make as many steps."""
         pooled_BFD = self.embeddings(batch.sparse, batch.labels)
         if self.ranks > 1:
             pooled_BFD.register_hook(lambda grads_BFD: grads_BFD / self.ranks)
@@ -88,20 +88,20 @@ class Trainer:
 
     @torch.no_grad()
     def predict(self, batch: PreparedBatch) -> float:
-        """Predicts only, by itself: no other rank is waited for. The loss."""
+        """Predicts without training, and returns the loss. No other rank is waited for."""
         logits = self.dense(batch.dense, self.embeddings(batch.sparse))
         self._observe(logits, batch)
         return float(_loss(logits, batch))
 
     def finish(self) -> None:
-        """Trains on what has been held back, here and by the other ranks: nothing is lost."""
+        """Trains on the gradients that have been held back, on this rank and the others: nothing is lost."""
         self.embeddings.finish()
         if self.hook is not None:
             self.hook.flush()
             self.optimizer.step()
 
     def dense_digest(self) -> str:
-        """SHA-256 of the dense parameters' bytes: equal where they are equal bit for bit."""
+        """Returns the SHA-256 of the dense parameters' bytes, which is equal if they are equal bit for bit."""
         flat = nn.utils.parameters_to_vector(self.dense.parameters()).detach()
         return hashlib.sha256(flat.numpy().tobytes()).hexdigest()
 

@@ -69,7 +69,8 @@ def disk(path: Path, shards: int, disk_bytes: int | None) -> Iterator[Finding]:
 
 
 def measured(folder: Path) -> Speed:
-    """Writes and reads a temporary file that nobody else sees. Raises OSError, for example where the disk is full."""
+    """Writes and reads a temporary file without a name in the folder, and returns its speed. Raises OSError, for
+    example if the disk is full."""
     from ps.runtime.places import IO_THREADS
     from ps.storage.disk.options import BLOCK_BYTES
 

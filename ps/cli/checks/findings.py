@@ -1,4 +1,4 @@
-"""A finding is what one check of `psctl doctor` says. Pure."""
+"""Findings: a finding is the result of one check of `psctl doctor`. Pure."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def top(
     """Shows what the service is doing now, refreshed every interval; Ctrl-C ends it.
 
     Where stdout is no terminal the frames come one after the other. --json: a line each time, {address, shards:
-    [{shard_id, state, why, rates}], rates, levels}; rates are a second's, null where there is nothing to compare.
+    [{shard_id, state, why, rates}], rates, levels}; rates are per second, null without two answers to compare.
     """
     interval_s = seconds(interval_s, "--interval")
     with suppress(KeyboardInterrupt), Watch(address_of(name, address), timeout_s) as watch:

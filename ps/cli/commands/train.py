@@ -1,4 +1,4 @@
-"""psctl train."""
+"""`psctl train`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SETTINGS = {
     "add_help_option": False,
     "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
 }
-"""Every option is the trainer's, --help too."""
+"""Passes every option to the trainer, --help too."""
 
 
 def train(context: typer.Context) -> None:

@@ -33,7 +33,7 @@ ID_BYTES, COUNT_BYTES = 8, 1
 
 @dataclass(frozen=True)
 class Demand:
-    """What is asked of the service."""
+    """The load that a service must carry."""
 
     tables: Sequence[tuple[TableConfig, int]]
     """The tables, each with the rows that it has in the end over all shards."""
@@ -51,7 +51,7 @@ class Demand:
 
 
 class ShardSize(NamedTuple):
-    """What one shard takes."""
+    """The memory and disk that one shard takes."""
 
     ram_bytes: int
     """RSS of the shard's process."""
@@ -69,7 +69,7 @@ class Network(NamedTuple):
 
 
 def shard_size(demand: Demand) -> ShardSize:
-    """Computes what a shard takes; ids are dealt evenly by their hash."""
+    """Computes what a shard takes; ids are spread evenly by their hash."""
     s, has_disk = demand.shards, demand.service.disk.path is not None
     load = Load(math.ceil(demand.step_ids / s), math.ceil(demand.new_ids / s))
     sizes = tuple(table_size(config, math.ceil(ids / s), load, has_disk) for config, ids in demand.tables)
@@ -78,7 +78,8 @@ def shard_size(demand: Demand) -> ShardSize:
 
 
 def _outside(demand: Demand, sizes: Sequence[TableSize]) -> int:
-    """Bytes of caches, of write buffers, and of what the allocator keeps. A cache holds no more than there is."""
+    """Returns the bytes of caches, of write buffers, and of memory that the allocator keeps. Cache and buffers together
+    hold no more than there is on disk."""
     aside = set_aside(demand.service)
     below = sum(size.disk_bytes for size in sizes)
     copies = KEPT_BODIES + (READ_COPIES if below else 0)
@@ -94,15 +95,15 @@ def network(demand: Demand) -> Network:
 
 
 def _body(demand: Demand) -> int:
-    """Bytes of a push to one shard."""
+    """Returns the bytes of a push to one shard."""
     return _rows(demand, math.ceil(demand.step_ids / demand.shards))
 
 
 def _rows(demand: Demand, n: int) -> int:
-    """Bytes of `n` rows on the wire."""
+    """Returns the bytes of `n` rows on the wire."""
     return NUMBERS[demand.wire].size(n, math.ceil(n * mean_dim(demand)))
 
 
 def mean_dim(demand: Demand) -> float:
-    """The mean dim of the rows of a step, if every table has as many."""
+    """Returns the mean dim of the rows of a step, if every table has as many rows in it."""
     return sum(config.dim for config, _ in demand.tables) / len(demand.tables)

@@ -1,7 +1,7 @@
 """How much RAM and disk a table takes on one shard: formulas behind `psctl size`. `ps.cli.sizing.demand` and
 `ps.cli.sizing.nodes` have the others. Pure.
 
-What the code itself knows (layouts, headers, slots) is asked of it; what had to be measured is a constant here and says
+Layouts, headers and slots are taken from the shard's code; figures that had to be measured are constants here that say
 so. N: rows of the table on this shard; bytes of
 
     a row           4 (dim + state)           float32; state: 0, 1, dim, 2 dim by the optimizer
@@ -98,8 +98,8 @@ def table_size(config: TableConfig, ids: int, load: Load, has_disk: bool) -> Tab
 
 
 def _row_in_ram(config: TableConfig, layout: RowLayout, rows: int, load: Load) -> float:
-    """Bytes of a row in RAM. With cold fp16, LEEWAY * hot_fraction of the rows are float32, and so are those newer than
-    two ticks."""
+    """Returns the bytes of a row in RAM. With cold fp16, LEEWAY * hot_fraction of the rows are float32, and so are rows
+    newer than two ticks."""
     if not isinstance(config.cold, Fp16) or not rows:
         return layout.row_bytes
     half_life = config.clock_half_life
@@ -109,8 +109,8 @@ def _row_in_ram(config: TableConfig, layout: RowLayout, rows: int, load: Load) -
 
 
 def _row_on_disk(config: TableConfig, layout: RowLayout) -> float:
-    """Bytes of a row on disk. The least important rows go down: the cold ones, where the table has a precision for
-    them."""
+    """Returns the bytes of a row on disk. The least important rows are there: the cold ones, if the table has cold
+    rows."""
     if not isinstance(config.cold, Fp16):
         return layout.row_bytes
     full = min(LEEWAY * config.cold.hot_fraction, 1.0)
@@ -122,5 +122,5 @@ def _half_bytes(config: TableConfig, cold: Fp16) -> int:
 
 
 def filter_bytes(ids: int) -> int:
-    """Bytes of the filter of ids on disk: it adds layers until all ids have room."""
+    """Returns the bytes of the filter of ids on disk: it adds layers until all ids have room."""
     return sum(layers_for(ids))

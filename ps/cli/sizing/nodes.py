@@ -3,7 +3,7 @@
     time of a row   1 / pulled a second + 1 / pushed a second     as measured, one shard and one trainer
     nodes           the most of: RAM / 0.85, disk / 0.8, network / 0.6, shards / shards a node
 
-RAM and disk of nodes are what shards are given (`suggested`), not what they use of it.
+RAM and disk of nodes are planned by what shards are given (`suggested`), not by what they use.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RocksDB while it compacts; for bursts."""
 
 
 class Node(NamedTuple):
-    """What one node has."""
+    """The resources of one node."""
 
     ram_bytes: float
     disk_bytes: float
@@ -51,14 +51,15 @@ class Nodes(NamedTuple):
 
 
 def busy_shards(demand: Demand) -> int:
-    """Counts the shards that do a second's rows in a second at half their speed, since not all steps come prepared."""
+    """Returns how many shards do the work of a second within a second, at half of their speed, since not all steps come
+    prepared."""
     seconds = demand.steps_per_s * demand.step_ids * (1 / PULLED_ROWS_PER_S + 1 / PUSHED_ROWS_PER_S)
     return max(math.ceil(2 * seconds * mean_dim(demand) / 64), 1)
 
 
 def nodes(demand: Demand, node: Node) -> Nodes:
-    """Counts the nodes by each resource; the scarcest decides. RAM and disk are what shards are given (`suggested`),
-    not what they use of it."""
+    """Counts the nodes by each resource; the scarcest decides. RAM and disk count as what shards are given
+    (`suggested`), not as what they use."""
     given, wire = suggested(demand), network(demand)
     ram = START_BYTES + (given.memory.ram_bytes or 0)
     return Nodes(

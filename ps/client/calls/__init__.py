@@ -1,1 +1,1 @@
-"""The calls of a client, by what they are about. `ps.client.client.Client` has them all."""
+"""The calls of a client, grouped by subject. `ps.client.client.Client` has them all."""

@@ -1,4 +1,5 @@
-"""The calls of a client that set or drop rows by themselves: upsert, assign, remove, report importance, evict."""
+"""The calls of a client that set or drop rows outside of training steps: upsert, assign, remove, report importance,
+evict."""
 
 from __future__ import annotations
 
@@ -13,18 +14,20 @@ from ps.v1 import embedding_pb2 as pb
 
 
 class RowCalls(ClientCalls):
-    """What a client says of single rows, outside of training steps."""
+    """The calls that change single rows, outside of training steps."""
 
     def upsert(self, table: str, ids: ArrayLike, rows: ArrayLike, *, timeout_s: float | None = None) -> Flags:
-        """Sets values, creating rows; optimizer state of existing rows stays. Ids unique. True where a row existed."""
+        """Sets values, float [*ids.shape, dim], and creates the rows that do not exist. Optimizer state of existing
+        rows stays. Ids must be unique. Returns bool [*ids.shape]: which rows existed."""
         return self._write(pb.WRITE_MODE_UPSERT, table, ids, rows, timeout_s)
 
     def assign(self, table: str, ids: ArrayLike, rows: ArrayLike, *, timeout_s: float | None = None) -> Flags:
-        """Sets the values of rows that exist, leaves the others out. Ids unique. True where a row existed."""
+        """Sets the values, float [*ids.shape, dim], of the rows that exist and leaves out the others. Ids must be
+        unique. Returns bool [*ids.shape]: which rows existed."""
         return self._write(pb.WRITE_MODE_ASSIGN, table, ids, rows, timeout_s)
 
     def remove(self, table: str, ids: ArrayLike, *, timeout_s: float | None = None) -> Flags:
-        """Drops rows: they read as initial values again. True where a row existed."""
+        """Drops rows: their ids read as initial values again. Returns bool [*ids.shape]: which rows existed."""
         session = self._session
         deadline = session.deadline(timeout_s)
         batch = session.batch({table: ids}, deadline)
@@ -35,8 +38,8 @@ class RowCalls(ClientCalls):
         self, table: str, ids: ArrayLike, scores: ArrayLike, *, timeout_s: float | None = None
     ) -> Flags:
         """Adds scores, float [*ids.shape], finite and not negative, to the importance of rows that exist; those of
-        duplicates are summed. It counts as a use of the rows. True where a row existed. Raises InvalidArgument unless
-        the table has a weight for it (`Importance.external`)."""
+        duplicates are summed. It counts as a use of the rows. Returns bool [*ids.shape]: which rows existed. Raises
+        InvalidArgument unless the table has a weight for it (`Importance.external`)."""
         session = self._session
         deadline = session.deadline(timeout_s)
         batch = session.batch({table: ids}, deadline)
@@ -53,11 +56,12 @@ class RowCalls(ClientCalls):
         return_rows: bool = False,
         timeout_s: float | None = None,
     ) -> Evicted:
-        """Drops the least important rows of a table, on whatever tier: a `fraction` of them, or so many `rows`, of each
-        shard its share. A row that is pushed while they are being chosen stays, so there may be fewer.
+        """Drops the least important rows of a table, on any tier: a `fraction` of them, or so many `rows`, from each
+        shard its share. A row that is pushed while rows are being chosen stays, so fewer rows may be dropped.
 
-        `return_rows`: hands back the values too. All that is handed back is held in memory here; `timeout_s` is per
-        page and per removal. Raises InvalidArgument unless just one of `fraction`, in [0, 1], and `rows` is given.
+        return_rows: returns the values too. Everything that is returned is held in the client's memory. `timeout_s` is
+        for each page and each removal. Raises InvalidArgument unless exactly one of `fraction`, in [0, 1], and `rows`
+        is given.
         """
         return evict(self._session, table, fraction, rows, return_rows, timeout_s)
 

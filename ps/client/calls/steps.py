@@ -21,7 +21,7 @@ from ps.wire.routing import Routing
 
 
 class StepCalls(ClientCalls):
-    """What a client says in a training step."""
+    """The calls of a training step."""
 
     def prepare(
         self,
@@ -30,14 +30,14 @@ class StepCalls(ClientCalls):
         counts: Mapping[str, ArrayLike] | None = None,
         bags: Mapping[str, PooledBags] | None = None,
     ) -> Step:
-        """Names the ids of a step and returns at once; the shards are told in the background.
+        """Names the ids of a step and returns at once; the ids are sent to the shards in the background.
 
-        ids: per table, int64 of any shape, duplicates allowed. counts: per table, occurrences of each id, when the ids
+        ids: per table, int64 of any shape, duplicates allowed. counts: per table, occurrences of each id, if the ids
         are unique already. Call it for the next batches while this one trains.
 
         bags: of some tables, whose ids must be unique: their shards sum the rows of each bag, so that the step pulls
-        float32 [B, dim] and pushes the gradients of those, B of them however many ids they have. What is then applied
-        to a row is the sum of the gradients of its bags, as often as it is in each, as without `bags`.
+        float32 [B, dim] and pushes the gradients of these B sums, however many ids the bags have. A row is then updated
+        by the sum of the gradients of its bags, once for each time that it is in a bag, as without `bags`.
         """
         session = self._session
         session.forget_abandoned()
@@ -63,17 +63,16 @@ class StepCalls(ClientCalls):
         bags: Mapping[str, PooledBags] | None = None,
         versions: Versions = UNKNOWN_VERSIONS,
     ) -> Step:
-        """Makes a step that no shard is told of ahead: its ids go along with its pull and its push. It is for gradients
-        that were put together from several steps; versions: those that they were computed from (`Step.versions`,
-        `oldest`)."""
+        """Makes a step that is not prepared: its ids are sent with its pull and its push. It is for gradients that were
+        summed over several steps. versions: the versions that these were computed from (`Step.versions`, `oldest`)."""
         batch = self._session.batch(ids, self._session.deadline(None), counts, bags)
         return Step(self._session, batch, Lease(0, batch.routing, {}, lambda shard: None), versions)
 
     def pull(self, table: str, ids: ArrayLike, *, return_exists: bool = False, timeout_s: float | None = None) -> Any:
-        """Reads the rows of ids: float32 [*ids.shape, dim], numpy or torch as the ids are.
+        """Returns the rows of ids, float32 [*ids.shape, dim], numpy or torch as the ids are.
 
-        An id without a row reads as its initial value; a pull creates nothing. With `return_exists` returns also bool
-        [*ids.shape].
+        An id without a row reads as its initial value; a pull creates nothing. With `return_exists` it returns also
+        which ids have a row, bool [*ids.shape].
         """
         session = self._session
         deadline = session.deadline(timeout_s)
@@ -93,7 +92,7 @@ class StepCalls(ClientCalls):
         timeout_s: float | None = None,
     ) -> None:
         """Applies gradients, float [*ids.shape, dim]; duplicates are summed. Creates the rows that do not exist, as far
-        as the table's `admission` lets them in.
+        as the table's `admission` admits them.
 
         positives: how often each id occurs in positive samples, for `importance`; duplicates are summed.
         """
@@ -112,8 +111,9 @@ class StepCalls(ClientCalls):
     """The name of `push` in TFRA and Monolith."""
 
     def clock(self, group: str, *, rank: int, ranks: int, max_staleness: int) -> Clock:
-        """Returns this trainer's clock among the `ranks` of a group: `clock.advance(steps)` before a step waits while
-        the slowest is more than `max_staleness` steps behind. Give the group of each run a name of its own."""
+        """Returns this trainer's clock among the `ranks` of a group: `clock.advance(steps)`, called before a step,
+        waits while the slowest trainer is more than `max_staleness` steps behind. Each run needs a group name of its
+        own."""
         return Clock(self._session, group, rank, ranks, max_staleness)
 
     def _forget(self, number: int, routing: Routing, shard: int) -> None:

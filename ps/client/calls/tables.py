@@ -1,4 +1,4 @@
-"""The calls of a client that are about tables: create, drop, list."""
+"""The calls of a client that concern tables: create, drop, list."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ps.wire import codec, methods
 
 
 class TableCalls(ClientCalls):
-    """What a client says of tables."""
+    """The calls that concern tables."""
 
     def create_table(
         self, config: TableConfig, *, exist_ok: bool = False, timeout_s: float | None = None
@@ -30,7 +30,7 @@ class TableCalls(ClientCalls):
         return created
 
     def drop_table(self, name: str, *, missing_ok: bool = False, timeout_s: float | None = None) -> bool:
-        """Drops a table with all its rows; True if there was one. Raises TableNotFound unless `missing_ok`."""
+        """Drops a table with all its rows; returns True if it existed. Raises TableNotFound unless `missing_ok`."""
 
         def request(attempt: int) -> pb.DropTableRequest:
             return pb.DropTableRequest(table=name, missing_ok=missing_ok or attempt > 0)

@@ -16,10 +16,10 @@ from ps.wire.methods import Method
 
 
 class Calls:
-    """Makes calls, each once. Threads: any."""
+    """Makes calls, each once, without retries. Threads: any."""
 
     def __init__(self, open_transport: Callable[[str], Transport], check_usable: Callable[[], None]) -> None:
-        """check_usable: raises InvalidArgument where the client must not be used."""
+        """check_usable: raises InvalidArgument if the client must not be used."""
         self.traffic = Traffic()
         self._open_transport = open_transport
         self._check_usable = check_usable
@@ -45,8 +45,8 @@ class Calls:
         deadline: Deadline,
         begun: Begun | None = None,
     ) -> bytes:
-        """Sends a stream of messages and returns the answer. head: what the first message says. begun: is told how to
-        end the call."""
+        """Sends a stream of messages and returns the answer. head: the first message, parsed. begun: is told how to end
+        the call."""
         with self._counted(method) as call:
 
             def counted() -> Iterator[bytes]:
@@ -65,7 +65,7 @@ class Calls:
         return answer
 
     def stream_out(self, address: str, method: Method, request: Message, deadline: Deadline) -> Generator[bytes]:
-        """Sends one message and yields the answers. Closed early, it ends the call."""
+        """Sends one message and yields the answers. If the generator is closed early, the call is ended."""
         with self._counted(method) as call:
             data = request.SerializeToString()
             transport, timeout_s = self._transport(address), deadline.remaining_s()
@@ -75,7 +75,7 @@ class Calls:
                 yield chunk
 
     def end(self) -> None:
-        """Ends all transports, and with them the calls under way."""
+        """Closes all transports, which ends the calls under way."""
         with self._lock:
             for transport in self._transports.values():
                 transport.close()

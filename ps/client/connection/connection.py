@@ -1,4 +1,4 @@
-"""Who serves what: the routing table and the tables of one service, shared by all threads of a client."""
+"""The routing table and the tables of one service, shared by all threads of a client."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ T = TypeVar("T")
 
 DESCRIBE_TIMEOUT_S = 5.0
 REROUTES = 3
-"""How often one call follows the routing table before it gives up."""
+"""How often one call follows a change of the routing table before it gives up."""
 
 
 class Connection:
-    """Routing and tables of one service, its calls and its threads."""
+    """The routing table and the tables of one service, with the client's calls and threads."""
 
     def __init__(self, address: str, open_transport: Callable[[str], Transport] = open_transport) -> None:
         self.address = address
@@ -41,7 +41,7 @@ class Connection:
         leaving.watch(self)
         self.tables: dict[str, TableConfig] = {}
         self.release = ""
-        """The release of embedding-ps that whoever was asked last runs; empty where it does not say."""
+        """The release of embedding-ps that the server asked last runs; empty if it does not say."""
         self.routing: Routing
         deadline = Deadline(DESCRIBE_TIMEOUT_S)
         try:
@@ -53,12 +53,12 @@ class Connection:
             raise
 
     def refresh(self, deadline: Deadline) -> None:
-        """Asks for routing and tables again: the coordinator first, then any shard that answers."""
+        """Asks for the routing table and the tables again: the coordinator first, then any shard that answers."""
         known = [self.routing.coordinator, self.address, *(shard.address for shard in self.routing.shards)]
         self._describe_from(dict.fromkeys(filter(None, known)), deadline.at_most(DESCRIBE_TIMEOUT_S))
 
     def table(self, name: str, deadline: Deadline) -> TableConfig:
-        """Returns a table's configuration; asks the service when it is not known yet. Raises TableNotFound."""
+        """Returns a table's configuration; asks the service if it is not known yet. Raises TableNotFound."""
         self.check_usable()
         if name not in self.tables:
             self.refresh(deadline)
@@ -70,7 +70,7 @@ class Connection:
             ) from None
 
     def routed(self, split: Callable[[Routing], S], run: Callable[[S], T], deadline: Deadline) -> T:
-        """Returns run(split(routing)); runs it again by the new table when the routing has changed meanwhile."""
+        """Returns run(split(routing)); runs it again with the new table if the routing has changed meanwhile."""
         for number in range(REROUTES + 1):
             routing = self.routing
             parts = split(routing)
@@ -84,7 +84,7 @@ class Connection:
         raise AssertionError("unreachable: the last attempt raises")
 
     def on_shard(self, routing: Routing, shard: int, attempt: Callable[[str], T], deadline: Deadline) -> T:
-        """Returns attempt(address), with retries; the address is looked up again before each repeat."""
+        """Returns attempt(address), with retries; looks up the shard's address again before each of them."""
 
         def once(number: int) -> T:
             if number:
@@ -94,15 +94,16 @@ class Connection:
         return retry(once, deadline, before_next=lambda: self.refresh(deadline), sleep=self._aborted.wait)
 
     def address_of(self, routing: Routing, shard: int) -> str:
-        """Returns where a shard of the caller's routing table is now: it may have restarted elsewhere. Raises
-        StaleRouting when that is no longer the table: the number would name another shard, or none."""
+        """Returns the present address of a shard of the caller's routing table, since it may have restarted elsewhere.
+        Raises StaleRouting if that table is no longer valid, because its number would mean another shard, or none."""
         now = self.routing
         if not same_split(now, routing):
             raise StaleRouting(f"routing table {routing.epoch} has been replaced by {now.epoch}")
         return now.shards[shard].address
 
     def check_usable(self) -> None:
-        """Raises InvalidArgument in a forked child, where gRPC channels hang (a DataLoader worker), and after close."""
+        """Raises InvalidArgument in a forked child (such as a DataLoader worker), where gRPC channels hang, and after
+        `close`."""
         if os.getpid() != self._pid:
             raise InvalidArgument(
                 "this client was made in another process (before a fork): use it in the main process only, "
@@ -112,18 +113,18 @@ class Connection:
             raise InvalidArgument(CLOSED)
 
     def is_mine(self) -> bool:
-        """Returns whether this is the process that made it, and it is open."""
+        """Returns whether this process made the connection, and it is open."""
         return os.getpid() == self._pid and not self._closed
 
     def close(self, timeout_s: float | None = None) -> None:
-        """Waits for background tasks, for so long at most, and a moment for the calls of interrupted writes; then ends
-        all connections."""
+        """Waits for background tasks for at most so long, and a moment for the calls of interrupted writes; then closes
+        all transports."""
         if os.getpid() == self._pid:
             self.tasks.wait(timeout_s)
             self.abort()
 
     def abort(self) -> None:
-        """Ends all connections, and with them the calls under way; waits a moment until these have returned."""
+        """Closes all transports, which ends the calls under way, and waits a moment until these have returned."""
         self._closed = True
         self._aborted.set()
         self.calls.end()

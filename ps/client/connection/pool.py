@@ -1,8 +1,8 @@
-"""Threads that calls run on, and what became of the calls: also of those that nobody has asked about.
+"""Threads that calls run on, and the outcomes of the calls, also of those whose futures were never asked.
 
 The threads are daemons. Those of `concurrent.futures` are waited for when the interpreter ends, however long their
-calls take: a trainer would hang behind a shard that has died. What is left at the end `ps.client.writes.leaving`
-decides.
+calls take: a trainer would hang behind a shard that has died. `ps.client.writes.leaving` decides what happens to calls
+that are left at the end.
 """
 
 from __future__ import annotations
@@ -19,34 +19,35 @@ from typing import Any, Protocol, TypeVar
 T = TypeVar("T")
 
 IDLE_S = 10.0
-"""After which a thread without a call ends, so that a client that was dropped and not closed keeps none."""
+"""Seconds after which a thread without a call ends, so that a client that was dropped and not closed keeps no
+threads."""
 
 TURN_S = 0.5
-"""How long a wait lasts before it is begun again. A signal that comes just as the main thread begins to wait is not
-seen until the wait ends: Ctrl-C would do nothing."""
+"""Seconds that a wait lasts before it is begun again. A signal that comes just as the main thread begins to wait is not
+seen until the wait ends, so Ctrl-C would do nothing."""
 
 _current = threading.local()
 
 
 class Says(Protocol):
-    """A write, as far as it is known here."""
+    """A write, as far as its outcome is known here."""
 
     @property
     def is_applied(self) -> bool:
-        """Whether it is known to be applied everywhere."""
+        """Whether the write is known to be applied everywhere."""
 
     def fate(self) -> str:
-        """Returns which write it is, and what has become of it on each shard."""
+        """Returns in words which write it is, and what has become of it on each shard."""
 
 
 @dataclass
 class Outcome:
-    """How a call ended, without the call and what it holds."""
+    """How a call ended, without a reference to the call or its data."""
 
     heard: bool
-    """Whether anybody has asked, or has to: of a hint nobody has, what it was for goes without it."""
+    """Whether the caller has asked how the call ended, or need not: the loss of a hint only costs time."""
     write: Says | None = None
-    """The one that the call has begun."""
+    """The write that the call has begun."""
     error: str = ""
 
     def __str__(self) -> str:
@@ -55,19 +56,19 @@ class Outcome:
 
 
 class Task(Future[T]):
-    """A call's future."""
+    """The future of a call."""
 
     def __init__(self, hint: bool) -> None:
         super().__init__()
         self.outcome = Outcome(heard=hint)
 
     def result(self, timeout: float | None = None) -> T:
-        """Returns what the call returned, or raises its error, which the caller then knows."""
+        """Returns what the call returned, or raises its error; from then on the caller knows how it ended."""
         self.exception(timeout)
         return super().result()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Waits and returns the call's error, None if there is none: from then on the caller knows how it ended."""
+        """Waits and returns the call's error, None if there is none; from then on the caller knows how it ended."""
         until = math.inf if timeout is None else time.monotonic() + timeout
         while True:
             try:
@@ -81,15 +82,15 @@ class Task(Future[T]):
 
 
 def current_task() -> Task[Any] | None:
-    """Returns the one that the calling thread runs, if it is one of a pool's."""
+    """Returns the task that the calling thread runs; None if it is not a pool's thread."""
     return getattr(_current, "task", None)
 
 
 class Pool:
-    """Up to `most` daemon threads, begun when there is a call for them."""
+    """Up to `most` daemon threads, which start when there are calls for them."""
 
     def __init__(self, most: int, name: str, failed: Callable[[Outcome], None] = lambda _: None) -> None:
-        """`failed` is told of each call that has raised, on the call's thread."""
+        """failed: is told of each call that has raised, on the call's thread."""
         self._most = most
         self._name = name
         self._failed = failed
@@ -100,7 +101,7 @@ class Pool:
         self._open = True
 
     def submit(self, call: Callable[[], T], hint: bool = False) -> Task[T]:
-        """Runs it as soon as a thread is free. Raises RuntimeError after `close`."""
+        """Runs a call as soon as a thread is free, and returns its future. Raises RuntimeError after `close`."""
         task: Task[T] = Task(hint)
         with self._changed:
             if not self._open:
@@ -120,7 +121,7 @@ class Pool:
             return [task for task in self._unfinished if not task.done()]
 
     def close(self, timeout_s: float | None = None) -> bool:
-        """Takes no more calls and waits for those there are; True if all have ended."""
+        """Takes no more calls and waits for the present ones; returns True if all have ended."""
         with self._changed:
             self._open = False
             self._changed.notify_all()
@@ -150,7 +151,7 @@ class Pool:
             del task, call, next_  # they hold gradients: not until the next call
 
     def _next(self) -> tuple[Task[Any], Callable[[], Any]] | None:
-        """None: this thread ends."""
+        """Returns the next task for this thread; None: the thread must end."""
         until = time.monotonic() + IDLE_S
         with self._changed:
             self._idle += 1

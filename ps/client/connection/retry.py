@@ -1,7 +1,7 @@
 """Deadlines, and retries until them.
 
-Only errors that another attempt can fix are retried: nobody answered (Unavailable), or the shard said when to
-retry (ResourceExhausted with a hint). Writes are safe to retry because the shard's ledger knows them by their sequence.
+Only errors that another attempt can fix are retried: no answer came (Unavailable), or the shard said when to retry
+(ResourceExhausted with a hint). Writes are safe to retry because the shard's ledger knows them by their sequence.
 """
 
 from __future__ import annotations
@@ -22,25 +22,27 @@ FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 2.0
 
 _draw = random.Random().random
-"""A source of our own, seeded by the system: trainers all seed Python's with the same number, and it is theirs."""
+"""A random source of our own, seeded by the system: trainers often seed Python's own with the same number on every
+rank."""
 
 
 class Deadline:
-    """A point in time that every part of an operation shares."""
+    """A point in time that all parts of an operation share."""
 
     def __init__(self, timeout_s: float) -> None:
-        """Raises InvalidArgument unless it is a positive number."""
+        """Raises InvalidArgument unless `timeout_s` is a positive number."""
         self.timeout_s = seconds(timeout_s)
         self._end = time.monotonic() + self.timeout_s
         self._calls: list[Callable[[], object]] = []
         self._lock = threading.Lock()
 
     def at_most(self, timeout_s: float) -> Deadline:
-        """This one, or `timeout_s` from now if that is sooner."""
+        """Returns this deadline, or one `timeout_s` from now if that is sooner."""
         return self if self.remaining_s() <= timeout_s else Deadline(timeout_s)
 
     def end(self) -> None:
-        """Nobody waits any more: what is under way is not tried again, and calls that wait for others are ended."""
+        """Notes that the caller waits no more: calls under way are not retried, and calls that wait for others are
+        ended."""
         with self._lock:
             self._end = -math.inf
             calls, self._calls = self._calls, []
@@ -48,7 +50,7 @@ class Deadline:
             end()
 
     def when_ended(self, end: Callable[[], object]) -> None:
-        """Has `end` called where nobody waits any more before the time is over."""
+        """Registers a function that is called if the caller stops waiting before the deadline."""
         with self._lock:
             if self._end > -math.inf:
                 self._calls.append(end)
@@ -56,7 +58,7 @@ class Deadline:
         end()
 
     def remaining_s(self) -> float:
-        """Seconds left; raises DeadlineExceeded when there are none."""
+        """Returns the seconds left; raises DeadlineExceeded if there are none."""
         left = self._end - time.monotonic()
         if left <= 0:
             raise DeadlineExceeded(f"no answer within {self.timeout_s:g} s")
@@ -70,12 +72,14 @@ def retry(
     sleep: Callable[[float], object] | None = None,
     draw: Callable[[], float] = _draw,
 ) -> T:
-    """Calls attempt(0), attempt(1), ... until one succeeds or the deadline is too near for another.
+    """Calls attempt(0), attempt(1), ... until one succeeds, and returns what it returns; or until the deadline is too
+    near for another.
 
-    `before_next` runs before each repeat (the client looks up the shard's address again). The wait is at least what the
-    shard said, or half of a backoff that doubles, and up to twice as long: drawn from [0, 1) by `draw`, so that
-    trainers that were refused together, or lost one shard together, do not come back together. After the deadline the
-    last error is raised: it says more than "too late". `sleep` may return early, where waiting has become pointless.
+    `before_next` runs before each repeat (the client looks up the shard's address again). The wait is at least the time
+    that the shard named, or half of a backoff that doubles, and up to twice as long. How long is drawn from [0, 1) by
+    `draw`, so that trainers that were refused together, or lost one shard together, do not retry together. At the
+    deadline the last error is raised, because it says more than "too late". `sleep` may return early if waiting has
+    become pointless.
     """
     backoff_s = FIRST_BACKOFF_S
     for number in range(1_000_000):

@@ -1,4 +1,4 @@
-"""What a client does in the background, and its calls that run side by side."""
+"""Runs a client's background tasks, and its calls side by side."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ps.errors import InvalidArgument
 T = TypeVar("T")
 
 END_S = 1.0
-"""How long calls whose connections have been ended may take to return."""
+"""Seconds that calls may take to return after their connections were closed."""
 CLOSED = "this client is closed; ps.connect makes another"
 
 
@@ -23,7 +23,7 @@ class Tasks:
     """The threads of one client. Threads: any."""
 
     def __init__(self, check_usable: Callable[[], None]) -> None:
-        """check_usable: raises InvalidArgument where the client must not be used."""
+        """check_usable: raises InvalidArgument if the client must not be used."""
         self._check_usable = check_usable
         # Two pools: a background task (a push) waits for its calls to the shards, which must never queue behind it.
         self._background = Pool(16, "ps-background", leaving.failed)
@@ -31,19 +31,19 @@ class Tasks:
         self._left: set[Future[Any]] = set()
 
     def submit(self, task: Callable[[], T], *, hint: bool = False) -> Future[T]:
-        """Runs a task in the background. If it raises and nobody asks its future, the end of the process says so,
-        unless it is a hint."""
+        """Runs a task in the background and returns its future. If it raises and its future is never asked, an error is
+        printed at the end of the process, unless the task is a hint."""
         self._check_usable()
         return _start(self._background, task, hint)
 
     def each(self, calls: Sequence[Callable[[], T]], deadline: Deadline, *, writes: bool = False) -> list[T]:
-        """Runs calls side by side; waits for all, then raises the first error. A signal that interrupts the caller
-        (Ctrl-C, an alarm) is raised at once: the calls end by themselves, and are not tried again. writes: `close` then
-        gives them a moment to end.
+        """Runs calls side by side; waits for all, then raises the first error. The exception of a signal that
+        interrupts the caller (Ctrl-C, an alarm) is raised at once: the calls go on to their end, and are not retried.
+        writes: whether `close` then gives these calls a moment to end.
 
-        Signals come to the main thread. In the middle of a call they would break it off where gRPC leaves it open on
-        the shard, and its own threads, and what these send, for good: so the main thread makes none itself. Any other
-        makes the last one.
+        Signals reach the main thread. In the middle of a call, one would leave gRPC with a call that stays open on the
+        shard, and threads that send for it, for good. So the main thread makes no call itself; any other thread makes
+        the last one.
         """
         self._check_usable()
         futures: list[Future[T]] = []
@@ -69,7 +69,7 @@ class Tasks:
         return [future.result() for future in futures]
 
     def unfinished(self) -> list[Task[Any]]:
-        """Returns the background tasks that wait or run, but for hints."""
+        """Returns the background tasks that wait or run, without hints."""
         return [task for task in self._background.unfinished() if not task.outcome.heard]
 
     def left(self) -> list[Future[Any]]:
@@ -77,13 +77,13 @@ class Tasks:
         return list(self._left)
 
     def wait(self, timeout_s: float | None) -> None:
-        """Takes no more background tasks and waits for those there are, for so long at most; then a moment for the
-        calls of interrupted writes."""
+        """Takes no more background tasks and waits for the present ones, for at most so long; then waits a moment for
+        the calls of interrupted writes."""
         self._background.close(timeout_s)  # its tasks make calls: only then is the rest closed
         wait(self.left(), leaving.GRACE_S)
 
     def end(self) -> None:
-        """Takes nothing more. Waits a moment for calls whose connections have been ended."""
+        """Takes no more tasks or calls, and waits a moment for calls whose connections have been closed."""
         for pool in (self._calls, self._background):
             pool.close(END_S)
 

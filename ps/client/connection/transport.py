@@ -1,4 +1,5 @@
-"""How bytes reach a shard: over gRPC, or in this process through the same codec. Raises PsError, knows no retries."""
+"""Sends bytes to a shard: over gRPC, or in this process through the same codec. It raises PsError and does not
+retry."""
 
 from __future__ import annotations
 
@@ -17,30 +18,30 @@ from ps.wire.channel import open_channel
 from ps.wire.methods import METHODS, Method, Shape
 
 GRPC_NAME = "dns:///"
-"""The prefix of gRPC's own names, which may have several addresses."""
+"""The prefix of gRPC's own target names, which may have several addresses."""
 MAX_MESSAGE_BYTES = 64 << 20
-"""The default of the service, too."""
+"""The default of `connect`, the same as the service's."""
 
 
 Begun = Callable[[Callable[[], object]], None]
-"""Is told how to end a call that has begun."""
+"""A function that is told how to end a call that has begun."""
 
 
 class Transport(Protocol):
-    """Calls one address. `timeout_s` is the time left until the caller's deadline."""
+    """Makes calls to one address. `timeout_s` is the time left until the caller's deadline."""
 
     def unary(self, method: Method, data: bytes, timeout_s: float) -> bytes:
         """Sends one message and returns one."""
 
     def stream_in(self, method: Method, chunks: Iterable[bytes], timeout_s: float, begun: Begun | None = None) -> bytes:
-        """Sends a stream and returns one message. With `begun` the call may be ended by another thread, and is
+        """Sends a stream and returns one message. With `begun`, another thread may end the call, which then raises
         Unavailable."""
 
     def stream_out(self, method: Method, data: bytes, timeout_s: float) -> Iterator[bytes]:
         """Sends one message and yields a stream."""
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
 
 
 class GrpcTransport:
@@ -85,13 +86,13 @@ class GrpcTransport:
                 _end(call)
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the channel."""
         self._closed = True
         self._channel.close()
 
     @contextmanager
     def _typed(self) -> Iterator[None]:
-        """Raises what grpc raises as an error of ours."""
+        """Raises grpc's errors as errors of this project."""
         try:
             yield
         except grpc.RpcError as error:
@@ -108,7 +109,8 @@ class GrpcTransport:
 
 
 class InProcessTransport:
-    """Calls a service of this process; every message is encoded and decoded, every error passes through its status."""
+    """Calls a service of this process. Every message is encoded and decoded, and every error passes through its
+    status."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -137,7 +139,7 @@ class InProcessTransport:
             raise self._translated(error) from None
 
     def close(self) -> None:
-        """Nothing to end: the service belongs to whoever started it."""
+        """Does nothing: the service is closed by its owner."""
 
     def _translated(self, error: PsError) -> PsError:
         details = f"{status.details_of(error)} [{self.address}]"
@@ -155,8 +157,8 @@ def open_transport(address: str, max_message_bytes: int = MAX_MESSAGE_BYTES) -> 
 
 
 def _end(call: Any) -> None:
-    """Does nothing after the end; before it, the shard stops sending. Where OpenTelemetry is in between, a call is a
-    generator, and gRPC cancels the one in it as it is let go."""
+    """Ends a call, so that the shard stops sending; does nothing if the call has ended. With OpenTelemetry in between,
+    a call is a generator, and gRPC cancels the call in it when the generator is freed."""
     if hasattr(call, "cancel"):
         call.cancel()
     else:

@@ -1,1 +1,1 @@
-"""How a client reads."""
+"""The reads of a client: pulls and exports."""

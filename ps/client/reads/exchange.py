@@ -1,4 +1,4 @@
-"""What reads: a batch's messages to every shard that has a part of it, concurrently. Any read may run again."""
+"""Reads: sends a batch's messages to every shard that has a part of it, concurrently. Any read may be repeated."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ps.wire.routing import Routing
 
 @dataclass(frozen=True)
 class PullOptions:
-    """How to pull."""
+    """The options of a pull."""
 
     formats: Sequence[TableFormat]
     """The format of each table of the batch."""
@@ -29,15 +29,15 @@ class PullOptions:
 
 
 class Exchange:
-    """One worker's reads. Threads: any."""
+    """Makes the reads of one worker. Threads: any."""
 
     def __init__(self, connection: Connection, worker_id: int) -> None:
         self.connection = connection
         self.worker_id = worker_id
 
     def prepare(self, batch: Batch, step: int, shard: int, deadline: Deadline) -> bool:
-        """Sends one shard its part, once. Returns False if it was refused: a hint may fail, the pull will carry the
-        ids."""
+        """Sends one shard its part, once. Returns False if it was refused: a prepare is a hint, and the pull will send
+        the ids."""
         header = pb.Header(routing_epoch=batch.epoch, worker_id=self.worker_id)
         request = pb.PrepareRequest(header=header, step=step, ids=batch.named_ids(shard))
         try:
@@ -48,15 +48,15 @@ class Exchange:
         return True
 
     def forget(self, step: int, shard: int, routing: Routing, deadline: Deadline) -> None:
-        """Tells one shard, once, that no push of this step will follow. It is a hint, too: where it is lost, the step's
-        lease ends it."""
+        """Tells one shard, once, that no push of this step will follow. This is a hint: if it is lost, the step's lease
+        ends after its time."""
         header = pb.Header(routing_epoch=routing.epoch, worker_id=self.worker_id)
         with suppress(PsError):
             address = self.connection.address_of(routing, shard)
             self.connection.calls.unary(address, methods.FORGET, pb.ForgetRequest(header=header, step=step), deadline)
 
     def pull(self, batch: Batch, options: PullOptions, deadline: Deadline, handle: Handle = NO_HANDLE) -> Pulled:
-        """Pulls rows from every shard, by the handle where the shard holds the step and by ids elsewhere."""
+        """Pulls rows from every shard, by the step's handle if the shard holds the step, otherwise by ids."""
         return self.connection.routed(batch.split_by, partial(self._pull, options, deadline, handle), deadline)
 
     def _pull(self, options: PullOptions, deadline: Deadline, handle: Handle, batch: Batch) -> Pulled:
@@ -67,7 +67,7 @@ class Exchange:
         return pulled
 
     def _part(self, pulled: Pulled, options: PullOptions, deadline: Deadline, handle: Handle, shard: int) -> None:
-        """Pulls one shard's part: by the step, then by ids if the shard does not know the step."""
+        """Pulls one shard's part: by the step, then by ids if the shard does not hold the step."""
         batch = pulled.batch
         request = pb.PullRequest(
             header=pb.Header(routing_epoch=batch.epoch, worker_id=self.worker_id),

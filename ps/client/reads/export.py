@@ -1,4 +1,4 @@
-"""Reading a whole table, page by page and shard by shard, all by the same routing table."""
+"""Reads a whole table, page by page and shard by shard, all by the same routing table."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ EXPORT_PAGE_ROWS = 16_384
 
 @dataclass(frozen=True)
 class Page:
-    """Some rows of one shard."""
+    """A page of rows of one shard."""
 
     ids_N: npt.NDArray[np.int64]
     rows_ND: npt.NDArray[np.float32]
     scores_N: npt.NDArray[np.float32]
     statistics_N2: npt.NDArray[np.uint32]
-    """What ranks are made of, see `ps.kernels.ranking.score`."""
+    """The statistics that ranks are computed from, see `ps.kernels.ranking.score`."""
     shard: int
     next_cursor: int
-    """0: this was the shard's last."""
+    """Where the next page begins; 0: this was the shard's last page."""
     highest_rank: int
-    """What the shard's first page settled, for the others."""
+    """The rank that the shard's first page has fixed for all its pages."""
 
 
 class Export:
-    """One table's pages. `least`: of each shard just so many of the least important rows, or some more."""
+    """The pages of one table. least: reads from each shard just so many of its least important rows, or some more."""
 
     def __init__(
         self, connection: Connection, worker_id: int, table: str, page_rows: int, least: Sequence[int] | None = None
@@ -47,8 +47,8 @@ class Export:
         self._least = least
 
     def pages(self, deadline: Callable[[], Deadline]) -> Iterator[Page]:
-        """Yields every shard's pages, none empty; `deadline` makes one for each. Raises StaleRouting when rows have
-        moved in the midst: some would come twice and some not at all."""
+        """Yields every shard's pages, none empty; `deadline` makes a deadline for each. Raises StaleRouting if rows
+        have moved to other shards meanwhile, because some would come twice and some not at all."""
         first = deadline()
         routing, page = self._connection.routed(
             lambda routing: routing, lambda routing: (routing, self._first_page(routing, 0, first)), first
@@ -67,7 +67,7 @@ class Export:
                 ) from stale
 
     def _first_page(self, routing: Routing, shard: int, deadline: Deadline) -> Page | None:
-        """Returns the first page of this shard or, if nothing is wanted of it, of the next one; None if there is
+        """Returns the first page of this shard or, if nothing is wanted from it, of the next one; None if there is
         none."""
         while shard < len(routing.shards) and self._least is not None and not self._least[shard]:
             shard += 1

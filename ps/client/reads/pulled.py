@@ -1,4 +1,4 @@
-"""Rows on their way in: where each shard's stream belongs in the result, checked as it arrives."""
+"""Rows as they arrive: where each shard's stream belongs in the result, checked on arrival."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from ps.wire.formats import TableFormat
 
 @dataclass(frozen=True)
 class TableRows:
-    """What a pull says of one table, in the order and the shape of the ids, duplicates included."""
+    """The result of a pull for one table, in the order and the shape of the ids, duplicates included."""
 
     rows: ArrayLike
-    """float32 [*ids.shape, dim]; of a table with bags their sums, [B, dim]."""
+    """float32 [*ids.shape, dim]; for a table with bags the sums, float32 [B, dim]."""
     exists: ArrayLike
     """bool [*ids.shape]: which ids have a row."""
     important: ArrayLike | None
-    """bool [*ids.shape]: which are among the most important rows of their shard and table; None: nobody asked."""
+    """bool [*ids.shape]: which rows are among the most important of their table on their shard; None: not asked."""
 
     @classmethod
     def of(cls, table: TableBatch, rows_UD: Rows, exists_U: Flags | None, important_U: Flags | None) -> TableRows:
-        """Brings what was pulled of the unique ids into the caller's order."""
+        """Returns the rows pulled for the unique ids in the caller's order."""
         exists = None if exists_U is None else table.expand_flags(exists_U)
         return cls(table.expand(rows_UD), exists, None if important_U is None else table.expand_flags(important_U))
 
@@ -45,16 +45,16 @@ class Pulled:
         self.batch = batch
         self.rows = [np.empty((t.sent, t.config.dim), np.float32) for t in batch.tables]
         self._parts: dict[int, list[Rows]] = {}
-        """By shard and table, where the sums of bags that it sends are; of a table without bags, `rows`."""
+        """By shard and table, where the sums of bags from that shard are put; for a table without bags, `rows`."""
         self.exists = [_flags(t, with_exists) for t in batch.tables]
         """Which ids have a row; None: not asked."""
         self.important = [_flags(t, form.share is not None) for t, form in zip(batch.tables, formats, strict=True)]
-        """Which are among the most important of their shard's; None: not asked."""
+        """Which rows are among the most important of their shard; None: not asked."""
         self.versions: dict[int, int] = {}
         """Each shard's version at the read."""
 
     def receive(self, shard: int, chunks: Iterator[bytes]) -> pb.PullHead:
-        """Takes one shard's whole answer; its head."""
+        """Takes one shard's whole answer and returns its head."""
         first = next(chunks, None)
         if first is None:
             raise InternalError("the shard's answer ended before its first message")
@@ -76,7 +76,7 @@ class Pulled:
                     add_at(self._parts[shard][number], table.shard_bags[shard].bags_R, rows_BD)
 
     def _places(self, shard: int) -> list[_Place]:
-        """Returns where a shard's stream belongs, table by table."""
+        """Returns where a shard's stream belongs in the result, table by table."""
         self._parts[shard], places = [], []
         for table, rows_UD in zip(self.batch.tables, self.rows, strict=True):
             where, order_N, part_ND = table.split.of(shard), table.split.order_N, rows_UD
@@ -107,7 +107,7 @@ def _flags(table: TableBatch, asked: bool) -> Flags | None:
 
 
 def put_flags(flags_U: Flags, where: slice | npt.NDArray[np.int64], encoded: bytes) -> None:
-    """Puts one shard's flags where its ids are; raises InternalError if it sent another number of them."""
+    """Puts one shard's flags where its ids are; raises InternalError for another number of flags."""
     try:
         flags_U[where] = codec.decode_flags(encoded, len(flags_U[where]))
     except LengthMismatch as error:
@@ -132,7 +132,7 @@ class _RowWriter:
         self._table = self._done = 0
 
     def add(self, chunk: bytes) -> None:
-        """Takes a message."""
+        """Takes one message of the stream."""
         head, payload = codec.split(pb.PullChunk, chunk)
         for part in head.parts:
             payload = self._add(part, payload)
@@ -140,13 +140,13 @@ class _RowWriter:
             raise InternalError(f"the shard sent {len(payload)} bytes that it did not announce")
 
     def finish(self) -> None:
-        """Raises unless every row has come."""
+        """Raises InternalError unless every row has come."""
         self._skip_done()
         if self._table < len(self._places):
             raise InternalError("the shard sent fewer rows than were asked for")
 
     def _add(self, part: pb.PulledPart, payload: memoryview) -> memoryview:
-        """Takes the rows of a part; what is left of the payload."""
+        """Takes the rows of a part from the payload, and returns the rest of the payload."""
         self._skip_done()
         if self._table == len(self._places):
             raise InternalError("the shard sent more rows than were asked for")
@@ -167,7 +167,8 @@ class _RowWriter:
         return payload
 
     def _put(self, rows_R: npt.NDArray[np.int64] | None, block_RD: Rows) -> None:
-        """rows_R: positions from the first row that is not done; None: the next ones."""
+        """Puts rows into the result. rows_R: their positions, counted from the first row that is not there yet; None:
+        the next ones."""
         to = self._places[self._table]
         start, order_N = to.where.start + self._done, to.order_N
         next_ones = slice(start, start + len(block_RD))

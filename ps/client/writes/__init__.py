@@ -1,1 +1,1 @@
-"""How a client writes."""
+"""The writes of a client: pushes, and writes of single rows."""

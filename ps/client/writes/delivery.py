@@ -1,5 +1,5 @@
-"""How the parts of a write reach their shards: with retries, by a new routing where that is safe, and with what is said
-of a write whose caller has left."""
+"""Sends the parts of a write to their shards: with retries, by a new routing table where that is safe; and notes the
+outcome of a write whose caller does not wait any more."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Delivery:
-    """Sends one worker's writes. Threads: any, one at a time for the same Write."""
+    """Sends the writes of one worker. Threads: any, one at a time for the same Write."""
 
     def __init__(self, connection: Connection, worker_id: int) -> None:
         self.connection = connection
@@ -32,8 +32,8 @@ class Delivery:
         return pb.Header(routing_epoch=batch.epoch, worker_id=self._worker_id)
 
     def routed(self, write: Write, run: Callable[[Batch], T], deadline: Deadline) -> T:
-        """Returns run(the write's batch). Raises StaleRouting when the routing has changed and it is too late to
-        follow."""
+        """Returns run(the write's batch). Raises StaleRouting if the routing has changed and it is too late to follow
+        it."""
         if (task := current_task()) is not None:
             task.outcome.write = write
         try:
@@ -48,7 +48,7 @@ class Delivery:
         return answer
 
     def send(self, write: Write, batch: Batch, shard: int, call: Callable[[str], bytes], deadline: Deadline) -> bytes:
-        """Returns call(the shard's address), with retries; the write learns what became of its part."""
+        """Returns call(the shard's address), with retries; the write notes the outcome of its part."""
 
         def attempt(address: str) -> bytes:
             return write.attempt(shard, lambda: call(address))

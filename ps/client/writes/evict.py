@@ -1,7 +1,7 @@
-"""Eviction on request: the least important rows are read first, and removed unless somebody has pushed them since.
+"""Eviction on request: the least important rows are read first, and removed unless they were pushed since.
 
-So what a caller is handed is what was removed, and a shard never waits for more than a page. A removal is a write like
-any other: once per sequence, and in the order of the others.
+So the rows that a caller gets are those that were removed, and a shard never works on more than a page. A removal is a
+write like any other: once per sequence, and in the order of the others.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from ps.client.session import Session
 
 REMOVE_ROWS = 16_384
-"""Removed by one write: those of them that are on disk come into RAM first."""
+"""How many rows one write removes: those of them that are on disk come into RAM first."""
 
 
 @dataclass(frozen=True)
 class Evicted:
-    """Rows that are gone."""
+    """Rows that were evicted."""
 
     ids: npt.NDArray[np.int64]
     rows: npt.NDArray[np.float32] | None
@@ -43,7 +43,7 @@ class Evicted:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Rows to evict, as they were when they were read."""
+    """Rows that may be evicted, as they were when they were read."""
 
     ids_N: npt.NDArray[np.int64]
     rows_ND: npt.NDArray[np.float32] | None
@@ -51,13 +51,13 @@ class Candidates:
     statistics_N2: npt.NDArray[np.uint32]
 
     def chosen(self, which_N: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Candidates:
-        """Some of them, in that order."""
+        """Returns some of the rows, in the given order."""
         rows_ND = None if self.rows_ND is None else self.rows_ND[which_N]
         return Candidates(self.ids_N[which_N], rows_ND, self.scores_N[which_N], self.statistics_N2[which_N])
 
     def least(self, n: int) -> Candidates:
-        """Returns the n of the lowest scores; of those that are alike the ones touched first, and then by a hash of the
-        id."""
+        """Returns the n rows with the lowest scores; of equal scores those touched first, then in the order of a hash
+        of the id."""
         hashes_N = np.empty(len(self.ids_N), np.uint64)
         hash_ids(self.ids_N, hashes_N)
         return self.chosen(np.lexsort((hashes_N, self.statistics_N2[:, 1], self.scores_N))[:n])
@@ -71,7 +71,7 @@ def evict(
     return_rows: bool,
     timeout_s: float | None,
 ) -> Evicted:
-    """Evicts as `Client.evict` says."""
+    """Evicts rows as `Client.evict` says."""
     check(fraction, rows)
     deadline = session.deadline(timeout_s)
     config = session.connection.table(table, deadline)
@@ -90,7 +90,7 @@ def evict(
 
 
 def check(fraction: float | None, rows: int | None) -> None:
-    """Raises InvalidArgument unless it is clear how much is to go."""
+    """Raises InvalidArgument unless exactly one of `fraction` and `rows` is given, within its range."""
     if (fraction is None) == (rows is None):
         raise InvalidArgument("pass either fraction or rows: how much of the table is to go")
     if fraction is not None and not 0 <= fraction <= 1:
@@ -100,7 +100,8 @@ def check(fraction: float | None, rows: int | None) -> None:
 
 
 def shares(sizes: Sequence[int], fraction: float | None, rows: int | None) -> list[int]:
-    """Returns how many rows of each shard make a fraction of all, or so many: whole numbers, whose sum is right too."""
+    """Returns how many rows each shard gives up for a fraction of all, or for so many rows: whole numbers with the
+    right sum."""
     total = sum(sizes)
     wanted = round(total * (fraction or 0)) if rows is None else min(rows, total)
     upto = [wanted * n // max(total, 1) for n in itertools.accumulate(sizes)]
@@ -108,7 +109,7 @@ def shares(sizes: Sequence[int], fraction: float | None, rows: int | None) -> li
 
 
 def least_of_shards(pages: Iterator[Page], least: Sequence[int], config: TableConfig, with_rows: bool) -> Candidates:
-    """Returns the least important rows of each shard, as many as it is to give."""
+    """Returns the least important rows of each shard, as many as it gives up."""
     nothing = Candidates(
         np.empty(0, np.int64),
         np.empty((0, config.dim), np.float32) if with_rows else None,

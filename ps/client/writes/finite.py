@@ -1,5 +1,5 @@
-"""Numbers that the wire cannot carry are refused before anything is sent: a shard that refuses its part cannot call
-back what the others have applied."""
+"""Refuses numbers that the wire cannot carry before anything is sent, because a shard that refuses its part cannot undo
+what the others have applied."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_finite(
     whose: str = "the row of id",
 ) -> None:
     """Raises NonFiniteGradient for the first number that its row's precision cannot hold. important_R: bool [R]; None:
-    all are sent as important ones. whose: what `ids_R` are."""
+    all rows are sent as important ones. whose: what `ids_R` are called in the message."""
     important = NUMBERS[form.important].limit
     others = important if important_R is None else NUMBERS[form.others].limit
     if all_below(rows_RD.reshape(-1), np.float32(min(important, others))):

@@ -1,8 +1,8 @@
-"""What a process says, and how it ends, when writes of its clients have not ended or have failed unheard.
+"""Ends a process whose clients' writes have not ended, or have failed without being asked about.
 
-At the end of the interpreter each client's background writes have GRACE_S to end. Then their calls are ended, what is
-known of every write that is not applied everywhere is said on stderr, and the exit status is not 0. A second Ctrl-C
-ends the process at once.
+At the end of the interpreter each client's background writes have GRACE_S seconds to end. Then their calls are ended,
+every write that is not known to be applied everywhere is named on stderr with its outcome on each shard, and the exit
+status is not 0. A second Ctrl-C ends the process at once.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from ps.client.connection.connection import Connection
 
 GRACE_S = 3.0
-"""Long enough for a push to a shard that lives, short enough for whoever has pressed Ctrl-C."""
+"""Seconds for writes to end: long enough for a push to a shard that is alive, short enough after a Ctrl-C."""
 QUIET_S = 0.5
-"""A part of the grace: what takes no longer is not worth a line."""
+"""A part of GRACE_S. If writes end within it, nothing is printed."""
 MOST_FAILED = 1000
-"""Failures that nobody asks about and that are kept to be told."""
+"""How many failures that were never asked about are kept to be printed."""
 
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 _failed: list[Outcome] = []
@@ -35,29 +35,29 @@ _interrupted: dict[Says, None] = {}
 
 
 def watch(connection: Connection) -> None:
-    """Has the connection's writes looked after at the end, from now on."""
+    """Registers a connection, so that its writes are looked after at the end of the process."""
     _connections.add(connection)
 
 
 def failed(outcome: Outcome) -> None:
-    """A call of the background has raised; told at the end unless somebody hears of it before."""
+    """Notes that a background call has raised; it is printed at the end unless its future is asked before."""
     _failed[:] = [known for known in _failed[-MOST_FAILED:] if not known.heard]
     if not outcome.heard:
         _failed.append(outcome)
 
 
 def interrupted(write: Says) -> None:
-    """A write of the foreground was left by what no service raises, as Ctrl-C."""
+    """Notes that a signal such as Ctrl-C has interrupted the caller of a write."""
     _interrupted[write] = None
 
 
 def ended(write: Says) -> None:
-    """A write has its answer, perhaps at another attempt."""
+    """Notes that a write has its answer, perhaps after a retry."""
     _interrupted.pop(write, None)
 
 
 def _forget() -> None:
-    """Drops in a forked child what is the parent's."""
+    """Drops the parent's registered writes in a forked child."""
     _failed.clear()
     _interrupted.clear()
 
@@ -84,7 +84,7 @@ def _leave() -> None:
 
 
 def _not_applied() -> list[Says]:
-    """Returns the interrupted writes but for those that have ended well by themselves."""
+    """Returns the interrupted writes that have not ended well by themselves."""
     return [write for write in list(_interrupted) if not write.is_applied]
 
 
@@ -105,9 +105,8 @@ def _say(line: str) -> None:
 
 
 def _set_exit_status() -> None:
-    """Sets it to 120, as Python's documentation of `sys.exit` says it of an error in flushing the standard streams: of
-    all that may run here this alone changes the status and lets the other handlers of the end run, as `os._exit` does
-    not."""
+    """Sets the exit status to 120, by an error in flushing the standard streams, as Python documents it for `sys.exit`.
+    Nothing else that may run here changes the status and lets the other exit handlers run, as `os._exit` would not."""
     sys.stdout = _Unflushed(sys.stdout)
     before = sys.unraisablehook
 
@@ -123,7 +122,7 @@ class _WritesLost(Exception):
 
 
 class _Unflushed:
-    """A stream that is as it was, but for the error at its last flush."""
+    """A stream that works as before, but raises an error at its last flush."""
 
     closed = False
 

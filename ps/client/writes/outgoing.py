@@ -1,4 +1,4 @@
-"""Gradients on their way out: checked, put together by unique id, cut by shard, and written as blocks."""
+"""Gradients on their way out: checked, summed by unique id, divided by shard, and written as blocks."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from ps.wire.selected import PooledGradients, Selected
 
 @dataclass(frozen=True)
 class Outgoing:
-    """One table's gradients of a push, in the order of its unique ids, and how they are to travel."""
+    """One table's gradients of a push, in the order of its unique ids, and the precision in which they travel."""
 
     grads: Rows | Selected
     form: TableFormat
     important_U: Flags | None = None
-    """None: not known; then all rows are."""
+    """Which rows are important; None: not known, then all count as important."""
     bags: Selected | None = None
-    """Gradients of the table's bags, if it has any; then `grads` is a selection. All are sent as important ones."""
+    """Gradients of the table's bags, if it has any; then `grads` is a selection of rows. All of them are sent as
+    important ones."""
 
     @classmethod
     def of(
@@ -38,7 +39,8 @@ class Outgoing:
         form: TableFormat,
         important_U: Flags | None = None,
     ) -> Outgoing:
-        """Checked. Raises InvalidArgument, DtypeMismatch, LengthMismatch, DimensionMismatch, NonFiniteGradient."""
+        """Checks gradients and returns them as Outgoing. Raises InvalidArgument, DtypeMismatch, LengthMismatch,
+        DimensionMismatch, NonFiniteGradient."""
         if table.bags is not None:
             bags, rows = _of_bags(table, grads, form)
             return cls(_selection(table, rows, form, important_U), form, important_U, bags)
@@ -51,18 +53,18 @@ class Outgoing:
         return cls(_summed(table, grads, form, important_U), form, important_U)
 
     def by_shard(self, table: TableBatch) -> Outgoing:
-        """Returns the same with arrays in the order of the shards' ids, as `blocks` needs it."""
+        """Returns the same with arrays in the order of the shards' ids, as `blocks` takes it."""
         return self if isinstance(self.grads, Selected) else replace(self, grads=table.by_shard(self.grads))
 
     def bag_blocks(self, table: TableBatch, shard: int) -> list[blocks.EncodedBlock]:
-        """Returns the blocks of what one shard gets of the bags that have an id there."""
+        """Returns the blocks of gradients for one shard, of the bags that have an id on it."""
         if self.bags is None:
             return []
         bags_R = table.shard_bags[shard].bags_R
         return blocks.encode(_selected_of(self.bags, bags_R, table.sent), len(bags_R), self.form)
 
     def blocks(self, table: TableBatch, shard: int) -> list[blocks.EncodedBlock]:
-        """Returns the blocks of what one shard gets of the rows."""
+        """Returns the blocks of gradients for one shard, of its rows."""
         where = table.split.of(shard)
         important_N = None if self.important_U is None else self.important_U[table.positions(shard)]
         if isinstance(self.grads, Selected):
@@ -78,7 +80,7 @@ class Outgoing:
 def _of_bags(
     table: TableBatch, grads: ArrayLike | Selected | PooledGradients, form: TableFormat
 ) -> tuple[Selected, Selected]:
-    """Gradients of bags, checked, and of rows."""
+    """Checks and returns gradients of bags, and of rows."""
     what, dim = f"gradients for the bags of table {table.config.name!r}", table.config.dim
     rows = Selected(np.empty(0, np.int64), np.empty((0, dim), np.float32))
     if isinstance(grads, PooledGradients):
@@ -99,7 +101,7 @@ def _of_bags(
 
 
 def _summed(table: TableBatch, grads: ArrayLike, form: TableFormat, important_U: Flags | None) -> Rows:
-    """In the order of unique_U, duplicates summed in the caller's order."""
+    """Returns gradients in the order of unique_U; those of duplicates are summed in the caller's order."""
     what = f"gradients for table {table.config.name!r}"
     grads_UD = as_rows(grads, table.shape, table.config.dim, what)
     if table.inverse_N is not None:
@@ -110,7 +112,7 @@ def _summed(table: TableBatch, grads: ArrayLike, form: TableFormat, important_U:
 
 
 def _selection(table: TableBatch, selected: Selected, form: TableFormat, important_U: Flags | None) -> Selected:
-    """Checks a selection, whose rows are some of the unique ids as they were given."""
+    """Checks and returns a selection, whose rows are some of the unique ids as they were given."""
     what = f"gradients selected for table {table.config.name!r}"
     if table.inverse_N is not None:
         raise InvalidArgument(f"{what}: the step was prepared with an id twice; prepare unique ids, with counts")
@@ -136,7 +138,7 @@ def _checked(
 
 
 def _selected_of(selected: Selected, positions: slice | npt.NDArray[np.int64], n: int) -> Selected:
-    """Returns what one shard gets of n rows: those at these positions."""
+    """Returns the part of a selection for one shard, whose n rows are at these positions."""
     if selected.rows_R is None:
         return Selected(None, selected.grads_RD[positions], selected.elements)
     if isinstance(positions, slice):
@@ -149,5 +151,5 @@ def _selected_of(selected: Selected, positions: slice | npt.NDArray[np.int64], n
 
 
 def _ascending(rows_R: npt.NDArray[np.int64], n: int) -> bool:
-    """Returns whether these are positions of n, each once, in order."""
+    """Returns whether these are positions below n, each once, in order."""
     return not len(rows_R) or bool(rows_R[0] >= 0 and rows_R[-1] < n and (np.diff(rows_R) > 0).all())

@@ -1,4 +1,4 @@
-"""Numbers of pushes: a push says which of this worker's pushes of a table it is, and shards count steps by that
+"""Numbers the pushes of a worker, table by table. A push carries its number, and shards count steps by it
 (`ps.table.push_count`)."""
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from collections.abc import Iterable, Mapping
 
 
 class PushNumbers:
-    """Counts the pushes of one client. Threads: any."""
+    """Numbers the pushes of one client. Threads: any."""
 
     def __init__(self) -> None:
         self._made: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def next(self, tables: Iterable[str]) -> Mapping[str, int]:
-        """Returns the numbers of a new push of these tables, by table: the first is 1."""
+        """Returns the numbers of a new push to these tables, by table: the first is 1."""
         with self._lock:
             self._made.update(tables)
             return {name: self._made[name] for name in tables}
 
     def restart(self, table: str) -> None:
-        """Counts the pushes of a table from 1 again: it is another table of the same name."""
+        """Numbers the pushes of a table from 1 again, because it is another table of the same name."""
         with self._lock:
             del self._made[table]

@@ -1,4 +1,4 @@
-"""Pushes: the gradients of each table to every shard that has a part of them."""
+"""Pushes: sends the gradients of each table to every shard that has a part of them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ps.wire import methods
 from ps.wire.blocks import EncodedBlock
 
 ROUND_SHARE, ROUND_SPARE_S = 0.9, 0.2
-"""A shard may wait for the other ranks of a round for this share of the time left; and the seconds that are kept for
-its answer, out of half of the time at most."""
+"""The share of the remaining time that a shard may wait for the other ranks of a round, and the seconds kept for its
+answer, at most half of that time."""
 
 
 @dataclass(frozen=True)
 class Push:
-    """What a push says, besides the ids of its batch."""
+    """The contents of a push, beside the ids of its batch."""
 
     parts: Sequence[Outgoing]
     """The gradients of each table of the batch."""
@@ -36,17 +36,17 @@ class Push:
     versions: Versions = UNKNOWN_VERSIONS
     """The versions of the shards that the gradients were computed from."""
     in_round: Round | None = None
-    """The round that it is part of; then shards that have none of the ids get it too."""
+    """The round that the push is part of; then shards that have none of its ids get it too."""
 
 
 class Pushes:
-    """One worker's pushes. Threads: any, one at a time for the same Write."""
+    """Makes the pushes of one worker. Threads: any, one at a time for the same Write."""
 
     def __init__(self, delivery: Delivery) -> None:
         self._delivery = delivery
 
     def push(self, write: Write, push: Push, deadline: Deadline, handle: Handle = NO_HANDLE) -> None:
-        """Sends every shard its part, by the handle where the shard holds the step and with the ids elsewhere."""
+        """Sends every shard its part, by the step's handle if the shard holds the step, otherwise with the ids."""
         self._delivery.routed(write, partial(self._push, write, push, deadline, handle), deadline)
 
     def _push(self, write: Write, push: Push, deadline: Deadline, handle: Handle, batch: Batch) -> None:
@@ -65,7 +65,7 @@ class Pushes:
         grouped: Sequence[Outgoing],
         shard: int,
     ) -> bytes:
-        """Writes one shard's part, and sends it: by the step, then with the ids if the shard does not know the step."""
+        """Writes one shard's part and sends it: by the step, then with the ids if the shard does not hold the step."""
         shapes: list[pb.PushedTable] = []
         body: list[EncodedBlock] = []
         for table, part in zip(batch.tables, grouped, strict=True):
@@ -105,8 +105,8 @@ class Pushes:
 
 
 def _put_round(head: pb.PushHead, place: Round, deadline: Deadline) -> None:
-    """Says which round it is and how long the shard may wait: less than the client does, so that the shard can say
-    which ranks are missing."""
+    """Writes into a request which round it belongs to and how long the shard may wait: less than the client does, so
+    that the shard can say which ranks are missing."""
     head.round.group, head.round.number, head.round.rank, head.round.ranks = astuple(place)
     left_s = deadline.remaining_s()
     head.wait_ms = int(1000 * min(ROUND_SHARE * left_s, max(left_s - ROUND_SPARE_S, left_s / 2)))

@@ -1,7 +1,9 @@
-"""What a write may still do: it goes to every shard once, whatever the network and the routing do meanwhile.
+"""One write and its outcome on each shard: it is applied once everywhere, whatever the network and the routing do
+meanwhile.
 
-A shard knows a write again by its sequence and what it says. So a write goes on for as long as every shard is sent the
-same under the same sequence; to other shards, or with other ids, it may only go while none can have applied its part.
+A shard recognises a write by its sequence and contents. So a write may be retried as long as every shard is sent the
+same contents under the same sequence. To other shards, or with other ids, it may be sent only while no shard can have
+applied its part.
 """
 
 from __future__ import annotations
@@ -26,20 +28,20 @@ T = TypeVar("T")
 
 
 class Write:
-    """One write: its sequence, the batch as it is split, and what became of it on each shard.
+    """One write: its sequence, its batch as it is split, and its outcome on each shard.
 
     Threads: the parts of one attempt may run on many; attempts come one after the other.
     """
 
     def __init__(self, sequence: int, batch: Batch, pushes: Mapping[str, int] | None = None) -> None:
-        """`pushes`: of a push that is in no round, by table which of this worker's it is."""
+        """pushes: for a push that is in no round, by table, which of this worker's pushes it is."""
         self.sequence = sequence
         self.pushes = pushes or {}
         self._batch = batch
         self._fate: dict[int, Literal["applied", "unknown"]] = {}
 
     def split_by(self, routing: Routing) -> Batch:
-        """Returns the batch by this routing table; raises StaleRouting when it is too late for another one."""
+        """Returns the batch by this routing table; raises StaleRouting if it is too late for another one."""
         if not same_split(self._batch.routing, routing):
             if self._fate:
                 raise StaleRouting(f"the routing table is {routing.epoch} now, and was {self._batch.epoch}")
@@ -47,7 +49,8 @@ class Write:
         return self._batch
 
     def attempt(self, shard: int, call: Callable[[], T]) -> T:
-        """Sends a shard its part. From then on it may have been applied, unless the shard says that it refused."""
+        """Sends a shard its part. From then on the part may have been applied, unless the shard says that it refused
+        it."""
         before = self._fate.get(shard)
         self._fate.setdefault(shard, "unknown")
         try:
@@ -61,16 +64,16 @@ class Write:
 
     @property
     def is_applied(self) -> bool:
-        """Whether every shard that has a part of it, or was sent one, has answered that it applied it."""
+        """Whether every shard that has a part of the write, or was sent one, has answered that it applied it."""
         return all(self._fate.get(shard) == "applied" for shard in {*self._batch.shards, *self._fate})
 
     def fate(self) -> str:
-        """Returns which write it is, and what has become of it on each shard."""
+        """Returns in words which write it is, and what has become of it on each shard."""
         tables = ", ".join(table.config.name for table in self._batch.tables)
         return f"write {self.sequence} of {tables}: {self._fates('perhaps applied by') or 'applied by no shard'}"
 
     def unfinished(self, stale: StaleRouting) -> StaleRouting:
-        """Returns what to tell a caller whose write the routing has overtaken."""
+        """Returns the error for a caller whose write can no longer follow the routing table."""
         if not self._fate:
             return StaleRouting(f"{stale}; no shard has applied any of this write")
         what = self._fates("perhaps applied by")
@@ -87,8 +90,8 @@ class Write:
 
 
 def _changed_nothing(error: PsError) -> bool:
-    """Returns whether the shard has refused before it applied anything. After a limit without a hint, a
-    conflict, and all that is no answer of the shard's, that is not sure."""
+    """Returns whether an error proves that the shard applied nothing. A limit without a hint, a conflict, and errors
+    that are not the shard's answer do not prove it."""
     if isinstance(error, ResourceExhausted):
         return error.retry_after_s is not None
     return isinstance(error, (InvalidArgument, NotFound, StaleRouting, StateLost, TableExists))

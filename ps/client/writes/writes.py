@@ -1,4 +1,4 @@
-"""Writes of single rows: upserts, assigns, removals, reported importance; each shard's part of them, side by side."""
+"""Writes of single rows: upserts, assigns, removals, reported importance. Each shard gets its part, side by side."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from ps.wire.methods import Method
 
 Answer = pb.WriteResponse | pb.RemoveResponse | pb.ReportImportanceResponse
 SendPart = Callable[[Batch, int, str], bytes]
-"""Sends a shard of a batch, at an address, its part, and returns the answer."""
+"""A function that sends one shard of a batch its part, at an address, and returns the answer."""
 
 
 class Writes:
-    """One worker's writes of one table's rows. Threads: any, one at a time for the same Write."""
+    """Makes the writes of single rows of one worker. Threads: any, one at a time for the same Write."""
 
     def __init__(self, delivery: Delivery) -> None:
         self._delivery = delivery
         self._calls = delivery.connection.calls
 
     def set_rows(self, mode: pb.WriteMode, write: Write, values_UD: Rows, deadline: Deadline) -> Flags:
-        """Sets the values of rows; True where a row existed."""
+        """Sets the values of rows; returns which rows existed, bool [N]."""
 
         def part(batch: Batch, shard: int, address: str) -> bytes:
             (table,) = batch.tables
@@ -49,8 +49,8 @@ class Writes:
         return self._to_shards(write, part, methods.WRITE, pb.WriteResponse, deadline)
 
     def remove(self, write: Write, deadline: Deadline, statistics_U2: npt.NDArray[np.uint32] | None = None) -> Flags:
-        """Drops rows; True where a row existed. With statistics, as exported, only rows that still have them are
-        dropped, and True is said of those."""
+        """Drops rows; returns which rows existed. With statistics, as exported, only rows that still have these
+        statistics are dropped, and these are the ones returned as True."""
 
         def part(batch: Batch, shard: int, address: str) -> bytes:
             (table,) = batch.tables
@@ -64,7 +64,7 @@ class Writes:
         return self._to_shards(write, part, methods.REMOVE, pb.RemoveResponse, deadline)
 
     def report_importance(self, write: Write, scores_U: Rows, deadline: Deadline) -> Flags:
-        """Adds to the scores of rows; True where a row existed."""
+        """Adds to the scores of rows; returns which rows existed."""
 
         def part(batch: Batch, shard: int, address: str) -> bytes:
             (table,) = batch.tables
@@ -79,7 +79,7 @@ class Writes:
         return self._to_shards(write, part, methods.REPORT_IMPORTANCE, pb.ReportImportanceResponse, deadline)
 
     def _to_shards(self, write: Write, part: SendPart, method: Method, kind: type[Answer], deadline: Deadline) -> Flags:
-        """Sends every shard its part; returns what they answer, in the order of the unique ids."""
+        """Sends every shard its part; returns the answers in the order of the unique ids."""
 
         def run(batch: Batch) -> Flags:
             (table,) = batch.tables

@@ -1,7 +1,7 @@
 """The coordinator knows which shard is where and which tables exist. It is a client of the shards and holds no rows.
 
-Knows nothing of Ray: the actor around it (`ps.cluster.ray.actors`) tells it about shards that start and restart. What
-it knows can be rebuilt from the shards, so its own restart loses nothing.
+It does not use Ray: the actor around it (`ps.cluster.ray.actors`) tells it about shards that start and restart. Its
+state can be rebuilt from the shards, so its own restart loses nothing.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ Tell = Callable[[Routing], object]
 
 
 class Listening(Protocol):
-    """What carries calls to the coordinator."""
+    """A server that carries calls to the coordinator."""
 
     address: str
 
     def set_serving(self, serving: bool) -> None:
-        """Says whether the coordinator can answer."""
+        """Sets whether health says that the coordinator can answer."""
 
     def stop(self) -> None:
-        """Ends it, after the calls in progress."""
+        """Ends the server, after the calls in progress."""
 
 
 class Coordinator:
@@ -57,8 +57,7 @@ class Coordinator:
         service: str = "default",
         listen: Callable[[Dispatcher], Listening] | None = None,
     ) -> None:
-        """Starts to listen: on `port`, or as `listen` does. `service` is the name of the service in what monitoring
-        sees."""
+        """Starts to listen: on `port`, or as `listen` does. service: the name of the service in metrics."""
         self._settling = threading.Lock()  # one `assemble` or `adopt` at a time
         self._guard = threading.Lock()  # guards the routing; never held during a call
         self._routing = UNKNOWN
@@ -93,16 +92,17 @@ class Coordinator:
             self._routing = routing
 
     def assemble(self, shards: Sequence[ShardInfo], tell: Tell = lambda _: None) -> Routing:
-        """Deals the partitions evenly when all shards are up and empty, under an epoch that no service had before."""
+        """Divides the partitions evenly among the shards when all are up and empty, under an epoch that no service had
+        before."""
         with self._settling:
             return self._deal(shards, tell)
 
     def adopt(self, reports: Sequence[ShardReport], shards: int, tell: Tell = lambda _: None) -> Routing:
-        """Takes what it must know from those of the `shards` shards that answer, after a restart of the coordinator.
+        """Rebuilds the coordinator's state after its restart, from those of the `shards` shards that answer.
 
-        It takes epoch and partitions from the shards, addresses and states as they are now. A shard that does not
-        answer stays as the others know it until `replace_shard`. When all answer and none has a routing table, no rows
-        are left either, and a new table is dealt. Raises Unavailable when too few have answered to say.
+        It takes epoch and partitions from the shards, and addresses and states as they are now. A shard that does not
+        answer stays as the others know it until `replace_shard`. If all answer and none has a routing table, no rows
+        are left either, and a new routing table is made. Raises Unavailable if too few answer to decide that.
         """
         with self._settling:
             if self.routing.shards:
@@ -150,7 +150,8 @@ class Coordinator:
         return routing
 
     def _publish(self) -> None:
-        """Tells Prometheus where the metrics are. Whoever changed the routing, the newest table is written last."""
+        """Writes the file that tells Prometheus where the metrics are. The newest routing table is always written
+        last."""
         with self._publishing:
             if self._discovery:
                 self._discovery.write(self.routing, self.metrics_address)

@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 
 def targets(service: str, routing: Routing, coordinator: str) -> list[dict[str, object]]:
     """Returns a group for each endpoint. A shard keeps its labels wherever it comes back, so that its series go on; one
-    that is down stays in, so that somebody notices. `coordinator` is the address of its metrics, "" for none."""
+    that is down stays in the file, so that its alert fires. `coordinator` is the address of its metrics, "" for
+    none."""
     found = [
         (shard.metrics_address, {"cluster": service, "role": "shard", "shard": str(shard.shard_id)})
         for shard in routing.shards
@@ -48,7 +49,7 @@ class Discovery:
             log.error("Prometheus is not told where the shards are: %s (watching.discovery_path)", error)
 
     def remove(self) -> None:
-        """Removes the file when the service has ended: nothing is to be scraped any more, and nothing is down."""
+        """Removes the file when the service has ended: nothing must be scraped any more, and no alert must fire."""
         try:
             self.path.unlink(missing_ok=True)
         except OSError as error:

@@ -1,4 +1,5 @@
-"""An actor that came back finds the others by trying until it works, on a thread, while it serves already."""
+"""Retries until an attempt succeeds, on a thread: so an actor that was restarted finds the others while it serves
+already."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the coordinator knows, as metrics for Prometheus."""
+"""The coordinator's state as metrics for Prometheus."""
 
 from __future__ import annotations
 

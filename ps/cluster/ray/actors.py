@@ -1,9 +1,10 @@
 """The Ray actors: a coordinator and the shards, found by name in a namespace.
 
 Ray restarts an actor whose process dies. A coordinator rebuilds itself from the shards. A shard has lost its rows: it
-comes back refusing pulls and pushes with StateLost, so that nobody trains on against rows that silently start again.
+comes back refusing pulls and pushes with StateLost, so that no trainer goes on with rows that silently start again from
+their initial values.
 
-Any of them may die at the same moment, so none waits for another before it listens: one that comes back listens at
+Several may die at the same moment, so none waits for another before it listens: an actor that comes back listens at
 once, and finds the others from a thread of its own.
 """
 

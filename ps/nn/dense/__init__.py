@@ -5,7 +5,7 @@
     ...                                       # train as before
     checkpoint["dense"] = hook.state_dict()   # each rank its own
 
-Of each layer a rank sends the elements whose gradient lies above a threshold (Gupta et al., KDD 2021: dynamic
+A rank sends those elements of each layer whose gradient lies above a threshold (Gupta et al., KDD 2021: dynamic
 communication thresholding) and adds the others to its next gradient, so nothing is lost, only late.
 
     hook.py        in DDP: one exchange a step for all buckets, bytes counted
@@ -14,7 +14,8 @@ communication thresholding) and adds the others to its next gradient, so nothing
     payload.py     positions and values as bytes
     config.py      settings, and the arithmetic of 100x
 
-Positions and values never leave the device of the gradients. Written for gloo and nccl; the tests run gloo on CPU only.
+Positions and values never leave the device of the gradients. The code is written for gloo and nccl; the tests run gloo
+on CPU only.
 """
 
 from ps.nn.dense.config import DenseConfig, LayerConfig

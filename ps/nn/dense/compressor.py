@@ -1,4 +1,4 @@
-"""One rank's side of a step: which gradients go out now, and what is held back. It knows nothing of DDP or processes.
+"""One rank's side of a step: which gradients go out now, and what is held back. It does not know of DDP or processes.
 
     start   gradient + residual -> what is sent, and what would be held back, beside the state
     finish  the mean of what all ranks sent -> gradient; what was held back beside the state becomes the state
@@ -39,34 +39,35 @@ class Layer:
     residual_n: torch.Tensor
     """float32 [n]: what is held back."""
     pending_n: torch.Tensor
-    """float32 [n]: gradient + residual within a step, then what is left of it: the residual if the step is finished.
-    A part of the other one of two buffers, which change their parts."""
+    """float32 [n]: gradient + residual during a step; then what is left of it, which becomes the residual if the step
+    is finished. One of two buffers that exchange their roles from step to step."""
     threshold: Threshold = field(default_factory=Threshold)
 
 
 @dataclass
 class Outgoing:
-    """What one rank sends in a step; layers in the model's order, the same on every rank."""
+    """What one rank sends in a step. Layers are in the model's order, the same on every rank."""
 
     whole: list[str]
     whole_buffer: torch.Tensor
     """float32, the layers sent whole, one after another; empty if there are none."""
     selected: list[str]
     packed: Packed | None
-    """What is sent of the layers of `selected`, one after another; None if there are none, and where `finite` is
-    false."""
+    """The selected elements of the layers of `selected`, one layer after another; None if there are no such layers, and
+    where `finite` is false."""
     thresholds: dict[str, Threshold]
     """The thresholds of the layers of `selected`, after the step."""
     finite: bool
-    """Whether gradients, and what is held back with them, are neither NaN nor infinite. Where they are not, nothing is
-    selected, and no rank may finish the step."""
+    """Whether gradients and residuals are neither NaN nor infinite. Where this is false, nothing is selected, and no
+    rank may finish the step."""
 
 
 class Compressor:
-    """The dense layers of one rank. `start` and `finish` alternate; state is kept by parameter name."""
+    """Selects and holds back the gradients of the dense layers of one rank. Calls of `start` and `finish` alternate;
+    state is kept by parameter name."""
 
     def __init__(self, parameters: Mapping[str, torch.Tensor], config: DenseConfig) -> None:
-        """parameters: by name, in the model's order. Raises `ConfigError` for a pattern that names none of them."""
+        """parameters: by name, in the model's order. Raises `ConfigError` for a pattern that names no parameter."""
         self.config, self.step = config, 0
         settings = config.of_layers(list(parameters))
         sizes = [parameter.numel() for parameter in parameters.values()]
@@ -81,7 +82,8 @@ class Compressor:
         }
 
     def start(self, grads: Mapping[str, torch.Tensor]) -> Outgoing:
-        """grads: float32 [n] by name. Changes no state: a step that is not finished did not happen."""
+        """Returns what this rank sends of grads: float32 [n] by name. No state changes: a step that is not finished did
+        not happen."""
         for name, layer in self.layers.items():
             if self.config.error_feedback:
                 torch.add(layer.residual_n, grads[name], out=layer.pending_n)
@@ -107,8 +109,8 @@ class Compressor:
         payloads: Sequence[torch.Tensor],
         ranks: int,
     ) -> None:
-        """Writes the mean over the ranks into grads, and keeps what is held back. payloads: of all ranks, this one's
-        too, in the order of the ranks.
+        """Writes the mean over the ranks into grads, and keeps what is held back. payloads: those of all ranks, this
+        one included, in the order of the ranks.
 
         Every rank adds the same numbers in the same order, so all have the same bits.
         """
@@ -129,12 +131,12 @@ class Compressor:
                 grads[name][positions_k[begin:end] - start] += values_k[begin:end] / ranks
 
     def residuals(self) -> dict[str, torch.Tensor]:
-        """Returns what is held back, between steps: the state itself, float32 [n] by name. Empty without error
+        """Returns what is held back between two steps: the state itself, float32 [n] by name. It is empty without error
         feedback."""
         return {name: layer.residual_n for name, layer in self.layers.items() if self.config.error_feedback}
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors (copies) and numbers only: `torch.load(weights_only=True)` reads it."""
+        """Returns copies of the tensors, and numbers, so that `torch.load(weights_only=True)` reads it."""
         return {
             "format": FORMAT,
             "step": self.step,
@@ -143,8 +145,9 @@ class Compressor:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on as the rank that saved it would have. Raises before anything is changed: `InvalidArgument`
-        (other parameters, no residuals, some that are not finite), `LengthMismatch` (a parameter of another size)."""
+        """Takes up a saved state and goes on as the rank that saved it would have. Raises before anything has changed:
+        `InvalidArgument` (other parameters, no residuals, some that are not finite), `LengthMismatch` (a parameter of
+        another size)."""
         if state.get("format") != FORMAT:
             raise InvalidArgument(f"dense state of format {state.get('format')!r}: this version reads {FORMAT}")
         if set(state["thresholds"]) != set(self.layers):
@@ -170,7 +173,8 @@ class Compressor:
         self.step = int(state["step"])
 
     def _select(self, thresholds: Mapping[str, Threshold]) -> Packed:
-        """Takes from each of these layers what lies above its threshold, which follows."""
+        """Takes the elements above its threshold from each of these layers; the threshold then follows what it let
+        pass."""
         positions, values = [], []
         layers = [self.layers[name] for name in thresholds]
         for layer, threshold in zip(layers, thresholds.values(), strict=True):
@@ -186,8 +190,8 @@ class Compressor:
 
 
 def all_finite(values_n: torch.Tensor) -> bool:
-    """Returns whether no element is NaN or infinite. One pass, for they stay in a sum; one that overflows asks for
-    another."""
+    """Returns whether no element is NaN or infinite. One pass does, because NaN and infinity stay in a sum; a sum that
+    overflows asks for a second pass."""
     return bool(values_n.sum().isfinite()) or bool(values_n.isfinite().all())
 
 

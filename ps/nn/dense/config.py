@@ -11,11 +11,11 @@ What a setting saves, everything counted, for n parameters and W trainers:
                                     density 1 %,   fp32:  4 / (0.01  * (1.083 + 4)) =  78.7
                                     density 0.5 %, fp32:  4 / (0.005 * (1.386 + 4)) = 148.5
 
-On average what is wanted is sent, in one step at most `max_overshoot` times that, and payloads are padded to the
-longest of the ranks: 1.25 times 1 % is 105.2, so the factor lies between that and 129.7, less 14 bytes a step, and less
-for layers so small that one element is above the density. A model of 5,313 elements has 55 of them for 1 %: 115 by the
-arithmetic, 102 to 103 measured while it learns (tests). With more trainers an all-gather grows while an all-reduce does
-not: divide the factor by W / 2. So 100 at W = 8 takes about 0.24 %.
+On average the wanted number of elements is sent, in one step at most `max_overshoot` times as many, and payloads are
+padded to the longest of the ranks: 1.25 times 1 % is 105.2, so the factor lies between that and 129.7, less 14 bytes a
+step, and less for layers so small that one element is above the density. A model of 5,313 elements has 55 of them for 1
+%: 115 by the arithmetic, 102 to 103 measured while it learns (tests). With more trainers an all-gather grows while an
+all-reduce does not: divide the factor by W / 2. So 100 at W = 8 takes about 0.24 %.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ ValueKind = Literal["fp32", "fp16"]
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """One layer, that is, one parameter tensor.
+    """The setting of one layer, that is, of one parameter tensor.
 
-    density: share of its elements that is sent; 1 sends all, by all-reduce: a synchronous layer.
-    every: sent in each K-th step only, then with all that gathered since: a relaxed layer.
+    density: share of its elements that is sent; 1 sends all, by all-reduce: a synchronous layer. every: the layer is
+    sent in each K-th step only, with all that gathered since: a relaxed layer.
     """
 
     density: float
@@ -48,7 +48,7 @@ class LayerConfig:
             raise ConfigError(f"every={self.every}: 1 sends in each step, K in each K-th")
 
     def elements(self, size: int) -> int:
-        """Returns how many elements of a layer the density is, at least one."""
+        """Returns how many of a layer's n elements its density selects, at least one."""
         return max(1, round(self.density * size))
 
 
@@ -58,13 +58,13 @@ class DenseConfig:
 
     density: share of a layer's elements that is sent in a step, for layers that `layers` does not name.
     layers: parameter-name pattern (`bottom.*`, `*.bias`) -> its own setting; the first that matches counts.
-    values: "fp16" (what rounding takes is held back like the rest) or "fp32".
+    values: "fp16" (the rounding error is held back like the rest) or "fp32".
     reestimate_every: steps after which a layer's threshold is estimated again, in between it follows what it lets pass;
         sooner where that is far off (`ps.nn.dense.threshold`).
-    max_overshoot: of the elements above a threshold at most so many times the wanted are sent, the largest.
+    max_overshoot: bounds the elements sent, the largest, to so many times the number that the density wants.
     sample_size: elements that a threshold is estimated from; all of a layer that has no more.
-    warm_up_steps: first steps, in which all is sent.
-    error_feedback: False drops what is not sent. For comparison: training is worse for it.
+    warm_up_steps: how many first steps send all gradients.
+    error_feedback: False drops what is not sent, for comparisons: training gets worse.
     Raises `ConfigError` for a value out of range.
     """
 
@@ -93,7 +93,7 @@ class DenseConfig:
             raise ConfigError(f"layers {relaxed} have every > 1, which needs error_feedback: gradients would be lost")
 
     def of_layers(self, names: list[str]) -> dict[str, LayerConfig]:
-        """Returns the setting of each parameter. Raises `ConfigError` for a pattern that is no parameter's."""
+        """Returns the setting of each parameter. Raises `ConfigError` for a pattern that matches no parameter."""
         idle = [pattern for pattern in self.layers if not any(fnmatchcase(name, pattern) for name in names)]
         if idle:
             raise ConfigError(f"layers: {idle} match none of the parameters {names}")

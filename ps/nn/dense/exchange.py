@@ -1,8 +1,9 @@
 """The collectives of the dense part's exchange.
 
-Payloads have different lengths: an exchange of sizes (8 bytes), then all padded to the longest. Padding to a capacity
-fixed beforehand would save that round trip, but costs its whole length in every step, and the number of elements above
-a threshold varies by more than 8 bytes; what does not fit would need a second exchange, or be held back.
+Payloads have different lengths: the ranks exchange their sizes (8 bytes), then all payloads, padded to the longest.
+Padding to a capacity fixed beforehand would save that round trip, but costs its whole length in every step, and the
+number of elements above a threshold varies by more than 8 bytes; what does not fit would need a second exchange, or be
+held back.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ _REFUSED = -1
 
 
 def gather(payload: torch.Tensor, refused: bool, group: ProcessGroup) -> list[torch.Tensor] | None:
-    """uint8 [any length] -> those of all ranks without their padding, in the order of the ranks.
+    """Sends payload, uint8 [any length], and returns the payloads of all ranks without padding, in the order of the
+    ranks.
 
-    refused: this rank has none, and no rank shall get any: None on all of them.
+    refused: this rank has no payload, and no rank shall get any: every rank gets None.
     """
     ranks = dist.get_world_size(group)
     size = torch.tensor([_REFUSED if refused else len(payload)], dtype=torch.int64, device=payload.device)
@@ -43,7 +45,8 @@ def gather(payload: torch.Tensor, refused: bool, group: ProcessGroup) -> list[to
 
 
 def agree(mine: object, group: ProcessGroup, error: InvalidArgument | None = None) -> None:
-    """Raises on every rank what is wrong on any: ranks that differ would wait for each other's exchanges for ever."""
+    """Raises on every rank what is wrong on any of them: ranks whose settings differ would wait for each other's
+    exchanges for ever."""
     rank, ranks = dist.get_rank(group), dist.get_world_size(group)
     said: list[object] = [None] * ranks
     dist.all_gather_object(said, mine, group=group)

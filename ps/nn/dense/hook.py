@@ -4,7 +4,7 @@ DDP calls the hook bucket by bucket while backward runs. Here all buckets wait f
 header, one exchange of sizes and one of payloads a step. What is left after 100x is too small to be worth overlapping,
 and exchanges that start on one thread in one order cannot cross each other (in a future's callback on gloo they could).
 The order is the model's, not that of the buckets, which DDP rebuilds after the first step: so a restored trainer adds
-in the same order too. Layers sent whole lose their overlap by that.
+in the same order too. Layers that are sent whole lose their overlap with backward.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 
 class DctHook:
-    """What `register` returns: the state of a rank's compression. Save it with the trainer's checkpoint, on each rank.
+    """The state of a rank's compression, which `register` returns. Save it with the trainer's checkpoint, on each rank.
 
     The gradient that the optimizer sees is the mean of what the ranks sent, zero elsewhere. SGD comes to the same sum
-    of gradients. Momentum and Adam's averages take what was held back late and at once, and decay in between. Adagrad
-    takes the square of the sum: larger than the sum of squares, so its rate falls faster. Weight decay is not touched.
-    Scaled losses (`GradScaler`) are not for it: residuals would be in units of an older scale.
+    of gradients. Momentum and Adam's averages receive what was held back late and at once, and decay in between.
+    Adagrad takes the square of the sum: larger than the sum of squares, so its rate falls faster. Weight decay is not
+    touched. It does not work with scaled losses (`GradScaler`): residuals would be in units of an older scale.
 
-    A step in which a gradient of any rank is NaN or infinite is plain DDP's: the mean of all gradients reaches all
-    ranks whole, so each sees that it is not finite, and may skip it. What is held back is not touched, on any rank.
+    A step in which a gradient of any rank is NaN or infinite runs as plain DDP does: the mean of all gradients reaches
+    all ranks whole, so each sees that it is not finite, and may skip it. What is held back is not touched, on any rank.
     """
 
     def __init__(self, model: DistributedDataParallel, config: DenseConfig) -> None:
@@ -56,7 +56,7 @@ class DctHook:
         self._waiting: list[tuple[GradBucket, torch.futures.Future[torch.Tensor]]] = []
 
     def on_bucket(self, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
-        """For DDP: keeps the bucket until the last one, then exchanges all."""
+        """Keeps DDP's bucket until the last one has come, then exchanges all; DDP calls it."""
         if bucket.index() == 0:
             self._waiting.clear()  # a backward that failed may have left some
         device = bucket.buffer().device
@@ -70,14 +70,14 @@ class DctHook:
         return future
 
     def stats(self) -> DenseStats:
-        """Returns a copy of what was counted since `register`, over restores too."""
+        """Returns a copy of what was counted since `register`, also over restores."""
         estimates = sum(layer.threshold.estimates for layer in self._compressor.layers.values())
         return DenseStats(**{**vars(self._stats), "threshold_estimates": estimates})
 
     def flush(self) -> None:
         """Puts the mean of what all ranks hold back into the parameters' `grad`; the caller's optimizer applies it.
 
-        Every rank calls it, between steps: at the end of training, or before the number of ranks changes.
+        Every rank must call it, between steps: at the end of training, or before the number of ranks changes.
         """
         held = self._compressor.residuals()
         for name, parameter in self._parameters.items():
@@ -88,14 +88,14 @@ class DctHook:
                 held[name].zero_()
 
     def state_dict(self) -> dict[str, Any]:
-        """This rank's residuals, thresholds, step and counters; each rank saves its own."""
+        """Returns this rank's residuals, thresholds, step and counters; each rank saves its own."""
         state = self._compressor.state_dict()
         return {**state, "rank": self._rank, "ranks": self._ranks, "stats": dict(vars(self._stats))}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Every rank calls it, with what that rank saved. Training goes on bit by bit as it would have.
+        """Takes up what this rank saved; every rank must call it. Training then goes on bit by bit as it would have.
 
-        Raises `InvalidArgument` for another rank's state, another number of ranks, another model; see `Compressor`.
+        Raises `InvalidArgument` for another rank's state, another number of ranks or another model; see `Compressor`.
         """
         error: InvalidArgument | None = None
         try:
@@ -162,10 +162,10 @@ class DctHook:
 
 
 def register(model: DistributedDataParallel, config: DenseConfig | None = None) -> DctHook:
-    """Compresses the gradient exchange of a DDP model from its next step on. Every rank calls it, before training.
+    """Compresses the gradient exchange of a DDP model from its next step on. Every rank must call it, before training.
 
     Raises `ConfigError` (a pattern without a parameter), `DtypeMismatch` (parameters other than float32),
-    `InvalidArgument` (ranks that differ; what DDP offers and this cannot serve).
+    `InvalidArgument` (ranks whose settings differ; a feature of DDP that does not work with compression).
     """
     hook = DctHook(model, config or DenseConfig())
     # DDP would compare a function's annotations as objects; a lambda has none.
@@ -180,7 +180,7 @@ def _parameters(model: DistributedDataParallel) -> list[tuple[str, torch.nn.Para
 
 
 def _unserved(model: DistributedDataParallel, parameters: Mapping[str, torch.nn.Parameter]) -> InvalidArgument | None:
-    """Returns what of this model the hook cannot serve."""
+    """Returns which features of this DDP model compression does not support."""
     for name, parameter in parameters.items():
         if parameter.dtype != torch.float32:
             return DtypeMismatch(

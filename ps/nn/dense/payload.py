@@ -8,8 +8,9 @@
     GAPS16   2 bytes a word     the same with words and 65535
     values   4 k (fp32) or 2 k (fp16: value * 2^exponent, whose largest lies in [2^14, 2^15])
 
-The smallest kind is taken. At density d a gap's entropy is H(d) / d bits (8.1 at 1 %): GAPS8 is within 8 % of it there.
-One exponent for all keeps small gradients (1e-7 and less) from vanishing in fp16; a power of two rounds nothing.
+`pack` takes the kind that is smallest. At density d a gap's entropy is H(d) / d bits (8.1 at 1 %): GAPS8 is within 8 %
+of it there. One exponent for all keeps small gradients (1e-7 and less) from vanishing in fp16; a power of two rounds
+nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if sys.byteorder != "little":  # pragma: no cover
 
 @dataclass(frozen=True)
 class Packed:
-    """What is sent, and the values as the others will read them."""
+    """The bytes that are sent, and the values as the other ranks will read them."""
 
     payload: torch.Tensor
     """uint8 [bytes]."""
@@ -44,7 +45,7 @@ class Packed:
 
 
 def pack(positions_k: torch.Tensor, values_k: torch.Tensor, n: int, kind: ValueKind) -> Packed:
-    """int64 [k] ascending in [0, n) and float32 [k] -> bytes."""
+    """Returns the bytes of positions, int64 [k] ascending in [0, n), and of their values, float32 [k]."""
     where, position_bytes = _pack_positions(positions_k, n)
     exponent, value_bytes = _pack_values(values_k, kind)
     header = bytes([where]) + exponent.to_bytes(1, "little", signed=True) + len(values_k).to_bytes(4, "little")
@@ -58,7 +59,8 @@ def pack(positions_k: torch.Tensor, values_k: torch.Tensor, n: int, kind: ValueK
 
 
 def unpack(payload: torch.Tensor, n: int, kind: ValueKind) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bytes -> int64 [k] ascending, float32 [k]. Raises `InvalidArgument` for bytes that `pack` did not write."""
+    """Returns the positions, int64 [k] ascending, and values, float32 [k], of bytes. Raises `InvalidArgument` for bytes
+    that `pack` did not write."""
     if len(payload) < HEADER_BYTES:
         raise InvalidArgument(f"a payload of {len(payload)} bytes: the header alone has {HEADER_BYTES}")
     head = bytes(payload[:HEADER_BYTES].tolist())

@@ -3,12 +3,13 @@
 Estimating is a selection (O(n), from at most `sample_size` elements), comparing is one pass without any order. Between
 two estimates the share above moves: gradients become smaller, and residuals build up for about 1 / density steps. So
 
-- each use moves the threshold a little to where what is wanted passes: by a step of Robbins and Monro (1951) on its
-  logarithm, FOLLOW * (sent / wanted - 1). It comes to rest where the mean of what is sent is what is wanted;
-- an estimate comes sooner where what has passed since the last one is off by DRIFT: for jumps;
+- each use moves the threshold a little towards the one that lets the wanted share pass: by a step of Robbins and Monro
+  (1951) on its logarithm, FOLLOW * (sent / wanted - 1). It comes to rest where the mean of what is sent is what is
+  wanted;
+- an estimate comes sooner if the share that passed since the last one is off by DRIFT: for jumps;
 - the first come after 1, 2, 4, 8, ... uses;
-- of what lies above, at most `max_overshoot` times the wanted go, the largest: gradients of one batch may be several
-  times those of the next, and all ranks wait for the longest payload.
+- of the elements above the threshold at most `max_overshoot` times the wanted number are sent, the largest: gradients
+  of one batch may be several times those of the next, and all ranks wait for the longest payload.
 
 Over 1,000 steps, 1 % of 20,000 elements wanted: 1.00 % sent of noise of one size, 0.91 % while it falls by 1 % a step,
 0.95 % while it falls as 1 / step, with 29, 28 and 47 estimates. Estimates every 50 steps alone: 1.03, 0.12 and 0.03 %.
@@ -26,16 +27,18 @@ from ps.nn.dense.config import DenseConfig, LayerConfig
 _SCATTER = 2_654_435_761  # Knuth's multiplier, a prime: positions that no row width divides
 _WORD = 8
 DRIFT = 1.25
-"""By what factor the share sent may be off until the threshold is estimated sooner."""
+"""The factor by which the share sent may be off before the threshold is estimated sooner."""
 SOONER = 8
-"""By what factor sooner at most: so gradients that fit no threshold, all alike, are not sampled in every step."""
+"""The factor by which an estimate comes sooner at most. So gradients that fit no threshold, such as equal ones, are not
+sampled in every step."""
 FOLLOW = 0.1
-"""How fast a threshold follows what it lets pass: it falls by a tenth where that is nothing."""
+"""How fast a threshold follows what it lets pass: it falls by a tenth in a use in which nothing passes."""
 _SMALLEST = torch.finfo(torch.float32).smallest_normal
 
 
 class Scratch:
-    """Memory that is used again for every layer: new memory comes in page by page, which costs more than a pass."""
+    """Memory that is used again for every layer. New memory would come in page by page, which costs more than a
+    pass."""
 
     def __init__(self, largest: int, device: torch.device) -> None:
         self.floats = torch.empty(largest, device=device)
@@ -44,22 +47,24 @@ class Scratch:
 
 @dataclass
 class Threshold:
-    """The threshold of one layer: plain numbers, all of them state, that go on with what they were saved with."""
+    """The threshold of one layer: plain numbers, all of them state that is saved and restored."""
 
     value: float | None = None
-    """None: not estimated yet."""
+    """The threshold; None: not estimated yet."""
     uses: int = 0
-    """How often it has selected: what its life is counted in, so a relaxed layer's lasts as many times longer."""
+    """How often the threshold has selected. Estimates are due by uses, so a relaxed layer's threshold lasts as many
+    times longer."""
     estimated_at: int = 0
-    """Uses before the one that estimated it."""
+    """The number of uses before the use that estimated it."""
     sent: int = 0
-    """Elements selected since, in that use too."""
+    """Elements selected since the last estimate, in that use too."""
     estimates: int = 0
 
     def select(self, grads_n: torch.Tensor, scratch: Scratch, layer: LayerConfig, config: DenseConfig) -> torch.Tensor:
-        """float32 [n] -> int64 [k], which to send, ascending.
+        """Returns which elements of a tensor, float32 [n], to send: int64 [k], ascending.
 
-        Zeros (and what is below 1.2e-38) are never sent. NaN is: it reaches all ranks, as without the hook.
+        Zeros (and magnitudes below 1.2e-38) are never sent. NaN is sent, and so reaches all ranks, as it does without
+        the hook.
         """
         magnitudes_n = torch.abs(grads_n, out=scratch.floats[: len(grads_n)])
         wanted, life = layer.elements(len(grads_n)), min(config.reestimate_every, max(1, self.estimated_at))
@@ -78,12 +83,12 @@ class Threshold:
 
     @property
     def _age(self) -> int:
-        """Uses since the one that estimated it."""
+        """The number of uses since the one that estimated the threshold."""
         return self.uses - self.estimated_at
 
     def _is_off(self, chosen: int, wanted: int) -> bool:
-        """Returns whether what it has sent, and would now, is far from what was wanted in its uses. A threshold that
-        lets all but zeros pass cannot come down: then there is nothing to send."""
+        """Returns whether the number of elements sent, with the present use, is far from the number that was wanted. A
+        threshold that lets everything but zeros pass cannot come down: then there is nothing more to send."""
         sent, of_all_uses = self.sent + chosen, wanted * (self._age + 1)
         return sent > DRIFT * of_all_uses or (sent < of_all_uses / DRIFT and self.value != _SMALLEST)
 
@@ -95,7 +100,8 @@ class Threshold:
 
 
 def _not_below(magnitudes_n: torch.Tensor, threshold: float, scratch: Scratch) -> torch.Tensor:
-    """Ascending positions; NaN is not below. Words of 8 marks first: most are empty, and that is 5 times faster."""
+    """Returns the ascending positions of elements that are not below the threshold; NaN is not below. Words of 8 marks
+    are looked at first: most are empty, and that is 5 times faster."""
     n = len(magnitudes_n)
     mask = scratch.mask[: -(-n // _WORD) * _WORD]
     mask[n:] = False
@@ -106,8 +112,8 @@ def _not_below(magnitudes_n: torch.Tensor, threshold: float, scratch: Scratch) -
 
 
 def _largest(magnitudes_n: torch.Tensor, chosen_k: torch.Tensor, most: int) -> torch.Tensor:
-    """Returns so many of these positions, still ascending. Ties are decided by position, so they are the same on every
-    device. Few are sorted: where many lie above a threshold it rises."""
+    """Returns the `most` positions with the largest magnitudes, still ascending. Ties are decided by position, so the
+    result is the same on every device. Only few are sorted, because a threshold rises when many lie above it."""
     if len(chosen_k) <= most:
         return chosen_k
     by_size_k = magnitudes_n[chosen_k].sort(descending=True, stable=True).indices

@@ -11,12 +11,14 @@ from ps.nn.embedding.prepared import Forward
 
 
 class Stack(torch.autograd.Function):
-    """The features side by side. Its backward tells which of them the loss uses, and keeps gradients from the others:
-    what torch hands it for one that nobody has looked at is 0, as it is for all that is cut out of a tensor."""
+    """Puts the features side by side. Its backward finds out which of them the loss uses, and keeps gradients from the
+    others: torch hands it zeros for a feature that the loss has not used, as for every part of a tensor that was cut
+    away."""
 
     @staticmethod
     def forward(ctx: Any, use: Forward | None, *pooled: torch.Tensor) -> Any:
-        """[B, F, D]. use: None where no rows are trained; weights of samples may be, all the same."""
+        """Returns the features as one tensor, float32 [B, F, D]. use: takes which features a loss uses; None where no
+        rows are trained (weights of samples may be trained all the same)."""
         ctx.use = use
         return torch.stack(pooled, dim=1)
 
@@ -32,8 +34,8 @@ class Stack(torch.autograd.Function):
 
 
 class Watch(torch.autograd.Function):
-    """Identity on the rows of all tables; its backward runs once for each backward of a loss, when all their gradients
-    are known: None of a table that the loss does not use.
+    """The identity on the rows of all tables. Its backward runs once for each backward of a loss, when the gradients of
+    all tables are known; the gradient of a table that the loss does not use is None.
 
     One function for all tables, and not a hook on each: a table that the loss did not use would never call its hook,
     and the others' gradients would wait for it for ever.
@@ -43,7 +45,7 @@ class Watch(torch.autograd.Function):
     def forward(
         ctx: Any, add: Callable[[Sequence[torch.Tensor | None]], None], anchor: Any, *rows: torch.Tensor
     ) -> Any:
-        """Returns the rows as they are. add: takes their gradients."""
+        """Returns the rows unchanged. add: takes their gradients in backward."""
         ctx.add = add
         ctx.anchor = anchor
         ctx.set_materialize_grads(False)
@@ -51,6 +53,6 @@ class Watch(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor | None) -> Any:
-        """Hands the gradients to `add`, and the anchor something, so that it counts as used."""
+        """Hands the gradients to `add`, and a gradient to the anchor, so that the anchor counts as used."""
         ctx.add(grads)
         return None, torch.zeros_like(ctx.anchor), *(None for _ in grads)

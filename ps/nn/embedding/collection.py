@@ -3,11 +3,11 @@
     sparse features --dedupe per table--> prepare --> pull [U, D] --> pool per feature (torch) --> [B, F, D]
                                                                             |
                                          gradients of rows, [U, D], wait <--'  backward
-                            step: push, once, what all backwards have left
+                            step: pushes, once, what all backwards have added
 
-Features that share a table share its rows: an id that two features name travels once. What torch differentiates is the
-pooling over the rows pulled, so any pooling that torch can express trains the same way. Of a table that the shards pool
-(`Feature.pooled`) sums are pulled, one a bag, and it is those that torch differentiates.
+Features that share a table share its rows: an id that two features name travels once. Torch differentiates the pooling
+over the rows that were pulled, so any pooling that torch can express trains the same way. From a table that the shards
+pool (`Feature.pooled`) one sum for each bag is pulled, and torch differentiates what is made of these sums.
 """
 
 from __future__ import annotations
@@ -43,22 +43,24 @@ from ps.nn.sparsify.thresholds import Sparsify
 class EmbeddingBagCollection(RowTraining):
     """Pooled embeddings of several features from a parameter server.
 
-    forward: {feature: Bags} (or a torchrec KeyedJaggedTensor) -> float32 [B, F, D], features in the order given.
-    Bags and result are CPU tensors: move the result to the model's device, the gradient finds its way back.
+    forward: {feature: Bags} (or a torchrec KeyedJaggedTensor) -> float32 [B, F, D], features in the order given. Bags
+    and result are CPU tensors: move the result to the model's device; torch moves the gradient back.
 
-    Training is as with torch's modules, and `step` is the optimizer's. `backward` adds to the gradients that wait here,
-    any number of times, of any forwards. `step()` pushes their sums, once, waits until the shards' optimizers have
-    applied them, and raises what went wrong. `send()` does not wait: call it before the dense optimizer's step, and the
-    two go on side by side. `zero_grad()` drops what waits. A table that no loss has used is left alone.
+    It is trained as torch's modules are, and `step` takes the place of an optimizer's. `backward` adds to the gradients
+    that wait here, any number of times, for any number of forwards. `step()` pushes their sums, once, waits until the
+    shards' optimizers have applied them, and raises the error if one failed. `send()` does not wait: call it before the
+    dense optimizer's step, and the two go on side by side. `zero_grad()` drops what waits. A table that no loss has
+    used is left alone.
 
-    In eval mode, without grad, and where it is frozen (`requires_grad_(False)`, of the model too) nothing waits and the
-    result requires no grad. `forward(sparse, labels)` lets tables whose importance has a weight for `positives` learn
-    which ids those are.
+    In eval mode, under `torch.no_grad()`, and while the rows are frozen (`requires_grad_(False)`, also of the model) no
+    gradients wait and the result requires no grad. With `forward(sparse, labels)`, tables whose importance has a weight
+    for `positives` learn which ids occur in positive samples.
 
-    The rows are no parameters: there may be more of them than fit here. `anchor`, without elements, stands for them
-    where torch asks a module for its parameters; `row_parameters` and `optimizer` are for clipping and for GradScaler.
-    `copy.deepcopy` shares the client and the tables: a copy reads the same rows, and trains them where it is trained.
-    What waits or is held back stays with the original. It cannot be pickled: save its `state_dict`.
+    The rows are no parameters: there may be more of them than fit into the trainer. `anchor`, a parameter without
+    elements, stands for them where torch asks a module for its parameters; `row_parameters` and `optimizer` are for
+    clipping and for GradScaler. `copy.deepcopy` shares the client and the tables: a copy reads the same rows, and
+    trains them where it is trained. Gradients that wait or are held back stay with the original. A collection cannot be
+    pickled: save its `state_dict`.
     """
 
     def __init__(
@@ -74,9 +76,9 @@ class EmbeddingBagCollection(RowTraining):
         """Creates the tables that do not exist. Without `features`, each table is one feature of its name, summed.
 
         sparsify: `TopK` or `Threshold`, for all tables or by table: only the largest gradients are pushed, the others
-        are held back here and added to the next of their row. `flush` sends them; `state_dict` has them.
+        are held back here and added to the next gradient of their row. `flush` sends them; `state_dict` has them.
         mask_sums: the same by elements, of the sums that shards send while training (`Feature.pooled`): the others read
-        as 0. What is left out of these nobody makes up for: `ps.nn.sparsify.sum_masks` says why.
+        as 0. There is no error feedback for what is left out: `ps.nn.sparsify.sum_masks` says why.
 
         mode: how the pushes of several trainers go together, `Asynchronous`, `Synchronous` or `Bounded`. The gradients
         of all trainers are summed, so each should be of its part of the mean loss.
@@ -106,7 +108,7 @@ class EmbeddingBagCollection(RowTraining):
         self._begin()
 
     def _begin(self) -> None:
-        """What is this collection's alone: nothing pulled, nothing waiting, nothing held back."""
+        """Makes what this collection does not share with a copy: nothing is pulled, waits or is held back yet."""
         used = dict.fromkeys((feature.table for feature in self.features), self.dim)
         self._pulls = Pulls(self.client)
         self._pushes = Pushes(self.client, self._tables, self._sparsify)
@@ -125,7 +127,8 @@ class EmbeddingBagCollection(RowTraining):
     def forward(
         self, sparse: PreparedBags | Mapping[str, Bags] | Any, labels: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Float32 [B, F, D]. labels: [B], positive where above 0; they change no value, only what is important."""
+        """Returns the pooled rows, float32 [B, F, D]. labels: [B], positive where above 0; they change no value, only
+        the importance of rows."""
         self._sender.raise_failed()
         prepared = sparse if isinstance(sparse, PreparedBags) else self.prepare(sparse)
         if labels is not None and len(labels) != prepared.batch_size:
@@ -153,11 +156,12 @@ class EmbeddingBagCollection(RowTraining):
 
     @property
     def staleness(self) -> PullStaleness:
-        """How many of this trainer's own pushes the rows of its batches lacked."""
+        """Counts how many of this trainer's own pushes were missing in the rows of its batches."""
         return self._pulls.staleness
 
     def check_pull_ahead(self, batches: int) -> None:
-        """Raises InvalidArgument unless this collection's mode, and its masks, allow to pull so far ahead."""
+        """Raises InvalidArgument unless this collection's mode and its masks allow rows to be pulled `batches`
+        ahead."""
         self._pace.check_pull_ahead(batches)
         if batches and self._masked:
             raise InvalidArgument(
@@ -166,8 +170,8 @@ class EmbeddingBagCollection(RowTraining):
             )
 
     def pull_ahead(self, prepared: PreparedBags, batches: int) -> None:
-        """Begins to pull a batch's rows in the background, when the pushes sent so far are applied; they are used if at
-        most `batches` more are sent until then. What goes wrong is raised at the use."""
+        """Begins to pull a batch's rows in the background, when the pushes sent so far are applied. The rows are used
+        if at most `batches` more pushes are sent until then. An error is raised when the rows are used."""
         self.check_pull_ahead(batches)
         if prepared.ahead is None:
             pull = partial(self._puller.pull, prepared, self.training)

@@ -14,23 +14,24 @@ from ps.nn.batch import Bags
 from ps.nn.feature import Feature
 
 FeatureOfTable = tuple[str, str]
-"""(name of the feature, name of the table). A feature may be of several tables, with other ids beside it in each."""
+"""(name of a feature, name of a table). A feature may be looked up in several tables, beside other features in each."""
 
 
 @dataclass
 class UniqueIds:
-    """What `dedupe` returns."""
+    """The unique ids of a batch by table, which `dedupe` returns."""
 
     ids: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     """Per table, each of its ids once, in the order of first occurrence."""
     counts: dict[str, npt.NDArray[np.uint32]] = field(default_factory=dict)
-    """Per table, how often each of them occurs in the batch."""
+    """Per table, how often each of its ids occurs in the batch."""
     inverse: dict[FeatureOfTable, torch.Tensor] = field(default_factory=dict)
-    """Per feature of a table, int64 [n]: where each of the feature's ids is among the table's."""
+    """Per feature of a table, int64 [n]: the position of each of the feature's ids among the table's ids."""
 
 
 def dedupe(bags: Mapping[str, Bags], features: Iterable[Feature]) -> UniqueIds:
-    """Finds them in the features' bags. A feature that is pooled in two ways from one table counts once there."""
+    """Returns the unique ids of each table in the features' bags. A feature that is pooled in two ways from one table
+    counts once there."""
     names: dict[str, dict[str, None]] = {}
     for feature in features:
         names.setdefault(feature.table, {})[feature.name] = None

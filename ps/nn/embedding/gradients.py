@@ -1,15 +1,15 @@
-"""Gradients that wait for the next step: the sum of those of all backwards since the last one, row by row.
+"""Gradients that wait for the next step: the sum of the gradients of all backwards since the last step, row by row.
 
     backward --> part of each table that the loss uses --.
     backward --> part ...                                --+--> summed by id, in the order of the backwards --> step
     backward --> part ...                                --'
 
-Each table has a stand-in, a parameter whose `.grad` is its part: float32 [U, D], a row for each id, and which ids those
-are is known here. What torch does to a `.grad` it may do to these: scale, clip, set to None. The parameter itself holds
-no memory and no value; the rows are on the shards.
+Each table has a stand-in, a parameter whose `.grad` is the table's part: float32 [U, D], a row for each id. This module
+knows which ids those are. What torch does to a `.grad` it may do to these: scale, clip, set to None. The parameter
+itself holds no memory and no value; the rows are on the shards.
 
-A batch whose bags the shards sum has a gradient for each bag, [B, D], for as long as it is alone in its step. Beside
-those of another batch it is of rows like any other.
+A batch whose bags the shards sum has a gradient for each bag, [B, D], for as long as it is alone in its step. When
+another batch is added, both become gradients of rows.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from ps.nn.embedding.prepared import Forward
 from ps.nn.embedding.table_gradients import TableGradients
 
 MAX_BYTES = 1 << 30
-"""The most that gradients which wait may take, by default: that is 4 million rows of dim 64."""
+"""The default bound on the bytes of gradients that wait: 4 million rows of dim 64."""
 LONG_WITHOUT_A_STEP = 100
-"""Backwards after which it is asked whether a step has been forgotten."""
+"""After so many backwards without a step, a warning asks whether `step` was forgotten."""
 NOTHING = torch.zeros(0, 1)
 
 log = logging.getLogger(__name__)
@@ -38,22 +38,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class _Waiting:
-    """What is known of one table's gradients, which its stand-in has: their rows, and the forwards that gave them."""
+    """What is known of the gradients in one table's stand-in: their rows, and the forwards that they come from."""
 
     part: TableGradients
     forwards: list[Forward]
 
 
 class WaitingGradients:
-    """The gradients of one collection that wait for its next step. Called by the trainer's thread only."""
+    """The gradients of one collection that wait for its next step. Only the trainer's thread may call it."""
 
     def __init__(self, dims: Mapping[str, int], anchor: nn.Parameter, max_bytes: int = MAX_BYTES) -> None:
-        """dims: by table. anchor: the collection's parameter; while gradients wait it has a `.grad`, too."""
+        """dims: floats of a row, by table. anchor: the collection's parameter; while gradients wait it has a `.grad`,
+        too."""
         self._anchor = anchor
         self.stand_ins = {name: nn.Parameter(torch.zeros(0, dim)) for name, dim in dims.items()}
-        """A parameter for each table, whose `.grad` is what waits of it."""
+        """A parameter for each table, whose `.grad` has the table's gradients that wait."""
         self.backwards = 0
-        """How many there were since the last step."""
+        """How many backwards there were since the last step."""
         self._max_bytes = max_bytes
         self._waiting: dict[str, _Waiting] = {}
 
@@ -62,21 +63,22 @@ class WaitingGradients:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the gradients take."""
+        """The bytes that the waiting gradients take."""
         return sum(one.grad.nbytes for one in self.stand_ins.values() if one.grad is not None)
 
     @property
     def told(self) -> str:
-        """What waits, in words."""
+        """Returns in words which gradients wait."""
         return f"{self._whose} have not been pushed by a step()"
 
     def tell_lost(self) -> None:
-        """Logs what waits when the collection is gone, or the program ends."""
+        """Logs which gradients are lost when the collection is gone, or the program ends."""
         if self.nbytes:
             log.warning("%s: they are lost", self.told)
 
     def watch(self, forward: Forward) -> dict[str, torch.Tensor]:
-        """Returns the rows that a forward has pulled; what a backward makes of them will wait for a step."""
+        """Returns the rows that a forward has pulled; the gradients that a backward makes of them will wait for a
+        step."""
 
         def add(grads: Sequence[torch.Tensor | None]) -> None:
             self.drop_zeroed()
@@ -89,8 +91,8 @@ class WaitingGradients:
         return dict(zip(forward.pulled.rows, watch(add, self._anchor, *forward.pulled.rows.values()), strict=True))
 
     def drop_zeroed(self) -> None:
-        """Drops what waits if somebody has set the gradients of a model's parameters to None: its `zero_grad`, or an
-        optimizer's, reaches the anchor's."""
+        """Drops the waiting gradients if the gradients of the model's parameters were set to None: the `zero_grad` of a
+        model or optimizer reaches the anchor's too."""
         if self and self._anchor.grad is None:
             log.warning(
                 "%s, and were dropped by a zero_grad() of the model or of an optimizer: call the collection's step() "
@@ -100,8 +102,8 @@ class WaitingGradients:
             self.clear()
 
     def add(self, forward: Forward, parts: Mapping[str, TableGradients]) -> None:
-        """Adds what one backward of a forward gave to the tables that the loss uses. Raises ResourceExhausted where
-        more waits already than may; then nothing of this backward has been added."""
+        """Adds the gradients that one backward gave to the tables that the loss uses. Raises ResourceExhausted where
+        more than the bound would wait; then nothing of this backward has been added."""
         if self.nbytes > self._max_bytes:
             raise ResourceExhausted(
                 f"{self._whose}, {self.nbytes:,} bytes, wait for a step, the limit is "
@@ -114,13 +116,13 @@ class WaitingGradients:
             log.warning("%s: has it been forgotten?", self.told)
 
     def by_rows(self) -> None:
-        """Turns gradients of bags into those of rows, whose norm is the one that torch would see."""
+        """Turns gradients of bags into gradients of rows, so that a norm is the one that torch would see."""
         for name, waiting in self._parts().items():
             if waiting.part.bags is not None:
                 self._put(name, waiting.part.by_rows(), waiting.forwards)
 
     def take(self) -> tuple[dict[str, TableGradients], list[Forward]]:
-        """Returns all that waits, by table, and the forwards that gave it; nothing waits any more."""
+        """Returns all waiting gradients by table, and the forwards that they come from; nothing waits any more."""
         found = self._parts()
         parts = {name: waiting.part for name, waiting in found.items()}
         forwards = list(dict.fromkeys(forward for waiting in found.values() for forward in waiting.forwards))
@@ -130,7 +132,7 @@ class WaitingGradients:
         return parts, forwards
 
     def clear(self) -> None:
-        """Drops all that waits."""
+        """Drops all waiting gradients."""
         for waiting in self._waiting.values():
             for forward in waiting.forwards:
                 forward.counts_dropped()
@@ -144,7 +146,7 @@ class WaitingGradients:
         return f"the gradients of {self.backwards} {'backward' if self.backwards == 1 else 'backwards'}"
 
     def _parts(self) -> dict[str, _Waiting]:
-        """Returns the tables whose gradients nobody has set to None, with these as they are now."""
+        """Returns the waiting gradients by table, as they are now, without tables whose `.grad` was set to None."""
         found = {}
         for name, waiting in self._waiting.items():
             grads = self.stand_ins[name].grad

@@ -1,4 +1,4 @@
-"""torchrec's KeyedJaggedTensor as bags. torchrec is not needed: its interface is, so the import never happens."""
+"""torchrec's KeyedJaggedTensor as bags. torchrec itself is never imported: its interface is enough."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from ps.nn.batch import Bags
 
 
 def bags_of(sparse: Mapping[str, Bags] | Any) -> dict[str, Bags]:
-    """{feature: Bags} of a mapping, or of anything shaped like a KeyedJaggedTensor (keys, values, lengths).
+    """Returns {feature: Bags} of a mapping, or of anything with the interface of a KeyedJaggedTensor (keys, values,
+    lengths).
 
     Values may be integers of any width; features may have a batch size each, with `inverse_indices`: their bags are
     then repeated for the samples, as torchrec does it with the pooled rows. Raises DtypeMismatch, LengthMismatch and
@@ -104,8 +105,8 @@ def _strides(sparse: Any, keys: Sequence[str], bags: int) -> list[int]:
 
 
 def _samples(sparse: Any, keys: Sequence[str]) -> dict[str, Ints]:
-    """Per feature, which of its bags each sample has, where that is said: in a batch whose features were deduplicated
-    one by one."""
+    """Returns for each feature the bag of each sample, int64 [B], if the batch says it (`inverse_indices`): in a batch
+    whose features were deduplicated one by one."""
     given = sparse.inverse_indices_or_none() if hasattr(sparse, "inverse_indices_or_none") else None
     if given is None:
         return {}
@@ -128,7 +129,7 @@ def _bags_of_samples(key: str, samples_B: Ints, bags: int) -> Ints:
 
 
 def _select(values_N: Ints, weights_N: npt.NDArray[np.float32] | None, starts_B: Ints, lengths_B: Ints) -> Bags:
-    """Returns the bags that begin there in the values, one after the other."""
+    """Returns the bags that begin at these positions of the values, one after the other."""
     offsets_B = np.cumsum(lengths_B) - lengths_B
     at_P = np.arange(lengths_B.sum()) + np.repeat(starts_B - offsets_B, lengths_B)
     weights = None if weights_N is None else torch.from_numpy(weights_N[at_P])

@@ -1,4 +1,4 @@
-"""Which tables of a batch the shards pool, and what becomes of the sums that they send.
+"""Decides which tables of a batch the shards pool, and pools features from the sums that they send.
 
 Pooled by the trainer, a table's U unique ids cost a row down and a gradient up each. Pooled by the shards, each bag
 costs a sum down and a gradient up for every shard that has one of its ids; and once, where its ids are:
@@ -11,8 +11,8 @@ d, u      bytes of a row or sum down, and of a gradient up: dim numbers in the p
 K         of B bags on S shards: how often a bag of n ids has one on a shard, where ids are spread evenly
 P, p, l   ids in bags, bits of a position among a shard's U / S ids, bits of the longest bag's length
 
-So with long bags, bags pay where there are more unique ids than S B, and never on one id a bag. Where only a share of
-the gradients is sent, u is that much smaller on both sides: it is left out.
+So pooling by the shards pays with long bags, where there are more unique ids than S B, and never with one id in each
+bag. Where only a share of the gradients is sent, u is that much smaller on both sides: it is left out.
 """
 
 from __future__ import annotations
@@ -50,10 +50,11 @@ class BagPooling:
         ids: Mapping[str, npt.NDArray[np.int64]],
         inverse: Mapping[FeatureOfTable, torch.Tensor],
     ) -> dict[str, PooledBags]:
-        """Returns the tables that the shards pool in this batch, with their bags: all bags of a feature, then the next
-        one's.
+        """Returns the tables that the shards pool in this batch, with their bags: all bags of one feature, then those
+        of the next.
 
-        ids: unique, by table. inverse: by feature of a table, where each of its ids is among the table's.
+        ids: unique ids by table. inverse: for each feature of a table, the position of each of its ids among the
+        table's.
         """
         chosen = {}
         for table in self._may_be:
@@ -67,8 +68,8 @@ class BagPooling:
         return chosen
 
     def pool(self, feature: Feature, prepared: PreparedBags, rows: torch.Tensor) -> torch.Tensor:
-        """Returns float32 [B, D] of one feature, from what was pulled of its table: rows [U, D] of the unique ids, or
-        sums of bags."""
+        """Returns float32 [B, D], one feature's pooled rows, from what was pulled for its table: rows [U, D] of the
+        unique ids, or sums of bags."""
         bags = prepared.bags[feature.name]
         if feature.pooling == "mean" and bags.weights is not None:
             raise InvalidArgument(f"feature {feature.name!r}: per-sample weights are for sum pooling, as in torch")
@@ -116,12 +117,13 @@ def lengths(bags: Bags) -> npt.NDArray[np.int64]:
 
 def bytes_by_rows(unique: int, both: float) -> float:
     """Returns the bytes of one table in one step that is pooled by the trainer, without what both ways have in common.
-    both: d + u, as above."""
+    both: d + u, as in the module's formulas."""
     return unique * both
 
 
 def bytes_by_bags(unique: int, bags: PooledBags, shards: int, both: float) -> float:
-    """Returns the bytes of one table in one step that is pooled by the shards, without the same."""
+    """Returns the bytes of one table in one step that is pooled by the shards, without what both ways have in
+    common."""
     pairs = shards * float((1 - (1 - 1 / shards) ** bags.lengths_B).sum())
     length_bits = max(1, int(bags.lengths_B.max(initial=1) - 1).bit_length())
     position_bits = max(1, (unique // shards).bit_length())

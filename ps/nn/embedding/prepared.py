@@ -25,28 +25,28 @@ CONTIGUOUS = torch.contiguous_format
 
 @dataclass(eq=False)
 class PreparedBags:
-    """A batch that the shards have been told of."""
+    """A batch that `prepare` has sent to the shards."""
 
     step: Step
     bags: dict[str, Bags]
     inverse: dict[FeatureOfTable, torch.Tensor]
-    """Per feature of a table, where each of its ids is among the table's unique ids."""
+    """Per feature of a table, the position of each of its ids among the table's unique ids."""
     batch_size: int
     ids: dict[str, npt.NDArray[np.int64]]
     """Per table, its unique ids."""
     counts: dict[str, npt.NDArray[np.uint32]]
-    """Per table, how often each occurs."""
+    """Per table, how often each unique id occurs in the batch."""
     pooled: dict[str, PooledBags] = field(default_factory=dict)
-    """The tables that the shards pool: what is pulled are sums of these."""
+    """The tables that the shards pool: for these, sums are pulled and not rows."""
     ahead: Ahead | None = None
-    """The pull of its rows under way, where they are pulled before it is used."""
+    """The pull under way, if the batch's rows are pulled before it is used."""
     pulled: PulledRows | None = None
-    """What its last use has pulled."""
+    """The rows that the last use of the batch has pulled."""
     sent: bool = False
-    """Whether its step has been taken for a push: what comes later is another push."""
+    """Whether the batch's step handle was used for a push; gradients that come later are pushed by ids."""
 
     def is_all_of(self, table: str, part: TableGradients) -> bool:
-        """Returns whether these are the gradients of just what its step has of a table."""
+        """Returns whether these gradients have exactly the rows that the prepared step has of a table."""
         return part.ids_U is self.ids[table] and part.bags is self.pooled.get(table)
 
 
@@ -76,27 +76,27 @@ def prepare_bags(
 
 @dataclass(eq=False)
 class Forward:
-    """One use of a batch in training."""
+    """One use of a batch in training: a forward pass, and the backwards that follow."""
 
     prepared: PreparedBags
     pulled: PulledRows
     versions: Versions
-    """The versions of the shards when that was pulled."""
+    """The versions of the shards when the rows were pulled."""
     features: Sequence[Feature]
     weigh_positives: Collection[str]
-    """The tables whose importance has a use for `positive_B`."""
+    """The tables whose importance has a weight for positive samples."""
     positive_B: npt.NDArray[np.bool_] | None = None
-    """Which samples are positive; None: nobody has said."""
+    """Which samples are positive; None: no labels were given."""
     used: Collection[FeatureOfTable] = ()
-    """The features that the loss of the backward under way uses: those whose part of its gradient is not all 0."""
+    """The features that the loss of the present backward uses: those whose part of its gradient is not all 0."""
     _counted: set[FeatureOfTable] = field(default_factory=set)
-    """The features whose ids have been counted: once, however many backwards there are."""
+    """The features whose ids have been counted. They are counted once, however many backwards there are."""
     _counts_wait: set[FeatureOfTable] = field(default_factory=set)
-    """The features whose counts wait for a step, as the gradients do that they go with."""
+    """The features whose counts wait for a step, together with their gradients."""
 
     def part(self, table: str, grads: torch.Tensor) -> TableGradients:
-        """Returns the gradients of one backward, from what torch gives for the rows or sums of a table. An id that is
-        only in features which the loss does not use has none."""
+        """Returns one table's gradients of one backward, from the gradient that torch gives for the table's rows or
+        sums. An id that occurs only in features which the loss does not use has none."""
         prepared, bags = self.prepared, self.prepared.pooled.get(table)
         # Of sums, autograd may hand on the gradient that the caller's own tensors hold; of rows it makes a new one.
         own = grads.detach().contiguous() if bags is None else grads.detach().clone(memory_format=CONTIGUOUS)
@@ -120,11 +120,11 @@ class Forward:
         return part.by_rows().only(np.flatnonzero(self._occurrences(table, used)))
 
     def counts_taken(self) -> None:
-        """Notes that its gradients go to the shards, and the counts with them."""
+        """Notes that the forward's gradients go to the shards, and its counts with them."""
         self._counts_wait.clear()
 
     def counts_dropped(self) -> None:
-        """Notes that its gradients were dropped, and the counts with them: the next backward counts again."""
+        """Notes that the forward's gradients were dropped, and its counts with them: the next backward counts again."""
         self._counted -= self._counts_wait
         self._counts_wait.clear()
 
@@ -136,7 +136,7 @@ class Forward:
     def _occurrences(
         self, table: str, features: Sequence[FeatureOfTable], in_B: npt.NDArray[np.bool_] | None = None
     ) -> npt.NDArray[np.uint32]:
-        """Returns how often each id of a table is in these features, in all samples or in some."""
+        """Returns how often each id of a table occurs in these features, in all samples or in those given."""
         counts_U = np.zeros(len(self.prepared.ids[table]), np.int64)
         for feature in features:
             places_N = self.prepared.inverse[feature].numpy()

@@ -1,4 +1,4 @@
-"""One pull of a prepared batch's rows, with what the next push needs to know of them."""
+"""Pulls a prepared batch's rows, with what the next push needs to know of them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ps.nn.sparsify.sum_masks import SumMasks
 
 
 class Puller:
-    """Pulls for one collection. Threads: any, one at a time."""
+    """Pulls rows for one collection. Threads: any, one at a time."""
 
     def __init__(self, pushes: Pushes, sum_masks: SumMasks) -> None:
         self._pushes = pushes
         self._sum_masks = sum_masks
 
     def pull(self, prepared: PreparedBags, training: bool) -> PulledRows:
-        """Pulls a batch's rows. training: whether sums are masked, and their thresholds learn from them."""
+        """Pulls a batch's rows. training: whether sums are masked, and thresholds of masks learn from them."""
         exists: dict[str, Flags] = {}
         important: dict[str, Flags] = {}
         masks = self._sum_masks.next(prepared.pooled) if training else {}

@@ -1,4 +1,4 @@
-"""How a step's gradients go to the shards: whole, or what a sparsifier selects of them, with the rest held back."""
+"""Pushes a step's gradients: all of them, or what a sparsifier selects, with the rest held back."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from ps.nn.sparsify.sparsifiers import Sparsifier
 from ps.nn.sparsify.thresholds import Sparsify, Threshold
 
 FLUSH_BYTES = 256 << 10
-"""Bytes of gradients in one push of what was held back: a shard with little RAM takes no large bodies."""
+"""Bytes of gradients in one push of a flush, because a shard with little RAM takes no large bodies."""
 
 
 class Pushes:
-    """The pushes of one collection of tables. Threads: `begin` on the trainer's, step by step; what it returns on
-    any."""
+    """Makes the pushes of one collection of tables. Threads: `begin` is called on the trainer's thread, step by step;
+    what it returns on any."""
 
     def __init__(
         self, client: Client, tables: Sequence[TableConfig], sparsify: Sparsify | Mapping[str, Sparsify] | None
     ) -> None:
-        """`sparsify`: for all tables, or by table. Tables without one push everything; or what their wire format does
-        not mask, and the rest is held back as well: a push by itself would drop it."""
+        """sparsify: for all tables, or by table. All gradients of a table without one are pushed. If the wire format
+        masks small numbers of a table, these are held back as well, because a push alone would drop them."""
         self._client = client
         asked = sparsify if isinstance(sparsify, Mapping) else {t.name: sparsify for t in tables if sparsify}
         if unknown := asked.keys() - {table.name for table in tables}:
@@ -54,24 +54,24 @@ class Pushes:
 
     @property
     def wants_exists(self) -> bool:
-        """Whether `begin` has a use for which ids have rows."""
+        """Returns the tables for which `begin` must know which ids have rows."""
         return bool(self.sparsifiers)
 
     @property
     def important_shares(self) -> dict[str, float]:
-        """Per table whose rows may be relaxed: the share of them that counts as important."""
+        """Returns, for each table whose rows may be relaxed, the share of its rows that counts as important."""
         relaxed = {name: sparsifier.config.relaxed for name, sparsifier in self.sparsifiers.items()}
         return {name: config.share for name, config in relaxed.items() if config is not None}
 
     def begin(self, step: Step, parts: Mapping[str, TableGradients], in_rounds: bool) -> Callable[..., None]:
-        """Selects at once, in the order of the steps, and returns what is to be done on another thread: the push, given
-        its `in_round` and `timeout_s`.
+        """Selects at once, in the order of the steps, and returns the push as a function of `in_round` and `timeout_s`,
+        to be called on another thread.
 
-        Where something is selected, or a round is to come, what cannot be sent is refused here: then nothing has
-        changed. Raises what `Step.push` raises before it sends anything.
+        If a selection is made, or the push is a part of a round, gradients that cannot be sent are refused here, before
+        anything has changed. Raises what `Step.push` raises before it sends anything.
 
-        If the push fails, what was selected is dropped, with what had been held of it: the shards may have applied it
-        or not, and held back again it might be applied twice. The error says so.
+        If the push fails, the selected gradients are dropped, with what had been held for their rows: the shards may
+        have applied them, and to hold them again might apply them twice. The error says so.
         """
         sent: dict[str, torch.Tensor | Selected | PooledGradients] = {name: part.grads for name, part in parts.items()}
         if self.sparsifiers or in_rounds:
@@ -103,10 +103,9 @@ class Pushes:
     def _select(
         self, name: str, part: TableGradients, send_others: bool
     ) -> tuple[Selection, Selected | PooledGradients]:
-        """Returns what of one table is to be sent. In tables that are pooled no row waits for being relaxed: its value
-        is not known here. send_others: whether rows that are not of the step may go beside it, which have no place in a
-        round.
-        """
+        """Returns what to send of one table. Rows of pooled tables are never relaxed, because their values are not
+        known here. send_others: whether rows that are not in the step may be sent too; a round has no place for
+        them."""
         sparsifier, grads = self.sparsifiers[name], part.grads.numpy()
         new_U = ~part.exists_U if name in self._has_new_rows and part.exists_U is not None else None
         if part.bags is None:
@@ -126,15 +125,15 @@ class Pushes:
         return selection, PooledGradients(of_bags, selection.selected)
 
     def _drop(self, selections: Mapping[str, Selection]) -> str:
-        """Returns what was dropped, in words."""
+        """Drops selections and returns in words what was dropped."""
         for name, selection in selections.items():
             self.sparsifiers[name].commit(selection)
         rows = {name: len(selection) for name, selection in selections.items() if len(selection)}
         return ", ".join(f"gradients of {n} rows of table {name!r}" for name, n in rows.items())
 
     def flush(self) -> None:
-        """Sends all that is held back. When no push is on its way. What cannot be sent is held on; of a push that fails
-        otherwise what it had is dropped, as in `begin`."""
+        """Sends all that is held back. Call it when no push is on its way. Gradients that cannot be sent stay held;
+        those of a push that fails otherwise are dropped, as in `begin`."""
         for name, sparsifier in self.sparsifiers.items():
             most = max(1, FLUSH_BYTES // (4 * sparsifier.dim))
             while len(selection := sparsifier.flush(most)):
@@ -156,7 +155,7 @@ class Pushes:
         return {name: sparsifier.state_dict() for name, sparsifier in self.sparsifiers.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Raises InvalidArgument where it is of other tables."""
+        """Takes up what was held back. Raises InvalidArgument if the state is of other tables."""
         if state.keys() != self.sparsifiers.keys():
             raise InvalidArgument(
                 f"the state holds back gradients of tables {sorted(state)}, `sparsify` is for "
@@ -166,12 +165,12 @@ class Pushes:
             sparsifier.load_state_dict(state[name])
 
     def _push_others(self, name: str, selection: Selection) -> None:
-        """Rows that are not of the step go by their ids."""
+        """Pushes rows that are not in the step, by their ids."""
         if len(selection.others.ids_R):
             self._client.push(name, selection.others.ids_R, selection.others.grads_RD)
 
 
 def _of_bags(config: Sparsify) -> Sparsify:
-    """Returns what of the gradients of bags is sent: a bag does not come again, so whoever asks for `hold` gets them
-    whole."""
+    """Returns the setting for gradients of bags: all are sent if `hold` is set, because the same bag does not come
+    again."""
     return Threshold(0.0, by=config.by) if config.hold is not None else config

@@ -1,4 +1,4 @@
-"""A collection as a torch optimizer: for what takes one, above all `torch.amp.GradScaler`.
+"""A collection as a torch optimizer, for code that takes one, above all `torch.amp.GradScaler`.
 
     scaler.scale(loss).backward()
     scaler.step(dense_optimizer)
@@ -22,29 +22,29 @@ from ps.errors import InvalidArgument
 
 
 class Steps(Protocol):
-    """A collection, as far as its optimizer knows it."""
+    """The part of a collection that its optimizer uses."""
 
     def step(self) -> None:
-        """Pushes what waits."""
+        """Pushes the gradients that wait."""
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drops it."""
+        """Drops the gradients that wait."""
 
 
 class RowOptimizer(torch.optim.Optimizer):
     """The optimizer of one collection. Its parameters are stand-ins, whose `.grad` are the gradients that wait."""
 
     _step_supports_amp_scaling = True
-    """Makes GradScaler call `step` after an overflow too, with `found_inf`: what waits must be dropped then, and
-    trainers in step must make a step all the same."""
+    """Makes GradScaler call `step` after an overflow too, with `found_inf`: the waiting gradients must be dropped then,
+    and a trainer of a synchronous group must make the step all the same."""
 
     def __init__(self, collection: Steps, stand_ins: Iterable[nn.Parameter]) -> None:
         super().__init__(list(stand_ins), {})
         self._collection = collection
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """The collection's `step`. Called by a GradScaler: of gradients divided by its scale, or, if one is infinite or
-        NaN, without gradients."""
+        """Makes the collection's step. If a GradScaler calls it, gradients are divided by its scale first; if one of
+        them is infinite or NaN, the step is made without gradients."""
         loss = None if closure is None else closure()
         found_inf, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
         if found_inf:
@@ -63,8 +63,8 @@ class RowOptimizer(torch.optim.Optimizer):
 
 
 def check_no_scaler() -> None:
-    """Raises InvalidArgument if a GradScaler is in use in this process. Whoever steps without it pushes gradients that
-    are as many times too large as its scale, and nothing that a gradient carries tells of that. Takes some 100 ms for a
+    """Raises InvalidArgument if a GradScaler is in use in this process. A step that goes past the scaler would push
+    gradients that are too large by the scale, and nothing in a gradient shows that. The check takes some 100 ms for a
     million objects."""
     if any(scaler.is_enabled() for scaler in known_scalers()):
         raise InvalidArgument(
@@ -75,15 +75,16 @@ def check_no_scaler() -> None:
 
 
 def known_scalers() -> list[torch.amp.GradScaler]:
-    """Returns every GradScaler of this process. An object refers to its class, so these are among what refers to one.
-    All objects (`gc.get_objects`) would be slower to go through, and a list of them breaks other threads: one that is
-    just making a tuple of what a generator yields fails if anybody else has hold of that tuple."""
+    """Returns every GradScaler of this process. An object refers to its class, so scalers are found among the objects
+    that refer to GradScaler. To go through all objects (`gc.get_objects`) would be slower, and a list of them breaks
+    other threads: one that is just making a tuple from a generator fails if the unfinished tuple is referred to
+    elsewhere."""
     found = gc.get_referrers(*with_subclasses(torch.amp.GradScaler))
     return [known for known in found if isinstance(known, torch.amp.GradScaler)]
 
 
 def with_subclasses(base: type[Any]) -> Iterator[type[Any]]:
-    """Yields the class and all that are derived from it."""
+    """Yields the class and all classes that are derived from it."""
     yield base
     for derived in base.__subclasses__():
         yield from with_subclasses(derived)

@@ -19,10 +19,10 @@ from ps.nn.modes import Pace
 
 
 class Sender:
-    """Sends the pushes of one collection. Called by the trainer's thread only."""
+    """Sends the pushes of one collection. Only the trainer's thread may call it."""
 
     def __init__(self, client: Client, dims: Mapping[str, int], pushes: Pushes, pace: Pace) -> None:
-        """dims: by table, in the order in which steps name them."""
+        """dims: floats of a row by table, in the order in which steps name the tables."""
         self._client = client
         self._nothing = {name: _nothing(dim) for name, dim in dims.items()}
         self._pushes = pushes
@@ -30,24 +30,25 @@ class Sender:
         self._in_flight: deque[Future[None]] = deque()
         self._step_is_sent = False
         self.sent = 0
-        """Pushes so far."""
+        """How many pushes were sent so far."""
 
     @property
     def on_their_way(self) -> list[Future[None]]:
-        """Pushes that have not been waited for."""
+        """How many pushes have not been waited for."""
         return list(self._in_flight)
 
     def begin_step(self) -> None:
-        """Called before the rows of a batch are pulled: where trainers go in turn, waits for their turn."""
+        """Waits for this trainer's turn where trainers go in turn; call it before the rows of a batch are pulled."""
         if self._pace.in_turn:
             self.wait()
         self._pace.begin(self.sent)
         self._step_is_sent = False
 
     def send(self, parts: Mapping[str, TableGradients], forwards: Sequence[Forward]) -> None:
-        """Begins the push of a step. In a group that trains in rounds every rank has a part of each, and of each table,
-        also with no ids. Where gradients cannot be sent, that is raised here or by `wait`, and they are dropped; a rank
-        has its part of the round all the same, without them, so that its next step meets the others' next."""
+        """Begins the push of a step. In a group that trains in rounds every rank has a part in each round, and of each
+        table, also without ids. If gradients cannot be sent, the error is raised here or by `wait`, and they are
+        dropped. The rank still sends its part of the round, without gradients, so that its next step meets the others'
+        next."""
         in_rounds, refused = self._pace.in_rounds, None
         if in_rounds:
             parts = {name: parts.get(name) or part for name, part in self._nothing.items()}
@@ -80,7 +81,7 @@ class Sender:
 
     def step(self, parts: Mapping[str, TableGradients], forwards: Sequence[Forward]) -> None:
         """Sends what `send` has not, and waits until all is applied; raises the first error. In a group that trains in
-        rounds each step is one, also a step without gradients."""
+        rounds each step is a round, also a step without gradients."""
         try:
             if parts or not self._step_is_sent:
                 self.send(parts, forwards)
@@ -89,7 +90,7 @@ class Sender:
         self.wait()
 
     def wait(self) -> None:
-        """Until what was sent is applied; raises the first error of a push."""
+        """Waits until all pushes sent are applied; raises the first error of a push."""
         while self._in_flight:
             self._in_flight[0].exception()  # waits: a signal that breaks that off leaves the push to the next wait
             self._in_flight.popleft().result()
@@ -100,7 +101,8 @@ class Sender:
             self._in_flight.popleft().result()
 
     def _step(self, parts: Mapping[str, TableGradients], forwards: Sequence[Forward]) -> Step:
-        """Returns the step to push: a batch that is alone goes by its handle; of others the ids go along."""
+        """Returns the step to push: the prepared step of a batch that is alone, otherwise one that sends its ids
+        along."""
         if len(forwards) == 1:
             prepared = forwards[0].prepared
             whole = parts.keys() == prepared.ids.keys() and all(prepared.is_all_of(*part) for part in parts.items())

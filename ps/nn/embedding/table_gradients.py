@@ -1,4 +1,4 @@
-"""The gradients of one table in one step, and how those of several batches become one."""
+"""The gradients of one table in one step, and the sum of those of several batches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ps.kernels.index.unique import segment_sum, unique
 from ps.kernels.rows.bags import spread
 
 Placed = tuple[Ids | slice, Ids | slice]
-"""The positions that the ids of either part have among those of both."""
+"""For each of two parts, the positions of its ids among the ids of both."""
 ALL = slice(None)
 
 COUNTS_MAX = np.iinfo(np.uint32).max
@@ -22,27 +22,28 @@ COUNTS_MAX = np.iinfo(np.uint32).max
 
 @dataclass(frozen=True, eq=False)
 class TableGradients:
-    """Gradients of one table's rows, and what is known of the rows."""
+    """Gradients of one table's rows, with what is known of these rows."""
 
     ids_U: Ids
-    """Unique, in the order of their first occurrence."""
+    """Unique ids, in the order of their first occurrence."""
     counts_U: Counts
-    """How often each occurs in the batches."""
+    """How often each id occurs in the batches."""
     grads: torch.Tensor
-    """float32 [U, D]; with `bags` [B, D], of their sums."""
+    """float32 [U, D], one gradient for each row; with `bags` float32 [B, D], one for each bag's sum."""
     rows: torch.Tensor | None = None
-    """float32 [U, D], as pulled; None where sums were."""
+    """float32 [U, D], the rows as pulled; None where sums were pulled."""
     exists_U: Flags | None = None
-    """Which had a row when they were pulled; None: not asked."""
+    """Which ids had a row when they were pulled; None: not asked."""
     important_U: Flags | None = None
-    """Which were among the most important; None: not asked."""
+    """Which rows were among the most important; None: not asked."""
     positives_U: Counts | None = None
-    """How often each occurs in positive samples; None: never."""
+    """How often each id occurs in positive samples; None: never."""
     bags: PooledBags | None = None
     """The bags that the shards sum; None: the rows are pooled here."""
 
     def by_rows(self) -> TableGradients:
-        """Turns gradients of bags into those of rows: each row has the sum of its bags', as often as it is in each."""
+        """Returns these as gradients of rows: each row has the sum of the gradients of its bags, once for each time
+        that it is in a bag."""
         if self.bags is None:
             return self
         grads_UD = np.zeros((len(self.ids_U), self.grads.shape[1]), np.float32)
@@ -53,7 +54,7 @@ class TableGradients:
         return replace(self, grads=torch.from_numpy(grads_UD), rows=None, bags=None)
 
     def only(self, rows_R: Ids) -> TableGradients:
-        """Keeps some of its rows, by position."""
+        """Returns the gradients of some rows, given by position."""
         return TableGradients(
             self.ids_U[rows_R],
             self.counts_U[rows_R],
@@ -65,13 +66,13 @@ class TableGradients:
         )
 
     def and_again(self, other: TableGradients) -> TableGradients:
-        """Adds others of the very same rows, or bags."""
+        """Returns the sum with other gradients of the very same rows, or bags."""
         counts_U = _counted(len(self.ids_U), (ALL, ALL), (self.counts_U, other.counts_U))
         positives_U = _positives(len(self.ids_U), (ALL, ALL), (self.positives_U, other.positives_U))
         return replace(self, counts_U=counts_U, positives_U=positives_U, grads=self.grads + other.grads)
 
     def and_those_of(self, other: TableGradients) -> TableGradients:
-        """Adds those of other rows, which came later."""
+        """Returns the sum with gradients of other rows, which came later."""
         one, other = self.by_rows(), other.by_rows()
         ids_U, inverse_N, _ = unique(np.concatenate((one.ids_U, other.ids_U)))
         n, places = len(ids_U), (inverse_N[: len(one.ids_U)], inverse_N[len(one.ids_U) :])

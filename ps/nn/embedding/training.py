@@ -23,16 +23,16 @@ class RowTraining(nn.Module):
     _sender: Sender
     _waiting: WaitingGradients
     _may_be_scaled: bool
-    """Whether a GradScaler may be in use that a step has not been checked for yet."""
+    """Whether a GradScaler may be in use for which no step has been checked yet."""
 
     def send(self) -> None:
-        """Begins to push the gradients that wait, and returns: the next step's come after them. What goes wrong is
+        """Begins to push the gradients that wait, and returns: the next step's are pushed after them. An error is
         raised by `step`, or by the next `forward`."""
         self._sender.send(*self._taken())
 
     def step(self) -> None:
-        """Pushes the gradients that wait, waits until they and what was sent before are applied, and raises the first
-        error. What failed is told once, and dropped: the next step is without it.
+        """Pushes the gradients that wait, waits until they and all pushes sent before are applied, and raises the first
+        error. The gradients of a push that failed are dropped, and its error is raised once.
 
         In a `Synchronous` group every trainer makes every step, also one whose batch had no ids or no gradients.
         Gradients of a scaled loss must come here unscaled: `scaler.step(collection.optimizer)`. Where a GradScaler is
@@ -48,20 +48,21 @@ class RowTraining(nn.Module):
     def row_parameters(self) -> list[nn.Parameter]:
         """Returns a stand-in for each table, whose `.grad`, float32 [U, D], has the gradients that wait, row by row;
         None where there are none. For `torch.nn.utils.clip_grad_norm_([*model.parameters(),
-        *collection.row_parameters()], 1.0)` between backward and step; as they are no rows, no optimizer can train
-        them."""
+        *collection.row_parameters()], 1.0)` between backward and step; stand-ins hold no rows, so no optimizer can
+        train them."""
         self._waiting.drop_zeroed()
         self._waiting.by_rows()
         return list(self._waiting.stand_ins.values())
 
     @cached_property
     def optimizer(self) -> RowOptimizer:
-        """`step` and `zero_grad` as a torch optimizer: for `scaler.step(collection.optimizer)`."""
+        """This collection's `step` and `zero_grad` as a torch optimizer, for `scaler.step(collection.optimizer)`."""
         self._may_be_scaled = False
         return RowOptimizer(self, self._waiting.stand_ins.values())
 
     def flush(self) -> None:
-        """Sends the gradients that are held back (`sparsify`), after those on their way; raises what goes wrong."""
+        """Sends the gradients that are held back (`sparsify`), after the pushes on their way; raises the first
+        error."""
         self._sender.wait()
         self._pushes.flush()
 
@@ -75,17 +76,19 @@ class RowTraining(nn.Module):
         self._pace.finish()
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Returns what is held back, for `state_dict`; not what waits for a step. Waits for the pushes on their way."""
+        """Returns the gradients that are held back, for `state_dict`; not those that wait for a step. Waits for the
+        pushes on their way."""
         self._sender.wait()
         return self._pushes.state_dict()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes up what was held back, for `load_state_dict`."""
+        """Takes up gradients that were held back, for `load_state_dict`."""
         self._sender.wait()
         self._pushes.load_state_dict(state)
 
     def _taken(self) -> Any:
-        """Takes what waits, by table, and the forwards that gave it: from now on it does not wait."""
+        """Returns the gradients that wait, by table, and the forwards that they come from; from now on nothing
+        waits."""
         self._waiting.drop_zeroed()
         if self._may_be_scaled and self._waiting:
             check_no_scaler()

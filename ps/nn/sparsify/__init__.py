@@ -1,1 +1,1 @@
-"""What of a step's gradients is sent, and what is held back until it is worth sending."""
+"""Selects which of a step's gradients are sent, and holds the others back until they are worth sending."""

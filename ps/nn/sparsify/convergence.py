@@ -19,16 +19,17 @@ from ps.runtime.memory import Memory, ReservedArray
 STATISTIC_BYTES = 48
 """Bytes of a row's statistic, with its part of the index."""
 AT_ONCE = 8
-"""Where there is no room for a new row, an eighth of the others goes: so many steps share the cost."""
+"""Where there is no room for a new row, an eighth of the other rows is forgotten at once, so that many steps share the
+cost."""
 
 Kept = npt.NDArray[np.void]
 
 
 class ConvergenceStore:
-    """id -> statistics. One thread at a time.
+    """Statistics of rows by id. Threads: one at a time.
 
-    At its bound it lets go of the rows that no step has had for the longest. Those of the step itself stay: where they
-    alone are too many, the last of the new ones are not taken up.
+    At its bound it forgets the rows that no step has had for the longest, but none of the present step. If those alone
+    are too many, the last of the new ones are not taken up.
     """
 
     def __init__(self, max_bytes: int, memory: Memory | None = None) -> None:
@@ -41,29 +42,29 @@ class ConvergenceStore:
         self._records = ReservedArray((), STATISTIC, self.max_rows, memory)
 
     def __len__(self) -> int:
-        """Returns how many rows it knows."""
+        """Returns of how many rows there are statistics."""
         return len(self._index)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that they take, as `max_bytes` counts them."""
+        """The bytes that the statistics take, as `max_bytes` counts them."""
         return len(self) * STATISTIC_BYTES
 
     @property
     def records_S(self) -> Kept:  # noqa: N802  an array, so its name carries its shape
-        """By slot."""
+        """The records of all rows, by slot."""
         records_S: Kept = self._records.array[: len(self)]
         return records_S
 
     def find(self, ids_N: Ids) -> Slots:
-        """Returns the slot of each id, -1 where it is not known."""
+        """Returns the slot of each id, -1 where there are no statistics of it."""
         slots_N = np.empty(len(ids_N), np.int64)
         self._index.find(ids_N, slots_N)
         return slots_N
 
     def find_or_insert(self, ids_N: Ids, step: int) -> Slots:
-        """Finds ids, and takes up each one that is not known if there is room: as one seen in no step and sent in the
-        last one. ids_N: unique."""
+        """Returns the slot of each id. An id without statistics gets a record if there is room, as a row seen in no
+        step and sent in the last one; otherwise -1. ids_N: unique."""
         slots_N = self.find(ids_N)
         self.records_S["seen_at"][slots_N[slots_N >= 0]] = step
         wanted = int(np.count_nonzero(slots_N < 0))
@@ -78,18 +79,18 @@ class ConvergenceStore:
         return slots_N
 
     def reset(self, ids_N: Ids) -> None:
-        """Forgets what was seen of these rows, where they are known."""
+        """Clears the statistics of these rows, where there are any."""
         slots_N = self.find(ids_N)
         slots_N = slots_N[slots_N >= 0]
         self.records_S["seen"][slots_N] = 0
         self.records_S["mean"][slots_N] = 0
 
     def all(self) -> Kept:
-        """Returns a copy, ids ascending."""
+        """Returns a copy of all records, ids ascending."""
         return self.records_S[np.argsort(self.records_S["id"])]
 
     def load(self, records_N: Kept) -> None:
-        """These in place of what it has; of ids that are unique. Beyond the bound, those seen last."""
+        """Replaces all records by these, whose ids are unique. Beyond the bound, those seen last are kept."""
         self._start_again(records_N[np.argsort(-records_N["seen_at"], kind="stable")[: self.max_rows]])
 
     def close(self) -> None:
@@ -107,7 +108,7 @@ class ConvergenceStore:
         return slots_N
 
     def _let_go(self, least: int, step: int) -> None:
-        """Lets go of `least` rows, or of an eighth if that is more, but of none that was seen in this step."""
+        """Forgets `least` rows, or an eighth of all if that is more, but none that was seen in this step."""
         seen_at_S = self.records_S["seen_at"]
         n = min(max(least, len(self) // AT_ONCE), len(self))
         if n:

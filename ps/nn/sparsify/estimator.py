@@ -25,18 +25,20 @@ class Estimator:
         self._estimated_density = math.inf  # above any: the first step has no estimate
         self._sent = self._seen = 0  # rows or elements since the last estimate, but those that had to be sent
         self.estimates = 0
-        """How many were made."""
+        """How many estimates were made."""
 
     @property
     def size(self) -> float:
-        """The threshold as a norm, or an absolute value."""
+        """The threshold as the norm of a row, or as the absolute value of an element."""
         return math.sqrt(self._threshold) if self._config.by == "rows" else float(self._threshold)
 
     def next(self, apart_U: Flags, sizes: Callable[[Positions], Rows], of_each: int = 1) -> np.float32:
-        """Returns the threshold for this step, estimated where that is due from what need not be sent anyway.
+        """Returns the threshold for this step. If an estimate is due, it is made from the gradients that need not be
+        sent anyway.
 
-        apart_U: bool [U], rows that no threshold is for. `sizes` gives those at places: squared norms of rows, or
-        absolute values of elements, of which a row has `of_each`: element j of row i is at place i * of_each + j.
+        apart_U: bool [U], rows to which no threshold applies. `sizes` returns the sizes at given places: squared norms
+        of rows, or absolute values of elements, of which a row has `of_each`: element j of row i is at place i *
+        of_each + j.
         """
         config = self._config
         if isinstance(config, TopK) and self._is_due(config) and not apart_U.all():
@@ -52,12 +54,13 @@ class Estimator:
         return self._threshold
 
     def observe(self, sent_U: npt.NDArray[Any], apart_U: Flags, of_each: int) -> None:
-        """How many of each row, of `of_each`, reached the threshold; not counted of rows that are sent anyway."""
+        """Notes how many of the `of_each` sizes of each row reached the threshold. Rows that are sent anyway are not
+        counted."""
         self._sent += int(sent_U[~apart_U].sum())
         self._seen += of_each * int(np.count_nonzero(~apart_U))
 
     def state(self) -> dict[str, Any]:
-        """Plain numbers."""
+        """Returns the state as plain numbers, for `load`."""
         return {
             "step": self._step,
             "threshold": float(self._threshold),
@@ -68,7 +71,7 @@ class Estimator:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Goes on from there. A fixed threshold stays that of the configuration."""
+        """Takes up a saved state. A fixed threshold stays the one of the configuration."""
         self._step, self._estimated_at = int(state["step"]), int(state["estimated_at"])
         self._estimated_density = float(state["estimated_density"])
         self._sent, self._seen = int(state["sent"]), int(state["seen"])
@@ -85,5 +88,5 @@ class Estimator:
         return self._step - self._estimated_at >= period
 
     def _draw(self, n: int, most: int) -> npt.NDArray[np.int64]:
-        """Positions in [0, n): all of them, or `most` drawn with replacement, from seed and step alone."""
+        """Returns positions in [0, n): all of them, or `most` drawn with replacement, from seed and step alone."""
         return np.arange(n) if n <= most else np.random.default_rng((self._seed, self._step)).integers(0, n, most)

@@ -1,9 +1,9 @@
-"""A step's gradients in two parts: what is sent of them, and what is held back.
+"""Parts a step's gradients: some are sent, the others are held back.
 
-**Optimizers** run on the shards, and so do their momenta and accumulators: a trainer has none. They see gradients that
-come late and summed, G = g1 + ... + gn in one push instead of n. No momentum needs correction or masking (Deep Gradient
-Compression needs both, for its momentum comes before the selection). A row that is not sent counts as
-used, for its importance, and is not updated: nothing of its value or state decays.
+**Optimizers** run on the shards, with their momenta and accumulators: a trainer has none. They receive gradients late
+and summed, G = g1 + ... + gn in one push instead of n. No momentum needs correction or masking (Deep Gradient
+Compression needs both, for its momentum comes before the selection). A row that is not sent counts as used, for its
+importance, and is not updated: nothing of its value or state decays.
 
 - SGD is linear in the gradient: the value moves as far as it would have, only later.
 - Adagrad: h grows by G*G instead of the sum of the g*g. Where the n gradients agree that is up to n times as much, and
@@ -37,7 +37,7 @@ from ps.nn.sparsify.thresholds import Sparsify, Threshold
 
 
 class Parting:
-    """Parts the gradients of one table's steps. Threads: one at a time."""
+    """Parts the gradients of the steps of one table. Threads: one at a time."""
 
     def __init__(
         self, config: Sparsify, store: ResidualStore, estimator: Estimator, relaxation: Relaxation | None
@@ -58,8 +58,8 @@ class Parting:
         *,
         send_others: bool,
     ) -> tuple[Selected, Ids, Held]:
-        """Takes a step's gradients, checked, as `Sparsifier.select` says. Returns what is sent of its rows, their ids,
-        and what is sent of others."""
+        """Parts a step's gradients, which were checked as `Sparsifier.select` says. Returns what is sent of the step's
+        rows, their ids, and what is sent of other rows."""
         store = self._store
         store.history.step += 1
         slots_U = store.find(ids_U)
@@ -96,7 +96,7 @@ class Parting:
         return self._relaxation.next(ids_U, grads_UD, rows_UD, always_U, important_U)
 
     def _part(self, slots_U: Slots, grads_UD: Rows, always_U: Flags, pace: Pace) -> Parted:
-        """Returns what is sent of the rows' totals, and what stays. Adds to what is held."""
+        """Parts the rows' totals into what is sent, which it returns, and what is added to the residuals."""
         store, hold, dim = self._store, self._config.hold, self._store.dim
         apart_U, threshold = always_U | pace.relaxed_U, NO_ELEMENTS
         if self._config.by == "elements":
@@ -115,7 +115,8 @@ class Parting:
         return Parted(picked_U, norms_U, whole_U, ~whole_U & (norms_U > 0) & self._feedback, threshold)
 
     def _remember(self, ids_U: Ids, always_U: Flags, rows_R: Slots, grads_RD: Rows) -> None:
-        """What is pushed of which row, as far as there is room: a row that is forgotten is sent whole the next time."""
+        """Notes what is pushed of which row, as far as there is room. A row that is forgotten is sent whole the next
+        time."""
         store, history = self._store, self._store.history
         slots_R = store.find(ids_U[rows_R])
         unknown_R = np.flatnonzero(slots_R < 0)

@@ -1,7 +1,7 @@
-"""What of the gradients of bags is sent as such, and what of them goes to the rows of their ids.
+"""Selects which gradients of bags are sent as such, and turns the others into gradients of the bags' rows.
 
-A bag's gradient belongs to one sample: what is left out of it cannot wait for the next of the same bag, as a row's can.
-But it is the gradient of each of the bag's rows, and those come again. So the largest are sent, one for all the ids of
+A bag's gradient belongs to one sample, so it cannot be held for the next gradient of the same bag, as a row's can. But
+it is also the gradient of each of the bag's rows, and these come again. So the largest are sent, one for all the ids of
 the bag; and the others are added up by row here, and go through the table's `Sparsifier` as gradients of rows do: sent
 and held make the sum of all gradients, as without bags (to the bit with integers).
 """
@@ -20,16 +20,16 @@ from ps.nn.sparsify.thresholds import Sparsify
 
 
 class BagSelector:
-    """Selects gradients of the bags of one table. Its threshold is of those, for the same share of them that `config`
-    has for rows; it is not saved, but estimated in the first step."""
+    """Selects gradients of the bags of one table. Its threshold is estimated from these gradients, for the same share
+    of them that `config` has for rows. It is not saved, but estimated in the first step."""
 
     def __init__(self, config: Sparsify, seed: int = 0) -> None:
         self._by = config.by
         self._estimator = Estimator(config, seed)
 
     def select(self, bags: PooledBags, unique: int, grads_BD: Rows) -> tuple[Selected, Rows, Flags]:
-        """Returns what is sent of the bags' gradients; the rest, float32 [unique, D] by row; bool [unique], which rows
-        the push makes even where nothing of the rest is sent: those of a bag that is. Raises NonFiniteGradient, and
+        """Returns (what is sent of the bags' gradients; the rest by row, float32 [U, D]; which rows the push creates
+        even if nothing of the rest is sent, bool [U]: the rows of bags that are sent). Raises NonFiniteGradient, and
         then nothing has changed."""
         empty_B = bags.lengths_B == 0
         grads_BD = np.where(empty_B[:, None], np.float32(0), grads_BD)

@@ -1,17 +1,17 @@
-"""Which rows of a step wait although they may be sent: relaxed synchronisation of important rows that have converged.
+"""Relaxed synchronisation: decides which important rows of a step wait because they have converged.
 
     x = min(1, |gradient| / |value|)              of one step that has the row; value: as pulled
     mean += (x - mean) / min(n, window)           n: steps that had it so far
     converged: n >= window and mean <= ratio
     due: (step + phase) // every is not what it was when the row was last sent; phase = hash(id) % every
 
-A row that is important, converged and not due waits: its gradient goes to the residuals, whatever its size. One that
-is due is sent whole. Gradients go on being watched while a row waits, so it stops waiting when they grow.
+A row that is important, converged and not due waits: its gradient goes to the residuals, whatever its size. One that is
+due is sent whole. A row's gradients are watched while it waits, so it stops waiting when they grow.
 
-**Every K-th step, not every K-th occurrence**: so what is held is never older than K steps when the row comes again.
-By occurrences a row of every tenth step would be held for 10 K steps, and other trainers would not hear of it; it is
-not hot, and holding it back saves little. Rows that are in every step, which are those that cost, are sent every K-th
-time by either count. The phase spreads them over the steps, or all would be due in the same one.
+**Every K-th step, not every K-th occurrence**: so gradients that are held are never older than K steps when the row
+comes again. By occurrences a row of every tenth step would be held for 10 K steps, and other trainers would not hear of
+it; it is not hot, and holding it back saves little. Rows that are in every step, which are those that cost, are sent
+every K-th time by either count. The phase spreads them over the steps, or all would be due in the same one.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from ps.nn.sparsify.thresholds import Relaxed
 
 @dataclass(frozen=True)
 class Pace:
-    """Which rows of a step wait and which are due, bool [U]; none is both."""
+    """Which rows of a step wait and which are due, bool [U]; no row is both."""
 
     waits_U: Flags
     due_U: Flags
 
     @property
     def relaxed_U(self) -> Flags:  # noqa: N802  an array, so its name carries its shape
-        """The rows that no threshold is asked for."""
+        """The rows that wait or are due, bool [U]: no threshold applies to them."""
         return self.waits_U | self.due_U
 
 
@@ -49,7 +49,7 @@ class Relaxation:
     """Decides which rows of one table wait. Threads: one at a time."""
 
     def __init__(self, config: Relaxed) -> None:
-        """Raises ConfigError."""
+        """Raises ConfigError if not even one row fits in `config.max_bytes`."""
         self.config = config
         self.store = ConvergenceStore(config.max_bytes)
         self._step = 0
@@ -74,18 +74,19 @@ class Relaxation:
         return pace
 
     def note_sent(self, ids_N: Ids) -> None:
-        """Rows that were sent whole in this step, for whatever reason; those it does not know are passed over."""
+        """Notes rows that were sent whole in this step, for whatever reason. Rows without statistics are passed
+        over."""
         slots_N = self.store.find(ids_N)
         self.store.records_S["sent_at"][slots_N[slots_N >= 0]] = self._step
 
     def state(self) -> dict[str, Any]:
-        """Numbers and tensors."""
+        """Returns the state as numbers and tensors, for `load`."""
         records_N = self.store.all()
         tensors = {name: torch.from_numpy(np.ascontiguousarray(records_N[name])) for name in STATISTIC.names or ()}
         return {"step": self._step, "waited": self.waited, **tensors}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Goes on from there."""
+        """Takes up a saved state."""
         records_N = np.zeros(len(state["id"]), STATISTIC)
         for name in STATISTIC.names or ():
             records_N[name] = np.asarray(state[name])
@@ -93,7 +94,7 @@ class Relaxation:
         self._step, self.waited = int(state["step"]), int(state["waited"])
 
     def _turn(self, ids_N: Ids, steps_N: npt.NDArray[np.int32] | int) -> npt.NDArray[np.int64]:
-        """Changes every `every` steps, for each id at its own."""
+        """Returns numbers that change every `every` steps, at another step for each id."""
         words_N = np.empty(len(ids_N), np.uint64)
         hash_ids(np.ascontiguousarray(ids_N), words_N)
         phase_N = (words_N % np.uint64(self.config.every)).astype(np.int64)

@@ -5,7 +5,8 @@
                 + 12                 its history, by slot (`ps.nn.sparsify.history`)
                 + 24                 id and slot in the index, where it is emptiest (20 as a rule)
 
-Everything is a batch: no Python object a row. Rows lie in reserved address space and grow without a copy.
+Every call is for a batch of rows: there is no Python object for a row. Rows lie in reserved address space and grow
+without a copy.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ from ps.nn.sparsify.history import NEVER, History
 from ps.runtime.memory import Memory, ReservedArray
 
 KEY_BYTES = 48
-"""Bytes of a row besides its floats."""
+"""Bytes of a row beside its floats."""
 _FREE = np.float32(-1.0)
 
 
 class ResidualArrays:
-    """id -> slot, and by slot the residual, its norm and its history. One thread at a time.
+    """Finds the slot of an id, and has by slot the residual, its norm and its history. Threads: one at a time.
 
-    `max_rows` is not kept here, who inserts looks first: so what must not be lost can always be put back.
+    `max_rows` is not enforced here but by the callers that insert, so that gradients which must not be lost can always
+    be put back.
     """
 
     def __init__(self, dim: int, max_bytes: int, memory: Memory | None = None) -> None:
@@ -52,40 +54,41 @@ class ResidualArrays:
         self._free, self._n_free, self._used = -1, 0, 0
 
     def __len__(self) -> int:
-        """Slots in use."""
+        """Returns how many slots are in use."""
         return len(self._index)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the slots in use take, as `max_bytes` counts them."""
+        """The bytes that the slots in use take, as `max_bytes` counts them."""
         return len(self) * self.row_bytes
 
     @property
     def committed_bytes(self) -> int:
-        """Bytes of memory in use or asked for ahead."""
+        """Bytes of memory in use or reserved ahead."""
         parts = (self._index, self._residuals, self._ids, self._norms, self.history)
         return sum(part.committed_bytes for part in parts)
 
     @property
     def residuals_SD(self) -> Rows:  # noqa: N802  an array, so its name carries its shape
-        """What is held, by slot."""
+        """The residuals, float32 [S, D], by slot."""
         rows_SD: Rows = self._residuals.array
         return rows_SD
 
     @property
     def norms_S(self) -> Rows:  # noqa: N802
-        """Squared norms of what is held, by slot: 0 where that is nothing, below 0 where the slot is free."""
+        """The squared norms of the residuals, by slot: 0 where nothing is held, below 0 where the slot is free."""
         norms_S: Rows = self._norms.array[: self._used]
         return norms_S
 
     def find(self, ids_N: Ids) -> Slots:
-        """Returns the slot of each id, -1 where nothing is held."""
+        """Returns the slot of each id, -1 where an id has none."""
         slots_N = np.empty(len(ids_N), np.int64)
         self._index.find(ids_N, slots_N)
         return slots_N
 
     def total_sizes(self, slots_U: Slots, grads_UD: Rows, places_N: npt.NDArray[np.int64]) -> Rows:
-        """Absolute values of some elements of totals, before `accumulate`: element j of row i is at place i * D + j."""
+        """Returns absolute values of some elements of the totals, before `accumulate`: element j of row i is at place i
+        * D + j."""
         rows_N, columns_N = places_N // self.dim, places_N % self.dim
         total_N: Rows = grads_UD[rows_N, columns_N]
         held_N = slots_U[rows_N] >= 0
@@ -95,13 +98,14 @@ class ResidualArrays:
     def accumulate(
         self, slots_U: Slots, grads_UD: Rows, threshold: np.float32, waits_U: Flags
     ) -> tuple[npt.NDArray[np.int32], Rows]:
-        """See `ps.kernels.updates.residuals.accumulate`: elements picked, and squared norms of what stays."""
+        """Adds gradients to residuals and returns how many elements were picked, and the squared norms of what stays,
+        as `ps.kernels.updates.residuals.accumulate` says."""
         out = np.empty(len(slots_U), np.int32), np.empty(len(slots_U), np.float32)
         kernels.accumulate(self.residuals_SD, self._norms.array, slots_U, grads_UD, threshold, waits_U, *out)
         return out
 
     def send(self, slots_R: Slots, grads_UD: Rows, rows_R: Slots, whole_R: Flags, threshold: np.float32) -> Rows:
-        """See `ps.kernels.updates.residuals.send`: float32 [R, D]."""
+        """Returns what is sent, float32 [R, D], as `ps.kernels.updates.residuals.send` says."""
         out_RD = np.empty((len(rows_R), self.dim), np.float32)
         kernels.send(self.residuals_SD, slots_R, grads_UD, rows_R, whole_R, threshold, out_RD)
         return out_RD
@@ -109,14 +113,14 @@ class ResidualArrays:
     def hold(
         self, slots_H: Slots, grads_UD: Rows, rows_H: Slots, threshold: np.float32, waits_H: Flags, norms_H: Rows
     ) -> None:
-        """See `ps.kernels.updates.residuals.hold`; norms_H: squared norms of what stays."""
+        """Holds what stays, as `ps.kernels.updates.residuals.hold` says. norms_H: squared norms of what stays."""
         kernels.hold(self.residuals_SD, slots_H, grads_UD, rows_H, threshold, waits_H)
         self._norms.array[slots_H] = norms_H
 
     def insert(self, ids_N: Ids) -> Slots:
-        """Gives each id, none of which has one, a slot; its residual is whatever was there, until `hold`.
+        """Gives each id, none of which has one, a slot; its residual is undefined until `hold`.
 
-        Raises ResourceExhausted when the host's memory is at its end, and then nothing has changed.
+        Raises ResourceExhausted when the host has no memory left, and then nothing has changed.
         """
         n = len(ids_N)
         reused = min(n, self._n_free)
@@ -135,12 +139,12 @@ class ResidualArrays:
         return slots_N
 
     def note_sent(self, slots_N: Slots) -> None:
-        """Nothing is held in these slots, freed or not, after the next `send`."""
+        """Notes that nothing is held in these slots, freed or not, after the next `send`."""
         self._norms.array[slots_N] = np.minimum(self._norms.array[slots_N], 0)
         self.history.since_S[slots_N] = NEVER
 
     def release(self, slots_N: Slots) -> None:
-        """Frees these slots, unique and in use. What was in them can be read until the next `hold`."""
+        """Frees these slots, unique and in use. Their contents can be read until the next `hold`."""
         ids_N = self._ids.array[slots_N]
         erased_N = np.empty(len(ids_N), np.int64)
         self._n_free += self._index.erase(ids_N, erased_N)

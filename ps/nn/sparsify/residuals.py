@@ -1,4 +1,4 @@
-"""Gradients held back, by id: what is taken out, added, sent off and remembered of them."""
+"""Gradients that are held back, by id: how they are taken out, added, sent and remembered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ps.nn.sparsify.residual_arrays import ResidualArrays
 from ps.nn.sparsify.thresholds import Hold
 
 NO_ELEMENTS = np.float32(np.inf)
-"""The threshold by which no single element is picked."""
+"""The threshold by which no single element is selected."""
 
 
 class Held(NamedTuple):
@@ -25,22 +25,22 @@ class Held(NamedTuple):
 
 
 class ResidualStore(ResidualArrays):
-    """id -> what is held of its gradient. One thread at a time.
+    """The gradients held back, by id. Threads: one at a time.
 
     An id keeps its slot, and with it its history, when all of its residual has been sent, for it is likely to come
     again; such slots are the first to be freed.
     """
 
     def take(self, slots_N: Slots) -> Held:
-        """Takes these rows out: what was held in them, where that is something."""
+        """Removes these rows and returns the gradients held of them, where there are any."""
         held_N = slots_N[self._norms.array[slots_N] > 0]
         held = Held(self._ids.array[held_N], self._residuals.array[held_N])
         self.release(slots_N)
         return held
 
     def add(self, held: Held) -> None:
-        """Adds gradients to what is held of their ids, unique, whatever the bound. Raises ResourceExhausted when the
-        host's memory is at its end, and then nothing has changed."""
+        """Adds gradients to those held of their ids, unique, whatever the bound. Raises ResourceExhausted when the host
+        has no memory left, and then nothing has changed."""
         grads_RD = np.ascontiguousarray(held.grads_RD)
         slots_R = self.find(held.ids_R)
         new_R = np.flatnonzero((slots_R < 0) & grads_RD.any(axis=1))
@@ -53,18 +53,18 @@ class ResidualStore(ResidualArrays):
         self.history.since_S[slots_R[(slots_R >= 0) & (norms_R == 0)]] = NEVER
 
     def remember(self, ids_N: Ids) -> Slots:
-        """Like `insert`, of rows of which nothing is held."""
+        """Gives slots to ids of which nothing is held, as `insert` does."""
         slots_N = self.insert(ids_N)
         self._residuals.array[slots_N] = 0
         return slots_N
 
     def all(self) -> Held:
-        """Returns a copy of everything held, ids ascending."""
+        """Returns a copy of all gradients held, ids ascending."""
         slots_N = self._held_slots()
         return Held(self._ids.array[slots_N], self._residuals.array[slots_N])
 
     def send_off(self, slots_N: Slots) -> Held:
-        """Everything that is held in these slots, to be sent: of the rows, their history stays."""
+        """Returns the gradients held in these slots, to be sent. The rows keep their slots and their history."""
         held = Held(self._ids.array[slots_N], self._residuals.array[slots_N])
         self._residuals.array[slots_N] = 0
         self.note_sent(slots_N)
@@ -72,23 +72,23 @@ class ResidualStore(ResidualArrays):
         return held
 
     def send_off_all(self, most: int | None = None) -> Held:
-        """Everything that is held, to be sent, ids ascending; with `most`, of so many rows at most."""
+        """Returns all gradients held, to be sent, ids ascending; with `most`, of at most so many rows."""
         return self.send_off(self._held_slots()[:most])
 
     def quiet(self, hold: Hold) -> Slots:
-        """Returns rows of which something would be held for too long, in a step that sweeps, when its own rows are
-        settled."""
+        """Returns the slots of rows of which something would be held for too long. Empty in a step that does not sweep;
+        called when the step's own rows are settled."""
         return self.history.quiet(hold, self._used)
 
     def note_refused(self, held: Held) -> None:
-        """Notes that these gradients were not pushed after all."""
+        """Notes that these gradients were not applied after all."""
         slots_R = self.find(held.ids_R)
         known_R = slots_R >= 0
         self.history.note_refused(slots_R[known_R], held.grads_RD[known_R])
 
     def idle(self) -> Slots:
-        """Slots of the rows of which nothing is held and that this step does not name: first those that no step has
-        named for the longest."""
+        """Returns the slots of rows of which nothing is held and that this step does not name, those first that no step
+        has named for the longest."""
         slots_N = np.flatnonzero(self.norms_S == 0)
         slots_N = slots_N[self.history.seen_S[slots_N] < self.history.step]
         return slots_N[np.argsort(self.history.seen_S[slots_N], kind="stable")]
@@ -98,13 +98,13 @@ class ResidualStore(ResidualArrays):
         self.release(np.flatnonzero(self.norms_S >= 0))
 
     def history_state(self) -> dict[str, Any]:
-        """Numbers and tensors, by id."""
+        """Returns the history by id, as numbers and tensors."""
         slots_N = np.flatnonzero(self.norms_S >= 0)
         slots_N = slots_N[np.argsort(self._ids.array[slots_N])]
         return {"ids": torch.from_numpy(self._ids.array[slots_N]), **self.history.state(slots_N)}
 
     def load_history(self, state: Mapping[str, Any]) -> None:
-        """Takes in the history of what is held, and of other rows as far as there is room."""
+        """Takes up the history of rows of which something is held, and of other rows as far as there is room."""
         ids_N = np.asarray(state["ids"])
         slots_N = self.find(ids_N)
         new_N = np.flatnonzero(slots_N < 0)[: max(0, self.max_rows - len(self))]

@@ -1,4 +1,4 @@
-"""A selection and its checks, and which rows go when more would be held back than there is room for."""
+"""A selection and its checks, and which rows are sent when more would be held back than there is room for."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ps.kernels.rows.rows import all_finite
 from ps.nn.sparsify.residuals import Held, ResidualStore
 
 AT_ONCE = 8
-"""Makes an eighth of the room free at once, where there is none."""
+"""Where there is no room, an eighth of it is made free at once."""
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What is to be sent, and owned by whoever sends it until it is committed or rolled back."""
+    """Gradients to be sent. Their sender owns them until the selection is committed or rolled back."""
 
     number: int
     selected: Selected
@@ -27,13 +27,14 @@ class Selection:
     ids_R: Ids
     """Ids of the rows in `selected`."""
     others: Held
-    """Rows that are not of this step, to be pushed by their ids: what there was no more room for. Mostly empty."""
+    """Gradients of rows that are not in this step, to be pushed by their ids, because there was no more room for them.
+    Mostly empty."""
 
     def __len__(self) -> int:
         return len(self.ids_R) + len(self.others.ids_R)
 
     def by_id(self) -> Held:
-        """Returns all of it, by ids."""
+        """Returns all gradients of the selection, by id."""
         return Held(
             np.concatenate((self.ids_R, self.others.ids_R)),
             np.concatenate((self.selected.grads_RD, self.others.grads_RD)),
@@ -65,7 +66,7 @@ class OpenSelections:
         del self._open[selection.number]
 
     def check_none(self, what: str) -> None:
-        """Raises InvalidArgument while any is open."""
+        """Raises InvalidArgument while a selection is open."""
         if self._open:
             raise InvalidArgument(
                 f"{len(self._open)} selections are open, and the state that is {what} would lack their gradients: wait "
@@ -78,19 +79,19 @@ class Parted:
     """How the totals of a step's rows are parted."""
 
     picked_U: npt.NDArray[np.int32]
-    """How many single elements of each are sent."""
+    """How many single elements of each row are sent."""
     norms_U: Rows
     """Squared norms of what is not among those elements."""
     whole_U: Flags
-    """Rows that are sent all the same, all of them."""
+    """Rows that are sent whole all the same."""
     stays_U: Flags
-    """Rows of which something is held on."""
+    """Rows of which something stays held."""
     threshold: np.float32
-    """The threshold of elements."""
+    """The threshold by which elements were selected."""
 
 
 def joined(one: Held, other: Held) -> Held:
-    """Both together; they are of different ids."""
+    """Returns both together; their ids differ."""
     return Held(np.concatenate((one.ids_R, other.ids_R)), np.concatenate((one.grads_RD, other.grads_RD)))
 
 
@@ -130,11 +131,12 @@ def checked_rows(rows_UD: Rows | None, important_U: Flags | None, grads_UD: Rows
 
 
 def make_room(store: ResidualStore, slots_U: Slots, norms_U: Rows, stays_U: Flags) -> tuple[Held, Slots]:
-    """Frees slots for the rows of a step that stay and have none: of rows of which nothing is held, those that no step
-    has named for the longest; of rows of the step of which nothing stays; then those of the rows with the largest
-    residuals. In freed slots of the step, totals can still be read.
+    """Frees slots for the rows of a step that stay and have no slot. It frees, in this order: slots of rows of which
+    nothing is held, those first that no step has named for the longest; slots of rows of the step of which nothing
+    stays; slots of the rows with the largest residuals. In freed slots of the step, totals can still be read.
 
-    Returns what was held of others, and positions in the step of rows that must not stay: they are among the largest.
+    Returns (what was held of rows outside the step, positions in the step of rows that must not stay because they are
+    among the largest).
     """
     excess = len(store) + int(np.count_nonzero(stays_U & (slots_U < 0))) - store.max_rows
     if excess > 0:
@@ -156,8 +158,8 @@ def make_room(store: ResidualStore, slots_U: Slots, norms_U: Rows, stays_U: Flag
 
 
 def free_idle(store: ResidualStore, least: int) -> int:
-    """Frees the slots of rows of which nothing is held and that are not of the step, `least` of them or an eighth of
-    all if that is more: so many steps share the cost. Returns how many there were."""
+    """Frees slots of rows of which nothing is held and that the step does not name, `least` of them or an eighth of all
+    if that is more, so that many steps share the cost. Returns how many were freed."""
     idle_N = store.idle()[: max(least, store.max_rows // AT_ONCE)]
     store.release(idle_N)
     return len(idle_N)

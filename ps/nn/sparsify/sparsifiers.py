@@ -1,24 +1,26 @@
-"""What of a step's gradients is sent, and what is held back until it is worth sending (error feedback).
+"""Selects which of a step's gradients are sent, and holds the others back until they are worth sending (error
+feedback).
 
     total = gradient + residual of the row  --->  as large as the threshold: sent, its residual is 0
                                             --->  smaller: it is the row's residual, added to its next gradient
 
 So nothing is ever lost: what was sent plus what is held is the sum of all gradients (exactly, but for the rounding of
-float32 sums). Error feedback is what makes it converge as dense pushes do: Stich et al. 2018; Karimireddy et al. 2019.
+float32 sums). Because of this error feedback, training converges as with whole pushes: Stich et al. 2018; Karimireddy
+et al. 2019.
 
-**Bounds** (`Hold`, in `ps.nn.sparsify.thresholds`): a row of which much would be held against what was pushed of it is
-sent, and what has been held for some steps, whether the row comes again or not. Without them ids that come in bursts
-get most of their gradients when the burst is over, or never.
+**Bounds** (`Hold`, in `ps.nn.sparsify.thresholds`): a row is sent if much would be held compared with what was pushed
+of it, or if something has been held of it for some steps, whether the row comes again or not. Without these bounds, ids
+that come in bursts get most of their gradients when the burst is over, or never.
 
 **Retries.** `select` moves gradients out of the residuals into a `Selection`, which owns them until its fate is known.
-Send it, and the same one again where a push is retried: the shards' ledgers know it. Then say `commit` when it is
-applied, or `rollback` when it is known that it was not and will not be: what it had is held again, added to what has
-been held since, so other steps may be selected meanwhile. Of a push whose fate is unknown neither is right: repeat it.
-While a selection is open, `state_dict` refuses.
+Send it, and send the same one again if the push is retried: the shards' ledgers recognise it. Then call `commit` when
+it is applied, or `rollback` when it is known that it was not applied and will not be: its gradients are held again,
+added to what has been held since, so other steps may be selected meanwhile. If the fate of a push is unknown, neither
+is right: repeat the push. While a selection is open, `state_dict` refuses.
 
 **Relaxed rows** (`ps.nn.sparsify.relaxation`) are held whatever their size, and sent whole when they are due: no
-threshold is asked, and none is estimated from them. What else may send a row sends them too: the bound, `flush`, being
-new.
+threshold applies to them, and none is estimated from them. Like any row they are sent by the bounds, by `flush`, and
+when they are new.
 
 How the shards' optimizers see gradients that come late and summed is in `ps.nn.sparsify.parting`.
 """
@@ -48,18 +50,18 @@ __all__ = ["Held", "Hold", "Relaxed", "Selection", "Sparsifier", "Sparsify", "Th
 MAX_BYTES = 256 << 20
 """Bytes of residuals, by default."""
 FORMAT = 3
-"""The format of `state_dict`."""
+"""The version of `state_dict`'s format."""
 WITHOUT_HISTORY = 2
-"""An older format that is read, too: its rows begin without a history."""
+"""An older version that `load_state_dict` reads too: its rows begin without a history."""
 
 
 class Sparsifier:
-    """Selects what is sent of one table's gradients, for one worker. Threads: any, one at a time within.
+    """Selects which of one table's gradients are sent, for one worker. Threads: any, one at a time within.
 
     What is held back, and what is known of rows, takes at most `max_bytes` after a `select` (as
-    `ps.nn.sparsify.residual_arrays` counts; pages are rounded up). Over it, rows of which nothing is held are
+    `ps.nn.sparsify.residual_arrays` counts; pages are rounded up). Above that, rows of which nothing is held are
     forgotten, those first that no step has named for the longest; then the rows with the largest residuals are sent, of
-    this step or not. A `rollback` may stand above it until the next `select`.
+    this step or not. After a `rollback` more may be held until the next `select`.
     """
 
     def __init__(
@@ -71,8 +73,8 @@ class Sparsifier:
         seed: int = 0,
         memory: Memory | None = None,
     ) -> None:
-        """seed: decides the samples that thresholds are estimated from. memory: the host's, of which residuals take.
-        Raises ConfigError."""
+        """seed: decides the samples that thresholds are estimated from. memory: the host's memory, from which residuals
+        are allocated. Raises ConfigError."""
         self.config = config
         self._store = ResidualStore(dim, max_bytes, memory)
         self._estimator = Estimator(config, seed)
@@ -83,7 +85,7 @@ class Sparsifier:
 
     @property
     def rows_held(self) -> int:
-        """Ids of which something is held."""
+        """How many ids have a gradient held."""
         return int(np.count_nonzero(self._store.norms_S > 0))
 
     @property
@@ -93,12 +95,12 @@ class Sparsifier:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the places of what is held, or was a little ago, as `max_bytes` counts them."""
+        """The bytes of slots of gradients that are held, or were lately, as `max_bytes` counts them."""
         return self._store.nbytes
 
     @property
     def threshold(self) -> float:
-        """The norm of a row, or the absolute value of an element, from which on the last step's were sent."""
+        """The least norm of a row, or absolute value of an element, that was sent in the last step."""
         return self._estimator.size
 
     @property
@@ -113,7 +115,7 @@ class Sparsifier:
 
     @property
     def statistics_nbytes(self) -> int:
-        """Bytes of what is known of rows that may be relaxed, as `Relaxed.max_bytes` counts them."""
+        """The bytes of the statistics of rows that may be relaxed, as `Relaxed.max_bytes` counts them."""
         return self._relaxation.store.nbytes if self._relaxation is not None else 0
 
     def select(
@@ -126,12 +128,12 @@ class Sparsifier:
         important_U: Flags | None = None,
         send_others: bool = True,
     ) -> Selection:
-        """Returns what to send of a step's gradients; the rest is held back.
+        """Returns which of a step's gradients to send; the others are held back.
 
         ids_U: int64 [U], unique. grads_UD: float32 [U, D], in their order. always_U: bool [U], rows that are sent whole
         however small, as new rows should be. For `relaxed`: rows_UD float32 [U, D], their values as pulled (None: in
-        this step no row waits), and important_U bool [U], which of them may (None: any). send_others: whether rows that
-        no step names any more are sent, as `hold` says. Raises DtypeMismatch, LengthMismatch, DimensionMismatch or
+        this step no row waits), and important_U bool [U], which rows may wait (None: any). send_others: whether rows
+        that no step names any more are sent, as `hold` says. Raises DtypeMismatch, LengthMismatch, DimensionMismatch or
         NonFiniteGradient, and then nothing has changed.
         """
         ids_U, grads_UD, always_U = checked(ids_U, grads_UD, always_U, self._store.dim)
@@ -142,22 +144,22 @@ class Sparsifier:
             )
 
     def flush(self, most: int | None = None) -> Selection:
-        """Returns all that is held, to be pushed by ids: `others` of a selection without rows of a step. With `most`,
-        so many rows of it at most: flush again until there are none."""
+        """Returns all that is held, to be pushed by ids, as the `others` of a selection without rows of a step. With
+        `most`, at most so many rows: flush again until none is left."""
         with self._lock:
             nothing = Selected(np.empty(0, np.int64), np.empty((0, self._store.dim), np.float32), False)
             return self._open.add(nothing, np.empty(0, np.int64), self._store.send_off_all(most))
 
     def commit(self, selection: Selection) -> None:
-        """The selection has been applied. Raises InvalidArgument where it is not open."""
+        """Notes that the selection has been applied. Raises InvalidArgument if it is not open."""
         with self._lock:
             self._open.remove(selection)
 
     def rollback(self, selection: Selection) -> None:
-        """The selection has not been applied, and will not be: what it had is held again.
+        """Holds a selection's gradients again, because it has not been applied and will not be.
 
-        Raises InvalidArgument where it is not open, and ResourceExhausted when the host's memory is at its end; then
-        it is open still.
+        Raises InvalidArgument if the selection is not open, and ResourceExhausted when the host has no memory left;
+        then the selection stays open.
         """
         with self._lock:
             self._open.check(selection)
@@ -167,7 +169,7 @@ class Sparsifier:
             self._open.remove(selection)
 
     def forget(self, ids_N: Ids) -> Held:
-        """Lets go of what is held of these ids, unique: rows that were removed or evicted. Returns what it was."""
+        """Removes what is held of these ids, unique, whose rows were removed or evicted. Returns what was held."""
         ids_N = np.ascontiguousarray(ids_N, np.int64)
         with self._lock:
             if self._relaxation is not None:
@@ -176,7 +178,8 @@ class Sparsifier:
             return self._store.take(slots_N[slots_N >= 0])
 
     def state_dict(self) -> dict[str, Any]:
-        """For the trainer's checkpoint: numbers and tensors. Raises InvalidArgument while a selection is open."""
+        """Returns the state for a checkpoint, as numbers and tensors. Raises InvalidArgument while a selection is
+        open."""
         with self._lock:
             self._open.check_none("saved")
             held = self._store.all()
@@ -192,8 +195,8 @@ class Sparsifier:
             }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `state_dict` gave, and drops what is held now. Above `max_bytes` it is held until the next
-        `select`. Raises InvalidArgument, and then nothing has changed."""
+        """Takes up a state of `state_dict`, and drops what is held now. If the state exceeds `max_bytes`, all of it is
+        held until the next `select`. Raises InvalidArgument, and then nothing has changed."""
         with self._lock:
             self._open.check_none("loaded")
             kind = self._kind()

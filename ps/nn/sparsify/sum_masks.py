@@ -1,12 +1,12 @@
-"""Which elements of the sums that shards send are worth sending: dynamic thresholds on activations.
+"""Decides which elements of pooled sums the shards send: dynamic thresholds on activations.
 
-Every so many steps a table's sums are pulled whole, and the threshold is found that the wanted share of their elements
-reaches; in the steps between, the shards leave out what is smaller, which then reads as 0 (Gupta et al., KDD 2021, the
-forward half of their model parallelism). A shard compares its own part of a sum, so with several of them somewhat
-fewer elements are sent than asked for.
+Every so many steps a table's sums are pulled whole, to find the threshold that the wanted share of their elements
+reaches. In the steps between, the shards leave out smaller elements, which then read as 0 (Gupta et al., KDD 2021, the
+forward half of their model parallelism). A shard compares its own part of a sum, so with several of them somewhat fewer
+elements are sent than asked for.
 
-There is no error feedback for this: a sum belongs to one sample, and what is left out of it cannot be added to that of
-another. Nothing of the rows on the shards is lost, though: it is the batch that sees them less exactly.
+There is no error feedback for masks: a sum belongs to one sample, and what is left out of it cannot be added to the sum
+of another. The rows on the shards do not change; only the batch reads them less exactly.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ class SumMasks:
     """The masks of one collection, by table."""
 
     def __init__(self, configs: Mapping[str, Sparsify], seed: int = 0) -> None:
-        """Raises InvalidArgument where one does not go by elements."""
+        """Raises InvalidArgument for a mask that is not by elements."""
         if wrong := sorted(name for name, config in configs.items() if config.by != "elements"):
             raise InvalidArgument(f'mask_sums of tables {wrong}: sums are masked element by element: by="elements"')
         self._masks = {name: _Mask(config, seed) for name, config in configs.items()}
 
     def next(self, pooled: Container[str]) -> dict[str, float]:
-        """By table that has one in this step, below which magnitude its sums may be left out."""
+        """Returns, for each table that is masked in this step, the magnitude below which elements of its sums may be
+        left out."""
         return {name: mask.below for name, mask in self._masks.items() if name in pooled and not mask.due}
 
     def observe(self, pooled: Container[str], rows: Mapping[str, torch.Tensor]) -> None:
-        """What has been pulled by that."""
+        """Takes in the sums that were pulled with these masks."""
         for name, mask in self._masks.items():
             if name in pooled:
                 mask.observe(rows[name])
@@ -50,7 +51,7 @@ class _Mask:
 
     @property
     def due(self) -> bool:
-        """Whether this step's sums must come whole: in steps 0, 1, 2, 4, 8, ... and then as `TopK` says."""
+        """Returns whether this step's sums must come whole: in steps 0, 1, 2, 4, 8, ... and then as `TopK` says."""
         if isinstance(self._config, Threshold):
             return False
         period = min(self._config.reestimate_every, max(1, self._estimated_at))

@@ -1,10 +1,11 @@
-"""From which size on gradients are sent: fixed, or estimated so that a given share of them is.
+"""Thresholds: the size from which gradients are sent, fixed or estimated so that a given share of them is sent.
 
 Sorting 100,000 rows of gradients in every step costs more than it saves. So a threshold is found once, in a sample, and
 is a plain comparison for the steps that follow (Gupta et al., "Training Recommender Systems at Scale", KDD 2021:
-dynamic communication thresholding). Between two estimates the share sent moves with the gradients, and with the
-residuals, which build up for about 1 / density steps; so where it has moved far the next estimate comes sooner. What is
-held back grows until it passes a threshold, but only where the row comes again often enough: `Hold` is for the others.
+dynamic communication thresholding). Between two estimates the share sent changes with the gradients, and with the
+residuals, which build up for about 1 / density steps; if it has changed much, the next estimate comes sooner. What is
+held back grows until it passes a threshold, but only if the row comes again often enough: `Hold` bounds it for other
+rows.
 """
 
 from __future__ import annotations
@@ -21,38 +22,41 @@ from ps.errors import ConfigError
 By = Literal["rows", "elements"]
 
 SMALLEST = np.finfo(np.float32).tiny
-"""The least threshold that is estimated for a density below 1: zeros are never selected by it."""
+"""The least threshold that is estimated for a density below 1, so that zeros are never selected."""
 DRIFT = 1.25
-"""By what factor the share sent may be off until the threshold is estimated sooner."""
+"""The factor by which the share sent may be off before the threshold is estimated sooner."""
 SOONER = 8
-"""By what factor sooner: so even gradients that fit no threshold, all alike, are not sampled in every step."""
+"""The factor by which an estimate comes sooner. So gradients that fit no threshold, such as equal ones, are not sampled
+in every step."""
 ESTIMATE_AGAIN = 0.9
-"""In the warm-up: when the density has fallen to this share of the one that the threshold was estimated for."""
+"""During the warm-up a threshold is estimated again when the density has fallen to this share of the one that it was
+estimated for."""
 
 
 @dataclass(frozen=True)
 class Relaxed:
-    """Push important rows that have converged every `every`-th step only; until then their gradients are held back.
+    """Pushes important rows that have converged in every `every`-th step only; until then their gradients are held
+    back.
 
-    A row has converged when the running mean of |gradient| / |value| over the steps that have it is `ratio` at most:
-    the plain mean of its first `window` steps, before which it has not, and from then on an exponential one, that is
-    mean += (x - mean) / window. The gradient is that of the step's rows, as `loss.backward` leaves it, so with a mean
-    loss it falls with the size of the batch. `ps.nn.sparsify.relaxation` has the formulas. New rows are pushed in every
-    step, and so is a row whose gradients grow again.
+    A row has converged when the running mean of |gradient| / |value| over the steps that have it is `ratio` at most.
+    Over the first `window` steps it is the plain mean, and the row does not count as converged before; from then on it
+    is an exponential one, mean += (x - mean) / window. The gradient is that of the step's rows, as `loss.backward`
+    leaves it, so with a mean loss it falls with the size of the batch. `ps.nn.sparsify.relaxation` has the formulas.
+    New rows are pushed in every step, and so is a row whose gradients grow again.
 
-    What is seen of a row takes 48 bytes, all of it `max_bytes` at most. Beyond that the rows that no step has had for
-    the longest are forgotten: they are pushed in every step again, until they have been seen `window` times.
+    The statistics of a row take 48 bytes, those of all rows `max_bytes` at most. Beyond that the rows that no step has
+    had for the longest are forgotten: they are pushed in every step again, until they have been seen `window` times.
     """
 
     every: int = 8
-    """Steps; 1: no row waits."""
+    """A row that waits is pushed in each `every`-th step; 1: no row waits."""
     ratio: float = 0.01
     share: float = 0.1
-    """The share of a shard's rows of the table that is most important, in (0, 1]: no others wait."""
+    """The share of a shard's rows of the table, in (0, 1], that count as important; other rows do not wait."""
     window: int = 16
-    """Steps that have a row until it may wait, and over which what they showed is forgotten."""
+    """The number of steps with a row before it may wait, and the window of its running mean."""
     max_bytes: int = 64 << 20
-    """Bytes of statistics."""
+    """Bound on the bytes of statistics."""
 
     def __post_init__(self) -> None:
         _check_whole("Relaxed.every", self.every, 1)
@@ -64,13 +68,14 @@ class Relaxed:
 
 @dataclass(frozen=True)
 class Hold:
-    """What may be held back of a row, and for how long. What would go beyond it is sent at once, however small it is.
+    """Bounds what may be held back of a row, and for how long. A row that would go beyond is sent at once, however
+    small its gradients are.
 
     A row is sent whole, in a step that names it,
 
     - when more would be held of it than `share` of what there is of it: |held|² > share² (pushed + |held|²), pushed
       being the sum of the |gradient|² that were sent of it. So rows that few pushes have named are sent, and the longer
-      a row has been trained, the more of it may wait. With Adagrad it is by this share of lr that a value lags;
+      a row has been trained, the more of it may wait. With Adagrad a value lags by about this share of lr;
     - when no step has named it for `steps` steps: it is not soon to come again;
     - when something has been held of it for `steps` steps. Rows that no step names any more are sent by their ids when
       that is over, several steps' together; but not in `Synchronous` mode, where a push has its place in a round: there
@@ -87,35 +92,36 @@ class Hold:
 
 @dataclass(frozen=True)
 class TopK:
-    """Send the largest gradients, about this share of them, and what `hold` does not let wait.
+    """Sends the largest gradients, about the share `density` of them, and those that `hold` does not let wait.
 
     The threshold is estimated from a sample every `reestimate_every` steps; at the very beginning, while residuals
-    build up, after 1, 2, 4, 8, ... steps; after an eighth of the steps where the share sent since the last estimate is
-    DRIFT times the density or more, or the inverse of it or less. Gradients of equal size are selected together, so
-    more are sent where many are alike.
+    build up, after 1, 2, 4, 8, ... steps; after an eighth of the steps if the share sent since the last estimate is
+    DRIFT times the density or more, or 1 / DRIFT of it or less. Gradients of equal size are selected together, so more
+    are sent where many are alike.
 
     Warm-up: in step t < `warm_up` the density is density ** (t / warm_up): from 1 it falls exponentially (Lin et al.,
     "Deep Gradient Compression", ICLR 2018, section 3.3, there once an epoch and here step by step).
     """
 
     density: float = 0.1
-    """Share of the rows, or of their elements, in (0, 1]. Rows that must be sent anyway are not counted."""
+    """The share of the rows, or of their elements, in (0, 1]. Rows that must be sent anyway are not counted."""
     by: By = "rows"
     """rows: by the norm of a row's gradient. elements: by the absolute value of each element of it."""
     reestimate_every: int = 100
     """Steps between two estimates of the threshold."""
     sample: int = 32_768
-    """Rows or elements looked at for an estimate. At density d the share sent is off by about 1 / sqrt(d * sample)."""
+    """How many rows or elements an estimate looks at. At density d the share sent is off by about 1 / sqrt(d *
+    sample)."""
     warm_up: int = 0
-    """Steps until the density is reached."""
+    """The number of steps until the density is reached."""
     relaxed: Relaxed | None = None
-    """Rows that are, wait or are sent whatever the threshold."""
+    """Which rows are relaxed: these wait or are sent whatever the threshold."""
     error_feedback: bool = True
-    """Off, what is not sent is lost: to compare with, and for nothing else; `hold` must be None then."""
+    """False: gradients that are not sent are lost. This is only for comparisons; `hold` must be None then."""
     hold: Hold | None = field(default_factory=Hold)
-    """None: what is small may be held for ever. That is fewer bytes, and AUC is lost unless rows occur far more than
-    1 / density times, and not in bursts: docs/communication.md has how much. Gradients of bags (`pooled`) are all sent
-    unless it is None."""
+    """Bounds what is held. None: small gradients may be held for ever, which takes fewer bytes and loses AUC unless
+    rows occur far more than 1 / density times, and not in bursts: docs/communication.md has how much. Gradients of bags
+    (`pooled`) are all sent unless it is None."""
 
     def __post_init__(self) -> None:
         _check_number("TopK.density", self.density, "a share above 0 and at most 1", lambda d: 0 < d <= 1)
@@ -137,14 +143,14 @@ class TopK:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Send every gradient of this size or more: rows of that norm, or elements of that absolute value. 0: all, but for
-    what is relaxed."""
+    """Sends every gradient of the size `value` or more: rows by their norm, or elements by their absolute value. 0
+    sends all gradients but those of relaxed rows."""
 
     value: float
     by: By = "rows"
     relaxed: Relaxed | None = None
     hold: Hold | None = None
-    """Bounds what is held, as in `TopK`; None: what is small may be held for ever."""
+    """Bounds what is held, as in `TopK`; None: small gradients may be held for ever."""
 
     def __post_init__(self) -> None:
         _check_number("Threshold.value", self.value, "a number from 0 to 1e18", lambda v: 0 <= v <= 1e18)
@@ -157,14 +163,14 @@ Sparsify = TopK | Threshold
 
 
 def measured(value: float, by: By) -> np.float32:
-    """Returns a size as gradients are compared by it: squared norms of rows, absolute values of elements."""
+    """Returns a threshold in the measure by which gradients are compared: squared norms of rows, absolute values of
+    elements."""
     size = np.float32(value * value if by == "rows" else value)
     return size if value == 0 else max(size, SMALLEST)
 
 
 def kth_largest(sizes_N: Rows, density: float) -> np.float32:
-    """Returns the threshold that so large a share of these sizes, one or more, reaches: 0 at density 1, else above
-    0."""
+    """Returns the threshold that this share of the sizes, one or more, reaches: 0 at density 1, else above 0."""
     if density >= 1:
         return np.float32(0)
     k = max(1, round(density * len(sizes_N)))

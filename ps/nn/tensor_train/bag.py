@@ -31,11 +31,11 @@ from ps.tensor_train.initial import CoreInitializer, default_variance, initial_c
 from ps.tensor_train.rates import gains
 
 BLOCK_ROWS = 1 << 16
-"""Rows that `full_weight` computes at a time."""
+"""How many rows `full_weight` computes at a time."""
 
 
 class FoldError(NamedTuple):
-    """The error of the rows that left the cache last: |core value - row| / |row| afterwards."""
+    """The error of the rows that left the cache in the last refresh: |core value - row| / |row| after folding."""
 
     rows: int
     mean: float
@@ -46,24 +46,25 @@ class TensorTrainEmbeddingBag(nn.Module):
     """Sums or means of rows of a table [num_embeddings, embedding_dim] that takes a small part of its memory.
 
     tt_ranks: one number for each pair of neighbouring cores, so 1 to 3 of them. tt_p_shapes, tt_q_shapes: factors of
-    num_embeddings (or a little more) and of embedding_dim, one a core; chosen where they are not given.
+    num_embeddings (or a little more) and of embedding_dim, one a core; chosen if they are not given.
 
     sparse=True: `backward` applies `optimizer` (ps.SGD, the default with lr 0.1, ps.Adagrad, ps.RowwiseAdagrad) to
-    cores and cached rows itself, once a call, with the cores as they are then. Its rate is that of rows: each core has
-    the one that moves a row as a row of its own would be moved (`ps.tensor_train.rates`), whatever the rank. Nothing
-    happens in eval mode. Nobody tells other processes: with DistributedDataParallel take sparse=False. There, cores and
-    cached rows are parameters with ordinary gradients and any torch optimizer trains them, at the price of gradients as
-    large as the cores; `parameter_groups` has the rates.
+    cores and cached rows itself, once a call, with the cores as they are then. Its learning rate is that of rows: each
+    core has the rate that moves a row as a row of its own would be moved (`ps.tensor_train.rates`), whatever the rank.
+    Nothing is trained in eval mode. Other processes do not get these updates: with DistributedDataParallel use
+    sparse=False. Then cores and cached rows are parameters with ordinary gradients, and any torch optimizer trains
+    them, at the price of gradients as large as the cores; `parameter_groups` has the rates.
 
     use_cache, cache_size: so many rows, the most frequent, are held outside of the cores, exact and trained as rows of
     any table. Which ones changes when `cache_populate` is called, or by itself after `refresh_every` training lookups
-    (0: never). With sparse=False a torch optimizer's state stays with the slot of the cache, whoever has it.
-    fold_tolerance: a slice of the cores is moved for rows that leave the cache if that brings one of them so near to
-    what it was (relative error); if not, the other rows that have the slice are left in peace. math.inf: always.
+    (0: never). With sparse=False a torch optimizer's state stays with the slot of the cache, whichever row has the
+    slot. fold_tolerance: a slice of the cores is changed for rows that leave the cache only if that brings one of them
+    within this relative error of its value; otherwise the slice stays, for the other rows that use it. math.inf:
+    always.
 
     device: where the cores are; `.to` moves them later. float32 only, and not for two threads at a time. On other
-    devices than the CPU it has not been run so far. initializer: see `ps.tensor_train.initial`.
-    include_last_offset: offsets have one more, the number of indices, as FBTT's have.
+    devices than the CPU it has not been run so far. initializer: see `ps.tensor_train.initial`. include_last_offset:
+    offsets end with one more entry, the number of indices, as FBTT's do.
 
     Raises InvalidArgument where arguments do not fit together.
     """
@@ -99,9 +100,9 @@ class TensorTrainEmbeddingBag(nn.Module):
         self.shape = checked_shape(num_embeddings, embedding_dim, tt_ranks, tt_p_shapes, tt_q_shapes)
         self.cache_size, self.refresh_every, self.fold_tolerance = cache_size, refresh_every, fold_tolerance
         self.lookups = 0
-        """In training: the steps that `refresh_every` counts."""
+        """How many lookups were made in training, which `refresh_every` counts."""
         self.fold_error: FoldError | None = None
-        """The error of the last refresh that put rows back into the cores."""
+        """The error of the last refresh that folded rows back into the cores."""
         self._frequencies = Frequencies(cache_size)
         self._built: tuple[Any, Table] | None = None
         arrays = initial_cores(self.shape, default_variance(num_embeddings), initializer, seed)
@@ -114,8 +115,9 @@ class TensorTrainEmbeddingBag(nn.Module):
     def forward(
         self, indices: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
     ) -> Tensor:
-        """Float32 [B, D], as torch.nn.EmbeddingBag: indices int64 or int32 [B, n], or [N] with the offset of each bag
-        [B]; weights (sum only) of the shape of indices. Raises InvalidArgument where they do not fit."""
+        """Returns float32 [B, D], as torch.nn.EmbeddingBag does: indices int64 or int32 [B, n], or [N] with the offset
+        of each bag [B]; weights (sum only) of the shape of indices. Raises InvalidArgument, DtypeMismatch or
+        LengthMismatch where these do not fit together."""
         check_index(indices, self.num_embeddings, self.cache_ids.device)
         check_bags(indices, offsets, per_sample_weights, self.mode, self.include_last_offset)
         index_U, inverse_N, counts_U = self._table().arithmetic.unique(indices.detach().reshape(-1).long())
@@ -137,12 +139,12 @@ class TensorTrainEmbeddingBag(nn.Module):
 
     @torch.no_grad()
     def cache_populate(self) -> None:
-        """Gives the cache to the rows that are most frequent now; what was counted so far then counts half.
+        """Gives the cache to the rows that are most frequent now; uses counted so far then count half.
 
-        Rows that come begin with what the cores say of them, and with new state. Rows that stay, stay as they are. Rows
-        that leave are put back into the cores by a few least-squares steps. What those do not bring within the
-        tolerance is lost: there is no disk here that would keep it. `fold_error` says how far off the rows that left
-        are, all of them.
+        A row that enters the cache begins with the product of its slices, and with new optimizer state. A row that
+        stays does not change. Rows that leave are folded back into the cores by a few least-squares steps; if these do
+        not bring a row within the tolerance, what it learned in the cache is lost, because there is no disk to keep it.
+        `fold_error` has the errors of all rows that left.
         """
         if not self.cache_size:
             return
@@ -162,13 +164,13 @@ class TensorTrainEmbeddingBag(nn.Module):
 
     @torch.no_grad()
     def full_weight(self) -> Tensor:
-        """Returns the whole table, float32 [num_embeddings, D]: for small ones."""
+        """Returns the whole table, float32 [num_embeddings, D]: use it for small tables."""
         index = torch.arange(self.num_embeddings, device=self.cache_ids.device)
         return torch.cat([self._table().read(part) for part in torch.split(index, BLOCK_ROWS)])
 
     @property
     def compression(self) -> float:
-        """Floats of the dense table for one of cores and cached rows, the optimizer's state left out."""
+        """How many times more floats the dense table has than cores and cached rows, without the optimizer's state."""
         kept = self.shape.parameters + self.cache_size * self.embedding_dim
         return self.num_embeddings * self.embedding_dim / kept
 
@@ -179,8 +181,9 @@ class TensorTrainEmbeddingBag(nn.Module):
         self.optimizer = type(self.optimizer)(**{**self.optimizer.model_dump(), "lr": lr})
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """With sparse=False, what torch's Adagrad, Adam and their like are made of: each core at the rate that moves a
-        row as `lr` moves a row of its own. SGD needs none of it: it takes `parameters()` at the rate of rows."""
+        """Returns parameter groups for torch's Adagrad, Adam and similar optimizers, with sparse=False: each core has
+        the rate that moves a row as `lr` moves a row of its own. SGD does not need them: give it `parameters()` and the
+        rate of rows."""
         if self.sparse:
             raise InvalidArgument(
                 "sparse=True: there are no parameters for an optimizer of torch, backward() trains the cores itself"
@@ -190,18 +193,18 @@ class TensorTrainEmbeddingBag(nn.Module):
         return [{"params": [parameter], "lr": rates.get(name, lr)} for name, parameter in found.items()]
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Returns what was counted; part of `state_dict`."""
+        """Returns the counts of uses and lookups, for `state_dict`."""
         fold_error = None if self.fold_error is None else list(self.fold_error)
         return {"lookups": self.lookups, "fold_error": fold_error, "frequencies": self._frequencies.state()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """The other way."""
+        """Takes up the counts of uses and lookups, for `load_state_dict`."""
         self.lookups = state["lookups"]
         self.fold_error = None if state["fold_error"] is None else FoldError(*state["fold_error"])
         self._frequencies.load(state["frequencies"], self.cache_ids.device)
 
     def extra_repr(self) -> str:
-        """Returns in words what the table is cut into."""
+        """Returns in words how the table is factored."""
         s = self.shape
         how = self.optimizer if self.sparse else "sparse=False"
         return (

@@ -1,4 +1,5 @@
-"""What a TensorTrainEmbeddingBag refuses, said before torch or a kernel would fail on it, or read beyond an array."""
+"""Refuses bad arguments of a TensorTrainEmbeddingBag before torch or a kernel would fail on them, or read beyond an
+array."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ INITIALIZERS = ("approximate_uniform", "gaussian", "uniform")
 def checked_shape(
     rows: int, dim: int, ranks: Sequence[int], p: Sequence[int] | None, q: Sequence[int] | None
 ) -> TTShape:
-    """How the table is cut."""
+    """Returns how the table is factored. Raises InvalidArgument where that is not possible."""
     if rows < 1 or dim < 1:
         raise InvalidArgument(f"a table of {rows} rows x {dim}: both must be 1 or more")
     if not 1 <= len(ranks) <= 3:
@@ -32,7 +33,7 @@ def checked_shape(
 
 
 def check_settings(mode: str, initializer: str, seed: int) -> None:
-    """One of those there are."""
+    """Raises InvalidArgument unless mode, initializer and seed are valid."""
     if mode not in MODES:
         raise InvalidArgument(f"mode {mode!r}: it says how the rows of a bag become one: give one of {MODES}")
     if initializer not in INITIALIZERS:
@@ -42,7 +43,7 @@ def check_settings(mode: str, initializer: str, seed: int) -> None:
 
 
 def check_optimizer(optimizer: object, sparse: bool) -> CoreOptimizer | None:
-    """Returns the one that runs in backward; None: none does."""
+    """Returns the optimizer that runs in backward; None: none does. Raises InvalidArgument for one that cannot."""
     if not sparse:
         if optimizer is not None:
             raise InvalidArgument(
@@ -60,7 +61,7 @@ def check_optimizer(optimizer: object, sparse: bool) -> CoreOptimizer | None:
 
 
 def check_cache(use_cache: bool, cache_size: int, refresh_every: int, fold_tolerance: float) -> None:
-    """Both or none."""
+    """Raises InvalidArgument unless the settings of the cache fit together."""
     if use_cache and cache_size < 1:
         raise InvalidArgument(f"use_cache with a cache_size of {cache_size}: say how many rows, 1 or more")
     if not use_cache and (cache_size or refresh_every):
@@ -74,7 +75,7 @@ def check_cache(use_cache: bool, cache_size: int, refresh_every: int, fold_toler
 
 
 def check_index(indices: Tensor, rows: int, device: torch.device) -> None:
-    """Integers in [0, rows) on the device of the table."""
+    """Raises DtypeMismatch or InvalidArgument unless indices are integers in [0, rows) on the device of the table."""
     if indices.dtype not in (torch.int64, torch.int32):
         raise DtypeMismatch(f"indices are {indices.dtype}: they must be int64 or int32")
     if indices.device != device:
@@ -91,7 +92,8 @@ def check_index(indices: Tensor, rows: int, device: torch.device) -> None:
 def check_bags(
     indices: Tensor, offsets: Tensor | None, weights: Tensor | None, mode: str, include_last_offset: bool
 ) -> None:
-    """Bags that lie within the indices, and a weight for each index or for none."""
+    """Raises InvalidArgument or LengthMismatch unless the bags lie within the indices, and weights are given for all
+    indices or none."""
     if offsets is None:
         if indices.dim() != 2:
             raise InvalidArgument(f"indices of shape {tuple(indices.shape)} without offsets: give [B, n], or offsets")

@@ -1,11 +1,11 @@
-"""Tensor-train rows by torch's batched matrix products, for a GPU. Has not run on a GPU so far, on CPU tensors only.
+"""Tensor-train rows by torch's batched matrix products, for a GPU. So far it has been run on CPU tensors only.
 
 Rows are sorted; those that begin alike (the same slices of the first cores) are then neighbours, and the product of
 these slices is computed once for all of them, core after core: Q_k floats by rank R, [prefixes, Q_k, R].
 
-Deterministic on every device: gradients of a slice are summed in the order of the rows, by sorting and
-`torch.segment_reduce`, which uses no atomic additions; nothing here does. Another device or version of torch may round
-otherwise. Memory: blocks of rows hold what lies between the cores below about a GiB each.
+It is deterministic on every device: gradients of a slice are summed in the order of the rows, by sorting and
+`torch.segment_reduce`, which uses no atomic additions. Another device or version of torch may round otherwise. Memory:
+blocks of rows hold what lies between the cores below about a GiB each.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from ps.tensor_train.rates import core_optimizers
 from ps.tensor_train.shape import TTShape
 
 SliceUpdate = Callable[[Tensor, Tensor], None]
-"""update(rows_NW, grads_NJ): in place."""
+"""update(rows_NW, grads_NJ) changes the rows in place."""
 
 BLOCK_FLOATS = 1 << 27
-"""What the largest array of a block may have."""
+"""How many floats the largest array of a block may have."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """Products of the first cores, up to one of them, for the prefixes that occur; sorted."""
+    """The products of the first k cores, for the prefixes of row numbers that occur, sorted."""
 
     parent_F: Tensor
-    """Which product of the level before each is made of."""
+    """The product of the level before that each product is made of."""
     lengths_G: Tensor
-    """How many are made of each of those."""
+    """How many products are made of each product of the level before."""
     digit_F: Tensor
-    """Which slice of this level's core."""
+    """The slice of this level's core that each product is made of."""
 
 
 class TorchCores:
-    """The arithmetic of one table; see `ps.nn.tensor_train.rows.Arithmetic`."""
+    """The arithmetic of one table in torch; `ps.nn.tensor_train.rows.Arithmetic` says what each method does."""
 
     def __init__(self, shape: TTShape, tensors: Sequence[Tensor], optimizer: CoreOptimizer | None) -> None:
-        """`tensors`: float32 [p, slice + state] each, read and written in place, as `ps.tensor_train.cores` lays them
+        """tensors: float32 [p, slice + state] each, read and written in place, as `ps.tensor_train.cores` lays them
         out. Without an optimizer they have no state, and `apply` must not be called."""
         self._shape = shape
         self._tensors = [tensor.detach() for tensor in tensors]
@@ -54,7 +54,7 @@ class TorchCores:
         self._block = max(BLOCK_FLOATS // max(*shape.slice_sizes, shape.dim * max(shape.ranks)), 1)
 
     def unique(self, index_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(unique [u] rising, where each is among them [n], how often each comes [u]); int64."""
+        """Returns (unique [u] rising, the position of each index among them [n], how often each occurs [u]); int64."""
         return torch.unique(index_N, return_inverse=True, return_counts=True)  # type: ignore[no-any-return]
 
     def lookup(self, index_U: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class TorchCores:
         return rows_UD
 
     def gradients(self, index_U: Tensor, grads_UD: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Returns for each core the slices that these rows have [t] and the gradients of those [t, slice]."""
+        """Returns for each core the slices that these rows have [t] and the gradients of those slices [t, slice]."""
         sums = [tensor.new_zeros((len(tensor), size)) for tensor, size in self._sized()]
         occurs = [torch.zeros(len(tensor), dtype=torch.bool, device=tensor.device) for tensor in self._tensors]
         for index_B, order_B in self._blocks(index_U):
@@ -81,19 +81,19 @@ class TorchCores:
         return found
 
     def apply(self, index_U: Tensor, grads_UD: Tensor) -> None:
-        """A step of the optimizer by the gradients of rows."""
+        """Makes a step of the optimizer by the gradients of rows."""
         for tensor_PW, update, found in zip(
             self._tensors, self._updates, self.gradients(index_U, grads_UD), strict=True
         ):
             _apply(update, tensor_PW, *found)
 
     def apply_dense(self, rows_CW: Tensor, slots_T: Tensor, grads_TD: Tensor) -> None:
-        """A step of the optimizer for rows [c, value + state]; slots unique."""
+        """Makes a step of the optimizer for rows [c, value + state]; slots unique."""
         _apply(_update_of(self._optimizer), rows_CW, slots_T, grads_TD)
 
     def fold(self, index_U: Tensor, rows_UD: Tensor, tolerance: float) -> Tensor:
-        """Moves the cores towards these rows; the relative error of each after that, [u]. On the CPU, through copies of
-        the cores: it is for now and then."""
+        """Moves the cores towards these rows; returns the relative error of each row after that, [u]. It runs on the
+        CPU, on copies of the cores, because it is called seldom."""
         values = [tensor[:, :size].cpu().contiguous() for tensor, size in self._sized()]
         errors_U = NumbaCores(self._shape, values, None).fold(index_U.cpu(), rows_UD.cpu(), tolerance)
         for (tensor, size), value_PJ in zip(self._sized(), values, strict=True):
@@ -104,13 +104,13 @@ class TorchCores:
         return list(zip(self._tensors, self._shape.slice_sizes, strict=True))
 
     def _blocks(self, index_U: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """(row numbers, where they come from) rising, so many at a time; of no rows none."""
+        """Returns blocks of (row numbers rising, their positions in index_U); none if there are no rows."""
         if not len(index_U):
             return []
         return list(zip(*(torch.split(part, self._block) for part in index_U.sort()), strict=True))
 
     def _levels(self, index_B: Tensor) -> list[Level]:
-        """By core; `index_B` rising."""
+        """Returns the level of each core. index_B: rising."""
         levels: list[Level] = []
         prefix_F = index_B
         for p in reversed(self._shape.p[1:]):
@@ -122,7 +122,7 @@ class TorchCores:
         return [Level(prefix_F, prefix_F, prefix_F), *levels]  # the first have no parents
 
     def _products(self, levels: Sequence[Level]) -> list[Tensor]:
-        """[F, Q, R] by level, the last one [B, D, 1]."""
+        """Returns the products of each level, [F, Q, R]; those of the last are the rows, [B, D, 1]."""
         left_FQR = self._slices(0, levels[0])
         found = [left_FQR]
         for k, level in enumerate(levels[1:], start=1):
@@ -132,7 +132,8 @@ class TorchCores:
         return found
 
     def _backward(self, levels: Sequence[Level], grads_BD: Tensor) -> list[Tensor]:
-        """By core, the gradient of its slice for each product of the level, laid out as slices are: [F, slice]."""
+        """Returns for each core the gradient of its slice in each product of the level, laid out as slices are: [F,
+        slice]."""
         products = self._products(levels[:-1])
         found: list[Tensor] = []
         grads_FJ = grads_BD
@@ -145,7 +146,7 @@ class TorchCores:
         return [grads_FJ, *found]
 
     def _slices(self, k: int, level: Level) -> Tensor:
-        """[F, R, q, S] of a core; of the first, which has R of 1, [F, q, S]."""
+        """Returns the slices of a core by product, [F, R, q, S]; of the first core, whose R is 1, [F, q, S]."""
         _, before, q, after = self._shape.cores[k]
         slices_FJ = self._tensors[k][:, : before * q * after][level.digit_F]
         if k == 0:
@@ -160,19 +161,19 @@ class TorchCores:
 
 
 def _sum_by(digit_F: Tensor, grads_FJ: Tensor) -> tuple[Tensor, Tensor]:
-    """(digits that occur [T], rising, the sums of their gradients [T, J])."""
+    """Returns (digits that occur [T], rising; the sums of their gradients [T, J])."""
     sorted_F, order_F = digit_F.sort(stable=True)
     slices_T, lengths_T = torch.unique_consecutive(sorted_F, return_counts=True)
     return slices_T, _sums(grads_FJ[order_F], lengths_T)
 
 
 def _sums(grads_FJ: Tensor, lengths_T: Tensor) -> Tensor:
-    """Sums neighbours, so many into each: [T, J]."""
+    """Returns sums of neighbours, [T, J]; lengths_T says how many go into each."""
     return torch.segment_reduce(grads_FJ, "sum", lengths=lengths_T, axis=0, unsafe=True)
 
 
 def _update_of(optimizer: CoreOptimizer | None) -> SliceUpdate:
-    """The arithmetic of an optimizer, within float32's rounding."""
+    """Returns an optimizer's update on tensors, which is right within float32's rounding."""
     return _refuse if optimizer is None else lambda rows_NW, grads_NJ: optimizer.on_device(rows_NW, grads_NJ, 1)
 
 

@@ -1,1 +1,1 @@
-"""The updates of the optimizers in plain numpy: float32 in the order written, exact. Slots are unique."""
+"""The updates of the optimizers in plain numpy: float32, computed exactly in the order written. Slots are unique."""

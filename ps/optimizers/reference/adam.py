@@ -13,7 +13,7 @@ from ps.optimizers.reference.parts import broken, parts
 def update(
     rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: float, beta1: float, beta2: float, eps: float, step: int
 ) -> int:
-    """m = b1*m + (1-b1)*g; v = b2*v + (1-b2)*g*g; w -= lr * sqrt(1-b2^t)/(1-b1^t) * m / (sqrt(v) + eps)."""
+    """Computes m = b1*m + (1-b1)*g; v = b2*v + (1-b2)*g*g; w -= lr * sqrt(1-b2^t)/(1-b1^t) * m / (sqrt(v) + eps)."""
     w, m, v = parts(rows_SW, slots_N, grads_ND)
     size = np.float32(lr * math.sqrt(1.0 - beta2**step) / (1.0 - beta1**step))
     m = np.float32(beta1) * m + np.float32(1.0 - beta1) * grads_ND

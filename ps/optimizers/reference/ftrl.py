@@ -17,7 +17,7 @@ def update(
     l1: np.float32,
     l2: np.float32,
 ) -> int:
-    """sigma = (sqrt(n + g*g) - sqrt(n)) / alpha; z += g - sigma*w; n += g*g; w from z, or 0 within l1."""
+    """Computes sigma = (sqrt(n + g*g) - sqrt(n)) / alpha; z += g - sigma*w; n += g*g; w from z, or 0 within l1."""
     w, z, n = parts(rows_SW, slots_N, grads_ND)
     root = np.sqrt(n + grads_ND * grads_ND)
     z += grads_ND - (root - np.sqrt(n)) / alpha * w

@@ -10,7 +10,7 @@ from ps.optimizers.rowwise_adagrad import LANES
 
 
 def update(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np.float32, eps: np.float32) -> int:
-    """h += mean(g*g); w -= (lr / (sqrt(h) + eps)) * g."""
+    """Computes h += mean(g*g); w -= (lr / (sqrt(h) + eps)) * g."""
     w, h = parts(rows_SW, slots_N, grads_ND)
     h += _mean_square(grads_ND)[:, None]
     rows_SW[slots_N] = np.hstack([w - lr / (np.sqrt(h) + eps) * grads_ND, h])
@@ -18,7 +18,8 @@ def update(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np.float32, eps: n
 
 
 def _mean_square(grads_ND: Rows) -> Rows:
-    """Squares are added up in LANES lanes, element j in lane j % LANES; then the lanes pairwise; then what is left."""
+    """Returns the mean square of each row. Squares are added in LANES lanes, element j in lane j % LANES; then the
+    lanes pairwise; then the remaining elements."""
     squares_ND = grads_ND * grads_ND
     dim = squares_ND.shape[1]
     full = dim // LANES * LANES

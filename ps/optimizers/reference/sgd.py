@@ -9,6 +9,6 @@ from ps.optimizers.reference.parts import broken
 
 
 def update(rows_SW: Rows, slots_N: Slots, grads_ND: Rows, lr: np.float32) -> int:
-    """w -= lr * g."""
+    """Computes w -= lr * g."""
     rows_SW[slots_N] -= lr * grads_ND
     return broken(rows_SW[slots_N])

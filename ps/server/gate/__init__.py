@@ -1,1 +1,1 @@
-"""What every call passes before its handler: limits, lines to callers, counting, errors."""
+"""What every call passes before its handler: limits, ends of stalled calls, counting, errors."""

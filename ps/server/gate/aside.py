@@ -1,5 +1,5 @@
-"""The standard services beside ours, health and reflection, on threads of their own: whatever clients do with the
-others, who asks whether the server lives is told."""
+"""The standard services, health and reflection, on threads of their own, so that they answer whatever clients do with
+the other calls."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from ps.server.gate.lines import Line
 from ps.wire import codec
 
 MOST_CALLS = 64
-"""In progress at once, watches of health too. One more is refused, and whoever is silent for longest gives way."""
+"""How many of these calls may be in progress, watches of health too. One more is refused, and the call that has been
+silent for longest is ended to make room."""
 
 
 class Aside:
-    """Health and reflection of one server."""
+    """The health and reflection services of one server."""
 
     def __init__(self, services: Sequence[str]) -> None:
-        """`services`: ours, by name."""
+        """services: the server's own services, by name."""
         self.lane = Lane(MOST_CALLS, "health and reflection")
         self._pool = ThreadPoolExecutor(2 * MOST_CALLS, thread_name_prefix="grpc-aside")
         self._services = services
@@ -35,7 +36,7 @@ class Aside:
 
     @property
     def handlers(self) -> list[grpc.GenericRpcHandler]:
-        """For a server."""
+        """Returns the handlers for a gRPC server."""
         check: Any = grpc.stream_unary_rpc_method_handler(
             on(self._pool, self._check), response_serializer=health_pb2.HealthCheckResponse.SerializeToString
         )
@@ -53,17 +54,17 @@ class Aside:
         ]
 
     def set_serving(self, serving: bool) -> None:
-        """What health says of us."""
+        """Sets whether health says SERVING."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", *self._services):
             self._health.set(name, status)
 
     def drain(self) -> None:
-        """Health says NOT_SERVING from now on."""
+        """Lets health say NOT_SERVING from now on."""
         self._health.enter_graceful_shutdown()
 
     def end(self) -> None:
-        """Idle threads end."""
+        """Ends idle threads."""
         self._pool.shutdown(wait=False)
 
     def _check(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Any:
@@ -71,7 +72,7 @@ class Aside:
             return self._health.Check(_first(requests, line), context)
 
     def _watch(self, requests: Iterator[bytes], context: grpc.ServicerContext, send: Any = None) -> Any:
-        """Begins a watch. The thread is free again at once; the watch counts until its caller goes."""
+        """Begins a watch and frees the thread at once; the watch counts as a call until its caller goes."""
         line = line_of(context, lambda _: context.cancel())
         with refusing(context):
             self.lane.enter(line)

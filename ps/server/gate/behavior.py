@@ -1,4 +1,4 @@
-"""Behaviors of gRPC methods: a dispatcher's calls, each with a line to its caller."""
+"""Behaviors of gRPC methods: connect gRPC's calls to a dispatcher, each by a `Line` to its caller."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from ps.wire.methods import Method
 
 
 def on(pool: ThreadPoolExecutor, behavior: Callable[..., Any], non_blocking: bool = False) -> Callable[..., Any]:
-    """Returns the behavior of a method, run by these threads. Not blocking: it is given a function to send answers
-    with."""
+    """Returns the behavior of a method, run by these threads. non_blocking: it gets a function to send answers with."""
 
     def run(*arguments: Any) -> Any:  # a method of an object takes no marks
         return behavior(*arguments)
@@ -40,14 +39,15 @@ class Served:
         self._answers = answers
 
     def unary(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        """One message out."""
+        """Serves a method that returns one message."""
         line = line_of(context, lambda _: context.cancel(), self._places)
         with refusing(context):
             line.check()  # it may have waited until its client gave up
             return self._dispatcher.answer(self._method, received(messages, line), line)
 
     def stream(self, messages: Iterator[bytes], context: grpc.ServicerContext, send: Any = None) -> Any:
-        """A stream in, or out. Without `send`, which tracing does not pass on, the answers are returned."""
+        """Serves a method with a stream in or out. Without `send`, which tracing does not pass on, it returns the
+        answers."""
         if send is None:
             return self._returned(messages, context)
         sending = threading.Event()
@@ -122,7 +122,7 @@ def waited_for(answer: Later, context: grpc.ServicerContext) -> bytes:
 
 @contextmanager
 def refusing(context: grpc.ServicerContext) -> Iterator[None]:
-    """An error of ours inside is the call's status."""
+    """Turns an error of this project inside the block into the call's status."""
     try:
         yield
     except PsError as error:

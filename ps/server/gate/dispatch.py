@@ -1,8 +1,8 @@
-"""Every call passes here: a limit on calls in progress, counting, and errors that stay typed.
+"""Dispatches every call: limits the calls in progress, counts them, and keeps errors typed.
 
-gRPC's own `maximum_concurrent_rpcs` has been seen to be bypassed, so the limit is ours, and a call counts as soon as it
-is accepted: gRPC gives each a thread. The gRPC server and the in-process transport both call through a Dispatcher: what
-a test sees in process is what a trainer sees remotely.
+gRPC's own `maximum_concurrent_rpcs` has been seen to be bypassed, so the limit is enforced here. A call counts as soon
+as it is accepted, because gRPC gives each a thread. The gRPC server and the in-process transport both call through a
+Dispatcher: a test in process gets the same answers as a remote trainer.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from ps.wire.status import code_of, details_of
 log = logging.getLogger(__name__)
 
 Handler = Callable[..., Any]
-"""bytes or Iterator[bytes] -> bytes or Iterator[bytes], by the method's shape. Those of the data plane, that is of the
-service Embedding, are given the `ServedCall` too, and tell it what was said."""
+"""bytes or Iterator[bytes] -> bytes or Iterator[bytes], by the method's shape. Handlers of the data plane, that is of
+the service Embedding, also get the `ServedCall`, and count in it the kinds of bytes in messages."""
 
 CONTROL_CALLS = 64
-"""How many calls of what everybody asks now and then may be in progress at once. They have threads of their own."""
+"""How many calls of CONTROLS may be in progress at once. They have threads of their own."""
 CONTROLS = frozenset({methods.DESCRIBE, methods.STATS, methods.ADVANCE})
-"""The methods that are answered whatever else goes on."""
+"""The methods that are answered however busy the others are."""
 
 
 class ServedCall(Call):
-    """What one call has moved so far, and whoever waits for it."""
+    """What one call has moved so far, and its line to the caller."""
 
     def __init__(self, method: Method, caller: Caller) -> None:
         super().__init__()
@@ -48,14 +48,14 @@ class ServedCall(Call):
         self.code = "OK"
 
     def counted(self, method: Method, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """Yields the chunks as they come."""
+        """Yields the chunks and counts them."""
         for chunk in chunks:
             self.received.chunk(method, chunk)
             yield chunk
 
 
 class Dispatcher:
-    """The handlers of a service, guarded and counted."""
+    """The handlers of a service, with limits and counts."""
 
     def __init__(self, handlers: dict[Method, Handler], metrics: RpcMetrics, max_requests: int) -> None:
         self.handlers = handlers
@@ -64,18 +64,18 @@ class Dispatcher:
         self.calls, self.controls = Lane(max_requests, "limits.max_requests"), Lane(CONTROL_CALLS, "CONTROL_CALLS")
 
     def unary(self, method: Method, data: bytes) -> bytes:
-        """One message in, one out, in this process."""
+        """Answers one message with one, in this process."""
         return self.answer(method, iter((data,)), Line())
 
     def stream_in(
         self, method: Method, chunks: Iterator[bytes], begun: Callable[[Callable[[], object]], None] | None = None
     ) -> bytes:
-        """A stream in, one message out, in this process, waited for on the caller's thread. `begun` is told how to end
-        that; then CancelledError is raised."""
+        """Answers a stream with one message, in this process; the caller's thread waits. `begun` is told how to end the
+        wait, which then raises CancelledError."""
         return self.answer(method, chunks, Line(), begun)
 
     def stream_out(self, method: Method, data: bytes) -> Iterator[bytes]:
-        """One message in, a stream out, in this process."""
+        """Answers one message with a stream, in this process."""
         for answer in self.answers(method, iter((data,)), Line()):
             assert not isinstance(answer, Later)
             yield answer
@@ -87,8 +87,8 @@ class Dispatcher:
         line: Line,
         begun: Callable[[Callable[[], object]], None] | None = None,
     ) -> bytes:
-        """One message for those of the caller at the other end of the line: of a method that does not stream out. Where
-        it comes later, it is waited for."""
+        """Returns one message for the messages of the caller at the other end of the line, of a method that does not
+        stream out. If the answer comes later, it waits for it."""
         with ExitStack() as held:
             answer = self._begin(held, method, messages, line)
         if not isinstance(answer, Later):
@@ -98,7 +98,7 @@ class Dispatcher:
         return answer.wait()
 
     def answers(self, method: Method, messages: Iterator[bytes], line: Line) -> Iterator[bytes | Later]:
-        """Yields what is sent, of any method. The call ends when all of it has been taken."""
+        """Yields the answers of any method. The call ends when all of them have been taken."""
         with ExitStack() as held:
             if method.shape is not Shape.STREAM_OUT:
                 yield self._begin(held, method, messages, line)
@@ -109,7 +109,8 @@ class Dispatcher:
                 yield chunk
 
     def _begin(self, held: ExitStack, method: Method, messages: Iterator[bytes], line: Line) -> bytes | Later:
-        """Returns the answer; the call is in progress within `held`, which one that comes later takes along."""
+        """Returns the answer. The call counts as in progress within `held`; an answer that comes later takes `held`
+        along."""
         call = held.enter_context(self._guard(method, line))
         said = call.counted(method, messages) if method.shape is Shape.STREAM_IN else _only(messages, call)
         answer: bytes | Later = self._handle(method, said, call)
@@ -178,7 +179,7 @@ def _may_come_again(error: PsError) -> bool:
 
 
 def _log_refusal(error: PsError, call: ServedCall, seconds: float) -> None:
-    """The caller is told too; whoever must retry is not worth a line in everybody's log."""
+    """Logs an error that the caller gets. An error that only asks the client to retry is not logged."""
     fields = {**call.fields, "code": call.code, "seconds": round(seconds, 6)}
     level = logging.DEBUG if _may_come_again(error) else logging.INFO
     log.log(level, "%s: %s", type(error).__name__, details_of(error), extra={"fields": fields})

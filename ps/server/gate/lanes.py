@@ -1,4 +1,4 @@
-"""How many calls of one kind there may be, and a thread that ends those that stall."""
+"""Limits how many calls of one kind there may be, and ends those that stall, on a thread."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from ps.errors import ResourceExhausted
 from ps.server.gate.lines import LEAST_BYTES_PER_S, Line
 
 GIVES_WAY_AFTER_S = 1.0
-"""How long a line must have been silent before it gives way to others that need the room."""
+"""Seconds that a line must have been silent before it is ended because others need the room."""
 RETRY_S = 0.1
 LOOKS = 4
 """How often a watch looks within the silence that is allowed."""
 
 
 class Lane:
-    """The lines of one kind of call, of which there is a most. Threads: any."""
+    """The lines of one kind of call, whose number is limited. Threads: any."""
 
     def __init__(self, most: int, setting: str) -> None:
-        """setting: the name of what bounds them, for those that are refused."""
+        """setting: the name of the setting that limits them, for the message of a refusal."""
         self._most = most
         self._setting = setting
         self._lines: set[Line] = set()
@@ -31,7 +31,7 @@ class Lane:
 
     @contextmanager
     def holding(self, line: Line) -> Iterator[None]:
-        """Holds a call's line from its beginning to its end. Raises ResourceExhausted where there are too many."""
+        """Holds a call's line from its beginning to its end. Raises ResourceExhausted if there are too many."""
         self.enter(line)
         try:
             yield
@@ -39,7 +39,7 @@ class Lane:
             self.leave(line)
 
     def enter(self, line: Line) -> None:
-        """Takes in one more line. Raises ResourceExhausted where there are too many."""
+        """Adds a line. Raises ResourceExhausted if there are too many."""
         with self._changing:
             if len(self._lines) < self._most:
                 self._lines.add(line)
@@ -49,7 +49,7 @@ class Lane:
         raise ResourceExhausted(f"{self._most} calls are in progress already ({self._setting})", RETRY_S)
 
     def leave(self, line: Line) -> None:
-        """Lets go of a line whose call has ended. May be called again."""
+        """Removes a line whose call has ended. May be called again."""
         line.finish()
         with self._changing:
             self._lines.discard(line)

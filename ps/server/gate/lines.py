@@ -1,10 +1,12 @@
-"""The calls of a server as lines to their callers, and how long one may keep the server waiting.
+"""Lines: a line is a call as the connection to its caller. This module bounds how long a caller may keep the server
+waiting.
 
-A call that waits for its caller's next message, or for the caller to read, holds a thread and nothing else: its place
-among those that work (`performance.grpc_threads`) is another's meanwhile. So callers that stall hold nobody up. They
-are still bounded: a line is ended that has been silent for `network.stall_timeout_s`, or that has kept us waiting for
-longer than that and its bytes at LEAST_BYTES_PER_S explain; and where there are too many calls, or too many bytes, the
-one that has been silent longest gives way (`ps.server.gate.lanes`). Its caller is told Unavailable, and may retry.
+A call that waits for its caller's next message, or for the caller to read, holds a thread and nothing else: another
+call has its place among those that work (`performance.grpc_threads`) meanwhile. So callers that stall hold up no
+others. They are still bounded: a line is ended if it has been silent for `network.stall_timeout_s`, or if the server
+has waited for it longer than this time and its bytes at LEAST_BYTES_PER_S explain. If there are too many calls, or too
+many bytes, the line that has been silent for longest is ended (`ps.server.gate.lanes`). Its caller gets Unavailable,
+and may retry.
 """
 
 from __future__ import annotations
@@ -18,24 +20,25 @@ from ps.errors import Unavailable
 from ps.shard.caller import Caller
 
 LEAST_BYTES_PER_S = 16 << 10
-"""A caller on a slow link may be that slow for as long as it takes; one that sends a byte now and then may not."""
+"""The least speed of a caller on a slow link, which may take as long as it needs; a caller that sends a byte now and
+then is ended."""
 
 End = Callable[[Unavailable], object]
-"""Tells the other end that the call has ended, and makes whatever waits for that end raise."""
+"""A function that tells the other end that the call has ended, and makes code that waits for that end raise."""
 
 
 class Places:
-    """Places for calls that work at the same time. Threads: any. (A queue is a semaphore in C.)"""
+    """Places for calls that work at the same time. Threads: any. (A queue is used because it is a semaphore in C.)"""
 
     def __init__(self, count: int) -> None:
         self._free: SimpleQueue[None] = SimpleQueue()
         for _ in range(count):
             self._free.put(None)
         self.take = self._free.get
-        """Waits for a place."""
+        """Waits for a place and takes it."""
 
     def give(self) -> None:
-        """Gives a place back: another call may have it."""
+        """Gives a place back, for another call."""
         self._free.put(None)
 
 
@@ -48,8 +51,8 @@ class Line(Caller):
         places: Places | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """places: the call has one of these from its first message on, except while it waits for its caller. With None
-        it needs none."""
+        """places: the call holds one of these from its first message on, except while it waits for its caller. None: it
+        needs no place."""
         super().__init__()
         self.ended: Unavailable | None = None
         """Why the server ended the call, if it did."""
@@ -63,25 +66,26 @@ class Line(Caller):
         self._moved = 0
 
     def begin(self) -> None:
-        """The call is worked on from now on, except while it waits for its caller."""
+        """Notes that the call is worked on from now on, except while it waits for its caller."""
         self._works = True
 
     def finish(self) -> None:
-        """The call is not worked on any more: it has ended, or its answer comes later. May be called again."""
+        """Notes that the call is no longer worked on: it has ended, or its answer comes later. May be called again."""
         self._works = False
         self._give_place()
 
     def waiting(self) -> _Waiting:
-        """Returns a context for waiting for the other end. Leaving it raises what the line was ended with meanwhile."""
+        """Returns a context for waiting for the other end. On leaving, it raises the error that the line was ended with
+        meanwhile."""
         return _Waiting(self)
 
     def begin_waiting(self) -> None:
-        """`waiting` enters here: the place is another's from now on."""
+        """Gives the call's place to another call; `waiting` enters here."""
         self._waits_since = self._clock()
         self._give_place()
 
     def end_waiting(self) -> None:
-        """`waiting` leaves here: takes a place again, or raises what the line was ended with."""
+        """Takes a place again, or raises the error that the line was ended with; `waiting` leaves here."""
         with self._changing:  # not between, say, the status of an end and the mark that it was sent
             if self._waits_since is not None:
                 self._waited_s += self._clock() - self._waits_since
@@ -93,7 +97,7 @@ class Line(Caller):
             raise self.ended
 
     def moved(self, nbytes: int) -> None:
-        """Counts bytes that have come or gone."""
+        """Counts bytes that have been received or sent."""
         self._moved += nbytes
 
     def silent_s(self) -> float:

@@ -1,1 +1,1 @@
-"""The RPCs of a shard: decode, ask the shard, encode."""
+"""The RPCs of a shard: each decodes the request, asks the shard and encodes the answer."""

@@ -20,7 +20,7 @@ from ps.wire.unpacking import unpacked_bytes
 class ShardService:
     """A shard as its RPCs see it. It has no state of its own but the routing table that it checks requests against.
 
-    `state_lost` says why every call but Describe and Stats is refused; it is None while the rows are there.
+    `state_lost` says why every call but Describe and Stats is refused; None: the shard has its rows.
     """
 
     def __init__(self, shard: Shard, routing: Routing, config: ServiceConfig, state_lost: str | None = None) -> None:
@@ -31,7 +31,7 @@ class ShardService:
         self.release = __version__
 
     def check(self, header: pb.Header, step: int = 0, sequence: int = 0) -> None:
-        """Notes for the log what the call is about. Raises as `check_state` does, and StaleRouting for another
+        """Notes for the log what the call is about. Raises the errors of `check_state`, and StaleRouting for another
         routing epoch."""
         about_call(worker=f"{header.worker_id:#x}", step=step, sequence=sequence)
         self.check_state()
@@ -50,7 +50,7 @@ class ShardService:
             raise ShardPoisoned(self.shard.poisoned)
 
     def target(self, request: pb.PullRequest | pb.PushHead) -> Target:
-        """Returns what a request is about: a prepared step, or ids. Raises InvalidArgument when it names neither."""
+        """Returns the target of a request: a prepared step, or ids. Raises InvalidArgument if it names neither."""
         what = request.WhichOneof("what")
         if what is None:
             raise InvalidArgument("the request names neither a step nor ids")
@@ -61,8 +61,8 @@ class ShardService:
 
     @contextmanager
     def unpacked(self, tables: Sequence[pb.TableIds]) -> Iterator[int]:
-        """Holds room among the messages under way for the ids of these tables, and yields its bytes. Rows and
-        gradients, which mostly take more, count only what they take beyond that."""
+        """Holds room in the budget of messages for the unpacked ids of these tables, and yields its bytes. Rows and
+        gradients, which mostly take more, count only the bytes beyond that."""
         nbytes = unpacked_bytes(tables)
         with ExitStack() as held:
             with self.shard.rounds.give_way():

@@ -27,7 +27,7 @@ from ps.wire import codec, requests
 from ps.wire.unpacking import unpacked_bytes
 
 NOBODY = WriteId(0, 0, 0)
-"""The entry of a write of which only the digest is wanted: that says nothing of who writes."""
+"""The worker and sequence of a write of which only the digest is wanted, which does not depend on them."""
 
 
 class Writes:
@@ -127,7 +127,8 @@ class Writes:
 
 
 def _ids_digest(head: pb.PushHead) -> int:
-    """Returns the same for a push that sends its ids and for its retry by step, and the other way round."""
+    """Returns a digest that is the same for a push that sends its ids and for a retry that names its step, and the
+    other way round."""
     if head.WhichOneof("what") == "step":
         return head.ids_digest
     return codec.digest_ids(head.ids)

@@ -1,1 +1,1 @@
-"""How a server is watched: metrics, logs, traces."""
+"""Metrics, logs and traces of a server."""

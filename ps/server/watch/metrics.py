@@ -1,7 +1,7 @@
 """Prometheus metrics of one server, on a registry of its own.
 
 RPC figures are counted as calls end. Everything else is plain integers of the shard, read when Prometheus asks: hot
-loops know nothing of this module.
+loops do not use this module.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ps.table.counters import Counters
 
 FLOAT_BYTES = 4
 ALARMING = ("INTERNAL", "DATA_LOSS")
-"""Codes that should never be answered."""
+"""Codes that a healthy shard never answers with."""
 _LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -45,23 +45,23 @@ class RpcMetrics:
         self.active = Gauge("ps_rpc_active", "Calls in progress, which limits.max_requests bounds.", registry=registry)
 
     def expect(self, methods: Iterable[str]) -> None:
-        """Creates the counts that should stay 0: Prometheus sees a counter rise, but not one appear."""
+        """Creates the counters that should stay 0, because Prometheus sees a counter rise, but not one appear."""
         for method in methods:
             for code in ALARMING:
                 self.calls.labels(method, code)
 
     def traffic(self) -> dict[str, dict[str, int]]:
-        """Returns calls, and bytes of messages, since the start, by method."""
+        """Returns the calls, and the bytes of their messages, since the start, by method."""
         found = {"calls": self.calls, "received_bytes": self.received, "sent_bytes": self.sent}
         return {name: _by_method(counter) for name, counter in found.items()}
 
 
 class ShardCollector(Collector):
     """Reads the shard's counters at scrape time. All of them are of one moment: now or, while the engine is busy with
-    one task for long, the last time that somebody looked."""
+    one task for long, the time of the last reading."""
 
     def __init__(self, shard: Shard, config: ServiceConfig, state_lost: Callable[[], str | None]) -> None:
-        """`config` is what the shard was given; `state_lost` returns why the shard refuses calls, if it does."""
+        """config: the shard's configuration. state_lost: returns why the shard refuses calls, if it does."""
         self._shard = shard
         self._budgets = {"ram": config.memory.ram_bytes, "gpu": config.memory.gpu_bytes, "disk": config.disk.max_bytes}
         self._state_lost = state_lost
@@ -139,7 +139,7 @@ def _families(counters: type[Any]) -> Iterator[tuple[str, CounterMetricFamily]]:
 
 
 def _disk(stats: dict[str, Any]) -> Iterator[Metric]:
-    """Yields figures of the whole disk, then what each table moved; without a disk only the first two."""
+    """Yields metrics of the whole disk, then those of each table's traffic; without a disk only the first two."""
     yield _gauge(
         "ps_degraded",
         "1 while the disk refuses rows or reads, or the work after writes fails.",
@@ -161,7 +161,7 @@ def _disk(stats: dict[str, Any]) -> Iterator[Metric]:
 
 
 def _budgets(given: Mapping[str, int | None]) -> Metric:
-    """Returns the budgets; a kind whose budget is None has no bound, and no figure."""
+    """Returns the budgets by kind. A kind without a bound has no entry."""
     family = GaugeMetricFamily("ps_budget_bytes", "Bytes that the configuration lets the shard take.", labels=["kind"])
     for kind, n in given.items():
         if n is not None:

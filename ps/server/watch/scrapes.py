@@ -1,8 +1,8 @@
 """The port that Prometheus scrapes: HTTP by the standard library, the page by prometheus_client, and a bound on
 everything.
 
-A connection has a thread until it is answered, once. Where there are too many, the oldest that has not asked yet gives
-way; none lasts longer than LONGEST_S. When the process has no descriptor left, one that was kept for it is used.
+A connection has a thread until it is answered, once. If there are too many, the oldest that has not sent its request is
+ended; none lasts longer than LONGEST_S. If the process has no descriptor left, a reserved one is used.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from ps.address import address_of
 
 MOST_CONNECTIONS = 8
 SILENT_S = 5.0
-"""A connection is ended after so many seconds without a byte, either way."""
+"""Seconds without a byte in either direction after which a connection is ended."""
 LONGEST_S = 15.0
 YOUNG_S = 1.0
-"""A connection that has asked and is younger than this is being answered: it does not give way."""
+"""A connection that has sent its request and is younger than this is being answered, and is not ended for another."""
 PAUSE_S = 0.1
 """The pause before the next try where no descriptor is left at all."""
 
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class MetricsServer:
-    """Serves a registry by HTTP, and with it the figures of this process."""
+    """Serves a registry by HTTP, with the figures of this process."""
 
     def __init__(self, registry: CollectorRegistry, host: str) -> None:
         ProcessCollector(registry=registry)
@@ -60,7 +60,7 @@ class _Connection:
     asked: bool = False
 
     def end(self) -> None:
-        """Ends the connection: whoever reads or writes it stops at once."""
+        """Ends the connection: code that reads from it or writes to it stops at once."""
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
 
@@ -117,7 +117,7 @@ class _Server(WSGIServer):
                 self._connections[request].asked = True
 
     def service_actions(self) -> None:
-        """Ends, twice a second, what has lasted too long."""
+        """Ends, twice a second, connections that have lasted too long."""
         with self._changing:
             for connection in self._connections.values():
                 if time.monotonic() - connection.since > LONGEST_S:
@@ -133,7 +133,7 @@ class _Server(WSGIServer):
         self._let_go_of_spare()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignores a scrape that broke off: that is its client's affair."""
+        """Ignores a scrape that broke off, which is an error of its client."""
         log.debug("a scrape of %s broke off", client_address, exc_info=True)
 
     def _answer(self, request: Any, client_address: Any) -> None:
