@@ -53,7 +53,7 @@ class Write:
         try:
             answer = call()
         except PsError as error:
-            if before is None and _changed_nothing(error):
+            if before is None and changed_nothing(error):
                 del self._fate[shard]
             raise
         self._fate[shard] = "applied"
@@ -86,7 +86,7 @@ class Write:
         return " and ".join(f"{how} shards {shards}" for how, shards in fates if shards)
 
 
-def _changed_nothing(error: PsError) -> bool:
+def changed_nothing(error: PsError) -> bool:
     """Returns whether the shard has refused before it applied anything. After a limit without a hint, a
     conflict, and all that is no answer of the shard's, that is not sure."""
     if isinstance(error, ResourceExhausted):
