@@ -34,7 +34,7 @@ TIMES, SPARE_BYTES, SECONDS = 10, 10_000_000, 1.0
 TIMEOUT_S = 3.0
 RAM_BYTES = 128 << 20
 IDS = np.arange(200)
-WRITES = {methods.PUSH, methods.WRITE, methods.REMOVE, methods.CREATE_TABLE, methods.DROP_TABLE}
+WRITES = {methods.PUSH, methods.WRITE, methods.REMOVE, methods.CREATE_TABLE, methods.DROP_TABLE, methods.SET_OPTIMIZER}
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,10 @@ class Session:
         numbers = None if in_round else self.push_numbers.next([table.config.name for table in batch.tables])
         return Write(next(self._sequences), batch, numbers)
 
+    def next_sequence(self) -> int:
+        """Returns the sequence of a write that is about to be sent, and that is not of rows."""
+        return next(self._sequences)
+
     def ask_coordinator(self, method: Method, request: Callable[[int], Message], deadline: Deadline) -> bytes:
         """Sends `request(attempt number)` to the coordinator until it answers or the deadline comes; returns the
         answer."""

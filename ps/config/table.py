@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 from typing import Annotated, Literal, Self
 
@@ -12,7 +13,7 @@ from ps.config.cold import Cold, Fp16, TensorTrain
 from ps.config.importance import Importance
 from ps.config.initializers import Initializer, Normal, Uniform
 from ps.config.optimizers import CORE_NAMES, Optimizer, RowwiseAdagrad
-from ps.errors import InvalidArgument
+from ps.errors import ConfigError, InvalidArgument
 from ps.quoting import shown
 from ps.values.frozen import MAX_COUNT, Frozen
 
@@ -79,6 +80,20 @@ class TableConfig(Frozen):
         if isinstance(self.cold, TensorTrain):  # rows come when they are frequent, not when they are there
             return self.admission_half_life
         return SHORTEST_HALF_LIFE_PUSHES if self.importance.by_recency_alone else self.half_life_pushes
+
+    def having_optimizer(self, settings: Mapping[str, float], cores: bool = False) -> Self:
+        """Returns this configuration with other settings of the optimizer, or of that of the `cores`: all that may
+        change while the table lives. Raises ConfigError."""
+        if not cores:
+            return self.model_copy(update={"optimizer": self.optimizer.having(settings)})
+        if not isinstance(self.cold, TensorTrain):
+            raise ConfigError(f"table {self.name!r} has no cores: it is no tensor-train table; leave cores=True out")
+        if self.cold.optimizer is None:
+            raise ConfigError(
+                f"the cores of table {self.name!r} have the table's optimizer, and change with it: leave cores=True out"
+            )
+        changed = self.cold.model_copy(update={"optimizer": self.cold.optimizer.having(settings)})
+        return self.model_copy(update={"cold": changed})
 
     @model_validator(mode="after")
     def _cold_rows_are_in_ram(self) -> Self:

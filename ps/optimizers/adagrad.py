@@ -11,7 +11,7 @@ from ps.arrays import Rows, Slots
 from ps.optimizers.arithmetic import INFINITY, ZERO, larger, prefetch_row
 from ps.optimizers.base import Half, Optimizer, f32
 from ps.optimizers.rowwise_adagrad import RowwiseAdagrad
-from ps.values.frozen import NonNegative, Positive
+from ps.values.frozen import NonNegative, Positive, Rate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,12 +21,13 @@ class Adagrad(Optimizer):
     """h += g*g; w -= lr * g / (sqrt(h) + eps), as torch.optim.Adagrad. State: dim floats a row."""
 
     kind: Literal["adagrad"] = "adagrad"
-    lr: Positive = 0.01
+    lr: Rate = 0.01
     eps: Positive = 1e-10
     initial_accumulator: NonNegative = 0.0
     """The initial value of h in a new row."""
 
     core_alignment: ClassVar[float | None] = 2 / math.pi
+    changeable: ClassVar[tuple[str, ...]] = ("lr", "eps")
 
     def state_width(self, dim: int) -> int:
         """Returns how many floats of state a row has beside its value, as `Optimizer` says."""

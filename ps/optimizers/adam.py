@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from ps.arrays import Rows, Slots
 from ps.optimizers.arithmetic import INFINITY, ZERO, larger, prefetch_row
 from ps.optimizers.base import Half, Optimizer, f32
-from ps.values.frozen import Beta, Positive
+from ps.values.frozen import Beta, Positive, Rate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,10 +21,12 @@ class Adam(Optimizer):
     the pushes of the whole table (docs/decisions/0017-steps-of-adam.md). State: 2 * dim floats a row."""
 
     kind: Literal["adam"] = "adam"
-    lr: Positive = 0.001
+    lr: Rate = 0.001
     beta1: Beta = 0.9
     beta2: Beta = 0.999
     eps: Positive = 1e-8
+
+    changeable: ClassVar[tuple[str, ...]] = ("lr", "beta1", "beta2", "eps")
 
     def state_width(self, dim: int) -> int:
         """Returns how many floats of state a row has beside its value, as `Optimizer` says."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
+from ps.errors import ConfigError
+from ps.quoting import shown
 from ps.values.frozen import Frozen
 
 if TYPE_CHECKING:
@@ -40,6 +43,24 @@ class Optimizer(Frozen, ABC):
     core_alignment: ClassVar[float | None] = None
     """By how much the steps of a row's elements add up if the row is made of cores (see `ps.tensor_train.rates`); the
     settings that then follow the rate are lr, eps and initial_accumulator. None: this optimizer cannot train cores."""
+
+    changeable: ClassVar[tuple[str, ...]] = ()
+    """The settings that may change while there are rows: those that only a step depends on, and no state of a row."""
+
+    def having(self, settings: Mapping[str, float]) -> Self:
+        """Returns this optimizer with other values of changeable settings. Raises ConfigError."""
+        others = [name for name in settings if name not in self.changeable]
+        may = f"what may change of {self.kind} is {', '.join(self.changeable) or 'nothing'}"
+        if others and others[0] in type(self).model_fields:
+            raise ConfigError(
+                f"{type(self).__name__}: {others[0]} cannot change while there are rows, whose state was made with it; "
+                f"{may}. For another {others[0]} create another table"
+            )
+        if others:
+            raise ConfigError(f"{type(self).__name__}: no setting {shown(others[0])}; {may}")
+        if not settings:
+            raise ConfigError(f"{type(self).__name__}: no settings given; {may}")
+        return type(self)(**{**self.model_dump(), **settings})
 
     @abstractmethod
     def state_width(self, dim: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -24,6 +24,10 @@ class FTRL(Optimizer):
     beta: Positive = 1.0
     l1: NonNegative = 0.0
     l2: NonNegative = 0.0
+
+    changeable: ClassVar[tuple[str, ...]] = ("l1", "l2")
+    """Not alpha and beta: a row's value is computed from z, which was summed up at the rate that they make. At another
+    rate its next push would scale the value, whatever the gradient."""
 
     def state_width(self, dim: int) -> int:
         """Returns how many floats of state a row has beside its value, as `Optimizer` says."""

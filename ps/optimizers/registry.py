@@ -72,6 +72,8 @@ def _check_arithmetic(name: str, optimizer: Optimizer, update: Callable[..., Any
             f"{name}: update({', '.join(given)}) must take {', '.join(LEADING)} and then the {len(arguments)} that "
             "`arguments` returns"
         )
+    if others := sorted(set(optimizer.changeable) - set(type(optimizer).model_fields)):
+        raise TypeError(f"{name}: `changeable` names {', '.join(others)}, which are no settings of it")
     dim = 8
     state, half = optimizer.state_width(dim), optimizer.half(dim)
     if sum(half) != dim + state or half.half < dim:

@@ -10,7 +10,7 @@ import numpy as np
 from ps.arrays import Rows, Slots
 from ps.optimizers.arithmetic import INFINITY, ZERO, inlined, larger, prefetch_row
 from ps.optimizers.base import Half, Optimizer, f32
-from ps.values.frozen import NonNegative, Positive
+from ps.values.frozen import NonNegative, Positive, Rate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,12 +23,13 @@ class RowwiseAdagrad(Optimizer):
     """h += mean(g*g); w -= lr * g / (sqrt(h) + eps): one float of state a row (FBGEMM's exact row-wise Adagrad)."""
 
     kind: Literal["rowwise_adagrad"] = "rowwise_adagrad"
-    lr: Positive = 0.01
+    lr: Rate = 0.01
     eps: Positive = 1e-8
     initial_accumulator: NonNegative = 0.0
     """The initial value of h in a new row."""
 
     core_alignment: ClassVar[float | None] = 1.0
+    changeable: ClassVar[tuple[str, ...]] = ("lr", "eps")
 
     def state_width(self, dim: int) -> int:
         """Returns how many floats of state a row has beside its value, as `Optimizer` says."""

@@ -9,7 +9,7 @@ import numpy as np
 from ps.arrays import Rows, Slots
 from ps.optimizers.arithmetic import INFINITY, ZERO, larger, prefetch_row
 from ps.optimizers.base import Half, Optimizer, f32
-from ps.values.frozen import Positive
+from ps.values.frozen import Rate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,9 +19,10 @@ class SGD(Optimizer):
     """w -= lr * g. No state."""
 
     kind: Literal["sgd"] = "sgd"
-    lr: Positive = 0.01
+    lr: Rate = 0.01
 
     core_alignment: ClassVar[float | None] = 0.0
+    changeable: ClassVar[tuple[str, ...]] = ("lr",)
 
     def state_width(self, dim: int) -> int:
         """Returns how many floats of state a row has beside its value, as `Optimizer` says."""

@@ -124,6 +124,7 @@ def dispatcher(service: ShardService, metrics: RpcMetrics, config: ServiceConfig
         methods.DESCRIBE: control.describe,
         methods.CREATE_TABLE: control.create_table,
         methods.DROP_TABLE: control.drop_table,
+        methods.SET_OPTIMIZER: control.set_optimizer,
         methods.STATS: control.stats,
         methods.ADVANCE: Progress().advance,
     }

@@ -181,10 +181,11 @@ class PushResult:
 
 @dataclass(frozen=True)
 class WriteResult:
-    """What an upsert, assign or remove answers."""
+    """What an explicit write answers."""
 
     version: int
     n: int
+    """How many rows it names."""
     existed: npt.NDArray[np.uint8]
     """Bits: the ledger keeps it for as long as the write may be repeated."""
 

@@ -7,7 +7,7 @@ changed nothing, or is applied whole and is in the ledger.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -89,13 +89,15 @@ class Shard:
         """Drops a table with all its rows; True if there was one."""
         return self._tables.drop(name, missing_ok)
 
+    def set_optimizer(self, write: WriteId, name: str, settings: Mapping[str, float], cores: bool = False) -> int:
+        """Gives an optimizer of a table other settings for later pushes; returns the version. Raises ConfigError."""
+        return self._tables.set_optimizer(write, name, settings, cores)
+
     # the step protocol
 
     def prepare(self, ref: StepRef, ids: Sequence[TableIds], caller: Caller = PATIENT) -> int:
         """Resolves the ids of a step ahead of its pull, and brings their rows into RAM. Ids unique in each table.
-
-        Returns the version. Raises ResourceExhausted when prepared steps hold all that they may.
-        """
+        Returns the version. Raises ResourceExhausted when prepared steps hold all that they may."""
         return self.engine.drive(prepare(self.core, ref, ids, caller), caller)
 
     def forget(self, ref: StepRef) -> None:
@@ -179,11 +181,8 @@ class Shard:
     def export_page(
         self, name: str, cursor: int, n: int, least: int = 0, highest_rank: int = EVERY_RANK, caller: Caller = PATIENT
     ) -> Page:
-        """Up to n rows. A row that lives through all pages is in just one.
-
-        With `least` on the first page, and what that says in `highest_rank` on the others, there are so many of the
-        least important rows, or some more.
-        """
+        """Up to n rows; a row that lives through all pages is in just one. With `least` on the first page, and what
+        that says in `highest_rank` on the others, there are so many of the least important rows, or some more."""
         return self.engine.drive(export_page(self.core, name, cursor, n, least, highest_rank), caller)
 
     def stats(self) -> dict[str, object]:

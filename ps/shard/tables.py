@@ -1,13 +1,16 @@
-"""The tables of one shard: how they come and go. Threads: any; the work is the engine's."""
+"""The tables of one shard: how they come, change and go. Threads: any; the work is the engine's."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from ps.config import TableConfig, TensorTrain
 from ps.errors import TableExists
 from ps.shard.commit import Ready
 from ps.shard.core import Core
+from ps.shard.ledger import WriteId
+from ps.shard.writes.change import ChangeTable
 from ps.shard.writes.create import CreateTable
 from ps.shard.writes.drop import DropTable
 from ps.shard.writes.write import Write
@@ -16,19 +19,27 @@ from ps.table.cold.cores import ColdCores
 
 
 class Tables:
-    """Creates and drops tables."""
+    """Creates, changes and drops tables."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
 
     def create(self, config: TableConfig, exist_ok: bool) -> bool:
-        """Returns True if it was created, False if it was there with the same configuration; raises TableExists."""
+        """Returns True if it was created, False if it was created with this configuration before, whatever has changed
+        since, or has it now; raises TableExists."""
         if config.device != "cpu":
             check_device(config.device)  # here, not on the engine's time: the first one imports torch
         install = partial(self._install, config, exist_ok)
         if isinstance(config.cold, TensorTrain):
             return self._core.building.run(partial(self._reserve, config, exist_ok), install)
         return self._core.engine.run(install)
+
+    def set_optimizer(self, write: WriteId, name: str, settings: Mapping[str, float], cores: bool) -> int:
+        """Gives a table's optimizer, or that of its `cores`, other settings: they hold for all pushes that are applied
+        later, and for the table until it is dropped. Returns the version. Raises ConfigError and TableNotFound."""
+        change = ChangeTable(write, name, settings, cores)
+        (result,) = self._core.engine.run(partial(self._core.commit.carry_out, change.entries, lambda: Ready(change)))
+        return result.version
 
     def drop(self, name: str, missing_ok: bool) -> bool:
         """Drops a table with all its rows; returns True if there was one."""
@@ -66,6 +77,19 @@ class Tables:
             return False
         if not exist_ok:
             raise TableExists(f"table {config.name!r} exists; pass exist_ok=True to use it as it is")
-        if existing.config != config:
-            raise TableExists(f"table {config.name!r} exists as {existing.config!r}; you asked for {config!r}")
+        if config not in (existing.created_as, existing.config):
+            remedy = _remedy(existing.config, config)
+            raise TableExists(f"table {config.name!r} exists as {existing.config!r}; you asked for {config!r}{remedy}")
         return True
+
+
+def _remedy(exists: TableConfig, asked: TableConfig) -> str:
+    """Says how the table can be what was asked for, where it can."""
+    if exists.optimizer.kind != asked.optimizer.kind:
+        return ""
+    had, wanted = exists.optimizer.model_dump(), asked.optimizer.model_dump()
+    settings = {name: wanted[name] for name in asked.optimizer.changeable if wanted[name] != had[name]}
+    if not settings or exists.having_optimizer(settings) != asked:  # something else differs too
+        return ""
+    said = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+    return f". The table can be that: client.set_optimizer({asked.name!r}, {said})"

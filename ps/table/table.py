@@ -6,7 +6,7 @@ what becomes of rows that are not hot, `store` has the rows on their tiers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 
@@ -26,6 +26,7 @@ from ps.storage.disk.database import Disk
 from ps.storage.residence.demotion import Demotion
 from ps.storage.tier import Records, joined, where
 from ps.table.build import Given, build
+from ps.table.change import Change
 from ps.table.cold.cores import ColdCores
 from ps.tensor_train.contract import Share, one_by_one
 
@@ -49,6 +50,8 @@ class Table:
         of a tensor-train table, the table's from here on; None: drawn here. Raises ConfigError, DiskError and
         ResourceExhausted, and then holds no memory."""
         self.config = config
+        self.created_as = config
+        """What `config` was before any setting of the optimizer changed."""
         budget = budget or RamBudget(ServiceConfig())
         with ExitStack() as undo:
             parts = build(config, Given(share, disk, resident_rows, bounded, budget, cores), undo)
@@ -119,6 +122,21 @@ class Table:
         same_N: Flags = slots_N >= 0
         same_N[same_N] = (self.ram.statistics_S2[slots_N[same_N]] == statistics_N2[same_N]).all(axis=1)
         return same_N
+
+    # the optimizer changes
+
+    def plan_optimizer(self, settings: Mapping[str, float], cores: bool) -> Change:
+        """Plans to give the optimizer, or that of the cores, other settings, which hold for all later pushes. Raises
+        ConfigError."""
+        config = self.config.having_optimizer(settings, cores)
+        train_cores = self.cold.plan_optimizer(config)
+
+        def make() -> None:
+            self.ram.rows.train_with(config.optimizer)
+            train_cores()
+            self.config = config
+
+        return Change(make)
 
     # rows go
 

@@ -103,6 +103,10 @@ class Cores:
             for rows_PW, rule, found in zip(self._rows, self._rules, gradients, strict=True)
         )
 
+    def train_with(self, rules: Sequence[UpdateRule]) -> None:
+        """Has `apply` use other rules from now on, for slices with as much state."""
+        self._rules = list(rules)
+
     def gradients(self, index_N: Ints, grads_ND: Floats, share: Share = one_by_one) -> list[SliceGradients]:
         """Computes the gradients of the cores from the gradients of rows, of which there is at least one."""
         digits_KN = self.shape.digits(index_N)

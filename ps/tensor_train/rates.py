@@ -48,7 +48,9 @@ def _divided(optimizer: CoreOptimizer, gain: float) -> CoreOptimizer:
     """The optimizer at a rate divided by a gain, with all that is measured in its steps."""
     settings = optimizer.model_dump()
     changed: dict[str, float] = {
-        name: max(settings[name] / gain, MIN_FLOAT32) for name in ("lr", "eps") if name in settings
+        name: max(settings[name] / gain, MIN_FLOAT32)
+        for name in ("lr", "eps")
+        if settings.get(name)  # a rate of 0 stays 0
     }
     if "initial_accumulator" in settings:
         changed["initial_accumulator"] = settings["initial_accumulator"] / gain**2

@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13ps/v1/control.proto\x12\x05ps.v1\"\x11\n\x0f\x44\x65scribeRequest\"`\n\x10\x44\x65scribeResponse\x12\x1f\n\x07routing\x18\x01 \x01(\x0b\x32\x0e.ps.v1.Routing\x12\x1a\n\x12table_configs_json\x18\x02 \x03(\t\x12\x0f\n\x07release\x18\x03 \x01(\t\"k\n\x07Routing\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12 \n\x06shards\x18\x02 \x03(\x0b\x32\x10.ps.v1.ShardInfo\x12\x1a\n\x12shard_of_partition\x18\x03 \x01(\x0c\x12\x13\n\x0b\x63oordinator\x18\x04 \x01(\t\"V\n\tShardInfo\x12\x10\n\x08shard_id\x18\x01 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x17\n\x0fmetrics_address\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\";\n\x12\x43reateTableRequest\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\t\x12\x10\n\x08\x65xist_ok\x18\x02 \x01(\x08\";\n\x13\x43reateTableResponse\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\t\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"5\n\x10\x44ropTableRequest\x12\r\n\x05table\x18\x01 \x01(\t\x12\x12\n\nmissing_ok\x18\x02 \x01(\x08\"$\n\x11\x44ropTableResponse\x12\x0f\n\x07\x64ropped\x18\x01 \x01(\x08\"\x0e\n\x0cStatsRequest\"#\n\rStatsResponse\x12\x12\n\nstats_json\x18\x01 \x01(\t\"T\n\x0e\x41\x64vanceRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\x0e\n\x06\x63locks\x18\x03 \x03(\x04\x12\x15\n\rmax_staleness\x18\x04 \x01(\x04\"!\n\x0f\x41\x64vanceResponse\x12\x0e\n\x06\x63locks\x18\x01 \x03(\x04\x32\xba\x02\n\x07\x43ontrol\x12;\n\x08\x44\x65scribe\x12\x16.ps.v1.DescribeRequest\x1a\x17.ps.v1.DescribeResponse\x12\x44\n\x0b\x43reateTable\x12\x19.ps.v1.CreateTableRequest\x1a\x1a.ps.v1.CreateTableResponse\x12>\n\tDropTable\x12\x17.ps.v1.DropTableRequest\x1a\x18.ps.v1.DropTableResponse\x12\x32\n\x05Stats\x12\x13.ps.v1.StatsRequest\x1a\x14.ps.v1.StatsResponse\x12\x38\n\x07\x41\x64vance\x12\x15.ps.v1.AdvanceRequest\x1a\x16.ps.v1.AdvanceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13ps/v1/control.proto\x12\x05ps.v1\"\x11\n\x0f\x44\x65scribeRequest\"`\n\x10\x44\x65scribeResponse\x12\x1f\n\x07routing\x18\x01 \x01(\x0b\x32\x0e.ps.v1.Routing\x12\x1a\n\x12table_configs_json\x18\x02 \x03(\t\x12\x0f\n\x07release\x18\x03 \x01(\t\"k\n\x07Routing\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12 \n\x06shards\x18\x02 \x03(\x0b\x32\x10.ps.v1.ShardInfo\x12\x1a\n\x12shard_of_partition\x18\x03 \x01(\x0c\x12\x13\n\x0b\x63oordinator\x18\x04 \x01(\t\"V\n\tShardInfo\x12\x10\n\x08shard_id\x18\x01 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x17\n\x0fmetrics_address\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\";\n\x12\x43reateTableRequest\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\t\x12\x10\n\x08\x65xist_ok\x18\x02 \x01(\x08\";\n\x13\x43reateTableResponse\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\t\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"5\n\x10\x44ropTableRequest\x12\r\n\x05table\x18\x01 \x01(\t\x12\x12\n\nmissing_ok\x18\x02 \x01(\x08\"$\n\x11\x44ropTableResponse\x12\x0f\n\x07\x64ropped\x18\x01 \x01(\x08\"\xd6\x01\n\x13SetOptimizerRequest\x12\x11\n\tworker_id\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05table\x18\x03 \x01(\t\x12:\n\x08settings\x18\x04 \x03(\x0b\x32(.ps.v1.SetOptimizerRequest.SettingsEntry\x12\r\n\x05\x63ores\x18\x05 \x01(\x08\x12\x0f\n\x07wait_ms\x18\x06 \x01(\x04\x1a/\n\rSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"+\n\x14SetOptimizerResponse\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\t\"\x0e\n\x0cStatsRequest\"#\n\rStatsResponse\x12\x12\n\nstats_json\x18\x01 \x01(\t\"T\n\x0e\x41\x64vanceRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\x0e\n\x06\x63locks\x18\x03 \x03(\x04\x12\x15\n\rmax_staleness\x18\x04 \x01(\x04\"!\n\x0f\x41\x64vanceResponse\x12\x0e\n\x06\x63locks\x18\x01 \x03(\x04\x32\x83\x03\n\x07\x43ontrol\x12;\n\x08\x44\x65scribe\x12\x16.ps.v1.DescribeRequest\x1a\x17.ps.v1.DescribeResponse\x12\x44\n\x0b\x43reateTable\x12\x19.ps.v1.CreateTableRequest\x1a\x1a.ps.v1.CreateTableResponse\x12>\n\tDropTable\x12\x17.ps.v1.DropTableRequest\x1a\x18.ps.v1.DropTableResponse\x12G\n\x0cSetOptimizer\x12\x1a.ps.v1.SetOptimizerRequest\x1a\x1b.ps.v1.SetOptimizerResponse\x12\x32\n\x05Stats\x12\x13.ps.v1.StatsRequest\x1a\x14.ps.v1.StatsResponse\x12\x38\n\x07\x41\x64vance\x12\x15.ps.v1.AdvanceRequest\x1a\x16.ps.v1.AdvanceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ps.v1.control_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SETOPTIMIZERREQUEST_SETTINGSENTRY']._loaded_options = None
+  _globals['_SETOPTIMIZERREQUEST_SETTINGSENTRY']._serialized_options = b'8\001'
   _globals['_DESCRIBEREQUEST']._serialized_start=30
   _globals['_DESCRIBEREQUEST']._serialized_end=47
   _globals['_DESCRIBERESPONSE']._serialized_start=49
@@ -47,14 +49,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DROPTABLEREQUEST']._serialized_end=519
   _globals['_DROPTABLERESPONSE']._serialized_start=521
   _globals['_DROPTABLERESPONSE']._serialized_end=557
-  _globals['_STATSREQUEST']._serialized_start=559
-  _globals['_STATSREQUEST']._serialized_end=573
-  _globals['_STATSRESPONSE']._serialized_start=575
-  _globals['_STATSRESPONSE']._serialized_end=610
-  _globals['_ADVANCEREQUEST']._serialized_start=612
-  _globals['_ADVANCEREQUEST']._serialized_end=696
-  _globals['_ADVANCERESPONSE']._serialized_start=698
-  _globals['_ADVANCERESPONSE']._serialized_end=731
-  _globals['_CONTROL']._serialized_start=734
-  _globals['_CONTROL']._serialized_end=1048
+  _globals['_SETOPTIMIZERREQUEST']._serialized_start=560
+  _globals['_SETOPTIMIZERREQUEST']._serialized_end=774
+  _globals['_SETOPTIMIZERREQUEST_SETTINGSENTRY']._serialized_start=727
+  _globals['_SETOPTIMIZERREQUEST_SETTINGSENTRY']._serialized_end=774
+  _globals['_SETOPTIMIZERRESPONSE']._serialized_start=776
+  _globals['_SETOPTIMIZERRESPONSE']._serialized_end=819
+  _globals['_STATSREQUEST']._serialized_start=821
+  _globals['_STATSREQUEST']._serialized_end=835
+  _globals['_STATSRESPONSE']._serialized_start=837
+  _globals['_STATSRESPONSE']._serialized_end=872
+  _globals['_ADVANCEREQUEST']._serialized_start=874
+  _globals['_ADVANCEREQUEST']._serialized_end=958
+  _globals['_ADVANCERESPONSE']._serialized_start=960
+  _globals['_ADVANCERESPONSE']._serialized_end=993
+  _globals['_CONTROL']._serialized_start=996
+  _globals['_CONTROL']._serialized_end=1383
 # @@protoc_insertion_point(module_scope)

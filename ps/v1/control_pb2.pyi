@@ -74,6 +74,35 @@ class DropTableResponse(_message.Message):
     dropped: bool
     def __init__(self, dropped: _Optional[bool] = ...) -> None: ...
 
+class SetOptimizerRequest(_message.Message):
+    __slots__ = ("worker_id", "sequence", "table", "settings", "cores", "wait_ms")
+    class SettingsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    TABLE_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    CORES_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    worker_id: int
+    sequence: int
+    table: str
+    settings: _containers.ScalarMap[str, float]
+    cores: bool
+    wait_ms: int
+    def __init__(self, worker_id: _Optional[int] = ..., sequence: _Optional[int] = ..., table: _Optional[str] = ..., settings: _Optional[_Mapping[str, float]] = ..., cores: _Optional[bool] = ..., wait_ms: _Optional[int] = ...) -> None: ...
+
+class SetOptimizerResponse(_message.Message):
+    __slots__ = ("config_json",)
+    CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
+    config_json: str
+    def __init__(self, config_json: _Optional[str] = ...) -> None: ...
+
 class StatsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

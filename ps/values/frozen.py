@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ps.seconds import LONGEST_S
 from ps.values.problems import refused
@@ -17,9 +17,18 @@ infinite."""
 MAX_COUNT = 1 << 53
 """Most rows, pushes and the like: a float holds every count up to it exactly."""
 
+
+def _float32_holds(value: float) -> float:
+    if 0 < value < MIN_FLOAT32:
+        raise ValueError(f"Input should be 0, or greater than or equal to {MIN_FLOAT32:g}")
+    return value
+
+
 Positive = Annotated[float, Field(ge=MIN_FLOAT32, le=MAX_FLOAT32)]
 Seconds = Annotated[float, Field(ge=MIN_FLOAT32, le=LONGEST_S)]
 NonNegative = Annotated[float, Field(ge=0, le=MAX_FLOAT32)]
+Rate = Annotated[float, Field(ge=0, le=MAX_FLOAT32), AfterValidator(_float32_holds)]
+"""How far a step goes; 0 for no step at all."""
 Finite = Annotated[float, Field(ge=-MAX_FLOAT32, le=MAX_FLOAT32)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 

@@ -58,6 +58,7 @@ CONTROL: dict[Method, bytes] = {
     methods.DESCRIBE: b"",
     methods.CREATE_TABLE: control.CreateTableRequest(config_json=summing().to_json()).SerializeToString(),
     methods.DROP_TABLE: control.DropTableRequest(table="t").SerializeToString(),
+    methods.SET_OPTIMIZER: control.SetOptimizerRequest(table="t", settings={"lr": 1}).SerializeToString(),
 }
 
 

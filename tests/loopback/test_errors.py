@@ -543,6 +543,7 @@ def requests(header: pb.Header) -> dict[Method, list[Message]]:
         methods.DESCRIBE: [control.DescribeRequest()],
         methods.CREATE_TABLE: [control.CreateTableRequest(config_json=summing("n", dim=2).to_json(), exist_ok=True)],
         methods.DROP_TABLE: [control.DropTableRequest(table="absent", missing_ok=True)],
+        methods.SET_OPTIMIZER: [control.SetOptimizerRequest(sequence=1, table="t", settings={"lr": 1.0})],
         methods.STATS: [control.StatsRequest()],
         methods.ADVANCE: [control.AdvanceRequest(group="g", rank=1, clocks=[1, 1], max_staleness=1)],
     }

@@ -137,6 +137,22 @@ def _drop(make: Parts) -> list[Any]:
     return [control.DropTableRequest(table=f"n{make.random.randint(0, 4)}", missing_ok=make.random.random() < 0.5)]
 
 
+def _set_optimizer(make: Parts) -> list[Any]:
+    rng = make.random
+    names = rng.choices(["lr", "eps", "beta1", "initial_accumulator", "kind", "x" * make.size(60_000)], k=2)
+    values = [0.0, 0.1, -1.0, 1e300, float("nan"), float("inf")]
+    return [
+        control.SetOptimizerRequest(
+            worker_id=make.header().worker_id,
+            sequence=make.next_sequence(),
+            table=rng.choice(list(TABLES)),
+            settings={name: rng.choice(values) for name in names[: rng.randint(0, 2)]},
+            cores=rng.random() < 0.2,
+            wait_ms=rng.choice(EDGES),
+        )
+    ]
+
+
 def _advance(make: Parts) -> list[Any]:
     ranks = make.size(4096)
     return [
@@ -161,6 +177,7 @@ GOOD: dict[Method, Callable[[Parts], list[Any]]] = {
     methods.DESCRIBE: lambda make: [control.DescribeRequest()],
     methods.CREATE_TABLE: _create,
     methods.DROP_TABLE: _drop,
+    methods.SET_OPTIMIZER: _set_optimizer,
     methods.STATS: lambda make: [control.StatsRequest()],
     methods.ADVANCE: _advance,
 }

@@ -24,6 +24,7 @@ from ps.shard.reads.stream import RowStream, plain
 from ps.shard.requests import PushResult, StepRef, Target, Wanted
 from ps.shard.running import Running
 from ps.shard.steps.look_ahead import LookAhead
+from ps.shard.writes.change import ChangeTable
 from ps.shard.writes.upsert import Upsert
 from tests.conftest import QUIET
 from tests.simulation.seeded import answering
@@ -34,7 +35,7 @@ IDS = 6
 WORKERS, WRITES = 3, 5
 RANKS, ROUNDS = 2, 3
 SUMMED = 100
-"""The id that rounds push."""
+"""The id that rounds push, to a table of their own."""
 
 
 class Once:
@@ -43,8 +44,10 @@ class Once:
     def __init__(self, story: Story) -> None:
         self.story = story
         self.model: dict[int, float] = {}
+        self.lr = 1.0
         self.told: dict[WriteId, object] = {}
-        new_table(story.shard)
+        for name in "tu":
+            new_table(story.shard, name)
 
     def worker(self, number: int) -> Operation[None]:
         """Writes, each sent until it is answered, and then perhaps again; calls of one are under way at once."""
@@ -70,6 +73,12 @@ class Once:
         write, value = a_write(worker, sequence, digest=sequence), float(random.randint(1, 9))
         ids = random.sample(range(IDS), random.randint(1, IDS))
         of, ref = [ids_of("t", ids)], StepRef(worker, sequence)
+        if random.random() < 0.15:
+            lr = random.choice([0.0, 0.5, 2.0])
+            change = ChangeTable(write, "t", {"lr": lr})
+            return lambda caller: self.story.call(
+                carry_out(core, change, caller), lambda found: self.once(write, found[0], self.model, lr), caller
+            )
         if random.random() < 0.2:
             made = dict.fromkeys(ids, value)
             upsert = Upsert(write, of[0], [rows([value] * len(ids), DIM)])
@@ -85,13 +94,17 @@ class Once:
                 target = ref
             return self.story.call(
                 answering(push(core, LookAhead(target), caller), body),
-                lambda found: self.once(write, found, self.model | {i: self.model.get(i, 0.0) - value for i in ids}),
+                lambda found: self.once(write, found, self.model | self.pushed(ids, value)),
                 caller,
             )
 
         return begin
 
-    def once(self, write: WriteId, found: object, after: dict[int, float]) -> None:
+    def pushed(self, ids: list[int], value: float) -> dict[int, float]:
+        """Rows that a push makes, at the rate of the moment at which it is applied."""
+        return {i: self.model.get(i, 0.0) - self.lr * value for i in ids}
+
+    def once(self, write: WriteId, found: object, after: dict[int, float], lr: float | None = None) -> None:
         """A write was answered: for the first time it was applied, and otherwise the answer is the same."""
         if isinstance(found, PushResult):
             assert found.repeated == (write in self.told)
@@ -100,6 +113,7 @@ class Once:
             found = (found.version, found.existed_N.tolist())  # type: ignore[attr-defined]
         if write not in self.told:
             self.model = after
+            self.lr = self.lr if lr is None else lr
         assert self.told.setdefault(write, found) == found
 
     def pulled(self) -> Operation[None]:
@@ -124,10 +138,10 @@ class Once:
             answered = False
             while not answered or random.random() < 0.2:
                 caller = Caller()
-                with shard.look_ahead([ids_of("t", [SUMMED])], caller) as ahead:
+                with shard.look_ahead([ids_of("u", [SUMMED])], caller) as ahead:
                     while not ahead.running.waits:
                         yield CALLER
-                    body = Body(write, [grads_of("t", rows([rank + 1], DIM))])
+                    body = Body(write, [grads_of("u", rows([rank + 1], DIM))])
                     place = Round("g", number, rank, RANKS)
                     call = self.story.call(join(self.story.core, place, 1.0, ahead, body, 0), lambda _: None, caller)
                     yield from ended(call)
@@ -166,5 +180,5 @@ def test_each_write_is_applied_once(block: int) -> None:
             assert (read(story.shard, "t", range(IDS)) == rows(expected, DIM)).all()
             assert len(once.told) == WORKERS * WRITES
             total = -float(ROUNDS * sum(range(1, RANKS + 1)))
-            assert read(story.shard, "t", [SUMMED]).tolist() == [[total] * DIM]
+            assert read(story.shard, "u", [SUMMED]).tolist() == [[total] * DIM]
             assert story.shard.stats()["rounds_waiting"] == story.shard.budget.bodies.used == 0

@@ -185,7 +185,7 @@ BAD: list[tuple[Any, dict[str, Any], str]] = [
     (ps.TableConfig, {"name": "t", "dim": 4, "optimizer": {"kind": "sgd", "lr": -1}}, "lr"),
     (ps.TableConfig, {"name": "t", "dim": 4, "optimizer": {"kind": "sgd", "momentum": 1}}, "momentum"),
     (ps.TableConfig, {"name": "t", "dim": 4, "initializer": {"kind": "zeros"}}, "initializer"),
-    (ps.SGD, {"lr": 0}, "lr"),
+    (ps.Adam, {"lr": -0.001}, "lr"),
     (ps.SGD, {"lr": float("inf")}, "lr"),
     (ps.SGD, {"lr": float("nan")}, "lr"),
     (ps.SGD, {"lr": "fast"}, "lr"),

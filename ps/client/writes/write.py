@@ -56,7 +56,7 @@ class Write:
         try:
             answer = call()
         except PsError as error:
-            if before is None and _changed_nothing(error):
+            if before is None and changed_nothing(error):
                 del self._fate[shard]
             raise
         self._fate[shard] = "applied"
@@ -89,7 +89,7 @@ class Write:
         return " and ".join(f"{how} shards {shards}" for how, shards in fates if shards)
 
 
-def _changed_nothing(error: PsError) -> bool:
+def changed_nothing(error: PsError) -> bool:
     """Returns whether an error proves that the shard applied nothing. A limit without a hint, a conflict, and errors
     that are not the shard's answer do not prove it."""
     if isinstance(error, ResourceExhausted):

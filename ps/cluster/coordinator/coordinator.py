@@ -47,8 +47,8 @@ class Listening(Protocol):
 
 
 class Coordinator:
-    """Serves Describe, CreateTable, DropTable and Advance on its own port. Until it knows the shards it answers the
-    first three with Unavailable, and its health is NOT_SERVING."""
+    """Serves Describe, CreateTable, DropTable, SetOptimizer and Advance on its own port. Until it knows the shards it
+    answers all but Advance with Unavailable, and its health is NOT_SERVING."""
 
     def __init__(
         self,
@@ -66,6 +66,7 @@ class Coordinator:
             methods.DESCRIBE: self._describe,
             methods.CREATE_TABLE: self._tables.create,
             methods.DROP_TABLE: self._tables.drop,
+            methods.SET_OPTIMIZER: self._tables.set_optimizer,
             methods.ADVANCE: Progress().advance,
         }
         registry = CollectorRegistry()

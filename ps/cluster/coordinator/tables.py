@@ -1,4 +1,4 @@
-"""The tables of a service: the coordinator creates and drops them on all shards or on none."""
+"""The tables of a service: the coordinator creates, changes and drops them on all shards."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ps.client.connection.retry import Deadline, retry
 from ps.client.connection.transport import Transport, open_transport
+from ps.client.writes.write import changed_nothing
 from ps.config import TableConfig
-from ps.errors import PsError, TableNotFound
+from ps.errors import PsError, ResourceExhausted, TableNotFound
+from ps.quoting import shown, some_of
 from ps.v1 import control_pb2 as pb
 from ps.wire import codec, methods, requests
 from ps.wire.methods import Method
@@ -67,6 +69,7 @@ class ServiceTables:
             except PsError:
                 self._undo_create(config.name, [position for position, new in enumerate(created) if new])
                 raise
+            config = TableConfig.from_json(codec.parse(pb.CreateTableResponse, answer).config_json)
             with self._guard:
                 self._tables[config.name] = config
         return pb.CreateTableResponse(config_json=config.to_json(), created=created[0]).SerializeToString()
@@ -78,6 +81,31 @@ class ServiceTables:
                 self._call(position, methods.DROP_TABLE, request, UNDO_TIMEOUT_S)
             except PsError as error:
                 log.warning("table %r was not created, but stays on shard %d: %s", table, position, error)
+
+    def set_optimizer(self, data: bytes) -> bytes:
+        """Changes settings of a table's optimizer on the shards in their order. What they would refuse is refused
+        before any of them is asked. Where one fails, those before it have the change and those behind it do not: the
+        error says which. The call may be repeated: the shards know it by its sequence."""
+        request = requests.control(pb.SetOptimizerRequest, data)
+        deadline = Deadline(min(request.wait_ms / 1000 or FAN_OUT_TIMEOUT_S, FAN_OUT_TIMEOUT_S))
+        with self._changing:
+            shards = range(len(self._routing().shards))  # before the tables, which the shards tell it too
+            config = self._known(request.table).having_optimizer(request.settings, request.cores)
+            for position in shards:
+                try:
+                    answer = self._call(position, methods.SET_OPTIMIZER, data, deadline.remaining_s())
+                except PsError as error:
+                    raise _changed_in_part(error, request.table, position) from error
+                config = TableConfig.from_json(codec.parse(pb.SetOptimizerResponse, answer).config_json)
+            with self._guard:
+                self._tables[config.name] = config
+        return pb.SetOptimizerResponse(config_json=config.to_json()).SerializeToString()
+
+    def _known(self, name: str) -> TableConfig:
+        with self._guard:
+            if name not in self._tables:
+                raise TableNotFound(f"no table {shown(name)} (there are: {some_of(self._tables)})")
+            return self._tables[name]
 
     def drop(self, data: bytes) -> bytes:
         """Drops a table from every shard that has it, so that a drop which failed halfway can be called again.
@@ -112,3 +140,18 @@ class ServiceTables:
             if address not in self._transports:
                 self._transports[address] = open_transport(address, self._max_message_bytes)
             return self._transports[address]
+
+
+def _changed_in_part(error: PsError, table: str, failed: int) -> PsError:
+    """Returns what to tell a caller whose change the shards before the `failed` one have."""
+    if not failed and changed_nothing(error):
+        return error
+    have = [f"on shards {list(range(failed))}"] if failed else []
+    have += [] if changed_nothing(error) else [f"perhaps on shard {failed}"]
+    told = type(error)(
+        f"{error}. The optimizer of table {table!r} was changed {' and '.join(have)}, on no other: set it again, which "
+        "changes nothing where it is set"
+    )
+    if isinstance(error, ResourceExhausted) and isinstance(told, ResourceExhausted):
+        told.retry_after_s = error.retry_after_s
+    return told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ps.errors import CorruptWrite, PsError
 from ps.shard.writes.assign import Assign
+from ps.shard.writes.change import ChangeTable
 from ps.shard.writes.create import CreateTable
 from ps.shard.writes.drop import DropTable
 from ps.shard.writes.evict import Evict
@@ -27,6 +28,7 @@ _ALL: tuple[type[Write], ...] = (
     Forget,
     CreateTable,
     DropTable,
+    ChangeTable,
     Evict,
     EvictRows,
 )

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.arrays import Bytes, Ids, Rows, Slots
-from ps.config import TableConfig
+from ps.config import Optimizer, TableConfig
 from ps.errors import ConfigError, ResourceExhausted
 from ps.initializer import RowInitializer
 from ps.kernels.updates.optim import UpdateRule
@@ -125,6 +125,10 @@ class DeviceRows:
             broken += int((~rows_NW.isfinite()).any(dim=1).sum())
             self._put(slots_N[some_N], rows_NW)
         return Updated(broken)
+
+    def train_with(self, optimizer: Optimizer) -> None:
+        """See `ArenaRows`."""
+        self._update = optimizer.on_device
 
     def copies(self, slots_N: Slots) -> list[tuple[npt.NDArray[np.int64], Bytes]]:
         """See `ArenaRows`."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.arrays import Bytes, Ids, Rows, Slots
-from ps.config import TableConfig
+from ps.config import Optimizer, TableConfig
 from ps.initializer import RowInitializer
 from ps.kernels.rows.attribution import attribute
 from ps.kernels.rows.half import gather_half, narrow, narrow_stochastic, widen
@@ -41,6 +41,7 @@ class MixedRows:
         full, self.layout = RowLayout(config.dim, rule.state_width), half_layout(config.dim, config.optimizer, state)
         self._dim = config.dim
         self._initializer = RowInitializer.of(config)
+        self._state = state
         self._rule, self._cold_rule = rule, update_rule(cold_optimizer(config.optimizer, state), config.dim)
         self.lengths = [full.row_bytes, self.layout.row_bytes]
         self.ram_bytes = full.row_bytes + PLACE_BYTES
@@ -94,6 +95,11 @@ class MixedRows:
             part = self._update_half(half_N[some_N], ids_S[slots_N[some_N]], grads_RD, push, step)
             broken, clamped = broken + part.broken, clamped + part.clamped
         return Updated(broken, clamped)
+
+    def train_with(self, optimizer: Optimizer) -> None:
+        """See `ArenaRows`."""
+        self._rule = update_rule(optimizer, self._dim)
+        self._cold_rule = update_rule(cold_optimizer(optimizer, self._state), self._dim)
 
     def values(self, rows_NB: Bytes) -> Rows:
         """See `ArenaRows`."""

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.arrays import Bytes, Ids, Rows, Slots
-from ps.config import TableConfig
+from ps.config import Optimizer, TableConfig
 from ps.initializer import RowInitializer
 from ps.kernels.index.index import MAX_SLOT
 from ps.kernels.rows.attribution import attribute
 from ps.kernels.rows.rows import scatter
-from ps.kernels.updates.optim import UpdateRule
+from ps.kernels.updates.optim import UpdateRule, update_rule
 from ps.runtime.memory import Memory, ReservedArray, host_ram_bytes
 from ps.storage.tier import RowLayout
 
@@ -74,6 +74,9 @@ class ArenaRows(Protocol):
     def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Rows, push: int, step: int) -> Updated:
         """Applies one push's gradients to unique slots: of this shard the `push`th, of the optimizer the `step`th. Two
         threads may do so at once with different slots."""
+
+    def train_with(self, optimizer: Optimizer) -> None:
+        """Has updates from now on use this optimizer: of the kind that the rows were made with, other settings."""
 
     def copies(self, slots_N: Slots) -> list[tuple[npt.NDArray[np.int64], Bytes]]:
         """The rows as they are: for each length that occurs, positions in `slots_N` and bytes."""
@@ -168,6 +171,10 @@ class PlainRows:
     def update(self, slots_N: Slots, ids_S: Ids, grads_ND: Rows, push: int, step: int) -> Updated:
         """See `ArenaRows`."""
         return Updated(self._rule.update(self._rows.array, slots_N, grads_ND, step))
+
+    def train_with(self, optimizer: Optimizer) -> None:
+        """See `ArenaRows`."""
+        self._rule = update_rule(optimizer, self._layout.dim)
 
     def copies(self, slots_N: Slots) -> list[tuple[npt.NDArray[np.int64], Bytes]]:
         """See `ArenaRows`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from ps.arrays import Ids, Rows, Slots
+from ps.config import TableConfig
 from ps.storage.tier import Records
 from ps.table.counters import Counters
 
@@ -43,6 +44,10 @@ class Cold:
             return 0
 
         return refuse
+
+    def plan_optimizer(self, config: TableConfig) -> Callable[[], None]:
+        """Plans to train what is cold, and is no row, as this configuration says."""
+        return lambda: None
 
     # during and after a write
 

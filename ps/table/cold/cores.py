@@ -6,6 +6,9 @@ is ever absent here. The engine thread's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 
@@ -51,7 +54,7 @@ class ColdCores:
         """Makes the cores, which takes a tenth of a microsecond for each of their numbers. Any thread; once."""
         seed = int(RowInitializer.of(self._config).seed)
         arrays = initial_cores(self.shape, _variance(self._config), self._cold.initializer, seed)
-        self._drawn = Cores(self.shape, arrays, _rules(self._config, self._cold))
+        self._drawn = Cores(self.shape, arrays, _rules(self._config))
 
     @property
     def _cores(self) -> Cores:
@@ -97,6 +100,10 @@ class ColdCores:
         """Trains the cores by the gradients of these ids; `step` is the optimizer's. Returns how many slices of them
         may not be finite afterwards."""
         return self._cores.apply(self._index(ids_N), grads_ND, self._share, step)
+
+    def plan_optimizer(self, config: TableConfig) -> Callable[[], None]:
+        """Plans to train the cores as this configuration says."""
+        return partial(self._cores.train_with, _rules(config))
 
     def fold(self, ids_N: Ids, rows_ND: Rows) -> npt.NDArray[np.float64]:
         """Moves the cores towards values of these ids; returns how far off each is then, relative to its length."""
@@ -144,12 +151,14 @@ def cores_bytes(config: TableConfig, cold: TensorTrain) -> int:
     """Returns what the cores of a table take on one shard: slices with their state, and as much twice for gradients on
     their way."""
     shape = shape_of(config.dim, cold)
-    parts = zip(shape.p, shape.slice_sizes, _rules(config, cold), strict=True)
+    parts = zip(shape.p, shape.slice_sizes, _rules(config), strict=True)
     return sum(4 * (3 * p * (size + rule.state_width)) for p, size, rule in parts)
 
 
-def _rules(config: TableConfig, cold: TensorTrain) -> list[UpdateRule]:
+def _rules(config: TableConfig) -> list[UpdateRule]:
     """The optimizer of the slices of each core."""
+    cold = config.cold
+    assert isinstance(cold, TensorTrain), "only such tables have cores"
     optimizer = cold.optimizer or config.optimizer
     return core_rules(optimizer, shape_of(config.dim, cold))
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ps.arrays import Ids, Rows, Slots
-from ps.config import TensorTrain
+from ps.config import TableConfig, TensorTrain
 from ps.kernels.ranking import score
 from ps.policy import lifting
 from ps.policy.lifting import LiftGate
@@ -68,6 +68,10 @@ class TensorTrainCold(Cold):
             return self._cores.apply(ids_N, grads_ND, step)
 
         return train
+
+    def plan_optimizer(self, config: TableConfig) -> Callable[[], None]:
+        """Plans to train the cores as this configuration says."""
+        return self._cores.plan_optimizer(config)
 
     def pushed(self, slots_N: Slots) -> None:
         """Folds some of the rows that are leaving."""

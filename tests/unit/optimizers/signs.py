@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -20,6 +20,8 @@ class Signs(Optimizer):
 
     kind: Literal["signs"] = "signs"
     lr: Positive = 0.015625
+
+    changeable: ClassVar[tuple[str, ...]] = ("lr",)
 
     def state_width(self, dim: int) -> int:
         return dim

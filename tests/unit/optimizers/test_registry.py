@@ -62,6 +62,7 @@ def test_an_optimizer_that_is_complete_is_taken(package: Path) -> None:
         ('Literal["signs"] = "signs"', 'Literal["sign"] = "sign"', "must be the file's name, 'signs'"),
         ("def update(", "def apply(", r"update\(\) must take rows_SW, slots_N, grads_ND"),
         ("grads_ND: Rows, lr: np.float32", "grads_ND: Rows", "then the 1 that `arguments` returns"),
+        ('("lr",)', '("lr", "rate")', "`changeable` names rate, which are no settings of it"),
         ("brain=dim", "full=1", "it must keep 8 floats of value in binary16 and 8 of state"),
     ],
 )

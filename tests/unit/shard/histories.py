@@ -48,7 +48,7 @@ def replayed(records: Iterable[bytes], shard: Shard) -> Shard:
 
 
 def held(shard: Shard) -> dict[str, object]:
-    """Every table's rows with state and statistics, its figures, and the shard's."""
+    """Every table's configuration, its rows with state and statistics, its figures, and the shard's."""
     tables = {name: _table(shard, name) for name in sorted(shard.tables)}
     return {"version": shard.version, "pushes": shard.commit.pushes, "staleness": shard.staleness.report(), **tables}
 
@@ -59,7 +59,7 @@ def _table(shard: Shard, name: str) -> object:
     order_N = np.argsort(records.ids_N)
     arrays = [records.ids_N, records.rows_NB, records.statistics_N2, table.ranking.decayed(records.statistics_N2)]
     figures = {key: value for key, value in table.stats().items() if key not in TIMING}
-    return [array[order_N].tobytes() for array in arrays], figures
+    return table.config, table.created_as, [array[order_N].tobytes() for array in arrays], figures
 
 
 def answers(shard: Shard, writes: Iterable[WriteId]) -> list[object]:

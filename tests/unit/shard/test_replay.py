@@ -59,7 +59,9 @@ TABLES = {
         dim=DIM,
         optimizer=ps.SGD(lr=0.1),
         importance=IMPORTANCE,
-        cold=ps.TensorTrain(rows=60, ranks=2, hot_rows=5, lift_after=1, fold_tolerance=0.5),
+        cold=ps.TensorTrain(
+            rows=60, ranks=2, hot_rows=5, lift_after=1, fold_tolerance=0.5, optimizer=ps.Adagrad(lr=0.2)
+        ),
         half_life_pushes=64,
     ),
     "lots": ps.TableConfig(name="lots", dim=DIM, optimizer=ps.FTRL(), admission=ps.Probability(p=0.5)),
@@ -159,6 +161,13 @@ class ReplayMachine(RuleBasedStateMachine):
     def report(self, name: str, ids: list[int], seed: int) -> None:
         write, scores_N = self.write(), np.random.default_rng(seed).random(len(ids), np.float32)
         self.do(lambda: self.shard.report_importance(write, of(name, ids), scores_N))
+
+    @rule(name=names, of=st.booleans(), value=st.sampled_from([0, 0.05, 0.5, -1]), data=st.data())
+    def change(self, name: str, of: bool, value: float, data: st.DataObject) -> None:
+        """Of a setting that may change, or of one that may not; or to a value that is none."""
+        settings = {data.draw(st.sampled_from(["lr", "eps", "beta1", "l1", "alpha"])): value}
+        write = self.write()
+        self.do(lambda: self.shard.set_optimizer(write, name, settings, of and name == "tt"))
 
     @rule()
     def drop(self) -> None:

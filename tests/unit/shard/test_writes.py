@@ -20,6 +20,7 @@ from ps.shard import Gradients, TableIds
 from ps.shard.ledger import WriteId
 from ps.shard.requests import BagGradients, Bags, Came
 from ps.shard.writes.assign import Assign
+from ps.shard.writes.change import ChangeTable
 from ps.shard.writes.create import CreateTable
 from ps.shard.writes.drop import DropTable
 from ps.shard.writes.evict import Evict
@@ -101,6 +102,8 @@ EXAMPLES: dict[str, Write] = {
     "forget": Forget(OF_T),
     "create": CreateTable(ps.TableConfig(name="t", dim=3, optimizer=ps.Adam(lr=0.5))),
     "drop": DropTable("t"),
+    "change": ChangeTable(ENTRY, "t", {"lr": 0.25, "eps": 1e-8}),
+    "change of cores": ChangeTable(ENTRY, "user", {"lr": 0.0}, cores=True),
     "evict": Evict({"t": 3, "u": 0}),
     "evict rows": EvictRows(OF_T, np.array([[1, 2], [3, 2**32 - 1]], np.uint32)),
 }
@@ -246,6 +249,33 @@ def test_bags_that_point_beside_their_ids_are_refused() -> None:
     record[at : at + 4] = (3).to_bytes(4, "little")
     with pytest.raises(CorruptWrite, match="bags in a write"):
         decode(bytes(record), WIRE)
+
+
+@pytest.mark.parametrize(
+    ("was", "is_"),
+    [(b"\x02\x00lr", b"\x02\x00ep"), (b"\x03\x00eps", b"\x03\x00lr\0"), (b"t\x00\x02", b"t\x02\x02")],
+    ids=["twice", "not in order", "of nothing known"],
+)
+def test_a_change_that_is_not_canonical_is_refused(was: bytes, is_: bytes) -> None:
+    said = bytes_of(ChangeTable(ENTRY, "t", {"lr": 0.25, "ep": 0.5})) if is_ == b"\x02\x00ep" else RECORDS["change"]
+    with pytest.raises(CorruptWrite, match="in disorder"):
+        decode(said.replace(was, is_), WIRE)
+
+
+def test_a_change_with_fewer_values_than_settings_is_refused() -> None:
+    record = RECORDS["change of cores"]
+    with pytest.raises(CorruptWrite, match="0 values for 1 settings"):
+        decode(record[:-16] + bytes(8), WIRE)
+
+
+@given(st.dictionaries(st.text("lrepsβ_1", max_size=9), st.floats(), max_size=5), st.booleans(), entries)
+def test_a_change_comes_back_whole(settings: dict[str, float], cores: bool, entry: WriteId) -> None:
+    change = ChangeTable(entry, "é", settings, cores)
+    read = there_and_back(change)
+    assert isinstance(read, ChangeTable)
+    assert (read.table, read.cores, sorted(read.settings)) == ("é", cores, sorted(settings))
+    again = ChangeTable(entry, "é", dict(reversed(settings.items())), cores)
+    assert bytes_of(again) == bytes_of(change), "in whatever order they are given"
 
 
 def test_a_round_of_rounds_is_refused_before_it_is_read() -> None:

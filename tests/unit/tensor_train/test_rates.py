@@ -109,3 +109,8 @@ def test_a_tables_cores_and_a_modules_learn_at_the_rate_of_rows():
             before = module(index)
             before.backward(torch.from_numpy(grads_ND))
             assert 0.05 / 1.6 < root_mean_square((module(index) - before).detach().numpy()) < 0.05 * 1.6
+
+
+@pytest.mark.parametrize("kind", [SGD, Adagrad, RowwiseAdagrad])
+def test_cores_at_a_rate_of_0_have_that_rate(kind):
+    assert [one.lr for one in core_optimizers(kind(lr=0), tt_shape(1000, 8, 16))] == [0, 0, 0]
