@@ -1,4 +1,4 @@
-"""A write whose bytes are all there: its rows come up from disk, then it is carried out at once."""
+"""Carries out a write whose bytes have all come: its rows come up from disk, then it is applied at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ps.shard.writes.write import Result, Write
 
 
 def carry_out(core: Core, write: Write, caller: Caller) -> Operation[Sequence[Result]]:
-    """Returns the result of each entry. Serves explicit writes, and writes of any kind that a log has."""
+    """Returns the result of each entry. It serves explicit writes, and writes of any kind from a log."""
     check_unique(write.ids)
     yield ENGINE
     return (yield from _carried_out(core, write, caller))
@@ -50,7 +50,7 @@ def _forget(core: Core, name: str, ids_N: Ids) -> Ids:
 
 
 def _carried_out(core: Core, write: Write, caller: Caller) -> Operation[Sequence[Result]]:
-    """Begins and ends on the engine."""
+    """Carries out a write; begins and ends on the engine."""
     write.meet(core.tables)
     with Held(core.resolve(write.ids)) as rows:
         needs = write.needs(rows.tables)
