@@ -1,6 +1,7 @@
-"""How many rows a shard has room for, and what it does when there are more: a part of the write that created them.
+"""Bounds how many rows a shard has: if there are more than there is room for, rows are evicted as a part of the write
+that created them.
 
-It goes by configured constants and by what is in the log, so that every replay evicts the same rows. The sum of all
+It depends on configured constants and on logged writes, so that every replay evicts the same rows. The sum of all
 tables' rows is kept: a write costs the same however many tables there are that it does not name.
 """
 
@@ -17,7 +18,7 @@ from ps.table.table import Table
 
 
 class Capacity:
-    """The rows that one shard has room for: on disk if there is one, else in RAM."""
+    """How many rows one shard has room for: on disk if there is one, else in RAM."""
 
     def __init__(self, config: ServiceConfig, budget: RamBudget) -> None:
         self._disk_bytes = config.disk.max_bytes
@@ -28,33 +29,33 @@ class Capacity:
 
     @property
     def bounded(self) -> bool:
-        """Whether there is a bound."""
+        """Whether the number of rows is bounded."""
         return self._room(1) is not None
 
     def count(self, tables: Iterable[Table]) -> None:
-        """Counts the rows of tables that were written to."""
+        """Counts the rows of tables that were written to again."""
         for table in tables:
             nbytes = len(table) * table.bytes_each
             self._taken += nbytes - self._bytes_of.get(table, 0)
             self._bytes_of[table] = nbytes
 
     def drop(self, table: Table) -> None:
-        """Counts a table no more: it was dropped."""
+        """Removes a table that was dropped from the count."""
         self._taken -= self._bytes_of.pop(table, 0)
 
     def evict(self, tables: Mapping[str, Table], written: Iterable[Table]) -> None:
-        """Drops the least important rows if there are more than there is room for, once some tables were written to."""
+        """Drops the least important rows if there are more than there is room for, after a write to these tables."""
         self.count(written)
         room = self._room(len(tables))
         if room is not None and self._taken > room:
             self._evict(tables, room)
 
     def make_room(self, tables: Mapping[str, Table], needs: Sequence[Need]) -> None:
-        """Before a write creates rows in RAM, for which others can only be dropped: does so, where the share that is
-        kept free is too small for them. A part of the write, and the last that can refuse it: it goes by the write's
-        ids and the rows that there are.
+        """Drops rows before a write creates rows in RAM, if the share that is kept free is too small for them and no
+        disk can take others. This is a part of the write, and the last part that can refuse it: it depends only on the
+        write's ids and the rows that exist.
 
-        Raises ResourceExhausted when all of its rows together are more than there is room for.
+        Raises ResourceExhausted if all rows of the write together are more than there is room for.
         """
         in_ram = None if self._has_disk else self._budget.for_slots(len(tables))
         if in_ram is None:
