@@ -39,7 +39,10 @@ def checked_bags(bags: PooledBags, n_ids: int, table: str) -> PooledBags:
     if positions_P.ndim != 1 or lengths_B.ndim != 1 or (len(lengths_B) and lengths_B.min() < 0):
         raise LengthMismatch(f"bags of table {table!r}: give [P] positions and [B] lengths of 0 and more")
     if lengths_B.sum() != len(positions_P):
-        raise LengthMismatch(f"bags of table {table!r}: {len(positions_P)} positions, and lengths of {lengths_B.sum()}")
+        raise LengthMismatch(
+            f"bags of table {table!r}: {len(positions_P)} positions, but lengths that sum to {lengths_B.sum()}: "
+            "make them agree"
+        )
     if len(positions_P) and not (positions_P.min() >= 0 and positions_P.max() < n_ids):
         raise InvalidArgument(f"bags of table {table!r}: positions must be within [0, {n_ids}), those of its ids")
     return PooledBags(positions_P.astype(np.int64), lengths_B.astype(np.int64))

@@ -144,7 +144,10 @@ def _table_batch(
     unique_U, inverse_N, counts_U = flat_N, None, None
     if counts is not None:
         if has_duplicates(flat_N):
-            raise DuplicateIds(f"table {config.name!r}: ids given with counts must be unique")
+            raise DuplicateIds(
+                f"table {config.name!r}: ids that are given with counts must be unique: "
+                "give each id once, or leave counts out"
+            )
         counts_U = as_counts(counts, ids.shape)
     else:
         distinct_U, where_N, occurrences_U = unique(flat_N)

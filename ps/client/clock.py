@@ -25,7 +25,9 @@ class Clock:
     def __init__(self, session: Session, group: str, rank: int, ranks: int, max_staleness: int) -> None:
         check_member(group, rank, ranks)
         if isinstance(max_staleness, bool) or not isinstance(max_staleness, int) or max_staleness < 0:
-            raise InvalidArgument(f"max_staleness={max_staleness!r}: how many steps a trainer may be ahead, 0 or more")
+            raise InvalidArgument(
+                f"max_staleness={max_staleness!r}: give how many steps a trainer may be ahead, 0 or more"
+            )
         self.group = group
         self.rank = rank
         self.max_staleness = max_staleness
@@ -40,7 +42,10 @@ class Clock:
         least `steps - max_staleness`. Raises DeadlineExceeded, which names those that have not; it may be called
         again."""
         if not self.clocks[self.rank] <= steps < FINISHED:
-            raise InvalidArgument(f"{steps} steps: this clock says {self.clocks[self.rank]}, and it never goes back")
+            raise InvalidArgument(
+                f"{steps} steps: this clock is at {self.clocks[self.rank]}, and it never goes back: "
+                "give as many or more"
+            )
         self.clocks[self.rank] = steps
         deadline, started_s = self._session.deadline(timeout_s), time.monotonic()
         try:

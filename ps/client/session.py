@@ -71,9 +71,13 @@ class Session:
         if not ids:
             raise InvalidArgument("no tables given: pass {table: ids}")
         if counts is not None and set(counts) != set(ids):
-            raise InvalidArgument(f"counts for tables {sorted(counts)}, ids for {sorted(ids)}")
+            raise InvalidArgument(
+                f"counts for tables {sorted(counts)}, ids for {sorted(ids)}: give counts only of tables with ids"
+            )
         if bags is not None and not set(bags) <= set(ids):
-            raise InvalidArgument(f"bags for tables {sorted(bags)}, ids for {sorted(ids)}")
+            raise InvalidArgument(
+                f"bags for tables {sorted(bags)}, ids for {sorted(ids)}: give bags only of tables with ids"
+            )
         configs = {name: self.connection.table(name, deadline) for name in ids}
         return make_batch(ids, configs, self.connection.routing, counts, self.compress_ids, bags)
 

@@ -148,7 +148,10 @@ class Step:
     def _check_tables(self, grads: Mapping[str, ArrayLike | Selected | PooledGradients]) -> None:
         names = [table.config.name for table in self._batch.tables]
         if sorted(grads) != sorted(names):
-            raise LengthMismatch(f"the step has tables {sorted(names)}, gradients were given for {sorted(grads)}")
+            raise LengthMismatch(
+                f"the step has tables {sorted(names)}, gradients were given for {sorted(grads)}: "
+                "give them for each table of the step"
+            )
 
     def _outgoing(
         self, grads: Mapping[str, ArrayLike | Selected | PooledGradients], important: list[Flags | None]
@@ -169,7 +172,9 @@ class Step:
         names = [table.config.name for table in self._batch.tables]
         for what, given in (("important shares", important), ("masks", masks)):
             if unknown := given.keys() - set(names):
-                raise InvalidArgument(f"{what} for tables {sorted(unknown)}; the step has {sorted(names)}")
+                raise InvalidArgument(
+                    f"{what} for tables {sorted(unknown)}; the step has {sorted(names)}: give only those"
+                )
         formats = []
         for name, form in zip(names, self._formats, strict=True):
             flagged = form.flagged(important[name], name) if name in important else form

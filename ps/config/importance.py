@@ -36,5 +36,7 @@ class Importance(Frozen):
     @model_validator(mode="after")
     def _any(self) -> Self:
         if not any(self.model_dump().values()):
-            raise ValueError("every weight is 0, no row would be more important than another: set one, frequency=1 say")
+            raise ValueError(
+                "every weight is 0, so no row would be more important than another: set one, for example frequency=1"
+            )
         return self

@@ -19,7 +19,7 @@ class Uniform(Frozen):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.low > self.high:
-            raise ValueError(f"low {self.low} is above high {self.high}")
+            raise ValueError(f"low {self.low} is above high {self.high}: exchange them")
         if self.high - self.low > MAX_FLOAT32:
             raise ValueError(f"high - low is {self.high - self.low}, more than a float32 holds")
         return self

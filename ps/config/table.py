@@ -154,4 +154,6 @@ class TableConfig(Frozen):
 def check_table_name(name: str) -> None:
     """Raises InvalidArgument for a name that is too long. Messages quote names, so their length is bounded early."""
     if len(name) > MAX_NAME:
-        raise InvalidArgument(f"a table's name of {len(name):,} characters: at most {MAX_NAME}: {shown(name)}")
+        raise InvalidArgument(
+            f"a table's name has at most {MAX_NAME} characters, and this one has {len(name):,}: {shown(name)}"
+        )

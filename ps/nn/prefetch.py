@@ -46,9 +46,9 @@ class Prefetcher:
         """`depth`: "auto" finds it from the times of a prepare and of a step (`ps.nn.depth`); a number fixes it, 0
         prepares no batch ahead. `pull_ahead`: 0 pulls a batch's rows when it is used."""
         if depth != "auto" and (not isinstance(depth, int) or depth < 0):
-            raise InvalidArgument(f'depth={depth!r}: how many batches to prepare ahead, 0 or more, or "auto"')
+            raise InvalidArgument(f'depth={depth!r}: give how many batches to prepare ahead, 0 or more, or "auto"')
         if not isinstance(pull_ahead, int) or pull_ahead < 0:
-            raise InvalidArgument(f"pull_ahead={pull_ahead!r}: how many batches to pull ahead, 0 or more")
+            raise InvalidArgument(f"pull_ahead={pull_ahead!r}: give how many batches to pull ahead, 0 or more")
         embeddings.check_pull_ahead(pull_ahead)
         self._loader = loader
         self._pull_ahead = pull_ahead

@@ -1,5 +1,5 @@
-"""A shard: tables behind one engine thread, with a ledger. Deterministic: the same writes in the same order give the
-same bytes, however many threads decode and encode around it."""
+"""A shard: tables behind one engine thread, with a ledger. It is deterministic: the same writes in the same order give
+the same bytes, on any number of threads that decode and encode."""
 
 from ps.shard.requests import Gradients, PullHead, PushResult, StepRef, TableIds
 from ps.shard.shard import Shard

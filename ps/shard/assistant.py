@@ -1,4 +1,4 @@
-"""A second pair of hands for the engine thread: half of a large update runs beside the other half.
+"""A second thread for the engine: it runs half of a large update beside the other half.
 
 The engine thread waits for it, so tables still have one owner at a time, and the parts touch disjoint rows, so the
 bytes are those of one thread. Where several shards fill a host's cores it gains nothing and costs next to nothing; a

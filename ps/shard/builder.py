@@ -1,4 +1,4 @@
-"""How the tables of one shard are made, and how what they hold is freed. Called by the engine thread."""
+"""Makes the tables of one shard, and frees what they hold. Called by the engine thread."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Builder:
         self._budget = budget
 
     def reserve(self, config: TableConfig) -> ColdCores:
-        """Returns the cores of a tensor-train table, with room for them, to be drawn by any thread."""
+        """Reserves room for the cores of a tensor-train table and returns them, to be drawn by any thread."""
         with self._pressure.creating(config.name, last=False):
             return cores_of(config, self._assistant.share, self._budget)
 
     def build(self, config: TableConfig, cores: ColdCores | None) -> Table:
-        """Makes a table. One that finds no room leaves nothing behind, so it may be asked for again."""
+        """Makes a table. If there is no room for it, nothing is left behind, so the call may be repeated."""
         bounded = self._capacity.bounded
         try:
             with self._pressure.creating(config.name):
@@ -63,7 +63,7 @@ class Builder:
 
 @contextmanager
 def letting_go(whose: str) -> Iterator[None]:
-    """Around the end of rows on disk: they are to go, so a disk that is sick by then is worth a line and no error."""
+    """Guards the freeing of rows on disk: an error of the disk is only logged, because the rows are dropped anyway."""
     try:
         yield
     except (DiskError, DiskFull) as error:

@@ -1,5 +1,5 @@
-"""Whoever waits for an answer. Work for a caller that has gone is not begun, and stops at its next chunk; a write that
-has begun to apply is finished."""
+"""Callers, which wait for answers. Work for a caller that has gone is not begun, or stops at its next chunk; a write
+that is being applied is finished."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ps.errors import Unavailable
 
 
 class Caller:
-    """One call's other end. Threads: any."""
+    """The other end of one call. Threads: any."""
 
     def __init__(self) -> None:
         self._gone = False
@@ -19,20 +19,20 @@ class Caller:
 
     @property
     def gone(self) -> bool:
-        """Whether nobody waits any more."""
+        """Whether the caller waits no more."""
         return self._gone
 
     def check(self) -> None:
-        """Raises Unavailable when nobody waits any more."""
+        """Raises Unavailable if the caller waits no more."""
         if self._gone:
             raise self.error()
 
     def error(self) -> Unavailable:
-        """Returns what is raised where the call has ended."""
+        """Returns the error that is raised after the call has ended."""
         return Unavailable("the caller has gone: nobody waits for this any more")
 
     def on_leave(self, then: Callable[[], object]) -> None:
-        """Has `then` called when the call ends, however it ends; at once where it has ended. `then` must not wait."""
+        """Calls `then` when the call ends, however it ends; at once if it has ended. `then` must not wait."""
         with self._leaving:
             if not self._gone:
                 self._then.append(then)
@@ -40,7 +40,7 @@ class Caller:
         then()
 
     def leave(self) -> None:
-        """The call has ended. May be called again."""
+        """Notes that the call has ended. May be called again."""
         with self._leaving:
             self._gone = True
             then, self._then = self._then, []
@@ -49,7 +49,7 @@ class Caller:
 
 
 class _Patient(Caller):
-    """Never leaves, and so keeps nothing to be called then."""
+    """A caller that never leaves, and so keeps no functions to call then."""
 
     def on_leave(self, then: Callable[[], object]) -> None:
         pass

@@ -1,4 +1,4 @@
-"""The one place where writes are carried out, in one order:
+"""Carries out all writes of a shard, in one order:
 
     known to the ledger? -> check -> reserve -> log -> apply -> record -> let go, settle, evict, maintain
     `------------ may fail: nothing has changed ------------'  `- poisons -'  `- may fail: the write stands -'
@@ -35,16 +35,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Ready:
-    """A write, and its rows in RAM, where they are held."""
+    """A write whose rows in RAM are held there."""
 
     write: Write
     tables: Sequence[Resolved] = ()
     check: Callable[[], object] = lambda: None
     """Raises ResourceExhausted if there was no room for the rows."""
     let_go: Callable[[], None] = lambda: None
-    """The rows may move again. May be called again."""
+    """Releases the rows, so that they may move again. May be called again."""
     steps: Sequence[StepRef] = field(default=())
-    """Ended by the write."""
+    """The prepared steps that the write ends."""
     replayed: bool = False
     """Whether the log has it, and has what was evicted for it too."""
 
@@ -65,7 +65,7 @@ class Commit:
         rounds_give_way: Callable[[], AbstractContextManager[None]],
         end_rounds: Callable[[str], None],
     ) -> None:
-        """`end_rounds`: tells parts of rounds that wait why no other part will come."""
+        """end_rounds: tells waiting parts of rounds why no other part will come."""
         self._ground = ground
         self._ledger = ledger
         self._log = history
@@ -78,26 +78,26 @@ class Commit:
         self._rounds_give_way = rounds_give_way
         self._end_rounds = end_rounds
         self._under_way: Write | None = None
-        """A write between its reservation and its record. It stays here where anything fails there."""
+        """The write between its reservation and its record. After a failure there it stays here."""
         self.poisoned: str | None = None
-        """Why the shard is poisoned; None while it is not. Any thread."""
+        """Why the shard is poisoned; None while it is not. Any thread may read it."""
         self.when_poisoned: Callable[[], object] = lambda: None
-        """Called once, by the engine thread."""
+        """A function that the engine thread calls once when the shard becomes poisoned."""
         self.version = 0
         """How many writes were carried out."""
         self.pushes = 0
-        """How many of them were pushes."""
+        """How many of the writes were pushes."""
         self.repeats = 0
         """How many writes were answered from the ledger."""
 
     def check_well(self) -> None:
-        """Raises ShardPoisoned. Engine thread, between two writes."""
+        """Raises ShardPoisoned if the shard is poisoned. Called on the engine thread, between two writes."""
         if self._under_way is not None:
             raise ShardPoisoned(self._poison(self._under_way, "nobody knows where"))
 
     def known(self, entries: Sequence[WriteId]) -> Sequence[Result] | None:
-        """Returns the results of a write that was carried out before, None for a new one. Raises ShardPoisoned, and as
-        the ledger does."""
+        """Returns the results of a write that was carried out before, None for a new one. Raises ShardPoisoned, and the
+        errors of the ledger."""
         self.check_well()
         found = [self._ledger.answer(entry) for entry in entries]
         results = [_again(result) for result in found if result is not None]
@@ -121,7 +121,7 @@ class Commit:
         return planned.results
 
     def _reserve(self, ready: Ready) -> tuple[Planned, Sequence[Entry[Result]]]:
-        """Does all that can refuse the write. After it the write is under way, and cannot be taken back."""
+        """Does everything that may refuse the write. After it the write is under way, and cannot be taken back."""
         write, tables = ready.write, ready.tables
         write.check(tables)
         needs = write.needs(tables)
@@ -139,7 +139,7 @@ class Commit:
 
     @contextmanager
     def _relieved(self, needs: Sequence[Need], ready: Ready) -> Iterator[None]:
-        """Has others make way where a write of rows finds no room."""
+        """Makes other tables give room if a write of rows finds none."""
         if not needs:
             yield
             return
@@ -148,7 +148,7 @@ class Commit:
 
     @contextmanager
     def _undoing(self, write: Write) -> Iterator[ExitStack]:
-        """Takes back what was reserved, where the write is refused. If even that fails, the shard is poisoned."""
+        """Undoes what was reserved if the write is refused. If that fails too, the shard is poisoned."""
         undo = ExitStack()
         try:
             yield undo
@@ -160,7 +160,7 @@ class Commit:
             raise
 
     def _commit(self, write: Write, planned: Planned, reserved: Sequence[Entry[Result]]) -> None:
-        """Logs, applies and records the write that is under way. It stays under way where any of that fails."""
+        """Logs, applies and records the write that is under way. It stays under way if one of these fails."""
         made: list[str] = []
         try:
             self._log.append(self.version + 1, write)
@@ -174,7 +174,7 @@ class Commit:
         self._under_way = None
 
     def _poison(self, write: Write, where: str) -> str:
-        """Says why, to everybody; returns it."""
+        """Poisons the shard, tells all who wait, and returns the error."""
         if self.poisoned is None:
             self.poisoned = (
                 f"a write ({type(write).__name__}) failed {where}: rows may have a part of it, and it was not "
@@ -196,7 +196,7 @@ class Commit:
             staleness.observe(stale)
 
     def _follow(self, ready: Ready, planned: Planned) -> None:
-        """Does what follows a write that stands, whatever of it fails."""
+        """Does the work that follows a write that stands, even if a part of it fails."""
         run = self._aftermath.run
         run("letting go of rows", ready.let_go)
         if planned.gone:
@@ -227,7 +227,7 @@ def _again(result: Result) -> Result:
 
 
 def _where(planned: Planned, made: Sequence[str], error: BaseException) -> str:
-    """Says where a write stopped."""
+    """Returns in words where a write stopped."""
     names = [name for name, _ in planned.make]
     left = names[len(made) :]
     where = f"in the middle of {left[0]}" if left else "before it was recorded"

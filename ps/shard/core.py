@@ -1,4 +1,4 @@
-"""The parts of a shard, wired: what its operations share."""
+"""The parts of a shard, connected: what its operations share."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from ps.table.table import Table
 
 
 class Core:
-    """One shard's parts. All but `engine` and `budget` are for the engine thread."""
+    """The parts of one shard. Only the engine thread may use them, except `engine` and `budget`."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Core:
         )
 
     def table(self, name: str) -> Table:
-        """Returns the table of that name; raises TableNotFound, and ShardPoisoned."""
+        """Returns the table of that name; raises TableNotFound, and ShardPoisoned if the shard is poisoned."""
         self.commit.check_well()
         return table_of(self.tables, name)
 
@@ -100,7 +100,8 @@ class Core:
         return tables
 
     def pull_bytes(self, tables: Sequence[Resolved]) -> int:
-        """Returns what a pull holds until it is sent; raises ResourceExhausted where that is more than one may."""
+        """Returns the bytes that a pull holds until it is sent; raises ResourceExhausted if that is more than one pull
+        may."""
         total = sum(pull_bytes(r.ids, r.table.config.dim) for r in tables)
         if total > self.max_body_bytes:
             raise ResourceExhausted(
@@ -111,8 +112,8 @@ class Core:
 
     @contextmanager
     def rounds_give_way(self, group: str = "") -> Iterator[None]:
-        """Around what takes room, of a part of that group's round or of none: where there is none and a retry may find
-        some, a round leaves, so that the retry does not find the same that waits. Threads: any."""
+        """Guards code that takes room, for a part of that group's round or for another call. If there is no room and a
+        retry may find some, a waiting round is ended, so that the retry does find it. Threads: any."""
         try:
             yield
         except ResourceExhausted as error:
@@ -121,19 +122,19 @@ class Core:
             raise
 
     def end_rounds(self, why: str) -> None:
-        """Tells parts of rounds that wait that the shard is poisoned: the other ranks' pushes are refused."""
+        """Tells waiting parts of rounds that the shard is poisoned: the other ranks' pushes are refused."""
         self.rounds.end(lambda place: ShardPoisoned(f"{place}: {why}"))
 
     def maintain(self, written: Sequence[Table]) -> None:
-        """Does what is due after a write to these tables. It never fails."""
+        """Does the maintenance that is due after a write to these tables. It never fails."""
         self.aftermath.run("maintenance", lambda: self.maintenance.run(written))
 
     def maintain_all(self) -> None:
-        """Does what is due anywhere: room is short. It never fails."""
+        """Does the maintenance that is due for any table, because room is short. It never fails."""
         self.aftermath.run("maintenance", self.maintenance.run_all)
 
     def close(self) -> None:
-        """Finishes queued work, ends the engine and gives everything back. May be called again."""
+        """Finishes queued work, ends the engine and frees everything. May be called again."""
         with suppress(Unavailable):  # closed before
             self.engine.post(self.rounds.close)
         self.maintenance.close()

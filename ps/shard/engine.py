@@ -2,7 +2,7 @@
 
 It also drives operations (`ps.runtime.places`): each stretch of one runs where the operation asks for it.
 
-    start   the operation goes on by itself; where it asks for CALLER it waits until its caller has it advance
+    start   the operation goes on by itself; where it asks for CALLER it waits until its caller lets it advance
     drive   for a thread that waits for the end: that thread also does what is for IO, and queues for no pool
 """
 
@@ -27,7 +27,7 @@ Task = Callable[[], object]
 
 
 class Engine:
-    """One thread and its queue. `clock` is for the wait figures only: no result depends on it."""
+    """One thread and its queue. `clock` is used only for figures of waiting times: no result depends on it."""
 
     def __init__(self, places: Places, max_queue: int, clock: Callable[[], float] = time.perf_counter) -> None:
         self.places = places
@@ -44,12 +44,12 @@ class Engine:
 
     @property
     def queue_length(self) -> int:
-        """Tasks that wait."""
+        """How many tasks wait."""
         return self._tasks.qsize()
 
     def start(self, operation: Operation[T], caller: Caller = PATIENT) -> Running[T]:
-        """Begins an operation, on this thread up to its first place. Raises ResourceExhausted when too many tasks wait.
-        When the caller has gone before a stretch on the engine, the operation raises Unavailable there."""
+        """Begins an operation, on this thread up to its first place. Raises ResourceExhausted if too many tasks wait.
+        If the caller has gone before a stretch on the engine, the operation raises Unavailable there."""
         running = Running(self, operation, caller, next(operation))
         if running.place is not ENGINE:
             try:
@@ -64,7 +64,7 @@ class Engine:
         return running
 
     def drive(self, operation: Operation[T], caller: Caller = PATIENT) -> T:
-        """Runs an operation for this thread, which waits for its end. Raises as `start` does."""
+        """Runs an operation for this thread, which waits for its end. Raises the errors of `start`."""
         try:
             place = next(operation)
             self._check_length()
@@ -80,7 +80,7 @@ class Engine:
             raise
 
     def close_operation(self, operation: Operation[Any]) -> None:
-        """Has an operation that is given up let go of what it holds."""
+        """Lets an operation that is given up release what it holds."""
         if operation.gi_frame is None:  # type: ignore[attr-defined]  # it has ended
             return
         try:
@@ -90,8 +90,8 @@ class Engine:
             operation.close()
 
     def submit(self, task: Callable[[], T], caller: Caller = PATIENT) -> Future[T]:
-        """Queues a task, which is not begun when the caller has gone by then: it raises Unavailable. Raises
-        ResourceExhausted when too many wait."""
+        """Queues a task. If the caller has gone before it begins, it raises Unavailable instead. Raises
+        ResourceExhausted if too many tasks wait."""
         self._check_length()
 
         def wanted() -> T:
@@ -101,19 +101,19 @@ class Engine:
         return self.post(wanted)
 
     def post(self, task: Callable[[], T]) -> Future[T]:
-        """Queues a task that belongs to one accepted before: however many wait."""
+        """Queues a task that belongs to one accepted before, however many tasks wait."""
         future: Future[T] = Future()
         self.put(partial(_settle, future, task))
         return future
 
     def put(self, task: Task) -> None:
-        """Queues a task that raises nothing. Raises Unavailable when the engine is closed."""
+        """Queues a task that raises nothing. Raises Unavailable if the engine is closed."""
         with self._closing:  # nothing may queue behind the closing mark, where nobody would answer it
             self._check_open()
             self._tasks.put((task, self._clock()))
 
     def look(self, task: Callable[[], T]) -> Future[T]:
-        """Queues a short task that only reads: it is done as soon as the one that runs has ended, before those that
+        """Queues a short task that only reads: it runs as soon as the present task has ended, before those that
         wait."""
         future: Future[T] = Future()
         with self._closing:
@@ -123,15 +123,15 @@ class Engine:
         return future
 
     def run(self, task: Callable[[], T], caller: Caller = PATIENT) -> T:
-        """Does a task and waits for its result."""
+        """Runs a task and waits for its result."""
         return self.places.wait(self.submit(task, caller))
 
     def finish(self, task: Callable[[], T]) -> T:
-        """Does a task that belongs to one accepted before, and waits for its result."""
+        """Runs a task that belongs to one accepted before, and waits for its result."""
         return self.places.wait(self.post(task))
 
     def close(self, last: Task = lambda: None) -> None:
-        """Finishes what is queued, then `last`, and ends the thread. Raises what `last` raises, the first time."""
+        """Finishes queued tasks, then runs `last`, and ends the thread. Raises the error of `last`, the first time."""
         future: Future[object] | None = None
         with self._closing:
             if not self._closed:
@@ -146,7 +146,7 @@ class Engine:
         self._join()
 
     def stopping(self) -> Unavailable:
-        """Returns what is raised where the shard takes no more work."""
+        """Returns the error that is raised when the shard accepts no more work."""
         return Unavailable("the shard is stopping")
 
     def _check_length(self) -> None:
@@ -158,7 +158,8 @@ class Engine:
             raise self.stopping()
 
     def _work(self, most: int | None = None) -> bool:
-        """Does tasks as they come until the engine is closed, or so many that are there; whether it is closed."""
+        """Runs tasks as they come until the engine is closed, or so many of the queued ones; returns whether it is
+        closed."""
         for _ in repeat(None) if most is None else repeat(None, most):
             item = self._tasks.get()
             while self._looks:
@@ -184,7 +185,7 @@ def _stretch(operation: Operation[Any], caller: Caller) -> Place:
 
 
 def _settle(future: Future[T], task: Callable[[], T]) -> None:
-    """Does a task unless its future was cancelled. Raises nothing."""
+    """Runs a task unless its future was cancelled. Raises nothing."""
     if not future.set_running_or_notify_cancel():
         return
     try:

@@ -1,4 +1,4 @@
-"""The ledger: what makes a retried write safe.
+"""The ledger, which makes it safe to retry a write.
 
 Every write carries (worker_id, sequence) and a digest of its body. A known sequence with the same digest is answered
 from here and not applied again; with another digest it is an error. Room for a write is reserved before it is applied,
@@ -48,11 +48,11 @@ class Entry(Generic[R]):
 class _Worker(Generic[R]):
     writes: dict[int, Entry[R]] = field(default_factory=dict)
     forgotten: int = -1
-    """The newest sequence that was known once; whether one up to it is new cannot be told."""
+    """The newest sequence that was forgotten; whether one up to it is new cannot be told."""
 
 
 class Ledger(Generic[R]):
-    """Writes of each worker. Its state depends on the order of writes alone."""
+    """The writes of each worker. Its state depends only on the order of writes."""
 
     def __init__(self, window: int, max_bytes: int) -> None:
         self._window = window
@@ -60,7 +60,7 @@ class Ledger(Generic[R]):
         self._max_workers = min(MAX_WORKERS, max(max_bytes // (2 * WORKER_BYTES), 1))
         self._workers: dict[int, _Worker[R]] = {}  # the one heard most recently last
         self.nbytes = 0
-        """Bytes held, as measured for each write and worker."""
+        """Bytes that the ledger holds, as measured for each write and worker."""
 
     def answer(self, write: WriteId) -> R | None:
         """Returns the result of a repeat, None for a new write. Raises SequenceConflict."""
@@ -85,8 +85,8 @@ class Ledger(Generic[R]):
         return entry.result
 
     def reserve(self, writes: Sequence[tuple[WriteId, R, int]]) -> list[Entry[R]]:
-        """Makes room for writes that are about to be applied together, with their results and the bytes of arrays that
-        these hold; for all of them, or after an error for none."""
+        """Reserves room for writes that are about to be applied together, with their results and the bytes of arrays
+        that these hold. After an error nothing is reserved."""
         try:
             return [self._add(write, result, nbytes) for write, result, nbytes in writes]
         except BaseException:
@@ -94,12 +94,12 @@ class Ledger(Generic[R]):
             raise
 
     def record(self, entries: Sequence[Entry[R]]) -> None:
-        """Notes that the writes are applied which have these entries. Allocates nothing."""
+        """Notes that the writes with these entries are applied. Allocates nothing."""
         for entry in entries:
             entry.applied = True
 
     def withdraw(self, writes: Sequence[WriteId]) -> None:
-        """Gives room back that was reserved, or was about to be: nothing was applied."""
+        """Gives back room that was reserved, or was about to be, because nothing was applied."""
         for write in writes:
             self._withdraw(write)
 

@@ -1,4 +1,4 @@
-"""What the shard is asked and what it answers, in arrays."""
+"""Requests to a shard and its answers, in arrays."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ class TableIds:
     bags: Bags | None = None
     """The bags whose sums a pull returns and whose gradients a push has; None: pulls and pushes are of rows."""
     packed: bytes | None = None
-    """The ids as they came, where they came compressed."""
+    """The ids in the bytes in which they came, if they came compressed."""
 
 
 @dataclass(frozen=True)
 class StepRef:
-    """The handle of a prepared step. Prepared under another routing table it is another one: the ids that a worker
-    meant for this shard have changed."""
+    """The handle of a prepared step. Under another routing table it names another step, because the ids that a worker
+    sends to this shard have changed."""
 
     worker_id: int
     step: int
     routing_epoch: int = 0
     ids_digest: int = field(default=0, compare=False)
-    """The digest of the ids that are meant; 0: whoever names the step does not give it."""
+    """The digest of the ids that are meant; 0: the request does not have it."""
 
 
 Target = StepRef | Sequence[TableIds]
-"""What a pull or a push is about: ids named now, or by a step before."""
+"""The target of a pull or a push: ids in the request, or a step that has named them before."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ class BagGradients:
     dim: int
     blocks: Sequence[Rows]
     bags_R: npt.NDArray[np.int64] | None = None
-    """The numbers, ascending, of those that these are of; None: of all."""
+    """The numbers, ascending, of the bags that have a gradient here; None: all."""
     came: Came | None = None
-    """What they were decoded from; None: they came as they are."""
+    """The blocks that the gradients were decoded from; None: they came as they are."""
 
 
 @dataclass(frozen=True)
@@ -92,25 +92,27 @@ class Gradients:
     positives_N: npt.NDArray[np.uint32] | None = None
     """Occurrences of each id in positive samples; None: none."""
     rows_R: npt.NDArray[np.int64] | None = None
-    """The positions, ascending, of the ids that these are of; None: of all. Of the others nothing is sent this time."""
+    """The positions, ascending, of the ids that have a gradient here; None: all. For the others nothing is sent this
+    time."""
     ids: int | None = None
     """With `rows_R` or `bags`: how many ids there are."""
     bags: BagGradients | None = None
-    """To be added to these."""
+    """The gradients of bags, to be added to those of rows."""
     pushes: int = 0
-    """How many pushes of the table the worker has made, this one included; 0: it does not say."""
+    """How many pushes of the table the worker has made, this one included; 0: the worker does not say."""
     came: Came | None = None
-    """What the gradients of rows were decoded from; None: they came as they are."""
+    """The blocks that the gradients of rows were decoded from; None: they came as they are."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a pull is to say beside the rows."""
+    """What a pull returns beside the rows."""
 
     exists: bool = False
-    """Which ids have a row."""
+    """Whether it returns which ids have a row."""
     shares: Sequence[float | None] = ()
-    """For each table, which rows are among so large a share of the table's most important ones; None: not asked."""
+    """For each table, the share of the most important rows about which it returns which rows are among them; None: not
+    asked."""
 
 
 @dataclass(frozen=True)
@@ -138,13 +140,13 @@ class Cut(NamedTuple):
 
     @property
     def floats(self) -> int:
-        """How many they are."""
+        """How many floats the rows have."""
         return (self.end - self.start) * self.dim
 
 
 @dataclass(frozen=True)
 class PullHead:
-    """What a pull answers before the rows."""
+    """The head of a pull's answer, which comes before the rows."""
 
     version: int
     tables: Sequence[PulledTable]
@@ -160,14 +162,14 @@ class Page:
     statistics_N2: npt.NDArray[np.uint32]
     """The rows' statistics, as in `ps.kernels.ranking.score`."""
     next_cursor: int
-    """0: there are no more."""
+    """Where the next page begins; 0: there are no more rows."""
     highest_rank: int
     """The most important rows that this export is about, and all below them."""
 
 
 @dataclass(frozen=True)
 class PushResult:
-    """What a push answers."""
+    """The answer to a push."""
 
     version: int
     staleness: int = 0
@@ -175,7 +177,7 @@ class PushResult:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of arrays that the ledger keeps with it."""
+        """Bytes of the arrays that the ledger keeps with the answer."""
         return 0
 
 
@@ -187,19 +189,19 @@ class WriteResult:
     n: int
     """How many rows it names."""
     existed: npt.NDArray[np.uint8]
-    """Bits: the ledger keeps it for as long as the write may be repeated."""
+    """Flags as bits, because the ledger keeps them for as long as the write may be repeated."""
 
     @classmethod
     def of(cls, version: int, existed_N: Flags) -> WriteResult:
-        """Packs the flags."""
+        """Returns a result with packed flags."""
         return cls(version, len(existed_N), np.packbits(existed_N))
 
     @property
     def existed_N(self) -> Flags:  # noqa: N802  an array, so its name carries its shape
-        """Where a row existed."""
+        """Which rows existed, bool [N]."""
         return np.unpackbits(self.existed, count=self.n).view(np.bool_)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of arrays that the ledger keeps with it."""
+        """Bytes of the arrays that the ledger keeps with the answer."""
         return self.existed.nbytes

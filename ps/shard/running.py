@@ -19,7 +19,7 @@ _TOLD.set_result(None)
 
 
 class Running(Generic[T]):
-    """An operation that was started."""
+    """An operation that has been started."""
 
     def __init__(self, engine: Engine, operation: Operation[T], caller: Caller, place: Place) -> None:
         self.place = place
@@ -48,7 +48,7 @@ class Running(Generic[T]):
                     raise
 
     def result(self) -> T:
-        """Waits until the operation has ended; returns or raises what it did. To be called once."""
+        """Waits until the operation has ended; returns its result or raises its error. To be called once."""
         try:
             return self._engine.places.wait(self._news)  # type: ignore[return-value]
         finally:
@@ -56,8 +56,8 @@ class Running(Generic[T]):
                 self._news = _TOLD  # an error's traceback has what has this object
 
     def advance(self, value: object = None, error: Unavailable | None = None) -> None:
-        """Runs the next stretch, where it asked to be run: for its caller with what that says, or with an error.
-        Raises nothing."""
+        """Runs the next stretch at the place that it asked for, with the caller's value or error if it waits for the
+        caller. Raises nothing."""
         if self.ended:  # its error waits for the caller
             return
         if self.place is ENGINE and self._caller.gone:
@@ -83,7 +83,7 @@ class Running(Generic[T]):
             self._news.set_exception(raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next))
 
     def hand_over(self) -> None:
-        """Has the next stretch run by a pool, or by its caller. Raises RuntimeError where the pool has ended."""
+        """Lets a pool, or the caller, run the next stretch. Raises RuntimeError if the pool has ended."""
         if self.place is CALLER:
             self._news.set_result(None)
         else:

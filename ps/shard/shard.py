@@ -44,7 +44,7 @@ ROWS_ONLY = Wanted()
 
 
 class Shard:
-    """All tables' rows of the partitions that one process owns."""
+    """All tables' rows in the partitions that one process has."""
 
     def __init__(
         self,
@@ -54,8 +54,8 @@ class Shard:
         places: Callable[[], Places] | None = None,
         history: Log | None = None,
     ) -> None:
-        """`places` makes what the work runs on: threads, if nothing is said. `history`: where writes are logged before
-        they are applied; None: nowhere."""
+        """places: makes the places where work runs; threads by default. history: where writes are logged before they
+        are applied; None: nowhere."""
         threads = places or (lambda: Threads(str(shard_id)))
         self.core = core = Core(shard_id, config or ServiceConfig(), threads, clock, history or NoLog())
         self.shard_id = shard_id
@@ -76,17 +76,19 @@ class Shard:
 
     @property
     def poisoned(self) -> str | None:
-        """Why it takes no writes and gives out no rows any more; None while it is well. Any thread."""
+        """Why the shard accepts no writes and serves no rows any more; None while it is well. Any thread may read
+        it."""
         return self.core.commit.poisoned
 
     # tables
 
     def create_table(self, config: TableConfig, exist_ok: bool = False) -> bool:
-        """True if created, False if it was there with the same configuration; raises TableExists otherwise."""
+        """Creates a table. Returns True if it was created, False if it existed with the same configuration; raises
+        TableExists if it has another one."""
         return self._tables.create(config, exist_ok)
 
     def drop_table(self, name: str, missing_ok: bool = False) -> bool:
-        """Drops a table with all its rows; True if there was one."""
+        """Drops a table with all its rows; returns True if it existed."""
         return self._tables.drop(name, missing_ok)
 
     def set_optimizer(self, write: WriteId, name: str, settings: Mapping[str, float], cores: bool = False) -> int:
@@ -101,7 +103,8 @@ class Shard:
         return self.engine.drive(prepare(self.core, ref, ids, caller), caller)
 
     def forget(self, ref: StepRef) -> None:
-        """No push of this step will follow: what it holds may move again. It need not be held."""
+        """Notes that no push of this step will follow, so that its rows may move again. A step that is not held is
+        passed over."""
         self.engine.run(lambda: self.core.steps.finish(ref))
 
     def pull(
@@ -112,16 +115,18 @@ class Shard:
         caller: Caller = PATIENT,
         held: int = 0,
     ) -> RowStream:
-        """Rows in the order of the ids; changes nothing. Errors are raised by the stream's `head()`.
+        """Returns a stream of rows in the order of the ids; changes nothing. Errors are raised by the stream's
+        `head()`.
 
-        `allocate` gives the memory of each chunk; `held`: bytes of the budget that the caller holds for this pull.
+        allocate: gives the memory of each chunk. held: bytes of the budget that the caller holds for this pull.
         """
         stream = RowStream(allocate, self.budget.bodies, self.engine.places.queue(), caller)
         self.engine.start(pull(self.core, target, wanted, stream, caller, held), caller)
         return stream
 
     def look_ahead(self, target: Target, caller: Caller = PATIENT) -> LookAhead:
-        """Begins a push: its rows are brought up while its gradients are still arriving. For a `with` statement."""
+        """Begins a push: its rows are brought up while its gradients are still arriving. Use it in a `with`
+        statement."""
         ahead = LookAhead(target)
         ahead.running = self.engine.start(push(self.core, ahead, caller), caller)
         if not isinstance(target, StepRef):
@@ -140,7 +145,8 @@ class Shard:
         pulled_version: int = 0,
         ids_digest: int = 0,
     ) -> PushResult:
-        """Applies finite gradients, all or nothing, once per (worker_id, sequence). Ids unique in each table."""
+        """Applies finite gradients, all or nothing, once per (worker_id, sequence). Ids must be unique in each
+        table."""
         ahead.wait()
         ahead.running.advance(Body(write, gradients, pulled_version, ids_digest))
         return ahead.running.result()
@@ -148,11 +154,11 @@ class Shard:
     # explicit writes
 
     def upsert(self, write: WriteId, ids: TableIds, blocks: Sequence[Rows], caller: Caller = PATIENT) -> WriteResult:
-        """Sets values, creating rows. Ids unique, values finite."""
+        """Sets values, creating rows. Ids must be unique, values finite."""
         return self._written(carry_out(self.core, Upsert(write, ids, blocks), caller), caller)
 
     def assign(self, write: WriteId, ids: TableIds, blocks: Sequence[Rows], caller: Caller = PATIENT) -> WriteResult:
-        """Sets the values of rows that exist. Ids unique, values finite."""
+        """Sets the values of rows that exist. Ids must be unique, values finite."""
         return self._written(carry_out(self.core, Assign(write, ids, blocks), caller), caller)
 
     def remove(
@@ -162,14 +168,14 @@ class Shard:
         statistics_N2: npt.NDArray[np.uint32] | None = None,
         caller: Caller = PATIENT,
     ) -> WriteResult:
-        """Drops rows, also those that cannot be read any more. Ids unique. With statistics, as exported: only rows that
-        still have them, which are those that nobody has pushed since."""
+        """Drops rows, also those that cannot be read any more. Ids must be unique. With statistics, as exported, only
+        rows that still have these are dropped, which are those that were not pushed since."""
         return self._written(remove(self.core, Remove(write, ids, statistics_N2), caller), caller)
 
     def report_importance(
         self, write: WriteId, ids: TableIds, scores_N: npt.NDArray[np.float32], caller: Caller = PATIENT
     ) -> WriteResult:
-        """Adds to the importance of rows that exist, which counts as a use of them. Ids unique."""
+        """Adds to the importance of rows that exist, which counts as a use of them. Ids must be unique."""
         return self._written(carry_out(self.core, Report(write, ids, scores_N), caller), caller)
 
     def replay(self, write: Write) -> Sequence[Result]:
@@ -181,12 +187,15 @@ class Shard:
     def export_page(
         self, name: str, cursor: int, n: int, least: int = 0, highest_rank: int = EVERY_RANK, caller: Caller = PATIENT
     ) -> Page:
-        """Up to n rows; a row that lives through all pages is in just one. With `least` on the first page, and what
-        that says in `highest_rank` on the others, there are so many of the least important rows, or some more."""
+        """Returns up to n rows. A row that exists during all pages is in exactly one.
+
+        With `least` on the first page, and its `highest_rank` on the others, the pages have so many of the least
+        important rows, or some more.
+        """
         return self.engine.drive(export_page(self.core, name, cursor, n, least, highest_rank), caller)
 
     def stats(self) -> dict[str, object]:
-        """Rows, bytes and counters, all of one moment. `degraded` says what is wrong, if anything is."""
+        """Returns rows, bytes and counters, all of one moment. `degraded` says what is wrong, if anything is."""
         return self.watch.stats()
 
     def close(self) -> None:

@@ -1,4 +1,5 @@
-"""How stale gradients are: pushes applied between the pull that they were computed from and their own."""
+"""Staleness of gradients: how many pushes were applied between the pull that they were computed from and their own
+push."""
 
 from __future__ import annotations
 
@@ -45,5 +46,6 @@ class Staleness:
             del self._others[:KEPT]
 
     def report(self) -> dict[str, int]:
-        """Over the pushes whose pull is known: how many, the sum of their staleness and the most of any."""
+        """Returns, over the pushes whose pull is known: how many there were, the sum of their staleness and the
+        largest."""
         return {"pushes": sum(self.buckets), "total": self.total, "most": self.most}

@@ -1,4 +1,4 @@
-"""The tables of one shard: how they come, change and go. Threads: any; the work is the engine's."""
+"""Creates, changes and drops the tables of one shard. Threads: any; the engine does the work."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Tables:
         return True
 
     def _exists(self, config: TableConfig, exist_ok: bool) -> bool:
-        """Raises TableExists where a table of that name is not what is asked for."""
+        """Raises TableExists if a table of that name has another configuration."""
         existing = self._core.tables.get(config.name)
         if existing is None:
             return False

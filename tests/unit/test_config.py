@@ -196,7 +196,7 @@ BAD: list[tuple[Any, dict[str, Any], str]] = [
     (ps.Normal, {"std": -1}, "std"),
     (ps.Constant, {"value": float("nan")}, "value"),
     (ps.Uniform, {"low": 1, "high": 0}, "low 1.0 is above high 0.0"),
-    (ps.Importance, {"frequency": 0}, "every weight is 0, no row would be more important than another: set one"),
+    (ps.Importance, {"frequency": 0}, "every weight is 0, so no row would be more important than another: set one"),
     (ps.Importance, {"positives": -1}, "positives: Input should be greater than or equal to 0 (got -1)"),
     (ps.Importance, {"attribution": float("inf")}, "attribution"),
     (ps.CountThreshold, {}, "min_count"),

@@ -96,7 +96,7 @@ ThreadsOption = Annotated[
 TrainersOption = Annotated[
     int,
     typer.Option(
-        help="Trainer processes: each has its part of a batch. The dense part is kept equal, embeddings go by --mode.",
+        help="Trainer processes: each gets a part of a batch. The dense part stays equal; --mode is for embeddings.",
         min=1,
         rich_help_panel=RANKS,
     ),

@@ -46,7 +46,7 @@ def show(
 @app.command()
 def check(
     file: Annotated[Path, typer.Argument(help="A service file, or a tables file (a list, or `tables:` with one).")],
-    kind: Annotated[str, typer.Option("--kind", help="service or tables; by default what it looks like.")] = "",
+    kind: Annotated[str, typer.Option("--kind", help="service or tables; by default told from the contents.")] = "",
     as_json: Json = False,
 ) -> None:
     """Says all that is wrong with a file of settings, field by field; exit code 1 if anything is.

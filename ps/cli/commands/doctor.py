@@ -27,13 +27,15 @@ def doctor(
     name: Name = DEFAULT_NAME,
     address: Address = "",
     shards: Annotated[
-        int | None, typer.Option("--shards", "-n", min=1, help="How many are to run on this host.")
+        int | None, typer.Option("--shards", "-n", min=1, help="How many shards will run on this host.")
     ] = None,
     config_file: Annotated[
         Path | None,
-        typer.Option("--config", exists=True, dir_okay=False, help="A service file; options go before it."),
+        typer.Option(
+            "--config", exists=True, dir_okay=False, help="A service file; the options here take precedence over it."
+        ),
     ] = None,
-    port: Annotated[int | None, typer.Option("--port", help="The port that psctl up is to take; 0 for any.")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="The port that psctl up will use; 0 for any.")] = None,
     ray_address: RayAddress = "",
     as_json: Json = False,
     timeout_s: TimeoutS = ANSWER_TIMEOUT_S,

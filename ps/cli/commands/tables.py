@@ -20,7 +20,7 @@ PLACE = 50
 
 
 def tables(
-    table: Annotated[str, typer.Argument(help="Only this one, with all its settings.")] = "",
+    table: Annotated[str, typer.Argument(help="Show only this table, with all its settings.")] = "",
     name: Name = DEFAULT_NAME,
     address: Address = "",
     as_json: Json = False,

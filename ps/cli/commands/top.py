@@ -23,7 +23,7 @@ def top(
     name: Name = DEFAULT_NAME,
     address: Address = "",
     interval_s: Annotated[float, typer.Option("--interval", "-i", min=0.1, help="Seconds between two looks.")] = 1.0,
-    once: Annotated[bool, typer.Option("--once", help="One frame, after one interval, then end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Show one frame, after one interval, then end.")] = False,
     as_json: Json = False,
     timeout_s: TimeoutS = ANSWER_TIMEOUT_S,
 ) -> None:

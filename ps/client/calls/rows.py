@@ -70,7 +70,9 @@ class RowCalls(ClientCalls):
         deadline = session.deadline(timeout_s)
         batch = session.batch({table: ids}, deadline)
         if batch.tables[0].inverse_N is not None:
-            raise InvalidArgument(f"table {table!r}: an id is given twice; which of its rows should stay?")
+            raise InvalidArgument(
+                f"table {table!r}: an id is given twice: give each id once, with the row that should stay"
+            )
         values_UD = batch.tables[0].values(rows)
         flags_U = session.writes.set_rows(mode, session.new_write(batch), values_UD, deadline)
         return cast("Flags", batch.tables[0].expand_flags(flags_U))

@@ -92,7 +92,7 @@ def evict(
 def check(fraction: float | None, rows: int | None) -> None:
     """Raises InvalidArgument unless exactly one of `fraction` and `rows` is given, within its range."""
     if (fraction is None) == (rows is None):
-        raise InvalidArgument("pass either fraction or rows: how much of the table is to go")
+        raise InvalidArgument("pass either fraction or rows: how much of the table to evict")
     if fraction is not None and not 0 <= fraction <= 1:
         raise InvalidArgument(f"fraction {fraction}: expected a number in [0, 1]")
     if rows is not None and rows < 0:

@@ -152,7 +152,9 @@ class Compressor:
             raise InvalidArgument(f"dense state of format {state.get('format')!r}: this version reads {FORMAT}")
         if set(state["thresholds"]) != set(self.layers):
             differing = sorted(set(state["thresholds"]) ^ set(self.layers))
-            raise InvalidArgument(f"the state and the model differ in the parameters {differing}")
+            raise InvalidArgument(
+                f"the state and the model differ in the parameters {differing}: load a state of this model"
+            )
         mine, residuals = self.residuals(), state["residuals"]
         if set(residuals) != set(mine):
             raise InvalidArgument("the state was saved with another error_feedback than this config's: use the same")

@@ -67,7 +67,10 @@ def unpack(payload: torch.Tensor, n: int, kind: ValueKind) -> tuple[torch.Tensor
     where, exponent, k = head[0], int.from_bytes(head[1:2], "little", signed=True), int.from_bytes(head[2:], "little")
     split = len(payload) - _WIDTH[kind] * k
     if split < HEADER_BYTES or where > GAPS16:
-        raise InvalidArgument(f"a payload of {len(payload)} bytes, kind {where}, {k} values {kind}: not one of ours")
+        raise InvalidArgument(
+            f"a payload of {len(payload)} bytes, kind {where}, {k} values {kind}: "
+            "not written by ps.nn.dense; all ranks need the same version"
+        )
     positions_k = _unpack_positions(payload[HEADER_BYTES:split], where, n)
     if len(positions_k) != k or (k and int(positions_k[-1]) >= n):
         raise InvalidArgument(f"{len(positions_k)} positions for {k} values of {n} elements: ranks differ in settings?")

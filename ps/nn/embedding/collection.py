@@ -88,14 +88,14 @@ class EmbeddingBagCollection(RowTraining):
         self.features = tuple(features or [Feature(table.name, table.name) for table in tables])
         dims = {table.dim for table in tables}
         if len(dims) != 1:
-            raise InvalidArgument(f"tables of dims {sorted(dims)}: one collection has one dim")
+            raise InvalidArgument(f"tables of dims {sorted(dims)}: one collection has one dim; make one for each dim")
         self.dim = dims.pop()
         names = {table.name for table in tables}
         masked = mask_sums if isinstance(mask_sums, Mapping) else {name: mask_sums for name in names if mask_sums}
         if unknown := masked.keys() - names:
             raise InvalidArgument(f"mask_sums names tables {sorted(unknown)} that are not among `tables`")
         if missing := {feature.table for feature in self.features} - names:
-            raise InvalidArgument(f"features use tables {sorted(missing)} that are not among `tables`")
+            raise InvalidArgument(f"features use tables {sorted(missing)} that are not among `tables`: add them there")
         for table in tables:
             client.create_table(table, exist_ok=True)
         self.anchor = nn.Parameter(torch.empty(0))

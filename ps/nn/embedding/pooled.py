@@ -72,7 +72,9 @@ class BagPooling:
         unique ids, or sums of bags."""
         bags = prepared.bags[feature.name]
         if feature.pooling == "mean" and bags.weights is not None:
-            raise InvalidArgument(f"feature {feature.name!r}: per-sample weights are for sum pooling, as in torch")
+            raise InvalidArgument(
+                f"feature {feature.name!r}: per-sample weights are for pooling='sum' only, as in torch"
+            )
         if feature.table in prepared.pooled:
             return self._of_sums(feature, bags, rows)
         if not len(rows):

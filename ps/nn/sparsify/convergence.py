@@ -36,7 +36,9 @@ class ConvergenceStore:
         """Raises ConfigError where not even one row fits in `max_bytes`."""
         self.max_rows = max_bytes // STATISTIC_BYTES
         if self.max_rows < 1:
-            raise ConfigError(f"max_bytes {max_bytes:,} holds no row's statistics: one takes {STATISTIC_BYTES} bytes")
+            raise ConfigError(
+                f"max_bytes {max_bytes:,} holds no row's statistics: one takes {STATISTIC_BYTES} bytes; give more"
+            )
         self._memory = memory
         self._index = IdIndex(memory=memory)
         self._records = ReservedArray((), STATISTIC, self.max_rows, memory)

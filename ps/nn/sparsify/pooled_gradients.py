@@ -35,7 +35,9 @@ class BagSelector:
         grads_BD = np.where(empty_B[:, None], np.float32(0), grads_BD)
         if not all_finite(grads_BD.reshape(-1)):
             where = int(np.flatnonzero(~np.isfinite(grads_BD).all(axis=1))[0])
-            raise NonFiniteGradient(f"the gradient of bag {where} is not finite: held back it would never heal")
+            raise NonFiniteGradient(
+                f"the gradient of bag {where} is not finite: held back, it would spoil all later ones; check the loss"
+            )
         sizes_BD = np.einsum("bd,bd->b", grads_BD, grads_BD)[:, None] if self._by == "rows" else np.abs(grads_BD)
         threshold = self._estimator.next(empty_B, lambda places_N: sizes_BD.reshape(-1)[places_N], sizes_BD.shape[1])
         picked_BD = sizes_BD >= threshold

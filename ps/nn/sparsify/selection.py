@@ -103,14 +103,18 @@ def checked(ids_U: Ids, grads_UD: Rows, always_U: Flags | None, dim: int) -> tup
     if ids_U.ndim != 1 or grads_UD.ndim != 2 or len(grads_UD) != len(ids_U):
         raise LengthMismatch(f"ids of shape {ids_U.shape}, gradients of {grads_UD.shape}: give [U] and [U, {dim}]")
     if grads_UD.shape[1] != dim:
-        raise DimensionMismatch(f"gradients of dim {grads_UD.shape[1]}, and the table's is {dim}")
+        raise DimensionMismatch(
+            f"gradients of dim {grads_UD.shape[1]}, and the table has dim {dim}: give float32 [U, {dim}]"
+        )
     always_U = np.zeros(len(ids_U), np.bool_) if always_U is None else always_U
     if always_U.dtype != np.bool_ or always_U.shape != ids_U.shape:
         raise LengthMismatch(f"`always` is {always_U.dtype} {always_U.shape}: give a bool for each of {len(ids_U)} ids")
     grads_UD = np.ascontiguousarray(grads_UD)
     if not all_finite(grads_UD.reshape(-1)):
         where = int(np.flatnonzero(~np.isfinite(grads_UD).all(axis=1))[0])
-        raise NonFiniteGradient(f"the gradient of id {ids_U[where]} is not finite: held back it would never heal")
+        raise NonFiniteGradient(
+            f"the gradient of id {ids_U[where]} is not finite: held back, it would spoil all later ones; check the loss"
+        )
     return np.ascontiguousarray(ids_U), grads_UD, always_U
 
 
@@ -126,7 +130,7 @@ def checked_rows(rows_UD: Rows | None, important_U: Flags | None, grads_UD: Rows
     if rows_UD.dtype != np.float32:
         raise DtypeMismatch(f"rows of {rows_UD.dtype}: give float32")
     if rows_UD.shape != grads_UD.shape:
-        raise LengthMismatch(f"rows of shape {rows_UD.shape}, and their gradients of {grads_UD.shape}")
+        raise LengthMismatch(f"rows of shape {rows_UD.shape}, and their gradients of {grads_UD.shape}: give the same")
     return np.ascontiguousarray(rows_UD), important_U
 
 

@@ -1,1 +1,1 @@
-"""What a shard does, each operation as one function from end to end (`ps.runtime.places`)."""
+"""The operations of a shard, each one function from end to end (`ps.runtime.places`)."""

@@ -1,4 +1,4 @@
-"""A page of an export. The engine waits for the disk meanwhile, so that a page is of one moment."""
+"""Reads a page of an export. The engine waits for the disk meanwhile, so that a page is of one moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A step is prepared: its ids are resolved, and its rows brought into RAM, ahead of its pull and its push."""
+"""Prepares a step: resolves its ids, and brings its rows into RAM, ahead of its pull and its push."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ps.shard.writes.checks import check_unique
 
 
 def prepare(core: Core, ref: StepRef, ids: Sequence[TableIds], caller: Caller) -> Operation[int]:
-    """Returns the version. Raises ResourceExhausted when prepared steps hold all that they may."""
+    """Returns the version of the shard. Raises ResourceExhausted when prepared steps hold all that they may."""
     check_unique(ids)
     yield ENGINE
     tables = core.resolve(ids)

@@ -1,4 +1,4 @@
-"""A pull gathers rows in the order of the ids. It changes nothing: rows on disk are read for it and stay there."""
+"""Pulls: gathers rows in the order of the ids. A pull changes nothing: rows on disk are read for it and stay there."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from ps.shard.writes.checks import check_tables
 
 
 def pull(core: Core, target: Target, wanted: Wanted, stream: RowStream, caller: Caller, held: int) -> Operation[None]:
-    """Fills the stream, which is also told every error. `held`: bytes of the budget that the caller holds for this
-    pull."""
+    """Fills the stream, which also gets every error. held: bytes of the budget that the caller holds for this pull."""
     if not isinstance(target, StepRef):
         check_tables(target)
     yield ENGINE

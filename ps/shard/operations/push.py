@@ -1,4 +1,4 @@
-"""A push: its rows come up while its gradients are still arriving; then it is applied at once."""
+"""Pushes: brings the rows up while the gradients are still arriving; then applies the push at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ps.shard.writes.push import Push
 
 @dataclass(frozen=True)
 class Body:
-    """What a push says when its gradients have come."""
+    """The contents of a push, when its gradients have come."""
 
     write: WriteId
     gradients: Sequence[Gradients]
@@ -29,7 +29,7 @@ class Body:
     ids_digest: int = 0
 
     def push_of(self, ahead: LookAhead, place: Round | None = None) -> Push:
-        """Returns the write; its ids are known when its rows have been looked up. On the caller's time."""
+        """Returns the write. Its ids are known when its rows have been looked up. Runs on the caller's thread."""
         gradients = spread(ahead.ids, self.gradients)
         return Push(self.write, (), self.gradients, self.pulled_version, self.ids_digest, place, gradients)
 

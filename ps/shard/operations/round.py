@@ -1,4 +1,4 @@
-"""A push of a round: it waits for those of the other ranks. The last one to come has them all applied."""
+"""Pushes of a round: each waits for those of the other ranks, and the last one to come lets all be applied."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from ps.shard.writes.whole_round import WholeRound
 
 
 def join(core: Core, place: Round, wait_s: float, ahead: LookAhead, body: Body, held: int) -> Operation[Waiting]:
-    """Returns what has the result of a push that was applied before, or waits, or has completed its round."""
+    """Returns the part of a push, which has its result if it was applied before, or waits, or has completed its
+    round."""
     core.rounds.check(place)
     push = body.push_of(ahead, place)
     yield ENGINE
@@ -81,27 +82,28 @@ class RoundCalls:
         held: int = 0,
         ids_digest: int = 0,
     ) -> Waiting:
-        """Pushes together with the round's other ranks, whose pushes are summed and make one version. The
-        outcome of what is returned comes when the last of them has joined: a PushResult, or the error of all.
+        """Pushes together with the round's other ranks, whose pushes are summed and make one version. Returns a part
+        whose outcome comes when the last rank has joined: a PushResult, or the error of all.
 
-        It may wait for `wait_s`, and for as long as its caller does: who knows that these have ended calls `expire` or
-        `leave`. Then nothing of this push was applied, and it may be sent again. `held`: bytes of the budget that
-        its call holds.
+        The part may wait for `wait_s` seconds, and for as long as its caller does. When one of these has ended, call
+        `expire` or `leave`: then nothing of this push was applied, and it may be sent again. `held`: bytes of the
+        budget that its call holds.
         """
         ahead.wait()
         body = Body(write, gradients, pulled_version, ids_digest)
         return self._core.engine.drive(join(self._core, place, wait_s, ahead, body, held), caller)
 
     def leave(self, waiting: Waiting) -> None:
-        """Nobody waits for it any more: if it still waits for others, nothing of it is applied. Returns at once."""
+        """Takes out a part whose caller waits no more: if it still waits for others, nothing of it is applied. Returns
+        at once."""
         with suppress(Unavailable):  # a shard that is closed has ended them all
             self._core.engine.post(lambda: self._core.rounds.leave(waiting))
 
     def expire(self, waiting: Waiting) -> None:
-        """The part's time is over: it leaves, and is told which ranks are missing. Returns at once."""
+        """Takes out a part whose time is over, and tells it which ranks are missing. Returns at once."""
         with suppress(Unavailable):
             self._core.engine.post(lambda: self._core.rounds.expire(waiting))
 
     def end(self) -> None:
-        """Whoever waits for other ranks hears that the shard is stopping, when the engine comes to it."""
+        """Tells parts that wait for other ranks that the shard is stopping, when the engine comes to it."""
         self._core.engine.post(self._core.rounds.close)

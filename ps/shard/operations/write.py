@@ -1,4 +1,4 @@
-"""A write whose bytes are all there: its rows come up from disk, then it is carried out at once."""
+"""Carries out a write whose bytes have all come: its rows come up from disk, then it is applied at once."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a shard reads for others: pulls, exports, pooled bags."""
+"""The reads of a shard: pulls, exports, pooled bags."""

@@ -1,4 +1,4 @@
-"""Bags that the shard sums for a trainer, and their gradients, which it gives to the rows.
+"""Sums bags for a trainer, and turns the gradients of bags into gradients of rows.
 
 Rows are gathered by the engine, which alone may, and summed by the thread that sends them. Gradients of bags are spread
 to rows by the thread that received them. So the engine does for a bag's ids what it does for any.
@@ -20,14 +20,15 @@ from ps.shard.requests import BagGradients, Gradients, TableIds
 from ps.shard.steps.steps import Resolved
 
 TAKEN_FLOATS = 1 << 18
-"""Between two looks at whether anybody waits for them."""
+"""How many floats are read between two checks whether the caller still waits."""
 
 
 class Sums:
-    """The sums of one table's bags: as a pull reads rows, but `read` is for any thread."""
+    """The sums of one table's bags, read as rows are by a pull; but any thread may call `read`."""
 
     def __init__(self, resolved: Resolved, caller: Caller) -> None:
-        """Engine thread: takes the rows as they are now. Raises Unavailable when the caller goes meanwhile."""
+        """Takes the rows as they are now. Runs on the engine thread. Raises Unavailable if the caller goes
+        meanwhile."""
         bags = resolved.ids.bags
         assert bags is not None
         self._bags = bags
@@ -40,22 +41,23 @@ class Sums:
             resolved.read(start, end, self._rows_UD[start:end])
 
     def read(self, start: int, end: int, out_ND: Rows) -> None:
-        """Sums of bags [start, end)."""
+        """Writes the sums of bags [start, end)."""
         kernels.pool(self._rows_UD, self._bags.starts_K[start : end + 1], self._bags.positions_P, out_ND)
 
 
 def pull_bytes(ids: TableIds, dim: int) -> int:
-    """What a pull of these holds until it is sent."""
+    """Returns the bytes that a pull of these holds until it is sent."""
     sums = 0 if ids.bags is None else len(ids.bags)
     return 4 * dim * (len(ids.ids_N) + sums)
 
 
 def spread(ids: Sequence[TableIds], gradients: Sequence[Gradients]) -> list[Gradients]:
-    """Gradients of bags as gradients of their rows, added to those that rows were sent besides; others, and those of
-    tables that are not among `ids`, as they are.
+    """Turns gradients of bags into gradients of their rows, added to the gradients that rows were sent. Returns other
+    gradients, and those of tables that are not among `ids`, as they are.
 
-    In the order of the bags: the same push gives the same bytes. A row that is in none of the bags that are sent has no
-    gradient of them. Raises LengthMismatch, DimensionMismatch, and NonFiniteGradient where a sum is not finite.
+    It goes in the order of the bags, so the same push gives the same bytes. A row that is in none of the bags that are
+    sent has no gradient of them. Raises LengthMismatch, DimensionMismatch, and NonFiniteGradient where a sum is not
+    finite.
     """
     by_name = {part.table: part for part in ids}
     return [

@@ -1,4 +1,4 @@
-"""Rows on their way out: the engine thread fills chunks, another thread sends them while the next are filled.
+"""Streams rows to a reader: the engine thread fills chunks, another thread sends them while the next are filled.
 
 The engine never waits for a reader, so a pull sees one version of the shard however slow its connection is. Where a
 chunk's floats lie is the caller's choice: the server gives the memory of the very message that it will send.
@@ -25,30 +25,31 @@ from ps.shard.steps.steps import Resolved
 from ps.storage.budget.part import Part
 
 CHUNK_FLOATS = 1 << 18
-"""1 MiB: a transfer's good size (docs/architecture.md), and at least one row of the largest dim."""
+"""Floats of a chunk: 1 MiB, a good size for transfers (docs/architecture.md), and at least one row of the largest
+dim."""
 
 Allocate = Callable[[Sequence[Cut]], tuple[Any, Rows]]
 """allocate(cuts) -> (what the reader gets, the float32 [n] in it that the engine fills with just these)"""
 
 
 def floats_of(cuts: Sequence[Cut]) -> int:
-    """How many they are together."""
+    """Returns how many floats these cuts have together."""
     return sum(cut.floats for cut in cuts)
 
 
 def plain(cuts: Sequence[Cut]) -> tuple[Rows, Rows]:
-    """An array, to be read as it is."""
+    """Returns an array to which a chunk's floats are written as they are."""
     rows = np.empty(floats_of(cuts), np.float32)
     return rows, rows
 
 
 class RowStream:
-    """One pull's rows. `fill` on the engine thread; `head` and iteration on the reader's. As a context manager it holds
-    nothing at the end, however far its reader has come."""
+    """One pull's rows. `fill` on the engine thread; `head` and iteration on the reader's. As a context manager it
+    releases everything at the end, however far its reader has come."""
 
     def __init__(self, allocate: Allocate, bodies: Part, filled: Queue, caller: Caller = PATIENT) -> None:
-        """`bodies`: where the rows count until they have been read. `filled` is an empty queue, from the engine to the
-        reader. When the caller goes the stream is closed."""
+        """bodies: the budget in which the rows count until they have been read. filled: an empty queue from the engine
+        to the reader. When the caller goes, the stream is closed."""
         self._allocate = allocate
         self._caller = caller
         self._bodies = bodies
@@ -59,7 +60,8 @@ class RowStream:
         caller.on_leave(self._leave)
 
     def hold(self, nbytes: int) -> None:
-        """Before it is filled with so many bytes; raises ResourceExhausted, and Unavailable if its reader has gone."""
+        """Holds so many bytes before they are filled; raises ResourceExhausted, and Unavailable if the reader has
+        gone."""
         with self._closing:
             if self._closed:
                 raise Unavailable("the reader of this pull has gone")
@@ -67,13 +69,14 @@ class RowStream:
             self._held = nbytes
 
     def close(self) -> None:
-        """Called when the reader is done with the stream. May be called again, and before anything is held."""
+        """Releases everything when the reader is done with the stream. May be called again, and before anything is
+        held."""
         with self._closing:
             held, self._held, self._closed = self._held, 0, True
         self._bodies.give(held)
 
     def _leave(self) -> None:
-        """Nobody will read, so whoever waits for rows need not."""
+        """Notes that the rows will not be read, so that the engine need not fill more."""
         self.close()
         self.fail(Unavailable("the reader of this pull has gone"))
 
@@ -84,7 +87,7 @@ class RowStream:
         self.close()
 
     def fill(self, version: int, tables: Sequence[Resolved], wanted: Wanted) -> None:
-        """Reads everything, a chunk at a time, while there is a reader. Ids that are not resolved yet are looked up as
+        """Reads all rows, a chunk at a time, while there is a reader. Ids that are not resolved yet are looked up when
         their chunk is filled."""
         self._filled.put(PullHead(version, _shapes(tables, wanted)))
         sums: dict[int, Sums] = {}
@@ -107,12 +110,12 @@ class RowStream:
         self._filled.put(None)
 
     def fail(self, error: BaseException) -> None:
-        """The reader raises this."""
+        """Lets the reader raise this error."""
         self._filled.put(error)
 
     @contextmanager
     def failing(self) -> Iterator[None]:
-        """An error inside is the reader's."""
+        """Passes an error inside of the block to the reader."""
         try:
             yield
         except BaseException as error:
@@ -126,7 +129,7 @@ class RowStream:
         return head
 
     def __iter__(self) -> Iterator[Any]:
-        """The chunks that `allocate` gave, each with whole rows."""
+        """Yields the chunks that `allocate` gave, each with whole rows."""
         while (item := self._next()) is not None:
             for fill in item.later:
                 fill()
@@ -146,11 +149,11 @@ class RowStream:
 class _Chunk:
     chunk: Any
     later: Sequence[Callable[[], None]]
-    """What the reader's thread fills in: sums of bags."""
+    """The part that the reader's thread fills in: sums of bags."""
 
 
 def _sent(ids: TableIds) -> int:
-    """How many rows, or sums."""
+    """Returns how many rows, or sums, are sent."""
     return len(ids.ids_N) if ids.bags is None else len(ids.bags)
 
 
@@ -173,7 +176,7 @@ def _shapes(tables: Sequence[Resolved], wanted: Wanted) -> list[PulledTable]:
 
 
 def _chunks(tables: Sequence[Resolved]) -> Iterator[list[Cut]]:
-    """Cuts of whole rows of at most CHUNK_FLOATS together; small tables share a chunk."""
+    """Yields cuts of whole rows of at most CHUNK_FLOATS together; small tables share a chunk."""
     cuts: list[Cut] = []
     room = CHUNK_FLOATS
     for table, resolved in enumerate(tables):

@@ -1,1 +1,1 @@
-"""Prepared steps, and the way of their rows up from disk."""
+"""Prepared steps, and how their rows come up from disk."""

@@ -1,4 +1,4 @@
-"""What a push is about, brought into RAM while its gradients are still arriving."""
+"""Brings the rows of a push into RAM while its gradients are still arriving."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ps.table.table import Table
 
 
 class LookAhead:
-    """The rows of a push that has begun. As a context manager it holds nothing at the end."""
+    """The rows of a push that has begun. As a context manager it releases everything at the end."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -28,7 +28,7 @@ class LookAhead:
 
     @property
     def ids(self) -> Sequence[TableIds]:
-        """Any thread, after `wait`: what the push is about; of a step that was not here, []."""
+        """Returns the ids of the push, after `wait`, on any thread; [] for a step that was not held."""
         if not isinstance(self.target, StepRef):
             return self.target
         return [resolved.ids for resolved in self._rows.tables] if self._rows is not None else []
@@ -43,7 +43,7 @@ class LookAhead:
         self.running.wait()
 
     def close(self) -> None:
-        """A push that never came, or failed, holds nothing from now on."""
+        """Releases everything for a push that never came, or failed."""
         self.wait()
         self.running.close()
 
@@ -56,24 +56,24 @@ class LookAhead:
     # on the engine
 
     def rise(self, resolve: Callable[[Target], list[Resolved]], rise: Rise, caller: Caller) -> Operation[None]:
-        """Brings the rows up. An error is not told: the push will meet it itself, unless it is a repeat."""
+        """Brings the rows up. An error is not raised: the push will meet it itself, unless it is a repeat."""
         with self._noting():
             self._rows = Held(resolve(self.target))
             self._rows.hold()
             yield from rise.rise(self._rows, caller, first_try=True)
 
     def tables(self, known: Mapping[str, Table]) -> list[Resolved]:
-        """Returns the tables looked up, if they are there still; else []."""
+        """Returns the tables looked up, if they still exist; else []."""
         found = self._rows.tables if self._rows is not None else []
         return found if all(known.get(r.ids.table) is r.table for r in found) else []
 
     def check(self) -> None:
-        """Raises ResourceExhausted if there was no room: reading once more, with the engine waiting, would not help."""
+        """Raises ResourceExhausted if there was no room: to read again, with the engine waiting, would not help."""
         if self._refused is not None:
             raise self._refused()
 
     def let_go(self) -> None:
-        """The push is done with its rows. May be called again."""
+        """Releases the rows when the push is done with them. May be called again."""
         if self._rows is not None:
             self._rows.let_go()
 

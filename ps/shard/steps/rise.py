@@ -26,10 +26,10 @@ Fetches = list[tuple[Resolved, Fetch]]
 
 
 class Held:
-    """The rows in RAM of one request, which stay there until they are let go of. For the engine."""
+    """The rows of one request in RAM, which stay there until they are released. Used by the engine thread."""
 
     def __init__(self, tables: Sequence[Resolved], moving: bool = True) -> None:
-        """`moving`: False where no row of these tables can leave RAM: then nothing need be held."""
+        """moving: False if no row of these tables can leave RAM; then nothing need be held."""
         self.tables = list(tables)
         self._moving = moving
         self._held = 0
@@ -57,13 +57,13 @@ class Held:
             raise
 
     def let_go(self) -> None:
-        """The rows may move again. May be called again."""
+        """Releases the rows, so that they may move again. May be called again."""
         held, self._held = self._held, 0
         for resolved in self.tables[:held]:
             resolved.let_go()
 
     def keep(self) -> list[Resolved]:
-        """Leaves the rows held, for a step that lets go of them itself; returns its tables."""
+        """Leaves the rows held, for a step that releases them itself; returns its tables."""
         self._held = 0
         return self.tables
 
@@ -83,9 +83,9 @@ class Rise:
         room: AbstractContextManager[object] | None = None,
         first_try: bool = False,
     ) -> Operation[Raised]:
-        """Brings rows into RAM, where they are held with the rest. `room`: around what finds room for them there.
-        `first_try`: somebody else reads again what cannot be read, and counts it. Raises CorruptRow, DiskError,
-        TableNotFound where a table was dropped meanwhile, and ResourceExhausted."""
+        """Brings rows into RAM, where they are held with the rest. room: guards the code that finds room for them
+        there. first_try: rows that cannot be read are read again by another call, which counts them. Raises CorruptRow,
+        DiskError, TableNotFound if a table was dropped meanwhile, and ResourceExhausted."""
         fetches: Fetches = []
         try:
             _fetch(rows.tables, fetches)
@@ -106,7 +106,7 @@ class Rise:
             _end(fetches)
 
     def beside(self, rows: Held, caller: Caller = PATIENT) -> Operation[None]:
-        """Reads rows for a pull, which is given them: they stay on disk. Raises as `rise` does."""
+        """Reads rows for a pull alone: they stay on disk. Raises the errors of `rise`."""
         if (yield from self._beside(rows.tables, caller)):
             return
         rows.let_go()  # a removal has ended all pins: what was in RAM may have gone down
@@ -160,7 +160,7 @@ def _fetch(tables: Sequence[Resolved], fetches: Fetches) -> None:
 
 
 def _read(fetches: Fetches, caller: Caller, reading: AbstractContextManager[object]) -> None:
-    """Waits for the disk. Raises CorruptRow, DiskError, and Unavailable when the caller has gone."""
+    """Waits for the disk. Raises CorruptRow, DiskError, and Unavailable if the caller has gone."""
     with reading:
         for _, fetch in fetches:
             fetch.read(caller.check)

@@ -1,8 +1,8 @@
 """Prepared steps: ids resolved to slots ahead of the pull and the push that will use them.
 
-Rows that a step holds stay in RAM, also those that come there later. But one may be removed between prepare and push
-and its slot given to another id, or rows may move to other slots. The table's `layout_epoch` tells: when it has
-changed, the ids are looked up again by whoever uses the step. So are, each time, ids without a row in RAM.
+Rows that a step holds stay in RAM, also those that come there later. But a row may be removed between prepare and push
+and its slot given to another id, or rows may move to other slots. Then the table's `layout_epoch` has changed, and the
+ids are looked up again when the step is used. Ids without a row in RAM are looked up each time.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Resolved:
         return self._slots_N
 
     def hold(self) -> None:
-        """Keeps the rows in RAM that are there or come there, until `let_go` has been called as often."""
+        """Keeps the rows in RAM that are there or come there, until `let_go` has been called as many times."""
         if not self._holds:
             self._slots_N = None
             slots_N = self.slots()
@@ -66,7 +66,7 @@ class Resolved:
         self._holds += 1
 
     def let_go(self) -> None:
-        """The rows may move again: slots found so far mean nothing from now on."""
+        """Releases the rows, so that they may move again: slots found so far are no longer valid."""
         self._holds -= 1
         if not self._holds:
             if self.table.has_disk and not self.table.closed:
@@ -74,7 +74,8 @@ class Resolved:
             self._slots_N = None
 
     def create_admitted(self, rows_R: Slots | None = None) -> Slots:
-        """A row for every id, or those in these positions, that may have one; returns the positions that had none."""
+        """Creates a row for every id that may have one, or for those in these positions; returns the positions that had
+        none."""
         return self.table.reserve.create_admitted(self.ids.ids_N, self.slots(), self.ids.counts_N, rows_R)
 
     def fetch(self) -> Fetch | None:
@@ -84,12 +85,12 @@ class Resolved:
         return self.table.store.fetch(self.ids.ids_N[self.slots() < 0])
 
     def read_beside(self, records: Sequence[Records]) -> None:
-        """Takes rows from disk that this pull reads and nobody else."""
+        """Takes rows from disk for this pull alone."""
         if any(map(len, records)):
             self.beside = Beside(records, self.table)
 
     def read(self, start: int, end: int, out_ND: Rows) -> None:
-        """Values of ids [start, end). Looks up just these if none was looked up before."""
+        """Writes the values of ids [start, end). If no id was looked up before, it looks up just these."""
         ids_N = self.ids.ids_N[start:end]
         slots_N = self.table.find(ids_N) if self._slots_N is None else self._slots_N[start:end]
         self.table.lookup(ids_N, slots_N, out_ND)
@@ -97,13 +98,13 @@ class Resolved:
             self.beside.read(ids_N, slots_N, out_ND)
 
     def exists(self) -> Flags:
-        """Which ids have a row, in RAM or among those read beside."""
+        """Returns which ids have a row, in RAM or among those read from disk for this pull."""
         found_N = self.slots() >= 0
         return found_N if self.beside is None else found_N | self.beside.has(self.ids.ids_N)
 
     def important(self, share: float) -> Flags:
-        """Which ids have a row that is among so large a share of the table's most important ones. Those read beside
-        too: a table's rows on disk are counted as those in RAM."""
+        """Returns which ids have a row among this share of the table's most important ones; rows on disk are counted as
+        those in RAM."""
         ranking, ram = self.table.ranking, self.table.ram
         rank = ranking.below_most(round(share * len(self.table)))
         important_N = ranking.outrank(ram.statistics_S2, self.slots(), rank)
@@ -121,7 +122,7 @@ class Beside:
         self._ids_N, self._values_ND, self._ranks_N = ids_N[order_N], values_ND[order_N], ranks_N[order_N]
 
     def read(self, ids_N: Ids, slots_N: Slots, out_ND: Rows) -> None:
-        """Writes the values of those ids that have no slot and are here."""
+        """Writes the values of the ids that have no slot and are here."""
         missing_N = np.flatnonzero(slots_N < 0)
         if not len(missing_N):
             return
@@ -130,11 +131,11 @@ class Beside:
         out_ND[missing_N[here_N]] = self._values_ND[places_N[here_N]]
 
     def has(self, ids_N: Ids) -> Flags:
-        """Which ids are here."""
+        """Returns which ids are here."""
         return np.isin(ids_N, self._ids_N)
 
     def outrank(self, ids_N: Ids, rank: int) -> Flags:
-        """Which ids are here and of a higher rank."""
+        """Returns which ids are here and have a higher rank."""
         return np.isin(ids_N, self._ids_N[self._ranks_N > rank])
 
 
@@ -159,7 +160,7 @@ class Steps:
         self.nbytes = 0
         """Bytes of ids, counts, bags and slots held."""
         self.rows_bytes = 0
-        """Rows that steps name take so many: as many may be held in RAM."""
+        """Bytes of the rows that steps name: so many may be held in RAM."""
         self._rows: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -175,7 +176,8 @@ class Steps:
         self.expire(now)
 
     def get(self, ref: StepRef, now: float) -> list[Resolved]:
-        """The step's ids; raises StepNotFound, and InvalidArgument if others were prepared than the caller means."""
+        """Returns the step's ids; raises StepNotFound, and InvalidArgument if other ids were prepared than the caller
+        means."""
         self.expire(now)
         step = self._steps.get(ref)
         if step is None:
@@ -192,7 +194,7 @@ class Steps:
         return step.tables
 
     def finish(self, ref: StepRef) -> None:
-        """The step was pushed, or will not be: forget it, if it is held."""
+        """Forgets a step that was pushed or will not be, if it is held."""
         step = self._steps.pop(ref, None)
         if step is not None:
             self._count(step, -1)
@@ -207,13 +209,13 @@ class Steps:
         return list(found.values())
 
     def shed_bytes(self, most: int) -> None:
-        """Forgets the oldest steps until the rows that they name take no more bytes than that."""
+        """Forgets the oldest steps until the rows that they name take at most so many bytes."""
         while self.rows_bytes > most and self._steps:
             self.finish(next(iter(self._steps)))
             self.expired += 1
 
     def shed(self, table: str, most: int) -> None:
-        """Forgets the oldest steps that name a table until they name no more rows of it than that."""
+        """Forgets the oldest steps that name a table until they name at most so many of its rows."""
         for ref in list(self._steps):
             if self._rows[table] <= most:
                 return
@@ -222,7 +224,7 @@ class Steps:
                 self.expired += 1
 
     def forget_table(self, name: str) -> None:
-        """The table was dropped: steps that name it are gone."""
+        """Forgets the steps that name a table which was dropped."""
         stale = [ref for ref, step in self._steps.items() if any(r.ids.table == name for r in step.tables)]
         for ref in stale:
             self.finish(ref)
@@ -235,7 +237,7 @@ class Steps:
             self.rows_bytes += rows * resolved.table.room.bytes_each
 
     def expire(self, now: float) -> None:
-        """Forgets steps whose lease has ended, and the oldest where there are too many."""
+        """Forgets steps whose lease has ended, and the oldest if there are too many."""
         while self._steps:
             ref = next(iter(self._steps))
             fits = len(self._steps) <= self._max_steps and self.nbytes <= self._max_bytes

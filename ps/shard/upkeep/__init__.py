@@ -1,1 +1,1 @@
-"""What a shard does for itself: rows go down, memory is found, a disk that fails is asked again later."""
+"""What a shard does for itself: moves rows to disk, finds memory, retries a disk that failed."""

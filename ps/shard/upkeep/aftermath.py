@@ -1,6 +1,6 @@
-"""What follows a write that is applied: evictions, promotions, moves to disk. It may fail, and the write stands.
+"""Runs the work that follows an applied write: evictions, promotions, moves to disk. If it fails, the write stands.
 
-A failure is logged and counted, and is why the shard is degraded until the same work passes again. The engine thread's.
+A failure is logged and counted, and degrades the shard until the same work succeeds. Called by the engine thread only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class Aftermath:
-    """Runs what follows the writes of one shard."""
+    """Runs the work that follows the writes of one shard."""
 
     def __init__(self) -> None:
         self.failures = 0
@@ -20,7 +20,7 @@ class Aftermath:
 
     @property
     def degraded(self) -> str | None:
-        """What failed when it was last tried; None while all is well."""
+        """Which work failed when it was last tried; None while all is well."""
         return next(iter(self._failing.values()), None)
 
     def run(self, what: str, work: Callable[[], object]) -> None:

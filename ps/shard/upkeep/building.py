@@ -1,10 +1,10 @@
-"""Tables that take long to make: those with cores, which are random numbers by the million.
+"""Makes tables that take long: those with cores, which are millions of random numbers.
 
     engine: is the name free? is there room? --> held      any thread: draws them      engine: puts the table together
                                                                     (other calls go on)
 
-Whatever fails on the way gives the room back. One table is made at a time, so that drawing takes one processor and the
-names of those under way cannot meet.
+A failure on the way gives the room back. One table is made at a time, so that drawing takes one processor and no two
+tables under way have the same name.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from ps.shard.engine import Engine
 from ps.table.cold.cores import ColdCores
 
 MOST = 4
-"""Calls that make a table, or wait for their turn: each holds a place that could serve others."""
+"""How many calls may make a table or wait for their turn: each holds a place that could serve others."""
 RETRY_S = 0.25
 
 
 class Building:
-    """One shard's."""
+    """The tables under way of one shard."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -31,8 +31,8 @@ class Building:
         self._places = threading.BoundedSemaphore(MOST)
 
     def run(self, reserve: Callable[[], ColdCores | None], install: Callable[[ColdCores | None], bool]) -> bool:
-        """What `install` says, on the engine thread as `reserve` is; that says None where nothing is to be drawn.
-        `install` owns what it is given, whatever comes of it."""
+        """Returns what `install` returns. `reserve` and `install` run on the engine thread; `reserve` returns None if
+        nothing must be drawn. `install` owns the cores that it is given, also if it fails."""
         with self._in_turn():
             cores = self._engine.run(reserve)
             if cores is not None:

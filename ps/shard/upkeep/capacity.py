@@ -18,7 +18,7 @@ from ps.table.table import Table
 
 
 class Capacity:
-    """The rows that one shard has room for: on disk if there is one, else in RAM."""
+    """How many rows one shard has room for: on disk if there is one, else in RAM."""
 
     def __init__(self, config: ServiceConfig, budget: RamBudget) -> None:
         self._disk_bytes = config.disk.max_bytes
@@ -29,18 +29,18 @@ class Capacity:
 
     @property
     def bounded(self) -> bool:
-        """Whether there is a bound."""
+        """Whether the number of rows is bounded."""
         return self._room(1) is not None
 
     def count(self, tables: Iterable[Table]) -> None:
-        """Counts the rows of tables that were written to."""
+        """Counts the rows of tables that were written to again."""
         for table in tables:
             nbytes = len(table) * table.bytes_each
             self._taken += nbytes - self._bytes_of.get(table, 0)
             self._bytes_of[table] = nbytes
 
     def drop(self, table: Table) -> None:
-        """Counts a table no more: it was dropped."""
+        """Removes a table that was dropped from the count."""
         self._taken -= self._bytes_of.pop(table, 0)
 
     def too_many(self, tables: Mapping[str, Table], written: Iterable[Table]) -> dict[str, int]:
@@ -55,7 +55,7 @@ class Capacity:
         dropped, where the share that is kept free is too small for them; else nothing. It goes by the write's ids and
         the rows that there are, of which rows of the write may be among those that go.
 
-        Raises ResourceExhausted when all of its rows together are more than there is room for.
+        Raises ResourceExhausted if all rows of the write together are more than there is room for.
         """
         in_ram = None if self._has_disk else self._budget.for_slots(len(tables))
         if in_ram is None:

@@ -1,8 +1,8 @@
-"""How the disk below a shard fares: what it refused, and when to ask it again.
+"""The health of a shard's disk: which reads and writes failed, and when to retry.
 
-A disk that fails degrades a shard and does not stop it: rows that cannot go down stay in RAM, where they are as good,
-and a row that cannot be read is an error of the request that asked for it. When to try again goes by the clock: where
-a row lives never changes a value.
+A disk that fails degrades a shard and does not stop it: rows that cannot be written stay in RAM, where they are valid,
+and a row that cannot be read is an error of the request that asked for it. When to retry depends on the clock, which is
+allowed because where a row is never changes a value.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ LONGEST_PAUSE_S = 60.0
 
 
 class DiskHealth:
-    """Errors counted, and the pause after a write that failed. `reading` is for any thread, the rest the engine's."""
+    """Counts errors, and keeps the pause after a write that failed. `reading` is for any thread, the rest the
+    engine's."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -28,20 +29,20 @@ class DiskHealth:
         self._refused: str | None = None
         self._unread: str | None = None
         self.errors = {"read": 0, "write": 0}
-        """Reads failed and writes refused."""
+        """How many reads failed and how many writes were refused."""
 
     @property
     def degraded(self) -> str | None:
-        """Why the shard is degraded; None while all is well. A disk that could not be read once is trusted again by a
-        restart only; one that refused writes, when it takes one."""
+        """Why the shard is degraded; None while all is well. After a failed read the shard stays degraded until it is
+        restarted; after a refused write, until a write succeeds."""
         return self._refused or self._unread
 
     def takes_rows(self) -> bool:
-        """Whether it is worth while to move rows down."""
+        """Returns whether it is worth trying to write rows to disk."""
         return self._clock() >= self._not_before
 
     def refused(self, error: PsError | MemoryError) -> float:
-        """A write failed; the seconds to wait before the next, twice as many each time."""
+        """Notes that a write failed; returns the seconds to wait before the next, twice as many each time."""
         self._count("write")
         self._refused = f"rows cannot go down to disk: {error}"
         first = error.retry_after_s if isinstance(error, DiskFull) and error.retry_after_s else FIRST_PAUSE_S
@@ -50,13 +51,13 @@ class DiskHealth:
         return self._pause_s
 
     def accepted(self) -> None:
-        """A write has passed."""
+        """Notes that a write succeeded."""
         self._refused = None
         self._pause_s = 0.0
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Around reads: what they raise is counted and goes on to whoever asked."""
+        """Guards reads: an error inside is counted and raised on to the caller."""
         try:
             yield
         except (CorruptRow, DiskError) as error:

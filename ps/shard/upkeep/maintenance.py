@@ -1,10 +1,11 @@
-"""What a shard does for itself after a write: rows go down to disk, dropped ones out of the way.
+"""Maintenance after a write: moves rows to disk, and frees the slots of dropped rows.
 
-Begun on the engine thread, in slices; what waits for the disk is done by other threads. It changes where rows are and
-nothing else, so it may fail, or be late, or not happen at all.
+It begins on the engine thread, in slices; other threads wait for the disk. It changes only where rows are, so it may
+fail, or be late, or not happen at all.
 
-A write's maintenance is about the tables that it wrote to. The others change too, a little: what one table wants more
-takes from the shares of all. So a few of them are looked at in turn, and all of them where a request finds no room.
+A write's maintenance is about the tables that it wrote to. The other tables change a little too, because what one table
+wants more is taken from the shares of all. So a few of them are looked at in turn, and all of them if a request finds
+no room.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from ps.table.table import Table
 log = logging.getLogger(__name__)
 
 IN_TURN = 8
-"""How many tables are looked at with each write whether it names them or not."""
+"""How many tables are looked at with each write, whether it names them or not."""
 
 
 class Maintenance:
@@ -52,12 +53,12 @@ class Maintenance:
         self._turns: OrderedDict[Table, None] = OrderedDict()  # tables that were written to, the next in turn first
 
     def close(self) -> None:
-        """Begins nothing from now on. Any thread."""
+        """Stops beginning work from now on. Any thread."""
         self._closing = True
 
     def run(self, written: Sequence[Table]) -> None:
-        """Begins what is due after a write to these tables. What a disk refuses, or memory, is not the caller's error:
-        it is tried again later."""
+        """Begins the work that is due after a write to these tables. If the disk or memory refuses it, the caller gets
+        no error, and it is retried later."""
         self._steps.expire(self._clock())  # a step that nobody uses would hold its rows for good
         for table in written:
             self._turns.setdefault(table)
@@ -73,13 +74,13 @@ class Maintenance:
                 self._maintain(table)
 
     def run_all(self) -> None:
-        """Begins what is due anywhere: somebody waits for room, whoever has it."""
+        """Begins the work that is due for any table, because a request waits for room."""
         self._steps.expire(self._clock())
         for table in list(self._tables.values()):
             self._maintain(table)
 
     def _sweep(self, tables: Iterable[Table]) -> Table | None:
-        """Has one of the tables sweep, which takes half a millisecond; returns it."""
+        """Lets one of the tables sweep, which takes half a millisecond; returns it."""
         return next((table for table in tables if not table.closed and table.cold.sweep()), None)
 
     def _maintain(self, table: Table) -> None:
@@ -91,7 +92,7 @@ class Maintenance:
             self._refused(table, error)
 
     def _move_down(self, table: Table) -> bool:
-        """Begins to move a slice of rows down, and the next when it is there. Returns whether there is any."""
+        """Begins to move a slice of rows to disk, and the next one after it. Returns whether there is any."""
         if not table.has_disk or not self._disk_takes_rows():
             return False
         return self._begin(table, table.maintain(), lambda: self._move_down(table))
@@ -100,7 +101,7 @@ class Maintenance:
         return not self._closing and self._health.takes_rows()
 
     def _begin(self, table: Table, work: Demotion | Slice | None, then: Callable[[], object]) -> bool:
-        """Has another thread write below. Returns whether there is anything to write."""
+        """Lets another thread write to disk. Returns whether there is anything to write."""
         if work is None:
             return False
 

@@ -1,4 +1,4 @@
-"""What a write needs in RAM at once: rows that there are, and those that it creates. Counted where room is short."""
+"""Counts the rows that a write needs in RAM at once, existing ones and those that it creates, when room is short."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from ps.table.table import Table
 
 
 class Counted(NamedTuple):
-    """Rows of one table."""
+    """The rows that a write needs in one table."""
 
     there: int
-    """In RAM, or perhaps on disk."""
+    """Rows that are in RAM, or perhaps on disk."""
     created: int
     others: int
-    """Rows that the write does not name and that may not leave RAM while it is there, or room that is kept for such."""
+    """Rows that the write does not name and that may not leave RAM meanwhile, or room that is reserved for such
+    rows."""
 
     @property
     def total(self) -> int:
@@ -36,17 +37,17 @@ class Counted(NamedTuple):
 
 @dataclass(frozen=True)
 class Need:
-    """What a write needs in one table."""
+    """The room that a write needs in one table."""
 
     table: Table
     ids: int
     """The most rows that the write may need."""
     count: Callable[[], Counted]
-    """Engine thread: looks up which of the ids have a row, and which would get one."""
+    """Looks up which of the ids have a row, and which would get one. Runs on the engine thread."""
 
 
 def of_push(tables: Sequence[Resolved], gradients: Sequence[Gradients]) -> list[Need]:
-    """A push creates rows for those of its ids that have a gradient and are admitted."""
+    """Returns the needs of a push, which creates rows for those of its ids that have a gradient and are admitted."""
 
     def counting(table: Table, ids: TableIds, rows_R: Slots | None) -> Callable[[], Counted]:
         def count() -> Counted:
@@ -64,7 +65,8 @@ def of_push(tables: Sequence[Resolved], gradients: Sequence[Gradients]) -> list[
 
 
 def of_write(table: Table, ids: TableIds, creates: bool) -> list[Need]:
-    """An upsert creates a row for each id that has none, other writes create none."""
+    """Returns the needs of another write: an upsert creates a row for each id that has none, other writes create
+    none."""
 
     def count() -> Counted:
         there = int(table.there(ids.ids_N).sum())

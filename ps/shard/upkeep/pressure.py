@@ -1,9 +1,9 @@
-"""What a shard does when RAM is short: requests that can never fit are told so, prepared steps may hold only a share,
-and a request that is refused leaves room behind for its next attempt.
+"""Manages RAM that is short: requests that can never fit get an error that says so, prepared steps may hold only a
+share, and room is kept for the next attempt of a request that is refused.
 
-A write that was refused has a claim until it comes again: its tables may have as many rows in RAM as it needs, and
-those of others go down for it, prepared steps are forgotten. There is one claim at a time, so that each request that
-fits alone gets its turn, however many there are that do not fit together.
+A write that was refused has a claim until it comes again: its tables may have as many rows in RAM as it needs, rows of
+other tables go to disk for it, and prepared steps are forgotten. There is one claim at a time, so that each request
+that fits alone gets its turn, however many there are that do not fit together.
 
 Called by the engine thread only. Nothing here changes a value: a refused request has changed nothing, and where rows
 are decides only how fast the shard is.
@@ -23,21 +23,21 @@ from ps.storage.budget.slots import Slots
 from ps.table.table import Table
 
 STEPS_SHARE = 2
-"""Prepared steps may hold one row in so many of those that fit in RAM: a push by ids must find the rest."""
+"""Prepared steps may hold 1 / STEPS_SHARE of the rows that fit in RAM: a push by ids must find room in the rest."""
 CLAIM_S = 5.0
-"""A claim ends when nobody has come again for so long: clients wait 2 s at most."""
+"""Seconds after which a claim ends if its write has not come again: clients wait 2 s at most."""
 
 
 @dataclass(frozen=True)
 class _Claim:
     whose: object
-    """The tables of a write, or the name of a table that is to be created."""
+    """The tables of a write, or the name of a table that is being created."""
     needed: dict[Slots, int]
     ends_at: float
 
 
 class Pressure:
-    """One shard's."""
+    """The claims on one shard's RAM."""
 
     def __init__(
         self, budget: RamBudget, steps: Steps, maintain: Callable[[], None], clock: Callable[[], float]
@@ -49,8 +49,8 @@ class Pressure:
         self._claim: _Claim | None = None
 
     def check_steps(self, tables: Sequence[Resolved]) -> None:
-        """Raises ResourceExhausted when prepared steps would hold too many rows with these. A prepare is a hint: pull
-        and push then carry the ids themselves."""
+        """Raises ResourceExhausted if prepared steps would hold too many rows with these. A prepare is a hint: pull and
+        push then carry the ids themselves."""
         if not self._budget.slots.bounded or not any(resolved.table.has_disk for resolved in tables):
             return
         more = sum(len(resolved.ids.ids_N) * resolved.table.room.bytes_each for resolved in tables)
@@ -63,9 +63,9 @@ class Pressure:
 
     @contextmanager
     def relieved(self, needs: Sequence[Need], let_go: Callable[[], None], last: bool = True) -> Iterator[None]:
-        """A write that needs rows in RAM. When it is refused, what it holds is let go, and rows begin to go down until
-        it will fit. One that does not fit into the whole room is told so instead. Not the `last` part of it: its turn
-        is not over."""
+        """Guards a write that needs rows in RAM. If it is refused, what it holds is released, and rows begin to go to
+        disk until it will fit. A write that does not fit into the whole room gets an error that says so. last: False if
+        other parts of the write follow, so that its turn is not over."""
         try:
             yield
         except ResourceExhausted as error:
@@ -78,7 +78,7 @@ class Pressure:
 
     @contextmanager
     def hinted(self, tables: Sequence[Resolved], let_go: Callable[[], None]) -> Iterator[None]:
-        """A prepare asks for room. It has no claim where it finds none: nobody need come again for it."""
+        """Guards a prepare that needs room. If there is none, it gets no claim, because it need not come again."""
         try:
             yield
         except ResourceExhausted as error:
@@ -91,7 +91,8 @@ class Pressure:
 
     @contextmanager
     def creating(self, table: str, last: bool = True) -> Iterator[None]:
-        """A table is created, which takes memory beside its rows. Not the `last` part of it: its turn is not over."""
+        """Guards the creation of a table, which takes memory beside its rows. last: False if other parts of it follow,
+        so that its turn is not over."""
         try:
             yield
         except ResourceExhausted as error:

@@ -1,4 +1,4 @@
-"""What a shard says of itself: figures of one moment, and where its memory is."""
+"""Reports of a shard: figures of one moment, and where its memory is."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from ps.shard.core import Core
 from ps.shard.upkeep.account import Account
 
 LOOK_S = 0.5
-"""For an engine that is in the middle of something: few tasks take a tenth of it."""
+"""Seconds to wait for an engine that is busy: few tasks take a tenth of it."""
 
 
 class Watch:
-    """Looks at one shard. Threads: any."""
+    """Reads the figures of one shard. Threads: any."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -19,10 +19,10 @@ class Watch:
         self._look()
 
     def stats(self) -> dict[str, object]:
-        """Rows, bytes and counters, all of one moment. `degraded` says what is wrong, if anything is.
+        """Returns rows, bytes and counters, all of one moment. `degraded` says what is wrong, if anything is.
 
-        They do not queue. Where the engine is busy with one task for longer than LOOK_S they are those of the last
-        time that somebody looked, `age_s` ago.
+        The reading does not queue. If the engine is busy with one task for longer than LOOK_S, the figures are those of
+        the last reading, `age_s` ago.
         """
         core = self._core
         disk_bytes = core.disk.bytes_on_disk() if core.disk is not None else None  # not on the engine thread's time
@@ -36,8 +36,8 @@ class Watch:
         return {**self._seen[0], "disk_bytes": disk_bytes, "age_s": 0.0}
 
     def memory_usage(self) -> dict[str, int]:
-        """Bytes outside the tables, by purpose; with those of the tables, all that the process has taken since its
-        start."""
+        """Returns the bytes outside the tables by purpose. Together with those of the tables they are all bytes that
+        the process has taken since its start."""
         core = self._core
         disk = core.disk.memory_usage() if core.disk is not None else {}
         known = {"steps": core.steps.nbytes, "bodies": core.budget.bodies.used, **disk}
@@ -45,7 +45,7 @@ class Watch:
         return self._account.explain(core.ledger.nbytes, known, of_tables)
 
     def started(self) -> None:
-        """From here on its memory is counted: what came before is the process."""
+        """Counts memory from here on: what the process had before is its own."""
         self._account = Account()
 
     def _look(self) -> None:

@@ -1,1 +1,1 @@
-"""What a shard does to write: rounds, their parts, and the bodies of writes that arrive."""
+"""The writes of a shard: their kinds, rounds and their parts, and bodies that arrive."""

@@ -1,9 +1,9 @@
-"""Bodies of writes on their way in. Their bytes count as they come, not as they are announced, so a body that stalls
-holds what has come of it and no more.
+"""Bodies of writes that are arriving. Their bytes count when they come, not when they are announced, so a body that
+stalls holds only the bytes that have come.
 
-Bodies that have come in part could wait for each other's bytes for ever. So one waits at a time, the oldest of those
-that find no room, and not for long: a younger one is refused, with a hint to come again, and gives back what it holds.
-The oldest of all is refused only after a second. So of bodies that each fit alone, however many there are, one
+Bodies that have come in part could wait for each other's bytes for ever. So only one body waits at a time, the oldest
+of those that find no room, and not for long: a younger one is refused, with a hint to retry, and gives back what it
+holds. The oldest of all is refused only after a second. So of bodies that each fit alone, however many there are, one
 always gets through.
 """
 
@@ -19,15 +19,15 @@ from ps.storage.budget.part import Part
 from ps.storage.budget.room import RETRY_S
 
 PATIENCE_S = 1.0
-"""How long one waits."""
+"""Seconds that a body waits for room."""
 LOOK_S = 0.025
-"""And at most until it looks again: what frees bytes, but for other bodies, does not say so."""
+"""Seconds after which a waiting body looks for room again, because only other bodies signal when they free bytes."""
 SMALL_BYTES = 64 << 10
-"""Bodies up to this size need not stand back for an older body that waits."""
+"""Bodies up to this size need not let an older body that waits go first."""
 
 
 class Arriving:
-    """One body."""
+    """One body that is arriving."""
 
     def __init__(self, arrivals: Arrivals, number: int) -> None:
         self.number = number
@@ -37,13 +37,14 @@ class Arriving:
 
     def hold(self, n: int) -> None:
         """Holds so many bytes more, which have come or which the body is decoded to. May wait a second; raises
-        ResourceExhausted with a hint, and without one where they would never fit."""
+        ResourceExhausted, without a hint to retry if they would never fit."""
         known = min(n, self._ahead)
         self._ahead -= known
         self._arrivals.hold(self, n - known)
 
     def hold_ahead(self, n: int) -> None:
-        """Holds what the body's ids take. They count within the body, mostly more: the next so many bytes are held."""
+        """Holds the bytes of the unpacked ids. They count as bytes of the body, which mostly has more: the next so many
+        bytes of the body are held already."""
         self.hold(n)
         self._ahead += n
 
@@ -52,7 +53,7 @@ class Arrivals:
     """The bodies of one shard. Threads: any."""
 
     def __init__(self, room: Part, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock`: for how long one waits."""
+        """clock: measures how long a body waits."""
         self._room = room
         self._clock = clock
         self._numbers = 0
@@ -61,7 +62,7 @@ class Arrivals:
 
     @contextmanager
     def body(self) -> Iterator[Arriving]:
-        """A body, from its first byte until it has been applied."""
+        """Yields a body, from its first byte until it has been applied."""
         with self._changed:
             self._numbers += 1
             arriving = Arriving(self, self._numbers)
@@ -85,7 +86,7 @@ class Arrivals:
                 self._wait(body)
 
     def _take(self, body: Arriving, n: int) -> ResourceExhausted | None:
-        """Why it cannot have them now, if it cannot."""
+        """Takes bytes for a body; returns why it cannot have them now, if it cannot."""
         if n > SMALL_BYTES:
             self._check_turn(body)
         try:

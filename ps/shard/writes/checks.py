@@ -1,4 +1,4 @@
-"""Whether a request makes sense, before anything is done for it."""
+"""Checks whether a request makes sense, before any work is done for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sum of several ranks' gradients of one table: the same bytes in whatever order they came."""
+"""Sums several ranks' gradients of one table: the same bytes in whatever order they came."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ COUNTS_MAX = np.iinfo(np.uint32).max
 
 
 def combined(ids: Sequence[TableIds], gradients: Sequence[Gradients], dim: int) -> tuple[TableIds, Gradients]:
-    """All ids in the order of the ranks, each once, with the sums over the ranks of its gradient, counts and positives.
+    """Returns all ids in the order of the ranks, each once, with the sums over the ranks of its gradient, counts and
+    positives.
 
     ids, gradients: of one table, by rank. Sums are float32, added in the order of the ranks. An id that no rank sends
     a gradient of is used and not updated. Raises NonFiniteGradient where a sum overflows.
@@ -50,7 +51,7 @@ def _add(
     places_R: npt.NDArray[np.int64],
     part: Gradients,
 ) -> None:
-    """One rank's, whose ids are unique."""
+    """Adds the gradients of one rank, whose ids are unique."""
     start = 0
     with np.errstate(over="ignore", invalid="ignore"):  # told by the caller
         for block_RD in part.blocks:
@@ -61,7 +62,8 @@ def _add(
 
 
 def _totals(n: int, places: Sequence[npt.NDArray[np.int64]], counts: Sequence[Counts | None], absent: int) -> Counts:
-    """uint32 [n], of what each rank says; `absent` of every id of a rank that says nothing."""
+    """Returns the sums, uint32 [n], of the numbers of each rank; `absent` counts for every id of a rank that has
+    none."""
     totals_U = np.zeros(n, np.int64)
     for places_N, counts_N in zip(places, counts, strict=True):
         totals_U[places_N] += absent if counts_N is None else counts_N.astype(np.int64)

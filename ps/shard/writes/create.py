@@ -1,4 +1,4 @@
-"""CreateTable: a table comes to exist.
+"""CreateTable: creates a table.
 
 said = configuration(array of u8)          JSON, every default written out
 """
@@ -34,11 +34,11 @@ class CreateTable(Write):
 
     @property
     def entries(self) -> Sequence[WriteId]:
-        """A repeat finds the table."""
+        """Returns none: a repeat finds the table."""
         return ()
 
     def plan(self, ground: Ground, tables: Sequence[Resolved], version: int, undo: ExitStack) -> Planned:
-        """Makes the table, which nobody sees yet."""
+        """Makes the table, which is not visible yet."""
         name = self.config.name
         if name in ground.tables:
             raise TableExists(f"table {name!r} exists")

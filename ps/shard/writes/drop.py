@@ -1,4 +1,4 @@
-"""DropTable: a table goes with all its rows.
+"""DropTable: drops a table with all its rows.
 
 said = table(text)
 """
@@ -27,11 +27,11 @@ class DropTable(Write):
 
     @property
     def entries(self) -> Sequence[WriteId]:
-        """A repeat finds no table."""
+        """Returns none: a repeat finds no table."""
         return ()
 
     def plan(self, ground: Ground, tables: Sequence[Resolved], version: int, undo: ExitStack) -> Planned:
-        """Reserves nothing. Memory and files are freed when nobody sees the table any more."""
+        """Reserves nothing. Memory and files are freed when the table is no longer visible."""
         table = table_of(ground.tables, self.table)
         name = f"table {self.table!r}"
         settle = [

@@ -19,7 +19,7 @@ from ps.shard.writes.write import Ground, Planned, Write, changes, table_of
 
 @dataclass(frozen=True, eq=False)
 class Forget(Write):
-    """Drops these rows. A replay finds them where they are sound, and drops them there."""
+    """Drops these rows. A replay may find them sound, and drops them as well."""
 
     NUMBER: ClassVar[int] = 7
 
@@ -27,11 +27,11 @@ class Forget(Write):
 
     @property
     def entries(self) -> Sequence[WriteId]:
-        """Nobody asked for it."""
+        """Returns none: no client asked for it."""
         return ()
 
     def plan(self, ground: Ground, tables: Sequence[Resolved], version: int, undo: ExitStack) -> Planned:
-        """Drops what the disk has of the rows, which nobody could read."""
+        """Drops the disk's copies of the rows, which cannot be read."""
         table = table_of(ground.tables, self.of.table)
         return changes([(table, table.writes.plan_forget(self.of.ids_N))], ())
 

@@ -1,4 +1,4 @@
-"""How writes are bytes: numbers and arrays are little-endian, and a length comes before what it measures.
+"""The bytes of writes: numbers and arrays are little-endian, and a length comes before the bytes that it measures.
 
     record  = number(u8) format(u8) entries more said
     entries = n(u16), then n times: worker(u64) sequence(u64) digest(u128)     of the ledger; none: nobody repeats it
@@ -25,7 +25,7 @@ from ps.arrays import Ids, Rows
 from ps.errors import CorruptWrite
 
 FORMAT = 1
-"""The version of this grammar, in every record. Who changes the bytes of a kind raises it, and keeps the old reader."""
+"""The version of this grammar, in every record. A change of the bytes of a kind raises it and keeps the old reader."""
 
 Piece = bytes | memoryview
 Heads = Sequence[tuple[int, int]]
@@ -33,7 +33,8 @@ Heads = Sequence[tuple[int, int]]
 
 
 class Wire(NamedTuple):
-    """The decoders of what is compressed on the wire. The shard does not know the wire: whoever replays passes them."""
+    """The decoders of what is compressed on the wire. The shard does not import the wire: the code that replays passes
+    them."""
 
     rows: Callable[[Heads, memoryview, int, int], tuple[npt.NDArray[np.int64] | None, Rows]]
     """Decodes blocks, their bytes, so many rows and dim to the positions sent, None for all, and their rows."""
@@ -46,7 +47,7 @@ def _unknown(*_: object) -> Any:
 
 
 PLAIN = Wire(_unknown, _unknown)
-"""Knows no compression."""
+"""Decodes no compression."""
 
 
 class Packer:

@@ -1,4 +1,4 @@
-"""Where a shard's writes are logged, before they are applied."""
+"""The log of a shard's writes, which are logged before they are applied."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ class Log(Protocol):
     """The history of one shard."""
 
     def append(self, version: int, write: Write) -> None:
-        """Takes the write that makes `version`; `write.encode()` has its bytes. What it raises poisons the shard."""
+        """Takes the write that makes `version`; `write.encode()` has its bytes. An error that it raises poisons the
+        shard."""
 
 
 class NoLog:
-    """Keeps nothing."""
+    """A log that keeps nothing."""
 
     def append(self, version: int, write: Write) -> None:
         """Does nothing."""

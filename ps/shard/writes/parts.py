@@ -1,4 +1,4 @@
-"""What a round is made of: the parts of its ranks, and which of them go together or give way."""
+"""The parts of a round, one of each rank, and which of them go together or give way."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ps.shard.writes.push import Push
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What one call pushes, with the rows that are held for it."""
+    """The push of one call, with the rows that are held for it."""
 
     push: Push
     ahead: LookAhead
@@ -31,12 +31,12 @@ class Waiting:
     part: Part
     wait_s: float
     nbytes: int = 0
-    """What it takes of the budget of messages, with its share of the sums."""
+    """The bytes that it takes of the budget of messages, with its share of the sums."""
     outcome: Future[PushResult] = field(default_factory=Future)
 
     @classmethod
     def ended(cls, place: Round, part: Part, result: PushResult) -> Self:
-        """One that need not wait."""
+        """Returns a part that need not wait."""
         made = cls(place, part, 0.0)
         made.outcome.set_result(result)
         return made
@@ -61,7 +61,7 @@ def check_fits(waiting: Waiting, other: Waiting) -> None:
 
 
 def taken_by(waiting: Waiting, earlier: Waiting) -> PsError:
-    """What to tell the earlier part of a rank. Raises SequenceConflict where the later one is at fault."""
+    """Returns the error for the earlier part of a rank. Raises SequenceConflict if the later one is at fault."""
     place, mine, theirs = waiting.place, waiting.part.push.entry, earlier.part.push.entry
     if (mine.worker_id, mine.sequence) != (theirs.worker_id, theirs.sequence):
         return SequenceConflict(

@@ -54,7 +54,7 @@ class Push(Write):
 
     @property
     def entries(self) -> Sequence[WriteId]:
-        """One call."""
+        """Returns the entry of one call."""
         return [self.entry]
 
     @property
@@ -71,7 +71,7 @@ class Push(Write):
             self.gradients = spread(self.of, self.sent)
 
     def check(self, tables: Sequence[Resolved]) -> None:
-        """Raises LengthMismatch, DimensionMismatch or StepNotFound."""
+        """Raises LengthMismatch, DimensionMismatch or StepNotFound if the gradients do not fit the tables."""
         check_gradients(tables, self.gradients)
 
     def needs(self, tables: Sequence[Resolved]) -> list[Need]:
@@ -105,7 +105,7 @@ class Push(Write):
 
 
 def say(ids_digest: int, place: Round | None, heads: Sequence[bodies.Head], update: Callable[[Piece], object]) -> None:
-    """Gives `update` all that `Push.digest` is taken over, up to the bodies, which follow as they come."""
+    """Passes to `update` all bytes that `Push.digest` is taken over, up to the bodies, which follow as they come."""
     out = Packer()
     out.numbers("B", Push.NUMBER)
     say_head(ids_digest, place, out)

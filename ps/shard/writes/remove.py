@@ -37,7 +37,7 @@ class Remove(RowsWrite):
     """Ids of the request whose rows the disk could not give back and that were forgotten just before: they existed."""
 
     def check(self, tables: Sequence[Resolved]) -> None:
-        """Raises LengthMismatch."""
+        """Raises LengthMismatch if there are not two statistics for each id."""
         if self.statistics_N2 is not None and len(self.statistics_N2) != len(self.of.ids_N):
             raise LengthMismatch(f"statistics of {len(self.statistics_N2)} rows for {len(self.of.ids_N)} ids")
 
@@ -46,7 +46,7 @@ class Remove(RowsWrite):
         return of_write(tables[0].table, self.of, creates=False)
 
     def plan(self, ground: Ground, tables: Sequence[Resolved], version: int, undo: ExitStack) -> Planned:
-        """Drops what the disk has of the rows: they are in RAM."""
+        """Drops the disk's copies of the rows, which are in RAM."""
         table, ids_N = tables[0].table, self.of.ids_N
         if self.statistics_N2 is None:
             change = table.writes.plan_removal(ids_N)

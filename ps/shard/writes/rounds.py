@@ -1,19 +1,20 @@
-"""Synchronous pushes: those of a round wait here until the last of its ranks has come.
+"""Synchronous pushes: the parts of a round wait here until the last of its ranks has come.
 
     rank 1 --join--> waits            rank 0 --join--> waits            rank 2 --join--> all here: summed, applied once
                        <------------------------ the same answer to all ------------------------'
 
-Everything is done by the engine thread, and no thread waits: what becomes of a part is its `outcome`. A part is here
-for as long as its call lasts: one that gives up leaves, and nothing of it is applied. So waiting gradients are counted
-where those of any call are, in the budget of messages under way.
+Everything is done by the engine thread, and no thread waits: the result of a part is its `outcome`. A part is here for
+as long as its call lasts; when the call gives up, the part leaves and nothing of it is applied. So waiting gradients
+are counted in the budget of messages under way, as those of any call.
 
 A rank has one part. Another that comes for the rank takes its place: a trainer that was started again need not wait
 until the network notices that it was gone. Where two trainers are alive and both claim a rank, the one that came last
 has it, and the other is told.
 
-There is a bound on what waits. Where it is met, a round leaves whole, with a hint to come again, so that groups do not
-keep half of the room each and wait for the other half: the one that opened last, but one that has been open for FAIR_S
-leaves before that. So what is complete soon goes through in the order in which it began, and what is not gives way.
+The parts that wait are bounded. At the bound a whole round leaves, with a hint to retry, so that two groups do not each
+keep half of the room and wait for the other half. It is the round that opened last, but one that has been open for
+FAIR_S leaves before that. So rounds that are complete soon go through in the order in which they began, and others give
+way.
 """
 
 from __future__ import annotations
@@ -29,23 +30,24 @@ from ps.shard.writes.parts import Waiting, check_fits, taken_by
 
 RETRY_S = 0.1
 FAIR_S = 5.0
-"""For how long an open round has room before those that opened later: more than a client waits between two attempts."""
+"""Seconds for which an open round has room before those that opened later: more than a client waits between two
+attempts."""
 
 
 @dataclass
 class _Open:
-    """A round of which at least one part waits."""
+    """An open round, of which at least one part waits."""
 
     since: float
     parts: dict[int, Waiting] = field(default_factory=dict)
 
 
 class Rounds:
-    """The rounds that are open, at most one a group. A group that nobody waits in is not known: it has no history."""
+    """The open rounds, at most one for each group. Nothing is kept of a group without waiting parts."""
 
     def __init__(self, most: int, room_bytes: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        """most: parts that may wait. room_bytes: of all messages, of which they may have three quarters; None: no
-        bound. `clock` decides only who is asked to come again."""
+        """most: how many parts may wait. room_bytes: the room of all messages, of which parts may have three quarters;
+        None: no bound. clock: decides only which round is asked to retry."""
         self._most = most
         self._room_bytes = room_bytes
         self._clock = clock
@@ -54,7 +56,7 @@ class Rounds:
 
     @property
     def waiting(self) -> int:
-        """Parts that wait."""
+        """How many parts wait."""
         return sum(len(each.parts) for each in self._open.values())
 
     @property
@@ -71,7 +73,8 @@ class Rounds:
             )
 
     def join(self, waiting: Waiting) -> list[Waiting]:
-        """Takes a part in. Those of all ranks, by rank, if this was the last of them; [] while others are missing.
+        """Adds a part. Returns the parts of all ranks, by rank, if this was the last of them; [] while others are
+        missing.
 
         It takes the place of another part of its rank. Raises InvalidArgument, LengthMismatch, SequenceConflict or
         Unavailable, and then the parts that wait wait on; or ResourceExhausted, and then its round has left.
@@ -92,13 +95,13 @@ class Rounds:
         return sorted([*others, waiting], key=lambda part: part.place.rank)
 
     def leave(self, waiting: Waiting) -> None:
-        """Takes a part out again, if it still waits: nobody hears of its outcome."""
+        """Removes a part if it still waits; its outcome is not reported."""
         if self._missing(waiting):
             self._remove(waiting)
             waiting.outcome.cancel()
 
     def expire(self, waiting: Waiting) -> None:
-        """Takes a part out whose time is over: its outcome is a DeadlineExceeded that names the missing ranks."""
+        """Removes a part whose time is over: its outcome is a DeadlineExceeded that names the missing ranks."""
         missing, place = self._missing(waiting), waiting.place
         if missing:
             self._remove(waiting)
@@ -110,8 +113,8 @@ class Rounds:
             )
 
     def give_way(self, group: str) -> None:
-        """A message found no room: a round leaves that has been open for long; or, for a part of a round that opened
-        before, the newest."""
+        """Ends a round because a message found no room: one that has been open for long; or, for a part of a round that
+        opened before, the newest."""
         others = [name for name in self._open if name != group]
         overdue = self._overdue(others)
         newer = others and group in self._open and next(reversed(self._open)) != group
@@ -119,12 +122,12 @@ class Rounds:
             self._put_out((overdue or others[-1:])[0], partial(_no_room, self._full(), RETRY_S))
 
     def close(self) -> None:
-        """Nobody waits any more, and nobody will."""
+        """Refuses all parts, those that wait and those to come."""
         self._closed = True
         self.end(lambda place: Unavailable(f"{place}: the shard is stopping"))
 
     def end(self, error: Callable[[Round], PsError]) -> None:
-        """All rounds leave, and are told why."""
+        """Ends all rounds with this error."""
         for group in list(self._open):
             self._put_out(group, error)
 
@@ -132,7 +135,7 @@ class Rounds:
         return self._open[group].parts if group in self._open else {}
 
     def _missing(self, waiting: Waiting) -> list[int]:
-        """The ranks that a part waits for; [] where it does not wait here any more."""
+        """Returns the ranks that a part waits for; [] if it does not wait here any more."""
         here = self._parts(waiting.place.group)
         if here.get(waiting.place.rank) is not waiting:
             return []
@@ -145,7 +148,7 @@ class Rounds:
             del self._open[waiting.place.group]
 
     def _put_out(self, group: str, error: Callable[[Round], PsError]) -> None:
-        """All of a round leave, of which nothing is applied."""
+        """Removes all parts of a round, of which nothing is applied."""
         if group in self._open:
             for waiting in self._open.pop(group).parts.values():
                 waiting.outcome.set_exception(error(waiting.place))
@@ -163,7 +166,8 @@ class Rounds:
         return self._room_bytes is None or self.nbytes + waiting.nbytes <= self._room_bytes // 4 * 3
 
     def _check_size(self, waiting: Waiting) -> None:
-        """Raises ResourceExhausted, to all of a round, where ranks with as much each could never come together."""
+        """Raises ResourceExhausted, to all parts of a round, if ranks with as many bytes each could never come
+        together."""
         place, here = waiting.place, self._parts(waiting.place.group)
         nbytes = waiting.nbytes + sum(part.nbytes for part in here.values())
         if self._room_bytes is None or nbytes <= self._room_bytes * min(0.75, (place.ranks - 1) / place.ranks):
@@ -177,7 +181,7 @@ class Rounds:
         raise _no_room(why, None, place)
 
     def _make_room(self, waiting: Waiting) -> None:
-        """Has other rounds leave, or its own, and then raises ResourceExhausted."""
+        """Ends other rounds, or the part's own, and then raises ResourceExhausted."""
         group = waiting.place.group
         self._check_size(waiting)
         while not self._has_room(waiting):

@@ -33,7 +33,7 @@ class Upsert(RowsWrite):
     blocks: Sequence[Rows]
 
     def check(self, tables: Sequence[Resolved]) -> None:
-        """Raises DimensionMismatch or LengthMismatch."""
+        """Raises DimensionMismatch or LengthMismatch if the values do not fit the table."""
         check_rows(tables[0].table.config, len(self.of.ids_N), self.blocks)
 
     def needs(self, tables: Sequence[Resolved]) -> list[Need]:

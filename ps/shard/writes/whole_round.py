@@ -37,7 +37,7 @@ class WholeRound(Write):
 
     @property
     def entries(self) -> Sequence[WriteId]:
-        """One call of each rank."""
+        """Returns the entries of the calls of all ranks."""
         return [part.entry for part in self.parts]
 
     @property
@@ -46,7 +46,7 @@ class WholeRound(Write):
         return [ids for ids, _ in self.sums]
 
     def meet(self, tables: Mapping[str, Table]) -> None:
-        """Sums the gradients. Raises as a push does, and NonFiniteGradient."""
+        """Sums the gradients. Raises the errors of a push, and NonFiniteGradient."""
         for part in self.parts:
             part.meet(tables)
         names = [ids.table for ids in self.parts[0].of]

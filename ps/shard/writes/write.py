@@ -1,4 +1,4 @@
-"""What all kinds of write have in common. A write is a value: it says what is to change, and has canonical bytes.
+"""The base of all kinds of write. A write is a value: it says what changes, and has canonical bytes.
 
 A kind is one file: what the write says, its bytes, and its plan, which reserves all that carrying it out needs.
 `registry.py` lists the kinds; `ps.shard.commit` carries them out.
@@ -29,36 +29,36 @@ from ps.table.table import Table
 
 Result = PushResult | WriteResult
 Step = tuple[str, Callable[[], object]]
-"""Something to do, and its name in errors."""
+"""A thing to do, and its name in errors."""
 
 
 @dataclass(frozen=True)
 class Ground:
-    """What writes of one shard are carried out on."""
+    """The parts of a shard that carrying out a write needs."""
 
     tables: dict[str, Table]
     steps: Steps
     staleness: Staleness
     build: Callable[[TableConfig, ColdCores | None], Table]
-    """Makes a table that nobody sees yet. It owns the cores that it is given, whatever comes of it."""
+    """Makes a table that is not visible yet. It owns the cores that it is given, also if it fails."""
     discard: Callable[[Table], None]
     """Frees what a table holds in RAM and on disk."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A write for which everything is reserved. Good for the next thing that happens to the shard, and not later."""
+    """A write for which everything is reserved. It must be the next write of the shard."""
 
     make: Sequence[Step]
     """Changes the rows; may not fail."""
     results: Sequence[Result] = ()
     """The answer of each entry."""
     settle: Sequence[Step] = ()
-    """Follows the write. Each part is tried, whether or not the one before failed."""
+    """The work that follows the write. Each part is tried, even if the one before failed."""
     written: Sequence[Table] = ()
     """The tables whose rows it changes."""
     staleness: Sequence[int] = ()
-    """How stale each push is whose pull is known."""
+    """The staleness of each push whose pull is known."""
     gone: str = ""
     """The name, in errors, of a table that is no more: what has failed about it is not tried again."""
 
@@ -74,7 +74,7 @@ class Write(ABC):
     @property
     @abstractmethod
     def entries(self) -> Sequence[WriteId]:
-        """The ledger's key of each call that it answers; empty where nobody repeats it."""
+        """The ledger's key of each call that it answers; empty if it is never repeated."""
 
     @property
     def ids(self) -> Sequence[TableIds]:
@@ -93,20 +93,20 @@ class Write(ABC):
 
     @abstractmethod
     def plan(self, ground: Ground, tables: Sequence[Resolved], version: int, undo: ExitStack) -> Planned:
-        """Reserves what the write needs, and changes nothing that a reader could see. `undo` gets what takes it back;
-        `version` is what the write will make."""
+        """Reserves what the write needs, and changes nothing that a reader could see. undo: collects the calls that
+        take it back. version: the version that the write will make."""
 
     @abstractmethod
     def say(self, out: Packer) -> None:
         """Packs what the request said."""
 
     def tell(self, out: Packer) -> None:  # noqa: B027  most kinds do nothing here
-        """Packs what a replay must know beside."""
+        """Packs what a replay must know beside the request."""
 
     @classmethod
     @abstractmethod
     def read(cls, entries: Sequence[WriteId], data: Unpacker) -> Self:
-        """Reads what `tell` and then `say` have packed. Raises CorruptWrite, or what is wrong with it."""
+        """Reads what `tell` and then `say` have packed. Raises CorruptWrite, or the errors of a wrong write."""
 
     def encode(self) -> list[Piece]:
         """Returns the record of the write in pieces; no array is copied."""
@@ -139,16 +139,16 @@ class RowsWrite(Write):
 
     @property
     def entries(self) -> Sequence[WriteId]:
-        """One call."""
+        """Returns the entry of one call."""
         return [self.entry]
 
     @property
     def ids(self) -> Sequence[TableIds]:
-        """All of its ids."""
+        """Returns all of its ids."""
         return [self.of]
 
     def say_ids(self, out: Packer) -> None:
-        """Packs the table and its ids. Counts have no meaning here."""
+        """Packs the table and its ids, without counts."""
         out.text(self.of.table)
         out.ids(self.of.ids_N, self.of.packed)
 
@@ -169,7 +169,7 @@ def table_of(tables: Mapping[str, Table], name: str) -> Table:
 
 
 def read_record(data: Unpacker, kinds: Mapping[int, type[Write]]) -> Write:
-    """Reads the record of a write of one of these kinds. Raises CorruptWrite, or what is wrong with it."""
+    """Reads the record of a write of one of these kinds. Raises CorruptWrite, or the errors of a wrong write."""
     number, form, count = data.numbers("BBH")
     if number not in kinds:
         raise CorruptWrite(f"a write of kind {number}: expected one of {sorted(kinds)}")
@@ -184,7 +184,7 @@ def read_record(data: Unpacker, kinds: Mapping[int, type[Write]]) -> Write:
 
 
 def only(entries: Sequence[WriteId]) -> WriteId:
-    """Returns the one entry; raises CorruptWrite where there is another number of them."""
+    """Returns the one entry; raises CorruptWrite if there is another number of entries."""
     if len(entries) != 1:
         raise CorruptWrite(f"a write of one call has {len(entries)} entries")
     return entries[0]

@@ -54,7 +54,7 @@ def test_every_id_of_a_bag_is_on_one_shard_and_in_its_order(
         ([0.0], [1], ps.DtypeMismatch, "two of integers"),
         ([[0]], [1], ps.LengthMismatch, r"give \[P\] positions"),
         ([0], [2, -1], ps.LengthMismatch, "lengths of 0 and more"),
-        ([0, 1], [1], ps.LengthMismatch, "2 positions, and lengths of 1"),
+        ([0, 1], [1], ps.LengthMismatch, "2 positions, but lengths that sum to 1"),
         ([2], [1], ps.InvalidArgument, r"within \[0, 2\)"),
         ([-1], [1], ps.InvalidArgument, r"within \[0, 2\)"),
     ],
