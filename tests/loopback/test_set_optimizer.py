@@ -197,7 +197,7 @@ def test_where_a_shard_does_not_answer_the_error_says_which_have_it(cluster: Loo
 def test_where_the_first_shard_refuses_no_shard_has_it(cluster: LoopbackCluster) -> None:
     with ps.connect(cluster.address) as client:
         client.create_table(summing())
-        cluster.servers[0].mark_state_lost("it was restarted")
+        cluster.servers[0].service.state_lost = "it was restarted"
         with pytest.raises(ps.StateLost) as failed:
             client.set_optimizer("t", lr=0.5)
         assert "was changed on" not in str(failed.value)
@@ -207,7 +207,7 @@ def test_where_the_first_shard_refuses_no_shard_has_it(cluster: LoopbackCluster)
 def test_where_a_later_shard_refuses_the_others_are_named(cluster: LoopbackCluster) -> None:
     with ps.connect(cluster.address) as client:
         client.create_table(summing())
-        cluster.servers[2].mark_state_lost("it was restarted")
+        cluster.servers[2].service.state_lost = "it was restarted"
         with pytest.raises(ps.StateLost, match=r"was changed on shards \[0, 1\], on no other"):
             client.set_optimizer("t", lr=0.5)
 
