@@ -70,7 +70,7 @@ def run(report: Report, sizes: Sizes) -> None:
 def _reads(
     report: Report, sizes: Sizes, case: str, tier: DiskTier, ids: Callable[[int], Ids], prepare: Callable[[], None]
 ) -> None:
-    binding: Rdict = tier._rows  # the same column family: the same files, the same cache
+    binding: Rdict = tier.family._rows  # the same column family: the same files, the same cache
     pool = ThreadPoolExecutor(THREADS)
 
     def ready(turn: int) -> Ids:
@@ -136,7 +136,7 @@ def _random_records(ids_N: Ids, row_bytes: int) -> Iterator[Records]:
 
 def _wait_for_compaction(tier: DiskTier) -> None:
     properties = ("rocksdb.num-running-compactions", "rocksdb.compaction-pending", "rocksdb.num-running-flushes")
-    while any(tier._rows.property_int_value(name) for name in properties):
+    while any(tier.family._rows.property_int_value(name) for name in properties):
         time.sleep(0.02)
 
 

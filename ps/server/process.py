@@ -8,7 +8,7 @@ import resource
 import socket
 import time
 
-from ps.runtime import held_files, memory
+from ps.runtime import held_files, host
 from ps.runtime.address_space import PAGE
 
 
@@ -17,7 +17,7 @@ def process_report() -> dict[str, object]:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return {
         "host": socket.gethostname(),
-        "host_ram_bytes": memory.host_ram_bytes(),
+        "host_ram_bytes": host.host_ram_bytes(),
         "pid": os.getpid(),
         "rss_bytes": int(held_files.read_text("/proc/self/statm").split()[1]) * PAGE,
         "files_open": _files_open(limit),

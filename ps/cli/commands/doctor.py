@@ -87,14 +87,14 @@ def own_port(name: str, address: str) -> int | None:
 def _host(deployment: Deployment, own_port: int | None) -> Iterator[Finding]:
     from ps.cli.checks import disk as check_disk
     from ps.cli.checks import host as check_host
-    from ps.runtime import memory
+    from ps.runtime import host
 
     config, shards, port = deployment.service, deployment.launch.shards, deployment.launch.port
     yield from check_host.python_and_packages()
     yield check_host.files(resource.getrlimit(resource.RLIMIT_NOFILE)[0], config.disk.path is not None)
     if port:
         yield check_host.port_free(config.network.host, port, own_port)
-    yield check_host.memory(shards, config.memory.ram_bytes, memory.host_ram_bytes(), memory.available_bytes())
+    yield check_host.memory(shards, config.memory.ram_bytes, host.host_ram_bytes(), host.available_bytes())
     yield check_host.cores(shards)
     yield check_host.cpu(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     yield from check_host.kernel()

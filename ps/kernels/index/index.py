@@ -26,7 +26,8 @@ from ps.kernels.index.segments import (
     SPLITS,
     Segments,
 )
-from ps.runtime.memory import Memory, ReservedArray, host_ram_bytes
+from ps.runtime.host import host_ram_bytes
+from ps.runtime.memory import Memory, ReservedArray
 
 MAX_SLOT = 2**32 - 2
 """A slot is stored as slot + 1 in 32 bits."""

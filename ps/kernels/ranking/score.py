@@ -45,6 +45,8 @@ RANKS = 256 * HALF_LIFE
 LOT_BITS = 5
 LOTS = 1 << LOT_BITS
 """Lots that rows of one rank are parted by."""
+LOT_MASK = np.uint32(LOTS - 1)
+"""The bits of a score that are the row's lot."""
 
 USED, COPIED, DIRTY, GOING, STAYS = 1, 2, 4, 8, 16
 """USED: the slot has a row. COPIED: the disk has a row of that id. DIRTY: it differs from the one on disk. GOING: it is
@@ -53,8 +55,7 @@ PIN = 32
 MAX_PINS = 0xFFFF // PIN
 _FLAGS = np.uint16(PIN - 1)
 _SHIFT = np.int64(17)
-_LOT = np.uint32(LOTS - 1)
-_SCORE = ~_LOT
+_SCORE = ~LOT_MASK
 _SMALLEST = np.uint32(1 << 23)
 """Bits of the smallest score that is not denormal: what is less counts as none."""
 _SALT = 0x9E3779B97F4A7C15
@@ -73,7 +74,7 @@ def lots(hashes_N: npt.NDArray[np.uint64], stamp: int) -> Statistics:
 
 def begin(statistics_S2: Statistics, slots_N: Slots, scores_N: Scores) -> None:
     """Gives new rows in these slots scores to begin with."""
-    statistics_S2[slots_N, 0] = (scores_N.view(np.uint32) & _SCORE) | (statistics_S2[slots_N, 0] & _LOT)
+    statistics_S2[slots_N, 0] = (scores_N.view(np.uint32) & _SCORE) | (statistics_S2[slots_N, 0] & LOT_MASK)
 
 
 def scores(statistics_N2: Statistics) -> Scores:
@@ -88,7 +89,8 @@ def decay_table() -> npt.NDArray[np.float32]:
 
 
 @helper()
-def _rank(score_bits: np.uint32, stamp: np.uint32, per_tick: np.uint32) -> np.int64:
+def rank_of(score_bits: np.uint32, stamp: np.uint32, per_tick: np.uint32) -> np.int64:
+    """Returns the rank of one row."""
     return (np.int64(score_bits) >> _SHIFT) + np.int64(np.uint32(stamp) // np.uint32(per_tick))
 
 
@@ -119,7 +121,7 @@ def _tally(
             epoch -= 1
         counts_ER[epoch, place] += change
     if lots_ERL is not None:
-        lots_ERL[epoch, place, np.int64(score_bits & _LOT)] += change
+        lots_ERL[epoch, place, np.int64(score_bits & LOT_MASK)] += change
 
 
 @kernel()
@@ -152,7 +154,7 @@ def touch(
             prefetch(marks_S, slots_N[i + AHEAD])
         s = slots_N[i]
         bits, stamp = statistics_S2[s, 0], statistics_S2[s, 1]
-        before = _rank(bits, stamp, per_tick)
+        before = rank_of(bits, stamp, per_tick)
         _tally(before, bits, stamp, -1, counts_R, counts_ER, lots_ERL, epochs_E, first)
         missed += before <= border or bits < np.uint32(LOTS)
         age = tick - np.int64(np.uint32(stamp) // np.uint32(per_tick))
@@ -160,15 +162,15 @@ def touch(
         decayed = scores_S2[s, 0] * decay_T[age] if counts else np.float32(0.0)
         added = added_N[i] * np.float32(2.0) if bits < lucky else added_N[i]
         scores_S2[s, 0] = max(decayed + added, floor)
-        touched = (statistics_S2[s, 0] & _SCORE) | (bits & _LOT)
-        after = _rank(touched, now, per_tick)
+        touched = (statistics_S2[s, 0] & _SCORE) | (bits & LOT_MASK)
+        after = rank_of(touched, now, per_tick)
         if after < before:
-            touched = np.uint32((before - tick) << _SHIFT) | (bits & _LOT)
+            touched = np.uint32((before - tick) << _SHIFT) | (bits & LOT_MASK)
         if stamp == now and touched <= bits:
             touched = bits + np.uint32(LOTS)
         statistics_S2[s, 0] = touched
         statistics_S2[s, 1] = now
-        after = _rank(touched, now, per_tick)
+        after = rank_of(touched, now, per_tick)
         _tally(after, touched, now, 1, counts_R, counts_ER, lots_ERL, epochs_E, first)
         marks_S[s] |= np.uint16(DIRTY)
     return missed
@@ -178,7 +180,7 @@ def touch(
 def ranks(statistics_N2: Statistics, per_tick: np.uint32, out_N: Ranks) -> None:
     """out[i] = the rank of row i."""
     for i in range(len(out_N)):
-        out_N[i] = _rank(statistics_N2[i, 0], statistics_N2[i, 1], per_tick)
+        out_N[i] = rank_of(statistics_N2[i, 0], statistics_N2[i, 1], per_tick)
 
 
 @kernel()
@@ -190,7 +192,7 @@ def outrank(
         if i + AHEAD < len(slots_N) and slots_N[i + AHEAD] >= 0:
             prefetch(statistics_S2, slots_N[i + AHEAD] * 2)
         s = slots_N[i]
-        out_N[i] = s >= 0 and _rank(statistics_S2[s, 0], statistics_S2[s, 1], per_tick) > rank
+        out_N[i] = s >= 0 and rank_of(statistics_S2[s, 0], statistics_S2[s, 1], per_tick) > rank
 
 
 @kernel()
@@ -207,7 +209,7 @@ def count(
     """Counts rows in (change 1) or out (change -1)."""
     for i in range(len(statistics_N2)):
         bits, stamp = statistics_N2[i, 0], statistics_N2[i, 1]
-        _tally(_rank(bits, stamp, per_tick), bits, stamp, change, counts_R, counts_ER, lots_ERL, epochs_E, first)
+        _tally(rank_of(bits, stamp, per_tick), bits, stamp, change, counts_R, counts_ER, lots_ERL, epochs_E, first)
 
 
 @kernel()
@@ -229,78 +231,9 @@ def select(
         if found == len(out_N):
             return found, s
         free_to_go = marks_S[s] & np.uint16(USED | GOING | STAYS) == np.uint16(USED) and marks_S[s] < np.uint16(PIN)
-        if free_to_go and _rank(statistics_S2[s, 0], statistics_S2[s, 1], per_tick) <= highest:
+        if free_to_go and rank_of(statistics_S2[s, 0], statistics_S2[s, 1], per_tick) <= highest:
             out_N[found] = s
             found += 1
-    return found, end
-
-
-@helper()
-def _met(
-    bits: np.uint32,
-    stamp: np.int64,
-    per_tick: np.uint32,
-    stamps_C: Ranks,
-    ranks_C: Ranks,
-    stamps_LC: Ints,
-    ranks_LC: Ints,
-) -> bool:
-    rank = _rank(bits, np.uint32(stamp), per_tick)
-    cut = len(stamps_C) - 1
-    while cut > 0 and stamps_C[cut - 1] > stamp:
-        cut -= 1
-    if cut >= 0 and stamp < stamps_C[cut] and rank <= ranks_C[cut]:
-        return True
-    lot = np.int64(bits & _LOT)
-    for c in range(stamps_LC.shape[1]):  # noqa: SIM110  numba has no any()
-        if stamp < stamps_LC[lot, c] and rank <= ranks_LC[lot, c]:
-            return True
-    return False
-
-
-@kernel()
-def met(
-    statistics_N2: Statistics,
-    per_tick: np.uint32,
-    stamps_C: Ranks,
-    ranks_C: Ranks,
-    stamps_LC: Ints,
-    ranks_LC: Ints,
-    out_N: npt.NDArray[np.bool_],
-) -> None:
-    """out[i] = whether row i is of rank ranks[c] or lower and its stamp is below stamps[c], for any c; or the same by
-    the cuts of its lot, where a stamp of -1 is none.
-
-    stamps_C rise, ranks_C fall: the first cut later than the stamp is the highest of those that count.
-    """
-    for i in range(len(out_N)):
-        stamp = np.int64(statistics_N2[i, 1])
-        out_N[i] = _met(statistics_N2[i, 0], stamp, per_tick, stamps_C, ranks_C, stamps_LC, ranks_LC)
-
-
-@kernel()
-def select_met(
-    statistics_S2: Statistics,
-    marks_S: Marks,
-    start: int,
-    end: int,
-    per_tick: np.uint32,
-    stamps_C: Ranks,
-    ranks_C: Ranks,
-    stamps_LC: Ints,
-    ranks_LC: Ints,
-    out_N: Slots,
-) -> tuple[int, int]:
-    """Slots in [start, end) that are used and whose rows a cut has met; returned as by `select`."""
-    found = 0
-    for s in range(start, end):
-        if found == len(out_N):
-            return found, s
-        if marks_S[s] & np.uint16(USED):
-            stamp = np.int64(statistics_S2[s, 1])
-            if _met(statistics_S2[s, 0], stamp, per_tick, stamps_C, ranks_C, stamps_LC, ranks_LC):
-                out_N[found] = s
-                found += 1
     return found, end
 
 

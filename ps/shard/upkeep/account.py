@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ps.runtime.memory import file_pages_bytes, heap
+from ps.runtime.host import file_pages_bytes, heap
 
 
 class Account:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ps.config import ServiceConfig
-from ps.runtime import memory
+from ps.runtime import host
 
 DEFAULT_WRITE_BUFFER_BYTES = 64 << 20
 PROCESS_BYTES = 12 << 20
@@ -59,7 +59,7 @@ def set_aside(config: ServiceConfig) -> SetAside:
 
 def bodies_of_host(config: ServiceConfig) -> int:
     """Returns the bytes for messages without `memory.ram_bytes`: any body fits; slow readers cannot fill the host."""
-    return max(config.limits.max_body_bytes, memory.host_ram_bytes() // HOST_SHARE)
+    return max(config.limits.max_body_bytes, host.host_ram_bytes() // HOST_SHARE)
 
 
 def fitted(config: ServiceConfig) -> ServiceConfig:

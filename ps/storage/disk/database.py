@@ -31,6 +31,7 @@ from rocksdict import Cache, Options, Rdict
 from ps.errors import ConfigError, PsError
 from ps.storage.budget.aside import DEFAULT_WRITE_BUFFER_BYTES
 from ps.storage.disk.errors import translated
+from ps.storage.disk.family import Family
 from ps.storage.disk.options import BLOCK_BYTES, database_options
 from ps.storage.disk.tier import PIECE_ROWS, DiskTier
 
@@ -88,8 +89,8 @@ class Disk:
             else:
                 rows = self._database.create_column_family(family, self._options)
                 self._families.add(family)
-            handle = self._database.get_column_family_handle(family)
-        self._tables[name] = DiskTier(name, row_bytes, self.path, rows, handle, self._pool, self._piece_rows)
+            handle = Family(name, self.path, rows, self._database.get_column_family_handle(family))
+        self._tables[name] = DiskTier(name, row_bytes, handle, self._pool, self._piece_rows)
         return self._tables[name]
 
     def drop(self, name: str) -> None:

@@ -3,8 +3,8 @@
 A scalable Bloom filter (Almeida et al. 2007): layers, each larger than the one before, opened when that is full;
 nothing is ever rehashed. It begins with a few KiB, so that a table takes what its rows on disk need and no more; two
 steps lead to layers of STEADY_IDS, from which on each is of twice the capacity. Never wrong about an id that was put
-in. There is no removal: an id that is gone costs a disk read that finds nothing. A new one (`DiskTier.ids`) forgets
-them. One thread.
+in. There is no removal: an id that is gone costs a disk read that finds nothing, until the filter is built again with
+those that are left. One thread.
 
     an id takes 12 bits of its layer; the newest layer is half empty on average, so about 2 bytes of RAM
     an absent id is taken for a present one by 0.5 % of the full layers; by 0.1 % of the first ones, of 16 bits an id

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ps.kernels.ranking import score
+from ps.kernels.ranking import cuts, score
 
 NEVER = -1
 """The stamp of a cut that meets nobody."""
@@ -59,7 +59,7 @@ class Cuts:
         """bool [n]: which rows were cut. statistics uint32 [n, 2] as in `ps.kernels.ranking.score`."""
         met_N = np.zeros(len(statistics_N2), np.bool_)
         if self:
-            score.met(statistics_N2, self._per_tick, *self._arrays, met_N)
+            cuts.met(statistics_N2, self._per_tick, *self._arrays, met_N)
         return met_N
 
     def select(
@@ -67,7 +67,7 @@ class Cuts:
     ) -> npt.NDArray[np.int64]:
         """Slots in [start, end) that are used and whose rows were cut."""
         out_N = np.empty(end - start, np.int64)
-        found, _ = score.select_met(statistics_S2, marks_S, start, end, self._per_tick, *self._arrays, out_N)
+        found, _ = cuts.select_met(statistics_S2, marks_S, start, end, self._per_tick, *self._arrays, out_N)
         return out_N[:found]
 
     @property

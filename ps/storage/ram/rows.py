@@ -18,7 +18,8 @@ from ps.kernels.index.index import MAX_SLOT
 from ps.kernels.rows.attribution import attribute
 from ps.kernels.rows.rows import scatter
 from ps.kernels.updates.optim import UpdateRule, update_rule
-from ps.runtime.memory import Memory, ReservedArray, host_ram_bytes
+from ps.runtime.host import host_ram_bytes
+from ps.runtime.memory import Memory, ReservedArray
 from ps.storage.tier import RowLayout
 
 ROW_OVERHEAD_BYTES = 38

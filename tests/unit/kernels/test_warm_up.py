@@ -55,7 +55,7 @@ def test_the_warm_up_compiles_every_kernel():
     assert {name.rpartition(".")[0] for name in public - helpers} == OF_TRAINERS
 
 
-HELPERS = {"mix64", "row_key", "init_row", "prefetch_row", "prefetch_half_row"}
+HELPERS = {"mix64", "rank_of", "row_key", "init_row", "prefetch_row", "prefetch_half_row"}
 """Public functions that only kernels call: they are compiled with them."""
 
 

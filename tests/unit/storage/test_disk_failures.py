@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from rocksdict import Rdict
 
 from ps.errors import CorruptRow, DiskError, DiskFull
 from ps.storage.disk.codec import PARTITIONS, keys_of
@@ -50,11 +49,11 @@ def fill(write) -> int:
 
 
 def raw_value(table, id_):
-    return table._rows.get(keys_of(np.array([id_]))[0])
+    return table.family.get(keys_of(np.array([id_])), [])[0]
 
 
 def put_raw(table, id_, value):
-    table._rows.put(keys_of(np.array([id_]))[0], value, table._write_options)
+    table.family.put(keys_of(np.array([id_])), [value])
 
 
 def test_a_spoiled_block_costs_its_rows_and_no_others(tmp_path):
@@ -313,12 +312,3 @@ def test_reads_while_another_thread_writes_and_discards(tmp_path):
             reader.join()
         assert failures == []
         assert len(table) == 3000
-
-
-def test_the_stand_in_for_rocksdb_is_what_it_claims(tmp_path):
-    """`put_raw` writes where the table reads."""
-    with small_disk(tmp_path) as disk:
-        table = disk.table("users", [ROW])
-        assert isinstance(table._rows, Rdict)
-        put_raw(table, 3, b"x")
-        assert raw_value(table, 3) == b"x"

@@ -9,7 +9,8 @@ import pytest
 
 from ps.errors import ResourceExhausted
 from ps.runtime import memory
-from ps.runtime.memory import HUGE_FROM_BYTES, HostMemory, ReservedArray, available_bytes, host_ram_bytes
+from ps.runtime.host import available_bytes, host_ram_bytes
+from ps.runtime.memory import HUGE_FROM_BYTES, HostMemory, ReservedArray
 from ps.storage.budget.part import Part
 
 

@@ -97,46 +97,11 @@ def select(
     ranks_S = np.empty(len(marks_S), np.int64)
     ranks(statistics_S2, per_tick, ranks_S)
     wanted_S = (marks_S & 25 == 1) & (marks_S < 32) & (ranks_S <= highest)
-    return _first_of(start + np.flatnonzero(wanted_S[start:end]), start, end, out_N)
+    return first_of(start + np.flatnonzero(wanted_S[start:end]), start, end, out_N)
 
 
-def met(
-    statistics_N2: Statistics,
-    per_tick: int,
-    stamps_C: Ranks,
-    ranks_C: Ranks,
-    stamps_LC: Ints,
-    ranks_LC: Ints,
-    out_N: npt.NDArray[np.bool_],
-) -> None:
-    """out[i] = whether any cut, of all rows or of its lot, is later than the row and as high as its rank or higher."""
-    ranks_N = np.empty(len(statistics_N2), np.int64)
-    ranks(statistics_N2, per_tick, ranks_N)
-    stamps_N1, ranks_N1 = statistics_N2[:, 1].astype(np.int64)[:, None], ranks_N[:, None]
-    lots_N = (statistics_N2[:, 0] & LOT).astype(np.int64)
-    out_N[:] = ((stamps_N1 < stamps_C) & (ranks_N1 <= ranks_C)).any(axis=1)
-    out_N |= ((stamps_N1 < stamps_LC[lots_N]) & (ranks_N1 <= ranks_LC[lots_N])).any(axis=1)
-
-
-def select_met(
-    statistics_S2: Statistics,
-    marks_S: Marks,
-    start: int,
-    end: int,
-    per_tick: int,
-    stamps_C: Ranks,
-    ranks_C: Ranks,
-    stamps_LC: Ints,
-    ranks_LC: Ints,
-    out_N: Slots,
-) -> tuple[int, int]:
-    """Slots in [start, end) that are used and met by a cut; how many, and where it stopped."""
-    met_S = np.zeros(len(marks_S), np.bool_)
-    met(statistics_S2, per_tick, stamps_C, ranks_C, stamps_LC, ranks_LC, met_S)
-    return _first_of(start + np.flatnonzero((met_S & (marks_S & 1 != 0))[start:end]), start, end, out_N)
-
-
-def _first_of(found_N: Slots, start: int, end: int, out_N: Slots) -> tuple[int, int]:
+def first_of(found_N: Slots, start: int, end: int, out_N: Slots) -> tuple[int, int]:
+    """Copies found slots into `out_N`, as many as fit; returns how many, and where the search for them stopped."""
     taken_N = found_N[: len(out_N)]
     out_N[: len(taken_N)] = taken_N
     if len(taken_N) < len(out_N):
