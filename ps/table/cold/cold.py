@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from ps.arrays import Ids, Rows, Slots
+from ps.kept import KeepsNothing
 from ps.storage.tier import Records
 from ps.table.counters import Counters
 
@@ -16,7 +17,7 @@ BytesByTier = dict[str, dict[str, int]]
 """Bytes by tier and purpose."""
 
 
-class Cold:
+class Cold(KeepsNothing):
     """The cold tier of one table."""
 
     reserved: int = 0
