@@ -27,7 +27,7 @@ class TableState:
         """`rows_in_ram`: how many of the table's rows belong in RAM."""
         self._name, self._rows_in_ram = name, rows_in_ram
         self._store, self._cold, self._ranking = parts.store, parts.cold, parts.ranking
-        self._parts: dict[str, Kept] = {
+        self.parts: dict[str, Kept] = {
             "counts": parts.counts,
             "steps": parts.steps,
             "ranking": parts.ranking,
@@ -37,12 +37,13 @@ class TableState:
             "dropped": parts.store.dropped,
             "beside": parts.beside,
         }
+        """The parts that are saved."""
 
     def state(self) -> State:
-        """Returns all but the rows, see `ps.kept`; of the rows, int64 ids of those that may not leave RAM."""
+        """Returns all but the rows, see `ps.kept`; of rows, the int64 ids of those that may not leave RAM, ascending."""
         ram = self._store.ram
-        staying_N = np.flatnonzero(ram.marks_S[: ram.slots_end] & np.uint16(score.STAYS))
-        return {"staying_N": ram.ids_S[self._store.dropped.living(staying_N)], **joined(self._parts)}
+        slots_N = self._store.dropped.living(np.flatnonzero(ram.marks_S[: ram.slots_end] & np.uint16(score.STAYS)))
+        return {"staying_N": np.sort(ram.ids_S[slots_N]), **joined(self.parts)}
 
     def rows(self) -> Iterator[Records]:
         """Yields all rows with the bytes that they have, some MiB at a time. Raises DiskError and CorruptRow."""
@@ -50,7 +51,7 @@ class TableState:
 
     def restore(self, state: State) -> None:
         """Takes over what `state` has returned; the table is as it was made. Raises ConfigError."""
-        restored(self._parts, state)
+        restored(self.parts, state)
         self._rows_in_ram()  # its demand is known when tables are given their shares
 
     def take_rows(self, state: State, pages: Iterable[Records]) -> None:

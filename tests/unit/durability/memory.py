@@ -1,17 +1,22 @@
-"""A saved shard in memory: what a file would have."""
+"""A saved shard in memory: what files would have."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
+import xxhash
 
 import ps
 from ps.durability.state import restore, save
 from ps.kept import State
 from ps.shard import Shard
+from ps.shard.state import state_of
 from ps.storage.tier import Records
+from tests.unit.shard.histories import TIMING
 
 
 class InMemory:
@@ -22,11 +27,11 @@ class InMemory:
         self._rows: dict[str, list[Records]] = {}
 
     def take_state(self, state: State) -> None:
-        self._state = {name: np.copy(value) if isinstance(value, np.ndarray) else value for name, value in state.items()}
+        self._state = {name: np.copy(each) if isinstance(each, np.ndarray) else each for name, each in state.items()}
 
     def take_rows(self, table: str, records: Records) -> None:
-        copied = (np.copy(part) for part in (records.ids_N, records.rows_NB, records.scores_N, records.stamps_N))
-        self._rows.setdefault(table, []).append(Records(*copied))
+        arrays = (records.ids_N, records.rows_NB, records.scores_N, records.stamps_N)
+        self._rows.setdefault(table, []).append(Records(*map(np.copy, arrays)))
 
     def state(self) -> State:
         return self._state
@@ -41,26 +46,41 @@ def saved(shard: Shard) -> InMemory:
     return copy
 
 
-def again(copy: InMemory, config: ps.ServiceConfig, **arguments: Any) -> Shard:
+@contextmanager
+def again(copy: InMemory, config: ps.ServiceConfig, **arguments: Any) -> Iterator[Shard]:
     """A new shard that is the one that was saved."""
     shard = Shard(0, config, **arguments)
     try:
         assert restore(shard, copy) == shard.version
-    except BaseException:
+        yield shard
+    finally:
         shard.close()
-        raise
-    return shard
 
 
-def as_bytes(copy: InMemory) -> Mapping[str, object]:
-    """All that was saved, comparable: whatever order the rows were in."""
-    found: dict[str, object] = {}
-    for name, value in copy.state().items():
-        found[name] = (value.dtype, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value
-    for table in copy._rows:
-        for records in copy.rows(table):
+def whole(shard: Shard) -> dict[str, object]:
+    """All of a shard that follows from its writes, comparable: the digest of each array, and each row as whoever reads
+    it sees it, with its form."""
+    timing = {f"counts.{name}" for name in TIMING}
+    state = shard.engine.run(lambda: {name: _comparable(value) for name, value in state_of(shard.core).items()})
+    found = {name: value for name, value in state.items() if name.split(".", 2)[-1] not in timing}
+    del found["commit.repeats"]  # a log does not know them
+    for name, table in shard.tables.items():
+        pages, _ = shard.engine.run(partial(table.store.pages.page, 0, 1_000_000))
+        for records in pages:
             for i, id_ in enumerate(records.ids_N.tolist()):
                 row = (records.rows_NB[i].tobytes(), records.statistics_N2[i].tobytes())
-                assert (table, id_) not in found, "twice"
-                found[f"row {table} {id_}"] = row
+                assert found.setdefault(f"row {id_} of {name}", row) is row, "it is there twice"
     return found
+
+
+def check_same(one: dict[str, object], other: dict[str, object]) -> None:
+    """Both have the same by every name. What differs is said, not all that there is."""
+    names = sorted({*one, *other})
+    differing = {name: (one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)}
+    assert not differing, differing
+
+
+def _comparable(value: object) -> object:
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, xxhash.xxh3_64_hexdigest(np.ascontiguousarray(value))
+    return value
