@@ -40,7 +40,7 @@ class TableState:
         """The parts that are saved."""
 
     def state(self) -> State:
-        """Returns all but the rows, see `ps.kept`; of rows, the int64 ids of those that may not leave RAM, ascending."""
+        """Returns all but the rows, see `ps.kept`; of rows, the ids of those that may not leave RAM, ascending."""
         ram = self._store.ram
         slots_N = self._store.dropped.living(np.flatnonzero(ram.marks_S[: ram.slots_end] & np.uint16(score.STAYS)))
         return {"staying_N": np.sort(ram.ids_S[slots_N]), **joined(self.parts)}

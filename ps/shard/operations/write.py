@@ -36,6 +36,9 @@ def remove(core: Core, write: Remove, caller: Caller) -> Operation[Sequence[Resu
         try:
             return (yield from _carried_out(core, write, caller))
         except CorruptRow as error:
+            known = core.commit.known(write.entries)
+            if known is not None:  # rows of these ids have come again since
+                return known
             lost_N = _forget(core, write.of.table, np.array(error.ids, np.int64))
             write = replace(write, lost_M=np.union1d(write.lost_M, lost_N))
 

@@ -33,7 +33,7 @@ class InMemory:
         arrays = (records.ids_N, records.rows_NB, records.scores_N, records.stamps_N)
         self._rows.setdefault(table, []).append(Records(*map(np.copy, arrays)))
 
-    def state(self) -> State:
+    def state(self) -> dict[str, Any]:
         return self._state
 
     def rows(self, table: str) -> list[Records]:

@@ -66,7 +66,7 @@ class StateMachine(ReplayMachine):
 
 
 FEW = settings(max_examples=2, stateful_step_count=25, deadline=None)
-MANY = settings(max_examples=60, stateful_step_count=50, deadline=None)
+MANY = settings(max_examples=30, stateful_step_count=50, deadline=None)
 
 
 def test_a_saved_shard_and_its_log_make_the_same_shard() -> None:
@@ -83,7 +83,7 @@ def test_a_saved_shard_with_a_disk_and_its_log_make_the_same_shard(tmp_path: Pat
     def on_disk() -> StateMachine:
         return StateMachine(Path(mkdtemp(dir=tmp_path)))
 
-    run_state_machine_as_test(on_disk, settings=settings(MANY, max_examples=15, suppress_health_check=CHECKS))
+    run_state_machine_as_test(on_disk, settings=settings(MANY, max_examples=8, suppress_health_check=CHECKS))
 
 
 BIG = 512
@@ -117,6 +117,7 @@ def insisting(task: Callable[[], object]) -> None:
     until(done)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", ROOMS)
 def test_rows_that_find_little_room_come_back(room: str, tmp_path: Path) -> None:
     """More rows come than fit: they are evicted, or go to disk, before the shard is saved and afterwards."""
@@ -126,8 +127,8 @@ def test_rows_that_find_little_room_come_back(room: str, tmp_path: Path) -> None
         for name, cold in (("a", None), ("b", ps.Fp16(hot_fraction=0.3))):
             shard.create_table(ps.TableConfig(name=name, dim=BIG, optimizer=ps.Adam(lr=0.1), cold=cold))
         copy, at = None, 0
-        for step in range(24):
-            if step == 12:
+        for step in range(14):
+            if step == 7:
                 copy, at = saved(shard), len(history.records)
             for name in "ab":
                 ids_N = np.unique((12_000 * rng.random(400) ** 2).astype(np.int64))

@@ -94,9 +94,7 @@ def _targets(node: Any) -> list[ast.Attribute]:
 
 
 def _is_literal(value: ast.AST | None) -> bool:
-    return isinstance(value, ast.Constant) or (
-        isinstance(value, ast.UnaryOp) and isinstance(value.operand, ast.Constant)
-    )
+    return isinstance(value.operand if isinstance(value, ast.UnaryOp) else value, ast.Constant)
 
 
 @functools.cache
@@ -134,9 +132,8 @@ def names_saved(shard: Shard) -> dict[int, set[str]]:
     while waiting:
         part = waiting.pop()
         names = found[id(part)] = {name.partition(".")[0] for name in part.state()}
-        waiting += [
-            inner for name, inner in attributes(part) if name.lstrip("_") in names and hasattr(inner, "restore")
-        ]
+        inner = [value for name, value in attributes(part) if name.lstrip("_") in names]
+        waiting += [each for each in inner if hasattr(each, "restore")]
     return found
 
 
@@ -173,6 +170,5 @@ def objects_in(value: Any) -> list[object]:
 def of_product(value: object) -> bool:
     """Whether this is an object that may have attributes of its own."""
     cls = type(value)
-    return (
-        cls.__module__.startswith("ps.") and not isinstance(value, (*ARRAYS, *FIXED)) and cls.__name__ not in UNDER_WAY
-    )
+    looked_into = cls.__name__ not in UNDER_WAY and not isinstance(value, (*ARRAYS, *FIXED))
+    return cls.__module__.startswith("ps.") and looked_into
