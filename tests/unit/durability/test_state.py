@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -18,7 +19,7 @@ from ps.shard import Shard, TableIds
 from tests.unit.durability.memory import InMemory, again, check_same, saved, whole
 from tests.unit.shard.helpers import a_write, grads_of, push
 from tests.unit.shard.histories import History, answers, held, replayed
-from tests.unit.shard.test_replay import CHECKS, ReplayMachine, gradients
+from tests.unit.shard.test_replay import CHECKS, DIM, KEPT, TABLES, ReplayMachine, gradients
 from tests.waiting import until
 
 
@@ -71,6 +72,28 @@ MANY = settings(max_examples=30, stateful_step_count=50, deadline=None)
 
 def test_a_saved_shard_and_its_log_make_the_same_shard() -> None:
     run_state_machine_as_test(StateMachine, settings=settings(FEW, suppress_health_check=CHECKS))
+
+
+def test_every_kind_of_table_goes_on_as_it_was() -> None:
+    """A long story: all kinds of decisions have been made when the shard is saved, and are made afterwards."""
+    machine = StateMachine()
+    machine.tables()
+    machine.shard.create_table(ps.TableConfig(name="old", dim=DIM, expire_after_pushes=16))
+    for step in range(60):
+        if step == 30:
+            machine.save()
+        machine.push([*TABLES, "old"], step % 3 + 1, step)
+        machine.push_of_a_round(KEPT[step % 3], step)
+        if step % 4 == 0:
+            machine.upsert(KEPT[step % 3], [step % 40, 39], step)
+            machine.report(KEPT[step % 3], [step % 40, 1, 2, 3], step)
+            machine.remove(KEPT[step % 3], [step % 40, 5])
+    counts = {name: asdict(table.counts) for name, table in machine.shard.tables.items()}
+    machine.teardown()
+    assert min(counts["adam"][name] for name in ("rows_evicted", "rows_refused")) > 0
+    assert min(counts["fp16"][name] for name in ("rows_narrowed", "rows_widened")) > 0
+    assert min(counts["tt"][name] for name in ("rows_in_cores", "rows_folded", "rows_kept")) > 0
+    assert min(counts["lots"]["rows_refused"], counts["old"]["rows_expired"]) > 0
 
 
 @pytest.mark.slow
