@@ -12,10 +12,11 @@ import numpy as np
 
 from ps.arrays import Counts, Flags, Ids
 from ps.config import Always, CountThreshold, Probability, TableConfig
+from ps.kept import KeepsNothing, Kept, State, overwrite
 from ps.kernels.ranking import admission, score
 
 
-class Gate(Protocol):
+class Gate(Kept, Protocol):
     """One table's admission. Every table has one."""
 
     nbytes: int
@@ -58,7 +59,7 @@ def _sketch_shape(cells: int) -> tuple[int, int, int]:
     return score.HALF_LIFE, admission.ROWS, 1 << (-(-cells // score.HALF_LIFE) - 1).bit_length()
 
 
-class OpenGate:
+class OpenGate(KeepsNothing):
     """Admits every id."""
 
     nbytes = 0
@@ -103,8 +104,17 @@ class SketchGate:
             self._cells_BRC[tick % len(self._cells_BRC)] >>= 1
         self._now = now
 
+    def state(self) -> State:
+        """See `ps.kept`."""
+        return {"cells_BRC": self._cells_BRC, "now": self._now}
 
-class LotteryGate:
+    def restore(self, state: State) -> None:
+        """See `ps.kept`."""
+        overwrite(self._cells_BRC, state["cells_BRC"])
+        self._now = state["now"]
+
+
+class LotteryGate(KeepsNothing):
     """Admits ids at random: by f(seed, push, id)."""
 
     nbytes = 0

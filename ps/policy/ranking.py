@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.arrays import Flags, Slots
-from ps.errors import ResourceExhausted
+from ps.errors import ConfigError, ResourceExhausted
+from ps.kept import State, overwrite
 from ps.kernels.ranking import score
 from ps.policy import eviction
 from ps.runtime.memory import sparse_zeros
@@ -35,6 +36,10 @@ room to end."""
 def ranking_bytes(expire_after_pushes: int | None) -> int:
     """Returns the bytes of one table's counts by rank, and by age where rows expire, without the counts by lot."""
     return 8 * score.RANKS * (1 if expire_after_pushes is None else EPOCHS + 2)
+
+
+_NUMBERS = ("first", "now", "pushes", "sealed", "total")
+"""The attributes of a ranking that are saved as they are, beside its counts."""
 
 
 class Cut(NamedTuple):
@@ -191,6 +196,39 @@ class Ranking:
         self.counts_R[places_P] = 0
         self.counts_ER[:, places_P] = 0
         self.lots_ERL[:, places_P] = 0
+
+    def state(self) -> State:
+        """See `ps.kept`. Of the counts by lot only those of ranks that have rows."""
+        live_P = np.flatnonzero(self.counts_R) if len(self.lots_ERL) else np.empty(0, np.int64)
+        return {
+            "by_turnover": self.by_turnover,
+            "per_tick": int(self.per_tick),
+            "turned": self._turned,
+            "epoch_pushes": self._epoch_pushes,
+            "counts_R": self.counts_R,
+            "counts_ER": self.counts_ER,
+            "lots_ERL.ranks": live_P,
+            "lots_ERL.counts": self.lots_ERL[:, live_P],
+            "epochs_E": self.epochs_E,
+            **{name: getattr(self, name) for name in _NUMBERS},
+        }
+
+    def restore(self, state: State) -> None:
+        """See `ps.kept`."""
+        lots_EPL = state["lots_ERL.counts"]
+        told, here = (state["by_turnover"], state["per_tick"]), (self.by_turnover, int(self.per_tick))
+        if told != here or len(lots_EPL) != len(self.lots_ERL):
+            raise ConfigError(
+                "the rows were saved by a shard whose importance goes by another clock: where rows may be evicted, or "
+                "go to disk, it counts time in another way. Give disk.path, disk.max_bytes and memory.ram_bytes where "
+                "the shard that was saved had them, and only there"
+            )
+        for array, name in ((self.counts_R, "counts_R"), (self.counts_ER, "counts_ER"), (self.epochs_E, "epochs_E")):
+            overwrite(array, state[name])
+        self.lots_ERL[:, state["lots_ERL.ranks"]] = lots_EPL
+        self._turned, self._epoch_pushes = state["turned"], state["epoch_pushes"]
+        for name in _NUMBERS:
+            setattr(self, name, state[name])
 
     def decayed(self, statistics_N2: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
         """Returns scores as of now."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from ps.errors import InternalError, ShardPoisoned
+from ps.kept import State
 from ps.shard.ledger import Entry, Ledger, WriteId
 from ps.shard.requests import PushResult, StepRef
 from ps.shard.steps.rise import Rise
@@ -94,6 +95,14 @@ class Commit:
         """Raises ShardPoisoned if the shard is poisoned. Called on the engine thread, between two writes."""
         if self._under_way is not None:
             raise ShardPoisoned(self._poison(self._under_way, "nobody knows where"))
+
+    def state(self) -> State:
+        """See `ps.kept`. The shard is well, and between two writes."""
+        return {"version": self.version, "pushes": self.pushes, "repeats": self.repeats}
+
+    def restore(self, state: State) -> None:
+        """See `ps.kept`."""
+        self.version, self.pushes, self.repeats = state["version"], state["pushes"], state["repeats"]
 
     def known(self, entries: Sequence[WriteId]) -> Sequence[Result] | None:
         """Returns the results of a write that was carried out before, None for a new one. Raises ShardPoisoned, and the

@@ -12,9 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from itertools import islice
+from typing import Any, Generic, TypeVar
+
+import numpy as np
 
 from ps.errors import InternalError, SequenceConflict
+from ps.kept import State, parted
+from ps.shard.results import packed, unpacked
 
 R = TypeVar("R")
 
@@ -23,6 +28,8 @@ ENTRY_BYTES = 350
 """Bytes of one remembered write in CPython: dict entry, key, digest and result. Measured."""
 WORKER_BYTES = 350
 """Bytes of a worker, whether or not any of its writes is still remembered. Measured."""
+_HALF = 1 << 64
+"""A digest is saved as two numbers below it."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,37 @@ class Ledger(Generic[R]):
         for write in writes:
             self._withdraw(write)
 
+    def state(self) -> State:
+        """See `ps.kept`. All writes are applied, and their results are those of `ps.shard.results`."""
+        workers = list(self._workers.values())
+        entries: list[Entry[Any]] = [entry for worker in workers for entry in worker.writes.values()]
+        numbers = {
+            "ids": list(self._workers),
+            "forgotten": [max(worker.forgotten, 0) for worker in workers],
+            "sequences": [sequence for worker in workers for sequence in worker.writes],
+            "digests": [half for entry in entries for half in divmod(entry.digest, _HALF)],
+        }
+        return {
+            **{f"workers.{name}": np.array(values, np.uint64) for name, values in numbers.items()},
+            "workers.forgot": np.array([worker.forgotten >= 0 for worker in workers], np.bool_),
+            "workers.writes": np.array([len(worker.writes) for worker in workers], np.int64),
+            **{f"workers.results.{name}": array for name, array in packed([e.result for e in entries]).items()},
+        }
+
+    def restore(self, state: State) -> None:
+        """See `ps.kept`. What this ledger has no room for is forgotten, as it would be if the writes came to it."""
+        saved = parted(state)["workers"]
+        digests = [high * _HALF + low for high, low in saved["digests"].reshape(-1, 2).tolist()]
+        results: list[Any] = unpacked(parted(saved)["results"])
+        writes = iter(zip(saved["sequences"].tolist(), digests, results, strict=True))
+        columns = (saved[name].tolist() for name in ("ids", "forgot", "forgotten", "writes"))
+        for worker_id, forgot, forgotten, n in zip(*columns, strict=True):
+            worker = self._workers[worker_id] = _Worker(forgotten=forgotten if forgot else -1)
+            for sequence, digest, result in islice(writes, n):
+                worker.writes[sequence] = Entry(digest, result, result.nbytes + ENTRY_BYTES, applied=True)
+            self.nbytes += WORKER_BYTES + sum(entry.nbytes for entry in worker.writes.values())
+            self._bound(worker)
+
     def _add(self, write: WriteId, result: R, nbytes: int) -> Entry[R]:
         worker = self._workers.pop(write.worker_id, None)
         if worker is None:
@@ -111,14 +149,18 @@ class Ledger(Generic[R]):
         self._workers[write.worker_id] = worker
         entry = worker.writes[write.sequence] = Entry(write.digest, result, nbytes + ENTRY_BYTES)
         self.nbytes += nbytes + ENTRY_BYTES
-        if len(worker.writes) > self._window:
-            self._forget_oldest(worker)
-        if len(self._workers) > self._max_workers:
+        self._bound(worker)
+        return entry
+
+    def _bound(self, last: _Worker[R]) -> None:
+        """Forgets what there is no room for after writes of the worker that is the last now."""
+        while len(last.writes) > self._window:
+            self._forget_oldest(last)
+        while len(self._workers) > self._max_workers:
             silent = self._workers.pop(next(iter(self._workers)))
             self.nbytes -= WORKER_BYTES + sum(entry.nbytes for entry in silent.writes.values())
         if self.nbytes > self._max_bytes:
-            self._shrink(worker)
-        return entry
+            self._shrink(last)
 
     def _withdraw(self, write: WriteId) -> None:
         worker = self._workers.get(write.worker_id)

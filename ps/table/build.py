@@ -64,6 +64,7 @@ class Parts:
     writes: Writes
     counts: Counters
     steps: PushCount
+    beside: Beside
 
 
 def build(config: TableConfig, given: Given, undo: ExitStack) -> Parts:
@@ -99,7 +100,7 @@ def build(config: TableConfig, given: Given, undo: ExitStack) -> Parts:
     clock = Clock(config, bounded, resident_rows, ranking, signals, gate, cold, store, counts)
     reserve = Reserve(layout, rule.initial_state, initializer, store, cold, gate, ranking, clock, counts)
     writes = Writes(config, reserve, store, cold, gate, signals, ranking, clock, counts, steps, beside, given.share)
-    return Parts(layout, resident_rows, ranking, gate, cold, store, clock, reserve, writes, counts, steps)
+    return Parts(layout, resident_rows, ranking, gate, cold, store, clock, reserve, writes, counts, steps, beside)
 
 
 def _cores(config: TableConfig, given: Given, undo: ExitStack) -> ColdCores | None:

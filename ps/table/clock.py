@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ps.arrays import Ids, Scores, Slots
 from ps.config import TableConfig
+from ps.kept import State
 from ps.kernels.index.hashing import hash_ids
 from ps.kernels.ranking import score
 from ps.policy import eviction
@@ -55,6 +56,14 @@ class Clock:
     def check(self) -> None:
         """Raises ResourceExhausted, before a write, when the clock is at its end."""
         self._ranking.check_time(self._name)
+
+    def state(self) -> State:
+        """See `ps.kept`."""
+        return {"decided": self._decided}
+
+    def restore(self, state: State) -> None:
+        """See `ps.kept`."""
+        self._decided = state["decided"]
 
     # rows are touched
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from ps.counting import counter, figure
+from ps.kept import State
 
 
 @dataclass
@@ -34,3 +35,11 @@ class Counters:
     rows_kept: int = counter("Rows that could not be folded within the tolerance, and stay exact.")
     fold_error: float = counter("Relative errors of rows that were folded, added up.", "ratio")
     largest_fold_error: float = figure("The largest relative error of a row that was folded.", "ratio")
+
+    def state(self) -> State:
+        """See `ps.kept`."""
+        return asdict(self)
+
+    def restore(self, state: State) -> None:
+        """See `ps.kept`."""
+        vars(self).update(state)

@@ -10,7 +10,10 @@ The count is a function of the writes in their order. The engine thread's.
 
 from __future__ import annotations
 
+import numpy as np
+
 from ps.errors import InvalidArgument
+from ps.kept import State
 
 ROUNDS = -1
 """Stands in place of a worker for the rounds of all groups."""
@@ -48,6 +51,24 @@ class PushCount:
         if len(self._of_worker) > MAX_WORKERS:
             del self._of_worker[next(iter(self._of_worker))]
         return self._total
+
+    def state(self) -> State:
+        """See `ps.kept`. Workers are in their order; ROUNDS is no uint64, so it has its place told."""
+        workers = list(self._of_worker)
+        return {
+            "of_worker.ids": np.array([max(worker, 0) for worker in workers], np.uint64),
+            "of_worker.rounds_at": workers.index(ROUNDS) if ROUNDS in self._of_worker else None,
+            "of_worker.counts": np.array(list(self._of_worker.values()), np.int64),
+            "total": self._total,
+        }
+
+    def restore(self, state: State) -> None:
+        """See `ps.kept`."""
+        workers = state["of_worker.ids"].tolist()
+        if state["of_worker.rounds_at"] is not None:
+            workers[state["of_worker.rounds_at"]] = ROUNDS
+        self._of_worker = dict(zip(workers, state["of_worker.counts"].tolist(), strict=True))
+        self._total = state["total"]
 
 
 def check_said(table: str, said: int) -> None:

@@ -28,6 +28,7 @@ from ps.storage.tier import Records, joined, where
 from ps.table.build import Given, build
 from ps.table.change import Change
 from ps.table.cold.cores import ColdCores
+from ps.table.state import TableState
 from ps.tensor_train.contract import Share, one_by_one
 
 
@@ -62,6 +63,7 @@ class Table:
         self.store, self.ram, self.room = parts.store, parts.store.ram, parts.store.ram.room
         self.reserve, self.writes, self.clock = parts.reserve, parts.writes, parts.clock
         self.cold, self.ranking, self.counts = parts.cold, parts.ranking, parts.counts
+        self.state = TableState(config.name, parts, self._rows_in_ram)
         self.has_disk = disk is not None
         """Whether rows can go down."""
         on_disk, in_ram = self._layout.row_bytes + KEY_BYTES + HEADER_BYTES, self.ram.rows.ram_bytes + SLOT_BYTES
@@ -142,10 +144,7 @@ class Table:
 
     def maintain(self) -> Demotion | None:
         """Begins to move some of the least important rows down, if more are in RAM than should be."""
-        total = self.ranking.total
-        wanted = self.cold.wanted_rows(total, self._resident_rows(total))
-        self.room.want(wanted)
-        target = placement.target_rows(wanted, self.room.most(), self.room.usual, self.room.claimed)
+        target = self._rows_in_ram()
         excess = len(self.ram) - self.store.going - target
         most = placement.slice_rows(excess, len(self.ram), self._layout.row_bytes, self._slice_bytes)
         if not most:
@@ -155,6 +154,13 @@ class Table:
             # Rows that steps hold take the place of better ones: those must go then, or nobody would find room.
             demotion = self.store.demote(self.ranking.quantile(target - self.ram.held), most)
         return demotion
+
+    def _rows_in_ram(self) -> int:
+        """Returns how many rows the table should have in RAM now."""
+        total = self.ranking.total
+        wanted = self.cold.wanted_rows(total, self._resident_rows(total))
+        self.room.want(wanted)
+        return placement.target_rows(wanted, self.room.most(), self.room.usual, self.room.claimed)
 
     # numbers
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ps.kept import State
 from ps.kernels.ranking import cuts, score
 
 NEVER = -1
 """The stamp of a cut that meets nobody."""
+_ARRAYS = ("stamps_C", "ranks_C", "stamps_LC", "ranks_LC")
 
 
 class Cuts:
@@ -69,6 +71,15 @@ class Cuts:
         out_N = np.empty(end - start, np.int64)
         found, _ = cuts.select_met(statistics_S2, marks_S, start, end, self._per_tick, *self._arrays, out_N)
         return out_N[:found]
+
+    def state(self) -> State:
+        """See `ps.kept`."""
+        return {name: getattr(self, name) for name in _ARRAYS}
+
+    def restore(self, state: State) -> None:
+        """See `ps.kept`."""
+        for name in _ARRAYS:
+            setattr(self, name, state[name].copy())
 
     @property
     def _arrays(self) -> tuple[npt.NDArray[np.int64], ...]:

@@ -52,6 +52,11 @@ class Below:
         for filter_ in self._filters():
             filter_.add(ids_N)
 
+    def take_in(self, records: Records) -> None:
+        """Writes rows here of which it has none yet. The caller waits for the disk. Raises DiskFull and DiskError."""
+        self.expect(records.ids_N)
+        self.tier.write(records, 0)
+
     def discard(self, ids_N: Ids) -> None:
         """Drops the rows of these ids, which are here. Raises DiskFull and DiskError, and has changed nothing then."""
         if self._tier is not None and len(ids_N):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ps.arrays import Flags, Ids, Slots
+from ps.kept import State, joined, restored
 from ps.storage.ram.arena import Arena
 from ps.storage.ram.cuts import Cuts
 from ps.storage.tier import Records, where
@@ -78,3 +79,11 @@ class Dropped:
     def alive(self, records: Records) -> Records:
         """Returns the records that no cut has met."""
         return where(records, ~self.cuts.met(records.statistics_N2)) if self.cuts else records
+
+    def state(self) -> State:
+        """See `ps.kept`. Rows that were cut are not saved, so none is to be freed."""
+        return joined({"cuts": self.cuts})
+
+    def restore(self, state: State) -> None:
+        """See `ps.kept`."""
+        restored({"cuts": self.cuts}, state)

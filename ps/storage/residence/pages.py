@@ -30,6 +30,8 @@ WINDOWS = 16
 """A window has at least one part in so many of all slots."""
 WINDOW_SLOTS = 1 << 17
 """A window has at least so many slots, where there are so many: 0.8 MB."""
+BLOCK_BYTES = 8 << 20
+"""How many bytes of rows in RAM `rows` copies at once."""
 KEPT = 2
 """How many windows are kept: exports that go on at the same time."""
 BELOW_PARTITIONS = PARTITIONS // 64
@@ -97,8 +99,7 @@ class Pages:
         found = [self._dropped.alive(records) for records in self._ram.records(window.slots(first, end))]
         if end == window.end:  # nobody will ask for more of it
             self._keep([kept for kept in self._windows if kept is not window])
-        below = map(self._dropped.alive, self._below.partitions(first, end))
-        found += [where(alive, self._dropped.find(alive.ids_N) < 0) for alive in below]
+        found += self._not_in_ram(self._below.partitions(first, end))
         return self._sight.as_seen(found), end
 
     def statistics(self) -> Iterator[tuple[Ids, npt.NDArray[np.uint32]]]:
@@ -107,14 +108,34 @@ class Pages:
         ram = self._ram
         slots_N = self._dropped.living(np.flatnonzero(ram.marks_S[: ram.slots_end] & np.uint16(score.USED)))
         yield ram.ids_S[slots_N], ram.statistics_S2[slots_N]
-        for first in range(0, PARTITIONS, BELOW_PARTITIONS) if len(self._below) else ():
+        for first in self._parts_below():
             try:
-                below: Sequence[Records] = self._below.partitions(first, min(first + BELOW_PARTITIONS, PARTITIONS))
+                below: Sequence[Records] = self._below.partitions(first, first + BELOW_PARTITIONS)
             except CorruptRow as error:
                 below = error.sound
-            for alive in map(self._dropped.alive, below):
-                here = where(alive, self._dropped.find(alive.ids_N) < 0)
+            for here in self._not_in_ram(below):
                 yield here.ids_N, here.statistics_N2
+
+    def rows(self) -> Iterator[Records]:
+        """Yields all rows with the bytes that they have on their tier, by slot and then by partition; rows of one
+        length at a time. The caller waits for the disk. Raises DiskError, and CorruptRow for rows that cannot be
+        read."""
+        ram = self._ram
+        block = max(BLOCK_BYTES // ram.rows.lengths[0], 1)
+        for start in range(0, ram.slots_end, block):
+            used_N = ram.marks_S[start : min(start + block, ram.slots_end)] & np.uint16(score.USED)
+            yield from ram.records(self._dropped.living(start + np.flatnonzero(used_N)))
+        for first in self._parts_below():
+            yield from self._not_in_ram(self._below.partitions(first, first + BELOW_PARTITIONS))
+
+    def _parts_below(self) -> range:
+        """Returns where the parts of the disk begin that are read at once; none if no row is there."""
+        return range(0, PARTITIONS if len(self._below) else 0, BELOW_PARTITIONS)
+
+    def _not_in_ram(self, below: Sequence[Records]) -> Iterator[Records]:
+        """Yields rows that were read from the disk, without those that were dropped or have come up."""
+        for alive in map(self._dropped.alive, below):
+            yield where(alive, self._dropped.find(alive.ids_N) < 0)
 
     def _window(self, first: int, n: int) -> Window:
         for window in self._windows:

@@ -176,6 +176,18 @@ class Store:
             demotion.call_off(self.dropped.among(demotion.slots_N, demotion.ids_N))
         self.below.start_purge()
 
+    def take_in(self, records: Records, stays_N: Flags, most: int) -> None:
+        """Takes in rows that are on no tier: into RAM those that stay there, and others until there are `most`; below
+        the rest. All go into RAM where nothing is below it. The caller waits for the disk. Raises ResourceExhausted,
+        DiskFull and DiskError."""
+        room = max(most - len(self.ram), 0) if self.below.exists else len(records)
+        above_N = stays_N | (np.cumsum(~stays_N) <= room)
+        above, under = where(records, above_N), where(records, ~above_N)
+        slots_N = self.ram.write(above)
+        score.mark(self.ram.marks_S, slots_N[stays_N[above_N]], score.STAYS, 0)
+        if len(under):
+            self.below.take_in(under)
+
     def memory_usage(self) -> dict[str, int]:
         """Returns bytes of RAM by purpose."""
         filters = self.below.nbytes

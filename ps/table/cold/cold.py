@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from ps.arrays import Ids, Rows, Slots
 from ps.config import TableConfig
+from ps.kept import KeepsNothing
 from ps.storage.tier import Records
 from ps.table.counters import Counters
 
@@ -17,7 +18,7 @@ BytesByTier = dict[str, dict[str, int]]
 """Bytes by tier and purpose."""
 
 
-class Cold:
+class Cold(KeepsNothing):
     """The cold tier of one table."""
 
     reserved: int = 0

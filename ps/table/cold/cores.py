@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ps.arrays import Ids, Rows, Slots
 from ps.config import Constant, Normal, TableConfig, TensorTrain, Uniform
 from ps.initializer import RowInitializer
+from ps.kept import State, joined, restored
 from ps.kernels.index.hashing import hash_ids
 from ps.kernels.rows.rows import gather
 from ps.kernels.updates.optim import UpdateRule, update_rule
@@ -108,6 +109,14 @@ class ColdCores:
     def fold(self, ids_N: Ids, rows_ND: Rows) -> npt.NDArray[np.float64]:
         """Moves the cores towards values of these ids; returns how far off each is then, relative to its length."""
         return fold(self._cores, self._index(ids_N), rows_ND, self._cold.fold_tolerance)
+
+    def state(self) -> State:
+        """See `ps.kept`."""
+        return joined({"drawn": self._cores})
+
+    def restore(self, state: State) -> None:
+        """See `ps.kept`."""
+        restored({"drawn": self._cores}, state)
 
     def stats(self) -> dict[str, object]:
         """Returns what the cores stand for, and how they are cut."""

@@ -19,6 +19,7 @@ import numpy as np
 
 from ps.arrays import Flags, Rows, Slots
 from ps.errors import ResourceExhausted
+from ps.kept import State, joined, restored
 from ps.kernels.ranking import score
 from ps.policy.ranking import Ranking
 from ps.storage.ram.arena import Arena
@@ -78,6 +79,18 @@ class Fp16Cold(Cold):
         """Looks at all slots again: rows have gone to others."""
         self._hand, self._slots_end = 0, self._ram.slots_end
         self._unswept = self._slots_end if self._unswept else 0
+
+    # saved
+
+    def state(self) -> State:
+        """See `ps.kept`. Rows are saved as their bytes are: which are to be narrowed still, the cuts say."""
+        return {"above": self._above, **joined({"cuts": self._cuts})}
+
+    def restore(self, state: State) -> None:
+        """See `ps.kept`. All slots are to be looked at; `moved` says how many these are when the rows are there."""
+        self._above = state["above"]
+        restored({"cuts": self._cuts}, state)
+        self._unswept = int(bool(self._cuts))
 
     # where rows are looked at
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from ps.arrays import Ids, Rows, Slots
 from ps.config import TableConfig, TensorTrain
+from ps.kept import State, joined, restored
 from ps.kernels.ranking import score
 from ps.policy import lifting
 from ps.policy.lifting import LiftGate
@@ -101,6 +102,15 @@ class TensorTrainCold(Cold):
         """Gives new rows the score of their uses so far; they stay in RAM until they are folded, or kept."""
         score.begin(self._ram.statistics_S2, slots_N, self._gate.scores(ids_N))
         score.mark(self._ram.marks_S, slots_N, score.STAYS, 0)
+
+    def state(self) -> State:
+        """See `ps.kept`."""
+        return {"leaving_N": self._leaving_N, "highest": self._highest, **joined({"cores": self._cores})}
+
+    def restore(self, state: State) -> None:
+        """See `ps.kept`."""
+        self._leaving_N, self._highest = state["leaving_N"].copy(), state["highest"]
+        restored({"cores": self._cores}, state)
 
     def wanted_rows(self, total: int, usual: int) -> int:
         """Returns how many of `total` rows belong in RAM: all that may still be folded."""

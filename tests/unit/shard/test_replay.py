@@ -42,7 +42,7 @@ TABLES = {
         dim=DIM,
         optimizer=ps.Adam(lr=0.1),
         importance=IMPORTANCE,
-        admission=ps.CountThreshold(min_count=2),
+        admission=ps.CountThreshold(min_count=2, cells=1 << 12),
         max_rows_per_shard=12,
         expire_after_pushes=30,
     ),
@@ -85,8 +85,12 @@ class ReplayMachine(RuleBasedStateMachine):
         self.steps = 0
 
     def _new(self, name: str, history: History | None = None) -> Shard:
+        return Shard(0, self.config(name), history=history)
+
+    def config(self, name: str) -> ps.ServiceConfig:
+        """The configuration of a shard of that name, which has a disk where there is a folder."""
         disk: dict[str, Any] = {"disk": {"path": self.folder / name}} if self.folder else {}
-        return Shard(0, ps.ServiceConfig(watching={"metrics": False}, **disk), history=history)
+        return ps.ServiceConfig(watching={"metrics": False}, **disk)
 
     def write(self, worker: int = 1) -> WriteId:
         self.writes.append(WriteId(worker, len(self.writes) + 1, len(self.writes)))

@@ -1,0 +1,1 @@
+"""What outlives the process of a shard: its state, saved and restored."""

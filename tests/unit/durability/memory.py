@@ -1,0 +1,86 @@
+"""A saved shard in memory: what files would have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import xxhash
+
+import ps
+from ps.durability.state import restore, save
+from ps.kept import State
+from ps.shard import Shard
+from ps.shard.state import state_of
+from ps.storage.tier import Records
+from tests.unit.shard.histories import TIMING
+
+
+class InMemory:
+    """Takes copies of what is saved, and gives them."""
+
+    def __init__(self) -> None:
+        self._state: dict[str, Any] = {}
+        self._rows: dict[str, list[Records]] = {}
+
+    def take_state(self, state: State) -> None:
+        self._state = {name: np.copy(each) if isinstance(each, np.ndarray) else each for name, each in state.items()}
+
+    def take_rows(self, table: str, records: Records) -> None:
+        arrays = (records.ids_N, records.rows_NB, records.scores_N, records.stamps_N)
+        self._rows.setdefault(table, []).append(Records(*map(np.copy, arrays)))
+
+    def state(self) -> dict[str, Any]:
+        return self._state
+
+    def rows(self, table: str) -> list[Records]:
+        return self._rows.get(table, [])
+
+
+def saved(shard: Shard) -> InMemory:
+    copy = InMemory()
+    assert save(shard, copy) == shard.version
+    return copy
+
+
+@contextmanager
+def again(copy: InMemory, config: ps.ServiceConfig, **arguments: Any) -> Iterator[Shard]:
+    """A new shard that is the one that was saved."""
+    shard = Shard(0, config, **arguments)
+    try:
+        assert restore(shard, copy) == shard.version
+        yield shard
+    finally:
+        shard.close()
+
+
+def whole(shard: Shard) -> dict[str, object]:
+    """All of a shard that follows from its writes, comparable: the digest of each array, and each row as whoever reads
+    it sees it, with its form."""
+    timing = {f"counts.{name}" for name in TIMING}
+    state = shard.engine.run(lambda: {name: _comparable(value) for name, value in state_of(shard.core).items()})
+    found = {name: value for name, value in state.items() if name.split(".", 2)[-1] not in timing}
+    del found["commit.repeats"]  # a log does not know them
+    for name, table in shard.tables.items():
+        pages, _ = shard.engine.run(partial(table.store.pages.page, 0, 1_000_000))
+        for records in pages:
+            for i, id_ in enumerate(records.ids_N.tolist()):
+                row = (records.rows_NB[i].tobytes(), records.statistics_N2[i].tobytes())
+                assert found.setdefault(f"row {id_} of {name}", row) is row, "it is there twice"
+    return found
+
+
+def check_same(one: dict[str, object], other: dict[str, object]) -> None:
+    """Both have the same by every name. What differs is said, not all that there is."""
+    names = sorted({*one, *other})
+    differing = {name: (one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)}
+    assert not differing, differing
+
+
+def _comparable(value: object) -> object:
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, xxhash.xxh3_64_hexdigest(np.ascontiguousarray(value))
+    return value

@@ -1,0 +1,222 @@
+"""What is refused when a shard is saved or restored, and what a restored shard has beside the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ps
+from ps.durability.state import restore
+from ps.errors import ConfigError, CorruptRow, DataLoss, InvalidArgument, SequenceConflict, ShardPoisoned
+from ps.round import Round
+from ps.shard import Shard
+from ps.shard.ledger import Ledger, WriteId
+from ps.shard.requests import PushResult, WriteResult
+from ps.storage.disk.tier import DiskTier
+from tests.conftest import QUIET
+from tests.unit.durability.memory import again, check_same, saved, whole
+from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, new_table, push, push_ids, read
+from tests.unit.storage.test_disk_failures import put_raw, raw_value
+from tests.waiting import until
+
+ONES = np.ones((4, DIM), np.float32)
+LARGEST = (1 << 64) - 1
+
+
+@pytest.fixture
+def shard() -> Iterator[Shard]:
+    with ExitStack() as stack:
+        shard = Shard(0, QUIET)
+        stack.callback(shard.close)
+        for name in "tu":
+            new_table(shard, name)
+        push_ids(shard, "t", range(4), ONES)
+        yield shard
+
+
+def test_the_largest_numbers_come_back(shard: Shard) -> None:
+    """Worker ids, sequences and digests are whatever the wire can carry; rounds are a worker of their own."""
+    writes = [WriteId(LARGEST, LARGEST, (1 << 128) - 1), WriteId(0, 1, 1 << 64), WriteId(7, 2, 3)]
+    for write in writes[:2]:
+        push(shard, [ids_of("t", [1])], grads_of("t", ONES[:1]), write=write)
+    with shard.look_ahead([ids_of("u", [1])]) as ahead:
+        shard.rounds.join(Round("g", 1, 0, 1), 10, writes[2], ahead, [grads_of("u", ONES[:1])])
+    removed = WriteId(5, 1, 9)
+    result = shard.remove(removed, ids_of("t", [*range(20)]))
+    with again(saved(shard), QUIET) as other:
+        check_same(whole(other), whole(shard))
+        for write in writes:
+            assert other.core.ledger.answer(write) == shard.core.ledger.answer(write)
+        repeated = other.remove(removed, ids_of("t", [*range(20)]))
+        assert repeated.existed_N.tolist() == result.existed_N.tolist() == [i < 4 for i in range(20)]
+        assert other.version == shard.version
+
+
+def test_tables_come_back_in_their_order(shard: Shard) -> None:
+    shard.drop_table("t")
+    new_table(shard, "t", dim=8)
+    with again(saved(shard), QUIET) as other:
+        assert [table.config for table in other.tables.values()] == [table.config for table in shard.tables.values()]
+
+
+def test_a_ledger_with_less_room_forgets_what_came_first() -> None:
+    first: Ledger[PushResult | WriteResult] = Ledger(20, 1 << 20)
+    for sequence in range(1, 30):
+        result = WriteResult.of(sequence, np.arange(sequence) % 3 == 0) if sequence % 2 else PushResult(sequence, 2)
+        first.record(first.reserve([(WriteId(1, sequence, sequence), result, result.nbytes)]))
+    for window, max_bytes, known in ((20, 1 << 20, 20), (16, 1 << 20, 16), (20, 5_000, 13)):
+        other: Ledger[PushResult | WriteResult] = Ledger(window, max_bytes)
+        other.restore(first.state())
+        assert other.nbytes <= max_bytes
+        if known == 20:
+            assert other.nbytes == first.nbytes
+        for sequence in range(1, 30):
+            write = WriteId(1, sequence, sequence)
+            if sequence < 30 - known:
+                with pytest.raises(SequenceConflict, match="may have been applied or not"):
+                    other.answer(write)
+            else:
+                assert str(other.answer(write)) == str(first.answer(write))
+
+
+def test_a_poisoned_shard_is_not_saved(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise OSError("no")
+
+    monkeypatch.setattr(shard.core.ledger, "record", fails)
+    with pytest.raises(ShardPoisoned):
+        push_ids(shard, "t", [1], ONES[:1])
+    with pytest.raises(ShardPoisoned):
+        saved(shard)
+
+
+def test_only_a_new_shard_is_restored(shard: Shard) -> None:
+    before, copy = whole(shard), saved(shard)
+    with pytest.raises(InvalidArgument, match="at version 3: only a new one"):
+        restore(shard, copy)
+    check_same(whole(shard), before)
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_rows_that_are_missing_or_too_many_are_noticed_and_nothing_is_left(shard: Shard, change: int) -> None:
+    whole_copy, broken = saved(shard), saved(shard)
+    (page,) = broken.rows("t")
+    page_N = np.arange(3) if change < 0 else np.array([0, 1, 2, 3, 3])
+    ids_N = np.arange(100, 100 + len(page_N))
+    arrays = (ids_N, page.rows_NB[page_N], page.scores_N[page_N], page.stamps_N[page_N])
+    broken.rows("t")[:] = [type(page)(*arrays)]
+    other = Shard(0, QUIET)
+    try:
+        with pytest.raises(DataLoss, match=f"table 't': {4 + change} rows came back of the 4"):
+            restore(other, broken)
+        assert (other.version, len(other.tables)) == (0, 0)
+        restore(other, whole_copy)
+        check_same(whole(other), whole(shard))
+    finally:
+        other.close()
+
+
+@pytest.mark.parametrize("part", ["memory", "disk"])
+def test_a_shard_that_counts_time_in_another_way_refuses(shard: Shard, part: str, tmp_path: Path) -> None:
+    """There stamps would mean something else."""
+    parts: dict[str, Any] = {"memory": {"ram_bytes": 256 << 20}, "disk": {"path": tmp_path}}
+    other = Shard(0, QUIET.having(**{part: parts[part]}))
+    try:
+        with pytest.raises(ConfigError, match=r"another clock.*memory\.ram_bytes"):
+            restore(other, saved(shard))
+    finally:
+        other.close()
+
+
+def test_an_array_of_another_shape_is_refused(shard: Shard) -> None:
+    copy, other = saved(shard), Shard(0, QUIET)
+    copy.state()["tables.0.ranking.counts_R"] = np.zeros(1, np.int64)
+    try:
+        with pytest.raises(ConfigError, match=r"int64\[1\] was saved.*int64\[16384\]"):
+            restore(other, copy)
+    finally:
+        other.close()
+
+
+# rows on disk
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> Iterator[tuple[Shard, DiskTier, ps.ServiceConfig]]:
+    """A shard whose rows are on disk, most of them; and the configuration of another one."""
+    shard = Shard(0, QUIET.having(disk={"path": tmp_path / "first"}))
+    try:
+        new_table(shard, swap_fraction=0.9, max_rows_per_shard=1000)
+        push_ids(shard, "t", range(200), np.ones((200, DIM)))
+        tier = shard.tables["t"].store.below.tier
+        assert isinstance(tier, DiskTier)
+        until(lambda: len(tier) >= 150)
+        yield shard, tier, QUIET.having(disk={"path": tmp_path / "second"})
+    finally:
+        shard.close()
+
+
+def test_rows_come_back_where_they_belong(on_disk: tuple[Shard, DiskTier, ps.ServiceConfig]) -> None:
+    shard, _, config = on_disk
+    with again(saved(shard), config) as other:
+        table = other.tables["t"]
+        assert len(table.ram) < 40
+        assert len(table.store.below) == 200 - len(table.ram)
+        check_same(whole(other), whole(shard))
+        np.testing.assert_array_equal(read(other, "t", range(201))[:, 0], [-1] * 200 + [0])
+
+
+def spoil(tier: DiskTier, id_: int) -> None:
+    value = bytearray(raw_value(tier, id_))
+    value[-1] ^= 0x10
+    put_raw(tier, id_, bytes(value))
+
+
+def an_id_on_disk(shard: Shard) -> int:
+    table = shard.tables["t"]
+
+    def find() -> int:
+        ids_N = np.arange(200)
+        return int(ids_N[table.find(ids_N) < 0][0])
+
+    return shard.engine.run(find)
+
+
+def test_a_row_that_cannot_be_read_is_said_and_not_left_out(
+    on_disk: tuple[Shard, DiskTier, ps.ServiceConfig],
+) -> None:
+    shard, tier, config = on_disk
+    lost = an_id_on_disk(shard)
+    spoil(tier, lost)
+    with pytest.raises(CorruptRow, match=r"client\.remove"):
+        saved(shard)
+    shard.remove(a_write(), ids_of("t", [lost]))
+    with again(saved(shard), config) as other:
+        check_same(whole(other), whole(shard))
+
+
+def test_a_removal_that_comes_again_takes_no_rows_that_came_since(
+    on_disk: tuple[Shard, DiskTier, ps.ServiceConfig],
+) -> None:
+    """Not even where these cannot be read: the ledger is asked before they are forgotten."""
+    shard, tier, _ = on_disk
+    id_, write = an_id_on_disk(shard), a_write()
+    first = shard.remove(write, ids_of("t", [id_]))
+    push_ids(shard, "t", [id_], ONES[:1])
+
+    def went_down() -> bool:
+        push_ids(shard, "t", range(1000, 1040), np.ones((40, DIM)))
+        return bool(shard.engine.run(lambda: shard.tables["t"].find(np.array([id_]))[0] < 0))
+
+    until(went_down)
+    spoil(tier, id_)
+    version = shard.version
+    assert shard.remove(write, ids_of("t", [id_])) is not None
+    assert shard.version == version
+    assert len(shard.tables["t"]) == 240
+    assert first.existed_N.all()
