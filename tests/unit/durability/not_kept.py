@@ -9,7 +9,7 @@ REASONS: dict[str, dict[str, str]] = {
     "rows are saved as records, by their ids; where they lie decides nothing": {
         "Arena": "_ids _statistics _marks _free _n_free _used layout_epoch",
         "PlainRows": "_rows",
-        "MixedRows": "_places _slots_end",
+        "Pools": "_places _slots_end",
         "Pool": "_rows _stack _free _used",
         "DeviceRows": "_chunks _starts",
         "IdIndex": "_lines _fills _depths _directory _segments _ensured _state",
@@ -32,8 +32,17 @@ REASONS: dict[str, dict[str, str]] = {
         "Ground": "tables",
         "Shard": "tables",
         "Maintenance": "_tables",
-        "Table": "closed",
+        "Evictions": "_tables",
+        "Table": "closed config",
         "TableState": "parts",
+    },
+    "follows from the configuration": {
+        "PlainRows": "_rule",
+        "MixedRows": "_rule _cold_rule",
+        "DeviceRows": "_update",
+    },
+    "is what another attribute is": {
+        "Ranking": "counted_lots",
     },
     "follows from the rows and the configuration, and is counted again": {
         "Capacity": "_bytes_of _taken",
@@ -80,7 +89,8 @@ REASONS: dict[str, dict[str, str]] = {
         "Assistant": "_pool",
         "Part": "_lock",
         "Disk": "_cache _options _tables _bytes_seen _undropped _undo _database _families _pool",
-        "DiskTier": "read_errors _rows _family _pool _write_options _lock _idle _calls _len",
+        "DiskTier": "read_errors _pool _lock _len",
+        "Family": "_rows _family _write_options _lock _idle _calls",
         "DeviceRows": "_device",
         "Table": "_parts",
     },
