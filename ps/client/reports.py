@@ -44,7 +44,7 @@ def shard_stats(connection: Connection, deadline: Deadline) -> list[dict[str, An
 def answers(connection: Connection, routing: Routing, timeout_s: float) -> list[dict[str, Any] | PsError]:
     """Returns what every shard reports, or why it does not answer within `timeout_s`. All are asked at once, each once:
     it is for those who watch a service that may be ill."""
-    deadline = Deadline(timeout_s)
+    deadline = connection.deadline(timeout_s)
 
     def ask(address: str) -> dict[str, Any] | PsError:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
 
@@ -41,7 +40,7 @@ class Session:
         self.formats = Formats(wire_dtype)
         self.compress_ids = compress_ids
         self.timeout_s = seconds(timeout_s)
-        self.worker_id = secrets.randbits(63)
+        self.worker_id = connection.entropy.getrandbits(63)
         self.exchange = Exchange(connection, self.worker_id)
         delivery = Delivery(connection, self.worker_id)
         self.pushes = Pushes(delivery)
@@ -55,7 +54,7 @@ class Session:
 
     def deadline(self, timeout_s: float | None) -> Deadline:
         """Returns the deadline of a call that begins now: after `timeout_s`, or after the client's own for None."""
-        return Deadline(self.timeout_s if timeout_s is None else timeout_s)
+        return self.connection.deadline(self.timeout_s if timeout_s is None else timeout_s)
 
     def batch(
         self,
@@ -93,7 +92,7 @@ class Session:
             address = routing.coordinator or routing.shards[0].address
             return self.connection.calls.unary(address, method, request(number), deadline)
 
-        return retry(attempt, deadline, lambda: self.connection.refresh(deadline))
+        return retry(attempt, deadline, self.connection.entropy, lambda: self.connection.refresh(deadline))
 
     def forget_abandoned(self) -> None:
         """Has the shards forget the steps that nobody can push any more."""

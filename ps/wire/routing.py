@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from ps.config import PARTITIONS
 from ps.errors import InvalidArgument
+from ps.runtime.clock import Clock
 from ps.v1 import control_pb2 as pb
 
 
@@ -74,9 +74,9 @@ UNKNOWN = Routing.even(0, [])
 """Before anybody has said."""
 
 
-def new_epoch() -> int:
-    """Milliseconds since 1970: what no service had that listened on the same ports before this one."""
-    return time.time_ns() // 1_000_000
+def new_epoch(clock: Clock) -> int:
+    """Returns the milliseconds since 1970: what no service had that listened on the same ports before this one."""
+    return int(clock.wall() * 1000)
 
 
 @dataclass(frozen=True)

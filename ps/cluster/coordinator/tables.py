@@ -10,6 +10,8 @@ from ps.client.connection.retry import Deadline, retry
 from ps.client.connection.transport import Transport, open_transport
 from ps.config import TableConfig
 from ps.errors import PsError, TableNotFound
+from ps.runtime.clock import Clock
+from ps.runtime.entropy import Entropy
 from ps.v1 import control_pb2 as pb
 from ps.wire import codec, methods, requests
 from ps.wire.methods import Method
@@ -24,10 +26,12 @@ log = logging.getLogger(__name__)
 class ServiceTables:
     """Knows which tables exist, and changes them by calls to every shard. Threads: any."""
 
-    def __init__(self, routing: Callable[[], Routing], max_message_bytes: int) -> None:
+    def __init__(self, routing: Callable[[], Routing], max_message_bytes: int, clock: Clock, entropy: Entropy) -> None:
         """`routing` returns the current routing table; it raises Unavailable while there is none."""
         self._routing = routing
         self._max_message_bytes = max_message_bytes
+        self._clock = clock
+        self._entropy = entropy
         self._changing = threading.Lock()  # one change at a time: all shards see the changes in one order
         self._guard = threading.Lock()  # guards the two dicts below; never held during a call
         self._tables: dict[str, TableConfig] = {}
@@ -100,12 +104,12 @@ class ServiceTables:
 
     def _call(self, position: int, method: Method, data: bytes, timeout_s: float = FAN_OUT_TIMEOUT_S) -> bytes:
         """Calls one shard. Its address is looked up before each retry, since it may have come back at another one."""
-        deadline = Deadline(timeout_s)
+        deadline = Deadline(timeout_s, self._clock)
 
         def attempt(_: int) -> bytes:
             return self._transport(self._routing().shards[position].address).unary(method, data, deadline.remaining_s())
 
-        return retry(attempt, deadline)
+        return retry(attempt, deadline, self._entropy)
 
     def _transport(self, address: str) -> Transport:
         with self._guard:

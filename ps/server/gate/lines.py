@@ -10,7 +10,6 @@ one that has been silent longest gives way (`ps.server.gate.lanes`). Its caller 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from queue import SimpleQueue
 
@@ -44,12 +43,12 @@ class Line(Caller):
 
     def __init__(
         self,
+        clock: Callable[[], float],
         end: End = lambda error: None,
         places: Places | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """places: the call has one of these from its first message on, except while it waits for its caller. With None
-        it needs none."""
+        """clock: in seconds. places: the call has one of these from its first message on, except while it waits for its
+        caller. With None it needs none."""
         super().__init__()
         self.ended: Unavailable | None = None
         """Why the server ended the call, if it did."""

@@ -18,7 +18,6 @@ leaves before that. So what is complete soon goes through in the order in which 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -43,7 +42,7 @@ class _Open:
 class Rounds:
     """The rounds that are open, at most one a group. A group that nobody waits in is not known: it has no history."""
 
-    def __init__(self, most: int, room_bytes: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most: int, room_bytes: int | None, clock: Callable[[], float]) -> None:
         """most: parts that may wait. room_bytes: of all messages, of which they may have three quarters; None: no
         bound. `clock` decides only who is asked to come again."""
         self._most = most
