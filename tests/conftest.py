@@ -13,6 +13,7 @@ from hypothesis import settings
 
 import ps
 from benchmarks.wire.namespaces import End, NotPermitted, link
+from ps.runtime.clock import SYSTEM_CLOCK, Clock
 from ps.server.shard_server import ShardServer
 from ps.shard import Shard
 from tests.clusters import LoopbackCluster
@@ -44,11 +45,12 @@ StartServer = Callable[..., ShardServer]
 
 @pytest.fixture
 def start_server() -> Iterator[StartServer]:
-    """start_server(limits={"max_ids": 8}, ...) -> a ShardServer that is stopped after the test."""
+    """start_server(limits={"max_ids": 8}, ..., clock=...) -> a ShardServer that is stopped after the test."""
     with ExitStack() as stack:
 
-        def start(**settings: object) -> ShardServer:
-            return stack.enter_context(ShardServer(0, ps.ServiceConfig(**{"watching": {"metrics": False}, **settings})))
+        def start(clock: Clock = SYSTEM_CLOCK, **settings: object) -> ShardServer:
+            config = ps.ServiceConfig(**{"watching": {"metrics": False}, **settings})
+            return stack.enter_context(ShardServer(0, config, clock=clock))
 
         yield start
 

@@ -5,7 +5,6 @@ No wait for a shard is longer than the caller allows, and a dead shard does not 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -89,7 +88,7 @@ class Watch:
         shards = [seen(info, answer) for info, answer in zip(routing.shards, found, strict=True)]
         address = routing.coordinator or self._connection.address
         tables = dict(self._connection.tables)
-        return Survey(address, self._connection.release, time.monotonic(), shards, tables, trouble)
+        return Survey(address, self._connection.release, self._connection.clock.monotonic(), shards, tables, trouble)
 
     def close(self) -> None:
         """Ends the connections."""
@@ -102,10 +101,8 @@ class Watch:
         self.close()
 
     def _refresh(self) -> str | None:
-        from ps.client.connection.retry import Deadline
-
         try:
-            self._connection.refresh(Deadline(self._timeout_s))
+            self._connection.refresh(self._connection.deadline(self._timeout_s))
         except PsError as error:
             return str(error)
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from ps.client.connection.retry import Deadline
@@ -47,7 +46,9 @@ class Clock:
                 "give as many or more"
             )
         self.clocks[self.rank] = steps
-        deadline, started_s = self._session.deadline(timeout_s), time.monotonic()
+        deadline = self._session.deadline(timeout_s)
+        clock = deadline.clock
+        started_s = clock.monotonic()
         try:
             while True:
                 self._exchange(deadline, self.max_staleness)
@@ -55,11 +56,11 @@ class Clock:
                     return
                 if deadline.remaining_s() <= ASK_AGAIN_S:
                     raise DeadlineExceeded(f"no answer within {deadline.timeout_s:g} s")
-                time.sleep(ASK_AGAIN_S)
+                clock.sleep(ASK_AGAIN_S)
         except DeadlineExceeded as error:
             raise DeadlineExceeded(self._behind(steps, deadline.timeout_s)) from error
         finally:
-            self.waited_s += time.monotonic() - started_s
+            self.waited_s += clock.monotonic() - started_s
 
     def finish(self, *, timeout_s: float | None = None) -> None:
         """Notes that this trainer makes no more steps, so that the others do not wait for it."""

@@ -6,7 +6,6 @@ no push will follow sends `Lease.forget`. That is a hint, as a prepare is: if it
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from contextlib import suppress
@@ -14,6 +13,7 @@ from contextlib import suppress
 from ps.client.bound import NO_HANDLE, Handle
 from ps.client.connection.retry import Deadline
 from ps.errors import InvalidArgument
+from ps.runtime.clock import Clock
 from ps.wire.routing import Routing
 
 MAX_PREPARE_WAIT_S = 1.0
@@ -25,7 +25,12 @@ class Lease:
     """What the shards hold for one step. It does not refer to the step, so it can outlive it. Threads: any."""
 
     def __init__(
-        self, number: int, routing: Routing, prepared: Mapping[int, Future[bool]], tell: Callable[[int], object]
+        self,
+        number: int,
+        routing: Routing,
+        prepared: Mapping[int, Future[bool]],
+        tell: Callable[[int], object],
+        clock: Clock,
     ) -> None:
         """prepared: by shard, whether the shard holds the step. tell: sends a forget to a shard, in the background."""
         self._number = number
@@ -34,7 +39,8 @@ class Lease:
         """The prepares by shard; each returns whether the shard holds the step."""
         self._tell = tell
         self._waited = False
-        self._begun_s = self._answered_s = time.monotonic()
+        self._clock = clock
+        self._begun_s = self._answered_s = clock.monotonic()
         self.ended = False
         """Whether the step was pushed or forgotten."""
         for future in prepared.values():
@@ -44,7 +50,7 @@ class Lease:
     def prepare_s(self) -> float:
         """Seconds until the last shard answered the prepare, or until now if one has not."""
         answered = all(future.done() for future in self.preparing.values())
-        return (self._answered_s if answered else time.monotonic()) - self._begun_s
+        return (self._answered_s if answered else self._clock.monotonic()) - self._begun_s
 
     def handle(self, deadline: Deadline) -> Handle:
         """Returns the handle with the shards that are known to hold the step. It waits for the others once, and only
@@ -84,4 +90,4 @@ class Lease:
         return future.done() and not future.cancelled() and future.result()
 
     def _note_answer(self, _: Future[bool]) -> None:
-        self._answered_s = time.monotonic()
+        self._answered_s = self._clock.monotonic()

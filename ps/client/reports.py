@@ -45,7 +45,7 @@ def shard_stats(connection: Connection, deadline: Deadline) -> list[dict[str, An
 def answers(connection: Connection, routing: Routing, timeout_s: float) -> list[dict[str, Any] | PsError]:
     """Returns the report of every shard, or why it does not answer within `timeout_s`. All are asked at the same time,
     each once, so that a service in trouble can be watched."""
-    deadline = Deadline(timeout_s)
+    deadline = connection.deadline(timeout_s)
 
     def ask(address: str) -> dict[str, Any] | PsError:
         try:

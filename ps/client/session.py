@@ -4,7 +4,6 @@ counters."""
 from __future__ import annotations
 
 import itertools
-import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
 
@@ -42,7 +41,7 @@ class Session:
         self.formats = Formats(wire_dtype)
         self.compress_ids = compress_ids
         self.timeout_s = seconds(timeout_s)
-        self.worker_id = secrets.randbits(63)
+        self.worker_id = connection.entropy.getrandbits(63)
         self.exchange = Exchange(connection, self.worker_id)
         delivery = Delivery(connection, self.worker_id)
         self.pushes = Pushes(delivery)
@@ -57,7 +56,7 @@ class Session:
     def deadline(self, timeout_s: float | None) -> Deadline:
         """Returns the deadline of a call that begins now: after `timeout_s`, or, if that is None, after the client's
         own."""
-        return Deadline(self.timeout_s if timeout_s is None else timeout_s)
+        return self.connection.deadline(self.timeout_s if timeout_s is None else timeout_s)
 
     def batch(
         self,
@@ -104,7 +103,7 @@ class Session:
             address = routing.coordinator or routing.shards[0].address
             return self.connection.calls.unary(address, method, request(number), deadline)
 
-        return retry(attempt, deadline, lambda: self.connection.refresh(deadline))
+        return retry(attempt, deadline, self.connection.entropy, lambda: self.connection.refresh(deadline))
 
     def forget_abandoned(self) -> None:
         """Tells the shards to forget the steps that can no longer be pushed."""

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from ps.cluster.coordinator.coordinator import Coordinator
 from ps.config import ServiceConfig
+from ps.runtime.clock import SYSTEM_CLOCK
 from ps.server.compiling import compile_kernels
 from ps.server.gate.dispatch import Dispatcher
 from ps.server.handlers.service import ShardService
@@ -52,7 +53,7 @@ def start(config: ServiceConfig | None = None, shards: int = 1) -> str:
             service.routing = routing
 
     if shards == 1:
-        tell(Routing.even(new_epoch(), infos, coordinator=named[0].address))
+        tell(Routing.even(new_epoch(SYSTEM_CLOCK), infos, coordinator=named[0].address))
         return named[0].address
     unwatched = config.having(watching={"metrics": False, "discovery_path": None})
     coordinator = Coordinator(unwatched, listen=Named)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from ps.nn.batch import Batch
 from ps.nn.depth import Depth
 from ps.nn.embedding.collection import EmbeddingBagCollection
 from ps.nn.embedding.prepared import PreparedBags
+from ps.runtime.clock import SYSTEM_CLOCK
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Prefetcher:
         loader: Iterable[Batch],
         embeddings: EmbeddingBagCollection,
         depth: int | Literal["auto"] = "auto",
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = SYSTEM_CLOCK.monotonic,
         *,
         pull_ahead: int = 0,
     ) -> None:

@@ -1,1 +1,1 @@
-"""The doors to what is outside: memory, files of the kernel, the clock."""
+"""The doors to what is outside: time, chance, memory, files of the kernel, threads to run on."""

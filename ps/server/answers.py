@@ -9,7 +9,6 @@ could hold up.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import NoReturn
@@ -17,6 +16,7 @@ from typing import NoReturn
 import grpc
 
 from ps.errors import PsError
+from ps.runtime.clock import Clock
 from ps.server.later import Later
 from ps.wire.status import code_of, details_of, to_metadata
 
@@ -30,11 +30,11 @@ Send = Callable[[bytes | None], None]
 class Answers:
     """Sends the later answers of one server."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._takes = ThreadPoolExecutor(1, thread_name_prefix="answers")
         self._sends = ThreadPoolExecutor(SENDERS, thread_name_prefix="answers")
         self._free = threading.Semaphore(SENDERS)
-        self._expiries = Expiries()
+        self._expiries = Expiries(clock)
 
     def send(self, answer: Later, context: grpc.ServicerContext, send: Send) -> None:
         """Sends an answer when it is ready."""
@@ -81,7 +81,7 @@ class Answers:
 class Expiries:
     """Lets answers expire: one thread for all of them, which sleeps until the next is due."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._at: dict[Later, float] = {}
         self._sleeps_until = 0.0
@@ -95,7 +95,7 @@ class Expiries:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._watch, name="expiries", daemon=True)
                 self._thread.start()
-            self._at[answer] = at = self._clock() + answer.wait_s
+            self._at[answer] = at = self._clock.monotonic() + answer.wait_s
             if at < self._sleeps_until:
                 self._changed.notify()
 
@@ -120,14 +120,14 @@ class Expiries:
         """Waits until some answers are due and returns them; None at the end."""
         with self._changed:
             while not self._closed:
-                now = self._clock()
+                now = self._clock.monotonic()
                 over = [answer for answer, at in self._at.items() if at <= now]
                 for answer in over:
                     del self._at[answer]
                 if over:
                     return over
                 self._sleeps_until = min(self._at.values(), default=now + threading.TIMEOUT_MAX / 2)
-                self._changed.wait(self._sleeps_until - now)
+                self._clock.wait(self._changed, self._sleeps_until - now)
             return None
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ps import kernels
 from ps.kernels import cache
+from ps.runtime.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,14 +26,14 @@ def compile_kernels() -> float:
     """
     if cache.is_complete():
         return 0.0
-    started = time.monotonic()
+    started = SYSTEM_CLOCK.monotonic()
     console = to_stderr()
     with cache.compiling(on_wait=lambda: console.print("another process compiles the kernels: waiting for it...")):
         if not cache.is_complete():
             with _shown(console):
                 kernels.warm_up()
             cache.mark_complete()
-    return time.monotonic() - started
+    return SYSTEM_CLOCK.monotonic() - started
 
 
 def to_stderr() -> Console:

@@ -6,10 +6,10 @@ import errno
 import os
 import resource
 import socket
-import time
 
 from ps.runtime import held_files, host
 from ps.runtime.address_space import PAGE
+from ps.runtime.clock import SYSTEM_CLOCK
 
 
 def process_report() -> dict[str, object]:
@@ -22,7 +22,7 @@ def process_report() -> dict[str, object]:
         "rss_bytes": int(held_files.read_text("/proc/self/statm").split()[1]) * PAGE,
         "files_open": _files_open(limit),
         "files_limit": limit,
-        "clock_s": time.time(),
+        "clock_s": SYSTEM_CLOCK.wall(),
     }
 
 

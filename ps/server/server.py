@@ -18,6 +18,7 @@ import grpc
 from ps.address import address_of
 from ps.config import ServiceConfig
 from ps.errors import Unavailable
+from ps.runtime.clock import Clock
 from ps.server.answers import Answers
 from ps.server.gate.aside import Aside
 from ps.server.gate.behavior import Served, on
@@ -51,18 +52,18 @@ FEWEST_CONNECTIONS = 16
 class GrpcServer:
     """Listens on a port that the kernel chooses, or on the one given."""
 
-    def __init__(self, dispatcher: Dispatcher, config: ServiceConfig, port: int = 0) -> None:
+    def __init__(self, dispatcher: Dispatcher, config: ServiceConfig, clock: Clock, port: int = 0) -> None:
         keep_freed_memory()
         self._config = config
         self._stopped = threading.Event()
         self._pools = _Pools(config)
-        self._answers = Answers()
-        self._aside = Aside(_SERVICES)
+        self._answers = Answers(clock)
+        self._aside = Aside(_SERVICES, clock)
         self._server = grpc.server(
             self._pools.calls, options=[*options(config.limits.max_message_bytes), *server_options(config)]
         )
         self._server.add_generic_rpc_handlers(
-            [*_generic_handlers(dispatcher, self._pools, self._answers), *self._aside.handlers]
+            [*_generic_handlers(dispatcher, self._pools, self._answers, clock), *self._aside.handlers]
         )
         self.address = address_of(config.network.host, self._bind(config.network.host, port))
         self._server.start()
@@ -135,17 +136,19 @@ class _Pools:
         self.controls.shutdown(wait=False)
 
 
-def _generic_handlers(dispatcher: Dispatcher, pools: _Pools, answers: Answers) -> list[grpc.GenericRpcHandler]:
+def _generic_handlers(
+    dispatcher: Dispatcher, pools: _Pools, answers: Answers, clock: Clock
+) -> list[grpc.GenericRpcHandler]:
     services: dict[str, dict[str, Any]] = {}
     for method in dispatcher.handlers:
-        services.setdefault(method.service, {})[method.name] = _handler(dispatcher, method, pools, answers)
+        services.setdefault(method.service, {})[method.name] = _handler(dispatcher, method, pools, answers, clock)
     return [grpc.method_handlers_generic_handler(service, methods) for service, methods in services.items()]
 
 
-def _handler(dispatcher: Dispatcher, method: Method, pools: _Pools, answers: Answers) -> Any:
+def _handler(dispatcher: Dispatcher, method: Method, pools: _Pools, answers: Answers, clock: Clock) -> Any:
     """Returns the handler of a method. Every method takes its request as a stream: the wire is the same, and the wait
     for a message that does not come happens here, where it can be ended, and not in gRPC."""
-    served = Served(dispatcher, method, None if method in CONTROLS else pools.places, answers)
+    served = Served(dispatcher, method, None if method in CONTROLS else pools.places, answers, clock)
     pool = pools.controls if method in CONTROLS else pools.calls
     if method.shape is Shape.UNARY:
         return grpc.stream_unary_rpc_method_handler(on(pool, served.unary))

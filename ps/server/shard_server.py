@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from ps.config import ServiceConfig, TableConfig
 from ps.errors import Unavailable
 from ps.kernels import warm_up
+from ps.runtime.clock import SYSTEM_CLOCK, Clock
 from ps.server.compiling import compile_kernels
 from ps.server.gate.dispatch import Dispatcher, Handler
 from ps.server.handlers.control import Control
@@ -52,6 +53,7 @@ class ShardServer:
         alone: bool = True,
         state_lost: str | None = None,
         history: Log | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """`history`: where writes are logged before they are applied; None: nowhere."""
         budget = RamBudget(config or ServiceConfig())
@@ -60,13 +62,13 @@ class ShardServer:
         compile_kernels()
         warm_up()  # the first request must not wait for a compiler, nor for loading what it made
         registry = CollectorRegistry()
-        self.shard = Shard(shard_id, config, history=history)
+        self.shard = Shard(shard_id, config, clock, history=history)
         self.service = ShardService(self.shard, UNKNOWN, fitted(config), state_lost)
         self.dispatcher = dispatcher(self.service, RpcMetrics(registry), self.service.config)
         self.shard.budget.bodies.when_short = self.dispatcher.calls.make_room  # who is silent may hold some of it
-        self._grpc = GrpcServer(self.dispatcher, self.service.config)
+        self._grpc = GrpcServer(self.dispatcher, self.service.config, clock)
         registry.register(ShardCollector(self.shard, config, lambda: self.service.state_lost))
-        self._metrics = MetricsServer(registry, config.network.host) if config.watching.metrics else None
+        self._metrics = MetricsServer(registry, config.network.host, clock) if config.watching.metrics else None
         self.address = self._grpc.address
         self.metrics_address = self._metrics.address if self._metrics else ""
         if state_lost is not None:
@@ -74,7 +76,7 @@ class ShardServer:
         self.shard.commit.when_poisoned = lambda: self._grpc.set_serving(False)
         self.shard.watch.started()
         if alone:
-            self.set_routing(Routing.even(new_epoch(), [self.info], coordinator=self.address))
+            self.set_routing(Routing.even(new_epoch(clock), [self.info], coordinator=self.address))
 
     @property
     def info(self) -> ShardInfo:

@@ -55,7 +55,7 @@ class Core:
         self.max_body_bytes = config.limits.max_body_bytes
         self.disk_health = DiskHealth(clock)
         self.rise = Rise(self.disk_health)
-        self.engine = Engine(places(), config.limits.max_requests)
+        self.engine = Engine(places(), config.limits.max_requests, clock)
         self.building = Building(self.engine)
         self.assistant = Assistant(self.engine.places.assistant)
         self.capacity = Capacity(config, self.budget)

@@ -9,7 +9,6 @@ It also drives operations (`ps.runtime.places`): each stretch of one runs where 
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -27,9 +26,9 @@ Task = Callable[[], object]
 
 
 class Engine:
-    """One thread and its queue. `clock` is used only for figures of waiting times: no result depends on it."""
+    """One thread and its queue. `clock`, in seconds, is for figures of waiting times: no result depends on it."""
 
-    def __init__(self, places: Places, max_queue: int, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, places: Places, max_queue: int, clock: Callable[[], float]) -> None:
         self.places = places
         self._tasks = places.queue()  # (task, when it was put; None: the last). No task: there are looks
         self._looks: deque[Task] = deque()

@@ -6,7 +6,6 @@ changed nothing, or is applied whole and is in the ledger.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from ps.arrays import Rows
 from ps.config import ServiceConfig, TableConfig
 from ps.policy.ranking import EVERY_RANK
+from ps.runtime.clock import SYSTEM_CLOCK, Clock
 from ps.runtime.places import Operation, Places, Threads
 from ps.shard.caller import PATIENT, Caller
 from ps.shard.core import Core
@@ -50,14 +50,14 @@ class Shard:
         self,
         shard_id: int,
         config: ServiceConfig | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = SYSTEM_CLOCK,
         places: Callable[[], Places] | None = None,
         history: Log | None = None,
     ) -> None:
         """places: makes the places where work runs; threads by default. history: where writes are logged before they
         are applied; None: nowhere."""
         threads = places or (lambda: Threads(str(shard_id)))
-        self.core = core = Core(shard_id, config or ServiceConfig(), threads, clock, history or NoLog())
+        self.core = core = Core(shard_id, config or ServiceConfig(), threads, clock.monotonic, history or NoLog())
         self.shard_id = shard_id
         self.budget = core.budget
         self.tables = core.tables

@@ -3,7 +3,6 @@ effect."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from ps.config import PARTITIONS
 from ps.errors import InvalidArgument
+from ps.runtime.clock import Clock
 from ps.v1 import control_pb2 as pb
 
 
@@ -75,9 +75,9 @@ UNKNOWN = Routing.even(0, [])
 """The routing table of a client that has not been told one yet."""
 
 
-def new_epoch() -> int:
+def new_epoch(clock: Clock) -> int:
     """Returns the milliseconds since 1970, an epoch that no earlier service on the same ports had."""
-    return time.time_ns() // 1_000_000
+    return int(clock.wall() * 1000)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import ps
-from ps.client.connection import retry
 from ps.client.connection.connection import Connection
 from ps.round import Round
+from tests.clocks import Hurried
 from tests.clusters import LoopbackCluster
 from tests.conftest import QUIET
 from tests.faults import Faults, Rates
@@ -68,10 +68,9 @@ def test_a_row_that_few_pushes_name_is_as_in_one_process(cluster: LoopbackCluste
     assert pulled(cluster) == close(sparse_adam(rare))
 
 
-def test_steps_that_are_pushed_again_count_once(cluster: LoopbackCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_BACKOFF_S", 0.001)
+def test_steps_that_are_pushed_again_count_once(cluster: LoopbackCluster) -> None:
     faults = Faults(1, Rates(drop_request=0.2, drop_response=0.2, repeat=0.2))
-    with ps.Client(Connection(cluster.address, faults.open)) as client:
+    with ps.Client(Connection(cluster.address, faults.open, Hurried())) as client:
         for step in range(STEPS):
             prepared = client.prepare({"t": rare(step)})
             prepared.pull()

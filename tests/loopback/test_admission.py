@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import ps
-from ps.client.connection import retry
 from ps.client.connection.connection import Connection
+from tests.clocks import Hurried
 from tests.clusters import LoopbackCluster
 from tests.faults import Faults, Rates
 from tests.loopback.tables import block, contents, scores, summing
@@ -45,12 +45,11 @@ def test_a_share_of_new_ids_gets_in_at_each_push(client: ps.Client) -> None:
     assert refused(client) == pytest.approx(2000 * (0.5 + 0.25 + 0.125), rel=0.1)
 
 
-def test_pushes_that_arrive_twice_are_counted_once(cluster: LoopbackCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_BACKOFF_S", 0.001)
+def test_pushes_that_arrive_twice_are_counted_once(cluster: LoopbackCluster) -> None:
     faults = Faults(1, Rates(drop_response=0.3, repeat=0.3))
     config = gated(ps.CountThreshold(min_count=30)).model_copy(update={"importance": ps.Importance(external=1)})
     ids = np.arange(12)
-    with ps.Client(Connection(cluster.address, faults.open)) as client:
+    with ps.Client(Connection(cluster.address, faults.open, Hurried())) as client:
         client.create_table(config, exist_ok=True)
         for _ in range(29):
             client.push("g", ids, block(np.ones(12)))

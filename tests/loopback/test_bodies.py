@@ -9,11 +9,11 @@ import pytest
 
 import ps
 from benchmarks.service.half_calls import HalfCall
-from ps.server.gate import lanes
 from ps.server.shard_server import ShardServer
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import methods
+from tests.clocks import Fast
 from tests.conftest import StartServer
 from tests.loopback.tables import block, summing
 from tests.waiting import until
@@ -51,11 +51,12 @@ def test_what_is_announced_and_does_not_come_holds_nothing(start_server: StartSe
         assert not call.ended.is_set()
 
 
-def test_a_body_that_stalls_halfway_gives_way_to_one_that_needs_its_bytes(
-    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lanes, "GIVES_WAY_AFTER_S", 0.05)
-    server = start_server(memory={"ram_bytes": RAM}, network={"stall_timeout_s": NEVER_S, "drain_timeout_s": 0.1})
+def test_a_body_that_stalls_halfway_gives_way_to_one_that_needs_its_bytes(start_server: StartServer) -> None:
+    server = start_server(
+        clock=Fast(20),
+        memory={"ram_bytes": RAM},
+        network={"stall_timeout_s": 20 * NEVER_S, "drain_timeout_s": 0.1},
+    )
     with ps.connect(server.address) as client, HalfCall(server.address, methods.PUSH) as call:
         client.create_table(summing(dim=DIM))
         call.send(head(server, methods.PUSH))

@@ -23,10 +23,10 @@ from ps.v1 import embedding_pb2 as pb
 from ps.wire import methods
 from ps.wire.methods import Method
 from ps.wire.routing import UNKNOWN, Routing, ShardInfo
+from tests.clocks import ByHand, Passing
 from tests.clusters import LoopbackCluster
 from tests.conftest import QUIET
 from tests.loopback.tables import DIM, block, contents, summing
-from tests.waiting import until
 from tests.wire_calls import RawCalls, error_of, id_set
 
 LOST = "shard 1 was restarted"
@@ -236,20 +236,33 @@ def test_trying_goes_on_until_it_works_or_nobody_wants_it_any_more() -> None:
         if len(tries) < 3:
             raise ConnectionError("not yet")
 
-    keep_trying("third time lucky", third_time_lucky, threading.Event()).join(20)
+    clock = Passing()
+    keep_trying("third time lucky", third_time_lucky, threading.Event(), clock).join(20)
     assert len(tries) == 3
+    assert clock.slept == [0.1, 0.2], "pauses double"
 
     stopped = threading.Event()
 
     def never() -> None:
         tries.append(1)
+        if len(tries) == 12:
+            stopped.set()
         raise ValueError("no actor of that name")
 
-    thread = keep_trying("never", never, stopped)
-    until(lambda: len(tries) > 4)
-    stopped.set()
-    thread.join(20)
-    assert not thread.is_alive()
+    clock = Passing()
+    keep_trying("never", never, stopped, clock).join(20)
+    assert len(tries) == 12
+    assert clock.slept == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0]
+
+
+def test_an_epoch_is_the_time_on_the_coordinators_clock() -> None:
+    """No service before it, on the same ports, had one that late."""
+    clock = ByHand(1_800_000_000.25)
+    one = Coordinator(QUIET, listen=inprocess.Named, clock=clock)
+    clock.now += 1.5
+    routing = one.assemble([ShardInfo(0, "inproc:nobody")])
+    one.stop()
+    assert one.routing.epoch == routing.epoch == 1_800_000_001_750
 
 
 # changes that fail on some shard

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 import ps
-from ps.client.connection import retry
 from ps.client.connection.connection import Connection
+from tests.clocks import Hurried
 from tests.clusters import LoopbackCluster
 from tests.conftest import QUIET
 from tests.faults import Faults, Rates
@@ -36,13 +36,6 @@ FAULTS = {
     "requests delayed": Rates(late=0.15),
     "all of it": Rates(drop_request=0.06, drop_response=0.06, repeat=0.15, late=0.06),
 }
-
-
-@pytest.fixture(autouse=True)
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here nobody is overloaded: a repeat need not wait."""
-    monkeypatch.setattr(retry, "FIRST_BACKOFF_S", 0.001)
-    monkeypatch.setattr(retry, "MAX_BACKOFF_S", 0.01)
 
 
 @pytest.fixture
@@ -119,7 +112,7 @@ def test_two_trainers_sums_are_exact(
     with ps.connect(two_shards.address) as setup:
         for name in ("a", "b"):
             setup.create_table(summing(name))
-    clients = [ps.Client(Connection(two_shards.address, fault.open)) for fault in faults]
+    clients = [ps.Client(Connection(two_shards.address, fault.open, Hurried())) for fault in faults]
     try:
         in_threads([lambda i=i: loop(clients[i], i) for i in range(TRAINERS)])
     finally:
@@ -135,7 +128,7 @@ def test_repeats_reach_the_shards_and_are_answered_from_the_ledger(two_shards: L
     faults = Faults(1, Rates(drop_response=0.3, repeat=0.3))
     with ps.connect(two_shards.address) as setup:
         setup.create_table(summing())
-    with ps.Client(Connection(two_shards.address, faults.open)) as client:
+    with ps.Client(Connection(two_shards.address, faults.open, Hurried())) as client:
         for _ in range(30):
             client.push("t", range(10), block(np.ones(10)))
         repeats = sum(shard["repeated_pushes"] for shard in client.stats()["shards"])
@@ -148,7 +141,7 @@ def test_explicit_writes_are_applied_once_and_answered_as_the_first_time(two_sha
     faults = Faults(2, Rates(drop_response=0.2, repeat=0.2, late=0.2))
     with ps.connect(two_shards.address) as setup:
         setup.create_table(summing())
-    with ps.Client(Connection(two_shards.address, faults.open)) as client:
+    with ps.Client(Connection(two_shards.address, faults.open, Hurried())) as client:
         ids = np.arange(20)
         for _ in range(15):
             assert not client.upsert("t", ids, block(np.full(20, 100))).any()
@@ -164,7 +157,7 @@ def test_one_client_may_be_used_by_many_threads(two_shards: LoopbackCluster) -> 
     faults = Faults(3, Rates(drop_response=0.1, repeat=0.1))
     with ps.connect(two_shards.address) as setup:
         setup.create_table(summing())
-    with ps.Client(Connection(two_shards.address, faults.open)) as client:
+    with ps.Client(Connection(two_shards.address, faults.open, Hurried())) as client:
 
         def push(value: int) -> None:
             for _ in range(20):

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ps
-from ps.client.connection import retry
 from ps.client.connection.connection import Connection
 from ps.errors import PsError
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import codec, methods
 from ps.wire.bags import encode_bags
+from tests.clocks import Hurried
 from tests.clusters import LoopbackCluster
 from tests.conftest import QUIET, StartServer
 from tests.faults import Faults, Rates
@@ -131,16 +131,12 @@ def test_some_bags_and_some_rows_are_applied_and_nothing_else(client: ps.Client,
     assert set(contents(client, "t")) == {int(step_of.ids_U[at]) for at in touched}
 
 
-def test_pushes_of_bags_are_applied_once_whatever_the_network_does(
-    pair: LoopbackCluster, client: ps.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pushes_of_bags_are_applied_once_whatever_the_network_does(pair: LoopbackCluster, client: ps.Client) -> None:
     """Prepares are lost as well: then pull and push carry ids and bags."""
-    monkeypatch.setattr(retry, "FIRST_BACKOFF_S", 0.001)
-    monkeypatch.setattr(retry, "MAX_BACKOFF_S", 0.01)
     fresh(client, "t")
     faults = Faults(1, Rates(drop_request=0.1, drop_response=0.2, repeat=0.2))
     rng, rows = np.random.default_rng(3), dict.fromkeys(IDS.tolist(), np.zeros(DIM, np.float32))
-    with ps.Client(Connection(pair.address, faults.open)) as shaky:
+    with ps.Client(Connection(pair.address, faults.open, Hurried())) as shaky:
         for number in range(40):
             step_of = draw(rng)
             step = shaky.prepare({"t": step_of.ids_U}, bags={"t": step_of.bags})
@@ -160,7 +156,7 @@ def test_a_step_whose_prepare_never_came_carries_its_bags(pair: LoopbackCluster,
     rows_UD, grads_BD = whole(np.random.default_rng(1), 50), whole(np.random.default_rng(2), 20)
     client.upsert("t", step_of.ids_U, rows_UD)
     faults = Faults(1, Rates(drop_request=1.0, methods=(methods.PREPARE,)))
-    with ps.Client(Connection(pair.address, faults.open)) as shaky:
+    with ps.Client(Connection(pair.address, faults.open, Hurried())) as shaky:
         step = shaky.prepare({"t": step_of.ids_U}, bags={"t": step_of.bags})
         assert (step.pull()["t"] == step_of.sums(rows_UD)).all()
         step.push({"t": grads_BD})

@@ -18,12 +18,14 @@ import numpy as np
 import pytest
 
 import ps
+from ps.client.connection.connection import Connection
 from ps.cluster import inprocess
 from ps.server.shard_server import ShardServer
 from ps.shard.writes import rounds
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import methods
 from ps.wire.channel import open_channel
+from tests.clocks import ByHand, Fast
 from tests.conftest import StartServer
 from tests.loopback.tables import DIM, block, contents, summing
 from tests.waiting import until
@@ -179,11 +181,11 @@ def test_an_interrupted_push_leaves_its_round_and_may_be_sent_again(server: Shar
 
 @pytest.mark.slow
 def test_a_round_that_waits_gives_way_to_a_push_whose_rows_are_on_disk(
-    start_server: StartServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    start_server: StartServer, tmp_path: Path
 ) -> None:
     """What they are read into has no room beside two parts of three."""
-    monkeypatch.setattr(rounds, "FAIR_S", 0.05)
-    server, wide, n = start_server(memory={"ram_bytes": 64 << 20}, disk={"path": tmp_path}), 64, 8000
+    server = start_server(clock=Fast(100), memory={"ram_bytes": 64 << 20}, disk={"path": tmp_path})
+    wide, n = 64, 8000
     grads = block(np.ones(10_000), wide)
     with ps.connect(server.address) as client, ExitStack() as stack, ThreadPoolExecutor(2) as pool:
         for name in ("d", "r"):
@@ -340,21 +342,26 @@ def test_a_group_that_finds_no_room_leaves_whole_and_comes_again(start_server: S
         assert len({future.result() for future in first}) == 1
 
 
-def test_a_round_that_has_been_open_for_long_gives_way_to_a_pull_that_finds_no_room(
-    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rounds, "FAIR_S", 0.0)
-    server = start_server(memory={"ram_bytes": ps.config.MIN_RAM_BYTES})
+def test_a_round_that_has_been_open_for_long_gives_way_to_a_pull_that_finds_no_room(start_server: StartServer) -> None:
+    clock, of_trainer = ByHand(), ByHand()
+    server = start_server(clock=clock, memory={"ram_bytes": ps.config.MIN_RAM_BYTES})
     rows = server.shard.budget.aside.bodies // 9 * 4 // (2 * 4 * DIM)
-    with ps.connect(server.address) as client, ps.connect(server.address) as other, ThreadPoolExecutor(1) as pool:
+    trainer = ps.Client(Connection(server.address, clock=of_trainer))
+    with ThreadPoolExecutor(1) as pool, ps.connect(server.address) as client, trainer:
         client.create_table(summing())
-        push = partial(other.prepare({"t": np.arange(rows)}).push, {"t": block(np.ones(rows))})
-        waits = pool.submit(error_of, push, in_round=ps.Round("run", 1, 0, 2), timeout_s=1.0)
+        push = partial(trainer.prepare({"t": np.arange(rows)}).push, {"t": block(np.ones(rows))})
+        waits = pool.submit(error_of, push, in_round=ps.Round("run", 1, 0, 2), timeout_s=1000.0)
         until(lambda: waiting(server) == 1)
         wide = np.arange(server.service.config.limits.max_body_bytes // 4 // DIM * 2 // 3)
+        clock.now += rounds.FAIR_S - 0.1
+        with pytest.raises((ps.ResourceExhausted, ps.DeadlineExceeded)):
+            client.pull("t", wide, timeout_s=0.3)
+        assert waiting(server) == 1
+        clock.now += 0.1
         assert not client.pull("t", wide, timeout_s=30).any()
-        told = waits.result()
-        assert isinstance(told, ps.ResourceExhausted | ps.DeadlineExceeded), "it came again, until its time was over"
+        assert waiting(server) == 0, "it is to come again, after a pause by its own clock"
+        of_trainer.now += 1000.0
+        assert isinstance(waits.result(), ps.DeadlineExceeded)
     assert server.shard.commit.pushes == 0
 
 

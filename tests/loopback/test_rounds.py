@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 import ps
 from ps.client.client import Client
-from ps.client.connection import retry
 from ps.client.connection.connection import Connection
 from ps.cluster import inprocess
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import methods
+from tests.clocks import Hurried
 from tests.clusters import LoopbackCluster
 from tests.conftest import QUIET, StartServer
 from tests.faults import Faults, Rates
@@ -96,13 +96,6 @@ def test_trainers_in_step_are_one_with_the_large_batch(kind: str) -> None:
         check()
 
 
-@pytest.fixture
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_BACKOFF_S", 0.001)
-    monkeypatch.setattr(retry, "MAX_BACKOFF_S", 0.01)
-
-
-@pytest.mark.usefixtures("quick_retries")
 def test_every_round_is_applied_once_whatever_the_network_does() -> None:
     rng = np.random.default_rng(5)
     of_steps = [
@@ -111,7 +104,7 @@ def test_every_round_is_applied_once_whatever_the_network_does() -> None:
     rates = Rates(drop_request=0.08, drop_response=0.08, repeat=0.1, late=0.08, methods=(methods.PUSH,))
     faults = Faults(3, rates)
     with LoopbackCluster(2, QUIET) as cluster, ExitStack() as stack:
-        clients = [stack.enter_context(Client(Connection(cluster.address, faults.open))) for _ in range(2)]
+        clients = [stack.enter_context(Client(Connection(cluster.address, faults.open, Hurried()))) for _ in range(2)]
         clients[0].create_table(weighing())
         together(2, lambda rank: train(clients[rank], 2, of_steps, "run", rank))
         with ps.connect(cluster.address) as other:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -17,6 +17,7 @@ from ps.address import parse
 from ps.server.shard_server import ShardServer
 from ps.server.watch import scrapes
 from ps.shard.upkeep import watch
+from tests.clocks import ByHand
 from tests.loopback.scrape import scrape, value
 from tests.loopback.tables import block, summing
 from tests.waiting import LIMIT_S, busy_engine, until
@@ -60,10 +61,18 @@ def test_connections_that_read_no_answer_are_few_too(metered: ShardServer) -> No
     assert scraping_threads() <= scrapes.MOST_CONNECTIONS
 
 
-def test_a_connection_lasts_for_so_long_and_no_longer(monkeypatch: pytest.MonkeyPatch, metered: ShardServer) -> None:
-    monkeypatch.setattr(scrapes, "LONGEST_S", 0.3)
-    with connect(metered, b"GET /") as connection:
-        assert connection.recv(1) == b""
+def test_a_connection_lasts_for_so_long_and_no_longer() -> None:
+    clock = ByHand()
+    with ShardServer(0, ps.ServiceConfig(), clock=clock) as server, connect(server, b"GET /") as connection:
+        connection.setblocking(False)
+
+        def ended() -> bool:
+            clock.now += scrapes.LONGEST_S
+            with suppress(BlockingIOError):
+                return connection.recv(1) == b""
+            return False
+
+        until(ended, scrapes.SILENT_S * 0.8)
 
 
 def test_figures_do_not_queue_and_are_there_while_the_engine_is_busy(

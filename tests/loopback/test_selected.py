@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ps
-from ps.client.connection import retry
 from ps.client.connection.connection import Connection
 from ps.nn import Bags, EmbeddingBagCollection, Relaxed, Threshold, TopK
+from tests.clocks import Hurried
 from tests.clusters import LoopbackCluster
 from tests.conftest import QUIET
 from tests.faults import Faults, Rates
@@ -117,15 +117,11 @@ def test_a_wrong_selection_is_refused_before_anything_is_sent(
         client.prepare({"t": [1, 1]}).push({"t": ps.Selected(np.array([0]), np.ones((1, DIM), np.float32))})
 
 
-def test_a_selected_push_is_applied_once_whatever_the_network_does(
-    cluster: LoopbackCluster, client: ps.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retry, "FIRST_BACKOFF_S", 0.001)
-    monkeypatch.setattr(retry, "MAX_BACKOFF_S", 0.01)
+def test_a_selected_push_is_applied_once_whatever_the_network_does(cluster: LoopbackCluster, client: ps.Client) -> None:
     fresh(client, "t")
     faults = Faults(1, Rates(drop_request=0.1, drop_response=0.2, repeat=0.2))
     rng, expected = np.random.default_rng(3), np.zeros((len(IDS), DIM), np.float32)
-    with ps.Client(Connection(cluster.address, faults.open)) as shaky:
+    with ps.Client(Connection(cluster.address, faults.open, Hurried())) as shaky:
         for number in range(40):
             places_N = rng.choice(len(IDS), 50, replace=False)
             selected = some_of(rng, 50, 0.4, elements=number % 2 > 0)

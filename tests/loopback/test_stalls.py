@@ -17,12 +17,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import ps
 from benchmarks.service.half_calls import HalfCall
-from ps.server.gate import lanes
 from ps.server.shard_server import ShardServer
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
 from ps.wire import methods
 from ps.wire.methods import Method
+from tests.clocks import Fast
 from tests.conftest import StartServer
 from tests.loopback.tables import block, summing
 from tests.waiting import LIMIT_S, until
@@ -193,11 +193,14 @@ def test_a_push_that_drips_is_ended(start_server: StartServer) -> None:
 
 
 def test_the_one_that_is_silent_gives_way_where_there_are_too_many(
-    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+    start_server: StartServer,
 ) -> None:
     """As many as max_requests stall for good, and others come all the same."""
-    monkeypatch.setattr(lanes, "GIVES_WAY_AFTER_S", 0.05)
-    server = start_server(limits={"max_requests": 2}, network={"stall_timeout_s": NEVER_S, "drain_timeout_s": 0.1})
+    server = start_server(
+        clock=Fast(20),
+        limits={"max_requests": 2},
+        network={"stall_timeout_s": 20 * NEVER_S, "drain_timeout_s": 0.1},
+    )
     with tables(server) as client, ExitStack() as stack:
         until(lambda: in_progress(server) == 0)
         stalled = [stack.enter_context(head_alone(server, methods.PUSH)) for _ in range(2)]

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import ps
-from ps.client.connection import retry
 from ps.client.connection.connection import Connection
 from ps.nn import Bags, EmbeddingBagCollection, TopK
+from tests.clocks import Hurried
 from tests.clusters import LoopbackCluster
 from tests.conftest import QUIET
 from tests.faults import Faults, Rates
@@ -200,12 +200,10 @@ def test_tables_with_cold_rows_travel_as_any_others(cluster: LoopbackCluster, co
         assert (exact.pull("cold", ids) != before).any(axis=1).all()
 
 
-def test_repeated_pushes_are_applied_once(cluster: LoopbackCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_pushes_are_applied_once(cluster: LoopbackCluster) -> None:
     """Requests and answers are lost, and come twice."""
-    monkeypatch.setattr(retry, "FIRST_BACKOFF_S", 0.001)
-    monkeypatch.setattr(retry, "MAX_BACKOFF_S", 0.01)
     faults = Faults(1, Rates(drop_request=0.1, drop_response=0.2, repeat=0.2))
-    worker = ps.Client(Connection(cluster.address, faults.open), wire_dtype=BY)
+    worker = ps.Client(Connection(cluster.address, faults.open, Hurried()), wire_dtype=BY)
     with ps.connect(cluster.address) as exact, worker:
         fill(exact, table())
         start, sent = exact.pull("t", IDS), np.zeros((N, DIM), np.float32)

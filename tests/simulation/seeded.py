@@ -1,7 +1,8 @@
 """A shard in one thread: at every wait a seed chooses what runs next. The same seed gives the same order again.
 
-The code is the shard's own; only its places (`ps.runtime.places`) are others. What there is to choose from: the
-engine's next task, any read or write of the disk that waits, and any caller who may go on.
+The code is the shard's own; only its places, its clock and its entropy (`ps.runtime`) are others. What there is to
+choose from: the engine's next task, any read or write of the disk that waits, and any caller who may go on. At each
+choice time moves on by as much as the seed says.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from concurrent.futures import Executor, Future
 from functools import partial
 from typing import Any, TypeVar
 
+from ps.runtime.clock import Waitable
 from ps.runtime.places import CALLER, Operation, Queue
 from ps.shard.caller import PATIENT, Caller
 from ps.shard.engine import Engine
@@ -19,13 +21,17 @@ from ps.shard.running import Running
 
 T = TypeVar("T")
 MOST_STEPS = 200_000
+STEPS_S = [0.0, 0.0, 0.0, 0.001, 0.001, 0.1]
+"""What a choice may take: where it is nothing, two things happen at the same time."""
 
 
 class Seeded:
-    """Places in one thread."""
+    """Places in one thread, their clock and their entropy."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
+        self.entropy = random.Random(self.random.getrandbits(64))
+        self.clock = SeededClock(self, self.random.uniform(0, 1e6))
         self.io, self.down, self.assistant = Pool(self), Pool(self), AtOnce()
         self.callers: list[Running[Any]] = []
         self._tasks: Queue = Waiting(self)
@@ -64,6 +70,7 @@ class Seeded:
         if not self._working and not self._calling:
             choices += [partial(self._reply, running) for running in self.callers if running.waits]
         if choices:
+            self.clock.now += self.random.choice(STEPS_S)
             self.random.choice(choices)()
         return bool(choices)
 
@@ -91,6 +98,33 @@ class Seeded:
             self._ended = bool(self._work(1))
         finally:
             self._working = False
+
+
+class SeededClock:
+    """Time that moves on with what is done. Whoever waits for it has others go on; where nobody can, it is there."""
+
+    def __init__(self, places: Seeded, now: float) -> None:
+        self.now = now
+        self._places = places
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float, /) -> None:
+        end = self.now + seconds
+        while self.now < end and self._places.step():
+            pass
+        self.now = max(self.now, end)
+
+    def wait(self, on: Waitable, timeout_s: float) -> bool:
+        end = self.now + timeout_s
+        while not (happened := on.wait(0)) and self.now < end:
+            if not self._places.step():
+                self.now = end
+        return happened
 
 
 class Pool(Executor):

@@ -39,13 +39,13 @@ def seeds(block: int) -> Sequence[int]:
 
 
 class Story:
-    """One shard, its clock, and the calls that are under way."""
+    """One shard, its clock and entropy, and the calls that are under way."""
 
     def __init__(self, seed: int, config: ps.ServiceConfig) -> None:
         self.places = Seeded(seed)
         self.random = self.places.random
-        self.now = 0.0
-        self.shard = Shard(0, config, lambda: self.now, lambda: self.places)
+        self.clock, self.entropy = self.places.clock, self.places.entropy
+        self.shard = Shard(0, config, self.clock, lambda: self.places)
         self.core = self.shard.core
 
     def call(self, operation: Operation[T], then: Callable[[T], object], caller: Caller) -> Running[T]:
@@ -57,6 +57,10 @@ class Story:
             return result
 
         return self.places.start(told(), self.shard.engine, caller)
+
+    def worker_id(self) -> int:
+        """A new worker's identity, as a client's session draws it."""
+        return self.entropy.getrandbits(63)
 
     def worker(self, story: Operation[Any]) -> Running[Any]:
         """Begins a story, which says CALLER wherever others may go on."""

@@ -53,14 +53,14 @@ class Swap:
 
     def worker(self, number: int) -> Operation[None]:
         """Calls of all kinds, of which several are under way at once; callers leave."""
-        random, under_way = self.story.random, []
+        random, under_way, worker_id = self.story.random, [], self.story.worker_id()
         for call in range(CALLS):
             caller = Caller()
             kind = random.choice(KINDS)
             if kind == "rest":
                 self.rest(number)
             else:
-                under_way.append(self.story.call(*self.call(kind, StepRef(number, call), caller), caller))
+                under_way.append(self.story.call(*self.call(kind, StepRef(worker_id, call), caller), caller))
             yield CALLER
             if random.random() < 0.1:
                 caller.leave()
@@ -74,7 +74,7 @@ class Swap:
     def rest(self, worker: int) -> None:
         """Time passes, and leases end; or a table is dropped, and made again."""
         if self.story.random.random() < 0.5:
-            self.story.now += TTL_S / 2
+            self.story.clock.sleep(TTL_S / 2)
         elif worker == 0:
             self.story.shard.drop_table("u")
             self.model.pop("u")
@@ -94,7 +94,8 @@ class Swap:
             name, ids = self.steps[target]
         if kind == "pull":
             stream = RowStream(plain, self.story.shard.budget.bodies, self.story.places.queue(), caller)
-            return pull(core, target, Wanted(exists=True), stream, caller, 0), lambda _: self.check(name, ids, stream)
+            pulled = pull(core, target, Wanted(exists=True), stream, caller, 0)
+            return reading(stream, pulled), lambda _: self.check(name, ids, stream)
         if kind == "push":
             body = Body(a_write(), [grads_of(name, rows([value] * len(ids), DIM))])
             return answering(push(core, LookAhead(target), caller), body), lambda _: self.pushed(name, ids, value)
@@ -133,6 +134,15 @@ class Swap:
             store = table.store
             assert at_rest(store)
             assert (store.ram.marks_S[: store.ram.slots_end] < score.GOING).all()
+
+
+def reading(stream: RowStream, pulled: Operation[None]) -> Operation[None]:
+    """A pull whose reader is done with the stream where it fails."""
+    try:
+        return (yield from pulled)
+    except BaseException:
+        stream.close()
+        raise
 
 
 @pytest.mark.parametrize("block", blocks())

@@ -6,9 +6,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import random
 import tempfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -17,6 +15,8 @@ from typing import NamedTuple
 
 from ps.cli.checks.findings import Finding, fail, ok, warn
 from ps.cli.screens.numbers import count, nbytes
+from ps.runtime.clock import SYSTEM_CLOCK
+from ps.runtime.entropy import SYSTEM_ENTROPY
 
 PROBE_BYTES, PIECE_BYTES = 32 << 20, 1 << 20
 READS = 512
@@ -74,20 +74,20 @@ def measured(folder: Path) -> Speed:
     from ps.runtime.places import IO_THREADS
     from ps.storage.disk.options import BLOCK_BYTES
 
-    piece = random.randbytes(PIECE_BYTES)
+    piece = SYSTEM_ENTROPY.randbytes(PIECE_BYTES)
     with tempfile.TemporaryFile(dir=folder) as file:
-        started = time.perf_counter()
+        started = SYSTEM_CLOCK.monotonic()
         for _ in range(PROBE_BYTES // PIECE_BYTES):
             file.write(piece)
         file.flush()
         os.fsync(file.fileno())
-        written = time.perf_counter() - started
+        written = SYSTEM_CLOCK.monotonic() - started
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        places = random.sample(range(PROBE_BYTES // BLOCK_BYTES), READS)
+        places = SYSTEM_ENTROPY.sample(range(PROBE_BYTES // BLOCK_BYTES), READS)
         with _past_the_cache(file.fileno()) as reader, ThreadPoolExecutor(IO_THREADS) as pool:
-            started = time.perf_counter()
+            started = SYSTEM_CLOCK.monotonic()
             list(pool.map(lambda place: _read(reader, place * BLOCK_BYTES, BLOCK_BYTES), places))
-            read = time.perf_counter() - started
+            read = SYSTEM_CLOCK.monotonic() - started
     return Speed(PROBE_BYTES / written, READS / read)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +15,7 @@ from ps.cli.options import ANSWER_TIMEOUT_S, DEFAULT_NAME, Address, Json, Name, 
 from ps.cli.output import print_json, print_lines, screen
 from ps.cli.screens.layout import columns, wrapped
 from ps.errors import NotFound, PsError
+from ps.runtime.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from ps.cluster.ray.deployment import Deployment
@@ -123,9 +123,9 @@ def _service(name: str, address: str, timeout_s: float) -> Iterator[Finding]:
     try:
         with Watch(where, timeout_s) as watch:
             watch.look()  # connects
-            started = time.monotonic()
+            started = SYSTEM_CLOCK.monotonic()
             survey = watch.look()
-            took_s, now_s = time.monotonic() - started, time.time()
+            took_s, now_s = SYSTEM_CLOCK.monotonic() - started, SYSTEM_CLOCK.wall()
     except PsError as error:
         yield fail(
             "service", str(error), "psctl up starts one; --address of another shard, if only the coordinator is down"

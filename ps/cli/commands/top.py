@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Annotated
@@ -14,6 +13,7 @@ from ps.cli.output import out, painted, plain, print_json, print_lines, screen
 from ps.cli.screens.history import History
 from ps.cli.screens.top import top_screen
 from ps.cli.survey import Watch, address_of
+from ps.runtime.clock import SYSTEM_CLOCK
 from ps.seconds import seconds
 
 PLACE = 40
@@ -59,7 +59,7 @@ def _live(watch: Watch, history: History, interval_s: float) -> None:
 def _repeat(watch: Watch, history: History, interval_s: float, once: bool, show: Callable[[], None]) -> None:
     """Looks at the service and shows a frame once an interval, or as soon as a look that took longer has ended."""
     while True:
-        time.sleep(max(history.last.survey.at_s + interval_s - time.monotonic(), 0))
+        SYSTEM_CLOCK.sleep(max(history.last.survey.at_s + interval_s - SYSTEM_CLOCK.monotonic(), 0))
         history.add(watch.look())
         show()
         if once:

@@ -50,7 +50,8 @@ class StepCalls(ClientCalls):
             )
             for shard in batch.shards
         }
-        lease = Lease(number, batch.routing, prepared, partial(self._forget, number, batch.routing))
+        forget = partial(self._forget, number, batch.routing)
+        lease = Lease(number, batch.routing, prepared, forget, session.connection.clock)
         step = Step(session, batch, lease)
         weakref.finalize(step, session.abandoned.append, lease).atexit = False
         return step
@@ -66,7 +67,8 @@ class StepCalls(ClientCalls):
         """Makes a step that is not prepared: its ids are sent with its pull and its push. It is for gradients that were
         summed over several steps. versions: the versions that these were computed from (`Step.versions`, `oldest`)."""
         batch = self._session.batch(ids, self._session.deadline(None), counts, bags)
-        return Step(self._session, batch, Lease(0, batch.routing, {}, lambda shard: None), versions)
+        nothing_held = Lease(0, batch.routing, {}, lambda shard: None, self._session.connection.clock)
+        return Step(self._session, batch, nothing_held, versions)
 
     def pull(self, table: str, ids: ArrayLike, *, return_exists: bool = False, timeout_s: float | None = None) -> Any:
         """Returns the rows of ids, float32 [*ids.shape, dim], numpy or torch as the ids are.

@@ -16,6 +16,8 @@ from ps.client.writes import leaving
 from ps.config import TableConfig
 from ps.errors import DeadlineExceeded, InvalidArgument, PsError, StaleRouting, TableNotFound, Unavailable
 from ps.quoting import shown, some_of
+from ps.runtime.clock import SYSTEM_CLOCK, Clock
+from ps.runtime.entropy import SYSTEM_ENTROPY, Entropy
 from ps.v1 import control_pb2 as pb
 from ps.wire import codec, methods
 from ps.wire.routing import Routing
@@ -29,10 +31,18 @@ REROUTES = 3
 
 
 class Connection:
-    """The routing table and the tables of one service, with the client's calls and threads."""
+    """The routing table and the tables of one service, the client's calls and threads, and its clock and entropy."""
 
-    def __init__(self, address: str, open_transport: Callable[[str], Transport] = open_transport) -> None:
+    def __init__(
+        self,
+        address: str,
+        open_transport: Callable[[str], Transport] = open_transport,
+        clock: Clock = SYSTEM_CLOCK,
+        entropy: Entropy = SYSTEM_ENTROPY,
+    ) -> None:
         self.address = address
+        self.clock = clock
+        self.entropy = entropy
         self.calls = Calls(open_transport, self.check_usable)
         self.tasks = Tasks(self.check_usable)
         self._pid = os.getpid()
@@ -43,14 +53,18 @@ class Connection:
         self.release = ""
         """The release of embedding-ps that the server asked last runs; empty if it does not say."""
         self.routing: Routing
-        deadline = Deadline(DESCRIBE_TIMEOUT_S)
+        deadline = self.deadline(DESCRIBE_TIMEOUT_S)
         try:
-            retry(lambda _: self._describe_from([address], deadline), deadline)
+            retry(lambda _: self._describe_from([address], deadline), deadline, entropy)
         except PsError as error:
             self.close()
             if isinstance(error, DeadlineExceeded):
                 raise Unavailable(f"{address} did not say within {DESCRIBE_TIMEOUT_S:g} s what it serves") from error
             raise
+
+    def deadline(self, timeout_s: float) -> Deadline:
+        """Returns the deadline `timeout_s` from now. Raises InvalidArgument unless that is a positive number."""
+        return Deadline(timeout_s, self.clock)
 
     def refresh(self, deadline: Deadline) -> None:
         """Asks for the routing table and the tables again: the coordinator first, then any shard that answers."""
@@ -91,7 +105,7 @@ class Connection:
                 self.calls.traffic.retries += 1
             return attempt(self.address_of(routing, shard))
 
-        return retry(once, deadline, before_next=lambda: self.refresh(deadline), sleep=self._aborted.wait)
+        return retry(once, deadline, self.entropy, lambda: self.refresh(deadline), self._pause)
 
     def address_of(self, routing: Routing, shard: int) -> str:
         """Returns the present address of a shard of the caller's routing table, since it may have restarted elsewhere.
@@ -129,6 +143,9 @@ class Connection:
         self._aborted.set()
         self.calls.end()
         self.tasks.end()
+
+    def _pause(self, seconds: float) -> None:
+        self.clock.wait(self._aborted, seconds)
 
     def _describe_from(self, addresses: Iterable[str], deadline: Deadline) -> None:
         last: PsError | None = None

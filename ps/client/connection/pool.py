@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, wait
@@ -69,12 +68,14 @@ class Task(Future[T]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Waits and returns the call's error, None if there is none; from then on the caller knows how it ended."""
-        until = math.inf if timeout is None else time.monotonic() + timeout
+        left = math.inf if timeout is None else max(timeout, 0.0)
         while True:
+            turn = min(left, TURN_S)
             try:
-                found = super().exception(min(max(until - time.monotonic(), 0.0), TURN_S))
+                found = super().exception(turn)
             except TimeoutError:
-                if time.monotonic() >= until:
+                left -= turn
+                if left <= 0:
                     raise
             else:
                 self.outcome.heard = True
@@ -89,9 +90,13 @@ def current_task() -> Task[Any] | None:
 class Pool:
     """Up to `most` daemon threads, which start when there are calls for them."""
 
-    def __init__(self, most: int, name: str, failed: Callable[[Outcome], None] = lambda _: None) -> None:
-        """failed: is told of each call that has raised, on the call's thread."""
+    def __init__(
+        self, most: int, name: str, failed: Callable[[Outcome], None] = lambda _: None, idle_s: float = IDLE_S
+    ) -> None:
+        """failed: is told of each call that has raised, on the call's thread. idle_s: how long a thread waits for
+        its next call before it ends."""
         self._most = most
+        self._idle_s = idle_s
         self._name = name
         self._failed = failed
         self._changed = threading.Condition()
@@ -125,10 +130,11 @@ class Pool:
         with self._changed:
             self._open = False
             self._changed.notify_all()
-        until = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        left = math.inf if timeout_s is None else timeout_s
         waiting: Collection[Future[Any]] = self.unfinished()
-        while waiting and (left := until - time.monotonic()) > 0:
+        while waiting and left > 0:
             waiting = wait(waiting, min(left, TURN_S)).not_done
+            left -= TURN_S
         return all(task.done() for task in waiting)
 
     def _serve(self) -> None:
@@ -152,11 +158,10 @@ class Pool:
 
     def _next(self) -> tuple[Task[Any], Callable[[], Any]] | None:
         """Returns the next task for this thread; None: the thread must end."""
-        until = time.monotonic() + IDLE_S
         with self._changed:
             self._idle += 1
-            while not self._queue and self._open and (left := until - time.monotonic()) > 0:
-                self._changed.wait(left)
+            while not self._queue and self._open and self._changed.wait(self._idle_s):
+                pass
             self._idle -= 1
             if self._queue:
                 return self._queue.popleft()

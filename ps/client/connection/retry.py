@@ -7,13 +7,13 @@ Only errors that another attempt can fix are retried: no answer came (Unavailabl
 from __future__ import annotations
 
 import math
-import random
 import threading
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from ps.errors import DeadlineExceeded, PsError, ResourceExhausted, Unavailable
+from ps.runtime.clock import Clock
+from ps.runtime.entropy import Entropy
 from ps.seconds import seconds
 
 T = TypeVar("T")
@@ -21,24 +21,21 @@ T = TypeVar("T")
 FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 2.0
 
-_draw = random.Random().random
-"""A random source of our own, seeded by the system: trainers often seed Python's own with the same number on every
-rank."""
-
 
 class Deadline:
-    """A point in time that all parts of an operation share."""
+    """A point in time that all parts of an operation share, and the clock that it is read from."""
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, clock: Clock) -> None:
         """Raises InvalidArgument unless `timeout_s` is a positive number."""
         self.timeout_s = seconds(timeout_s)
-        self._end = time.monotonic() + self.timeout_s
+        self.clock = clock
+        self._end = clock.monotonic() + self.timeout_s
         self._calls: list[Callable[[], object]] = []
         self._lock = threading.Lock()
 
     def at_most(self, timeout_s: float) -> Deadline:
         """Returns this deadline, or one `timeout_s` from now if that is sooner."""
-        return self if self.remaining_s() <= timeout_s else Deadline(timeout_s)
+        return self if self.remaining_s() <= timeout_s else Deadline(timeout_s, self.clock)
 
     def end(self) -> None:
         """Notes that the caller waits no more: calls under way are not retried, and calls that wait for others are
@@ -59,7 +56,7 @@ class Deadline:
 
     def remaining_s(self) -> float:
         """Returns the seconds left; raises DeadlineExceeded if there are none."""
-        left = self._end - time.monotonic()
+        left = self._end - self.clock.monotonic()
         if left <= 0:
             raise DeadlineExceeded(f"no answer within {self.timeout_s:g} s")
         return left
@@ -68,18 +65,18 @@ class Deadline:
 def retry(
     attempt: Callable[[int], T],
     deadline: Deadline,
+    entropy: Entropy,
     before_next: Callable[[], None] = lambda: None,
     sleep: Callable[[float], object] | None = None,
-    draw: Callable[[], float] = _draw,
 ) -> T:
     """Calls attempt(0), attempt(1), ... until one succeeds, and returns what it returns; or until the deadline is too
     near for another.
 
     `before_next` runs before each repeat (the client looks up the shard's address again). The wait is at least the time
-    that the shard named, or half of a backoff that doubles, and up to twice as long. How long is drawn from [0, 1) by
-    `draw`, so that trainers that were refused together, or lost one shard together, do not retry together. At the
-    deadline the last error is raised, because it says more than "too late". `sleep` may return early if waiting has
-    become pointless.
+    that the shard named, or half of a backoff that doubles, and up to twice as long. How long is drawn from
+    `entropy`, so that trainers that were refused together, or lost one shard together, do not retry together. At the
+    deadline the last error is raised, because it says more than "too late". `sleep`, by default that of the deadline's
+    clock, may return early if waiting has become pointless.
     """
     backoff_s = FIRST_BACKOFF_S
     for number in range(1_000_000):
@@ -89,8 +86,8 @@ def retry(
             hint_s = error.retry_after_s if isinstance(error, ResourceExhausted) else 0.0
             if hint_s is None:
                 raise
-            wait_s = max(hint_s, backoff_s / 2) * (1 + draw())
-            if not _sleep(wait_s, deadline, sleep or time.sleep):
+            wait_s = max(hint_s, backoff_s / 2) * (1 + entropy.random())
+            if not _sleep(wait_s, deadline, sleep or deadline.clock.sleep):
                 raise
             backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
         _quietly(before_next)

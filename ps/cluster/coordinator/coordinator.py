@@ -19,6 +19,8 @@ from ps.cluster.coordinator.metrics import CoordinatorCollector
 from ps.cluster.coordinator.tables import ServiceTables
 from ps.config import ServiceConfig
 from ps.errors import Unavailable
+from ps.runtime.clock import SYSTEM_CLOCK, Clock
+from ps.runtime.entropy import SYSTEM_ENTROPY, Entropy
 from ps.server.gate.dispatch import Dispatcher, Handler
 from ps.server.progress import Progress
 from ps.server.server import GrpcServer
@@ -56,12 +58,15 @@ class Coordinator:
         port: int = 0,
         service: str = "default",
         listen: Callable[[Dispatcher], Listening] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        entropy: Entropy = SYSTEM_ENTROPY,
     ) -> None:
         """Starts to listen: on `port`, or as `listen` does. service: the name of the service in metrics."""
         self._settling = threading.Lock()  # one `assemble` or `adopt` at a time
         self._guard = threading.Lock()  # guards the routing; never held during a call
+        self._clock = clock
         self._routing = UNKNOWN
-        self._tables = ServiceTables(self._known, config.limits.max_message_bytes)
+        self._tables = ServiceTables(self._known, config.limits.max_message_bytes, clock, entropy)
         handlers: dict[Method, Handler] = {
             methods.DESCRIBE: self._describe,
             methods.CREATE_TABLE: self._tables.create,
@@ -71,11 +76,11 @@ class Coordinator:
         }
         registry = CollectorRegistry()
         dispatcher = Dispatcher(handlers, RpcMetrics(registry), config.limits.max_requests)
-        self._server: Listening = listen(dispatcher) if listen else GrpcServer(dispatcher, config, port)
+        self._server: Listening = listen(dispatcher) if listen else GrpcServer(dispatcher, config, clock, port)
         self._server.set_serving(False)
         self.address = self._server.address
         registry.register(CoordinatorCollector(lambda: self.routing, lambda: len(self._tables.all())))
-        self._metrics = MetricsServer(registry, config.network.host) if config.watching.metrics else None
+        self._metrics = MetricsServer(registry, config.network.host, clock) if config.watching.metrics else None
         self.metrics_address = self._metrics.address if self._metrics else ""
         self._discovery = Discovery(config.watching.discovery_path, service) if config.watching.discovery_path else None
         self._publishing = threading.Lock()
@@ -143,7 +148,7 @@ class Coordinator:
         self._tables.close()
 
     def _deal(self, shards: Sequence[ShardInfo], tell: Tell) -> Routing:
-        routing = Routing.even(new_epoch(), sorted(shards, key=lambda s: s.shard_id), self.address)
+        routing = Routing.even(new_epoch(self._clock), sorted(shards, key=lambda s: s.shard_id), self.address)
         tell(routing)  # before any client can learn of it and come
         self.routing = routing
         self._server.set_serving(True)

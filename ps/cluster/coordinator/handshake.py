@@ -7,13 +7,15 @@ import logging
 import threading
 from collections.abc import Callable
 
+from ps.runtime.clock import Clock
+
 FIRST_PAUSE_S = 0.1
 MAX_PAUSE_S = 2.0
 
 log = logging.getLogger(__name__)
 
 
-def keep_trying(what: str, attempt: Callable[[], object], stopped: threading.Event) -> threading.Thread:
+def keep_trying(what: str, attempt: Callable[[], object], stopped: threading.Event, clock: Clock) -> threading.Thread:
     """Calls attempt() on a daemon thread until it raises nothing or `stopped` is set; pauses double in between."""
 
     def run() -> None:
@@ -26,7 +28,7 @@ def keep_trying(what: str, attempt: Callable[[], object], stopped: threading.Eve
             else:
                 log.info("%s: done", what)
                 return
-            stopped.wait(pause_s)
+            clock.wait(stopped, pause_s)
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
     thread = threading.Thread(target=run, name=what, daemon=True)

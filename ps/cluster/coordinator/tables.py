@@ -12,6 +12,8 @@ from ps.client.writes.write import changed_nothing
 from ps.config import TableConfig
 from ps.errors import PsError, ResourceExhausted, TableNotFound
 from ps.quoting import shown, some_of
+from ps.runtime.clock import Clock
+from ps.runtime.entropy import Entropy
 from ps.v1 import control_pb2 as pb
 from ps.wire import codec, methods, requests
 from ps.wire.methods import Method
@@ -26,10 +28,12 @@ log = logging.getLogger(__name__)
 class ServiceTables:
     """Knows which tables exist, and changes them by calls to every shard. Threads: any."""
 
-    def __init__(self, routing: Callable[[], Routing], max_message_bytes: int) -> None:
+    def __init__(self, routing: Callable[[], Routing], max_message_bytes: int, clock: Clock, entropy: Entropy) -> None:
         """`routing` returns the current routing table; it raises Unavailable while there is none."""
         self._routing = routing
         self._max_message_bytes = max_message_bytes
+        self._clock = clock
+        self._entropy = entropy
         self._changing = threading.Lock()  # one change at a time: all shards see the changes in one order
         self._guard = threading.Lock()  # guards the two dicts below; never held during a call
         self._tables: dict[str, TableConfig] = {}
@@ -87,7 +91,7 @@ class ServiceTables:
         before any of them is asked. Where one fails, those before it have the change and those behind it do not: the
         error says which. The call may be repeated: the shards know it by its sequence."""
         request = requests.control(pb.SetOptimizerRequest, data)
-        deadline = Deadline(min(request.wait_ms / 1000 or FAN_OUT_TIMEOUT_S, FAN_OUT_TIMEOUT_S))
+        deadline = Deadline(min(request.wait_ms / 1000 or FAN_OUT_TIMEOUT_S, FAN_OUT_TIMEOUT_S), self._clock)
         with self._changing:
             shards = range(len(self._routing().shards))  # before the tables, which the shards tell it too
             config = self._known(request.table).having_optimizer(request.settings, request.cores)
@@ -128,12 +132,12 @@ class ServiceTables:
 
     def _call(self, position: int, method: Method, data: bytes, timeout_s: float = FAN_OUT_TIMEOUT_S) -> bytes:
         """Calls one shard. Its address is looked up before each retry, since it may have come back at another one."""
-        deadline = Deadline(timeout_s)
+        deadline = Deadline(timeout_s, self._clock)
 
         def attempt(_: int) -> bytes:
             return self._transport(self._routing().shards[position].address).unary(method, data, deadline.remaining_s())
 
-        return retry(attempt, deadline)
+        return retry(attempt, deadline, self._entropy)
 
     def _transport(self, address: str) -> Transport:
         with self._guard:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -24,6 +23,7 @@ from ps.cluster.coordinator.coordinator import Coordinator
 from ps.cluster.coordinator.handshake import keep_trying
 from ps.config import ServiceConfig
 from ps.errors import Unavailable
+from ps.runtime.clock import SYSTEM_CLOCK
 from ps.server.shard_server import ShardReport, ShardServer
 from ps.server.watch import logs, tracing
 from ps.wire.routing import Routing, ShardInfo
@@ -84,7 +84,9 @@ class CoordinatorActor:
         patience_s = BIND_PATIENCE_S if restarted else 0.0
         self._coordinator = _listen(resolve_host(config), port, service, patience_s)
         if restarted:
-            keep_trying(f"{coordinator_name(service)} asks the shards who they are", self._adopt, self._stopped)
+            keep_trying(
+                f"{coordinator_name(service)} asks the shards who they are", self._adopt, self._stopped, SYSTEM_CLOCK
+            )
 
     def address(self) -> str:
         """Returns the address to which clients connect."""
@@ -147,7 +149,9 @@ class ShardActor:
         reason = STATE_LOST.format(shard_id) if restarted else None
         self._server = ShardServer(shard_id, resolve_host(config), alone=False, state_lost=reason)
         if restarted:
-            keep_trying(f"{shard_name(service, shard_id)} tells that it is back", self._announce, self._stopped)
+            keep_trying(
+                f"{shard_name(service, shard_id)} tells that it is back", self._announce, self._stopped, SYSTEM_CLOCK
+            )
 
     def info(self) -> ShardInfo:
         """Returns where the shard listens and what state it is in."""
@@ -174,14 +178,14 @@ class ShardActor:
 def _listen(config: ServiceConfig, port: int, service: str, patience_s: float) -> Coordinator:
     """Starts the coordinator on its port, where clients look for it. A restarted one waits a while for a port that is
     taken, then listens on any other: clients that know a shard learn of it there."""
-    deadline = time.monotonic() + patience_s
+    deadline = SYSTEM_CLOCK.monotonic() + patience_s
     while True:
         try:
             return Coordinator(config, port, service)
         except Unavailable as error:  # it cannot bind
             if not patience_s:
                 raise
-            if time.monotonic() > deadline:
+            if SYSTEM_CLOCK.monotonic() > deadline:
                 log.error("port %d: %s: the coordinator listens on another one", port, error)
                 return Coordinator(config, service=service)
-            time.sleep(BIND_PAUSE_S)
+            SYSTEM_CLOCK.sleep(BIND_PAUSE_S)

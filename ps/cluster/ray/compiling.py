@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -13,6 +12,7 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ps.kernels.cache import is_complete
+from ps.runtime.clock import SYSTEM_CLOCK
 from ps.server.compiling import compile_kernels, to_stderr
 
 T = TypeVar("T")
@@ -22,18 +22,18 @@ class Stopwatch:
     """Counts the seconds that are left, without those during which it is paused."""
 
     def __init__(self, timeout_s: float) -> None:
-        self._end = time.monotonic() + timeout_s
+        self._end = SYSTEM_CLOCK.monotonic() + timeout_s
 
     def remaining_s(self) -> float:
         """Returns the seconds that are left, at least 0."""
-        return max(self._end - time.monotonic(), 0.0)
+        return max(self._end - SYSTEM_CLOCK.monotonic(), 0.0)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Stops the clock for the time of the block."""
-        started = time.monotonic()
+        started = SYSTEM_CLOCK.monotonic()
         yield
-        self._end += time.monotonic() - started
+        self._end += SYSTEM_CLOCK.monotonic() - started
 
 
 def compile_on_nodes(group: PlacementGroup) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled, without types
 
 from ps.errors import InvalidArgument
+from ps.runtime.entropy import SYSTEM_ENTROPY
 
 AUTH_MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 LONGEST_TEMPORARY = 37
@@ -97,7 +97,7 @@ def _make_token() -> None:
         return
     place = Path.home() / ".ray"
     if not (place / "auth_token").exists() and not _can_write(place):
-        os.environ[TOKEN] = secrets.token_hex(32)  # for the processes that Ray starts, too
+        os.environ[TOKEN] = SYSTEM_ENTROPY.randbytes(32).hex()  # for the processes that Ray starts, too
 
 
 def _serves(folder: str) -> bool:

@@ -14,12 +14,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ps.cluster.ray.deployment import Deployment
 from ps.errors import InvalidArgument, NotFound, Unavailable
+from ps.runtime.clock import SYSTEM_CLOCK
 
 
 @dataclass(frozen=True)
@@ -89,16 +89,16 @@ def start_keeper(name: str, deployment: Deployment) -> State:
             command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
         )
     timeout_s = deployment.launch.timeout_s
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline and keeper.poll() is None:
+    deadline = SYSTEM_CLOCK.monotonic() + timeout_s
+    while SYSTEM_CLOCK.monotonic() < deadline and keeper.poll() is None:
         try:
             state = read_state(name)
         except NotFound:
-            time.sleep(0.1)
+            SYSTEM_CLOCK.sleep(0.1)
             continue
         if state.pid == keeper.pid:
             return state
-        time.sleep(0.1)
+        SYSTEM_CLOCK.sleep(0.1)
     if keeper.poll() is None:
         os.kill(keeper.pid, signal.SIGTERM)
     tail = "\n".join(log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-5:])
@@ -108,11 +108,11 @@ def start_keeper(name: str, deployment: Deployment) -> State:
 def stop_keeper(state: State, timeout_s: float) -> bool:
     """Asks the keeper to drain and end, and returns whether it has ended."""
     os.kill(state.pid, signal.SIGTERM)
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
+    deadline = SYSTEM_CLOCK.monotonic() + timeout_s
+    while SYSTEM_CLOCK.monotonic() < deadline:
         if not is_alive(state.pid):
             return True
-        time.sleep(0.1)
+        SYSTEM_CLOCK.sleep(0.1)
     return False
 
 

@@ -7,9 +7,9 @@ such a table decides nothing that anybody can see, so no result depends on the s
 
 from __future__ import annotations
 
-import secrets
-
 import numpy as np
 
-SECRET = np.uint64(secrets.randbits(64))
+from ps.runtime.entropy import SYSTEM_ENTROPY
+
+SECRET = np.uint64(SYSTEM_ENTROPY.getrandbits(64))
 """For arguments only: a kernel that names it would keep it with its compiled code."""

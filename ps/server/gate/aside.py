@@ -13,6 +13,7 @@ from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from ps.errors import InvalidArgument, Unavailable
+from ps.runtime.clock import Clock
 from ps.server.gate.behavior import line_of, on, received, refusing
 from ps.server.gate.lanes import Lane
 from ps.server.gate.lines import Line
@@ -26,8 +27,9 @@ silent for longest is ended to make room."""
 class Aside:
     """The health and reflection services of one server."""
 
-    def __init__(self, services: Sequence[str]) -> None:
+    def __init__(self, services: Sequence[str], clock: Clock) -> None:
         """services: the server's own services, by name."""
+        self._clock = clock
         self.lane = Lane(MOST_CALLS, "health and reflection")
         self._pool = ThreadPoolExecutor(2 * MOST_CALLS, thread_name_prefix="grpc-aside")
         self._services = services
@@ -73,7 +75,7 @@ class Aside:
 
     def _watch(self, requests: Iterator[bytes], context: grpc.ServicerContext, send: Any = None) -> Any:
         """Begins a watch and frees the thread at once; the watch counts as a call until its caller goes."""
-        line = line_of(context, lambda _: context.cancel())
+        line = line_of(context, lambda _: context.cancel(), self._clock)
         with refusing(context):
             self.lane.enter(line)
             line.on_leave(lambda: self.lane.leave(line))
@@ -94,7 +96,7 @@ class Aside:
 
     @contextmanager
     def _held(self, context: grpc.ServicerContext) -> Iterator[Line]:
-        line = line_of(context, lambda _: context.cancel())
+        line = line_of(context, lambda _: context.cancel(), self._clock)
         with refusing(context), self.lane.holding(line):
             yield line
 

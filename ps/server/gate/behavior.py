@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from ps.errors import PsError, Unavailable
+from ps.runtime.clock import Clock
 from ps.server.answers import Answers, abort, end_with, set_status
 from ps.server.gate.dispatch import Dispatcher
 from ps.server.gate.lines import End, Line, Places
@@ -32,15 +33,18 @@ def on(pool: ThreadPoolExecutor, behavior: Callable[..., Any], non_blocking: boo
 class Served:
     """One method's behavior."""
 
-    def __init__(self, dispatcher: Dispatcher, method: Method, places: Places | None, answers: Answers) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, method: Method, places: Places | None, answers: Answers, clock: Clock
+    ) -> None:
         self._dispatcher = dispatcher
         self._method = method
         self._places = places
         self._answers = answers
+        self._clock = clock
 
     def unary(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         """Serves a method that returns one message."""
-        line = line_of(context, lambda _: context.cancel(), self._places)
+        line = line_of(context, lambda _: context.cancel(), self._clock, self._places)
         with refusing(context):
             line.check()  # it may have waited until its client gave up
             return self._dispatcher.answer(self._method, received(messages, line), line)
@@ -59,7 +63,7 @@ class Served:
                 set_status(context, error)
                 send(None)
 
-        line = line_of(context, end, self._places)
+        line = line_of(context, end, self._clock, self._places)
         try:
             line.check()
             for answer in self._dispatcher.answers(self._method, received(messages, line), line):
@@ -79,7 +83,7 @@ class Served:
         return None
 
     def _returned(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        line = line_of(context, lambda _: context.cancel(), self._places)
+        line = line_of(context, lambda _: context.cancel(), self._clock, self._places)
         with refusing(context):
             line.check()
             for answer in self._dispatcher.answers(self._method, received(messages, line), line):
@@ -89,9 +93,9 @@ class Served:
                 line.moved(len(data))
 
 
-def line_of(context: grpc.ServicerContext, end: End, places: Places | None = None) -> Line:
+def line_of(context: grpc.ServicerContext, end: End, clock: Clock, places: Places | None = None) -> Line:
     """Returns a call's line, which knows when its caller has gone."""
-    line = Line(end, places)
+    line = Line(clock.monotonic, end, places)
     if not context.add_callback(line.leave):
         line.leave()
     return line

@@ -8,13 +8,13 @@ Dispatcher: a test in process gets the same answers as a remote trainer.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 from ps.errors import InternalError, InvalidArgument, PsError, ResourceExhausted
+from ps.runtime.clock import SYSTEM_CLOCK
 from ps.server.gate.lanes import Lane
 from ps.server.gate.lines import Line
 from ps.server.later import Later
@@ -65,18 +65,18 @@ class Dispatcher:
 
     def unary(self, method: Method, data: bytes) -> bytes:
         """Answers one message with one, in this process."""
-        return self.answer(method, iter((data,)), Line())
+        return self.answer(method, iter((data,)), Line(SYSTEM_CLOCK.monotonic))
 
     def stream_in(
         self, method: Method, chunks: Iterator[bytes], begun: Callable[[Callable[[], object]], None] | None = None
     ) -> bytes:
         """Answers a stream with one message, in this process; the caller's thread waits. `begun` is told how to end the
         wait, which then raises CancelledError."""
-        return self.answer(method, chunks, Line(), begun)
+        return self.answer(method, chunks, Line(SYSTEM_CLOCK.monotonic), begun)
 
     def stream_out(self, method: Method, data: bytes) -> Iterator[bytes]:
         """Answers one message with a stream, in this process."""
-        for answer in self.answers(method, iter((data,)), Line()):
+        for answer in self.answers(method, iter((data,)), Line(SYSTEM_CLOCK.monotonic)):
             assert not isinstance(answer, Later)
             yield answer
 
@@ -127,7 +127,7 @@ class Dispatcher:
 
     @contextmanager
     def _guard(self, method: Method, line: Line) -> Iterator[ServedCall]:
-        call, started = ServedCall(method, line), time.perf_counter()
+        call, started = ServedCall(method, line), SYSTEM_CLOCK.monotonic()
         lane = self.controls if method in CONTROLS else self.calls
         try:
             lane.enter(line)
@@ -138,7 +138,7 @@ class Dispatcher:
                 lane.leave(line)
         except PsError as error:
             call.code = code_of(error).name
-            _log_refusal(error, call, time.perf_counter() - started)
+            _log_refusal(error, call, SYSTEM_CLOCK.monotonic() - started)
             raise
         except MemoryError as error:
             call.code = "RESOURCE_EXHAUSTED"
@@ -155,7 +155,7 @@ class Dispatcher:
             raise InternalError(f"{method.name} failed in the shard: {type(error).__name__}: {error}") from error
         finally:
             self._metrics.active.set(len(self.calls))
-            self._count(method, call, time.perf_counter() - started)
+            self._count(method, call, SYSTEM_CLOCK.monotonic() - started)
 
     def _count(self, method: Method, call: ServedCall, seconds: float) -> None:
         self._metrics.calls.labels(method.name, call.code).inc()

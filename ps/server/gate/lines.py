@@ -12,7 +12,6 @@ and may retry.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from queue import SimpleQueue
 
@@ -47,12 +46,12 @@ class Line(Caller):
 
     def __init__(
         self,
+        clock: Callable[[], float],
         end: End = lambda error: None,
         places: Places | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """places: the call holds one of these from its first message on, except while it waits for its caller. None: it
-        needs no place."""
+        """clock: in seconds. places: the call holds one of these from its first message on, except while it waits for
+        its caller. None: it needs no place."""
         super().__init__()
         self.ended: Unavailable | None = None
         """Why the server ended the call, if it did."""

@@ -12,7 +12,6 @@ import logging
 import os
 import socket
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 
 from ps.address import address_of
+from ps.runtime.clock import Clock
 
 MOST_CONNECTIONS = 8
 SILENT_S = 5.0
@@ -38,9 +38,9 @@ log = logging.getLogger(__name__)
 class MetricsServer:
     """Serves a registry by HTTP, with the figures of this process."""
 
-    def __init__(self, registry: CollectorRegistry, host: str) -> None:
+    def __init__(self, registry: CollectorRegistry, host: str, clock: Clock) -> None:
         ProcessCollector(registry=registry)
-        self._server = _Server(host)
+        self._server = _Server(host, clock)
         self._server.set_app(make_wsgi_app(registry))
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
@@ -80,7 +80,8 @@ class _Handler(WSGIRequestHandler):
 class _Server(WSGIServer):
     request_queue_size = 64
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, clock: Clock) -> None:
+        self._clock = clock
         ((self.address_family, *_), *_) = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self._connections: dict[socket.socket, _Connection] = {}
         self._changing = threading.Lock()
@@ -99,7 +100,7 @@ class _Server(WSGIServer):
             try:
                 return super().get_request()
             except OSError:
-                time.sleep(PAUSE_S)  # the connection is still there: without a pause this would loop at full speed
+                self._clock.sleep(PAUSE_S)  # the connection is still there: this would loop at full speed
                 raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -107,7 +108,7 @@ class _Server(WSGIServer):
         with self._changing:
             if len(self._connections) >= MOST_CONNECTIONS:
                 self._make_room()
-            self._connections[request] = _Connection(request, time.monotonic())
+            self._connections[request] = _Connection(request, self._clock.monotonic())
         self._pool.submit(self._answer, request, client_address)
 
     def asked(self, request: socket.socket) -> None:
@@ -120,7 +121,7 @@ class _Server(WSGIServer):
         """Ends, twice a second, connections that have lasted too long."""
         with self._changing:
             for connection in self._connections.values():
-                if time.monotonic() - connection.since > LONGEST_S:
+                if self._clock.monotonic() - connection.since > LONGEST_S:
                     connection.end()
 
     def server_close(self) -> None:
@@ -149,7 +150,7 @@ class _Server(WSGIServer):
 
     def _make_room(self) -> None:
         waiting = [one for one in self._connections.values() if not one.asked]
-        old = [one for one in self._connections.values() if time.monotonic() - one.since > YOUNG_S]
+        old = [one for one in self._connections.values() if self._clock.monotonic() - one.since > YOUNG_S]
         oldest = next(iter([*waiting, *old]), None)
         if oldest is not None:
             del self._connections[oldest.socket]

@@ -10,11 +10,11 @@ always gets through.
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ps.errors import ResourceExhausted
+from ps.runtime.clock import Clock
 from ps.storage.budget.part import Part
 from ps.storage.budget.room import RETRY_S
 
@@ -52,7 +52,7 @@ class Arriving:
 class Arrivals:
     """The bodies of one shard. Threads: any."""
 
-    def __init__(self, room: Part, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, room: Part, clock: Clock) -> None:
         """clock: measures how long a body waits."""
         self._room = room
         self._clock = clock
@@ -76,12 +76,12 @@ class Arrivals:
     def hold(self, body: Arriving, n: int) -> None:
         """Does what `Arriving.hold` says, for one body."""
         with self._changed:
-            until = self._clock() + PATIENCE_S
+            until = self._clock.monotonic() + PATIENCE_S
             while True:
                 refused = self._take(body, n)
                 if refused is None:
                     return
-                if refused.retry_after_s is None or self._clock() >= until:
+                if refused.retry_after_s is None or self._clock.monotonic() >= until:
                     raise refused
                 self._wait(body)
 
@@ -108,7 +108,7 @@ class Arrivals:
         if before is not None:
             self._changed.notify_all()  # it is younger, and is refused
         try:
-            self._changed.wait(LOOK_S)
+            self._clock.wait(self._changed, LOOK_S)
         finally:
             if self._waits is body:
                 self._waits = None

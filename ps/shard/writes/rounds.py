@@ -19,7 +19,6 @@ way.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -45,7 +44,7 @@ class _Open:
 class Rounds:
     """The open rounds, at most one for each group. Nothing is kept of a group without waiting parts."""
 
-    def __init__(self, most: int, room_bytes: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most: int, room_bytes: int | None, clock: Callable[[], float]) -> None:
         """most: how many parts may wait. room_bytes: the room of all messages, of which parts may have three quarters;
         None: no bound. clock: decides only which round is asked to retry."""
         self._most = most

@@ -61,15 +61,17 @@ def test_what_fails_unheard_is_told_and_what_is_heard_says_so() -> None:
 def test_close_does_not_wait_for_longer_than_it_may() -> None:
     pool, go = Pool(1, "test"), threading.Event()
     task = pool.submit(go.wait)
+    for timeout_s in (0.0, 0.01, pools.TURN_S + 0.01):
+        with pytest.raises(TimeoutError):
+            task.result(timeout_s)
     assert not pool.close(0.01)
     assert pool.unfinished() == [task]
     go.set()
     assert pool.close(LIMIT_S)
 
 
-def test_a_pool_that_was_dropped_keeps_no_thread_and_a_call_that_ended_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pools, "IDLE_S", 0.01)
-    pool = Pool(4, "dropped")
+def test_a_pool_that_was_dropped_keeps_no_thread_and_a_call_that_ended_nothing() -> None:
+    pool = Pool(4, "dropped", idle_s=0.01)
     held = threading.Event()
     kept = weakref.ref(held)
     pool.submit(held.is_set).result(LIMIT_S)

@@ -14,6 +14,7 @@ import pytest
 import ps
 from ps.server.answers import Expiries
 from ps.server.later import Later
+from tests.clocks import ByHand
 from tests.waiting import LIMIT_S, until
 
 
@@ -113,13 +114,19 @@ def test_what_was_sent_is_free_without_a_collection_of_cycles() -> None:
 
 
 def test_answers_expire_in_the_order_of_their_times_but_for_those_that_have_ended() -> None:
-    expiries = Expiries()
-    late, soon, ended = Part(1000.0), Part(0.02), Part(0.01)
+    clock = ByHand()
+    expiries = Expiries(clock)
+    late, soon, ended = Part(1000.0), Part(200.0), Part(100.0)
     try:
         expiries.add(late.later)
         expiries.add(ended.later)
         expiries.discard(ended.later)
+        soon_at = clock.now + 200.0
         expiries.add(soon.later)
+        until(lambda: expiries._sleeps_until == soon_at)
+        clock.now += 199.0
+        assert soon.log == []
+        clock.now += 1.0
         until(lambda: soon.log == ["expires"])
         assert (late.log, ended.log) == ([], [])
     finally:

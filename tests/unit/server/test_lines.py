@@ -5,24 +5,19 @@ from __future__ import annotations
 import pytest
 
 import ps
+from ps.runtime.clock import SYSTEM_CLOCK
 from ps.server.gate.lanes import GIVES_WAY_AFTER_S, Lane
 from ps.server.gate.lines import LEAST_BYTES_PER_S, Line, Places
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clocks import ByHand
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> ByHand:
+    return ByHand()
 
 
-def test_a_line_stalls_when_its_caller_is_silent_and_not_while_we_work(clock: Clock) -> None:
-    line = Line(clock=clock)
+def test_a_line_stalls_when_its_caller_is_silent_and_not_while_we_work(clock: ByHand) -> None:
+    line = Line(clock.monotonic)
     clock.now = 100
     assert not line.stalls(10)
     with line.waiting():
@@ -33,8 +28,8 @@ def test_a_line_stalls_when_its_caller_is_silent_and_not_while_we_work(clock: Cl
     assert not line.stalls(10)
 
 
-def test_a_caller_may_be_as_slow_as_the_slowest_link_and_no_slower(clock: Clock) -> None:
-    fast, slow = Line(clock=clock), Line(clock=clock)
+def test_a_caller_may_be_as_slow_as_the_slowest_link_and_no_slower(clock: ByHand) -> None:
+    fast, slow = Line(clock.monotonic), Line(clock.monotonic)
     for _ in range(100):
         with fast.waiting(), slow.waiting():
             clock.now += 5
@@ -46,9 +41,9 @@ def test_a_caller_may_be_as_slow_as_the_slowest_link_and_no_slower(clock: Clock)
         assert slow.stalls(10)
 
 
-def test_a_line_that_is_ended_raises_where_it_waits_and_is_ended_once(clock: Clock) -> None:
+def test_a_line_that_is_ended_raises_where_it_waits_and_is_ended_once(clock: ByHand) -> None:
     told: list[ps.Unavailable] = []
-    line = Line(told.append, clock=clock)
+    line = Line(clock.monotonic, told.append)
     line.end("we do not wait: it goes on")
 
     def wait() -> None:
@@ -61,9 +56,9 @@ def test_a_line_that_is_ended_raises_where_it_waits_and_is_ended_once(clock: Clo
     assert [str(error) for error in told] == ["silent"]
 
 
-def test_where_there_are_too_many_the_one_that_is_silent_longest_gives_way(clock: Clock) -> None:
+def test_where_there_are_too_many_the_one_that_is_silent_longest_gives_way(clock: ByHand) -> None:
     lane = Lane(2, "max_requests")
-    first, second, third = (Line(clock=clock) for _ in range(3))
+    first, second, third = (Line(clock.monotonic) for _ in range(3))
 
     def refused() -> None:
         with pytest.raises(ps.ResourceExhausted, match="max_requests") as error:
@@ -90,7 +85,7 @@ def test_where_there_are_too_many_the_one_that_is_silent_longest_gives_way(clock
 
 def test_a_call_has_a_place_from_its_first_message_on_but_while_it_waits() -> None:
     places, lane = Places(1), Lane(2, "max_requests")
-    line, other = Line(places=places), Line(places=places)
+    line, other = Line(SYSTEM_CLOCK.monotonic, places=places), Line(SYSTEM_CLOCK.monotonic, places=places)
 
     def free() -> int:
         return places._free.qsize()

@@ -11,17 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ps.errors import ResourceExhausted
-from ps.shard.writes.arrivals import SMALL_BYTES, Arrivals
+from ps.runtime.clock import SYSTEM_CLOCK, Clock
+from ps.shard.writes.arrivals import PATIENCE_S, SMALL_BYTES, Arrivals
 from ps.storage.budget.part import Part
+from tests.clocks import ByHand
 from tests.waiting import LIMIT_S, until
 
 CHUNK = 2 * SMALL_BYTES
 LIMIT = 10 * CHUNK
 
 
-def arrivals() -> tuple[Arrivals, Part]:
+def arrivals(clock: Clock = SYSTEM_CLOCK) -> tuple[Arrivals, Part]:
     part = Part(LIMIT, "messages under way")
-    return Arrivals(part), part
+    return Arrivals(part, clock), part
 
 
 def test_a_body_holds_what_has_come_of_it_until_it_ends() -> None:
@@ -67,7 +69,8 @@ def test_of_two_that_have_come_in_part_the_younger_gives_way() -> None:
 
 @pytest.mark.parametrize("nbytes", [1, CHUNK])
 def test_while_an_older_one_waits_a_younger_one_that_finds_no_room_is_refused_at_once(nbytes: int) -> None:
-    bodies, _ = arrivals()
+    clock = ByHand()
+    bodies, _ = arrivals(clock)
     with ThreadPoolExecutor(1) as pool, bodies.body() as older, bodies.body() as younger:
         older.hold(5 * CHUNK)
         younger.hold(5 * CHUNK)
@@ -75,6 +78,8 @@ def test_while_an_older_one_waits_a_younger_one_that_finds_no_room_is_refused_at
         until(lambda: bodies._waits is older)
         with pytest.raises(ResourceExhausted, match="an older message waits"):
             younger.hold(nbytes)
+        assert not waits.done()
+        clock.now += PATIENCE_S
         assert isinstance(waits.exception(LIMIT_S), ResourceExhausted)
 
 

@@ -7,13 +7,7 @@ import pytest
 import ps
 from ps.errors import CorruptRow, DiskError, DiskFull
 from ps.shard.upkeep.disk_health import LONGEST_PAUSE_S, DiskHealth
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clocks import ByHand
 
 
 @pytest.mark.parametrize(
@@ -21,8 +15,8 @@ class Clock:
     [(DiskError("gone"), [1, 2, 4, 8, 16, 32, 60, 60]), (DiskFull("full", retry_after_s=5), [5, 10, 20, 40, 60])],
 )
 def test_each_refusal_doubles_the_pause_and_a_write_that_passes_ends_it(error: ps.PsError, pauses: list[float]) -> None:
-    clock = Clock()
-    health = DiskHealth(clock)
+    clock = ByHand()
+    health = DiskHealth(clock.monotonic)
     for pause in pauses:
         assert health.takes_rows()
         assert health.refused(error) == pause <= LONGEST_PAUSE_S
@@ -37,7 +31,7 @@ def test_each_refusal_doubles_the_pause_and_a_write_that_passes_ends_it(error: p
 
 
 def test_a_read_that_failed_is_raised_counted_and_not_forgotten_after_a_write() -> None:
-    health = DiskHealth(Clock())
+    health = DiskHealth(ByHand().monotonic)
     with health.reading():
         pass
     assert (health.errors["read"], health.degraded) == (0, None)

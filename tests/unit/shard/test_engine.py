@@ -8,13 +8,14 @@ from collections.abc import Iterator
 import pytest
 
 from ps.errors import ResourceExhausted, Unavailable
+from ps.runtime.clock import SYSTEM_CLOCK
 from ps.runtime.places import Threads
 from ps.shard.engine import Engine
 
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
-    running = Engine(Threads("test"), max_queue=100)
+    running = Engine(Threads("test"), max_queue=100, clock=SYSTEM_CLOCK.monotonic)
     yield running
     running.close()
 
@@ -38,7 +39,7 @@ def test_an_exception_reaches_the_one_who_asked_and_the_engine_lives_on(engine: 
 
 
 def test_more_waiting_tasks_than_allowed_are_refused_with_a_hint() -> None:
-    engine = Engine(Threads("test"), max_queue=2)
+    engine = Engine(Threads("test"), max_queue=2, clock=SYSTEM_CLOCK.monotonic)
     started, go = threading.Event(), threading.Event()
     try:
         first = engine.submit(lambda: (started.set(), go.wait()))
@@ -58,7 +59,7 @@ def test_more_waiting_tasks_than_allowed_are_refused_with_a_hint() -> None:
 
 
 def test_close_finishes_what_is_queued_and_refuses_what_comes_after() -> None:
-    engine = Engine(Threads("test"), max_queue=100)
+    engine = Engine(Threads("test"), max_queue=100, clock=SYSTEM_CLOCK.monotonic)
     go, seen = threading.Event(), []
     engine.submit(go.wait)
     futures = [engine.submit(lambda i=i: seen.append(i)) for i in range(5)]
@@ -77,7 +78,7 @@ def test_close_finishes_what_is_queued_and_refuses_what_comes_after() -> None:
 def test_a_task_submitted_while_closing_is_run_or_refused_never_lost() -> None:
     """Nobody waits for an answer for ever."""
     for _ in range(30):
-        engine = Engine(Threads("test"), max_queue=1_000_000)
+        engine = Engine(Threads("test"), max_queue=1_000_000, clock=SYSTEM_CLOCK.monotonic)
         outcomes: list[str] = []
 
         def flood(engine: Engine = engine, outcomes: list[str] = outcomes) -> None:

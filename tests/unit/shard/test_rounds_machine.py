@@ -16,6 +16,7 @@ from ps.shard import Gradients, Shard, TableIds
 from ps.shard.ledger import WriteId
 from ps.shard.writes.parts import Waiting
 from ps.shard.writes.rounds import FAIR_S, Rounds
+from tests.clocks import ByHand
 from tests.conftest import QUIET
 from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, new_table, read
 
@@ -73,9 +74,9 @@ class RoundsMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = 0.0
-        self.shard = Shard(0, QUIET.having(limits={"max_requests": 2 * MOST}), lambda: self.now)
-        self.shard.core.rounds = Rounds(MOST, ROOM_BYTES, lambda: self.now)
+        self.clock = ByHand()
+        self.shard = Shard(0, QUIET.having(limits={"max_requests": 2 * MOST}), self.clock)
+        self.shard.core.rounds = Rounds(MOST, ROOM_BYTES, self.clock.monotonic)
         new_table(self.shard)
         self.sequences = 0
         self.open: dict[str, tuple[float, dict[int, Push]]] = {}
@@ -101,7 +102,7 @@ class RoundsMachine(RuleBasedStateMachine):
 
     def expect(self, push: Push) -> str:
         group, ranks = push.group, RANKS[push.group]
-        since, here = self.open.get(group, (self.now, {}))
+        since, here = self.open.get(group, (self.clock.now, {}))
         others = {rank: other for rank, other in here.items() if rank != push.rank}
         if any(other.number != push.number for other in others.values()):
             return "InvalidArgument"
@@ -122,8 +123,8 @@ class RoundsMachine(RuleBasedStateMachine):
             return "ResourceExhausted"
         while self.is_full(push):
             if group not in self.open:
-                self.open[group] = (self.now, {})  # the newest
-            overdue = [name for name, (at, _) in self.open.items() if name != group and self.now - at >= FAIR_S]
+                self.open[group] = (self.clock.now, {})  # the newest
+            overdue = [name for name, (at, _) in self.open.items() if name != group and self.clock.now - at >= FAIR_S]
             leaves = (overdue or list(self.open)[-1:])[0]
             self.put_out(leaves)
             if leaves == group:
@@ -188,7 +189,7 @@ class RoundsMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1.0, FAIR_S]))
     def wait(self, seconds: float) -> None:
-        self.now += seconds
+        self.clock.now += seconds
 
     @rule(group=st.sampled_from(["", *RANKS]))
     def press(self, group: str) -> None:
@@ -196,7 +197,7 @@ class RoundsMachine(RuleBasedStateMachine):
         with suppress(ps.ResourceExhausted), self.shard.rounds.give_way(group):
             raise ps.ResourceExhausted("no room", 0.1)
         others = [name for name in self.open if name != group]
-        overdue = [name for name in others if self.now - self.open[name][0] >= FAIR_S]
+        overdue = [name for name in others if self.clock.now - self.open[name][0] >= FAIR_S]
         newer = others[-1:] if group in self.open and list(self.open)[-1] != group else []
         for leaves in (overdue or newer)[:1]:
             self.put_out(leaves)

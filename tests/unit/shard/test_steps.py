@@ -10,26 +10,17 @@ import pytest
 import ps
 from ps.errors import StepNotFound, TableNotFound
 from ps.shard import Shard, StepRef
+from tests.clocks import ByHand
 from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, new_table, push, push_ids, read, read_target
 
 
-class Clock:
-    """Time by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def clock() -> ByHand:
+    return ByHand()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def shard(clock: Clock) -> Iterator[Shard]:
+def shard(clock: ByHand) -> Iterator[Shard]:
     running = Shard(0, ps.ServiceConfig(performance={"prepare_ttl_s": 10.0, "max_steps": 3}), clock)
     new_table(running)
     yield running
@@ -57,7 +48,7 @@ def test_a_step_is_pulled_often_and_pushed_once(shard: Shard) -> None:
         push(shard, ref, grads_of("t", ones(3)))
 
 
-def test_a_step_expires_after_its_lease_and_not_before(shard: Shard, clock: Clock) -> None:
+def test_a_step_expires_after_its_lease_and_not_before(shard: Shard, clock: ByHand) -> None:
     shard.prepare(StepRef(1, 1), [ids_of("t", [1])])
     clock.now += 9.9
     read_target(shard, StepRef(1, 1))
@@ -77,7 +68,7 @@ def test_the_oldest_of_too_many_steps_is_forgotten(shard: Shard) -> None:
     read_target(shard, StepRef(1, 4))
 
 
-def test_preparing_a_step_again_replaces_it_and_renews_its_lease(shard: Shard, clock: Clock) -> None:
+def test_preparing_a_step_again_replaces_it_and_renews_its_lease(shard: Shard, clock: ByHand) -> None:
     shard.prepare(StepRef(1, 1), [ids_of("t", [1])])
     clock.now += 8
     shard.prepare(StepRef(1, 1), [ids_of("t", [1, 2])])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,9 @@ import ps
 from ps.errors import DiskError, ResourceExhausted, TableNotFound, Unavailable
 from ps.kernels.ranking import score
 from ps.shard import Shard, StepRef
+from ps.shard.upkeep.disk_health import LONGEST_PAUSE_S
 from ps.storage.residence.store import Store
+from tests.clocks import ByHand
 from tests.unit.shard.helpers import DIM, a_write, at_rest, grads_of, ids_of, new_table, push, push_ids, read
 from tests.waiting import busy_engine, until
 
@@ -24,8 +25,13 @@ LIMIT_S = 20.0
 
 
 @pytest.fixture
-def disk_shard(tmp_path: Path) -> Iterator[Shard]:
-    running = Shard(0, ps.ServiceConfig(disk={"path": tmp_path}, performance={"disk_cache_bytes": 1 << 20}))
+def clock() -> ByHand:
+    return ByHand()
+
+
+@pytest.fixture
+def disk_shard(tmp_path: Path, clock: ByHand) -> Iterator[Shard]:
+    running = Shard(0, ps.ServiceConfig(disk={"path": tmp_path}, performance={"disk_cache_bytes": 1 << 20}), clock)
     yield running
     running.close()
 
@@ -224,7 +230,7 @@ def test_a_push_is_applied_once_though_rows_cannot_go_down(disk_shard, monkeypat
 
 
 @pytest.mark.parametrize("error", [DiskError("broken"), MemoryError()])
-def test_rows_that_could_not_be_written_stay(disk_shard, monkeypatch, error):
+def test_rows_that_could_not_be_written_stay(clock, disk_shard, monkeypatch, error):
     new_table(disk_shard, swap_fraction=0.7)
 
     def fails(*_: object) -> None:
@@ -234,7 +240,7 @@ def test_rows_that_could_not_be_written_stay(disk_shard, monkeypatch, error):
     push_ids(disk_shard, "t", range(20), np.ones((20, DIM)))
     assert on_disk(disk_shard) == []
     monkeypatch.undo()
-    monkeypatch.setattr(disk_shard.core.disk_health, "_clock", lambda: time.monotonic() + 100)  # the pause is over
+    clock.now += LONGEST_PAUSE_S
     push_ids(disk_shard, "t", range(20), np.ones((20, DIM)))
     assert on_disk(disk_shard)
     assert (read(disk_shard, "t", range(20)) == -2).all()
@@ -252,13 +258,11 @@ def test_a_push_that_comes_while_the_shard_stops_ends(disk_shard):
 
 
 def test_a_step_whose_lease_has_ended_holds_nothing_after_the_next_push(tmp_path):
-    now = [0.0]
-    shard = Shard(
-        0, ps.ServiceConfig(disk={"path": tmp_path}, performance={"disk_cache_bytes": 1 << 20}), clock=lambda: now[0]
-    )
+    clock = ByHand()
+    shard = Shard(0, ps.ServiceConfig(disk={"path": tmp_path}, performance={"disk_cache_bytes": 1 << 20}), clock)
     filled(shard)
     shard.prepare(StepRef(1, 1), [ids_of("t", range(20))])
-    now[0] = 1e6
+    clock.now += 1e6
     push_ids(shard, "t", [0], np.ones((1, DIM)))
     assert shard.stats()["steps_held"] == 0
     quiet(shard)

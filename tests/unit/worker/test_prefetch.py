@@ -17,6 +17,7 @@ from ps.errors import InvalidArgument
 from ps.nn import Bags, EmbeddingBagCollection, Feature, Prefetcher
 from ps.nn.batch import Batch
 from ps.nn.depth import DEEPEST, SHALLOWEST, SHRINK_AFTER_STEPS, START, Depth
+from ps.runtime.clock import SYSTEM_CLOCK
 from tests.conftest import StartServer
 from tests.waiting import until
 from worker.data.synthetic import Synthetic
@@ -143,7 +144,7 @@ def test_losses_are_the_same_whatever_the_depth(start_server: StartServer, tmp_p
 
 def test_the_time_of_a_prepare_ends_with_the_last_answer(embeddings: EmbeddingBagCollection) -> None:
     answers: dict[int, Future[bool]] = {0: Future(), 1: Future()}
-    step = Lease(10**6, embeddings.client._session.connection.routing, answers, lambda shard: None)
+    step = Lease(10**6, embeddings.client._session.connection.routing, answers, lambda shard: None, SYSTEM_CLOCK)
     answers[0].set_result(True)
     running_s = step.prepare_s
     until(lambda: step.prepare_s > running_s)
