@@ -7,8 +7,8 @@ the CPU, for the initial values are those of `ps.kernels.rows.init` to the bit.
 `torch-cpu` is the same on tensors in RAM, so that it can be tested without a GPU. torch is imported with the first such
 table, by this file and `ps.storage.ram.device_chunks`, which has the tensors.
 
-Batches are worked off in blocks of BLOCK_BYTES of rows, so what is needed on the device beside the rows is small;
-`device_chunks.SPARE_BYTES` of it stay free for that. Two threads may update different slots: torch queues both on one stream.
+Batches are worked off in blocks of BLOCK_BYTES of rows, so what is needed on the device beside the rows is small:
+`device_chunks.SPARE_BYTES` stay free for that. Two threads may update different slots: torch queues both on one stream.
 """
 
 from __future__ import annotations
