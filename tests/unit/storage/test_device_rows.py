@@ -17,10 +17,11 @@ from ps.errors import ConfigError, ResourceExhausted
 from ps.initializer import RowInitializer
 from ps.kernels.updates.optim import update_rule
 from ps.storage.budget.budget import RamBudget
-from ps.storage.ram import device_rows
+from ps.storage.ram import device_chunks, device_rows
 from ps.storage.ram.arena import Arena
 from ps.storage.ram.device_budget import DeviceBudget
-from ps.storage.ram.device_rows import CHUNK_BYTES, DeviceRows
+from ps.storage.ram.device_chunks import CHUNK_BYTES
+from ps.storage.ram.device_rows import DeviceRows
 from ps.storage.tier import Records
 from tests.devices import DEVICES
 from tests.optimizers import EVERY, specified
@@ -59,7 +60,7 @@ def in_chunks(rows, slots, chunks=3):
 @pytest.fixture
 def small(monkeypatch):
     """Chunks of a few hundred rows and blocks of a hundred: all that is cut, is cut in a small test."""
-    monkeypatch.setattr(device_rows, "CHUNK_BYTES", 1 << 14)
+    monkeypatch.setattr(device_chunks, "CHUNK_BYTES", 1 << 14)
     monkeypatch.setattr(device_rows, "BLOCK_BYTES", 1 << 13)
 
 
@@ -71,7 +72,7 @@ def test_every_update_is_that_of_the_reference(kind, device, small):
     table = config(device, optimizer=optimizer)
     rows, rng, slots = new_rows(table), np.random.default_rng(0), 1000
     in_chunks(rows, slots)
-    assert len(rows._chunks) > 1
+    assert len(rows.chunks.tensors) > 1
     expected_SW = np.zeros((slots, rows.lengths[0] // 4), F32)
     expected_SW[:, :DIM] = rng.standard_normal((slots, DIM))
     rows.set(np.arange(slots), expected_SW)
@@ -138,11 +139,11 @@ def test_growing_moves_nothing_and_is_at_most_a_quarter_ahead(device):
         rows.make_room(slots, 0, rows.lengths[0])
         needed = slots * rows.lengths[0]
         assert needed <= rows.committed_bytes <= needed * 5 // 4 + CHUNK_BYTES
-        assert rows.committed_bytes == sum(chunk.nbytes for chunk in rows._chunks)
-    places = [chunk.data_ptr() for chunk in rows._chunks]
+        assert rows.committed_bytes == sum(chunk.nbytes for chunk in rows.chunks.tensors)
+    places = [chunk.data_ptr() for chunk in rows.chunks.tensors]
     rows.make_room(400_000, 0, rows.lengths[0])
-    assert [chunk.data_ptr() for chunk in rows._chunks][: len(places)] == places
-    assert len(rows._chunks) < 10
+    assert [chunk.data_ptr() for chunk in rows.chunks.tensors][: len(places)] == places
+    assert len(rows.chunks.tensors) < 10
     rows.close()
     assert rows.committed_bytes == 0
 
@@ -177,14 +178,15 @@ def test_tables_share_gpu_bytes_to_the_last_row_and_what_would_pass_it_changes_n
 
 def test_a_device_that_is_nearly_full_gives_what_is_needed_and_keeps_room_to_work(monkeypatch):
     """What CUDA would say of its free memory is given here: it is the one thing that tensors in RAM do not have."""
-    rows = new_rows(config(optimizer=ps.SGD()))
+    budget, table = DeviceBudget(None), config(optimizer=ps.SGD())
+    rows = DeviceRows(table, update_rule(table.optimizer, table.dim), budget)
     rows.make_room(1_000_000, 0, rows.lengths[0])
-    monkeypatch.setattr(rows, "_free_bytes", lambda: device_rows.SPARE_BYTES + 100 * rows.lengths[0])
+    monkeypatch.setattr(rows.chunks, "_free_bytes", lambda: device_chunks.SPARE_BYTES + 100 * rows.lengths[0])
     rows.make_room(1_000_010, 0, rows.lengths[0])
     assert rows.committed_bytes == 1_000_100 * rows.lengths[0], "not a quarter more"
     with pytest.raises(ResourceExhausted, match=r"on the device, which has .* free"):
         rows.make_room(1_000_201, 0, rows.lengths[0])
-    assert rows.committed_bytes == rows._budget.used == 1_000_100 * rows.lengths[0]
+    assert rows.committed_bytes == budget.used == 1_000_100 * rows.lengths[0]
     rows.close()
 
 
