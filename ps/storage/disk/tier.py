@@ -53,7 +53,7 @@ Result = TypeVar("Result")
 
 
 class DiskTier:
-    """Rows by id, each of one of a few lengths."""
+    """Rows of one table by id, each of one of a few lengths."""
 
     def __init__(
         self,
@@ -85,10 +85,11 @@ class DiskTier:
         return self._len
 
     def read(self, ids_N: Ids, check: Callable[[], None] = lambda: None) -> list[Records]:
-        """The rows of those ids that are here, in the order of their keys; one element for each length that occurs.
+        """Returns the rows of those ids that are here, in the order of their keys; one element for each length that
+        occurs.
 
-        Raises CorruptRow, which has the sound rows and the ids of the others, DiskError, and what `check` raises, which
-        is called before each piece of some thousand rows.
+        Raises CorruptRow, which has the sound rows and the ids of the others, DiskError, and the errors of `check`,
+        which is called before each piece of some thousand rows.
         """
 
         def read_piece(ids_N: Ids) -> Decoded:
@@ -136,7 +137,8 @@ class DiskTier:
                 self._len -= held
 
     def items(self, batch_rows: int = ITEMS_ROWS) -> Iterator[Records]:
-        """All rows as they are when the first is asked for, by key; a batch has rows of one length, at most so many.
+        """Yields all rows as they are when the first is asked for, by key; a batch has rows of one length, at most so
+        many.
 
         What cannot be read or is not sound is left out, with the rest of its partition where RocksDB cannot say where
         the next row is; CorruptRow comes when all others have been given. Raises DiskError too.
@@ -153,7 +155,7 @@ class DiskTier:
             raise self._corrupt(np.concatenate(corrupt), reasons)
 
     def partitions(self, first: int, end: int) -> list[Records]:
-        """The rows of partitions [first, end), as `read` has them."""
+        """Returns the rows of partitions [first, end), in the form that `read` returns."""
         reasons: list[str] = []
         pairs = list(self._walk(RdictIter.value, reasons, first, end))
         piece = decode(ids_of([key for key, _ in pairs]), [value for _, value in pairs], self._row_bytes)
@@ -162,7 +164,7 @@ class DiskTier:
         return piece.found
 
     def ids(self, batch_rows: int = ITEMS_ROWS) -> Iterator[Ids]:
-        """All ids, as `items` has rows; values are not looked at."""
+        """Yields all ids, as `items` yields rows; values are not read."""
         reasons: list[str] = []
         pairs = self._walk(_no_value, reasons)
         while batch := list(islice(pairs, batch_rows)):
@@ -171,7 +173,8 @@ class DiskTier:
             raise self._corrupt(np.empty(0, np.int64), reasons)
 
     def count_held(self, ids_N: Ids) -> int:
-        """How many have a row here. One that cannot be read counts until it is overwritten or dropped."""
+        """Returns how many of the ids have a row here. One that cannot be read counts until it is overwritten or
+        dropped."""
 
         def count(piece_N: Ids) -> int:
             return sum(value is not None for value in self._get(keys_of(piece_N), []))
@@ -179,7 +182,7 @@ class DiskTier:
         return sum(self._by_piece(count, ids_N))
 
     def memory_usage(self) -> dict[str, int]:
-        """Bytes of RAM by purpose, of this table alone; `Disk` knows the cache that all share."""
+        """Returns bytes of RAM by purpose, of this table alone; `Disk` has the cache that all tables share."""
         with translated(self._path):
             return {
                 "memtables": self._rows.property_int_value("rocksdb.cur-size-all-mem-tables") or 0,
@@ -205,7 +208,7 @@ class DiskTier:
                 self._rows.close()
 
     def _by_piece(self, function: Callable[[Ids], Result], ids_N: Ids) -> list[Result]:
-        """function(ids) in pieces, in the order of the keys, on the pool's threads."""
+        """Calls function(ids) for pieces of the ids, in the order of the keys, on the pool's threads."""
         ids_N = ids_N[key_order(ids_N)]
         size = self._piece_rows
         if len(ids_N) <= size:
@@ -220,7 +223,8 @@ class DiskTier:
         return piece._replace(reasons=reasons + piece.reasons)
 
     def _get(self, keys: list[bytes], reasons: list[str]) -> list[bytes | None]:
-        """The values of keys. A block that cannot be read fails the whole call: then half by half, down to the row."""
+        """Returns the values of keys. A block that cannot be read fails the whole call; then each half is read by
+        itself, down to single rows."""
         try:
             with self._in_use():
                 values: list[bytes | None] = self._rows.get(keys)  # type: ignore[arg-type,assignment]  # of the stub
@@ -238,7 +242,7 @@ class DiskTier:
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
-        """Around calls of RocksDB: the table is not closed before they have ended. Raises TableNotFound afterwards."""
+        """Guards calls of RocksDB: the table is not closed before they have ended. Raises TableNotFound afterwards."""
         with self._lock:
             if self._family is None:
                 raise TableNotFound(f"table {self.name!r} is closed: it was dropped, or its shard has stopped")
@@ -262,8 +266,8 @@ class DiskTier:
     def _walk(
         self, value: Callable[[RdictIter], bytes], reasons: list[str], first: int = 0, end: int = PARTITIONS
     ) -> Iterator[tuple[bytes, bytes]]:
-        """(key, value) of all rows of partitions [first, end), in order, as they are now. After a block that cannot be
-        read it notes the reason and goes on with the next partition."""
+        """Yields (key, value) of all rows of partitions [first, end), in order, as they are now. After a block that
+        cannot be read it notes the reason and goes on with the next partition."""
         options = ReadOptions()
         options.set_readahead_size(READAHEAD_BYTES)
         options.fill_cache(False)  # type: ignore[call-arg]  # of the stub. What is read once must not drive the others out

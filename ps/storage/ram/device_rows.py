@@ -54,7 +54,7 @@ class DeviceRows:
     ram_bytes = 0
 
     def __init__(self, config: TableConfig, rule: UpdateRule, budget: DeviceBudget) -> None:
-        """Raises ConfigError where there is no torch, or no such device."""
+        """Raises ConfigError if torch, or the device, is not there."""
         check_device(config.device)
         import torch
 
@@ -87,10 +87,10 @@ class DeviceRows:
         self._starts = np.append(self._starts, have + n)
 
     def place(self, slots_N: Slots, length: int) -> None:
-        """Nothing to do: a slot is a place."""
+        """Does nothing: a slot is a place."""
 
     def free(self, slots_N: Slots) -> None:
-        """Nothing to do: a slot is a place."""
+        """Does nothing: a slot is a place."""
 
     def move(self, from_N: Slots, to_N: Slots) -> None:
         """See `ArenaRows`."""
@@ -98,7 +98,7 @@ class DeviceRows:
             self._put(to_N[some_N], self._take(from_N[some_N], self._layout.width))
 
     def shrink(self, slots_end: int) -> None:
-        """Chunks stay: the budget of the device is another one."""
+        """Does nothing: chunks stay, because the device has a budget of its own."""
 
     def gather(self, slots_N: Slots, ids_N: Ids, out_ND: Rows) -> None:
         """See `ArenaRows`."""
@@ -161,7 +161,7 @@ class DeviceRows:
 
     @property
     def metadata_bytes(self) -> int:
-        """There is no such memory."""
+        """Bytes of arrays that tell where rows are: there are none."""
         return 0
 
     def close(self) -> None:
@@ -200,13 +200,13 @@ class DeviceRows:
         )
 
     def _blocks(self, positions_P: Slots) -> Iterator[Slots]:
-        """Positions, some at a time."""
+        """Yields positions in blocks."""
         for start in range(0, len(positions_P), self._block_rows):
             yield positions_P[start : start + self._block_rows]
 
     def _parts(self, slots_N: Slots) -> Iterator[tuple[torch.Tensor, Slots, torch.Tensor]]:
-        """(chunk, positions in `slots_N`, places in the chunk) for each chunk that has some of these slots; in their
-        order if it has all."""
+        """Yields (chunk, positions in `slots_N`, places in the chunk) for each chunk that has some of these slots; in
+        their order if it has all."""
         chunk_N = np.searchsorted(self._starts, slots_N, side="right").astype(np.int16) - 1
         order_N = np.argsort(chunk_N, kind="stable")  # 16 bits: numpy sorts them by radix
         ends_C = np.cumsum(np.bincount(chunk_N, minlength=len(self._chunks)))
@@ -215,7 +215,7 @@ class DeviceRows:
                 yield self._chunks[at], here_P, self._on_device(slots_N[here_P] - self._starts[at])
 
     def _take(self, slots_N: Slots, width: int) -> torch.Tensor:
-        """Copies of the first floats of these rows, on the device; slots in use, at least one."""
+        """Returns copies of the first floats of these rows, on the device; slots are in use, at least one."""
         found = [
             (here_P, chunk[:, :width].index_select(0, places_P)) for chunk, here_P, places_P in self._parts(slots_N)
         ]
@@ -227,13 +227,13 @@ class DeviceRows:
         return out_NW
 
     def _put(self, slots_N: Slots, rows_ND: torch.Tensor) -> None:
-        """Over the first floats of these rows."""
+        """Writes the first floats of these rows."""
         for chunk, here_P, places_P in self._parts(slots_N):
             some = rows_ND if len(here_P) == len(slots_N) else rows_ND.index_select(0, self._on_device(here_P))
             chunk[:, : rows_ND.shape[1]].index_copy_(0, places_P, some)
 
     def _upload(self, rows_ND: Rows, some_N: Slots) -> torch.Tensor:
-        """Some rows of a batch."""
+        """Writes some rows of a batch."""
         return self._on_device(rows_ND[some_N])
 
     def _on_device(self, array: npt.NDArray[np.float32] | Slots) -> torch.Tensor:

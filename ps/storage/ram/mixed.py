@@ -65,11 +65,11 @@ class MixedRows:
 
     @property
     def half_rows(self) -> int:
-        """How many are of half precision."""
+        """How many rows are of half precision."""
         return len(self._half)
 
     def is_half(self, slots_N: Slots | slice) -> Flags:
-        """Which of these slots have a row of half precision."""
+        """Returns which of these slots have a row of half precision."""
         flags_N: Flags = self._places.array[slots_N] >= HALF
         return flags_N
 
@@ -138,7 +138,7 @@ class MixedRows:
         return Updated(broken, clamped)
 
     def round(self, out_ND: Rows) -> None:
-        """Rows as they are when their rows have been narrowed."""
+        """Changes values to those that their rows have when they have been narrowed."""
         item_ND, order_N = np.empty(out_ND.shape, np.uint16), np.arange(len(out_ND))
         narrow(out_ND, order_N, item_ND, self._dim, 0)
         gather_half(item_ND, order_N, out_ND)
@@ -200,7 +200,7 @@ class MixedRows:
         self._full.make_room(max(min(rows, left), 0))
 
     def widen(self, slots_N: Slots) -> None:
-        """Half rows become float32, exactly. There is room."""
+        """Makes half rows float32, exactly. There is room."""
         ((_, rows_NB),) = self.copies(slots_N)
         self._replace(slots_N, self.layout.to_full(rows_NB))
 
@@ -233,7 +233,8 @@ class MixedRows:
         return self._half if pool is self._full else self._full
 
     def _is_over(self, pool: Pool, rows: int) -> bool:
-        """Whether the pools would take more than float32 rows in all slots, with so many places more in this one."""
+        """Returns whether the pools would take more than float32 rows in all slots, with so many places more in this
+        one."""
         return pool.bytes_with(rows) + self._other(pool).committed_bytes > self._slots_end * self.lengths[0]
 
     def _trim(self, pool: Pool) -> None:
@@ -241,8 +242,8 @@ class MixedRows:
         move(self._places.array, self._slots_end, np.uint32(self._mark(pool)), first, moved_P)
 
     def _replace(self, slots_N: Slots, rows_NB: Bytes) -> None:
-        """Rows in the other precision, of which these are the bytes. Raises ResourceExhausted, and then nothing has
-        changed."""
+        """Writes rows in the other precision, of which these are the bytes. Raises ResourceExhausted, and then nothing
+        has changed."""
         pool = self._pool(rows_NB.shape[1])
         if self._is_over(pool, len(slots_N)):
             self._trim(self._other(pool))
