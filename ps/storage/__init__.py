@@ -1,1 +1,1 @@
-"""Where rows live. Mechanism only: no policy, no locks, no threads; the engine thread is the only caller."""
+"""Stores rows. Mechanism only: no policy, no locks, no threads; the engine thread is the only caller."""

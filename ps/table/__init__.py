@@ -1,1 +1,1 @@
-"""A table: layout, tiers, initializer, optimizer and ranking put together."""
+"""Tables: each puts layout, tiers, initializer, optimizer and ranking together."""

@@ -1,7 +1,7 @@
-"""What a table takes of RAM however many rows it has, by purpose: all of it that is not in arrays by slot.
+"""The RAM that a table takes however many rows it has, by purpose: all of it that is not in arrays by slot.
 
-It is told before it is taken, from the configuration alone: the budget gives it, or the table is refused. Whatever a
-table gets that lives beside its rows belongs on this list; `tests/unit/test_table_bytes.py` weighs a table against it.
+It is computed from the configuration before it is allocated: the budget grants it, or the table is refused. Everything
+that a table has beside its rows belongs on this list; `tests/unit/test_table_bytes.py` weighs a table against it.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from ps.storage.budget.budget import RamBudget
 from ps.table.cold.cores import cores_bytes
 
 DISK_BYTES = 96 << 10
-"""What RocksDB's column family takes before it has rows. Measured."""
+"""Bytes of RocksDB's column family before it has rows. Measured."""
 STEP_BYTES = 64 << 10
-"""How much the budget gives at once for what is remembered of workers."""
+"""How many bytes the budget grants at once for what is remembered of workers."""
 
 
 class Beside:
-    """What one table holds of the budget beside its rows. The engine thread's."""
+    """The bytes that one table holds of the budget beside its rows. Used by the engine thread."""
 
     def __init__(self, config: TableConfig, has_disk: bool, budget: RamBudget) -> None:
-        """Takes it, before it is allocated; the cores of a tensor-train table have theirs. Raises ResourceExhausted,
-        and then nothing is held."""
+        """Takes the bytes before they are allocated; the cores of a tensor-train table take theirs themselves. Raises
+        ResourceExhausted, and then nothing is held."""
         parts = fixed_bytes(config, has_disk)
         fixed = sum(parts.values()) - parts["cores"]
         # As much is to be left for rows. The cores have asked for the rows of their table.
@@ -52,7 +52,7 @@ class Beside:
         self._budget.hold_anyway(self._of_workers)
 
     def close(self) -> None:
-        """Gives it back."""
+        """Gives the bytes back."""
         held, self._held = self._held, 0
         self._budget.let_go(held)
 
@@ -69,7 +69,7 @@ def fixed_bytes(config: TableConfig, has_disk: bool) -> dict[str, int]:
 
 
 def refusal(config: TableConfig) -> tuple[str, str]:
-    """Returns what there is no room for, and what to do about it."""
+    """Returns in words what there is no room for, and the remedy."""
     if isinstance(config.cold, TensorTrain):
         return f"the cores of table {config.name} and its hot_rows", "raise it, or lower hot_rows or ranks"
     if gate_bytes(config) > ranking_bytes(config.expire_after_pushes):

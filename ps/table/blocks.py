@@ -12,7 +12,7 @@ from ps.arrays import Counts, Rows, Slots
 
 
 def spread(values_R: Rows, rows_R: Slots, n: int) -> Rows:
-    """float32 [n]: the values in these positions, 0 elsewhere."""
+    """Returns float32 [n] with the values in these positions, and 0 elsewhere."""
     out_N = np.zeros(n, np.float32)
     out_N[rows_R] = values_R
     return out_N
@@ -24,7 +24,7 @@ def counts_at(counts_N: Counts | None, positions_M: Slots) -> Counts:
 
 
 def parts_of(by_slot_N: npt.NDArray[Any], blocks: Sequence[Rows]) -> Iterator[tuple[npt.NDArray[Any], Rows]]:
-    """Yields the blocks, each with what belongs to its slots."""
+    """Yields the blocks, each with the part of an array that belongs to its slots."""
     start = 0
     for block_ND in blocks:
         yield by_slot_N[start : start + len(block_ND)], block_ND

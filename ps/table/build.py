@@ -39,7 +39,7 @@ from ps.tensor_train.contract import Share
 
 @dataclass(frozen=True)
 class Given:
-    """What a table is made with, beside its configuration; see `Table`."""
+    """What a table is made with beside its configuration; `Table` explains it."""
 
     share: Share
     disk: Disk | None
@@ -116,17 +116,17 @@ def _cores(config: TableConfig, given: Given, undo: ExitStack) -> ColdCores | No
 
 
 def _half_life(config: TableConfig, given: Given, bounded: bool) -> int | None:
-    """Returns how many pushes a score takes to be half as much; None: that goes by turnover.
+    """Returns how many pushes a score takes to be half as much; None: by turnover.
 
-    Where no row ever makes way for another there is no turnover. Rows that may be evicted, or become cold, age the same
-    with a disk and without it: else what they hold would depend on it.
+    If no row ever makes way for another there is no turnover. Rows that may be evicted, or become cold, age the same
+    with a disk and without one, because their values would depend on it otherwise.
     """
     turns_over = bounded or given.disk is not None or isinstance(config.cold, Fp16)
     return config.clock_half_life or (None if turns_over else DEFAULT_HALF_LIFE_PUSHES)
 
 
 def rows_of(config: TableConfig, rule: UpdateRule, budget: RamBudget, initializer: Initializer) -> ArenaRows:
-    """Raises ConfigError where the table's device is not to be had."""
+    """Returns the rows of a table's hot tier. Raises ConfigError if the table's device is not available."""
     if config.device != "cpu":
         return DeviceRows(config, rule, budget.device)
     if isinstance(config.cold, Fp16):

@@ -1,9 +1,9 @@
 """A write of one table in three parts: planned, made, settled.
 
 Planning reserves all that the write needs; it may fail, and then nothing has changed that a reader could see. Making
-changes the rows, and may not fail. Settling is what a table decides after each write: who goes, which rows are of which
-precision. So a write of several tables is planned for all of them before any is changed, and is applied and known as
-applied before anything is settled.
+changes the rows, and may not fail. Settling is what a table decides after each write: which rows are dropped, and which
+have which precision. So a write of several tables is planned for all of them before any is changed, and it is applied
+and recorded before anything is settled.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from ps.arrays import Flags
 
 @dataclass(frozen=True)
 class Change:
-    """A write that is planned. Good for the next thing that happens to the table, and not for later."""
+    """A write that is planned. It must be the next change of the table."""
 
     make: Callable[[], None]
     """Changes the rows."""
     settle: Mapping[str, Callable[[], None]] = field(default_factory=dict)
-    """What follows the change, by name and in this order: each part is tried, whether or not the one before failed."""
+    """The work that follows the change, by name and in this order: each part is tried, even if the one before
+    failed."""
     undo: Callable[[], None] = lambda: None
     """Called instead of `make`: takes back the rows that were created for the write."""
     existed_N: Flags = field(default_factory=lambda: np.empty(0, np.bool_))
-    """Where a row existed before an explicit write; empty for a push."""
+    """Which rows existed before an explicit write; empty for a push."""
 
     def carry_out(self) -> Flags:
-        """Does all of it, where this is the only change; returns where a row existed."""
+        """Makes and settles the change, if it is the only one; returns which rows existed."""
         self.make()
         for part in self.settle.values():
             part()

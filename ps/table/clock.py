@@ -1,8 +1,8 @@
-"""A table's clock: what happens when time passes, in one place. Ticks, expiry, eviction, and who is touched when.
+"""A table's clock: ticks, expiry, eviction, and stamps of touched rows.
 
-Time is what the log says: pushes, or how many rows have come for how many there is room (`ps.policy.ranking`). After a
-write the parts of `after_write` are run in their order. Any of them may fail without the others, and nothing is lost by
-that: each part asks what is due, not what has just happened, so the next write makes up for it.
+Time depends on logged writes: pushes, or how many rows have come as a share of the room (`ps.policy.ranking`). After a
+write the parts of `after_write` are run in their order. One may fail without the others, and nothing is lost by that:
+each part does what is due, not what has just happened, so the next write catches up.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ps.table.counters import Counters
 
 
 class Clock:
-    """The clock of one table. The engine thread's."""
+    """The clock of one table. Used by the engine thread."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Clock:
         store: Store,
         counts: Counters,
     ) -> None:
-        """`bounded`: rows may be evicted. `resident_rows`: how many of so many rows belong in RAM."""
+        """bounded: whether rows may be evicted. resident_rows: returns how many of so many rows belong in RAM."""
         self._name, self._most_rows = config.name, config.max_rows_per_shard
         self._bounded, self._resident_rows = bounded, resident_rows
         self._lucky = np.uint32(eviction.LUCKY_LOTS if bounded else 0)
@@ -54,7 +54,7 @@ class Clock:
         """The tick at which it was last decided which rows are cold."""
 
     def check(self) -> None:
-        """Raises ResourceExhausted, before a write, when the clock is at its end."""
+        """Raises ResourceExhausted, before a write, if the clock is at its end."""
         self._ranking.check_time(self._name)
 
     def state(self) -> State:
@@ -72,7 +72,7 @@ class Clock:
         self._touch(slots_N, added_N, self._floor, self._lucky)
 
     def stamp(self, slots_N: Slots, added_N: Scores | None = None) -> None:
-        """Notes that these rows are written now; they are as important as before, or more by what is added."""
+        """Notes that these rows are written now; their importance stays, or grows by what is added."""
         zeros_N = np.zeros(len(slots_N), np.float32)
         self._touch(slots_N, zeros_N if added_N is None else added_N, np.float32(0), np.uint32(0))
 
@@ -104,11 +104,11 @@ class Clock:
     # time passes
 
     def after_push(self, slots_N: Slots) -> Mapping[str, Callable[[], None]]:
-        """Returns what is to be run after a push of the rows in these slots."""
+        """Returns the work to run after a push of the rows in these slots."""
         return {"promotion": partial(self._cold.pushed, slots_N), **self.after_write()}
 
     def after_write(self) -> Mapping[str, Callable[[], None]]:
-        """Returns what is to be run after any write that may create rows, by name and in this order."""
+        """Returns the work to run after any write that may create rows, by name and in this order."""
         return {
             "clock": self._advance,
             "expiry": self._expire,
@@ -133,7 +133,7 @@ class Clock:
         self._decide()
 
     def _expire(self) -> None:
-        """Drops rows that were left alone for `expire_after_pushes`."""
+        """Drops rows that no push has named for `expire_after_pushes`."""
         while self._ranking.epoch_ended:
             self._seal()
             kept_from, expired = self._ranking.expiring()

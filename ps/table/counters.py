@@ -1,4 +1,4 @@
-"""What a table counts. `ps.counting` says what is made from these declarations."""
+"""The counters of a table. `ps.counting` says what is made from these declarations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ps.kept import State
 
 @dataclass
 class Counters:
-    """One table's counters since it was created. The engine thread's."""
+    """One table's counters since it was created. Used by the engine thread."""
 
     pushes: int = figure("Pushes of the table that this shard has applied.", "pushes")
     rows_read: int = counter("Rows read by pulls.")

@@ -30,8 +30,8 @@ class Overflows:
         self._said = 0
 
     def update_ended(self, outcomes: Sequence[Updated], slots_N: Slots) -> None:
-        """Counts what an update of these slots came to; logs the first overflow, and each time that their number has
-        doubled."""
+        """Counts the overflows of an update of these slots; logs the first overflow, and each time that their number
+        has doubled."""
         self._counts.rows_clamped += sum(part.clamped for part in outcomes)
         clamped = self._counts.rows_clamped
         if clamped.bit_length() > self._said:

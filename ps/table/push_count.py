@@ -1,11 +1,11 @@
-"""How many pushes a table has had, counted alike on every shard: what Adam's bias correction goes by.
+"""Counts a table's pushes in the same way on every shard, for Adam's bias correction.
 
-A push goes to the shards that have an id of it, so none of them sees all. Hence each trainer says with a push how many
-of the table it has made; a shard keeps the most that each has said, and the sum over the trainers is the count. It is
-exact for one trainer, on any number of shards. Of several, a shard knows of another what that one's last push to it
-said. A round goes to every shard, so each counts rounds by itself.
+A push goes to the shards that have an id of it, so none of them sees all. So each push says how many pushes of the
+table its trainer has made; a shard keeps the largest number of each trainer, and the sum over the trainers is the
+count. It is exact for one trainer, on any number of shards. With several trainers, a shard knows of each what that
+trainer's last push to this shard said. A round goes to every shard, so each counts rounds by itself.
 
-The count is a function of the writes in their order. The engine thread's.
+The count is a function of the writes in their order. Used by the engine thread.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ ROUNDS = -1
 """Stands in place of a worker for the rounds of all groups."""
 MAX_SAID = 1 << 53
 MAX_WORKERS = 16_384
-"""Workers that are told apart. Only the sum remains of one that was silent for longer than so many others."""
+"""How many workers are told apart. Of one that was silent for longer than so many others only the sum remains."""
 WORKER_BYTES = 80
-"""What one worker takes in CPython, measured."""
+"""Bytes that one worker takes in CPython, measured."""
 
 
 class PushCount:
@@ -33,17 +33,17 @@ class PushCount:
 
     @property
     def total(self) -> int:
-        """Pushes of all workers, as far as is known."""
+        """The pushes of all workers, as far as they are known."""
         return self._total
 
     @property
     def nbytes(self) -> int:
-        """Bytes held."""
+        """Bytes that the counts take."""
         return len(self._of_worker) * WORKER_BYTES
 
     def count(self, worker: int, said: int) -> int:
-        """Counts one more push of this worker, which says that it has made `said`; 0: it says nothing. Returns the
-        total."""
+        """Counts one more push of this worker, which says that it has made `said` pushes; 0: it does not say. Returns
+        the total."""
         before = self._of_worker.pop(worker, 0)
         now = max(before, said) if said else before + 1
         self._of_worker[worker] = now
@@ -72,6 +72,6 @@ class PushCount:
 
 
 def check_said(table: str, said: int) -> None:
-    """Raises InvalidArgument for what no trainer can have made."""
+    """Raises InvalidArgument for a number of pushes that no trainer can have made."""
     if said > MAX_SAID:
         raise InvalidArgument(f"table {table!r}: a push is number {said:,} of its worker: the most is {MAX_SAID:,}")

@@ -1,6 +1,7 @@
-"""What a write of a table reserves before it changes anything: rows that it creates, and room for what it changes.
+"""Reserves what a write of a table needs before it changes anything: rows that it creates, and room for what it
+changes.
 
-New rows read as initial values, as their ids did before, so nobody sees them; `undo_create` takes them back.
+New rows read as initial values, as their ids did before, so readers see no difference; `undo_create` takes them back.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ps.table.counters import Counters
 
 
 class Reserve:
-    """Creates and prepares the rows of one table. The engine thread's."""
+    """Creates and prepares the rows of one table. Used by the engine thread."""
 
     def __init__(
         self,
@@ -34,7 +35,7 @@ class Reserve:
         clock: Clock,
         counts: Counters,
     ) -> None:
-        """`initial_state`: what the optimizer's state of a new row is filled with."""
+        """initial_state: the initial value of the optimizer's state in a new row."""
         self._layout, self._initial_state, self._initializer = layout, initial_state, initializer
         self._store, self._ram, self._cold, self._gate = store, store.ram, cold, gate
         self._ranking, self._clock, self._counts = ranking, clock, counts

@@ -1,7 +1,7 @@
-"""A table: one embedding table's rows on one shard, and what is done to them. Called by the engine thread only.
+"""A table: one embedding table's rows on one shard, and the operations on them. Called by the engine thread only.
 
-This is its face. `ps.table.build` makes its parts: `reserve` and `writes` change rows, `clock` decides who goes, `cold`
-what becomes of rows that are not hot, `store` has the rows on their tiers.
+`ps.table.build` makes its parts: `reserve` and `writes` change rows, `clock` decides which rows are dropped, `cold`
+decides about rows that are not hot, `store` has the rows on their tiers.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ class Table:
         self.cold, self.ranking, self.counts = parts.cold, parts.ranking, parts.counts
         self.state = TableState(config.name, parts, self._rows_in_ram)
         self.has_disk = disk is not None
-        """Whether rows can go down."""
+        """Whether rows can go to disk."""
         on_disk, in_ram = self._layout.row_bytes + KEY_BYTES + HEADER_BYTES, self.ram.rows.ram_bytes + SLOT_BYTES
         self.bytes_each = on_disk if self.has_disk else in_ram
-        """Bytes that a row takes: on disk with its key and header, in RAM with all that belongs to its slot."""
+        """Bytes that a row takes: on disk with its key and header, in RAM with everything that belongs to its slot."""
 
     def __len__(self) -> int:
         return self.ranking.total
@@ -119,7 +119,8 @@ class Table:
         return records, end if end < PARTITIONS else 0
 
     def unchanged(self, ids_N: Ids, statistics_N2: npt.NDArray[np.uint32]) -> Flags:
-        """Returns True where there is a row in RAM and its statistics are these: it was not written since then."""
+        """Returns which ids have a row in RAM with exactly these statistics: it was not written since they were
+        read."""
         slots_N = self.find(ids_N)
         same_N: Flags = slots_N >= 0
         same_N[same_N] = (self.ram.statistics_S2[slots_N[same_N]] == statistics_N2[same_N]).all(axis=1)
@@ -143,7 +144,7 @@ class Table:
     # rows go
 
     def maintain(self) -> Demotion | None:
-        """Begins to move some of the least important rows down, if more are in RAM than should be."""
+        """Begins to move some of the least important rows to disk, if more are in RAM than should be."""
         target = self._rows_in_ram()
         excess = len(self.ram) - self.store.going - target
         most = placement.slice_rows(excess, len(self.ram), self._layout.row_bytes, self._slice_bytes)
@@ -169,8 +170,8 @@ class Table:
         return self._gate.nbytes + ranking_bytes(self.config.expire_after_pushes) + self.cold.heap_bytes()
 
     def memory_usage(self) -> dict[str, dict[str, int]]:
-        """Returns bytes by tier and purpose: "device_rows" of the device, all others of RAM. What cold rows have in
-        common with hot ones, their index too, counts as hot."""
+        """Returns bytes by tier and purpose: "device_rows" of the device, all others of RAM. Memory that cold rows
+        share with hot ones, such as the index, counts as hot."""
         admission = {"admission": self._gate.nbytes} if self._gate.nbytes else {}
         beside = {"ranking": ranking_bytes(self.config.expire_after_pushes), "pushes": self._steps.nbytes, **admission}
         return {"hot": {**self.store.memory_usage(), **beside}, **self.cold.memory_usage()}

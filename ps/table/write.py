@@ -27,11 +27,11 @@ from ps.table.reserve import Reserve
 from ps.tensor_train.contract import Share, one_by_one
 
 SHARE_FROM_ROWS = 8192
-"""Smaller updates are over before another thread has woken."""
+"""The least rows of an update that is shared: a smaller one is over before another thread has woken."""
 
 
 class Writes:
-    """Plans the writes of one table. The engine thread's."""
+    """Plans the writes of one table. Used by the engine thread."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Writes:
         beside: Beside,
         share: Share,
     ) -> None:
-        """`share` runs tasks that touch disjoint rows, and returns when all are done."""
+        """share: runs tasks that touch disjoint rows, and returns when all are done."""
         self._reserve, self._store, self._ram, self._rows = reserve, store, store.ram, store.ram.rows
         self._cold, self._gate, self._signals, self._ranking = cold, gate, signals, ranking
         self._clock, self._counts, self._steps, self._beside, self._share = clock, counts, steps, beside, share
@@ -183,8 +183,8 @@ class Writes:
         return Change(partial(self._clock.stamp, slots_N[existed_N], added_N), existed_N=existed_N)
 
     def plan_removal(self, ids_N: Ids) -> Change:
-        """Plans to drop rows; they read as initial values again. Their copies on disk, if any, go now: the rows are in
-        RAM."""
+        """Plans to drop rows, whose ids then read as initial values again. Their copies on disk, if any, are dropped
+        now, because the rows are in RAM."""
         slots_N = self._store.find(ids_N)
         statistics_N2 = self._ram.statistics_S2[slots_N[slots_N >= 0]]
         self._store.removals.discard_copies(ids_N)
@@ -196,7 +196,7 @@ class Writes:
         return Change(make, existed_N=slots_N >= 0)
 
     def plan_forget(self, ids_N: Ids) -> Change:
-        """Plans to drop rows that exist, by their ids alone: what they are is not known."""
+        """Plans to drop rows that exist, by their ids alone, because their contents are not known."""
         self._store.removals.discard_below(ids_N)
 
         def make() -> None:

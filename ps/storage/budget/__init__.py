@@ -1,1 +1,1 @@
-"""How much memory there is, and which table may have how much of it."""
+"""Budgets: how much memory there is, and which table may have how much of it."""

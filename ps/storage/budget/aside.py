@@ -35,12 +35,12 @@ class SetAside:
 
     @property
     def total(self) -> int:
-        """All that is not for slots."""
+        """All bytes that are not for slots."""
         return int(sum(vars(self).values())) + PROCESS_BYTES
 
 
 def set_aside(config: ServiceConfig) -> SetAside:
-    """Returns what is configured, but at most a share of `memory.ram_bytes` for each purpose."""
+    """Returns the configured sizes, but at most a share of `memory.ram_bytes` for each purpose."""
     ram = config.memory.ram_bytes
     on_disk = config.disk.path is not None
     if ram is None:

@@ -80,7 +80,7 @@ class Room:
         return slots
 
     def leave(self, slots: Slots) -> None:
-        """A table is gone."""
+        """Removes a table that is gone."""
         if slots in self._tables:
             del self._tables[slots]
             self._held -= slots.held
@@ -108,19 +108,20 @@ class Room:
         return max(share, 0) // slots.bytes_each
 
     def fits(self, needed: Mapping[Slots, int]) -> bool:
-        """Whether tables could have so many rows in RAM at once if there were no other request."""
+        """Returns whether tables could have so many rows in RAM at once if there were no other request."""
         rows = {slots: max(slots.reserved, needed.get(slots, 0)) for slots in self._tables}
         return self._nbytes is None or sum(n * slots.bytes_each for slots, n in rows.items()) <= self._all()
 
     @property
     def unreserved(self) -> int:
-        """Bytes that a new table may take for good, with the rows that are to be its own: all that no other has."""
+        """Returns the bytes that a new table may take for good, with the rows that are to be its own: all that are not
+        reserved for others."""
         reserved = sum(table.reserved * table.bytes_each for table in self._tables)
         return UNBOUNDED if self._nbytes is None else max(self._all() - TABLE_BYTES - reserved, 0)
 
     @property
     def rows_bytes(self) -> int:
-        """How many bytes all slots together may take; without a bound, more than there are."""
+        """Returns how many bytes all slots together may take; without a bound, more than there are."""
         return UNBOUNDED if self._nbytes is None else self._all()
 
     def find(self, slots: Slots, wanted: int) -> None:
@@ -145,7 +146,7 @@ class Room:
             )
 
     def _found(self, nbytes: int, whose: Slots | None) -> bool:
-        """Whether so many bytes are free, once other tables have given back what they must."""
+        """Returns whether so many bytes are free, after other tables have given back what they must."""
         for rebuild in (False, True):
             if self._left() >= nbytes:
                 return True

@@ -130,7 +130,7 @@ class Slots:
             self._hold(slots, slots if rebuild else self._indexed)
 
     def close(self) -> None:
-        """The memory was given back."""
+        """Notes that the table's memory was given back."""
         self._room.leave(self)
 
     def _hold(self, used: int, indexed: int) -> None:

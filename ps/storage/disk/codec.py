@@ -1,7 +1,7 @@
-"""Batches of rows <-> lists of `bytes`, which is what RocksDB's binding takes and gives.
+"""Turns batches of rows into lists of `bytes`, which RocksDB's binding takes and returns, and back.
 
-Pure functions. One object a row cannot be helped; numpy's `tolist` of a void type makes them in about 50 ns each, a
-slice of one big `bytes` takes twice that.
+Pure functions. One object for each row cannot be avoided; numpy's `tolist` of a void type makes them in about 50 ns
+each, a slice of one big `bytes` takes twice that.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ UNREADABLE = b""
 
 
 class Decoded(NamedTuple):
-    """What some values are."""
+    """The rows that some values decode to."""
 
     found: list[Records]
-    """The sound ones, by length."""
+    """The sound rows, by length."""
     corrupt_N: Ids
     reasons: list[str]
-    """Why those are not sound; a few of many."""
+    """Why other values are not sound; of many only a few."""
 
 
 def key_order(ids_N: Ids) -> Ids:
-    """The positions of ids in the order of their keys: by partition, then by id."""
+    """Returns the positions of ids in the order of their keys: by partition, then by id."""
     by_id_N = np.argsort(ids_N)
     partitions_N = np.empty(len(ids_N), np.int32)
     partitions(ids_N[by_id_N], partitions_N)
@@ -43,14 +43,14 @@ def key_order(ids_N: Ids) -> Ids:
 
 
 def keys_of(ids_N: Ids) -> list[bytes]:
-    """The keys of ids."""
+    """Returns the keys of ids."""
     keys_NK = np.empty((len(ids_N), kernels.KEY_BYTES), np.uint8)
     kernels.encode_keys(ids_N, keys_NK)
     return _split(keys_NK)
 
 
 def ids_of(keys: Sequence[bytes]) -> Ids:
-    """The ids in keys."""
+    """Returns the ids in keys."""
     keys_NK = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), kernels.KEY_BYTES)
     ids_N = np.empty(len(keys), np.int64)
     kernels.decode_keys(keys_NK, ids_N)
@@ -58,7 +58,7 @@ def ids_of(keys: Sequence[bytes]) -> Ids:
 
 
 def encode(records: Records) -> tuple[list[bytes], list[bytes]]:
-    """Keys and values, in the order of the keys: a memtable takes them faster so."""
+    """Returns keys and values in the order of the keys, in which a memtable takes them faster."""
     order_N = key_order(records.ids_N)
     ids_N, rows_NB = records.ids_N[order_N], records.rows_NB[order_N]
     values_NV = np.empty((len(ids_N), kernels.HEADER_BYTES + rows_NB.shape[1]), np.uint8)
@@ -67,7 +67,7 @@ def encode(records: Records) -> tuple[list[bytes], list[bytes]]:
 
 
 def decode(ids_N: Ids, values: Sequence[bytes], row_bytes: Collection[int]) -> Decoded:
-    """The rows in values, each checked against its id; `row_bytes` has the legal lengths of a row."""
+    """Returns the rows in values, each checked against its id. row_bytes: the legal lengths of a row."""
     lengths_N = np.fromiter(map(len, values), np.int64, len(values))
     found, corrupt, reasons = [], [np.empty(0, np.int64)], []
     for length in np.unique(lengths_N).tolist():
@@ -85,7 +85,7 @@ def decode(ids_N: Ids, values: Sequence[bytes], row_bytes: Collection[int]) -> D
 
 
 def present(ids_N: Ids, values: Sequence[bytes | None]) -> tuple[Ids, Sequence[bytes]]:
-    """Without those that have no value."""
+    """Returns the ids and values of those that have a value."""
     if None not in values:
         return ids_N, values  # type: ignore[return-value]  # no None is in it
     here = [value is not None for value in values]
@@ -93,7 +93,7 @@ def present(ids_N: Ids, values: Sequence[bytes | None]) -> tuple[Ids, Sequence[b
 
 
 def _decode_some(ids_N: Ids, values: Iterable[bytes], length: int) -> tuple[Records, Ids]:
-    """Values of one length: the sound rows, and the ids of the others."""
+    """Decodes values of one length: returns the sound rows, and the ids of the others."""
     values_NV = np.frombuffer(b"".join(values), np.uint8).reshape(len(ids_N), length)
     n = len(ids_N)
     scores_N, stamps_N, sound_N = np.empty(n, np.float32), np.empty(n, np.uint32), np.empty(n, np.bool_)
@@ -104,6 +104,6 @@ def _decode_some(ids_N: Ids, values: Iterable[bytes], length: int) -> tuple[Reco
 
 
 def _split(block_NB: npt.NDArray[np.uint8]) -> list[bytes]:
-    """The rows of a block as `bytes`."""
+    """Returns the rows of a block as `bytes`."""
     items: list[bytes] = block_NB.view(f"V{block_NB.shape[1]}").reshape(-1).tolist()
     return items

@@ -76,9 +76,9 @@ class Disk:
         self._pool = ThreadPoolExecutor(threads, "ps-disk")
 
     def table(self, name: str, row_bytes: Sequence[int]) -> DiskTier:
-        """The table of that name, created if there is none. `row_bytes`: the lengths that a row may have.
+        """Returns the table of that name, created if there is none. row_bytes: the lengths that a row may have.
 
-        Raises DiskError and DiskFull. Once for each name, until it is dropped.
+        Raises DiskError and DiskFull. May be called once for each name, until the table is dropped.
         """
         assert name not in self._tables, "this table is open"
         family = self._family(name)
@@ -112,7 +112,7 @@ class Disk:
                 raise
 
     def memory_usage(self) -> dict[str, int]:
-        """Bytes of RAM by purpose; index and filters of the files are part of the block cache."""
+        """Returns bytes of RAM by purpose; index and filters of the files are part of the block cache."""
         tables = [table.memory_usage() for table in self._tables.values()]
         return {
             "block_cache": self._cache.get_usage(),
@@ -120,8 +120,8 @@ class Disk:
         }
 
     def bytes_on_disk(self) -> int:
-        """RocksDB's files take so many now, also those that wait to be deleted; as they were, where the process has
-        no descriptor left to look with."""
+        """Returns the bytes of RocksDB's files, also of those that wait to be deleted. If the process has no descriptor
+        left to look with, it returns the last figure."""
         total = 0
         try:
             with os.scandir(self._folder) as entries:
@@ -167,7 +167,8 @@ class Disk:
 
 
 def _claim(path: Path, fresh: bool) -> int:
-    """The mark of a directory that is ours, or is empty and so becomes ours; open, and locked against others."""
+    """Returns the mark of a directory that is ours, or is empty and so becomes ours; it is open, and locked against
+    others."""
     mark = path / MARK
     with translated(path):
         path.mkdir(parents=True, exist_ok=True)

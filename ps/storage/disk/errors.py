@@ -1,4 +1,5 @@
-"""What RocksDB says, as our errors. The binding raises plain `Exception`: RocksDB's text is all there is to go by."""
+"""Turns RocksDB's errors into errors of this project. The binding raises plain `Exception`, so only RocksDB's text
+tells them apart."""
 
 from __future__ import annotations
 
@@ -9,16 +10,17 @@ from pathlib import Path
 from ps.errors import DiskError, DiskFull, PsError
 
 RETRY_FULL_S = 5.0
-"""RocksDB looks every 5 seconds whether there is room again, and then writes on by itself."""
+"""RocksDB looks every 5 seconds whether there is room again, and then goes on writing by itself."""
 
 
 def is_corruption(error: Exception) -> bool:
-    """Whether what was read is not what was written: a block's checksum, a truncated file."""
+    """Returns whether an error says that what was read is not what was written: a block's checksum, a truncated
+    file."""
     return str(error).startswith("Corruption:")
 
 
 def disk_error(path: Path, error: Exception) -> PsError:
-    """DiskFull or DiskError, with the path and RocksDB's text."""
+    """Returns DiskFull or DiskError, with the path and RocksDB's text."""
     text = str(error)
     if "No space left on device" in text or "Disk quota exceeded" in text or "File too large" in text:
         return DiskFull(
@@ -33,7 +35,7 @@ def disk_error(path: Path, error: Exception) -> PsError:
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Around calls of the binding and of the file system, no others: what they raise becomes DiskFull or DiskError."""
+    """Turns errors of the binding and of the file system inside the block into DiskFull or DiskError."""
     try:
         yield
     except PsError:

@@ -1,4 +1,4 @@
-"""Which ids may have a row on disk: asked before the disk is, so that an id that has none costs no read.
+"""Filters the ids that may have a row on disk, so that an id without one costs no read.
 
 A scalable Bloom filter (Almeida et al. 2007): layers, each larger than the one before, opened when that is full;
 nothing is ever rehashed. It begins with a few KiB, so that a table takes what its rows on disk need and no more; two
@@ -46,7 +46,7 @@ def next_capacity(capacity: int) -> int:
 
 
 def layers_for(ids: int) -> Iterator[int]:
-    """Bytes of each layer of a filter that has grown to so many ids."""
+    """Returns the bytes of each layer of a filter that has grown to so many ids."""
     capacity = FIRST_IDS
     while ids > 0:
         yield layer_bytes(capacity)
@@ -58,7 +58,8 @@ class IdFilter:
     """A set of ids that sometimes claims to have one that it has not."""
 
     def __init__(self, expected_ids: int = FIRST_IDS, memory: Memory | None = None) -> None:
-        """Room for that many ids in the first layer: one layer is faster than several. Raises ResourceExhausted."""
+        """Makes room for that many ids in the first layer, because one layer is faster than several. Raises
+        ResourceExhausted."""
         self._memory = memory
         self._layers: list[ReservedArray] = []
         self._room = 0
@@ -75,9 +76,10 @@ class IdFilter:
         return sum(layer.committed_bytes for layer in self._layers)
 
     def add(self, ids_N: Ids) -> None:
-        """Puts ids in; those that it claims to have already take no room.
+        """Adds ids; those that it claims to have already take no room.
 
-        Never fails: when memory is at its end the newest layer takes more than it is made for, and mistakes grow.
+        It never fails: when there is no memory left, the newest layer takes more ids than it is made for, and mistakes
+        grow.
         """
         new_N = ids_N[~self.may_contain(ids_N)]
         while len(new_N):
@@ -88,7 +90,8 @@ class IdFilter:
             self._room -= len(now_N)
 
     def may_contain(self, ids_N: Ids) -> Flags:
-        """False: certainly not put in. True: put in, or one of the few mistakes."""
+        """Returns False for ids that were certainly not added, True for those that were added and, by mistake, for a
+        few others."""
         found_N = np.zeros(len(ids_N), np.bool_)
         for layer in reversed(self._layers):  # the newest has the most
             may_contain(layer.array.reshape(-1), ids_N, found_N)

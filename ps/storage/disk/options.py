@@ -24,7 +24,7 @@ MANIFEST_BYTES = 4 << 20
 
 
 def database_options(cache: Cache, write_buffer_bytes: int, background_jobs: int, direct_reads: bool) -> Options:
-    """For the database and, since most settings belong to one, for each of its column families."""
+    """Returns the options for the database and, since most settings belong to one, for each of its column families."""
     options = Options(raw_mode=True)  # keys and values are bytes; without it the binding pickles them
     options.create_if_missing(True)
     _bound_memory(options, write_buffer_bytes)
@@ -41,7 +41,8 @@ def database_options(cache: Cache, write_buffer_bytes: int, background_jobs: int
 
 
 def write_options() -> WriteOptions:
-    """Without a log: a shard that dies loses its rows anyway, and a log would write every row once more."""
+    """Returns the options of writes. They have no log: a shard that dies loses its rows anyway, and a log would write
+    every row once more."""
     options = WriteOptions()
     options.disable_wal = True  # type: ignore[method-assign,assignment]  # an attribute; the stub says method
     return options

@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 
 
 class DiskTier:
-    """Rows by id, each of one of a few lengths."""
+    """Rows of one table by id, each of one of a few lengths."""
 
     def __init__(
         self,
@@ -60,10 +60,11 @@ class DiskTier:
         return self._len
 
     def read(self, ids_N: Ids, check: Callable[[], None] = lambda: None) -> list[Records]:
-        """The rows of those ids that are here, in the order of their keys; one element for each length that occurs.
+        """Returns the rows of those ids that are here, in the order of their keys; one element for each length that
+        occurs.
 
-        Raises CorruptRow, which has the sound rows and the ids of the others, DiskError, and what `check` raises, which
-        is called before each piece of some thousand rows.
+        Raises CorruptRow, which has the sound rows and the ids of the others, DiskError, and the errors of `check`,
+        which is called before each piece of some thousand rows.
         """
 
         def read_piece(ids_N: Ids) -> Decoded:
@@ -107,7 +108,7 @@ class DiskTier:
                 self._len -= held
 
     def partitions(self, first: int, end: int) -> list[Records]:
-        """The rows of partitions [first, end), as `read` has them."""
+        """Returns the rows of partitions [first, end), in the form that `read` returns."""
         reasons: list[str] = []
         pairs = list(self.family.pairs(reasons, first, end))
         piece = decode(ids_of([key for key, _ in pairs]), [value for _, value in pairs], self._row_bytes)
@@ -116,7 +117,8 @@ class DiskTier:
         return piece.found
 
     def count_held(self, ids_N: Ids) -> int:
-        """How many have a row here. One that cannot be read counts until it is overwritten or dropped."""
+        """Returns how many of the ids have a row here. One that cannot be read counts until it is overwritten or
+        dropped."""
 
         def count(piece_N: Ids) -> int:
             return sum(value is not None for value in self.family.get(keys_of(piece_N), []))
@@ -124,7 +126,7 @@ class DiskTier:
         return sum(self._by_piece(count, ids_N))
 
     def memory_usage(self) -> dict[str, int]:
-        """Bytes of RAM by purpose, of this table alone; `Disk` knows the cache that all share."""
+        """Returns bytes of RAM by purpose, of this table alone; `Disk` has the cache that all tables share."""
         return self.family.memory_usage()
 
     def flush(self) -> None:
@@ -139,7 +141,7 @@ class DiskTier:
         self.family.close()
 
     def _by_piece(self, function: Callable[[Ids], Result], ids_N: Ids) -> list[Result]:
-        """function(ids) in pieces, in the order of the keys, on the pool's threads."""
+        """Calls function(ids) for pieces of the ids, in the order of the keys, on the pool's threads."""
         ids_N = ids_N[key_order(ids_N)]
         size = self._piece_rows
         if len(ids_N) <= size:

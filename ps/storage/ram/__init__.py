@@ -1,1 +1,1 @@
-"""Rows in RAM, or on a device: arenas, and what their rows are made of."""
+"""Rows in RAM, or on a device: arenas, and the forms of their rows."""

@@ -62,12 +62,12 @@ class Arena:
 
     @property
     def slots_end(self) -> int:
-        """Slots that have been given out are below it."""
+        """All slots that have been given out are below this one."""
         return self._used
 
     @property
     def n_free(self) -> int:
-        """Slots that can be given out without more memory."""
+        """How many slots can be given out without more memory."""
         return self._n_free
 
     @property
@@ -92,23 +92,24 @@ class Arena:
 
     @property
     def held(self) -> int:
-        """Rows that steps hold. Looks at every slot."""
+        """Returns how many rows steps hold. Looks at every slot."""
         return int(np.count_nonzero(self._marks.array[: self._used] >= score.PIN))
 
     def find(self, ids_N: Ids) -> Slots:
-        """The slot of each id, -1 where there is no row."""
+        """Returns the slot of each id, -1 where there is no row."""
         slots_N = np.empty(len(ids_N), dtype=np.int64)
         self._index.find(ids_N, slots_N)
         return slots_N
 
     def hold(self, ids_N: Ids, slots_N: Slots) -> None:
-        """One more step holds these ids, whose slots are these: rows that are in RAM, or come there, stay there."""
+        """Notes that one more step holds these ids, whose slots are these: rows that are in RAM, or come there, stay
+        there."""
         missing_N = ids_N[slots_N < 0]
         self._awaited.add(missing_N, np.ones(len(missing_N), np.int64))
         score.pin(self._marks.array, slots_N, 1)
 
     def let_go(self, ids_N: Ids, slots_N: Slots) -> None:
-        """One step less holds these ids, whose slots are these."""
+        """Notes that one step less holds these ids, whose slots are these."""
         self._awaited.take(ids_N[slots_N < 0], 1)
         score.pin(self._marks.array, slots_N, -1)
 
@@ -154,14 +155,14 @@ class Arena:
         return slots_N
 
     def discard(self, ids_N: Ids) -> Flags:
-        """Drops rows; True where there was one. Takes no memory: it must work where memory is at its end."""
+        """Drops rows; returns which existed. Takes no memory, because it must work when there is none left."""
         slots_N = self._erase(ids_N)
         if (slots_N >= 0).any():
             self.end_layout()
         return slots_N >= 0
 
     def end_layout(self) -> None:
-        """Whoever has found slots must look them up again."""
+        """Notes that slots which were found before must be looked up again."""
         self.layout_epoch += 1
 
     def release(self, slots_N: Slots) -> None:
@@ -194,12 +195,12 @@ class Arena:
         return from_N, to_N
 
     def read(self, ids_N: Ids) -> list[Records]:
-        """The rows of those ids that are here, one element for each length of row that occurs."""
+        """Returns the rows of those ids that are here, one element for each length of row that occurs."""
         slots_N = self.find(ids_N)
         return self.records(slots_N[slots_N >= 0])
 
     def records(self, slots_N: Slots) -> list[Records]:
-        """Copies of the rows in these slots, one element for each length of row that occurs."""
+        """Returns copies of the rows in these slots, one element for each length of row that occurs."""
         return [self._records(slots_N[here_N], rows_NB) for here_N, rows_NB in self.rows.copies(slots_N)]
 
     def write(self, records: Records) -> Slots:
@@ -222,7 +223,7 @@ class Arena:
         return slots_N
 
     def memory_usage(self) -> dict[str, int]:
-        """Bytes by purpose, committed whether in use or not."""
+        """Returns bytes by purpose, committed whether in use or not."""
         return {
             self.rows.purpose: self.rows.committed_bytes,
             "index": self._index.committed_bytes,
@@ -258,7 +259,7 @@ class Arena:
         return slots_N
 
     def _await(self, ids_N: Ids, slots_N: Slots) -> None:
-        """Rows in these slots, -1 for none, go: the steps that hold their ids wait for others."""
+        """Notes that the rows in these slots, -1 for none, go: the steps that hold their ids wait for new ones."""
         pins_N = np.where(slots_N >= 0, self._marks.array[slots_N] // score.PIN, 0).astype(np.int64)
         held_N = np.flatnonzero(pins_N)
         if len(held_N):

@@ -1,4 +1,4 @@
-"""How many steps hold each id that has no row in RAM: its row is pinned as often as soon as there is one.
+"""Counts how many steps hold each id that has no row in RAM: as soon as it has one, the row is pinned as many times.
 
 So whoever holds ids holds their rows, from when they come into RAM to when they are let go, and nobody looks for them
 meanwhile: a write costs the same however many steps are prepared (docs/decisions/0043-untouched-steps.md).

@@ -15,7 +15,7 @@ from ps.kept import State
 from ps.kernels.ranking import cuts, score
 
 NEVER = -1
-"""The stamp of a cut that meets nobody."""
+"""The stamp of a cut that meets no row."""
 _ARRAYS = ("stamps_C", "ranks_C", "stamps_LC", "ranks_LC")
 
 
@@ -58,7 +58,7 @@ class Cuts:
         self._keep(self.stamps_LC, self.ranks_LC)
 
     def met(self, statistics_N2: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
-        """bool [n]: which rows were cut. statistics uint32 [n, 2] as in `ps.kernels.ranking.score`."""
+        """Returns which rows were cut, bool [n]. statistics: uint32 [n, 2] as in `ps.kernels.ranking.score`."""
         met_N = np.zeros(len(statistics_N2), np.bool_)
         if self:
             cuts.met(statistics_N2, self._per_tick, *self._arrays, met_N)
@@ -67,7 +67,7 @@ class Cuts:
     def select(
         self, statistics_S2: npt.NDArray[np.uint32], marks_S: npt.NDArray[np.uint16], start: int, end: int
     ) -> npt.NDArray[np.int64]:
-        """Slots in [start, end) that are used and whose rows were cut."""
+        """Returns the slots in [start, end) that are used and whose rows were cut."""
         out_N = np.empty(end - start, np.int64)
         found, _ = cuts.select_met(statistics_S2, marks_S, start, end, self._per_tick, *self._arrays, out_N)
         return out_N[:found]

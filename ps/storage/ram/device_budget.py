@@ -9,7 +9,8 @@ from ps.errors import ResourceExhausted
 
 
 class DeviceBudget:
-    """One shard's. `limit` None: no bound but the device's memory, which whoever allocates asks for in any case."""
+    """The budget of one shard's device. `limit` None: no bound but the device's memory, which allocations check in any
+    case."""
 
     def __init__(self, limit: int | None) -> None:
         self.used = 0
@@ -17,11 +18,11 @@ class DeviceBudget:
 
     @property
     def left(self) -> int:
-        """Bytes that can still be taken."""
+        """How many bytes can still be taken."""
         return 1 << 62 if self._limit is None else self._limit - self.used
 
     def take(self, n: int) -> None:
-        """Before n bytes are allocated; raises ResourceExhausted, and then nothing is taken."""
+        """Takes n bytes before they are allocated; raises ResourceExhausted, and then nothing is taken."""
         if n > self.left:
             raise ResourceExhausted(
                 f"{n:,} bytes more for rows on the device: {self.used:,} are in use of "
@@ -31,5 +32,5 @@ class DeviceBudget:
         self.used += n
 
     def give(self, n: int) -> None:
-        """n bytes have been given back."""
+        """Notes that n bytes have been given back."""
         self.used -= n

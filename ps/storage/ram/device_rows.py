@@ -43,7 +43,7 @@ class DeviceRows:
     ram_bytes = 0
 
     def __init__(self, config: TableConfig, rule: UpdateRule, budget: DeviceBudget) -> None:
-        """Raises ConfigError where there is no torch, or no such device."""
+        """Raises ConfigError if torch, or the device, is not there."""
         check_device(config.device)
         import torch
 
@@ -60,10 +60,10 @@ class DeviceRows:
         self.chunks.grow(slots_end, self.max_rows)
 
     def place(self, slots_N: Slots, length: int) -> None:
-        """Nothing to do: a slot is a place."""
+        """Does nothing: a slot is a place."""
 
     def free(self, slots_N: Slots) -> None:
-        """Nothing to do: a slot is a place."""
+        """Does nothing: a slot is a place."""
 
     def move(self, from_N: Slots, to_N: Slots) -> None:
         """See `ArenaRows`."""
@@ -71,7 +71,7 @@ class DeviceRows:
             self.chunks.put(to_N[some_N], self.chunks.take(from_N[some_N], self._layout.width))
 
     def shrink(self, slots_end: int) -> None:
-        """Chunks stay: the budget of the device is another one."""
+        """Does nothing: chunks stay, because the device has a budget of its own."""
 
     def gather(self, slots_N: Slots, ids_N: Ids, out_ND: Rows) -> None:
         """See `ArenaRows`."""
@@ -138,7 +138,7 @@ class DeviceRows:
 
     @property
     def metadata_bytes(self) -> int:
-        """There is no such memory."""
+        """Bytes of arrays that tell where rows are: there are none."""
         return 0
 
     def close(self) -> None:
@@ -146,12 +146,12 @@ class DeviceRows:
         self.chunks.close()
 
     def _blocks(self, positions_P: Slots) -> Iterator[Slots]:
-        """Positions, some at a time."""
+        """Yields positions in blocks."""
         for start in range(0, len(positions_P), self._block_rows):
             yield positions_P[start : start + self._block_rows]
 
     def _upload(self, rows_ND: Rows, some_N: Slots) -> torch.Tensor:
-        """Some rows of a batch."""
+        """Copies some rows of a batch to the device."""
         return self.chunks.on_device(rows_ND[some_N])
 
 

@@ -68,7 +68,7 @@ class HalfLayout:
         return 2 * self.items
 
     def to_half(self, rows_NB: Bytes) -> Bytes:
-        """Hot rows as cold ones, rounded to nearest: no push does it, so no push could tell how to round."""
+        """Returns hot rows as cold ones, rounded to nearest: it belongs to no push, which could decide how to round."""
         row_NW = self._reduced(_items(rows_NB, np.float32))
         item_NI = np.empty((len(row_NW), self.items), np.uint16)
         narrow(row_NW, np.arange(len(row_NW)), item_NI, self.half, self.brain)
@@ -87,7 +87,7 @@ class HalfLayout:
         return int(((largest_N > HALF_LARGEST) & (largest_N < np.inf)).sum())
 
     def to_full(self, rows_NB: Bytes) -> Bytes:
-        """Cold rows as hot ones. Nothing is rounded."""
+        """Returns cold rows as hot ones. Nothing is rounded."""
         row_NW = np.empty((len(rows_NB), self.width), np.float32)
         widen(_items(rows_NB, np.uint16), np.arange(len(rows_NB)), row_NW, self.half, self.brain)
         kept = self.half + self.brain
@@ -96,7 +96,8 @@ class HalfLayout:
         return full_NW.view(np.uint8)
 
     def _reduced(self, hot_NW: Rows) -> Rows:
-        """One number in place of `spread`: the mean, summed in order in float64, so that every machine agrees."""
+        """Returns one number in place of `spread`: the mean, summed in order in float64, so that every machine
+        agrees."""
         if self.spread == 1:
             return hot_NW
         kept = self.half + self.brain
@@ -108,20 +109,20 @@ class HalfLayout:
 
 
 def half_layout(dim: int, optimizer: Optimizer, state: State) -> HalfLayout:
-    """The layout of cold rows with values of `dim` elements."""
+    """Returns the layout of cold rows with values of `dim` elements."""
     half, brain, full = cold_optimizer(optimizer, state).half(dim)
     numbers = dim + optimizer.state_width(dim) - half - brain
     return HalfLayout(dim, half, brain, full, spread=numbers // full if full else 1)
 
 
 def cold_optimizer(optimizer: Optimizer, state: State) -> Optimizer:
-    """What trains the cold rows of a table with this optimizer."""
+    """Returns the optimizer that trains the cold rows of a table with this optimizer."""
     trains = optimizer.rowwise() if state == "rowwise" else optimizer
     assert trains is not None, "refused by TableConfig"
     return trains
 
 
 def _items(rows_NB: Bytes, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Bytes as numbers: a copy only where they do not lie side by side, or not at an even address."""
+    """Returns bytes as numbers: a copy only if they do not lie side by side, or not at an even address."""
     items = np.ascontiguousarray(rows_NB).view(dtype)
     return np.require(items, requirements=["A"])

@@ -55,7 +55,7 @@ class Pool:
         self._stack.ensure(used)
 
     def take(self, n: int) -> Positions:
-        """n places, for which there is room."""
+        """Returns n places, for which there is room."""
         reused = min(n, self._free)
         free, used = self._free - reused, self._used + n - reused
         free_N = self._stack.array[free : self._free].astype(np.int64)
@@ -64,7 +64,7 @@ class Pool:
         return places_N
 
     def give_back(self, places_N: Positions) -> None:
-        """Nobody needs what is there."""
+        """Takes places back whose contents are no longer needed."""
         self._stack.array[self._free : self._free + len(places_N)] = places_N
         self._free += len(places_N)
 

@@ -1,7 +1,7 @@
-"""What the rows of an arena are made of, by slot: the bytes of values and state, and the arithmetic on them.
+"""The rows of an arena by slot: the bytes of values and state, and the arithmetic on them.
 
-Here, for tables whose rows are all float32: a row lies at its slot. `ps.storage.ram.mixed` has those of two lengths,
-`ps.storage.ram.device_rows` those on a GPU.
+This file has the rows of tables whose rows are all float32: a row lies at its slot. `ps.storage.ram.mixed` has those of
+two lengths, `ps.storage.ram.device_rows` those on a GPU.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MOVE_BYTES = 1 << 20
 
 
 class Updated(NamedTuple):
-    """What an update was bad for."""
+    """The overflows of an update."""
 
     broken: int = 0
     """Rows that may hold infinity or NaN now, in value or state."""
@@ -42,7 +42,7 @@ class ArenaRows(Protocol):
     """Rows by slot. A slot is given a row by `place`, has one until `free`, and is in neither if it is negative."""
 
     max_rows: int
-    """More cannot be asked for."""
+    """The most rows that can be asked for."""
     lengths: list[int]
     """Bytes that a row may have; those of a new one first."""
     ram_bytes: int
@@ -54,13 +54,13 @@ class ArenaRows(Protocol):
         """Makes room for so many rows of that length, in slots below `slots_end`. Raises ResourceExhausted."""
 
     def place(self, slots_N: Slots, length: int) -> None:
-        """Gives slots rows of that length, for which there is room. Their bytes are whatever was there."""
+        """Gives slots rows of that length, for which there is room. Their bytes are undefined."""
 
     def free(self, slots_N: Slots) -> None:
-        """Takes them back; needs no memory."""
+        """Takes the rows of slots back; needs no memory."""
 
     def move(self, from_N: Slots, to_N: Slots) -> None:
-        """Rows go to other slots, that have none; what was given for those slots goes along."""
+        """Moves rows to other slots, which have none; the memory that `place` gave to the old slots goes along."""
 
     def shrink(self, slots_end: int) -> None:
         """There are no rows in slots from `slots_end` on: gives memory back."""
@@ -80,42 +80,42 @@ class ArenaRows(Protocol):
         """Has updates from now on use this optimizer: of the kind that the rows were made with, other settings."""
 
     def copies(self, slots_N: Slots) -> list[tuple[npt.NDArray[np.int64], Bytes]]:
-        """The rows as they are: for each length that occurs, positions in `slots_N` and bytes."""
+        """Returns the rows as they are: for each length that occurs, positions in `slots_N` and bytes."""
 
     def put(self, slots_N: Slots, rows_NB: Bytes) -> None:
-        """Over what is in these slots, be it of another length: there is room."""
+        """Overwrites the rows in these slots, also if they had another length: there is room."""
 
     def values(self, rows_NB: Bytes) -> Rows:
-        """[n, dim]: the values of rows of any length."""
+        """Returns the values, [n, dim], of rows of any length."""
 
     def as_full(self, rows_NB: Bytes) -> Bytes:
-        """Rows of any length as float32 ones."""
+        """Returns rows of any length as float32 ones."""
 
     def attribute(self, slots_N: Slots, grads_ND: Rows, out_N: Rows) -> None:
-        """|gradient . value| of each slot."""
+        """Returns |gradient . value| of each slot."""
 
     @property
     def committed_bytes(self) -> int:
-        """Bytes of float32 rows."""
+        """Bytes of float32 rows that are committed."""
 
     @property
     def metadata_bytes(self) -> int:
-        """Bytes of what tells where rows are."""
+        """Bytes of the arrays that tell where rows are."""
 
     def close(self) -> None:
         """Gives the memory back."""
 
 
 class Initializer(Protocol):
-    """What ids read as that have no row."""
+    """Gives the values of ids that have no row."""
 
     def gather(
         self, rows_SW: npt.NDArray[np.float32], slots_N: Slots, ids_N: Ids, out_ND: npt.NDArray[np.float32]
     ) -> None:
-        """Copies the value of each slot; where the slot is -1, what the id reads as."""
+        """Copies the value of each slot; where the slot is -1, the initial value of the id."""
 
     def fill(self, ids_N: Ids, out_ND: npt.NDArray[np.float32]) -> None:
-        """What the ids read as."""
+        """Writes the initial values of the ids."""
 
 
 class PlainRows:
@@ -144,10 +144,10 @@ class PlainRows:
         self._rows.ensure(slots_end)
 
     def place(self, slots_N: Slots, length: int) -> None:
-        """Nothing to do: a slot is a place."""
+        """Does nothing: a slot is a place."""
 
     def free(self, slots_N: Slots) -> None:
-        """Nothing to do: a slot is a place."""
+        """Does nothing: a slot is a place."""
 
     def move(self, from_N: Slots, to_N: Slots) -> None:
         """See `ArenaRows`."""
@@ -206,7 +206,7 @@ class PlainRows:
 
     @property
     def metadata_bytes(self) -> int:
-        """None."""
+        """Bytes of arrays that tell where rows are: there are none."""
         return 0
 
     def close(self) -> None:
@@ -215,5 +215,5 @@ class PlainRows:
 
 
 def max_rows(row_bytes: int) -> int:
-    """How many rows of that length, and what they cost beside it, this host could hold at all."""
+    """Returns how many rows of that length, with what they cost beside it, this host could hold at all."""
     return min(host_ram_bytes() // (row_bytes + ROW_OVERHEAD_BYTES), MAX_SLOT + 1)

@@ -1,1 +1,1 @@
-"""Where each row is: its way down to the disk and back up."""
+"""Where each row is: its way down to disk and back up."""

@@ -68,7 +68,7 @@ class Store:
 
     @property
     def has_below(self) -> bool:
-        """Whether there is any row that is not in RAM."""
+        """Returns whether there is any row that is not in RAM."""
         return len(self.below) > 0
 
     @property

@@ -1,1 +1,1 @@
-"""What a table does with rows that are not hot: one protocol, `Cold`, and an implementation for each kind."""
+"""The cold tiers of tables: one protocol, `Cold`, and an implementation for each kind."""

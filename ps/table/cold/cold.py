@@ -1,7 +1,7 @@
-"""The protocol of a table's cold tier: what becomes of rows that are not hot, and of ids that have no row.
+"""The protocol of a table's cold tier, which decides about rows that are not hot, and about ids that have no row.
 
-Every table has one, so nobody asks whether there is one. `Cold` itself is that of a table without a cold tier; a kind
-overrides what it does otherwise. The engine thread is the only caller.
+Every table has a cold tier, so no code tests for it. `Cold` itself is that of a table without cold rows; a kind
+overrides the methods that differ. The engine thread is the only caller.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Cold(KeepsNothing):
         no row. Raises ResourceExhausted; then no row reads otherwise than before."""
 
     def plan_refused(self, ids_N: Ids, gradients: Callable[[], Rows]) -> Callable[[int], int]:
-        """Plans what becomes of a push's gradients of ids that have no row. What it returns is called with the
+        """Plans the use of a push's gradients of ids that have no row. The function that it returns is called with the
         optimizer's step when the push is applied, and returns how many slices of cores may not be finite then."""
 
         def refuse(step: int) -> int:
@@ -56,7 +56,7 @@ class Cold(KeepsNothing):
         """Notes that rows of these ids have just been given slots."""
 
     def pushed(self, slots_N: Slots) -> None:
-        """Does what is due for the rows of a push that has ended: promotion, folding."""
+        """Does the work that is due for the rows of a push that has ended: promotion, folding."""
 
     def tick(self) -> None:
         """Decides again which rows are cold, after the table's clock has moved to another tick."""
@@ -71,16 +71,16 @@ class Cold(KeepsNothing):
     # where rows are looked at
 
     def round(self, slots_N: Slots, out_ND: Rows) -> None:
-        """Changes values that were read from these slots, -1 for none, to what they are to be seen as."""
+        """Changes values that were read from these slots, -1 for none, to the values that readers must see."""
 
     def as_seen(self, found: Iterable[Records]) -> list[Records]:
-        """Returns rows that were copied from RAM or read from disk as they are to be seen."""
+        """Returns rows that were copied from RAM or read from disk, as readers must see them."""
         return list(found)
 
     # numbers
 
     def wanted_rows(self, total: int, usual: int) -> int:
-        """Returns how many of `total` rows belong in RAM, where `usual` would in a table without a cold tier."""
+        """Returns how many of `total` rows belong in RAM, if `usual` of them would in a table without a cold tier."""
         return usual
 
     def rows_by_tier(self) -> dict[str, int]:
@@ -96,5 +96,5 @@ class Cold(KeepsNothing):
         return {}
 
     def stats(self) -> dict[str, object] | None:
-        """Returns how the cores of a tensor-train table are cut; None for other tables."""
+        """Returns how the cores of a tensor-train table are factored; None for other tables."""
         return None

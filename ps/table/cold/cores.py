@@ -1,7 +1,7 @@
-"""The cold tier of kind tensor_train: what every id reads as that has no row of its own, and where its gradient goes.
+"""The cores of a tensor-train table: they give the value of every id without a row of its own, and take its gradient.
 
-It is not a store of rows: ids share slices of the cores (`ps.tensor_train`), so one write moves the neighbours. No id
-is ever absent here. The engine thread's.
+It is not a store of rows: ids share slices of the cores (`ps.tensor_train`), so one write moves the neighbours. Every
+id has a value here. Used by the engine thread.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ from ps.tensor_train.rates import core_rules
 from ps.tensor_train.shape import TTShape, tt_shape
 
 FOLD_WORK = 1 << 24
-"""Multiplications that folding may take in one go: some milliseconds."""
+"""How many multiplications folding may take in one go: some milliseconds."""
 PASSES = 16
-"""Through the cores that folding a row takes, forward and backward."""
+"""How many passes through the cores folding a row takes, forward and backward."""
 
 
 class ColdCores:
-    """The cores of one table on one shard: room is held for them at once, and they are there once they are drawn."""
+    """The cores of one table on one shard. Room is reserved for them at once; they can be used when they are drawn."""
 
     def __init__(
         self, config: TableConfig, cold: TensorTrain, state_width: int, share: Share, budget: RamBudget
     ) -> None:
-        """`state_width`: of rows of their own. Raises ResourceExhausted if they and the cores do not fit into RAM."""
+        """state_width: of rows of their own. Raises ResourceExhausted if such rows and the cores do not fit into
+        RAM."""
         self._config = config
         self.shape = shape_of(config.dim, cold)
         self._name, self._cold, self._share, self._budget = config.name, cold, share, budget
@@ -69,17 +70,17 @@ class ColdCores:
 
     @property
     def rows_at_once(self) -> int:
-        """Rows that may be folded in one go."""
+        """How many rows may be folded in one go."""
         before, r, b, s = self._widths
         return max(FOLD_WORK // (PASSES * (before * r * b * s + self.shape.dim * s)), 16)
 
     def check(self, ids_N: Ids) -> None:
-        """Raises InvalidArgument for ids that the cores do not stand for."""
+        """Raises InvalidArgument for ids for which the cores have no row."""
         if len(ids_N):
             self._cold.check_ids(self._name, int(ids_N.min()), int(ids_N.max()))
 
     def fill(self, ids_N: Ids, out_ND: Rows) -> None:
-        """Writes what the ids read as. `out` may be part of wider rows."""
+        """Writes the values of the ids. `out` may be part of wider rows."""
         found_ND = np.empty(out_ND.shape, np.float32)
         self._cores.lookup(self._index(ids_N), found_ND, self._share)
         out_ND[:] = found_ND
@@ -87,7 +88,7 @@ class ColdCores:
     def gather(
         self, rows_SW: npt.NDArray[np.float32], slots_N: Slots, ids_N: Ids, out_ND: npt.NDArray[np.float32]
     ) -> None:
-        """Copies the value of each slot; where the slot is -1, what the id reads as."""
+        """Copies the value of each slot; where the slot is -1, the cores' value of the id."""
         gather(rows_SW, slots_N, out_ND)
         cold_N = np.flatnonzero(slots_N < 0)
         if len(cold_N) == len(ids_N):
@@ -107,7 +108,7 @@ class ColdCores:
         return partial(self._cores.train_with, _rules(config))
 
     def fold(self, ids_N: Ids, rows_ND: Rows) -> npt.NDArray[np.float64]:
-        """Moves the cores towards values of these ids; returns how far off each is then, relative to its length."""
+        """Moves the cores towards values of these ids; returns the error of each after that, relative to its length."""
         return fold(self._cores, self._index(ids_N), rows_ND, self._cold.fold_tolerance)
 
     def state(self) -> State:
@@ -119,7 +120,7 @@ class ColdCores:
         restored({"drawn": self._cores}, state)
 
     def stats(self) -> dict[str, object]:
-        """Returns what the cores stand for, and how they are cut."""
+        """Returns how many rows the cores have, and how they are factored."""
         return {
             "rows": self.shape.rows,
             "padding": self.shape.padding,
@@ -141,7 +142,7 @@ class ColdCores:
         return self.shape.dim // (b * c), r, b, s
 
     def _index(self, ids_N: Ids) -> Ids:
-        """Returns row numbers. Not the hash's top bits, which say where an id's partition is."""
+        """Returns the row numbers of ids. They do not use the hash's top bits, which decide an id's partition."""
         if self._cold.index == "dense":
             return ids_N
         hashes_N = np.empty(len(ids_N), np.uint64)
@@ -150,22 +151,23 @@ class ColdCores:
 
 
 def cores_of(config: TableConfig, share: Share, budget: RamBudget) -> ColdCores:
-    """Returns a tensor-train table's cores, still to be drawn. Raises ResourceExhausted, and holds nothing then."""
+    """Returns a tensor-train table's cores, which must still be drawn. Raises ResourceExhausted, and holds nothing
+    then."""
     assert isinstance(config.cold, TensorTrain)
     state_width = update_rule(config.optimizer, config.dim).state_width
     return ColdCores(config, config.cold, state_width, share, budget)
 
 
 def cores_bytes(config: TableConfig, cold: TensorTrain) -> int:
-    """Returns what the cores of a table take on one shard: slices with their state, and as much twice for gradients on
-    their way."""
+    """Returns the bytes that the cores of a table take on one shard: slices with their state, and as much twice for
+    gradients under way."""
     shape = shape_of(config.dim, cold)
     parts = zip(shape.p, shape.slice_sizes, _rules(config), strict=True)
     return sum(4 * (3 * p * (size + rule.state_width)) for p, size, rule in parts)
 
 
 def _rules(config: TableConfig) -> list[UpdateRule]:
-    """The optimizer of the slices of each core."""
+    """Returns the update rule for the slices of each core."""
     cold = config.cold
     assert isinstance(cold, TensorTrain), "only such tables have cores"
     optimizer = cold.optimizer or config.optimizer
@@ -173,7 +175,7 @@ def _rules(config: TableConfig) -> list[UpdateRule]:
 
 
 def shape_of(dim: int, cold: TensorTrain) -> TTShape:
-    """How a table's cores are cut."""
+    """Returns how a table's cores are factored."""
     return tt_shape(cold.rows, dim, cold.ranks, cold.cores, cold.p_shapes, cold.q_shapes)
 
 

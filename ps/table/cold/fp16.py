@@ -1,13 +1,14 @@
-"""Which rows of a table are of half precision: decided at ticks for all rows at once, carried out when there is time.
+"""Rows of half precision: which rows of a table have it is decided at ticks for all rows at once, and carried out when
+there is time.
 
-A tick of the table's clock parts rows by rank: the share `hot_fraction` of all of them, wherever they are, lies above
+A tick of the table's clock divides rows by rank: the share `hot_fraction` of all of them, wherever they are, lies above
 `_above`, and those some way below it that were not touched since the last tick are cut: they are cold now. From that
-moment whoever reads one sees it rounded, though its bytes may be float32 still: in RAM until the sweep comes by,
-on disk until it comes up. Rounding to nearest is idempotent: it does not matter when it is done, or how often. A push
-first narrows what it will update. Afterwards cold rows of it that have risen above `_above` become float32.
+moment every reader sees them rounded, though their bytes may be float32 still: in RAM until the sweep comes by, on disk
+until it comes up. Rounding to nearest is idempotent: it does not matter when it is done, or how often. A push first
+narrows what it will update. Afterwards cold rows of it that have risen above `_above` become float32.
 
 So the precision of a row, and with it every later value, is a function of the writes alone: not of where the row was,
-of sweeps, prepares or memory. Owned by the engine thread, as the table is.
+of sweeps, prepares or memory. Used by the engine thread, as the table is.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from ps.table.cold.cold import BytesByTier, Cold
 from ps.table.counters import Counters
 
 LEEWAY = 1.25
-"""A row becomes float32 among the first `hot_fraction` of all, and stays so among the first 1.25 times as many: it does
-not flutter, and memory is bounded still."""
+"""A row becomes float32 among the first `hot_fraction` of all rows, and stays so among the first 1.25 times as many, so
+that it does not change often, and memory is still bounded."""
 SWEEP_SLOTS = 1 << 16
 """How many slots are looked at in one go: 0.1 ms."""
 SWEEP_STATISTICS = 1 << 13
@@ -41,7 +42,7 @@ SWEEP_BYTES = 1 << 19
 
 
 class Fp16Cold(Cold):
-    """The cold rows of one table: those of half precision."""
+    """The cold rows of one table, of half precision."""
 
     def __init__(self, hot_fraction: float, ram: Arena, rows: MixedRows, ranking: Ranking, counts: Counters) -> None:
         super().__init__(counts)
@@ -57,7 +58,7 @@ class Fp16Cold(Cold):
     # at the end of a push
 
     def pushed(self, slots_N: Slots) -> None:
-        """Makes cold rows of this push that are important now float32. There is room for them."""
+        """Makes cold rows of this push float32 if they are important now. There is room for them."""
         cold_N = slots_N[self._rows.pools.is_half(slots_N)]
         ranks_N = np.empty(len(cold_N), np.int64)
         score.ranks(self._ram.statistics_S2[cold_N], self._ranking.per_tick, ranks_N)
@@ -142,7 +143,7 @@ class Fp16Cold(Cold):
         return {"cold": len(self._rows.pools.half)}
 
     def memory_usage(self) -> BytesByTier:
-        """Returns the bytes of rows of half precision. What they have in common with hot ones counts as hot."""
+        """Returns the bytes of rows of half precision. Memory that they share with hot rows counts as hot."""
         return {"cold": {"rows": self._rows.pools.half.committed_bytes}}
 
     def _narrow(self, slots_N: Slots) -> None:
@@ -151,7 +152,7 @@ class Fp16Cold(Cold):
             self._counts.rows_narrowed += len(slots_N)  # those that come up from disk are narrowed on their way
 
     def _overdue(self, slots_N: Slots) -> Flags:
-        """Which of these slots, -1 for none, hold a row that was cut and is still float32."""
+        """Returns which of these slots, -1 for none, have a row that was cut and is still float32."""
         overdue_N: Flags = np.zeros(len(slots_N), np.bool_)
         if self._unswept:
             full_N = np.flatnonzero((slots_N >= 0) & ~self._rows.pools.is_half(slots_N))

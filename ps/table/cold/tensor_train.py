@@ -1,4 +1,5 @@
-"""Which rows of a tensor-train table are outside of its cores: decided at ticks, carried out at pushes, some at a time.
+"""Hot rows: which rows of a tensor-train table are outside of its cores is decided at ticks, and carried out at pushes,
+some at a time.
 
 Up: a push that names an id for the n-th time gives it a row that begins with its value in the cores, if the id is more
 frequent than the least of the `hot_rows` most important rows (`ps.policy.lifting`). From then on it is trained as a row
@@ -8,9 +9,9 @@ Down: a tick of the table's clock lists the rows beyond 1.25 times `hot_rows`, t
 after it folds some of them back (`ps.tensor_train.fold`): those that the cores now have within `fold_tolerance` are
 dropped, the others stay exact rows for good, and only these may go to disk.
 
-What is folded when changes the values of others. So it happens at pushes alone, the same for every shard that has had
-the same writes: nothing of it depends on where rows are. For that, a row that may still be folded never leaves RAM.
-Owned by the engine thread, as the table is.
+Folding a row changes the values of others. So it happens only at pushes, in the same way on every shard that has had
+the same writes, and does not depend on where rows are. For that, a row that may still be folded never leaves RAM. Used
+by the engine thread, as the table is.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from ps.table.counters import Counters
 
 
 class TensorTrainCold(Cold):
-    """The cores of one table, and the rows that are outside of them."""
+    """The cores of one table, and its rows outside of them."""
 
     def __init__(
         self,
@@ -51,11 +52,11 @@ class TensorTrainCold(Cold):
         self._tolerance = cold.fold_tolerance
         self.reserved = int(lifting.MOST * cold.hot_rows)
         self._leaving_N: Ids = np.empty(0, np.int64)
-        """To be folded, the next one first."""
+        """Slots of rows to be folded, the next one first."""
         self._highest = 0  # rank that they have at most
 
     def check(self, ids_N: Ids) -> None:
-        """Raises InvalidArgument for ids that the cores do not stand for."""
+        """Raises InvalidArgument for ids for which the cores have no row."""
         self._cores.check(ids_N)
 
     def plan_refused(self, ids_N: Ids, gradients: Callable[[], Rows]) -> Callable[[int], int]:
@@ -85,7 +86,7 @@ class TensorTrainCold(Cold):
             self._fold(ids_N[folding_N], slots_N[folding_N])
 
     def tick(self) -> None:
-        """Decides again who is leaving, and who may come."""
+        """Decides again which rows are to be folded, and which ids may get a row."""
         ram = self._ram
         slots_N = self._dropped.living(np.flatnonzero(ram.marks_S[: ram.slots_end] & np.uint16(score.STAYS)))
         highest = self._gate.decide(len(slots_N))
@@ -125,7 +126,7 @@ class TensorTrainCold(Cold):
         return {"tensor_train": {"cores": self._cores.nbytes}}
 
     def stats(self) -> dict[str, object]:
-        """Returns what the cores stand for, and how they are cut."""
+        """Returns how many rows the cores have, and how they are factored."""
         return self._cores.stats()
 
     def _fold(self, ids_N: Ids, slots_N: Slots) -> None:
