@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -117,6 +117,14 @@ def test_cores_with_an_optimizer_of_their_own_are_changed_by_themselves() -> Non
 # what is refused
 
 
+@pytest.fixture(scope="module")
+def adagrad() -> Iterator[ps.Client]:
+    """A client of two shards with one table, that nothing of the following changes."""
+    with ps.connect("inproc:shards=2") as client:
+        client.create_table(summing().model_copy(update={"optimizer": ps.Adagrad()}))
+        yield client
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
@@ -130,14 +138,12 @@ def test_cores_with_an_optimizer_of_their_own_are_changed_by_themselves() -> Non
     ],
     ids=str,
 )
-def test_what_is_wrong_is_told_before_anything_is_sent(settings: dict[str, Any], says: str) -> None:
-    with ps.connect("inproc:shards=2") as client:
-        client.create_table(summing().model_copy(update={"optimizer": ps.Adagrad()}))
-        with pytest.raises(ConfigError, match=says):
-            client.set_optimizer("t", **settings)
-        assert "SetOptimizer" not in str(client.traffic())
-        with pytest.raises(ps.TableNotFound):
-            client.set_optimizer("absent", lr=1)
+def test_what_is_wrong_is_told_before_anything_is_sent(adagrad: ps.Client, settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        adagrad.set_optimizer("t", **settings)
+    with pytest.raises(ps.TableNotFound):
+        adagrad.set_optimizer("absent", lr=1)
+    assert "SetOptimizer" not in str(adagrad.traffic())
 
 
 def test_a_foreign_client_is_refused_before_any_shard_is_asked(cluster: LoopbackCluster) -> None:
