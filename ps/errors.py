@@ -18,8 +18,10 @@ PsError
 │   ├── StateLost                      the shard was restarted and its rows are gone
 │   ├── ShardPoisoned                  a write failed half-way; the shard serves no rows any more
 │   ├── CorruptWrite                   bytes that are not those of a write, or are damaged
+│   ├── LogCorrupt                     a shard's log is damaged, or a part of it is missing
 │   └── CorruptRow                     a row came back from disk with another checksum; the others are well
 ├── DiskError                          the disk below the shard does not work: read-only, I/O error
+│   └── LogFailed                      the shard's log could not be written: nothing is acknowledged any more
 ├── ResourceExhausted                  memory, message size or queue length; `retry_after_s` when waiting may help
 │   └── DiskFull                       no room on the disk below the shard
 ├── Unavailable (ConnectionError)      nobody answers
@@ -113,6 +115,10 @@ class CorruptWrite(DataLoss):
     """Bytes are not those of a write: they were damaged, cut, or written by a version that is not known here."""
 
 
+class LogCorrupt(DataLoss):
+    """A shard's log is damaged where it was durable, or a part of it is missing. It says which file, and where."""
+
+
 class CorruptRow(DataLoss):
     """Rows on disk are not what was written there. Within the shard it says which, and has the others of the batch."""
 
@@ -126,6 +132,11 @@ class CorruptRow(DataLoss):
 
 class DiskError(PsError):
     """The disk below the shard refuses to read or write."""
+
+
+class LogFailed(DiskError):
+    """A shard's log could not be written or synced. The shard takes no writes until it is restarted, and whoever waits
+    for an answer does not know whether the write is durable."""
 
 
 class ResourceExhausted(PsError):

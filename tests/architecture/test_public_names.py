@@ -44,6 +44,8 @@ PS = [
     "InternalError",
     "InvalidArgument",
     "LengthMismatch",
+    "LogCorrupt",
+    "LogFailed",
     "NonFiniteGradient",
     "Normal",
     "NotFound",

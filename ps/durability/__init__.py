@@ -1,0 +1,1 @@
+"""What makes a shard outlive its process: the log of its writes."""
