@@ -122,13 +122,12 @@ class Segments:
         return file
 
     def _create(self, first: int) -> File:
-        """Makes a segment that is empty, and durable."""
+        """Makes a segment that is empty. A head that a crash takes is torn, like the records behind it."""
         path, head = self._folder.segment(first), pack_head(self._folder.shard, first, self._crc)
         file = self._files.create(path)
         with ExitStack() as undo:
             undo.callback(file.close)
             file.write([head])
-            file.sync()
             self._files.sync_folder(self._folder.path)
             undo.pop_all()
         self._firsts.append(first)
