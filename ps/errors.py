@@ -19,8 +19,10 @@ PsError
 │   ├── StateLost                      the shard was restarted and its rows are gone
 │   ├── ShardPoisoned                  a write failed half-way; the shard serves no rows any more
 │   ├── CorruptWrite                   bytes that are not those of a write, or are damaged
+│   ├── LogCorrupt                     a shard's log is damaged, or a part of it is missing
 │   └── CorruptRow                     a row came back from disk with another checksum; the others are well
 ├── DiskError                          the disk below the shard does not work: read-only, I/O error
+│   └── LogFailed                      the shard's log could not be written: nothing is acknowledged any more
 ├── ResourceExhausted                  memory, message size or queue length; `retry_after_s` when waiting may help
 │   └── DiskFull                       no room on the disk below the shard
 ├── Unavailable (ConnectionError)      nobody answers
@@ -116,6 +118,10 @@ class CorruptWrite(DataLoss):
     """Raised when bytes are not those of a write: damaged, cut, or written by an unknown version."""
 
 
+class LogCorrupt(DataLoss):
+    """A shard's log is damaged where it was durable, or a part of it is missing. It says which file, and where."""
+
+
 class CorruptRow(DataLoss):
     """Raised when rows on disk are not what was written there. Within the shard, the error has their ids and the other
     rows of the batch."""
@@ -130,6 +136,11 @@ class CorruptRow(DataLoss):
 
 class DiskError(PsError):
     """Raised when the shard's disk refuses to read or write."""
+
+
+class LogFailed(DiskError):
+    """A shard's log could not be written or synced. The shard takes no writes until it is restarted, and whoever waits
+    for an answer does not know whether the write is durable."""
 
 
 class ResourceExhausted(PsError):

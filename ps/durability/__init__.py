@@ -1,1 +1,1 @@
-"""What outlives the process of a shard: its state, saved and restored."""
+"""What outlives the process of a shard: its log, and its state as a checkpoint holds it."""

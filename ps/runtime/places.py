@@ -23,6 +23,7 @@ import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from enum import Enum
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -108,6 +109,17 @@ class Places(Protocol):
         """Waits for a result on the thread that asks. Raises what the future raises, or TimeoutError."""
 
 
+Start = Callable[[str, Callable[[], object]], Callable[[], None]]
+"""Has a function run by a thread of that name until it returns; returns what waits for its end."""
+
+
+def on_thread(name: str, work: Callable[[], object]) -> Callable[[], None]:
+    """Starts a real thread, which does not keep its process from ending."""
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    return thread.join
+
+
 IO_THREADS = 4
 """Threads that read the disk for calls that wait; RocksDB's own work is on threads of its own."""
 DOWN_THREADS = 2
@@ -128,9 +140,7 @@ class Threads:
 
     def serve(self, work: Callable[[int | None], object], tasks: Queue) -> Callable[[], None]:
         """Starts the engine's thread; returns its `join`."""
-        thread = threading.Thread(target=work, args=(None,), name=f"engine-{self._name}", daemon=True)
-        thread.start()
-        return thread.join
+        return on_thread(f"engine-{self._name}", partial(work, None))
 
     def wait(self, future: Future[T], timeout_s: float | None = None) -> T:
         """Waits as futures do."""

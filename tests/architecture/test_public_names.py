@@ -46,6 +46,8 @@ PS = [
     "InternalError",
     "InvalidArgument",
     "LengthMismatch",
+    "LogCorrupt",
+    "LogFailed",
     "NonFiniteGradient",
     "Normal",
     "NotFound",

@@ -1,0 +1,1 @@
+"""The log of a shard: its writes in their order, in files."""
