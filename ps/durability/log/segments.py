@@ -7,7 +7,6 @@ sync    any thread; it holds up `write` only where a file ends
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from ps.durability.log.counters import LogCounters
 from ps.durability.log.folder import Folder
 from ps.durability.log.grammar import pack_head, pack_record
 from ps.durability.log.reader import End
+from ps.runtime.clock import SYSTEM_CLOCK
 from ps.runtime.files import File, RawBytes
 
 
@@ -36,7 +36,7 @@ class Segments:
         end: End,
         segment_bytes: int,
         counters: LogCounters,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] = SYSTEM_CLOCK.monotonic,
     ) -> None:
         """Cuts what a crash has left half-written, and has the rest outlive the host. `clock`: for a counter only."""
         self.written = self.synced = end.version

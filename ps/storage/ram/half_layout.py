@@ -34,7 +34,7 @@ from ps.config import Optimizer
 from ps.kernels.rows.half import gather_half, narrow, widen
 
 HALF_LARGEST = 65504.0
-State = Literal["fp16", "rowwise"]
+HalfState = Literal["fp16", "rowwise"]
 """How state is kept, see `ps.config.Fp16`."""
 
 
@@ -108,14 +108,14 @@ class HalfLayout:
         return np.hstack([hot_NW[:, :kept], mean_N1])
 
 
-def half_layout(dim: int, optimizer: Optimizer, state: State) -> HalfLayout:
+def half_layout(dim: int, optimizer: Optimizer, state: HalfState) -> HalfLayout:
     """Returns the layout of cold rows with values of `dim` elements."""
     half, brain, full = cold_optimizer(optimizer, state).half(dim)
     numbers = dim + optimizer.state_width(dim) - half - brain
     return HalfLayout(dim, half, brain, full, spread=numbers // full if full else 1)
 
 
-def cold_optimizer(optimizer: Optimizer, state: State) -> Optimizer:
+def cold_optimizer(optimizer: Optimizer, state: HalfState) -> Optimizer:
     """Returns the optimizer that trains the cold rows of a table with this optimizer."""
     trains = optimizer.rowwise() if state == "rowwise" else optimizer
     assert trains is not None, "refused by TableConfig"

@@ -23,7 +23,7 @@ from ps.kernels.rows.half import gather_half, narrow, narrow_stochastic, widen
 from ps.kernels.rows.rows import gather, scatter, take
 from ps.kernels.updates.optim import UpdateRule, update_rule
 from ps.runtime.memory import Memory
-from ps.storage.ram.half_layout import State, cold_optimizer, half_layout
+from ps.storage.ram.half_layout import HalfState, cold_optimizer, half_layout
 from ps.storage.ram.pools import PLACE_BYTES, Pools
 from ps.storage.ram.rows import Updated
 from ps.storage.tier import RowLayout
@@ -37,7 +37,7 @@ class MixedRows:
 
     purpose = "rows"
 
-    def __init__(self, config: TableConfig, rule: UpdateRule, state: State, memory: Memory | None = None) -> None:
+    def __init__(self, config: TableConfig, rule: UpdateRule, state: HalfState, memory: Memory | None = None) -> None:
         full, self.layout = RowLayout(config.dim, rule.state_width), half_layout(config.dim, config.optimizer, state)
         self._dim = config.dim
         self._initializer = RowInitializer.of(config)
