@@ -28,7 +28,8 @@ def state_of(core: Core) -> State:
     core.commit.check_well()
     state: dict[str, Any] = joined(kept(core))
     for number, table in enumerate(core.tables.values()):
-        own = {"config": table.config.to_json(), **table.state.state()}
+        configs = {"config": table.config.to_json(), "created_as": table.created_as.to_json()}
+        own = {**configs, **table.state.state()}
         state.update({f"tables.{number}.{name}": value for name, value in own.items()})
     return state
 
@@ -47,6 +48,7 @@ def restore(core: Core, state: State, rows: Callable[[str], Iterable[Records]]) 
     with ExitStack() as undo:
         for own in tables.values():
             table = core.builder.build(TableConfig.from_json(own["config"]), None)
+            table.created_as = TableConfig.from_json(own["created_as"])
             undo.callback(core.builder.discard, table)
             core.tables[table.config.name] = table
             undo.callback(core.tables.pop, table.config.name)

@@ -11,7 +11,7 @@ REASONS: dict[str, dict[str, str]] = {
         "PlainRows": "_rows",
         "Pools": "_places _slots_end",
         "Pool": "_rows _stack _free _used",
-        "DeviceRows": "_chunks _starts",
+        "Chunks": "tensors _starts",
         "IdIndex": "_lines _fills _depths _directory _segments _ensured _state",
         "Pages": "_windows",
     },
@@ -91,7 +91,7 @@ REASONS: dict[str, dict[str, str]] = {
         "Disk": "_cache _options _tables _bytes_seen _undropped _undo _database _families _pool",
         "DiskTier": "read_errors _pool _lock _len",
         "Family": "_rows _family _write_options _lock _idle _calls",
-        "DeviceRows": "_device",
+        "Chunks": "_device",
         "Table": "_parts",
     },
     "room for what is computed on the way": {
