@@ -64,7 +64,8 @@ class Commit:
         """`end_rounds`: tells parts of rounds that wait why no other part will come."""
         self._ground = ground
         self._ledger = ledger
-        self._log = history
+        self.log = history
+        """Where writes are logged. Another may take its place between two writes."""
         self._capacity = capacity
         self._pressure = pressure
         self._rise = rise
@@ -109,6 +110,7 @@ class Commit:
         known = self.known(entries)
         if known is not None:
             return known
+        self.log.check()
         ready = prepare()
         planned, reserved = self._reserve(ready)
         self._commit(ready.write, planned, reserved)
@@ -157,7 +159,7 @@ class Commit:
         """Logs, applies and records the write that is under way. It stays under way where any of that fails."""
         made: list[str] = []
         try:
-            self._log.append(self.version + 1, write)
+            self.log.append(self.version + 1, write)
             for name, make in planned.make:
                 make()
                 made.append(name)

@@ -83,11 +83,11 @@ class Shard:
 
     def create_table(self, config: TableConfig, exist_ok: bool = False) -> bool:
         """True if created, False if it was there with the same configuration; raises TableExists otherwise."""
-        return self._tables.create(config, exist_ok)
+        return self._settled(self._tables.create(config, exist_ok))
 
     def drop_table(self, name: str, missing_ok: bool = False) -> bool:
         """Drops a table with all its rows; True if there was one."""
-        return self._tables.drop(name, missing_ok)
+        return self._settled(self._tables.drop(name, missing_ok))
 
     # the step protocol
 
@@ -141,7 +141,9 @@ class Shard:
         """Applies finite gradients, all or nothing, once per (worker_id, sequence). Ids unique in each table."""
         ahead.wait()
         ahead.running.advance(Body(write, gradients, pulled_version, ids_digest))
-        return ahead.running.result()
+        result = ahead.running.result()
+        self._wait(result.version)
+        return result
 
     # explicit writes
 
@@ -174,6 +176,10 @@ class Shard:
         """Carries out a write that a log has. Returns the result of each of its entries."""
         return self.engine.drive(carry_out(self.core, write, PATIENT))
 
+    def log_to(self, history: Log) -> None:
+        """Logs the writes from here on: what the log has already is carried out."""
+        self.engine.run(lambda: setattr(self.commit, "log", history))
+
     # reading
 
     def export_page(
@@ -196,4 +202,15 @@ class Shard:
 
     def _written(self, operation: Operation[Sequence[Result]], caller: Caller) -> WriteResult:
         (result,) = self.engine.drive(operation, caller)
-        return cast(WriteResult, result)
+        written = cast(WriteResult, result)
+        self._wait(written.version)
+        return written
+
+    def _settled(self, answer: bool) -> bool:
+        """Returns an answer about tables when all that it can rest on is durable."""
+        self._wait(self.version)
+        return answer
+
+    def _wait(self, version: int) -> None:
+        """Waits until a version may be acknowledged. Raises LogFailed."""
+        self.engine.places.wait(self.commit.log.durable(version))

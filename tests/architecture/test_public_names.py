@@ -15,6 +15,7 @@ from ps.cli import app
 PS = [
     "DiskConfig",
     "LimitsConfig",
+    "LogConfig",
     "MemoryConfig",
     "NetworkConfig",
     "PerformanceConfig",

@@ -84,6 +84,7 @@ def _models() -> dict[str, type[BaseModel]]:
         "limits": config.LimitsConfig,
         "memory": config.MemoryConfig,
         "disk": config.DiskConfig,
+        "log": config.LogConfig,
         "watching": config.WatchingConfig,
         "performance": config.PerformanceConfig,
     }
