@@ -38,8 +38,8 @@ def run(report: Report, sizes: Sizes) -> None:
         ids_N = random_ids(generator(), sizes.rows // 4)
         clients = {}
         for mode in MODES:
-            log = ps.LogConfig(mode=mode, path=folder / mode)
-            clients[mode], _ = stack.enter_context(one_shard(ps.ServiceConfig(log=log)))
+            config = ps.ServiceConfig().having(log={"mode": mode, "path": folder / mode})
+            clients[mode], _ = stack.enter_context(one_shard(config))
             clients[mode].create_table(ps.TableConfig(name=TABLE, dim=sizes.dim))
             fill(clients[mode], TABLE, ids_N, sizes.dim, sizes.batch)
         for name, batch in (("push", sizes.batch), ("small_push", sizes.batch // SMALL)):

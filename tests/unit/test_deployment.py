@@ -75,6 +75,6 @@ def test_what_a_shard_reserves() -> None:
 
 
 def test_a_service_on_ray_has_no_log_yet(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"log\.mode is 'sync': a service on Ray cannot take up a log yet"):
+    with pytest.raises(ps.ConfigError, match=r"log\.mode is 'sync': a service on Ray cannot take up a log yet"):
         read(tmp_path, "log: {mode: sync, path: here}")
     assert read(tmp_path, "log: {path: here}").service.log.mode == "off"
