@@ -171,8 +171,8 @@ class _RealFile:
                 left[0] = left[0][written:]
 
     def sync(self) -> None:
-        """Waits for the disk; then the system may use the file's memory for what comes next, which is faster than memory
-        that it has never used: nobody reads soon what is written here."""
+        """Waits for the disk. Then the system may take the file's memory for what comes next, which is faster than
+        memory that it has not used yet: nobody reads soon what is written here."""
         os.fsync(self._descriptor)
         with suppress(OSError):  # it is a hint
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
