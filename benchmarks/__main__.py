@@ -84,6 +84,7 @@ BENCHMARKS = {
         "benchmarks.service.attack:run",
         "calls of four honest clients beside one that stalls, cancels or stays idle: p99 without, under and after",
     ),
+    "safety": ("benchmarks.service.safety:run", "pushes with each mode of the log against none; a sync of this disk"),
     "untouched": (
         "benchmarks.engine.untouched:run",
         "engine time of a small push beside 200 tables, and beside 64 prepared steps, that it does not touch",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Fp16,
         Importance,
         LimitsConfig,
+        LogConfig,
         MemoryConfig,
         NetworkConfig,
         Normal,
@@ -104,6 +105,7 @@ __all__ = [
     "InvalidArgument",
     "LengthMismatch",
     "LimitsConfig",
+    "LogConfig",
     "LogCorrupt",
     "LogFailed",
     "MemoryConfig",
@@ -159,7 +161,15 @@ _HOMES = {
         *("Importance", "Always", "CountThreshold", "Probability"),
         *("Fp16", "TensorTrain"),
         *("ServiceConfig", "TableConfig"),
-        *("NetworkConfig", "LimitsConfig", "MemoryConfig", "DiskConfig", "WatchingConfig", "PerformanceConfig"),
+        *(
+            "NetworkConfig",
+            "LimitsConfig",
+            "MemoryConfig",
+            "DiskConfig",
+            "LogConfig",
+            "WatchingConfig",
+            "PerformanceConfig",
+        ),
     ),
 }
 _HOME_OF_NAME = {name: home for home, names in _HOMES.items() for name in names}

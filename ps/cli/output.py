@@ -18,7 +18,7 @@ err = Console(stderr=True, markup=False, soft_wrap=True)  # messages quote other
 _STYLES = {
     "green": r"\b(SERVING|ok)\b",
     "yellow": r"\b(DEGRADED|warn)\b",
-    "red": r"\b(DOWN|STATE_LOST|POISONED|FAIL)\b",
+    "red": r"\b(DOWN|STATE_LOST|POISONED|LOG_FAILED|FAIL)\b",
     "bold": r"^(shard|table|tier|check) .*",
 }
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ps.wire.routing import ShardInfo
 
 SERVING, DEGRADED, DOWN, STATE_LOST, POISONED = "SERVING", "DEGRADED", "DOWN", "STATE_LOST", "POISONED"
+LOG_FAILED = "LOG_FAILED"
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,8 @@ def seen(info: ShardInfo, answer: Mapping[str, Any] | PsError) -> Seen:
         return Seen(info, answer, str(answer["state_lost"]), STATE_LOST)
     if answer["poisoned"] is not None:
         return Seen(info, answer, str(answer["poisoned"]), POISONED)
+    if answer["log"] is not None and answer["log"]["failed"] is not None:
+        return Seen(info, answer, str(answer["log"]["failed"]), LOG_FAILED)
     if answer["degraded"] is not None:
         return Seen(info, answer, str(answer["degraded"]), DEGRADED)
     return Seen(info, answer, None, SERVING)

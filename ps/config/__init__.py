@@ -23,6 +23,7 @@ from ps.config.disk import DiskConfig
 from ps.config.importance import Importance
 from ps.config.initializers import Constant, Normal, Uniform
 from ps.config.limits import LimitsConfig
+from ps.config.log import LogConfig
 from ps.config.memory import MIN_RAM_BYTES, MemoryConfig
 from ps.config.network import NetworkConfig
 from ps.config.optimizers import FTRL, SGD, Adagrad, Adam, CoreOptimizer, Optimizer, RowwiseAdagrad
@@ -50,6 +51,7 @@ __all__ = [
     "Frozen",
     "Importance",
     "LimitsConfig",
+    "LogConfig",
     "MemoryConfig",
     "NetworkConfig",
     "Normal",

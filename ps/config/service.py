@@ -11,6 +11,7 @@ from pydantic import field_validator
 from ps.config import yaml_file
 from ps.config.disk import DiskConfig
 from ps.config.limits import LimitsConfig
+from ps.config.log import LogConfig
 from ps.config.memory import MemoryConfig
 from ps.config.network import NetworkConfig
 from ps.config.performance import PerformanceConfig
@@ -26,6 +27,7 @@ _PARTS: dict[str, type[Frozen]] = {
     "limits": LimitsConfig,
     "memory": MemoryConfig,
     "disk": DiskConfig,
+    "log": LogConfig,
     "watching": WatchingConfig,
     "performance": PerformanceConfig,
 }
@@ -36,7 +38,7 @@ class ServiceConfig(Frozen):
     exceeded raises a typed error. Sizes are numbers of bytes or texts: 8GiB is 8 x 1024^3 bytes, 8GB is 8 x 1000^3."""
 
     elsewhere: ClassVar[Mapping[str, str]] = {
-        **{name: f"{part}.{name}" for part, model in _PARTS.items() for name in model.model_fields},
+        **{name: f"{part}.{name}" for part, model in _PARTS.items() if part != "log" for name in model.model_fields},
         "disk_path": "disk.path",
         "disk_bytes": "disk.max_bytes",
     }
@@ -50,6 +52,8 @@ class ServiceConfig(Frozen):
     """The memory that a shard may use, in RAM and on a GPU."""
     disk: DiskConfig = DiskConfig()
     """Where a shard keeps rows on disk, and how many."""
+    log: LogConfig = LogConfig()
+    """Where a shard logs its writes, so that they outlive it."""
     watching: WatchingConfig = WatchingConfig()
     """How a service is watched: metrics, logs, traces."""
     performance: PerformanceConfig = PerformanceConfig()

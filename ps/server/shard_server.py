@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from ps.config import ServiceConfig, TableConfig
+from ps.durability.recovery import take_up
 from ps.errors import Unavailable
 from ps.kernels import warm_up
 from ps.runtime.clock import SYSTEM_CLOCK, Clock
@@ -19,6 +20,7 @@ from ps.server.handlers.service import ShardService
 from ps.server.handlers.writes import Writes
 from ps.server.progress import Progress
 from ps.server.server import GrpcServer
+from ps.server.unpacking import WIRE
 from ps.server.watch.metrics import RpcMetrics, ShardCollector
 from ps.server.watch.scrapes import MetricsServer
 from ps.shard import Shard
@@ -63,6 +65,8 @@ class ShardServer:
         warm_up()  # the first request must not wait for a compiler, nor for loading what it made
         registry = CollectorRegistry()
         self.shard = Shard(shard_id, config, clock, history=history)
+        if state_lost is None:
+            self._take_up(config)
         self.service = ShardService(self.shard, UNKNOWN, fitted(config), state_lost)
         self.dispatcher = dispatcher(self.service, RpcMetrics(registry), self.service.config)
         self.shard.budget.bodies.when_short = self.dispatcher.calls.make_room  # who is silent may hold some of it
@@ -74,6 +78,9 @@ class ShardServer:
         if state_lost is not None:
             self._grpc.set_serving(False)
         self.shard.commit.when_poisoned = lambda: self._grpc.set_serving(False)
+        self.shard.commit.log.when_failed = lambda: self._grpc.set_serving(False)
+        if self.shard.commit.log.failed is not None:
+            self._grpc.set_serving(False)
         self.shard.watch.started()
         if alone:
             self.set_routing(Routing.even(new_epoch(clock), [self.info], coordinator=self.address))
@@ -81,9 +88,22 @@ class ShardServer:
     @property
     def info(self) -> ShardInfo:
         """The shard's address and state."""
-        poisoned = "SERVING" if self.shard.poisoned is None else "POISONED"
-        state = poisoned if self.service.state_lost is None else "STATE_LOST"
-        return ShardInfo(self.shard.shard_id, self.address, self.metrics_address, state)
+        return ShardInfo(self.shard.shard_id, self.address, self.metrics_address, self._state)
+
+    @property
+    def _state(self) -> str:
+        if self.service.state_lost is not None:
+            return "STATE_LOST"
+        if self.shard.poisoned is not None:
+            return "POISONED"
+        return "SERVING" if self.shard.commit.log.failed is None else "LOG_FAILED"
+
+    def _take_up(self, config: ServiceConfig) -> None:
+        try:
+            take_up(self.shard, config.log, WIRE)
+        except BaseException:
+            self.shard.close()
+            raise
 
     @property
     def report(self) -> ShardReport:

@@ -69,7 +69,8 @@ class Commit:
         """end_rounds: tells waiting parts of rounds why no other part will come."""
         self._ground = ground
         self._ledger = ledger
-        self._log = history
+        self.log = history
+        """Where writes are logged. Another may take its place between two writes."""
         self._capacity = capacity
         self._evictions = Evictions(ground.tables, capacity, self._carry_out_own)
         self._pressure = pressure
@@ -123,6 +124,7 @@ class Commit:
         known = self.known(entries)
         if known is not None:
             return known
+        self.log.check()
         ready = prepare()
         planned, reserved = self._reserve(ready)
         self._commit(ready.write, planned, reserved)
@@ -172,7 +174,7 @@ class Commit:
         """Logs, applies and records the write that is under way. It stays under way if one of these fails."""
         made: list[str] = []
         try:
-            self._log.append(self.version + 1, write)
+            self.log.append(self.version + 1, write)
             for name, make in planned.make:
                 make()
                 made.append(name)
@@ -222,6 +224,7 @@ class Commit:
     def _carry_out_own(self, write: Write) -> Sequence[Table]:
         """Carries out a write of the shard's own, for which nothing has to rise or to make way. Returns the tables that
         it is about."""
+        self.log.check()
         with self._undoing(write) as undo:
             planned = write.plan(self._ground, (), self.version + 1, undo)
             self._under_way = write

@@ -142,6 +142,7 @@ class Core:
         self.engine.places.down.shutdown()
         self.engine.close(last=self._close_tables)
         self.assistant.close()
+        self.commit.log.close()
         if self.disk is not None:
             with letting_go("of the shard"):
                 self.disk.close()

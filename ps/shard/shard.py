@@ -85,15 +85,17 @@ class Shard:
     def create_table(self, config: TableConfig, exist_ok: bool = False) -> bool:
         """Creates a table. Returns True if it was created, False if it existed with the same configuration; raises
         TableExists if it has another one."""
-        return self._tables.create(config, exist_ok)
+        return self._settled(self._tables.create(config, exist_ok))
 
     def drop_table(self, name: str, missing_ok: bool = False) -> bool:
         """Drops a table with all its rows; returns True if it existed."""
-        return self._tables.drop(name, missing_ok)
+        return self._settled(self._tables.drop(name, missing_ok))
 
     def set_optimizer(self, write: WriteId, name: str, settings: Mapping[str, float], cores: bool = False) -> int:
         """Gives an optimizer of a table other settings for later pushes; returns the version. Raises ConfigError."""
-        return self._tables.set_optimizer(write, name, settings, cores)
+        version = self._tables.set_optimizer(write, name, settings, cores)
+        self._wait(version)
+        return version
 
     # the step protocol
 
@@ -149,7 +151,9 @@ class Shard:
         table."""
         ahead.wait()
         ahead.running.advance(Body(write, gradients, pulled_version, ids_digest))
-        return ahead.running.result()
+        result = ahead.running.result()
+        self._wait(result.version)
+        return result
 
     # explicit writes
 
@@ -182,6 +186,10 @@ class Shard:
         """Carries out a write that a log has. Returns the result of each of its entries."""
         return self.engine.drive(replay(self.core, write))
 
+    def log_to(self, history: Log) -> None:
+        """Logs the writes from here on: what the log has already is carried out."""
+        self.engine.run(lambda: setattr(self.commit, "log", history))
+
     # reading
 
     def export_page(
@@ -204,4 +212,15 @@ class Shard:
 
     def _written(self, operation: Operation[Sequence[Result]], caller: Caller) -> WriteResult:
         (result,) = self.engine.drive(operation, caller)
-        return cast(WriteResult, result)
+        written = cast(WriteResult, result)
+        self._wait(written.version)
+        return written
+
+    def _settled(self, answer: bool) -> bool:
+        """Returns an answer about tables when all that it can rest on is durable."""
+        self._wait(self.version)
+        return answer
+
+    def _wait(self, version: int) -> None:
+        """Waits until a version may be acknowledged. Raises LogFailed."""
+        self.engine.places.wait(self.commit.log.durable(version))

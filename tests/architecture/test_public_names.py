@@ -17,6 +17,7 @@ from ps.cli import app
 PS = [
     "DiskConfig",
     "LimitsConfig",
+    "LogConfig",
     "MemoryConfig",
     "NetworkConfig",
     "PerformanceConfig",

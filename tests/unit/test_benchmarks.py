@@ -41,6 +41,7 @@ DCT_POOLED = (
     *(f"{way}topk_{percent}" for way in ("", "pooled_") for percent in (2, 10)),
     *("pooled", "pooled_masked_20", "pooled_masked_50", "pooled_both"),
 )
+PUSHES = ("push", "push_two_at_once", "small_push", "small_push_two_at_once")
 PROMISED = {
     "index": {
         ("find", "million_ids_per_s"),
@@ -185,6 +186,10 @@ PROMISED = {
         for name in ATTACKS
         for figure in ("p99_ms_without", "p99_ms_under", "p99_ms_after", "p99_under_vs_without", "refused_for_good")
     },
+    "safety": {
+        *((f"{kind}_{mode}", "speed_vs_off") for kind in PUSHES for mode in ("interval", "sync")),
+        *(("disk", f"sync_ms_{name}") for name in ("4KiB", "of_a_push")),
+    },
     "untouched": {
         ("tables_200", "engine_time_vs_tables_10"),
         ("steps_64", "engine_time_vs_tables_10"),
@@ -293,10 +298,10 @@ def test_kernel_benchmarks_run_and_keep_their_promises() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # fifteen of them
+@pytest.mark.timeout(900)  # sixteen of them
 def test_all_other_benchmarks_run_and_keep_their_promises() -> None:
     names = ["echo", "pull", "push", "step", "scale", "swap", "budget", "evict", "untouched"]
-    names += ["ttspeed", "ttquality", "dctquality", "wirebytes", "attack", "startup"]
+    names += ["ttspeed", "ttquality", "dctquality", "wirebytes", "attack", "safety", "startup"]
     found = figures(*names)
     for name in names:
         check(found, name)

@@ -50,7 +50,7 @@ def test_every_flat_name_is_told_its_new_one_and_all_at_once(tmp_path: Path) -> 
 
 def test_every_setting_that_is_there_is_found_where_its_flat_name_says() -> None:
     there = {f"{kind}.{name}" for kind, part in ps.ServiceConfig().model_dump().items() for name in part}
-    assert there == set(ONCE.values())
+    assert {setting for setting in there if not setting.startswith("log.")} == set(ONCE.values()), "log was never flat"
 
 
 def test_a_kind_with_nothing_below_it_is_its_defaults(tmp_path: Path) -> None:
@@ -66,6 +66,14 @@ def test_a_copy_that_differs_is_checked_like_any_other() -> None:
     for wrong in ({"disk": {"pth": 1}}, {"disc": {}}, {"disk": {"path": None}}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             config.having(**wrong)
+
+
+def test_a_log_needs_a_path() -> None:
+    for mode in ("interval", "sync"):
+        with pytest.raises(ConfigError, match=rf"mode is '{mode}', and there is no path: set log.path"):
+            ps.ServiceConfig(log={"mode": mode})
+        assert ps.ServiceConfig(log={"mode": mode, "path": "here"}).log.mode == mode
+    assert ps.ServiceConfig(log={"path": "here"}).log.mode == "off", "it may stay there while the log is off"
 
 
 # sizes

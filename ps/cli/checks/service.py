@@ -7,13 +7,14 @@ from typing import Any
 
 from ps.cli.checks.findings import Finding, fail, ok, warn
 from ps.cli.screens.numbers import nbytes
-from ps.cli.survey import DEGRADED, POISONED, SERVING, STATE_LOST, Survey
+from ps.cli.survey import DEGRADED, LOG_FAILED, POISONED, SERVING, STATE_LOST, Survey
 
 CLOCK_S = 1.0
 """Clocks that differ by more than this make the epochs of a service hard to order, and its logs hard to read."""
 FIXES = {
     DEGRADED: "psctl status says what its disk lacks; it goes on from RAM",
     STATE_LOST: "psctl down, psctl up, and load your last export",
+    LOG_FAILED: "export its tables, look at the disk of its log, and start it again",
     POISONED: "psctl down, psctl up, and load your last export; report its log",
 }
 DOWN_FIX = "look at its process and its host; Ray restarts it where it can"

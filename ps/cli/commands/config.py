@@ -86,6 +86,7 @@ def _models() -> dict[str, type[BaseModel]]:
         "limits": config.LimitsConfig,
         "memory": config.MemoryConfig,
         "disk": config.DiskConfig,
+        "log": config.LogConfig,
         "watching": config.WatchingConfig,
         "performance": config.PerformanceConfig,
     }

@@ -19,7 +19,8 @@ def status(
     """Shows shards, tables, memory, traffic and swap on one screen.
 
     A shard that does not answer is DOWN, one whose rows are gone STATE_LOST, one where a write failed half-way
-    POISONED, one whose disk is full or failing DEGRADED. Exit code 1 if any is DOWN, STATE_LOST or POISONED. --json:
+    POISONED, one whose log cannot be written LOG_FAILED, one whose disk is full or failing DEGRADED. Exit code 1 if any
+    is in another of these states than DEGRADED. --json:
     {address, release, trouble, shards: [{shard_id, address, metrics_address, state, why, stats}], levels, since_start}.
     """
     survey = look(address_of(name, address), timeout_s)

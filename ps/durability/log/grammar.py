@@ -13,7 +13,8 @@
 - `durable` is the last version that was known to be synced when the record was written. So where a record is damaged
   and a later one is whole, a reader can tell what a crash may leave from what had been promised.
 
-A segment is synced before the next one is made. What a crash leaves half-written is the end of the last segment.
+A segment is synced before the next one is made, which also happens when a log is opened and when it is closed. So what
+a crash leaves half-written is at the end of the last segment.
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ class WriteLog:
         while self.write_group():
             pass
         if self.failed is None:
-            self._try(self._segments.sync)
+            self._try(self._segments.finish)
             self._waits.tell()
         self._fail("the log is closed", quietly=True)
         self._segments.close()

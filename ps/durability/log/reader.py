@@ -49,7 +49,7 @@ class Reader:
 
     def __init__(self, folder: Folder, after: int = 0) -> None:
         """Reads from `after` + 1 on: what a checkpoint has is not needed."""
-        self._folder = folder
+        self.folder = folder
         self._after = after
         self._end = End(after)
         self._next: int | None = None
@@ -65,11 +65,11 @@ class Reader:
 
     def __iter__(self) -> Iterator[Record]:
         """Yields the records. Raises LogCorrupt and DiskError."""
-        firsts = self._folder.segments()
+        firsts = self.folder.segments()
         behind = [first for first in firsts if first <= self._after + 1]
         if firsts and not behind:
             raise LogCorrupt(
-                f"{self._folder.segment(firsts[0])}: the log begins with version {firsts[0]:,}, and version "
+                f"{self.folder.segment(firsts[0])}: the log begins with version {firsts[0]:,}, and version "
                 f"{self._after + 1:,} is missing: bring back the segments before, or a newer checkpoint"
             )
         firsts = firsts[len(behind) - 1 :] if behind else firsts  # what is older was to be removed
@@ -80,9 +80,9 @@ class Reader:
         self.ended = True
 
     def _segment(self, first: int, is_last: bool) -> Iterator[Record]:
-        path = self._folder.segment(first)
+        path = self.folder.segment(first)
         with translated(path):
-            window = Window(self._folder.files, path)
+            window = Window(self.folder.files, path)
             if not self._check_head(first, window, is_last):
                 return
             at = HEAD_BYTES
@@ -122,8 +122,8 @@ class Reader:
         """Says why a segment does not belong here."""
         if head.format != FORMAT:
             return f"a log in format {head.format}, this version reads {FORMAT}"
-        if head.shard != self._folder.shard:
-            return f"a log of shard {head.shard}, this is shard {self._folder.shard}"
+        if head.shard != self.folder.shard:
+            return f"a log of shard {head.shard}, this is shard {self.folder.shard}"
         if head.first != first:
             return f"the segment begins with version {head.first:,}, and its name says {first:,}"
         if self._next is not None and first != self._next:

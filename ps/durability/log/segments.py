@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from typing import NamedTuple
 
 from ps.durability.log.counters import LogCounters
 from ps.durability.log.folder import Folder
-from ps.durability.log.grammar import pack_head, pack_record
+from ps.durability.log.grammar import HEAD_BYTES, pack_head, pack_record
 from ps.durability.log.reader import End
 from ps.runtime.clock import SYSTEM_CLOCK
 from ps.runtime.files import File, RawBytes
@@ -54,7 +54,7 @@ class Segments:
             self._files.remove(folder.segment(torn))
             self._firsts.remove(torn)
         counters.nbytes = sum(self._files.size(folder.segment(first)) for first in self._firsts)
-        self._file = self._open(end) if end.segments else self._create(end.version + 1)
+        self._file = self._begin(end)
         self._count()
 
     def write(self, group: Sequence[Queued]) -> None:
@@ -99,6 +99,11 @@ class Segments:
             self._files.sync_folder(self._folder.path)
             self._count()
 
+    def finish(self) -> None:
+        """Syncs the file, and makes the next: so that this one is known to be whole. The thread of `write`."""
+        if self._size > HEAD_BYTES:
+            self._turn(self.written + 1)
+
     def close(self) -> None:
         """Closes the file, and syncs nothing."""
         self._file.close()
@@ -107,19 +112,20 @@ class Segments:
     def _first(self) -> int:
         return self._firsts[-1]
 
-    def _open(self, end: End) -> File:
-        path = self._folder.segment(end.segments[-1])
-        if self._files.size(path) > end.size:
-            self._counters.nbytes -= self._files.size(path) - end.size
-            self._files.truncate(path, end.size)
-        file = self._files.append_to(path)
-        with ExitStack() as undo:
-            undo.callback(file.close)
-            file.sync()  # of a process that was killed: it may be in the system's memory only
-            self._files.sync_folder(self._folder.path)
-            undo.pop_all()
-        self._size = self._synced_size = end.size
-        return file
+    def _begin(self, end: End) -> File:
+        """Goes on in a file without records. So damage in those before can be told from what a crash leaves."""
+        if end.segments:
+            path = self._folder.segment(end.segments[-1])
+            if self._files.size(path) > end.size:
+                self._counters.nbytes -= self._files.size(path) - end.size
+                self._files.truncate(path, end.size)
+            file = self._files.append_to(path)
+            if end.size == HEAD_BYTES:
+                self._size = self._synced_size = end.size
+                return file
+            with closing(file):
+                file.sync()  # of a process that was killed: it may be in the system's memory only
+        return self._create(end.version + 1)
 
     def _create(self, first: int) -> File:
         """Makes a segment that is empty. A head that a crash takes is torn, like the records behind it."""

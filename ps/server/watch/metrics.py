@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from ps.config import ServiceConfig
 from ps.counting import declared
+from ps.durability.log.counters import LogCounters
 from ps.shard import Shard
 from ps.shard.staleness import BOUNDS
 from ps.storage.tier import Traffic
@@ -83,6 +84,7 @@ class ShardCollector(Collector):
             "ps_state_lost", "1 if the shard was restarted and its rows are gone.", int(self._state_lost() is not None)
         )
         yield _gauge("ps_poisoned", "1 since a write failed half-way.", int(stats["poisoned"] is not None))
+        yield from _log(stats["log"])
         yield _budgets(self._budgets)
         yield from _disk(stats)
         yield _gauge("ps_steps_held", "Steps prepared and not yet pushed.", stats["steps_held"])
@@ -158,6 +160,17 @@ def _disk(stats: dict[str, Any]) -> Iterator[Metric]:
         for table, figures in stats["tables"].items():
             family.add_metric([table], figures["disk"][key])
         yield family
+
+
+def _log(stats: Any) -> Iterator[Metric]:
+    """Yields figures of the log, given its stats; without a log only that it has not failed."""
+    yield _gauge("ps_log_failed", "1 since the log could not be written.", int(bool(stats and stats["failed"])))
+    if stats is None:
+        return
+    yield _gauge("ps_log_bytes", "Bytes of the log's files.", stats["nbytes"])
+    for each in declared(LogCounters):
+        if each.metric is not None:
+            yield _counter(each.metric, each.help, stats[each.name])
 
 
 def _budgets(given: Mapping[str, int | None]) -> Metric:

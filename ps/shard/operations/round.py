@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from typing import cast
@@ -19,6 +20,7 @@ from ps.shard.requests import Gradients, PushResult
 from ps.shard.steps.look_ahead import LookAhead
 from ps.shard.writes.parts import Part, Waiting, round_bytes
 from ps.shard.writes.whole_round import WholeRound
+from ps.shard.writes.write import Result
 
 
 def join(core: Core, place: Round, wait_s: float, ahead: LookAhead, body: Body, held: int) -> Operation[Waiting]:
@@ -30,7 +32,10 @@ def join(core: Core, place: Round, wait_s: float, ahead: LookAhead, body: Body, 
     part = Part(push, ahead)
     known = core.commit.known([push.entry])
     if known is not None:
-        return Waiting.ended(place, part, cast(PushResult, known[0]))
+        ended = Waiting(place, part, wait_s)
+        _answer(core, ended, known[0])
+        return ended
+    core.commit.log.check()
     tables = looked_up(core, push, ahead)
     push.check(tables)
     waiting = Waiting(place, part, wait_s, max(round_bytes(tables, push.gradients), held))
@@ -60,7 +65,20 @@ def _apply(core: Core, waiting: Sequence[Waiting]) -> None:
             each.outcome.set_exception(error)
         return
     for each, result in zip(waiting, results, strict=True):
-        each.outcome.set_result(cast(PushResult, result))
+        _answer(core, each, result)
+
+
+def _answer(core: Core, waiting: Waiting, result: Result) -> None:
+    """Gives a part its result when the log has it."""
+    pushed = cast(PushResult, result)
+
+    def answer(logged: Future[None]) -> None:
+        if (error := logged.exception()) is None:
+            waiting.outcome.set_result(pushed)
+        else:
+            waiting.outcome.set_exception(error)
+
+    core.commit.log.durable(pushed.version).add_done_callback(answer)
 
 
 class RoundCalls:

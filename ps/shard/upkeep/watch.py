@@ -65,6 +65,7 @@ class Watch:
             "failures_after_writes": core.aftermath.failures,
             "degraded": core.disk_health.degraded or core.aftermath.degraded,
             "poisoned": core.commit.poisoned,
+            "log": core.commit.log.stats(),
             "tables": {name: table.stats() for name, table in core.tables.items()},
             "bytes": self.memory_usage(),
         }

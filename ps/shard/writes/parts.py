@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Self
 
 from ps.errors import InvalidArgument, LengthMismatch, PsError, SequenceConflict, Unavailable
 from ps.round import Round
@@ -33,13 +32,6 @@ class Waiting:
     nbytes: int = 0
     """The bytes that it takes of the budget of messages, with its share of the sums."""
     outcome: Future[PushResult] = field(default_factory=Future)
-
-    @classmethod
-    def ended(cls, place: Round, part: Part, result: PushResult) -> Self:
-        """Returns a part that need not wait."""
-        made = cls(place, part, 0.0)
-        made.outcome.set_result(result)
-        return made
 
 
 def check_fits(waiting: Waiting, other: Waiting) -> None:

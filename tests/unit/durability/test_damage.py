@@ -25,7 +25,7 @@ def small_log(together: bool = False) -> MemoryFiles:
     files = MemoryFiles()
     log = opened(files, segment_bytes=130, start=by_hand)
     write(log, 1, PAYLOADS, together)
-    log.close()
+    files.kill()
     assert len(segments(files)) == 3
     return files
 
@@ -95,6 +95,22 @@ def test_what_is_behind_a_torn_record_is_written_over() -> None:
     assert recovered(files)[0] == [*PAYLOADS[:6], b"again", b"more"]
 
 
+def test_what_was_closed_or_opened_again_is_not_cut() -> None:
+    for end in ("closed", "opened"):
+        files = small_log()
+        last = segments(files)[-1]
+        log = opened(files, start=by_hand)
+        if end == "closed":
+            log.close()
+        else:
+            files.kill()
+        data = bytearray(files.read(last, 0, 1 << 20))
+        data[-1] ^= 1
+        files.spoil(last, bytes(data))
+        with pytest.raises(LogCorrupt, match="version 7 should be: there are later segments"):
+            recovered(files)
+
+
 def test_a_segment_that_is_missing_is_a_hole() -> None:
     for at, says in ((0, "version 1 is missing"), (1, r"begins with version \d, and the one before ends with")):
         files = small_log()
@@ -162,7 +178,7 @@ def test_payloads_full_of_marks_do_not_hide_a_record() -> None:
     log = opened(files, start=by_hand)
     marks = RECORD * 200_000  # beyond a window
     write(log, 1, [b"one", marks, b"three"])
-    log.close()
+    files.kill()
     assert recovered(files)[0] == [b"one", marks, b"three"]
     path = segments(files)[0]
     data = bytearray(files.read(path, 0, 1 << 20))

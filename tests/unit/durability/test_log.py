@@ -65,14 +65,14 @@ def test_threads_append_and_wait(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    stats = log.stats()
+    stats, files = log.stats(), list(tmp_path.glob("shard-0/*.log"))
     log.close()
     records, end = recovered(RealFiles(), tmp_path)
     assert records == [b"%d" % version + bytes(array) for version in range(1, 41)]
     assert stats["records"] == 40
     assert stats["groups"] <= 40
-    assert stats["segments"] == len(list(tmp_path.glob("shard-0/*.log"))) == len(end.segments) >= 5
-    assert stats["nbytes"] == sum(path.stat().st_size for path in tmp_path.glob("shard-0/*.log"))
+    assert stats["segments"] == len(files) == len(end.segments) - 1 >= 5, "the last is for whoever opens it"
+    assert stats["nbytes"] == sum(path.stat().st_size for path in files)
     assert stats["fsync_s"] > 0
 
 

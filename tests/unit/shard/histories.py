@@ -11,6 +11,7 @@ from ps.server.unpacking import WIRE
 from ps.shard import Shard
 from ps.shard.ledger import WriteId
 from ps.shard.requests import WriteResult
+from ps.shard.writes.log import NoLog
 from ps.shard.writes.registry import decode
 from ps.shard.writes.write import Write
 
@@ -29,10 +30,11 @@ TIMING = {
 many rows there are is in the rows."""
 
 
-class History:
+class History(NoLog):
     """Keeps the bytes of each write, as a log would."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.records: list[bytes] = []
 
     def append(self, version: int, write: Write) -> None:

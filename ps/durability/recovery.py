@@ -1,0 +1,79 @@
+"""How a shard takes up its log: it carries out what the log has, then logs behind it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from ps.config import LogConfig
+from ps.durability.log.folder import Folder
+from ps.durability.log.log import Mode, WriteLog
+from ps.durability.log.reader import Reader, Record
+from ps.errors import CorruptWrite, LogCorrupt, PsError
+from ps.runtime.clock import SYSTEM_CLOCK
+from ps.runtime.files import Files, RealFiles
+from ps.shard import Shard
+from ps.shard.writes.grammar import Wire
+from ps.shard.writes.registry import decode
+
+log = logging.getLogger(__name__)
+
+PROGRESS_S = 5.0
+
+
+def take_up(
+    shard: Shard,
+    config: LogConfig,
+    wire: Wire,
+    files: Files | None = None,
+    clock: Callable[[], float] = SYSTEM_CLOCK.monotonic,
+) -> None:
+    """Has a shard that was just made carry out the writes of its log, and log there from then on. Nothing is done where
+    the mode is `off`. Raises LogCorrupt, DiskError, and what a write raises that cannot be carried out.
+
+    `wire`: the decoders of what came compressed. `clock`: for the lines of progress.
+    """
+    if config.mode == "off" or config.path is None:
+        return
+    path = Path(config.path).expanduser().absolute()  # of this host, whoever wrote the configuration
+    folder = Folder(files or RealFiles(), path, shard.shard_id)
+    try:
+        reader = Reader(folder)
+        _replay(shard, reader, wire, clock)
+        shard.log_to(
+            WriteLog(folder, reader.end, Mode(config.mode), config.interval_s, config.segment_bytes, config.max_bytes)
+        )
+    except BaseException:
+        folder.close()
+        raise
+
+
+def _replay(shard: Shard, reader: Reader, wire: Wire, clock: Callable[[], float]) -> None:
+    where, started = reader.folder.path, clock()
+    said = started
+    for record in reader:
+        _carry_out(shard, record, wire, where)
+        if clock() - said >= PROGRESS_S:
+            said = clock()
+            log.info("%s: %d writes carried out in %.0f s", where, record.version, said - started)
+    end = reader.end
+    if end.cut_bytes:
+        log.warning("%s: %d bytes of a write that a crash had interrupted are cut off", where, end.cut_bytes)
+    if end.version:
+        log.info("%s: the shard is at version %d, after %.1f s", where, end.version, clock() - started)
+
+
+def _carry_out(shard: Shard, record: Record, wire: Wire, where: Path) -> None:
+    try:
+        shard.replay(decode(record.payload, wire))
+    except CorruptWrite as error:
+        raise LogCorrupt(f"{where}: version {record.version:,} cannot be read: {error}") from error
+    except PsError:
+        log.critical("%s: version %d cannot be carried out", where, record.version)
+        raise
+    if shard.version != record.version:
+        raise LogCorrupt(
+            f"{where}: the write of version {record.version:,} made version {shard.version:,}: it had been carried out "
+            "before"
+        )
