@@ -33,7 +33,7 @@ REASONS: dict[str, dict[str, str]] = {
         "Shard": "tables",
         "Maintenance": "_tables",
         "Evictions": "_tables",
-        "Table": "closed config",
+        "Table": "closed config created_as",
         "TableState": "parts",
     },
     "follows from the configuration": {

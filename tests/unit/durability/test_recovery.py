@@ -22,10 +22,10 @@ from tests.conftest import QUIET
 from tests.unit.durability.logs import opened, write
 from tests.unit.shard.helpers import a_write, grads_of, ids_of, new_table, push, read
 from tests.unit.shard.histories import History, answers, held
-from tests.unit.shard.test_poison import EARLIER, IDS, KINDS, ONES, REPEATABLE, WRITE, begun
+from tests.unit.shard.test_poison import EARLIER, IDS, KINDS, ONES, OWN, REPEATABLE, WRITE, begun
 
 SOON_S = 20.0
-ASKED = [name for name in KINDS if name != "forget"]
+ASKED = [name for name, do in KINDS.items() if do not in OWN]
 
 
 class Held(History):
