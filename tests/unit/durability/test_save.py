@@ -123,6 +123,10 @@ def test_cold_rows_that_are_float32_still_read_as_what_they_are_to_be() -> None:
             everything = read(other, "t", range(60))
             np.testing.assert_array_equal(everything, read(shard, "t", range(60)))
             assert (everything == everything.astype(np.float16)).all(axis=1).sum() > 30
+            table = other.tables["t"]
+            assert other.engine.run(table.cold.sweep)
+            assert not other.engine.run(table.cold.sweep)
+            assert table.ram.rows.half_rows > 30, "all slots were looked at"
             write = a_write()
             for each in (shard, other):
                 push(each, [ids_of("t", range(30))], grads_of("t", np.full((30, DIM), 0.1)), write=write)
