@@ -65,6 +65,12 @@ def where(records: Records, chosen_N: Flags) -> Records:
     )
 
 
+def piece(records: Records, start: int, end: int) -> Records:
+    """Records [start, end), which are not copied."""
+    part = slice(start, end)
+    return Records(records.ids_N[part], records.rows_NB[part], records.scores_N[part], records.stamps_N[part])
+
+
 def joined(parts: Sequence[Records]) -> Records:
     """One after the other; rows of one length, and at least one part."""
     return Records(

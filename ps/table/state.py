@@ -13,7 +13,7 @@ import numpy as np
 from ps.errors import DataLoss
 from ps.kept import Kept, State, joined, restored
 from ps.kernels.ranking import score
-from ps.storage.tier import Records, where
+from ps.storage.tier import Records, piece
 from ps.table.build import Parts
 
 CHUNK_ROWS = 1024
@@ -59,9 +59,8 @@ class TableState:
         fewer rows or more than there were, ResourceExhausted, DiskFull and DiskError."""
         taken = 0
         for page in pages:
-            order_N = np.arange(len(page))
             for start in range(0, len(page), CHUNK_ROWS):
-                records = where(page, (order_N >= start) & (order_N < start + CHUNK_ROWS))
+                records = piece(page, start, start + CHUNK_ROWS)
                 self._store.take_in(records, np.isin(records.ids_N, state["staying_N"]), self._rows_in_ram())
             taken += len(page)
         if taken != self._ranking.total:

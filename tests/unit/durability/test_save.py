@@ -18,9 +18,13 @@ from ps.shard import Shard
 from ps.shard.ledger import Ledger, WriteId
 from ps.shard.requests import PushResult, WriteResult
 from ps.storage.disk.tier import DiskTier
+from ps.table.beside import STEP_BYTES
+from ps.table.cold.fp16 import Fp16Cold
+from ps.table.push_count import WORKER_BYTES
 from tests.conftest import QUIET
 from tests.unit.durability.memory import again, check_same, saved, whole
 from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, new_table, push, push_ids, read
+from tests.unit.shard.test_replay import TABLES
 from tests.unit.storage.test_disk_failures import put_raw, raw_value
 from tests.waiting import until
 
@@ -82,6 +86,53 @@ def test_a_ledger_with_less_room_forgets_what_came_first() -> None:
                     other.answer(write)
             else:
                 assert str(other.answer(write)) == str(first.answer(write))
+
+
+def test_the_room_that_rows_have_is_the_same_again() -> None:
+    """What is remembered of workers takes from it, and how many rows are evicted goes by it."""
+    config = QUIET.having(memory={"ram_bytes": 64 << 20})
+    shard = Shard(0, config)
+    try:
+        new_table(shard)
+        before = shard.budget.for_slots(1)
+        for worker in range(2 * STEP_BYTES // WORKER_BYTES + 2):
+            push(shard, [ids_of("t", [1])], grads_of("t", ONES[:1]), write=a_write(worker))
+        assert shard.budget.for_slots(1) == before - 2 * STEP_BYTES
+        with again(saved(shard), config) as other:
+            assert other.budget.for_slots(1) == shard.budget.for_slots(1)
+            other.drop_table("t")
+            shard.drop_table("t")
+            assert other.budget.for_slots(1) == shard.budget.for_slots(1)
+    finally:
+        shard.close()
+
+
+def test_cold_rows_that_are_float32_still_read_as_what_they_are_to_be() -> None:
+    """Rows are saved as their bytes are. Which of them have become cold meanwhile, the restored table knows."""
+    shard, rng = Shard(0, QUIET), np.random.default_rng(0)
+    try:
+        new_table(shard, cold=ps.Fp16(hot_fraction=0.1), half_life_pushes=64)
+        cold = shard.tables["t"].cold
+        assert isinstance(cold, Fp16Cold)
+        cold.sweep_slots = 0
+        for start in range(0, 60, 20):
+            push_ids(shard, "t", range(start, start + 20), rng.standard_normal((20, DIM)))
+        push_ids(shard, "t", [0], ONES[:1])
+        assert shard.tables["t"].ram.rows.half_rows == 0
+        with again(saved(shard), QUIET) as other:
+            everything = read(other, "t", range(60))
+            np.testing.assert_array_equal(everything, read(shard, "t", range(60)))
+            assert (everything == everything.astype(np.float16)).all(axis=1).sum() > 30
+            table = other.tables["t"]
+            assert other.engine.run(table.cold.sweep)
+            assert not other.engine.run(table.cold.sweep)
+            assert table.ram.rows.half_rows > 30, "all slots were looked at"
+            write = a_write()
+            for each in (shard, other):
+                push(each, [ids_of("t", range(30))], grads_of("t", np.full((30, DIM), 0.1)), write=write)
+            check_same(whole(other), whole(shard))
+    finally:
+        shard.close()
 
 
 def test_a_poisoned_shard_is_not_saved(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,12 +214,48 @@ def on_disk(tmp_path: Path) -> Iterator[tuple[Shard, DiskTier, ps.ServiceConfig]
 
 def test_rows_come_back_where_they_belong(on_disk: tuple[Shard, DiskTier, ps.ServiceConfig]) -> None:
     shard, _, config = on_disk
+    push_ids(shard, "t", range(100), np.zeros((100, DIM)))  # rows come up, and leave a copy below
     with again(saved(shard), config) as other:
         table = other.tables["t"]
+        assert other.core.capacity._taken == shard.core.capacity._taken == 200 * table.bytes_each
         assert len(table.ram) < 40
         assert len(table.store.below) == 200 - len(table.ram)
         check_same(whole(other), whole(shard))
         np.testing.assert_array_equal(read(other, "t", range(201))[:, 0], [-1] * 200 + [0])
+
+
+def test_rows_that_were_dropped_and_are_there_still_do_not_come_back(
+    on_disk: tuple[Shard, DiskTier, ps.ServiceConfig],
+) -> None:
+    shard, _, config = on_disk
+    table = shard.tables["t"]
+
+    def evict() -> bool:
+        table.evict(100)
+        return table.store.dropped.pending
+
+    assert shard.engine.run(evict)
+    with again(saved(shard), config) as other:
+        assert 85 <= len(other.tables["t"]) <= 100
+        check_same(whole(other), whole(shard))
+
+
+def test_rows_that_may_be_folded_stay_in_ram(tmp_path: Path) -> None:
+    """More rows than belong in RAM are saved before them."""
+    config = QUIET.having(disk={"path": tmp_path / "second"})
+    shard = Shard(0, QUIET.having(disk={"path": tmp_path / "first"}))
+    try:
+        shard.create_table(TABLES["tt"])
+        shard.upsert(a_write(), ids_of("tt", range(30)), [np.ones((30, DIM), np.float32)])
+        copy = saved(shard)
+        staying_N = copy.state()["tables.0.staying_N"] = np.arange(20, 30)
+        with again(copy, config) as other:
+            table = other.tables["tt"]
+            assert len(table.ram) < 30
+            assert (other.engine.run(lambda: table.find(staying_N)) >= 0).all()
+            assert saved(other).state()["tables.0.staying_N"].tolist() == staying_N.tolist()
+    finally:
+        shard.close()
 
 
 def spoil(tier: DiskTier, id_: int) -> None:

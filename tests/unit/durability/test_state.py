@@ -16,6 +16,7 @@ from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 import ps
 from ps.errors import ResourceExhausted
 from ps.shard import Shard, TableIds
+from ps.table.cold.tensor_train import TensorTrainCold
 from tests.unit.durability.memory import InMemory, again, check_same, saved, whole
 from tests.unit.shard.helpers import a_write, grads_of, push
 from tests.unit.shard.histories import History, answers, held, replayed
@@ -74,20 +75,31 @@ def test_a_saved_shard_and_its_log_make_the_same_shard() -> None:
     run_state_machine_as_test(StateMachine, settings=settings(FEW, suppress_health_check=CHECKS))
 
 
+def in_the_middle(shard: Shard) -> bool:
+    """Whether an epoch has begun and not ended, and rows wait to be folded."""
+    cold = shard.tables["tt"].cold
+    assert isinstance(cold, TensorTrainCold)
+    return bool(shard.tables["old"].ranking._epoch_pushes and len(cold._leaving_N))
+
+
 def test_every_kind_of_table_goes_on_as_it_was() -> None:
     """A long story: all kinds of decisions have been made when the shard is saved, and are made afterwards."""
     machine = StateMachine()
     machine.tables()
-    machine.shard.create_table(ps.TableConfig(name="old", dim=DIM, expire_after_pushes=16))
+    machine.shard.create_table(ps.TableConfig(name="old", dim=DIM, expire_after_pushes=32))
     for step in range(60):
-        if step == 30:
+        if machine.copy is None and step > 11 and in_the_middle(machine.shard):
             machine.save()
+        if step == 10:
+            machine.upsert("old", [100, 101], step)  # nobody touches them again
         machine.push([*TABLES, "old"], step % 3 + 1, step)
         machine.push_of_a_round(KEPT[step % 3], step)
         if step % 4 == 0:
             machine.upsert(KEPT[step % 3], [step % 40, 39], step)
             machine.report(KEPT[step % 3], [step % 40, 1, 2, 3], step)
             machine.remove(KEPT[step % 3], [step % 40, 5])
+    assert machine.copy is not None
+    assert machine.at < 0.7 * len(machine.history.records)
     counts = {name: asdict(table.counts) for name, table in machine.shard.tables.items()}
     machine.teardown()
     assert min(counts["adam"][name] for name in ("rows_evicted", "rows_refused")) > 0
