@@ -15,18 +15,18 @@ import numpy.typing as npt
 
 from ps.errors import ConfigError
 
-State = Mapping[str, Any]
+KeptState = Mapping[str, Any]
 """Arrays, whole numbers, float64 numbers, texts and None, by name."""
 
 
 class Kept(Protocol):
     """A component that keeps state."""
 
-    def state(self) -> State:
+    def state(self) -> KeptState:
         """Returns all that the component keeps. Arrays may be those that it works on, not copies of them: they are good
         until the next write."""
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: KeptState) -> None:
         """Takes over what `state` has returned, and copies it; this component is as it was made, with the same
         configuration. Raises ConfigError where it cannot have come from such a one."""
 
@@ -34,11 +34,11 @@ class Kept(Protocol):
 class KeepsNothing:
     """A component without state."""
 
-    def state(self) -> State:
+    def state(self) -> KeptState:
         """Returns nothing."""
         return {}
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: KeptState) -> None:
         """Does nothing."""
 
 
@@ -47,7 +47,7 @@ def joined(parts: Mapping[str, Kept]) -> dict[str, Any]:
     return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state().items()}
 
 
-def parted(state: State) -> dict[str, dict[str, Any]]:
+def parted(state: KeptState) -> dict[str, dict[str, Any]]:
     """Returns the states that `joined` has put together, by component; names without a dot are left out."""
     found: dict[str, dict[str, Any]] = {}
     for name, value in state.items():
@@ -57,7 +57,7 @@ def parted(state: State) -> dict[str, dict[str, Any]]:
     return found
 
 
-def restored(parts: Mapping[str, Kept], state: State) -> None:
+def restored(parts: Mapping[str, Kept], state: KeptState) -> None:
     """Gives each component what `joined` has of it."""
     states = parted(state)
     for name, part in parts.items():

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from ps.kept import State
+from ps.kept import KeptState
 from ps.shard import Shard
 from ps.shard.state import restore as restore_core
 from ps.shard.state import state_of
@@ -22,7 +22,7 @@ from ps.storage.tier import Records
 class Sink(Protocol):
     """Takes what is saved. Arrays are good until the method returns: they are those that the shard works on."""
 
-    def take_state(self, state: State) -> None:
+    def take_state(self, state: KeptState) -> None:
         """Takes all but the rows; called once, first."""
 
     def take_rows(self, table: str, records: Records) -> None:
@@ -32,7 +32,7 @@ class Sink(Protocol):
 class Source(Protocol):
     """Gives what a sink has taken."""
 
-    def state(self) -> State:
+    def state(self) -> KeptState:
         """Returns all but the rows."""
 
     def rows(self, table: str) -> Iterable[Records]:

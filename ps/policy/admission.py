@@ -12,7 +12,7 @@ import numpy as np
 
 from ps.arrays import Counts, Flags, Ids
 from ps.config import Always, CountThreshold, Probability, TableConfig
-from ps.kept import KeepsNothing, Kept, State, overwrite
+from ps.kept import KeepsNothing, Kept, KeptState, overwrite
 from ps.kernels.ranking import admission, score
 
 
@@ -104,11 +104,11 @@ class SketchGate:
             self._cells_BRC[tick % len(self._cells_BRC)] >>= 1
         self._now = now
 
-    def state(self) -> State:
+    def state(self) -> KeptState:
         """See `ps.kept`."""
         return {"cells_BRC": self._cells_BRC, "now": self._now}
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: KeptState) -> None:
         """See `ps.kept`."""
         overwrite(self._cells_BRC, state["cells_BRC"])
         self._now = state["now"]

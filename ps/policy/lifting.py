@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ps.arrays import Counts, Flags, Ids
 from ps.config import TensorTrain
-from ps.kept import State, joined, restored
+from ps.kept import KeptState, joined, restored
 from ps.policy.admission import SketchGate, sketch_bytes
 from ps.policy.ranking import Ranking
 
@@ -80,11 +80,11 @@ class LiftGate:
         """Lets uses decay as scores do."""
         self._sketch.tick(now)
 
-    def state(self) -> State:
+    def state(self) -> KeptState:
         """See `ps.kept`."""
         return {"above": self._above, "total_most": self._total_most, **joined({"sketch": self._sketch})}
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: KeptState) -> None:
         """See `ps.kept`."""
         self._above, self._total_most = state["above"], state["total_most"]
         restored({"sketch": self._sketch}, state)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ps.arrays import Flags, Slots
 from ps.errors import ConfigError, ResourceExhausted
-from ps.kept import State, overwrite
+from ps.kept import KeptState, overwrite
 from ps.kernels.ranking import score
 from ps.policy import eviction
 from ps.runtime.memory import sparse_zeros
@@ -197,7 +197,7 @@ class Ranking:
         self.counts_ER[:, places_P] = 0
         self.lots_ERL[:, places_P] = 0
 
-    def state(self) -> State:
+    def state(self) -> KeptState:
         """See `ps.kept`. Of the counts by lot only those of ranks that have rows."""
         live_P = np.flatnonzero(self.counts_R) if len(self.lots_ERL) else np.empty(0, np.int64)
         return {
@@ -213,7 +213,7 @@ class Ranking:
             **{name: getattr(self, name) for name in _NUMBERS},
         }
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: KeptState) -> None:
         """See `ps.kept`."""
         lots_EPL = state["lots_ERL.counts"]
         told, here = (state["by_turnover"], state["per_tick"]), (self.by_turnover, int(self.per_tick))

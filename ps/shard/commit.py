@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from ps.errors import InternalError, ShardPoisoned
-from ps.kept import State
+from ps.kept import KeptState
 from ps.shard.ledger import Entry, Ledger, WriteId
 from ps.shard.requests import PushResult, StepRef
 from ps.shard.steps.rise import Rise
@@ -97,11 +97,11 @@ class Commit:
         if self._under_way is not None:
             raise ShardPoisoned(self._poison(self._under_way, "nobody knows where"))
 
-    def state(self) -> State:
+    def state(self) -> KeptState:
         """See `ps.kept`. The shard is well, and between two writes."""
         return {"version": self.version, "pushes": self.pushes, "repeats": self.repeats}
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: KeptState) -> None:
         """See `ps.kept`."""
         self.version, self.pushes, self.repeats = state["version"], state["pushes"], state["repeats"]
 

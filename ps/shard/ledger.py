@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from ps.errors import InternalError, SequenceConflict
-from ps.kept import State, parted
+from ps.kept import KeptState, parted
 from ps.shard.results import packed, unpacked
 
 R = TypeVar("R")
@@ -110,7 +110,7 @@ class Ledger(Generic[R]):
         for write in writes:
             self._withdraw(write)
 
-    def state(self) -> State:
+    def state(self) -> KeptState:
         """See `ps.kept`. All writes are applied, and their results are those of `ps.shard.results`."""
         workers = list(self._workers.values())
         entries: list[Entry[Any]] = [entry for worker in workers for entry in worker.writes.values()]
@@ -127,7 +127,7 @@ class Ledger(Generic[R]):
             **{f"workers.results.{name}": array for name, array in packed([e.result for e in entries]).items()},
         }
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: KeptState) -> None:
         """See `ps.kept`. What this ledger has no room for is forgotten, as it would be if the writes came to it."""
         saved = parted(state)["workers"]
         digests = [high * _HALF + low for high, low in saved["digests"].reshape(-1, 2).tolist()]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ps.kept import State
+from ps.kept import KeptState
 from ps.shard.requests import PushResult, WriteResult
 
 PUSH = -1
@@ -25,7 +25,7 @@ def packed(results: Sequence[PushResult | WriteResult]) -> dict[str, Any]:
     }
 
 
-def unpacked(state: State) -> list[PushResult | WriteResult]:
+def unpacked(state: KeptState) -> list[PushResult | WriteResult]:
     """Returns the results that `packed` was given."""
     ids_E = state["ids"]
     ends_E = np.cumsum(np.maximum(-(-ids_E // 8), 0))

@@ -7,7 +7,7 @@ from bisect import bisect_right
 
 import numpy as np
 
-from ps.kept import State
+from ps.kept import KeptState
 
 BOUNDS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 """Upper bounds of the histogram's buckets, in pushes."""
@@ -54,12 +54,12 @@ class Staleness:
         largest."""
         return {"pushes": sum(self.buckets), "total": self.total, "most": self.most}
 
-    def state(self) -> State:
+    def state(self) -> KeptState:
         """See `ps.kept`."""
         buckets, others = np.array(self.buckets, np.int64), np.array(self._others, np.int64)
         return {"buckets": buckets, "total": self.total, "most": self.most, "others": others}
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: KeptState) -> None:
         """See `ps.kept`."""
         self.buckets, self._others = state["buckets"].tolist(), state["others"].tolist()
         self.total, self.most = state["total"], state["most"]

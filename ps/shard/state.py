@@ -13,7 +13,7 @@ from typing import Any
 
 from ps.config import TableConfig
 from ps.errors import InvalidArgument
-from ps.kept import Kept, State, joined, parted, restored
+from ps.kept import Kept, KeptState, joined, parted, restored
 from ps.shard.core import Core
 from ps.storage.tier import Records
 
@@ -23,7 +23,7 @@ def kept(core: Core) -> dict[str, Kept]:
     return {"commit": core.commit, "ledger": core.ledger, "staleness": core.staleness}
 
 
-def state_of(core: Core) -> State:
+def state_of(core: Core) -> KeptState:
     """Returns all of a shard but its rows, see `ps.kept`. Raises ShardPoisoned."""
     core.commit.check_well()
     state: dict[str, Any] = joined(kept(core))
@@ -34,7 +34,7 @@ def state_of(core: Core) -> State:
     return state
 
 
-def restore(core: Core, state: State, rows: Callable[[str], Iterable[Records]]) -> None:
+def restore(core: Core, state: KeptState, rows: Callable[[str], Iterable[Records]]) -> None:
     """Makes a shard that is new the one that was saved. `rows` yields those of a table of that name. Nothing is logged.
 
     Raises InvalidArgument for a shard that is not new, ConfigError for one with settings under which the state means

@@ -7,7 +7,7 @@ that a table has beside its rows belongs on this list; `tests/unit/test_table_by
 from __future__ import annotations
 
 from ps.config import TableConfig, TensorTrain
-from ps.kept import State
+from ps.kept import KeptState
 from ps.policy import lifting
 from ps.policy.admission import gate_bytes
 from ps.policy.ranking import ranking_bytes
@@ -41,11 +41,11 @@ class Beside:
             self._held += STEP_BYTES
             self._budget.hold_anyway(STEP_BYTES)
 
-    def state(self) -> State:
+    def state(self) -> KeptState:
         """See `ps.kept`: how many rows there is room for follows from it."""
         return {"of_workers": self._of_workers}
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: KeptState) -> None:
         """See `ps.kept`."""
         self._of_workers = state["of_workers"]
         self._held += self._of_workers

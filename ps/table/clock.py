@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ps.arrays import Ids, Scores, Slots
 from ps.config import TableConfig
-from ps.kept import State
+from ps.kept import KeptState
 from ps.kernels.index.hashing import hash_ids
 from ps.kernels.ranking import score
 from ps.policy import eviction
@@ -57,11 +57,11 @@ class Clock:
         """Raises ResourceExhausted, before a write, if the clock is at its end."""
         self._ranking.check_time(self._name)
 
-    def state(self) -> State:
+    def state(self) -> KeptState:
         """See `ps.kept`."""
         return {"decided": self._decided}
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: KeptState) -> None:
         """See `ps.kept`."""
         self._decided = state["decided"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from ps.counting import counter, figure
-from ps.kept import State
+from ps.kept import KeptState
 
 
 @dataclass
@@ -36,10 +36,10 @@ class Counters:
     fold_error: float = counter("Relative errors of rows that were folded, added up.", "ratio")
     largest_fold_error: float = figure("The largest relative error of a row that was folded.", "ratio")
 
-    def state(self) -> State:
+    def state(self) -> KeptState:
         """See `ps.kept`."""
         return asdict(self)
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: KeptState) -> None:
         """See `ps.kept`."""
         vars(self).update(state)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from ps.errors import InvalidArgument
-from ps.kept import State
+from ps.kept import KeptState
 
 ROUNDS = -1
 """Stands in place of a worker for the rounds of all groups."""
@@ -52,7 +52,7 @@ class PushCount:
             del self._of_worker[next(iter(self._of_worker))]
         return self._total
 
-    def state(self) -> State:
+    def state(self) -> KeptState:
         """See `ps.kept`. Workers are in their order; ROUNDS is no uint64, so it has its place told."""
         workers = list(self._of_worker)
         return {
@@ -62,7 +62,7 @@ class PushCount:
             "total": self._total,
         }
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: KeptState) -> None:
         """See `ps.kept`."""
         workers = state["of_worker.ids"].tolist()
         if state["of_worker.rounds_at"] is not None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from ps.errors import DataLoss
-from ps.kept import Kept, State, joined, restored
+from ps.kept import Kept, KeptState, joined, restored
 from ps.kernels.ranking import score
 from ps.storage.tier import Records, piece
 from ps.table.build import Parts
@@ -39,7 +39,7 @@ class TableState:
         }
         """The parts that are saved."""
 
-    def state(self) -> State:
+    def state(self) -> KeptState:
         """Returns all but the rows, see `ps.kept`; of rows, the ids of those that may not leave RAM, ascending."""
         ram = self._store.ram
         slots_N = self._store.dropped.living(np.flatnonzero(ram.marks_S[: ram.slots_end] & np.uint16(score.STAYS)))
@@ -49,12 +49,12 @@ class TableState:
         """Yields all rows with the bytes that they have, some MiB at a time. Raises DiskError and CorruptRow."""
         return self._store.pages.rows()
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: KeptState) -> None:
         """Takes over what `state` has returned; the table is as it was made. Raises ConfigError."""
         restored(self.parts, state)
         self._rows_in_ram()  # its demand is known when tables are given their shares
 
-    def take_rows(self, state: State, pages: Iterable[Records]) -> None:
+    def take_rows(self, state: KeptState, pages: Iterable[Records]) -> None:
         """Takes what `rows` has yielded, after `restore` has been given the same state. Raises DataLoss where these are
         fewer rows or more than there were, ResourceExhausted, DiskFull and DiskError."""
         taken = 0

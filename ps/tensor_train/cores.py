@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ps.arrays import Floats, Ints
-from ps.kept import State, overwrite
+from ps.kept import KeptState, overwrite
 from ps.kernels.updates.optim import UpdateRule
 from ps.tensor_train.contract import Buffers, Factors, Front, Share, Touched, one_by_one
 from ps.tensor_train.shape import TTShape
@@ -128,11 +128,11 @@ class Cores:
         digits_KN = self.shape.digits(index_N)
         return self._factors(digits_KN, self._front(digits_KN), share)
 
-    def state(self) -> State:
+    def state(self) -> KeptState:
         """See `ps.kept`: slices and the state of their optimizer."""
         return {"steps": self.steps, **{f"rows.{k}": rows_PW for k, rows_PW in enumerate(self._rows)}}
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: KeptState) -> None:
         """See `ps.kept`."""
         self.steps = state["steps"]
         for k, rows_PW in enumerate(self._rows):

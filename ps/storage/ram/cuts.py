@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ps.kept import State
+from ps.kept import KeptState
 from ps.kernels.ranking import cuts, score
 
 NEVER = -1
@@ -72,11 +72,11 @@ class Cuts:
         found, _ = cuts.select_met(statistics_S2, marks_S, start, end, self._per_tick, *self._arrays, out_N)
         return out_N[:found]
 
-    def state(self) -> State:
+    def state(self) -> KeptState:
         """See `ps.kept`."""
         return {name: getattr(self, name) for name in _ARRAYS}
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: KeptState) -> None:
         """See `ps.kept`."""
         for name in _ARRAYS:
             setattr(self, name, state[name].copy())

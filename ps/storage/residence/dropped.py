@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ps.arrays import Flags, Ids, Slots
-from ps.kept import State, joined, restored
+from ps.kept import KeptState, joined, restored
 from ps.storage.ram.arena import Arena
 from ps.storage.ram.cuts import Cuts
 from ps.storage.tier import Records, where
@@ -80,10 +80,10 @@ class Dropped:
         """Returns the records that no cut has met."""
         return where(records, ~self.cuts.met(records.statistics_N2)) if self.cuts else records
 
-    def state(self) -> State:
+    def state(self) -> KeptState:
         """See `ps.kept`. Rows that were cut are not saved, so none is to be freed."""
         return joined({"cuts": self.cuts})
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: KeptState) -> None:
         """See `ps.kept`."""
         restored({"cuts": self.cuts}, state)

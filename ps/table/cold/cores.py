@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ps.arrays import Ids, Rows, Slots
 from ps.config import Constant, Normal, TableConfig, TensorTrain, Uniform
 from ps.initializer import RowInitializer
-from ps.kept import State, joined, restored
+from ps.kept import KeptState, joined, restored
 from ps.kernels.index.hashing import hash_ids
 from ps.kernels.rows.rows import gather
 from ps.kernels.updates.optim import UpdateRule, update_rule
@@ -111,11 +111,11 @@ class ColdCores:
         """Moves the cores towards values of these ids; returns the error of each after that, relative to its length."""
         return fold(self._cores, self._index(ids_N), rows_ND, self._cold.fold_tolerance)
 
-    def state(self) -> State:
+    def state(self) -> KeptState:
         """See `ps.kept`."""
         return joined({"drawn": self._cores})
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: KeptState) -> None:
         """See `ps.kept`."""
         restored({"drawn": self._cores}, state)
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from ps.arrays import Flags, Rows, Slots
 from ps.errors import ResourceExhausted
-from ps.kept import State, joined, restored
+from ps.kept import KeptState, joined, restored
 from ps.kernels.ranking import score
 from ps.policy.ranking import Ranking
 from ps.storage.ram.arena import Arena
@@ -83,11 +83,11 @@ class Fp16Cold(Cold):
 
     # saved
 
-    def state(self) -> State:
+    def state(self) -> KeptState:
         """See `ps.kept`. Rows are saved as their bytes are: which are to be narrowed still, the cuts say."""
         return {"above": self._above, **joined({"cuts": self._cuts})}
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: KeptState) -> None:
         """See `ps.kept`. All slots are to be looked at; `moved` says how many these are when the rows are there."""
         self._above = state["above"]
         restored({"cuts": self._cuts}, state)

@@ -22,7 +22,7 @@ import numpy as np
 
 from ps.arrays import Ids, Rows, Slots
 from ps.config import TableConfig, TensorTrain
-from ps.kept import State, joined, restored
+from ps.kept import KeptState, joined, restored
 from ps.kernels.ranking import score
 from ps.policy import lifting
 from ps.policy.lifting import LiftGate
@@ -104,11 +104,11 @@ class TensorTrainCold(Cold):
         score.begin(self._ram.statistics_S2, slots_N, self._gate.scores(ids_N))
         score.mark(self._ram.marks_S, slots_N, score.STAYS, 0)
 
-    def state(self) -> State:
+    def state(self) -> KeptState:
         """See `ps.kept`."""
         return {"leaving_N": self._leaving_N, "highest": self._highest, **joined({"cores": self._cores})}
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: KeptState) -> None:
         """See `ps.kept`."""
         self._leaving_N, self._highest = state["leaving_N"].copy(), state["highest"]
         restored({"cores": self._cores}, state)

@@ -12,7 +12,7 @@ import xxhash
 
 import ps
 from ps.durability.state import restore, save
-from ps.kept import State
+from ps.kept import KeptState
 from ps.shard import Shard
 from ps.shard.state import state_of
 from ps.storage.tier import Records
@@ -26,7 +26,7 @@ class InMemory:
         self._state: dict[str, Any] = {}
         self._rows: dict[str, list[Records]] = {}
 
-    def take_state(self, state: State) -> None:
+    def take_state(self, state: KeptState) -> None:
         self._state = {name: np.copy(each) if isinstance(each, np.ndarray) else each for name, each in state.items()}
 
     def take_rows(self, table: str, records: Records) -> None:

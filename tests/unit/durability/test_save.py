@@ -22,6 +22,7 @@ from ps.table.beside import STEP_BYTES
 from ps.table.cold.fp16 import Fp16Cold
 from ps.table.push_count import WORKER_BYTES
 from tests.conftest import QUIET
+from tests.devices import DEVICES
 from tests.unit.durability.memory import again, check_same, saved, whole
 from tests.unit.shard.helpers import DIM, a_write, grads_of, ids_of, new_table, push, push_ids, read
 from tests.unit.shard.test_replay import TABLES
@@ -131,6 +132,22 @@ def test_cold_rows_that_are_float32_still_read_as_what_they_are_to_be() -> None:
             for each in (shard, other):
                 push(each, [ids_of("t", range(30))], grads_of("t", np.full((30, DIM), 0.1)), write=write)
             check_same(whole(other), whole(shard))
+    finally:
+        shard.close()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_rows_on_a_device_come_back_there(device: str) -> None:
+    shard = Shard(0, QUIET)
+    try:
+        new_table(shard, optimizer=ps.Adam(lr=0.1), device=device)
+        push_ids(shard, "t", range(3000), np.ones((3000, DIM)))
+        with again(saved(shard), QUIET) as other:
+            check_same(whole(other), whole(shard))
+            write = a_write()
+            for each in (shard, other):
+                push(each, [ids_of("t", range(0, 6000, 2))], grads_of("t", np.ones((3000, DIM))), write=write)
+            np.testing.assert_array_equal(read(other, "t", range(6000)), read(shard, "t", range(6000)))
     finally:
         shard.close()
 
