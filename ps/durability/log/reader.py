@@ -137,7 +137,7 @@ class Reader:
         expected = self._after + 1 if self._next is None else self._next
         if not is_last:
             why = "there are later segments, so this one was whole"
-        elif (promised := window.durable_behind(at, expected)) >= expected:
+        elif (promised := window.durable_behind(at)) >= expected:
             why = f"a later record says that version {promised:,} was durable"
         else:
             self._end = replace(self._end, cut_bytes=window.size - at)

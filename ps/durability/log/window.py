@@ -39,13 +39,12 @@ class Window:
         payload = self.read(at + RECORD_BYTES, head.length)
         return (head, payload) if is_whole(head, payload) else None
 
-    def durable_behind(self, at: int, version: int) -> int:
-        """Returns the last version that whole records behind this byte, of this version or later ones, say was durable;
-        0 where there are none."""
+    def durable_behind(self, at: int) -> int:
+        """Returns the last version that whole records behind this byte say was durable; 0 where there are none."""
         durable, at = 0, at + 1
         while (mark := self._find(at)) is not None:
             found = self.record(mark)
-            if found is not None and found[0].version >= version:
+            if found is not None:
                 durable = max(durable, found[0].durable)
                 at = mark + RECORD_BYTES + found[0].length
             else:

@@ -92,6 +92,28 @@ def test_a_crash_at_any_call_keeps_what_was_synced(mode: Mode) -> None:
             goes_on(files, mode, story.checkpoint, records)
 
 
+def test_what_a_killed_process_wrote_is_synced_by_the_next() -> None:
+    for seed in range(10):
+        files = MemoryFiles(random.Random(seed))
+        write(opened(files, Mode.INTERVAL, start=by_hand), 1, [b"one", b"two"])
+        files.kill()
+        assert opened(files, Mode.INTERVAL, start=by_hand).synced == 2
+        with pytest.raises(Crashed):
+            files.crash()
+        files.restart()
+        assert recovered(files)[0] == [b"one", b"two"]
+
+
+def test_a_folder_is_synced_by_whoever_finds_it() -> None:
+    """Whoever made it may have been killed before that."""
+    files = MemoryFiles()
+    files.make_folder(AT / "shard-0")
+    calls: list[tuple[str, Path]] = []
+    files.before = lambda call, path: calls.append((call, path))
+    opened(files, start=by_hand).close()
+    assert ("sync_folder", AT) in calls
+
+
 def test_a_file_is_synced_before_the_next_begins() -> None:
     files = MemoryFiles()
     log = opened(files, segment_bytes=100, start=by_hand)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,16 @@ def test_many_pieces_are_written_in_order(tmp_path: Path) -> None:
     file.sync()
     file.close()
     assert (tmp_path / "a").read_bytes() == b"".join(pieces)
+
+
+def test_what_the_system_takes_in_parts_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may take less than it is given: where it is interrupted, or beyond 2 GiB."""
+    whole = b"abcdefghijklmnopqrstuvw"
+    monkeypatch.setattr(os, "writev", lambda file, pieces: os.write(file, b"".join(pieces)[:4]))
+    file = RealFiles().create(tmp_path / "a")
+    file.write([whole[:3], whole[3:4], b"", whole[4:15], whole[15:]])
+    file.close()
+    assert (tmp_path / "a").read_bytes() == whole
 
 
 @pytest.mark.parametrize("make", [lambda _: MemoryFiles(), lambda _: RealFiles()], ids=["memory", "real"])
