@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from ps.durability.log.counters import LogCounters
@@ -120,20 +121,23 @@ class Segments:
                 self._counters.nbytes -= self._files.size(path) - end.size
                 self._files.truncate(path, end.size)
             file = self._files.append_to(path)
-            if end.size == HEAD_BYTES:
-                self._size = self._synced_size = end.size
-                return file
             with closing(file):
                 file.sync()  # of a process that was killed: it may be in the system's memory only
+            if end.size == HEAD_BYTES:
+                self._files.remove(path)  # the next has its name, and a head that is synced for certain
+                self._firsts.remove(end.segments[-1])
+                self._counters.nbytes -= end.size
         return self._create(end.version + 1)
 
     def _create(self, first: int) -> File:
-        """Makes a segment that is empty. A head that a crash takes is torn, like the records behind it."""
+        """Makes a segment that is empty, and durable. Where that fails, nobody is to find a head in memory only."""
         path, head = self._folder.segment(first), pack_head(self._folder.shard, first, self._crc)
         file = self._files.create(path)
         with ExitStack() as undo:
+            undo.callback(self._discard, path)
             undo.callback(file.close)
             file.write([head])
+            file.sync()
             self._files.sync_folder(self._folder.path)
             undo.pop_all()
         self._firsts.append(first)
@@ -141,6 +145,10 @@ class Segments:
         self._counters.bytes_written += len(head)
         self._counters.nbytes += len(head)
         return file
+
+    def _discard(self, path: Path) -> None:
+        with suppress(OSError):
+            self._files.remove(path)
 
     def _hand_over(self, batch: Sequence[RawBytes], nbytes: int, version: int) -> None:
         if not batch:

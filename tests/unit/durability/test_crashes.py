@@ -104,6 +104,29 @@ def test_what_a_killed_process_wrote_is_synced_by_the_next() -> None:
         assert recovered(files)[0] == [b"one", b"two"]
 
 
+def test_a_head_is_durable_before_its_first_group_fails() -> None:
+    for seed in range(10):
+        files = MemoryFiles(random.Random(seed))
+        log = opened(files, start=by_hand)
+        log.append(1, Bytes(b"lost"))
+
+        def before(called: str, path: Path, files: MemoryFiles = files) -> None:
+            if called == "sync":
+                files.before = lambda _call, _path: None
+                raise OSError(errno.EIO, "Input/output error", str(path))
+
+        files.before = before
+        assert not log.write_group()
+        files.kill()
+        write(opened(files, start=by_hand), 1, [b"kept"])
+        files.kill()
+        opened(files, start=by_hand)
+        with pytest.raises(Crashed):
+            files.crash()
+        files.restart()
+        assert recovered(files)[0] == [b"kept"]
+
+
 def test_a_folder_is_synced_by_whoever_finds_it() -> None:
     """Whoever made it may have been killed before that."""
     files = MemoryFiles()
@@ -122,7 +145,7 @@ def test_a_file_is_synced_before_the_next_begins() -> None:
     for version in (1, 2):
         log.append(version, Bytes(b"x" * 80))
     log.write_group()
-    assert calls == ["write", "sync", "create", "write", "sync_folder", "write", "sync"]
+    assert calls == ["write", "sync", "create", "write", "sync", "sync_folder", "write", "sync"]
     log.close()
 
 
