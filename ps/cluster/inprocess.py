@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from ps.cluster.coordinator.coordinator import Coordinator
 from ps.config import ServiceConfig
+from ps.errors import ConfigError
 from ps.runtime.clock import SYSTEM_CLOCK
 from ps.server.compiling import compile_kernels
 from ps.server.gate.dispatch import Dispatcher
@@ -40,10 +41,16 @@ class Named:
 def start(config: ServiceConfig | None = None, shards: int = 1) -> str:
     """Starts a service and returns its address. It lives as long as the process.
 
-    One shard is its own coordinator. The first start on a machine compiles the kernels, and says so.
+    One shard is its own coordinator. The first start on a machine compiles the kernels, and says so. Raises ConfigError
+    for a configuration with a log: nothing would read it.
     """
-    compile_kernels()
     config = fitted(config or ServiceConfig())
+    if config.log.mode != "off":
+        raise ConfigError(
+            f"log.mode is {config.log.mode!r}: a service in this process cannot take up a log, so it may have none; "
+            "leave log.mode off, or start a ps.server.shard_server.ShardServer"
+        )
+    compile_kernels()
     services = [ShardService(Shard(number, config), UNKNOWN, config) for number in range(shards)]
     named = [Named(dispatcher(service, RpcMetrics(CollectorRegistry()), config)) for service in services]
     infos = [ShardInfo(number, one.address) for number, one in enumerate(named)]
