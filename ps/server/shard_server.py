@@ -66,7 +66,7 @@ class ShardServer:
         registry = CollectorRegistry()
         self.shard = Shard(shard_id, config, clock, history=history)
         if state_lost is None:
-            self._take_up(config)
+            self._take_up(config, clock)
         self.service = ShardService(self.shard, UNKNOWN, fitted(config), state_lost)
         self.dispatcher = dispatcher(self.service, RpcMetrics(registry), self.service.config)
         self.shard.budget.bodies.when_short = self.dispatcher.calls.make_room  # who is silent may hold some of it
@@ -98,9 +98,9 @@ class ShardServer:
             return "POISONED"
         return "SERVING" if self.shard.commit.log.failed is None else "LOG_FAILED"
 
-    def _take_up(self, config: ServiceConfig) -> None:
+    def _take_up(self, config: ServiceConfig, clock: Clock) -> None:
         try:
-            take_up(self.shard, config.log, WIRE)
+            take_up(self.shard, config.log, WIRE, clock=clock)
         except BaseException:
             self.shard.close()
             raise

@@ -37,12 +37,16 @@ def state_of(core: Core) -> KeptState:
 def restore(core: Core, state: KeptState, rows: Callable[[str], Iterable[Records]]) -> None:
     """Makes a shard that is new the one that was saved. `rows` yields those of a table of that name. Nothing is logged.
 
-    Raises InvalidArgument for a shard that is not new, ConfigError for one with settings under which the state means
+    Raises InvalidArgument for a shard that is not new or logs already, ConfigError for one with settings under which the state means
     something else, and what its tables raise. Then it is new again.
     """
     core.commit.check_well()
     if core.tables or core.commit.version:
         raise InvalidArgument(f"the shard is at version {core.commit.version}: only a new one can be restored")
+    if core.commit.log.stats() is not None:
+        raise InvalidArgument(
+            "the shard logs already, from version 1 on: restore it first, then let it take up its log"
+        )
     parts = parted(state)
     tables = parted(parts.get("tables", {}))
     with ExitStack() as undo:

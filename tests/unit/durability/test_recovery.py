@@ -13,13 +13,15 @@ import pytest
 import ps
 from ps.durability.log.log import Mode
 from ps.durability.recovery import take_up
-from ps.errors import DiskError, LogCorrupt, LogFailed, ResourceExhausted
+from ps.durability.state import restore
+from ps.errors import DiskError, InvalidArgument, LogCorrupt, LogFailed, ResourceExhausted
 from ps.runtime.files import RealFiles
 from ps.server.unpacking import WIRE
 from ps.shard import Shard, StepRef
 from ps.shard.ledger import WriteId
 from tests.conftest import QUIET
 from tests.unit.durability.logs import opened, write
+from tests.unit.durability.memory import again, saved
 from tests.unit.shard.helpers import a_write, grads_of, ids_of, new_table, push, read
 from tests.unit.shard.histories import History, answers, held
 from tests.unit.shard.test_poison import EARLIER, IDS, KINDS, ONES, OWN, REPEATABLE, WRITE, begun
@@ -151,6 +153,46 @@ def test_a_full_log_refuses_writes_and_changes_nothing(tmp_path: Path) -> None:
         shard.drop_table("t")
     assert len(read(shard, "t", [1])) == 1
     shard.close()
+
+
+def test_a_replay_waits_for_rows_to_go_to_disk(tmp_path: Path) -> None:
+    """As clients had to, or with more RAM did not have to. Each push alone takes most of the room."""
+    shard = logged(tmp_path / "log")
+    new_table(shard, "t", dim=1024)
+    values_ND = np.ones((3000, 1024), np.float32)
+    for start in (0, 3000, 6000):
+        push(shard, [ids_of("t", range(start, start + 3000))], grads_of("t", values_ND))
+    before = read(shard, "t", range(0, 9000, 100))
+    shard.close()
+    small = Shard(0, QUIET.having(memory={"ram_bytes": 64 << 20}, disk={"path": tmp_path / "disk"}))
+    assert small.budget.for_slots(1) < 2 * values_ND.nbytes, "two pushes do not fit together"
+    take_up(small, settings(tmp_path / "log"), WIRE)
+    assert small.version == 4
+    np.testing.assert_array_equal(read(small, "t", range(0, 9000, 100)), before)
+    small.close()
+
+
+def test_a_restored_shard_takes_up_what_its_log_has_behind_it(tmp_path: Path) -> None:
+    """And a shard that logs already is not restored: its log would not have the versions before."""
+    shard = begun(logged(tmp_path))
+    copy = saved(shard)
+    push(shard, [IDS], grads_of("t", ONES))
+    before = held(shard)
+    shard.close()
+    with again(copy, QUIET) as other:
+        assert other.version == 4
+        take_up(other, settings(tmp_path), WIRE)
+        assert held(other) == before
+        push(other, [IDS], grads_of("t", ONES))
+        before = held(other)
+    shard = logged(tmp_path)
+    assert held(shard) == before
+    shard.close()
+    new = logged(tmp_path / "new")
+    with pytest.raises(InvalidArgument, match="logs already"):
+        restore(new, copy)
+    new_table(new, "t")
+    new.close()
 
 
 def spoiled(path: Path, change: Callable[[bytearray], object]) -> None:
