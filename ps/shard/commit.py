@@ -223,8 +223,7 @@ class Commit:
 
     def _carry_out_own(self, write: Write) -> Sequence[Table]:
         """Carries out a write of the shard's own, for which nothing has to rise or to make way. Returns the tables that
-        it is about."""
-        self.log.check()
+        it is about. It belongs to another write, which the log has not refused: the log is not asked again."""
         with self._undoing(write) as undo:
             planned = write.plan(self._ground, (), self.version + 1, undo)
             self._under_way = write

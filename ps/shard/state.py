@@ -37,8 +37,8 @@ def state_of(core: Core) -> KeptState:
 def restore(core: Core, state: KeptState, rows: Callable[[str], Iterable[Records]]) -> None:
     """Makes a shard that is new the one that was saved. `rows` yields those of a table of that name. Nothing is logged.
 
-    Raises InvalidArgument for a shard that is not new or logs already, ConfigError for one with settings under which the state means
-    something else, and what its tables raise. Then it is new again.
+    Raises InvalidArgument for a shard that is not new or logs already, ConfigError for one with settings under which
+    the state means something else, and what its tables raise. Then it is new again.
     """
     core.commit.check_well()
     if core.tables or core.commit.version:

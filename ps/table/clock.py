@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ps.arrays import Ids, Scores, Slots
 from ps.config import TableConfig
+from ps.errors import ConfigError
 from ps.kept import KeptState
 from ps.kernels.index.hashing import hash_ids
 from ps.kernels.ranking import score
@@ -154,7 +155,13 @@ class Clock:
 
     def plan_eviction(self, most: int) -> Change:
         """Plans to drop the least important rows if there are more than `most`; all of them at once, on whatever tier.
-        No fewer than `eviction.LEAST` of `most` are left. There may be more left than `most`, see `surplus`."""
+        No fewer than `eviction.LEAST` of `most` are left. There may be more left than `most`, see `surplus`. Raises
+        ConfigError where nothing bounds the rows: they are not counted so that some can be cut."""
+        if not self._bounded:
+            raise ConfigError(
+                f"table {self._name!r}: rows were evicted by a shard with a bound, and nothing bounds them here: give "
+                "memory.ram_bytes, disk.path and disk.max_bytes where the shard that wrote the log had them"
+            )
 
         def make() -> None:
             if self._ranking.total > most:

@@ -155,6 +155,24 @@ def test_a_full_log_refuses_writes_and_changes_nothing(tmp_path: Path) -> None:
     shard.close()
 
 
+def test_rows_make_room_also_after_the_write_that_fills_the_log(tmp_path: Path) -> None:
+    shard = Shard(0, QUIET.having(disk={"path": tmp_path / "disk", "max_bytes": 1 << 20}))
+    take_up(shard, settings(tmp_path / "log", max_bytes=1 << 20), WIRE)
+    new_table(shard, "t", dim=64)
+    with pytest.raises(ResourceExhausted, match=r"log\.max_bytes"):
+        for start in range(0, 10_000, 500):
+            push(shard, [ids_of("t", range(start, start + 500))], grads_of("t", np.ones((500, 64), np.float32)))
+    table = shard.tables["t"]
+    assert len(table) * table.bytes_each <= 0.8 * (1 << 20)
+    assert shard.stats()["degraded"] is None
+    before = held(shard)
+    shard.close()
+    shard = Shard(0, QUIET.having(memory={"ram_bytes": 64 << 20}))
+    take_up(shard, settings(tmp_path / "log"), WIRE)
+    assert held(shard) == before
+    shard.close()
+
+
 def test_a_replay_waits_for_rows_to_go_to_disk(tmp_path: Path) -> None:
     """As clients had to, or with more RAM did not have to. Each push alone takes most of the room."""
     shard = logged(tmp_path / "log")

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 import ps
-from ps.errors import PsError
+from ps.errors import ConfigError, PsError
 from ps.round import Round
 from ps.server.unpacking import WIRE
 from ps.shard import Gradients, Shard, StepRef, TableIds
@@ -281,3 +281,19 @@ def test_what_was_evicted_is_in_the_log_whatever_room_there_is_now() -> None:
     finally:
         first.close()
         second.close()
+
+
+def test_a_shard_without_a_bound_does_not_pass_over_evictions() -> None:
+    """It has not counted its rows in the way in which they were chosen: it would keep those that had gone."""
+    shard = Shard(0, ps.ServiceConfig(watching={"metrics": False}))
+    try:
+        shard.create_table(ps.TableConfig(name="t", dim=DIM))
+        push(shard, [of("t", range(40))], Gradients("t", [np.ones((40, DIM), np.float32)]))
+        before = held(shard)
+        with pytest.raises(
+            ConfigError, match=r"'t': rows were evicted .* memory\.ram_bytes, disk\.path and disk\.max_"
+        ):
+            shard.replay(Evict({"t": 10}))
+        assert held(shard) == before
+    finally:
+        shard.close()
