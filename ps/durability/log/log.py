@@ -195,7 +195,10 @@ class WriteLog:
         self._waits.tell()
 
     def _safe(self) -> int:
-        return self._segments.written if self._mode is Mode.INTERVAL else self._segments.synced
+        """Returns the last version that is durable: of a log that failed only what the disk has, the rest is cut
+        back."""
+        interval = self._mode is Mode.INTERVAL and self.failed is None
+        return self._segments.written if interval else self._segments.synced
 
     def _try(self, what: Callable[[], object]) -> None:
         try:

@@ -13,7 +13,7 @@ class Waits:
     """Futures by version."""
 
     def __init__(self, safe: Callable[[], int]) -> None:
-        """`safe` returns the last version that is durable; it only grows."""
+        """`safe` returns the last version that is durable; it only grows until `fail`."""
         self._safe = safe
         self._waits: list[tuple[int, Future[None]]] = []
         self._failed: LogFailed | None = None

@@ -140,6 +140,30 @@ def test_a_log_that_failed_acknowledges_nothing_more(call: str) -> None:
         assert recovered(files)[0] == [b"one"], "the next process is not to believe what the system remembers"
 
 
+def test_a_repeat_is_not_told_that_what_was_cut_back_is_durable() -> None:
+    """With `interval` a write was, until the sync failed."""
+    files = MemoryFiles()
+    log = opened(files, Mode.INTERVAL, start=by_hand)
+    write(log, 1, [b"one"])
+    log.sync()
+    write(log, 2, [b"two"])
+    log.durable(2).result(0)
+
+    def before(called: str, path: Path) -> None:
+        if called == "sync":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+
+    files.before = before
+    with pytest.raises(LogFailed):
+        log.sync()
+    log.write_group()
+    log.durable(1).result(0)
+    with pytest.raises(LogFailed):
+        log.durable(2).result(0)
+    log.close()
+    assert recovered(files)[0] == [b"one"]
+
+
 def test_a_full_disk_fails_the_log_and_leaves_a_log() -> None:
     files = MemoryFiles(room=400)
     log = opened(files, start=by_hand)

@@ -159,9 +159,13 @@ def test_rows_make_room_also_after_the_write_that_fills_the_log(tmp_path: Path) 
     shard = Shard(0, QUIET.having(disk={"path": tmp_path / "disk", "max_bytes": 1 << 20}))
     take_up(shard, settings(tmp_path / "log", max_bytes=1 << 20), WIRE)
     new_table(shard, "t", dim=64)
-    with pytest.raises(ResourceExhausted, match=r"log\.max_bytes"):
+
+    def fill() -> None:
         for start in range(0, 10_000, 500):
             push(shard, [ids_of("t", range(start, start + 500))], grads_of("t", np.ones((500, 64), np.float32)))
+
+    with pytest.raises(ResourceExhausted, match=r"log\.max_bytes"):
+        fill()
     table = shard.tables["t"]
     assert len(table) * table.bytes_each <= 0.8 * (1 << 20)
     assert shard.stats()["degraded"] is None
