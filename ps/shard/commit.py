@@ -190,8 +190,8 @@ class Commit:
             self.poisoned = (
                 f"a write ({type(write).__name__}) failed {where}: rows may have a part of it, and it was not "
                 "acknowledged. This shard takes no writes and gives out no rows any more: stop the trainers, restart "
-                "the service and load the last export"
-            )
+                "the service "
+            ) + ("and load the last export" if self.log.stats() is None else "and its log brings back the rows")
             log.critical("the shard is poisoned: %s", self.poisoned, exc_info=True)
             self._end_rounds(self.poisoned)
             self.when_poisoned()

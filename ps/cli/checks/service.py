@@ -15,7 +15,7 @@ FIXES = {
     DEGRADED: "psctl status says what its disk lacks; it goes on from RAM",
     STATE_LOST: "psctl down, psctl up, and load your last export",
     LOG_FAILED: "export its tables, look at the disk of its log, and start it again",
-    POISONED: "psctl down, psctl up, and load your last export; report its log",
+    POISONED: "start it again, and load your last export unless it has a log; report what it has said",
 }
 DOWN_FIX = "look at its process and its host; Ray restarts it where it can"
 

@@ -14,11 +14,11 @@ import ps
 from ps.durability.log.log import Mode
 from ps.durability.recovery import take_up
 from ps.durability.state import restore
-from ps.errors import DiskError, InvalidArgument, LogCorrupt, LogFailed, ResourceExhausted
+from ps.errors import DiskError, InvalidArgument, LogCorrupt, LogFailed, ResourceExhausted, ShardPoisoned
 from ps.runtime.files import RealFiles
 from ps.server.unpacking import WIRE
 from ps.shard import Shard, StepRef
-from ps.shard.ledger import WriteId
+from ps.shard.ledger import Ledger, WriteId
 from tests.conftest import QUIET
 from tests.unit.durability.logs import opened, write
 from tests.unit.durability.memory import again, saved
@@ -215,6 +215,22 @@ def test_a_restored_shard_takes_up_what_its_log_has_behind_it(tmp_path: Path) ->
         restore(new, copy)
     new_table(new, "t")
     new.close()
+
+
+def test_a_poisoned_shard_is_as_its_log_says_once_it_is_restarted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is told to load an export over it, which would take back what was acknowledged since."""
+    shard = begun(logged(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "record", lambda *_: [][0])
+        with pytest.raises(ShardPoisoned, match="restart the service and its log brings back the rows"):
+            push(shard, [IDS], grads_of("t", ONES), write=WRITE)
+    shard.close()
+    shard = logged(tmp_path)
+    assert shard.version == 5
+    assert push(shard, [IDS], grads_of("t", ONES), write=WRITE).repeated
+    shard.close()
 
 
 def spoiled(path: Path, change: Callable[[bytearray], object]) -> None:
