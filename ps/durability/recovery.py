@@ -34,7 +34,8 @@ def take_up(
     there from then on. Nothing is done where the mode is `off`. Raises LogCorrupt, DiskError, and what a write raises
     that cannot be carried out.
 
-    `wire`: the decoders of what came compressed. `clock`: for the lines of progress, and for waits until there is room.
+    `wire`: the decoders of what came compressed. `clock`: for the lines of progress, waits until there is room, and the
+    log's interval.
     """
     if config.mode == "off" or config.path is None:
         return
@@ -43,9 +44,8 @@ def take_up(
     try:
         reader = Reader(folder, shard.version)
         _replay(shard, reader, wire, clock)
-        shard.log_to(
-            WriteLog(folder, reader.end, Mode(config.mode), config.interval_s, config.segment_bytes, config.max_bytes)
-        )
+        sizes = (config.segment_bytes, config.max_bytes)
+        shard.log_to(WriteLog(folder, reader.end, Mode(config.mode), config.interval_s, *sizes, clock=clock))
     except BaseException:
         folder.close()
         raise

@@ -25,6 +25,7 @@ from ps.durability.log.reader import End
 from ps.durability.log.segments import Queued, Segments
 from ps.durability.log.waits import Waits
 from ps.errors import InternalError, LogFailed, ResourceExhausted
+from ps.runtime.clock import SYSTEM_CLOCK, Clock
 from ps.runtime.files import RawBytes
 from ps.runtime.places import Start, on_thread
 
@@ -66,8 +67,10 @@ class WriteLog:
         max_bytes: int | None = None,
         start: Start = on_thread,
         most_waiting_bytes: int = MOST_WAITING_BYTES,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        """Goes on where the log ends, as its `Reader` says. `start`: what its threads are started by. Raises DiskError.
+        """Goes on where the log ends, as its `Reader` says. `start`: what its threads are started by. `clock`: says
+        when it is synced next. Raises DiskError.
 
         `max_bytes`: of its files; None: no bound.
         """
@@ -87,6 +90,7 @@ class WriteLog:
         self._waits = Waits(self._safe)
         self._appended = end.version
         self._interval_s = interval_s
+        self._clock = clock
         self._closing = threading.Event()
         name = f"log-{folder.shard}"
         self._joins = [start(name, self._write_all)]
@@ -181,7 +185,7 @@ class WriteLog:
             pass
 
     def _sync_often(self) -> None:
-        while not self._closing.wait(self._interval_s) and self.failed is None:
+        while not self._clock.wait(self._closing, self._interval_s) and self.failed is None:
             if self._segments.synced < self._segments.written:
                 self._try(self._segments.sync)
 

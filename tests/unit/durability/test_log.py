@@ -13,6 +13,7 @@ from ps.durability.log.folder import Folder
 from ps.durability.log.log import Mode
 from ps.errors import DiskError, InternalError, LogCorrupt, LogFailed, ResourceExhausted
 from ps.runtime.files import RealFiles
+from tests.clocks import ByHand
 from tests.files import MemoryFiles
 from tests.unit.durability.logs import AT, Bytes, by_hand, opened, recovered, write
 
@@ -83,6 +84,20 @@ def test_interval_syncs_by_itself(tmp_path: Path) -> None:
     for _ in range(10_000):
         if log.synced == 1:
             break
+        threading.Event().wait(0.001)
+    assert log.synced == 1
+    log.close()
+
+
+def test_the_interval_is_of_the_clock_that_the_log_is_given(tmp_path: Path) -> None:
+    clock = ByHand()
+    log = opened(RealFiles(), Mode.INTERVAL, tmp_path, interval_s=1000, clock=clock)
+    log.append(1, Bytes(b"a"))
+    log.durable(1).result(10)
+    for _ in range(10_000):
+        if log.synced == 1:
+            break
+        clock.now += 1000
         threading.Event().wait(0.001)
     assert log.synced == 1
     log.close()
