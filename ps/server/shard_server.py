@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
@@ -65,14 +65,18 @@ class ShardServer:
         warm_up()  # the first request must not wait for a compiler, nor for loading what it made
         registry = CollectorRegistry()
         self.shard = Shard(shard_id, config, clock, history=history)
-        if state_lost is None:
-            self._take_up(config, clock)
-        self.service = ShardService(self.shard, UNKNOWN, fitted(config), state_lost)
-        self.dispatcher = dispatcher(self.service, RpcMetrics(registry), self.service.config)
-        self.shard.budget.bodies.when_short = self.dispatcher.calls.make_room  # who is silent may hold some of it
-        self._grpc = GrpcServer(self.dispatcher, self.service.config, clock)
-        registry.register(ShardCollector(self.shard, config, lambda: self.service.state_lost))
-        self._metrics = MetricsServer(registry, config.network.host, clock) if config.watching.metrics else None
+        with ExitStack() as undo:
+            undo.callback(self.shard.close)  # whoever tries again, on another port say, finds disk and log unlocked
+            if state_lost is None:
+                take_up(self.shard, config.log, WIRE, clock=clock)
+            self.service = ShardService(self.shard, UNKNOWN, fitted(config), state_lost)
+            self.dispatcher = dispatcher(self.service, RpcMetrics(registry), self.service.config)
+            self.shard.budget.bodies.when_short = self.dispatcher.calls.make_room  # who is silent may hold some of it
+            self._grpc = GrpcServer(self.dispatcher, self.service.config, clock)
+            undo.callback(self._grpc.stop)
+            registry.register(ShardCollector(self.shard, config, lambda: self.service.state_lost))
+            self._metrics = MetricsServer(registry, config.network.host, clock) if config.watching.metrics else None
+            undo.pop_all()
         self.address = self._grpc.address
         self.metrics_address = self._metrics.address if self._metrics else ""
         if state_lost is not None:
@@ -97,13 +101,6 @@ class ShardServer:
         if self.shard.poisoned is not None:
             return "POISONED"
         return "SERVING" if self.shard.commit.log.failed is None else "LOG_FAILED"
-
-    def _take_up(self, config: ServiceConfig, clock: Clock) -> None:
-        try:
-            take_up(self.shard, config.log, WIRE, clock=clock)
-        except BaseException:
-            self.shard.close()
-            raise
 
     @property
     def report(self) -> ShardReport:

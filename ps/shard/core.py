@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ps.config import ServiceConfig
@@ -140,9 +140,13 @@ class Core:
         self.maintenance.close()
         self.engine.places.io.shutdown()
         self.engine.places.down.shutdown()
-        self.engine.close(last=self._close_tables)
-        self.assistant.close()
-        self.commit.log.close()
+        with ExitStack() as rest:  # whatever fails here, the log is to be whole, and unlocked
+            rest.callback(self._close_disk)
+            rest.callback(self.commit.log.close)
+            rest.callback(self.assistant.close)
+            self.engine.close(last=self._close_tables)
+
+    def _close_disk(self) -> None:
         if self.disk is not None:
             with letting_go("of the shard"):
                 self.disk.close()

@@ -14,8 +14,9 @@ import ps
 from ps.durability.log.log import Mode
 from ps.durability.recovery import take_up
 from ps.durability.state import restore
-from ps.errors import DiskError, InvalidArgument, LogCorrupt, LogFailed, ResourceExhausted, ShardPoisoned
+from ps.errors import DiskError, InvalidArgument, LogCorrupt, LogFailed, ResourceExhausted, ShardPoisoned, Unavailable
 from ps.runtime.files import RealFiles
+from ps.server.shard_server import ShardServer
 from ps.server.unpacking import WIRE
 from ps.shard import Shard, StepRef
 from ps.shard.ledger import Ledger, WriteId
@@ -230,6 +231,22 @@ def test_a_poisoned_shard_is_as_its_log_says_once_it_is_restarted(
     shard = logged(tmp_path)
     assert shard.version == 5
     assert push(shard, [IDS], grads_of("t", ONES), write=WRITE).repeated
+    shard.close()
+
+
+def test_a_log_is_let_go_where_its_shard_ends_badly_or_cannot_listen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = begun(logged(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(shard.tables["t"], "close", lambda: [][0])
+        with pytest.raises(IndexError):
+            shard.close()
+    nowhere = QUIET.having(log=settings(tmp_path).model_dump(), network={"host": "203.0.113.1"})
+    with pytest.raises(Unavailable, match="cannot listen"):
+        ShardServer(0, nowhere)
+    shard = logged(tmp_path)
+    assert shard.version == 4
     shard.close()
 
 
