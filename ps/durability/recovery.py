@@ -41,9 +41,10 @@ def take_up(
     try:
         reader = Reader(folder)
         _replay(shard, reader, wire, clock)
-        shard.log_to(
-            WriteLog(folder, reader.end, Mode(config.mode), config.interval_s, config.segment_bytes, config.max_bytes)
+        history = WriteLog(
+            folder, reader.end, Mode(config.mode), config.interval_s, config.segment_bytes, config.max_bytes
         )
+        shard.engine.run(lambda: setattr(shard.commit, "log", history))
     except BaseException:
         folder.close()
         raise
