@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from ps.runtime.clock import SystemClock, Waitable
 
 LOOK_S = 0.002
@@ -29,6 +31,9 @@ class ByHand:
         while self.now < end:
             if on.wait(LOOK_S):
                 return True
+            if isinstance(on, threading.Condition):
+                # A notification that comes just as a wait ends is lost to it: whoever waits must look again.
+                return self.now < end
         return on.wait(0)
 
 

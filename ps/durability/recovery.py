@@ -45,7 +45,8 @@ def take_up(
         reader = Reader(folder, shard.version)
         _replay(shard, reader, wire, clock)
         sizes = (config.segment_bytes, config.max_bytes)
-        shard.log_to(WriteLog(folder, reader.end, Mode(config.mode), config.interval_s, *sizes, clock=clock))
+        history = WriteLog(folder, reader.end, Mode(config.mode), config.interval_s, *sizes, clock=clock)
+        shard.engine.run(lambda: setattr(shard.commit, "log", history))
     except BaseException:
         folder.close()
         raise

@@ -125,6 +125,10 @@ class Core:
         """Tells waiting parts of rounds that the shard is poisoned: the other ranks' pushes are refused."""
         self.rounds.end(lambda place: ShardPoisoned(f"{place}: {why}"))
 
+    def wait_until_durable(self, version: int) -> None:
+        """Waits on the caller's thread until a version may be acknowledged. Raises LogFailed."""
+        self.engine.places.wait(self.commit.log.durable(version))
+
     def maintain(self, written: Sequence[Table]) -> None:
         """Does the maintenance that is due after a write to these tables. It never fails."""
         self.aftermath.run("maintenance", lambda: self.maintenance.run(written))

@@ -33,7 +33,6 @@ from ps.shard.tables import Tables
 from ps.shard.upkeep.watch import Watch
 from ps.shard.writes.arrivals import Arrivals
 from ps.shard.writes.assign import Assign
-from ps.shard.writes.checks import check_unique
 from ps.shard.writes.log import Log, NoLog
 from ps.shard.writes.remove import Remove
 from ps.shard.writes.report import Report
@@ -76,8 +75,7 @@ class Shard:
 
     @property
     def poisoned(self) -> str | None:
-        """Why the shard accepts no writes and serves no rows any more; None while it is well. Any thread may read
-        it."""
+        """Why the shard accepts no writes and serves no rows any more; None while it is well. For any thread."""
         return self.core.commit.poisoned
 
     # tables
@@ -85,17 +83,15 @@ class Shard:
     def create_table(self, config: TableConfig, exist_ok: bool = False) -> bool:
         """Creates a table. Returns True if it was created, False if it existed with the same configuration; raises
         TableExists if it has another one."""
-        return self._settled(self._tables.create(config, exist_ok))
+        return self._tables.create(config, exist_ok)
 
     def drop_table(self, name: str, missing_ok: bool = False) -> bool:
         """Drops a table with all its rows; returns True if it existed."""
-        return self._settled(self._tables.drop(name, missing_ok))
+        return self._tables.drop(name, missing_ok)
 
     def set_optimizer(self, write: WriteId, name: str, settings: Mapping[str, float], cores: bool = False) -> int:
         """Gives an optimizer of a table other settings for later pushes; returns the version. Raises ConfigError."""
-        version = self._tables.set_optimizer(write, name, settings, cores)
-        self._wait(version)
-        return version
+        return self._tables.set_optimizer(write, name, settings, cores)
 
     # the step protocol
 
@@ -105,8 +101,7 @@ class Shard:
         return self.engine.drive(prepare(self.core, ref, ids, caller), caller)
 
     def forget(self, ref: StepRef) -> None:
-        """Notes that no push of this step will follow, so that its rows may move again. A step that is not held is
-        passed over."""
+        """Notes that no push of this step, if it is held, will follow, so that its rows may move again."""
         self.engine.run(lambda: self.core.steps.finish(ref))
 
     def pull(
@@ -117,8 +112,7 @@ class Shard:
         caller: Caller = PATIENT,
         held: int = 0,
     ) -> RowStream:
-        """Returns a stream of rows in the order of the ids; changes nothing. Errors are raised by the stream's
-        `head()`.
+        """Returns a stream of rows in the order of the ids; changes nothing. Its `head()` raises the errors.
 
         allocate: gives the memory of each chunk. held: bytes of the budget that the caller holds for this pull.
         """
@@ -127,16 +121,9 @@ class Shard:
         return stream
 
     def look_ahead(self, target: Target, caller: Caller = PATIENT) -> LookAhead:
-        """Begins a push: its rows are brought up while its gradients are still arriving. Use it in a `with`
-        statement."""
+        """Begins a push, for a `with` statement: its rows are brought up while its gradients are still arriving."""
         ahead = LookAhead(target)
-        ahead.running = self.engine.start(push(self.core, ahead, caller), caller)
-        if not isinstance(target, StepRef):
-            try:
-                check_unique(target)  # beside the engine's work, not before it
-            except BaseException:
-                ahead.close()
-                raise
+        ahead.begin(self.engine.start(push(self.core, ahead, caller), caller))
         return ahead
 
     def push(
@@ -147,12 +134,11 @@ class Shard:
         pulled_version: int = 0,
         ids_digest: int = 0,
     ) -> PushResult:
-        """Applies finite gradients, all or nothing, once per (worker_id, sequence). Ids must be unique in each
-        table."""
+        """Applies finite gradients, all or nothing, once per (worker_id, sequence). Ids are unique in each table."""
         ahead.wait()
         ahead.running.advance(Body(write, gradients, pulled_version, ids_digest))
         result = ahead.running.result()
-        self._wait(result.version)
+        self.core.wait_until_durable(result.version)
         return result
 
     # explicit writes
@@ -186,10 +172,6 @@ class Shard:
         """Carries out a write that a log has. Returns the result of each of its entries."""
         return self.engine.drive(replay(self.core, write))
 
-    def log_to(self, history: Log) -> None:
-        """Logs the writes from here on: what the log has already is carried out."""
-        self.engine.run(lambda: setattr(self.commit, "log", history))
-
     # reading
 
     def export_page(
@@ -213,14 +195,5 @@ class Shard:
     def _written(self, operation: Operation[Sequence[Result]], caller: Caller) -> WriteResult:
         (result,) = self.engine.drive(operation, caller)
         written = cast(WriteResult, result)
-        self._wait(written.version)
+        self.core.wait_until_durable(written.version)
         return written
-
-    def _settled(self, answer: bool) -> bool:
-        """Returns an answer about tables when all that it can rest on is durable."""
-        self._wait(self.version)
-        return answer
-
-    def _wait(self, version: int) -> None:
-        """Waits until a version may be acknowledged. Raises LogFailed."""
-        self.engine.places.wait(self.commit.log.durable(version))

@@ -31,14 +31,15 @@ class Tables:
             check_device(config.device)  # here, not on the engine's time: the first one imports torch
         install = partial(self._install, config, exist_ok)
         if isinstance(config.cold, TensorTrain):
-            return self._core.building.run(partial(self._reserve, config, exist_ok), install)
-        return self._core.engine.run(install)
+            return self._durable(self._core.building.run(partial(self._reserve, config, exist_ok), install))
+        return self._durable(self._core.engine.run(install))
 
     def set_optimizer(self, write: WriteId, name: str, settings: Mapping[str, float], cores: bool) -> int:
         """Gives a table's optimizer, or that of its `cores`, other settings: they hold for all pushes that are applied
         later, and for the table until it is dropped. Returns the version. Raises ConfigError and TableNotFound."""
         change = ChangeTable(write, name, settings, cores)
         (result,) = self._core.engine.run(partial(self._core.commit.carry_out, change.entries, lambda: Ready(change)))
+        self._core.wait_until_durable(result.version)
         return result.version
 
     def drop(self, name: str, missing_ok: bool) -> bool:
@@ -49,7 +50,12 @@ class Tables:
                 return False
             return self._carry_out(DropTable(name))
 
-        return self._core.engine.run(run)
+        return self._durable(self._core.engine.run(run))
+
+    def _durable(self, answer: bool) -> bool:
+        """Returns an answer when all that it can rest on is durable."""
+        self._core.wait_until_durable(self._core.commit.version)
+        return answer
 
     def _reserve(self, config: TableConfig, exist_ok: bool) -> ColdCores | None:
         self._core.commit.check_well()

@@ -42,6 +42,16 @@ def lines(source: str) -> dict[str, int]:
     }
 
 
+def test_the_faces_of_rooms_are_short() -> None:
+    """Whoever reads the project begins with these."""
+    faces = [
+        *("ps/shard/shard.py", "ps/table/table.py", "ps/storage/residence/store.py", "ps/client/client.py"),
+        *("ps/nn/embedding/collection.py", "ps/server/handlers/reads.py"),
+        *(str(file.relative_to(ROOT)) for file in (ROOT / "ps" / "config").glob("*.py")),
+    ]
+    assert {face: n for face in faces if (n := len((ROOT / face).read_text().splitlines())) >= 200} == {}
+
+
 def test_methods_are_counted() -> None:
     text = """
 class A:

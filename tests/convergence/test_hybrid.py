@@ -65,7 +65,7 @@ def test_two_trainers_reach_the_auc_of_one(settings: Settings, alone: float) -> 
 def test_the_predictions_are_those_of_the_rows_in_their_order() -> None:
     """A rank's labels, put together, are the labels of the data."""
     with LoopbackCluster(1, ps.ServiceConfig(watching={"metrics": False})) as cluster:
-        settings = replace(TWO, rows=900, batch_size=128)  # seven whole batches and a short one
+        settings = replace(TWO, data=Data("synthetic", rows=900), batch_size=128)  # seven whole batches and a short one
         shares = run_ranks(2, run, settings, cluster.address)
     labels_N = in_order(shares, 128).rows()[1]
     expected_N = next(Synthetic(rows=900).batches(900)).labels.numpy() > 0

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import ps
+from ps.counting import declared
+from ps.durability.log.counters import LogCounters
 from ps.server.shard_server import ShardServer
 from tests.conftest import StartServer
 from tests.loopback.scrape import Scrape, labels_by_name, scrape, value
@@ -34,6 +36,10 @@ DOCUMENTED_WITH_DISK = DOCUMENTED | {
 }
 
 
+DOCUMENTED_WITH_LOG = {
+    "ps_log_bytes": set(),
+    **{f"{each.metric}_total": set() for each in declared(LogCounters) if each.metric},
+}
 COORDINATORS = {"ps_shards", "ps_tables", "ps_routing_epoch"}
 """Of the coordinator's endpoint only; tests/observe/test_discovery.py asks it."""
 
@@ -57,7 +63,8 @@ def client(server: ShardServer) -> Iterator[ps.Client]:
 def test_metrics_of_the_documents_exist() -> None:
     table = OPERATIONS.read_text().partition("### Metrics\n")[2].partition("\n### ")[0]
     named = set(re.findall(r"`(ps_[a-z_]+)`", table))
-    assert {"ps_rows", "ps_degraded"} <= named <= set(DOCUMENTED_WITH_DISK) | COORDINATORS
+    assert {"ps_rows", "ps_degraded"} <= named <= {*DOCUMENTED_WITH_DISK, *DOCUMENTED_WITH_LOG} | COORDINATORS
+    assert named >= set(DOCUMENTED_WITH_LOG)
 
 
 def errors(found: Scrape, operation: str) -> float:
@@ -67,6 +74,19 @@ def errors(found: Scrape, operation: str) -> float:
 def test_the_metrics_of_a_disk_are_those_documented(server: ShardServer, client: ps.Client) -> None:
     client.pull("t", IDS)
     assert labels_by_name(scrape(server)) == DOCUMENTED_WITH_DISK
+
+
+def test_the_metrics_of_a_log_are_those_documented(start_server: StartServer, tmp_path: Path) -> None:
+    log = {"mode": "sync", "path": tmp_path / "log"}
+    logging = start_server(
+        disk={"path": tmp_path / "disk", "max_bytes": DISK_BYTES}, watching={"metrics": True}, log=log
+    )
+    with ps.connect(logging.address) as client:
+        client.create_table(ps.TableConfig(name="t", dim=DIM))
+        found = scrape(logging)
+    assert set(DOCUMENTED_WITH_LOG) <= set(labels_by_name(found))
+    assert value(found, "ps_log_records_total") == 1
+    assert value(found, "ps_log_failed") == 0
 
 
 def test_rows_are_counted_on_their_way_down_up_and_when_they_are_late(server: ShardServer, client: ps.Client) -> None:

@@ -452,6 +452,7 @@ DOCUMENTED = {
     "ps_plain_bytes_total": {"table", "direction"},
     "ps_state_lost": set(),
     "ps_poisoned": set(),
+    "ps_log_failed": set(),
     "ps_writes_total": set(),
     "ps_degraded": set(),
     "ps_disk_errors_total": {"operation"},

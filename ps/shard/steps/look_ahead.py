@@ -13,6 +13,7 @@ from ps.shard.requests import PushResult, StepRef, TableIds, Target
 from ps.shard.running import Running
 from ps.shard.steps.rise import Held, Rise
 from ps.shard.steps.steps import Resolved
+from ps.shard.writes.checks import check_unique
 from ps.table.table import Table
 
 
@@ -37,6 +38,16 @@ class LookAhead:
     def steps(self) -> Sequence[StepRef]:
         """The step that the push ends, if it names one."""
         return [self.target] if isinstance(self.target, StepRef) else []
+
+    def begin(self, running: Running[PushResult]) -> None:
+        """Takes the push that has begun. Raises InvalidArgument for ids that are named twice, and has ended it then."""
+        self.running = running
+        if not isinstance(self.target, StepRef):
+            try:
+                check_unique(self.target)  # beside the engine's work, not before it
+            except BaseException:
+                self.close()
+                raise
 
     def wait(self) -> None:
         """Waits until the rows are in RAM, or cannot be brought there."""

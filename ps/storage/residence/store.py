@@ -55,8 +55,7 @@ class Store:
         sight: Sight,
         counts: Moves,
     ) -> None:
-        """`tier`: where rows can go down to, if they can. `per_tick`: of the table's ranking. Raises
-        ResourceExhausted."""
+        """tier: where rows can go down to, if any. per_tick: of the table's ranking. Raises ResourceExhausted."""
         self.ram, self.dropped = ram, dropped
         self.below = Below(tier, budget.filters)
         self.pages = Pages(ram, self.below, dropped, sight)
@@ -138,12 +137,10 @@ class Store:
         return demotion
 
     def purge(self) -> Slice | None:
-        """Begins to take some dropped rows off the tier below. One at a time, and not beside a demotion; `finish`
-        it."""
+        """Begins to take some dropped rows off the tier below. One at a time, not beside a demotion; `finish` it."""
         if self._writing is not None:
             return None
-        slice_ = self.below.next_slice(self.dropped.cuts)
-        self._writing = slice_
+        self._writing = slice_ = self.below.next_slice(self.dropped.cuts)
         return slice_
 
     def finish(self, written: Demotion | Slice) -> PsError | None:
@@ -162,14 +159,14 @@ class Store:
         return written.error
 
     def _finish_writing(self) -> None:
-        """Has what is to be written be written now, if anything is."""
+        """Writes now what is to be written, if anything is."""
         if self._writing is not None:
             self._writing.write()
             self.finish(self._writing)
 
     def drop(self, stamp: int, highest: int, border: int, lots_L: Flags) -> None:
-        """Drops all rows with stamps below `stamp` that are of rank `highest` or lower, or of rank `border` or lower
-        and in one of these lots: on every tier, at once."""
+        """Drops all rows, on every tier, with stamps below `stamp` and of rank `highest` or lower, or of rank `border`
+        or lower and in one of these lots."""
         self.dropped.cut(stamp, highest, border, lots_L)
         # before one ends, the same ids may be there again, with other rows
         for demotion in self._demotions:
@@ -194,8 +191,7 @@ class Store:
         return {**self.ram.memory_usage(), **({"filter": filters} if filters else {})}
 
     def close(self) -> None:
-        """Gives the filters back. What is under way may still end; the arena is for its owner to close, and the tier
-        below for its own."""
+        """Gives the filters back. What is under way may still end; arena and tier are for their owners to close."""
         if self._writing is not None:
             self._writing.give_up(Unavailable("the table is closed"))
             self._writing = None
