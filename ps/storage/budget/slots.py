@@ -124,7 +124,7 @@ class Slots:
             return
         kept = max(self._used - self.lender.free_slots(), least)
         wanted = max(-(-nbytes // self.bytes_each), self._used // LENT_AT_ONCE)
-        slots = max(kept, self._used - wanted)
+        slots = min(max(kept, self._used - wanted), self._used)  # its index alone may be what it holds too much
         if slots < self._used or (rebuild and self._indexed > self._used):
             self.lender.shrink(slots, rebuild)
             self._hold(slots, slots if rebuild else self._indexed)

@@ -122,6 +122,20 @@ def test_tables_never_open_more_slots_than_there_is_room_for(steps, nbytes, has_
         assert room.held == sum(one.slots.held for one in tables) <= most
 
 
+def test_a_table_of_which_only_the_index_is_too_large_gets_no_slots_by_giving_that_back():
+    """Its share may be more slots than it has: slots that nobody opened would come to be, with what was there before."""
+    room = Room(10**7, placement.Shares())
+    table = Rows(room.join(260))
+    table.add(1000)
+    table.rows = 500
+    table.slots.lend(300 * table.slots.bytes_each, 0, rebuild=False)
+    assert table.slots.used == 700
+    before = table.slots.held
+    table.slots.lend(1, 800, rebuild=True)
+    assert table.slots.used == 700
+    assert table.slots.held < before
+
+
 @given(st.integers(1, 10**6), st.integers(0, 10**6), st.integers(1, 10**6))
 def test_enough_slots_are_free_for_the_usual_request(room_rows, wanted, usual):
     room = Room(room_rows * 306 + 10**6, placement.Shares())
