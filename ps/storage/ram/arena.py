@@ -173,6 +173,7 @@ class Arena:
         """Gives back the memory of slots from `slots` on, and of the index too where it is built again (`rebuild`, 0.1
         µs a row). There are no more rows than that. Those that lie behind move to free slots: from where, ascending,
         and to where. Takes no memory. Whoever has found slots must look them up again."""
+        assert slots <= self._used, "slots that nobody opened are not given back"
         used_S = self._marks.array[: self._used] & np.uint16(score.USED) != 0
         from_N = slots + np.flatnonzero(used_S[slots:])
         free_N = np.flatnonzero(~used_S[:slots])

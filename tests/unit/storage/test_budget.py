@@ -123,7 +123,7 @@ def test_tables_never_open_more_slots_than_there_is_room_for(steps, nbytes, has_
 
 
 def test_a_table_of_which_only_the_index_is_too_large_gets_no_slots_by_giving_that_back():
-    """Its share may be more slots than it has: slots that nobody opened would come to be, with what was there before."""
+    """Its share may be more slots than it has; slots that nobody opened came to be, with what was there before."""
     room = Room(10**7, placement.Shares())
     table = Rows(room.join(260))
     table.add(1000)
