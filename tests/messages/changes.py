@@ -21,6 +21,10 @@ def _repeat(make: Parts, messages: list[Any]) -> list[Any]:
     if fields:
         field = make.random.choice(fields)
         values = getattr(message, field.name)
+        if field.message_type.GetOptions().map_entry:
+            n = make.size() // 16
+            values.update({f"{k:x}": 1.0 for k in range(n)})
+            return messages
         inner = values[0] if len(values) and make.random.random() < 0.5 else field.message_type._concrete_class()
         n = make.size() // max(inner.ByteSize() + 2, 2)
         values.extend([inner] * n)

@@ -95,7 +95,7 @@ class Parts:
         def walk(message: Message) -> None:
             found.append(message)
             for field, value in message.ListFields():
-                if field.message_type is not None:
+                if field.message_type is not None and not field.message_type.GetOptions().map_entry:
                     for inner in value[:FEW] if field.is_repeated else [value]:
                         walk(inner)
 
