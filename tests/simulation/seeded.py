@@ -18,6 +18,7 @@ from ps.runtime.places import CALLER, Operation, Queue
 from ps.shard.caller import PATIENT, Caller
 from ps.shard.engine import Engine
 from ps.shard.running import Running
+from tests.clocks import ByHand
 
 T = TypeVar("T")
 MOST_STEPS = 200_000
@@ -100,18 +101,12 @@ class Seeded:
             self._working = False
 
 
-class SeededClock:
+class SeededClock(ByHand):
     """Time that moves on with what is done. Whoever waits for it has others go on; where nobody can, it is there."""
 
     def __init__(self, places: Seeded, now: float) -> None:
-        self.now = now
+        super().__init__(now)
         self._places = places
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall(self) -> float:
-        return self.now
 
     def sleep(self, seconds: float, /) -> None:
         end = self.now + seconds

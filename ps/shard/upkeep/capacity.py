@@ -1,7 +1,7 @@
 """How many rows a shard has room for, and how many of each table are to stay where there are more.
 
 It decides by configured constants, and what it decides is a write of its own (`ps.shard.writes.evict`): a replay evicts
-the same rows, whatever the settings are by then. The sum of all tables' rows is kept: a write costs the same however
+the same rows, however much room there is by then. The sum of all tables' rows is kept: a write costs the same however
 many tables there are that it does not name.
 """
 
@@ -33,7 +33,7 @@ class Capacity:
         return self._room(1) is not None
 
     def count(self, tables: Iterable[Table]) -> None:
-        """Counts the rows of tables that were written to again."""
+        """Counts the rows of tables to which something was written."""
         for table in tables:
             nbytes = len(table) * table.bytes_each
             self._taken += nbytes - self._bytes_of.get(table, 0)

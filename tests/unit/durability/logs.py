@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,3 +64,9 @@ def write(log: WriteLog, first: int, payloads: Sequence[bytes], together: bool =
             log.write_group()
     if together:
         log.write_group()
+
+
+def no_sync(called: str, path: Path) -> None:
+    """Fails every sync, as `MemoryFiles.before`."""
+    if called == "sync":
+        raise OSError(errno.EIO, "Input/output error", str(path))

@@ -16,7 +16,7 @@ from ps.durability.log.reader import End
 from ps.durability.log.segments import Queued, Segments
 from ps.errors import LogFailed
 from tests.files import Crashed, MemoryFiles
-from tests.unit.durability.logs import AT, Bytes, by_hand, opened, recovered, write
+from tests.unit.durability.logs import AT, Bytes, by_hand, no_sync, opened, recovered, write
 
 PAYLOADS = [bytes([k]) * (17 * k % 90) for k in range(1, 25)]
 
@@ -179,11 +179,7 @@ def test_a_sync_that_failed_beside_the_writer_ends_it() -> None:
     log.append(1, Bytes(b"one"))
     log.write_group()
 
-    def before(called: str, path: Path) -> None:
-        if called == "sync":
-            raise OSError(errno.EIO, "Input/output error", str(path))
-
-    files.before = before
+    files.before = no_sync
     with pytest.raises(LogFailed):
         log.sync()
     log.append(2, Bytes(b"two"))

@@ -15,7 +15,7 @@ from ps.errors import DiskError, InternalError, LogCorrupt, LogFailed, ResourceE
 from ps.runtime.files import RealFiles
 from tests.clocks import ByHand
 from tests.files import MemoryFiles
-from tests.unit.durability.logs import AT, Bytes, by_hand, opened, recovered, write
+from tests.unit.durability.logs import AT, Bytes, by_hand, no_sync, opened, recovered, write
 
 
 def test_a_write_is_durable_when_the_mode_says_so() -> None:
@@ -164,11 +164,7 @@ def test_a_repeat_is_not_told_that_what_was_cut_back_is_durable() -> None:
     write(log, 2, [b"two"])
     log.durable(2).result(0)
 
-    def before(called: str, path: Path) -> None:
-        if called == "sync":
-            raise OSError(errno.EIO, "Input/output error", str(path))
-
-    files.before = before
+    files.before = no_sync
     with pytest.raises(LogFailed):
         log.sync()
     log.write_group()
