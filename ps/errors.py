@@ -20,6 +20,8 @@ PsError
 │   ├── ShardPoisoned                  a write failed half-way; the shard serves no rows any more
 │   ├── CorruptWrite                   bytes that are not those of a write, or are damaged
 │   ├── LogCorrupt                     a shard's log is damaged, or a part of it is missing
+│   ├── CheckpointCorrupt              a checkpoint is damaged, or a part of it is missing
+│   ├── RolledBack                     a shard came back at an older version than this client has seen
 │   └── CorruptRow                     a row came back from disk with another checksum; the others are well
 ├── DiskError                          the disk below the shard does not work: read-only, I/O error
 │   └── LogFailed                      the shard's log could not be written: nothing is acknowledged any more
@@ -120,6 +122,15 @@ class CorruptWrite(DataLoss):
 
 class LogCorrupt(DataLoss):
     """A shard's log is damaged where it was durable, or a part of it is missing. It says which file, and where."""
+
+
+class CheckpointCorrupt(DataLoss):
+    """A file of a checkpoint is damaged or missing. It says which file, and where."""
+
+
+class RolledBack(DataLoss):
+    """A shard came back from a checkpoint, and what this client has seen of it since is gone. It is raised once, by the
+    next call that asks the shard; it says to which version the shard went back, and from which."""
 
 
 class CorruptRow(DataLoss):

@@ -18,6 +18,7 @@ crosses the wire.
 from __future__ import annotations
 
 from ps.config.admission import Always, CountThreshold, Probability
+from ps.config.checkpoint import CheckpointConfig
 from ps.config.cold import Fp16, TensorTrain
 from ps.config.disk import DiskConfig
 from ps.config.importance import Importance
@@ -43,6 +44,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "Always",
+    "CheckpointConfig",
     "Constant",
     "CoreOptimizer",
     "CountThreshold",

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 from pydantic import field_validator
 
 from ps.config import yaml_file
+from ps.config.checkpoint import CheckpointConfig
 from ps.config.disk import DiskConfig
 from ps.config.limits import LimitsConfig
 from ps.config.log import LogConfig
@@ -28,9 +29,12 @@ _PARTS: dict[str, type[Frozen]] = {
     "memory": MemoryConfig,
     "disk": DiskConfig,
     "log": LogConfig,
+    "checkpoint": CheckpointConfig,
     "watching": WatchingConfig,
     "performance": PerformanceConfig,
 }
+_NEW = ("log", "checkpoint")
+"""Parts whose settings never stood at the top."""
 
 
 class ServiceConfig(Frozen):
@@ -38,9 +42,15 @@ class ServiceConfig(Frozen):
     exceeded raises a typed error. Sizes are numbers of bytes or texts: 8GiB is 8 x 1024^3 bytes, 8GB is 8 x 1000^3."""
 
     elsewhere: ClassVar[Mapping[str, str]] = {
-        **{name: f"{part}.{name}" for part, model in _PARTS.items() if part != "log" for name in model.model_fields},
+        **{
+            name: f"{part}.{name}"
+            for part, model in _PARTS.items()
+            if part not in ("log", "checkpoint")
+            for name in model.model_fields
+        },
         "disk_path": "disk.path",
         "disk_bytes": "disk.max_bytes",
+        "checkpoint_every_s": "checkpoint.every_s",
     }
     """Old names of settings, without their part -> where the setting is now."""
 
@@ -54,6 +64,8 @@ class ServiceConfig(Frozen):
     """Where a shard keeps rows on disk, and how many."""
     log: LogConfig = LogConfig()
     """Where a shard logs its writes, so that they outlive it."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """Where the service keeps its checkpoints, and how often it makes one."""
     watching: WatchingConfig = WatchingConfig()
     """How a service is watched: metrics, logs, traces."""
     performance: PerformanceConfig = PerformanceConfig()

@@ -15,8 +15,10 @@ from ps import nn
 from ps.cli import app
 
 PS = [
+    *("CheckpointCorrupt", "RolledBack"),
     "DiskConfig",
     "LimitsConfig",
+    "CheckpointConfig",
     "LogConfig",
     "MemoryConfig",
     "NetworkConfig",

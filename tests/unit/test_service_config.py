@@ -50,7 +50,8 @@ def test_every_flat_name_is_told_its_new_one_and_all_at_once(tmp_path: Path) -> 
 
 def test_every_setting_that_is_there_is_found_where_its_flat_name_says() -> None:
     there = {f"{kind}.{name}" for kind, part in ps.ServiceConfig().model_dump().items() for name in part}
-    assert {setting for setting in there if not setting.startswith("log.")} == set(ONCE.values()), "log was never flat"
+    never_flat = ("log.", "checkpoint.")
+    assert {setting for setting in there if not setting.startswith(never_flat)} == set(ONCE.values())
 
 
 def test_a_kind_with_nothing_below_it_is_its_defaults(tmp_path: Path) -> None:
@@ -66,6 +67,12 @@ def test_a_copy_that_differs_is_checked_like_any_other() -> None:
     for wrong in ({"disk": {"pth": 1}}, {"disc": {}}, {"disk": {"path": None}}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             config.having(**wrong)
+
+
+def test_a_rhythm_of_checkpoints_needs_a_path() -> None:
+    with pytest.raises(ConfigError, match=r"every_s is 60, and there is no path: set checkpoint.path"):
+        ps.ServiceConfig(checkpoint={"every_s": 60})
+    assert ps.ServiceConfig(checkpoint={"every_s": 60, "path": "s3://there/it/is"}).checkpoint.every_s == 60
 
 
 def test_a_log_needs_a_path() -> None:

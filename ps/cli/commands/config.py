@@ -87,6 +87,7 @@ def _models() -> dict[str, type[BaseModel]]:
         "memory": config.MemoryConfig,
         "disk": config.DiskConfig,
         "log": config.LogConfig,
+        "checkpoint": config.CheckpointConfig,
         "watching": config.WatchingConfig,
         "performance": config.PerformanceConfig,
     }
