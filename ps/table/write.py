@@ -174,6 +174,8 @@ class Writes:
         created_N = self._reserve.create_missing(ids_N, slots_N)
 
         def make() -> None:
+            if self._ram.saving is not None:
+                self._ram.saving.before_change(slots_N)
             if rows_NW.shape[1] * 4 == self._rows.lengths[0]:
                 self._rows.put(slots_N, np.ascontiguousarray(rows_NW).view(np.uint8))
             else:
