@@ -134,8 +134,13 @@ def _leftovers(store: FileStore, service: str, newest: str, now: float) -> Itera
     for name in names_of(store):
         with translated(store.url):
             inside = store.names(name)
-        if MANIFEST in inside or OWNER not in inside:
+        if MANIFEST in inside:
             continue
-        owner = read_whole(store, f"{name}/{OWNER}").decode(errors="replace")
-        if owner == service and (name < newest or name[:_TIME_CHARACTERS] < stem_of(now - LEFTOVER_S)):
+        is_old = name[:_TIME_CHARACTERS] < stem_of(now - LEFTOVER_S)
+        if set(inside) <= {OWNER}:  # a crash may have taken whose it is, and there is nothing in it
+            mine = is_old
+        else:
+            owner = read_whole(store, f"{name}/{OWNER}") if OWNER in inside else b""
+            mine = owner.decode(errors="replace") == service
+        if mine and (is_old or name < newest):
             yield name
