@@ -68,6 +68,8 @@ def _replay(shard: Shard, reader: Reader, wire: Wire, clock: Clock) -> None:
 
 
 def carry_out(shard: Shard, record: Record, wire: Wire, where: Path, clock: Clock) -> None:
+    """Carries out one write of a log, of the folder `where`, that comes right behind the version of the shard. Raises
+    LogCorrupt, and what a write raises that cannot be carried out."""
     try:
         _retried(shard, record, wire, clock)
     except CorruptWrite as error:

@@ -7,11 +7,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ps.config import TableConfig
 from ps.durability.checkpoint.catalog import Checkpoints
 from ps.durability.refill import OldLog, begin_log, end_log
 from ps.durability.state import restore
-from ps.errors import InvalidArgument, PsError, TableExists
+from ps.errors import InvalidArgument, TableExists
 from ps.runtime.clock import Clock
 from ps.runtime.files import Files
 from ps.server.checkpoints.task import Result, Told
@@ -97,8 +96,8 @@ class Filling:
     def _check_new(self) -> None:
         if self._shard.tables:
             raise TableExists(
-                f"the service has tables ({', '.join(sorted(self._shard.tables))}): restore into a new service, or load "
-                "rows into tables of other names (tables)"
+                f"the service has tables ({', '.join(sorted(self._shard.tables))}): restore into a new one, or name the "
+                "tables that are to be loaded, and what they are to be called here (tables)"
             )
         if self._shard.version:
             raise InvalidArgument(

@@ -1,9 +1,9 @@
 """Has all shards of a service write a checkpoint: all of it is there, or nothing.
 
-    shards            a cut, all while no table is created, changed or dropped; then each its part, side by side
-    manifest          when all parts are there: from now on there is a checkpoint
-    shards            hear that it is kept, and let their logs go behind the oldest that is
-    older ones        are removed, beyond `checkpoint.keep`
+shards            a cut, all while no table is created, changed or dropped; then each its part, side by side
+manifest          when all parts are there: from now on there is a checkpoint
+shards            hear that it is kept, and let their logs go behind the oldest that is
+older ones        are removed, beyond `checkpoint.keep`
 """
 
 from __future__ import annotations
@@ -140,4 +140,5 @@ class Maker:
 
 
 def owners_of(routing: Routing) -> Owners:
+    """Returns which shard has which partitions, as a manifest has it."""
     return Owners(len(routing.shards), tuple(routing.shard_of_partition.tolist()))

@@ -8,14 +8,14 @@ by rows  another number of shards, other names of tables, or values only: the ta
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from ps.config import ServiceConfig, TableConfig, TensorTrain
 from ps.durability.checkpoint.catalog import Checkpoints
 from ps.durability.checkpoint.manifest import NAME, Manifest
-from ps.errors import ConfigError, DimensionMismatch, InvalidArgument, NotFound, PsError, TableExists
+from ps.errors import ConfigError, DimensionMismatch, InvalidArgument, NotFound, PsError
 from ps.quoting import some_of
 from ps.runtime.clock import Clock
 from ps.runtime.files import Files
@@ -42,9 +42,7 @@ class Request:
 class Restorer:
     """Fills a service. Any thread; one restore at a time."""
 
-    def __init__(
-        self, shards: Shards, config: ServiceConfig, maker: Maker, files: Files | None, clock: Clock
-    ) -> None:
+    def __init__(self, shards: Shards, config: ServiceConfig, maker: Maker, files: Files | None, clock: Clock) -> None:
         self._shards, self._config, self._maker = shards, config, maker
         self._catalog = partial(Checkpoints, files=files, clock=clock)
 
@@ -147,8 +145,8 @@ class Restorer:
             saved = TableConfig.from_json(manifest.tables[name])
             if isinstance(saved.cold, TensorTrain):
                 raise ConfigError(
-                    f"table {name!r} has tensor-train cores, which each shard has trained for itself: restore it whole, "
-                    f"into {manifest.routing.shards} shards, or leave it out (tables)"
+                    f"table {name!r} has tensor-train cores, which each shard has trained for itself: restore all of "
+                    f"the checkpoint, into {manifest.routing.shards} shards, or name the other tables only (tables)"
                 )
             config = saved.model_copy(update={"name": here})
             if here in exist:
@@ -156,7 +154,7 @@ class Restorer:
             found.append((config, exist.get(here)))
         return found
 
-    def _side_by_side(self, part: Callable[[int], pb.RestorePartRequest], until: Until, told: Told) -> list[Result]:
+    def _side_by_side(self, part: Callable[[int], pb.RestorePartRequest], until: Until, told: Told) -> Sequence[Result]:
         work = SideBySide(self._shards, methods.RESTORE_PART, part, until)
         try:
             return work.results(told)

@@ -40,7 +40,7 @@ class Shards(Protocol):
     def drop_table(self, name: str) -> None:
         """Drops a table from all shards that have it."""
 
-    def unchanging(self) -> AbstractContextManager[None]:
+    def unchanging(self) -> AbstractContextManager[object]:
         """Returns a context in which no table is created, changed or dropped."""
 
     def call(self, position: int, method: Method, request: Message, timeout_s: float) -> bytes:

@@ -1,9 +1,9 @@
 """Long work on a thread of its own, which says how far it is: a checkpoint, a restore.
 
-    thread of the call                        thread of the task
-    messages(): sends what is new  <-------   tell(stage, done, of)
-    the caller goes: cancel()      ------->   the next `tell` raises
-                                   <-------   the result, or the error
+thread of the call                        thread of the task
+messages(): sends what is new  <-------   tell(stage, done, of)
+the caller goes: cancel()      ------->   the next `tell` raises
+                               <-------   the result, or the error
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class Task:
 
     def __init__(self, name: str, work: Callable[[Told], Result]) -> None:
         """Begins the work."""
+        self.name = name
         self.stage, self.done_bytes, self.all_bytes = "", 0, 0
         self.result: Result | None = None
         self.error: BaseException | None = None
