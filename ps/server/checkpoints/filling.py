@@ -96,7 +96,7 @@ class Filling:
     def _check_new(self) -> None:
         if self._shard.tables:
             raise TableExists(
-                f"the service has tables ({', '.join(sorted(self._shard.tables))}): restore into a new one, or name the "
+                f"there are tables ({', '.join(sorted(self._shard.tables))}): restore into a new one, or name the "
                 "tables that are to be loaded, and what they are to be called here (tables)"
             )
         if self._shard.version:

@@ -14,7 +14,8 @@ from functools import partial
 
 from ps.config import ServiceConfig, TableConfig, TensorTrain
 from ps.durability.checkpoint.catalog import Checkpoints
-from ps.durability.checkpoint.manifest import NAME, Manifest
+from ps.durability.checkpoint.manifest import Manifest
+from ps.durability.checkpoint.where import split
 from ps.errors import ConfigError, DimensionMismatch, InvalidArgument, NotFound, PsError
 from ps.quoting import some_of
 from ps.runtime.clock import Clock
@@ -61,11 +62,10 @@ class Restorer:
     def _find(self, request: Request) -> tuple[Checkpoints, Manifest]:
         """Returns the checkpoint that is meant: a path that ends with a name is one; any other is a folder, of which
         the newest is taken that is not behind the wanted versions."""
-        folder, _, last = request.url.rstrip("/").rpartition("/")
-        if NAME.fullmatch(last):
-            catalog = self._catalog(folder or "/")
-            return catalog, catalog.manifest(last)
-        catalog = self._catalog(request.url)
+        folder, name = split(request.url)
+        catalog = self._catalog(folder)
+        if name is not None:
+            return catalog, catalog.manifest(name)
         for each in reversed(catalog.list()):
             manifest = catalog.manifest(each.name)
             if all(part.version <= request.at.get(part.shard, part.version) for part in manifest.parts):
