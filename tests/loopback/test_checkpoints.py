@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,15 @@ import pytest
 
 import ps
 from ps.durability.checkpoint.catalog import Checkpoints
+from ps.runtime.files import File, RealFiles
 from ps.server.shard_server import ShardServer
-from tests.clocks import ByHand
+from ps.v1 import control_pb2 as control
+from ps.wire import methods
 from tests.clusters import LoopbackCluster
 from tests.conftest import QUIET
 from tests.loopback.tables import DIM, block, contents, scores, summing
 from tests.waiting import until
+from tests.wire_calls import RawCalls, error_of
 
 IDS = np.arange(300)
 ADAGRAD = ps.TableConfig(name="a", dim=DIM, optimizer=ps.Adagrad(lr=0.5))
@@ -173,3 +176,122 @@ def test_the_lone_shard_makes_its_own(tmp_path: Path) -> None:
         assert contents(client, "t") == found
         with pytest.raises(ps.ConfigError, match="start the service with checkpoint.path"):
             client.checkpoint()
+
+
+# what fails
+
+
+class Faulty(RealFiles):
+    """Files of which some cannot be made: as on a disk that is full. `first` is called before."""
+
+    def __init__(self) -> None:
+        self.fails: str | None = None
+        self.first: Callable[[Path], object] = lambda _path: None
+
+    def create(self, path: Path) -> File:
+        self.first(path)
+        if self.fails is not None and self.fails in str(path):
+            raise OSError(errno.ENOSPC, "no room", str(path))
+        return super().create(path)
+
+
+@pytest.fixture
+def faulty() -> Iterator[tuple[Faulty, LoopbackCluster, ps.Client]]:
+    """Two shards with a table of IDS."""
+    files = Faulty()
+    with LoopbackCluster(2, QUIET, files=files) as cluster, ps.connect(cluster.address) as client:
+        client.create_table(summing())
+        client.push("t", IDS, block(IDS))
+        yield files, cluster, client
+
+
+@pytest.mark.parametrize("fails", ["shard-1/rows-", "shard-1/state", "shard-1/part.json", "manifest.json", "/owner"])
+def test_where_one_shard_fails_there_is_no_checkpoint_and_older_ones_are_whole(
+    faulty: tuple[Faulty, LoopbackCluster, ps.Client], tmp_path: Path, fails: str
+) -> None:
+    files, cluster, client = faulty
+    older = client.checkpoint(tmp_path)
+    files.fails = fails
+    client.push("t", IDS, block(IDS))
+    with pytest.raises(ps.DiskFull) as refused:
+        client.checkpoint(tmp_path)
+    assert str(refused.value).startswith("shard 1: ") == fails.startswith("shard-1")
+    until(lambda: [path.name for path in tmp_path.iterdir() if any(path.rglob("*"))] == [older])
+    catalog = Checkpoints(str(tmp_path))
+    assert [each.name for each in catalog.list()] == [older]
+    assert catalog.verify(older) == []
+    assert cluster.coordinator.checkpoints.figures.failures == 1
+    files.fails = None
+    newer = client.checkpoint(tmp_path)  # on top of the older one: it has what the failed one would have had
+    assert catalog.manifest(newer).base == older
+    assert catalog.verify(newer) == []
+    assert contents(client, "t") == {id_: [-2.0 * id_] * DIM for id_ in IDS.tolist()}
+    found = contents(client, "t")
+    with LoopbackCluster(2, QUIET) as cluster, ps.connect(cluster.address) as client:
+        client.restore(tmp_path)
+        assert contents(client, "t") == found
+
+
+def test_one_checkpoint_at_a_time_and_the_next_waits_its_turn(
+    faulty: tuple[Faulty, LoopbackCluster, ps.Client], tmp_path: Path
+) -> None:
+    files, cluster, client = faulty
+    reached, go_on = threading.Event(), threading.Event()
+
+    def hold(path: Path) -> None:
+        if "shard-1/rows-" in str(path):
+            reached.set()
+            assert go_on.wait(30)
+
+    files.first = hold
+    names: list[str] = []
+    first = threading.Thread(target=lambda: names.append(client.checkpoint(tmp_path)))
+    first.start()
+    assert reached.wait(30)
+    client.push("t", IDS, block(IDS))  # pushes go on
+    client.create_table(summing("later"))  # and tables can be made, once the cuts are
+    with ps.connect(cluster.address) as other:
+        (_, busy) = other.stats()["shards"]
+        assert busy["checkpoint"]["under_way"]["stage"] == "rows"
+        assert 0 < busy["checkpoint"]["under_way"]["all_bytes"]
+        with pytest.raises(ps.ResourceExhausted, match="a checkpoint is under way"):
+            other.checkpoint(tmp_path, timeout_s=0.2)
+        with RawCalls(cluster.address) as calls:
+            error = error_of(calls.call, methods.RESTORE, control.RestoreRequest(url="/x").SerializeToString())
+            assert type(error) is ps.ResourceExhausted
+            assert error.retry_after_s == 1.0
+    go_on.set()
+    files.first = lambda _path: None
+    first.join()
+    manifest = Checkpoints(str(tmp_path)).manifest(names[0])
+    assert set(manifest.tables) == {"t"}
+    assert all([table.name for table in part.tables] == ["t"] for part in manifest.parts)
+
+
+def test_a_caller_that_gives_up_or_asks_twice(
+    faulty: tuple[Faulty, LoopbackCluster, ps.Client], tmp_path: Path
+) -> None:
+    files, cluster, client = faulty
+    request = control.CheckpointRequest(worker_id=7, sequence=1, url=str(tmp_path), wait_ms=60_000)
+    with RawCalls(cluster.address) as calls:
+        results = [
+            control.Progress.FromString(calls.call(methods.CHECKPOINT, request.SerializeToString())[-1]).result_json
+            for _ in range(2)
+        ]
+    assert results[0] == results[1], "the answer was lost, and it was asked for again"
+    assert [each.name for each in Checkpoints(str(tmp_path)).list()] == [json.loads(results[0])["name"]]
+    reached, go_on = threading.Event(), threading.Event()
+
+    def hold(path: Path) -> None:
+        if "shard-1/rows-" in str(path):
+            reached.set()
+            assert go_on.wait(30)
+
+    files.first = hold
+    with pytest.raises(ps.DeadlineExceeded):
+        client.checkpoint(tmp_path / "slow", full=True, timeout_s=0.4)
+    assert reached.wait(30)
+    go_on.set()
+    until(lambda: not any(tmp_path.glob("slow/*/shard-*")))
+    assert Checkpoints(str(tmp_path / "slow")).list() == []
+    assert client.checkpoint(tmp_path / "slow")
