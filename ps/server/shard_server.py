@@ -12,6 +12,7 @@ from ps.durability.recovery import take_up
 from ps.errors import Unavailable
 from ps.kernels import warm_up
 from ps.runtime.clock import SYSTEM_CLOCK, Clock
+from ps.runtime.files import Files
 from ps.server.compiling import compile_kernels
 from ps.server.gate.dispatch import Dispatcher, Handler
 from ps.server.handlers.control import Control
@@ -56,8 +57,10 @@ class ShardServer:
         state_lost: str | None = None,
         history: Log | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        files: Files | None = None,
     ) -> None:
-        """`history`: where writes are logged before they are applied; None: nowhere."""
+        """`history`: where writes are logged before they are applied; None: nowhere. `files`: those of the log; None:
+        the real ones."""
         budget = RamBudget(config or ServiceConfig())
         keep_freed_memory(min(budget.aside.allocator, KEEP_BYTES))  # before there are threads
         config = config or ServiceConfig()
@@ -68,7 +71,7 @@ class ShardServer:
         with ExitStack() as undo:
             undo.callback(self.shard.close)  # whoever tries again, on another port say, finds disk and log unlocked
             if state_lost is None:
-                take_up(self.shard, config.log, WIRE, clock=clock)
+                take_up(self.shard, config.log, WIRE, files, clock)
             self.service = ShardService(self.shard, UNKNOWN, fitted(config), state_lost)
             self.dispatcher = dispatcher(self.service, RpcMetrics(registry), self.service.config)
             self.shard.budget.bodies.when_short = self.dispatcher.calls.make_room  # who is silent may hold some of it
