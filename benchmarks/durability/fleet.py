@@ -7,6 +7,7 @@ import os
 import select
 import signal
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -55,6 +56,8 @@ class Fleet:
         self.told = told(self._told)
         self.lives = [0] * TRAINERS
         self.shards: list[Process] = []
+        self._starting = ThreadPoolExecutor(1)
+        self._spare = self._starting.submit(self._loaded)
         self.trainers: list[Process] = []
         try:
             for shard in range(pushes.shards):
@@ -79,21 +82,16 @@ class Fleet:
         """Starts all trainers."""
         self.trainers = [self._trainer(number) for number in range(TRAINERS)]
 
-    def restart_shard(self, shard: int, *die: str) -> None:
-        """Starts a shard that has ended, which tells the others where it is. `die`: where it ends, and how often it
-        comes there before; then it is not waited for."""
-        self.shards[shard] = self._shard(shard, *die)
+    def restart_shard(self, shard: int) -> None:
+        """Starts a shard that has ended, and tells the others where it is."""
+        self.shards[shard] = self._shard(shard)
         self._settle(f"replace {packed(self._info(shard))}")
 
     def dies_at_start(self, shard: int, point: str, times: int) -> bool:
         """Starts a shard that has ended, and returns whether it died at that point of its start."""
         before = len(self.reached)
-        try:
-            self.shards[shard] = self._shard(shard, point, str(times))
-        except RuntimeError:  # it ended before it had said its address
-            return len(self.reached) > before
-        self.shards[shard].kill()
-        return False
+        self._shard(shard, point, str(times)).kill()
+        return len(self.reached) > before
 
     def restart_coordinator(self) -> None:
         """Starts the coordinator again, at its port."""
@@ -116,6 +114,8 @@ class Fleet:
         """Kills all processes."""
         for process in [*self.trainers, *self.shards, *([self.coordinator] if hasattr(self, "coordinator") else [])]:
             process.kill()
+        self._spare.result().kill()
+        self._starting.shutdown()
 
     def __enter__(self) -> Self:
         return self
@@ -124,7 +124,13 @@ class Fleet:
         self.close()
 
     def _shard(self, shard: int, *die: str) -> Process:
-        return Process("benchmarks.durability.shard", str(shard), self._settings, str(self._reached), *die)
+        """Has the spare process be a shard, and loads the next one meanwhile."""
+        process, self._spare = self._spare.result(), self._starting.submit(self._loaded)
+        process.child.ask(" ".join([str(shard), *die]))
+        return process
+
+    def _loaded(self) -> Process:
+        return Process("benchmarks.durability.shard", self._settings, str(self._reached))
 
     def _coordinator(self, port: int) -> Process:
         return Process("benchmarks.durability.coordinator", self._settings, str(self._pushes.shards), str(port))

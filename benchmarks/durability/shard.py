@@ -1,7 +1,7 @@
-"""A shard of `crash`: python -m benchmarks.durability.shard SHARD CONFIG REACHED [POINT TIMES]
+"""A shard of `crash`: python -m benchmarks.durability.shard CONFIG REACHED
 
-Prints its address. On stdin, a line each, and a line of answer: `routing HEX`, `report`, `die POINT TIMES`. It ends
-when its stdin does.
+It loads what it needs, says `ready`, and waits for what it is: the first line on stdin is `SHARD [POINT TIMES]`, and is
+answered by its address. Then, a line each: `routing HEX`, `report`, `die POINT TIMES`. It ends when its stdin does.
 """
 
 from __future__ import annotations
@@ -12,19 +12,25 @@ from pathlib import Path
 from benchmarks.durability.lines import packed
 from benchmarks.durability.points import DyingFiles, Points, wrap
 from ps.config import ServiceConfig
+from ps.kernels import warm_up
 from ps.server.shard_server import ShardServer
 from ps.v1 import control_pb2
 from ps.wire.routing import Routing
 
 
-def main(shard: int, settings: str, reached: str, name: str = "", times: str = "1") -> None:
+def main(settings: str, reached: str) -> None:
     """Serves until stdin ends, or the point is reached."""
     points = Points(Path(reached))
     wrap(points)
-    if name:
-        points.arm(name, int(times))
+    warm_up()
+    print("ready", flush=True)
+    first = sys.stdin.readline().split()
+    if not first:
+        return
+    if first[1:]:
+        points.arm(first[1], int(first[2]))
     config = ServiceConfig.from_json(settings)
-    with ShardServer(shard, config, alone=False, files=DyingFiles(points)) as server:
+    with ShardServer(int(first[0]), config, alone=False, files=DyingFiles(points)) as server:
         print(server.address, flush=True)
         for line in sys.stdin:
             what, *given = line.split()
@@ -36,4 +42,4 @@ def main(shard: int, settings: str, reached: str, name: str = "", times: str = "
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), *sys.argv[2:])
+    main(*sys.argv[1:])
