@@ -14,4 +14,4 @@ def packed(value: Any) -> str:
 
 def unpacked(word: str) -> Any:
     """Returns the value that `packed` was given."""
-    return pickle.loads(base64.b64decode(word))  # noqa: S301  our own child wrote it
+    return pickle.loads(base64.b64decode(word))

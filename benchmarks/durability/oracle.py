@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 import ps
 from benchmarks.durability.pushes import ACKNOWLEDGED, HALF, MARKED, PLAIN, SENT, TRAINERS, Pushes, Told
-from ps.arrays import Ids
+from ps.arrays import Flags, Ids
 
-Counts = npt.NDArray[np.int64]
+Sums = npt.NDArray[np.int64]
 
 
 @dataclass
@@ -61,16 +61,17 @@ class Oracle:
     def _begun(self, lives: list[int]) -> list[tuple[int, int]]:
         return [(trainer, life) for trainer, last in enumerate(lives) for life in range(last + 1)]
 
-    def _has(self, client: ps.Client, trainer: int, life: int, sent: int) -> Counts:
+    def _has(self, client: ps.Client, trainer: int, life: int, sent: int) -> Sums:
         """Returns how many pushes of a life each shard has [shards]."""
         if sent == 0:
             return np.zeros(self._pushes.shards, np.int64)
         ids = [self._pushes.markers(trainer, life, thousand) for thousand in range((sent - 1) // MARKED + 1)]
         rows_ND = client.pull(PLAIN, np.concatenate(ids))
-        counts_N: Counts = rows_ND[:, trainer].astype(np.int64)
-        return counts_N.reshape(len(ids), -1).sum(axis=0)
+        counts_N: Sums = rows_ND[:, trainer].astype(np.int64)
+        has_S: Sums = counts_N.reshape(len(ids), -1).sum(axis=0)
+        return has_S
 
-    def _up_to_acknowledged(self, lives: list[int]) -> dict[str, Counts]:
+    def _up_to_acknowledged(self, lives: list[int]) -> dict[str, Sums]:
         for trainer, life in self._begun(lives):
             acknowledged = int(self._told[trainer, life, ACKNOWLEDGED])
             for number in range(int(self._counted[trainer, life]) + 1, acknowledged + 1):
@@ -79,7 +80,12 @@ class Oracle:
         return self._counts
 
     def _add(
-        self, counts: dict[str, Counts], trainer: int, life: int, number: int, where_N: npt.NDArray[np.bool_] | None = None
+        self,
+        counts: dict[str, Sums],
+        trainer: int,
+        life: int,
+        number: int,
+        where_N: Flags | None = None,
     ) -> None:
         """Counts a push, on the rows that have it."""
         for table, ids_N in self._pushes.ids(trainer, life, number).items():

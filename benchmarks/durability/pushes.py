@@ -105,5 +105,6 @@ class Pushes:
 
 def told(path: Path) -> Told:
     """Opens the shared record; a file that is not there is made, of zeros."""
-    mode = "r+" if path.exists() else "w+"
-    return np.memmap(path, np.int64, mode, shape=(TRAINERS, MOST_LIVES, 2))
+    if not path.exists():
+        path.write_bytes(bytes(TRAINERS * MOST_LIVES * 2 * 8))
+    return np.memmap(path, np.int64, "r+", shape=(TRAINERS, MOST_LIVES, 2))

@@ -23,7 +23,7 @@ from ps.shard.ledger import ENTRY_BYTES, WORKER_BYTES
 from ps.wire import methods
 from tests.clocks import Hurried
 from tests.faults import Faults, Rates
-from tests.loopback.tables import DIM, block, summing
+from tests.loopback.tables import block, summing
 
 TRAINERS, PUSHES, UPDATES = 4, 1250, 200
 """1,000,000 updates in all."""
