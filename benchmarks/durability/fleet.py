@@ -126,7 +126,10 @@ class Fleet:
     def _shard(self, shard: int, *die: str) -> Process:
         """Has the spare process be a shard, and loads the next one meanwhile."""
         process, self._spare = self._spare.result(), self._starting.submit(self._loaded)
-        process.child.ask(" ".join([str(shard), *die]))
+        address = process.child.ask(" ".join([str(shard), *die]))
+        if not address and not die:
+            process.kill()
+            raise RuntimeError(f"shard {shard} ended before it was ready; its stderr says why")
         return process
 
     def _loaded(self) -> Process:
