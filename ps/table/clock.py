@@ -80,6 +80,8 @@ class Clock:
     def _touch(self, slots_N: Slots, added_N: Scores, floor: np.float32, lucky: np.uint32) -> None:
         ranking, ram, total = self._ranking, self._store.ram, self._ranking.total
         room = total if self._bounded else max(self._resident_rows(total), 1)
+        if ram.saving is not None:
+            ram.saving.before_change(slots_N)
         border = ranking.quantile(room) if ranking.by_turnover and room < total else -EVERY_RANK
         came = score.touch(
             ram.statistics_S2,

@@ -102,6 +102,8 @@ class Writes:
             outcomes.append(Updated(refuse(step)))
             self._counts.pushes += 1
             self._counts.rows_pushed += named
+            if self._ram.saving is not None:
+                self._ram.saving.before_change(slots_N)  # here: two threads share what follows
             tasks = [partial(self._clock.use, slots_N, added_N)]
             tasks += [partial(update, part_N, block_ND, step) for part_N, block_ND in parts]
             share = self._share if len(slots_N) >= SHARE_FROM_ROWS else one_by_one
@@ -206,5 +208,7 @@ class Writes:
         return Change(make)
 
     def _set(self, slots_N: Slots, blocks: Sequence[Rows]) -> None:
+        if self._ram.saving is not None:
+            self._ram.saving.before_change(slots_N)
         for part_N, block_ND in parts_of(slots_N, blocks):
             self._counts.rows_clamped += self._rows.set(part_N, block_ND)
