@@ -61,6 +61,8 @@ class Sizes:
     """Processes that `crash` kills; `--kills` sets it."""
     crash_rows: int = 20_000
     """Rows of each table of `crash`."""
+    checkpoint_rows: int = 10_000_000
+    """Rows that `checkpoint` saves and restores, of dim 64; `--rows` sets it."""
 
 
 QUICK = Sizes(
@@ -92,6 +94,7 @@ QUICK = Sizes(
     wire_warm_up=3,
     kills=3,
     crash_rows=2_000,
+    checkpoint_rows=20_000,
 )
 """Sizes for tests: every path runs, and the figures mean nothing."""
 
