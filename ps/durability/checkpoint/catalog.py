@@ -148,9 +148,10 @@ class Checkpoints:
     def rows(self, name: str, table: str, wanted_P: npt.NDArray[np.bool_]) -> Iterator[Records]:
         """Yields the rows of a table in some partitions, bool [4096], wherever they are: for another number of shards.
 
-        Each living row once, as readers see it, in the form of a hot row: float32 [dim + state]. Stamps are ages: how
-        long ago the last push was, in stamps of the table (`ps.shard.writes.load` takes them so). Raises NotFound for a
-        table that is not there, and ConfigError for one with tensor-train cores.
+        Each living row once, as readers see it, in the form of a hot row: float32 [dim + state]. Scores are as of the
+        checkpoint, and no stamps are told: so all rows keep their order by importance, whatever the clocks of shards
+        show (`ps.shard.writes.load`). Raises NotFound for a table that is not there, and ConfigError for one with
+        tensor-train cores.
         """
         return self.table(name, table).rows(wanted_P)
 

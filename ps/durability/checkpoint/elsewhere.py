@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,19 +11,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ps.config import PARTITIONS, Fp16, TableConfig, TensorTrain
-from ps.durability.checkpoint.source import NOTHING, Link, OnDisk, PartSource, component, table_state
+from ps.arrays import Bytes
+from ps.config import Fp16, TableConfig, TensorTrain
+from ps.durability.checkpoint.manifest import PartTable
+from ps.durability.checkpoint.source import NOTHING, Link, OnDisk, PartSource, component
 from ps.durability.checkpoint.stores.store import FileStore
 from ps.errors import ConfigError
 from ps.kernels.index.hashing import partitions
-from ps.storage.disk.database import Disk
+from ps.kernels.ranking import score
+from ps.storage.disk.copy import NOTHING as NOTHING_KNOWN
+from ps.storage.disk.copy import Known, reading
 from ps.storage.ram.cuts import Cuts
 from ps.storage.ram.half_layout import HalfLayout, half_layout
 from ps.storage.tier import Records, where
-
-_CACHE_BYTES = 8 << 20
-_PARTITIONS = PARTITIONS // 64
-"""How many partitions of a disk are read at once."""
 
 
 class Elsewhere:
@@ -40,96 +38,72 @@ class Elsewhere:
                 "shards, as many as have saved it; or export it and import its rows"
             )
         self._store, self.config, self._chains = store, config, chains
-        tables = [table for chain in chains if (table := chain[0].part.table(config.name)) is not None]
-        self.per_tick = max((table.per_tick for table in tables), default=1)
-        """Stamps of a tick of its ranking: ages are in these stamps."""
-        self.now = max((_scaled(table.stamp, table.per_tick, self.per_tick) for table in tables), default=0)
-        """What the clocks of the shards showed, at the most: no age is more."""
 
     def pushes(self) -> int:
-        """Returns how many pushes its optimizer has counted, the most that a shard has."""
-        states = (
-            table_state(PartSource(self._store, chain, self._nothing).state(), self.config.name)
-            for chain in self._chains
-        )
-        return max((state["steps.total"] for state in states if state), default=0)
+        """Returns how many pushes its optimizer has counted, the most that a shard has. Raises CheckpointCorrupt and
+        DiskError."""
+        states = [PartSource(self._store, chain, _nothing).table_state(self.config.name) for chain in self._chains]
+        return max((int(state["steps.total"]) for state in states if state), default=0)
 
     def rows(self, wanted_P: npt.NDArray[np.bool_]) -> Iterator[Records]:
         """Yields the rows of some partitions, see `Checkpoints.rows`. Raises CheckpointCorrupt, DiskError and
         CorruptRow."""
+        name = self.config.name
         for chain in self._chains:
-            table = chain[0].part.table(self.config.name)
+            table = chain[0].part.table(name)
             if table is None:
                 continue
-            state = PartSource(self._store, chain, self._nothing)
-            with opened(self._store, chain, self.config) as disk:
-                source = PartSource(self._store, chain, partial(statistics_of, disk))
-                own = state.table_state(self.config.name)
-                hot = _Hot(self.config, own, table.per_tick)
-                for records in _everywhere(source, disk, hot, wanted_P, self.config.name):
-                    yield self._aged(hot.rows(records), table.stamp, table.per_tick)
-
-    def _aged(self, records: Records, now: int, per_tick: int) -> Records:
-        """Returns records whose stamps are ages. They go by ticks: what is counted is ranks, and these do."""
-        ages_N = np.maximum(now - records.stamps_N.astype(np.int64), 0)
-        if per_tick != self.per_tick:
-            ages_N = ages_N * self.per_tick // per_tick
-        return replace(records, stamps_N=np.minimum(ages_N, self.now).astype(np.uint32))
-
-    def _nothing(self, _config: TableConfig) -> OnDisk:
-        return NOTHING
+            with opened(self._store, PartSource(self._store, chain, _nothing), name) as below:
+                source = PartSource(self._store, chain, below.statistics)
+                hot = _Hot(self.config, source.table_state(name), table)
+                for records in _everywhere(source, below, hot, wanted_P, name):
+                    yield hot.rows(records)
 
 
 class Below:
     """The rows of one table in RocksDB's files."""
 
-    def __init__(self, disk: Disk | None, config: TableConfig) -> None:
-        self._tier = None if disk is None else disk.table(config.name, lengths_of(config))
+    def __init__(self, folder: Path, known: Known, table: str) -> None:
+        """folder: has the files. known: what the state says of them."""
+        self._folder, self._known, self._table = folder, known, table
 
     def rows(self) -> Iterator[Records]:
         """Yields all rows, also those that are dropped, or newer in RAM. Raises DiskError and CorruptRow."""
-        for first in range(0, PARTITIONS if self._tier is not None else 0, _PARTITIONS):
-            assert self._tier is not None
-            yield from self._tier.partitions(first, first + _PARTITIONS)
+        if self._known.rows.get(self._table):
+            with reading(self._folder, self._known) as tables:
+                yield from tables[self._table]
+
+    def statistics(self, _config: TableConfig) -> OnDisk:
+        """Returns ids, ascending, and statistics of all rows."""
+        parts = [(records.ids_N, records.statistics_N2) for records in self.rows()]
+        if not parts:
+            return NOTHING
+        ids_N, statistics_N2 = (np.concatenate(each) for each in zip(*parts, strict=True))
+        order_N = np.argsort(ids_N)
+        return ids_N[order_N], statistics_N2[order_N]
 
 
-def statistics_of(below: Below, _config: TableConfig) -> OnDisk:
-    """Returns ids, ascending, and statistics of all rows."""
-    parts = [(records.ids_N, records.statistics_N2) for records in below.rows()]
-    if not parts:
-        return NOTHING
-    ids_N, statistics_N2 = (np.concatenate(each) for each in zip(*parts, strict=True))
-    order_N = np.argsort(ids_N)
-    return ids_N[order_N], statistics_N2[order_N]
+def on_disk(store: FileStore, chain: Sequence[Link], config: TableConfig) -> OnDisk:
+    """Returns the rows of a table that RocksDB's files have."""
+    with opened(store, PartSource(store, chain, _nothing), config.name) as below:
+        return below.statistics(config)
 
 
 @contextmanager
-def opened(store: FileStore, chain: Sequence[Link], config: TableConfig) -> Iterator[Below]:
-    """Opens what RocksDB's files have of a table: links or copies of them, which are gone afterwards."""
-    with TemporaryDirectory(prefix=".opened-", dir=scratch_of(store)) as folder:
-        rocksdb = Path(folder) / "rocksdb"
-        rocksdb.mkdir()
-        if not PartSource(store, chain, lambda _: NOTHING).put_disk(rocksdb):
-            yield Below(None, config)
-            return
-        (Path(folder) / "EMBEDDING_PS").touch()
-        disk = Disk(Path(folder), _CACHE_BYTES, threads=1, fresh=False)
-        try:
-            yield Below(disk, config)
-        finally:
-            disk.close()
+def opened(store: FileStore, source: PartSource, table: str) -> Iterator[Below]:
+    """Yields what RocksDB's files have of a table, from links or copies of them, which are gone afterwards."""
+    known = source.state().get("disk")
+    if known is None:
+        yield Below(Path(), NOTHING_KNOWN, table)
+        return
+    beside = store.url if Path(store.url).is_dir() else None  # where links can be made
+    with TemporaryDirectory(prefix=".opened-", dir=beside) as folder:
+        source.put_disk(Path(folder))
+        yield Below(Path(folder), Known.from_json(known), table)
 
 
-def scratch_of(store: FileStore) -> str | None:
-    """Returns the folder where links to a store's files can be made; None: anywhere."""
-    return store.url if Path(store.url).is_dir() else None
-
-
-def lengths_of(config: TableConfig) -> list[int]:
-    """Returns the bytes that a row may have, those of a hot one first."""
-    hot = 4 * (config.dim + config.optimizer.state_width(config.dim))
-    half = _half_of(config)
-    return [hot] if half is None else [hot, half.row_bytes]
+def _nothing(_config: TableConfig) -> OnDisk:
+    return NOTHING
 
 
 def _half_of(config: TableConfig) -> HalfLayout | None:
@@ -137,16 +111,12 @@ def _half_of(config: TableConfig) -> HalfLayout | None:
     return half_layout(config.dim, config.optimizer, cold.state) if isinstance(cold, Fp16) else None
 
 
-def _scaled(stamp: int, per_tick: int, wanted: int) -> int:
-    return stamp if per_tick == wanted else stamp * wanted // per_tick
-
-
 class _Hot:
     """Makes rows what readers see of them, as hot rows; and says which were dropped."""
 
-    def __init__(self, config: TableConfig, state: dict[str, Any], per_tick: int) -> None:
-        self._half = _half_of(config)
-        self._dropped, self._cold = Cuts(np.uint32(per_tick)), Cuts(np.uint32(per_tick))
+    def __init__(self, config: TableConfig, state: dict[str, Any], table: PartTable) -> None:
+        self._table, self._half = table, _half_of(config)
+        self._dropped, self._cold = Cuts(np.uint32(table.per_tick)), Cuts(np.uint32(table.per_tick))
         self._dropped.restore(component(state, "dropped", "cuts"))
         if self._half is not None:
             self._cold.restore(component(state, "cold", "cuts"))
@@ -156,17 +126,21 @@ class _Hot:
         return where(records, ~self._dropped.met(records.statistics_N2))
 
     def rows(self, records: Records) -> Records:
-        """Returns the records in the form of hot rows. What is cold by now is rounded, as for whoever reads it."""
-        half, rows_NB = self._half, records.rows_NB
-        if half is None:
-            return records
+        """Returns the records in the form of hot rows, with scores as of now. What is cold by now is rounded, as it is
+        for whoever reads it."""
+        scores_N = score.aged(records.statistics_N2, self._table.stamp, self._table.per_tick)
+        rows_NB = records.rows_NB if self._half is None else self._full(self._half, records)
+        return Records(records.ids_N, rows_NB, scores_N, np.zeros(len(records), np.uint32))
+
+    def _full(self, half: HalfLayout, records: Records) -> Bytes:
+        rows_NB = records.rows_NB
         if rows_NB.shape[1] == half.row_bytes:
-            return replace(records, rows_NB=half.to_full(rows_NB))
+            return half.to_full(rows_NB)
         met_N = self._cold.met(records.statistics_N2)
         if met_N.any():
             rows_NB = rows_NB.copy()
             rows_NB[met_N] = half.to_full(half.to_half(rows_NB[met_N]))
-        return replace(records, rows_NB=rows_NB)
+        return rows_NB
 
 
 def _everywhere(
@@ -191,9 +165,3 @@ def _of(records: Records, wanted_P: npt.NDArray[np.bool_]) -> Records:
     partitions_N = np.empty(len(records), np.int32)
     partitions(records.ids_N, partitions_N)
     return where(records, wanted_P[partitions_N])
-
-
-def on_disk(store: FileStore, chain: Sequence[Link], config: TableConfig) -> OnDisk:
-    """Returns the rows of a table that RocksDB's files have."""
-    with opened(store, chain, config) as below:
-        return statistics_of(below, config)

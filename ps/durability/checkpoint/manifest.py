@@ -1,7 +1,9 @@
 """What a checkpoint says of itself, as values and as JSON (`sealed` has the grammar).
 
-manifest.json    {"format": 1, "name", "made", "release", "service", "routing", "tables", "parts", "base"}
-part.json        {"format": 1, "part": what the manifest has of it}
+    manifest.json    {"format": 1, "name", "made", "release", "service", "routing", "tables", "parts", "base"}
+    part.json        {"format": 1, "part": what the manifest has of it}
+
+What each name stands for, the classes of this file say.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """JSON that tells whether a byte of it has changed.
 
-sealed = object, whose last member is "crc32c": 8 hexadecimal digits, of all bytes before the digits
+    sealed = object, whose last member is "crc32c": 8 hexadecimal digits, of all bytes before the digits
+
+The last bytes of the file are those digits, a quotation mark, a line break, a brace and a line break.
 """
 
 from __future__ import annotations

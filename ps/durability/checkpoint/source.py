@@ -1,8 +1,10 @@
 """Reads back what a shard has written: a part, and those that it builds on.
 
-newest part    its rows as they are; state and RocksDB's files are its own
-older parts    their rows that no newer part has, that were not removed or dropped since, and that the disk does not
-               have as they are
+    newest part    its rows as they are; state and RocksDB's files are its own
+    older parts    their rows that no newer part has, that were not removed or dropped since, and that the disk does not
+                   have as they are, or newer
+
+A row of an older part that the disk has as it is may have been in RAM as well: it comes up again when it is used.
 """
 
 from __future__ import annotations
@@ -102,7 +104,7 @@ class PartSource:
             if number < len(links) - 1:
                 if number:
                     state = table_state(_state_of(self._store, link), newest.name)
-                ids.append(state.get("removed_N", gone_N[:0]))
+                ids.append(state["removed.ids_N"])
                 gone_N = np.unique(np.concatenate(ids))
 
     def table_state(self, table: str) -> dict[str, Any]:

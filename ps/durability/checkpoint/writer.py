@@ -1,14 +1,16 @@
 """Writes the part that one shard has in a checkpoint.
 
-shard-K/state          all but the rows                          `state_file`
-shard-K/rows-NNNN      the rows that were in RAM                  `rows_file`
-shard-K/disk/...       RocksDB's files
-shard-K/part.json      written last: what there is, with lengths and checksums, see `manifest`
+    shard-K/state          all but the rows                  grammar: `state_file`
+    shard-K/rows-NNNN      the rows that were in RAM         grammar: `rows_file`
+    shard-K/disk/...       RocksDB's files                   `disk_files`
+    shard-K/part.json      what there is, with lengths and checksums          grammar: `manifest`
+
+part.json is written last, when all others outlive a crash.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +26,7 @@ from ps.durability.checkpoint.manifest import PART, Extent, Part, PartTable, Sto
 from ps.durability.checkpoint.rows_file import BLOCK_BYTES, block_bytes, pack_block, rows_in_block, seal_block
 from ps.durability.checkpoint.state_file import pack_state
 from ps.durability.checkpoint.stores.store import FileStore, translated
+from ps.errors import InvalidArgument
 from ps.kept import KeptState, parted
 from ps.kernels.ranking.score import Marks
 from ps.storage.tier import Records, piece
@@ -56,9 +59,12 @@ class PartWriter:
             store.remove(self._folder)  # what an earlier try has left
 
     def take_state(self, version: int, state: KeptState) -> None:
-        """Takes all but the rows; once, first."""
+        """Takes all but the rows; once, first. Raises InvalidArgument where the shard does not know what was removed
+        since the base."""
         self._version, self._workers = version, _sequences(state)
-        self._tables = [_table(each) for each in parted(parted(state).get("tables", {})).values()]
+        tables = parted(parted(state).get("tables", {})).values()
+        self._check_base(tables)
+        self._tables = [_table(each) for each in tables]
         self._numbers = {table.name: number for number, table in enumerate(self._tables)}
         self._extents = [[] for _ in self._tables]
         self._behind.run(partial(self._write_state, state))
@@ -100,6 +106,15 @@ class PartWriter:
             self._store.remove(self._folder)
 
     # on this thread
+
+    def _check_base(self, tables: Iterable[Mapping[str, Any]]) -> None:
+        since = {table["removed.since"] for table in tables if table["since"] is not None}
+        if since - {None if self._base is None else self._base[1].version}:
+            on = "nothing" if self._base is None else f"{self._base[0]}, version {self._base[1].version:,}"
+            raise InvalidArgument(
+                f"the part of shard {self._shard} builds on {on}, and the shard knows what was removed since version "
+                f"{since}: let it build on the last checkpoint that it was told is kept, or on none"
+            )
 
     def _take_block(self, table: str, records: Records, marks_N: Marks) -> None:
         n, width = records.rows_NB.shape
@@ -165,8 +180,7 @@ DEPTH_OF_BLOCKS = 2
 
 def _table(state: Mapping[str, Any]) -> PartTable:
     name = TableConfig.from_json(state["config"]).name
-    born, whole = state.get("born", 0), state.get("whole", True)
-    return PartTable(name, born, state["ranking.now"], state["ranking.per_tick"], whole)
+    return PartTable(name, state["born"], state["ranking.now"], state["ranking.per_tick"], state["since"] is None)
 
 
 def _sequences(state: KeptState) -> dict[int, int]:

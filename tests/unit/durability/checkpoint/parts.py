@@ -43,7 +43,8 @@ class Shard:
     now: int = 0
     rows: dict[int, Row] = field(default_factory=dict)
     removed: Sequence[int] = ()
-    whole: bool = True
+    since: int | None = None
+    removed_since: int = 0
     born: int = 1
     config: ps.TableConfig = CONFIG
     cuts: Mapping[str, Any] = field(default_factory=lambda: NEVER)
@@ -52,11 +53,12 @@ class Shard:
         table = {
             "config": self.config.to_json(),
             "born": self.born,
-            "whole": self.whole,
+            "since": self.since,
             "ranking.now": self.now,
             "ranking.per_tick": 1,
             "steps.total": self.version,
-            "removed_N": np.array(self.removed, np.int64),
+            "removed.ids_N": np.array(self.removed, np.int64),
+            "removed.since": self.removed_since,
             **{f"dropped.cuts.{name}": array for name, array in self.cuts.items()},
         }
         return {"commit.version": self.version, **{f"tables.0.{name}": value for name, value in table.items()}}
@@ -80,16 +82,15 @@ def write_part(
     shard: Shard,
     number: int = 0,
     base: str | None = None,
-    since: int = 0,
     disk: Path | None = None,
 ) -> Part:
-    """Writes the rows with stamps from `since` on, in three pieces."""
+    """Writes the rows with stamps that it should have, in three pieces."""
     writer = there.part(name, number, base)
     try:
         writer.take_state(shard.version, shard.state())
         if disk is not None:
             writer.take_disk(disk)
-        items = [(id_, row) for id_, row in shard.rows.items() if row.stamp >= since]
+        items = [(id_, row) for id_, row in shard.rows.items() if row.stamp >= (shard.since or 0)]
         for k in range(3):
             if items[k::3]:
                 writer.take_rows("t", *records_of(dict(items[k::3]), shard.config.dim))
@@ -104,10 +105,10 @@ def manifest_of(name: str, parts: Sequence[Part], base: str | None = None, servi
     return Manifest(name, 1.5, "0.1", service, Routing(len(parts)), tables, tuple(parts), base)
 
 
-def make(there: Checkpoints, *shards: Shard, base: str | None = None, since: int = 0, service: str = "") -> str:
+def make(there: Checkpoints, *shards: Shard, base: str | None = None, service: str = "") -> str:
     """Makes a whole checkpoint; returns its name."""
     name = there.new_name()
-    parts = [write_part(there, name, shard, number, base, since) for number, shard in enumerate(shards)]
+    parts = [write_part(there, name, shard, number, base) for number, shard in enumerate(shards)]
     there.complete(name, manifest_of(name, parts, base, service))
     return name
 
