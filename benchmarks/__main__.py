@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from benchmarks.harness.report import Report, print_header
 from benchmarks.harness.sizes import FULL, QUICK, Sizes
@@ -85,6 +86,14 @@ BENCHMARKS = {
         "calls of four honest clients beside one that stalls, cancels or stays idle: p99 without, under and after",
     ),
     "safety": ("benchmarks.service.safety:run", "pushes with each mode of the log against none; a sync of this disk"),
+    "crash": (
+        "benchmarks.durability.crash:run",
+        "kills of shards, coordinator and trainers under load: what is lost, doubled, or no prefix",
+    ),
+    "checkpoint": (
+        "benchmarks.durability.checkpoint:run",
+        "checkpoints under load: pushes, memory, the disk's speed, increments; rows restored a second",
+    ),
     "untouched": (
         "benchmarks.engine.untouched:run",
         "engine time of a small push beside 200 tables, and beside 64 prepared steps, that it does not touch",
@@ -114,6 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--full", action="store_true", help="tables of 10 million rows; the disk benchmark then takes 3 GB"
     )
+    parser.add_argument("--kills", type=int, help="how many processes crash kills")
+    parser.add_argument("--rows", type=int, help="how many rows checkpoint saves and restores")
     given = parser.parse_args(arguments)
     unknown = [name for name in given.names if name not in BENCHMARKS]
     if unknown:
@@ -122,6 +133,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(listing())
         return
     sizes = QUICK if given.quick else FULL if given.full else Sizes()
+    sizes = replace(
+        sizes,
+        kills=sizes.kills if given.kills is None else given.kills,
+        checkpoint_rows=sizes.checkpoint_rows if given.rows is None else given.rows,
+    )
     print_header(sizes, given.json)
     for name in given.names:
         module, _, function = BENCHMARKS[name][0].partition(":")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
 
@@ -68,7 +68,8 @@ def child(
 def _end(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.close()
+    with suppress(BrokenPipeError):  # it was killed before it had read its last line
+        process.stdin.close()
     for stop in (process.terminate, process.kill):
         try:
             process.wait(STOP_TIMEOUT_S)

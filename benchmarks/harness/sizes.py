@@ -57,6 +57,12 @@ class Sizes:
     """Steps whose bytes `wirebytes` counts in each case; they hardly differ."""
     wire_warm_up: int = 40
     """Steps before the counted ones, at most."""
+    kills: int = 30
+    """Processes that `crash` kills; `--kills` sets it."""
+    crash_rows: int = 20_000
+    """Rows of each table of `crash`."""
+    checkpoint_rows: int = 10_000_000
+    """Rows that `checkpoint` saves and restores, of dim 64; `--rows` sets it."""
 
 
 QUICK = Sizes(
@@ -86,6 +92,9 @@ QUICK = Sizes(
     wire_ids=20_000,
     wire_steps=2,
     wire_warm_up=3,
+    kills=3,
+    crash_rows=2_000,
+    checkpoint_rows=20_000,
 )
 """Sizes for tests: every path runs, and the figures mean nothing."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import BENCHMARKS
+from benchmarks.durability.points import POINTS
 from benchmarks.harness.measure import Contender, Rounds, interleave
 from benchmarks.harness.report import REPOSITORY, Report
 from benchmarks.harness.sizes import QUICK
@@ -190,6 +191,11 @@ PROMISED = {
         *((f"{kind}_{mode}", "speed_vs_off") for kind in PUSHES for mode in ("interval", "sync")),
         *(("disk", f"sync_ms_{name}") for name in ("4KiB", "of_a_push")),
     },
+    "crash": {
+        *(("sync", metric) for metric in ("lost", "doubled", "recovered_is_prefix", "acknowledged")),
+        *(("kills", who) for who in ("shard", "coordinator", "trainer")),
+        *((metric, point) for metric in ("reached", "missed") for point in POINTS),
+    },
     "untouched": {
         ("tables_200", "engine_time_vs_tables_10"),
         ("steps_64", "engine_time_vs_tables_10"),
@@ -207,6 +213,7 @@ def run(*arguments: str) -> str:
 
 
 MAY_BE_NONE = {
+    *("lost", "doubled", *POINTS),
     "refused_for_good",
     "sums_wrong",
     "critical_path_misses",
@@ -305,6 +312,17 @@ def test_all_other_benchmarks_run_and_keep_their_promises() -> None:
     found = figures(*names)
     for name in names:
         check(found, name)
+
+
+@pytest.mark.slow
+def test_no_acknowledged_push_is_lost_or_doubled_through_thirty_kills() -> None:
+    found = [json.loads(line) for line in run("crash", "--kills", "30", "--json").splitlines()]
+    check(found, "crash")
+    value = {(figure["case"], figure["metric"]): figure["value"] for figure in found}
+    assert value["sync", "lost"] == value["sync", "doubled"] == 0
+    assert value["sync", "recovered_is_prefix"] == 1
+    assert sum(value["kills", who] for who in ("shard", "coordinator", "trainer")) == 30
+    assert {point for point in POINTS if value["reached", point] == 0 or value["missed", point]} == set()
 
 
 @pytest.mark.slow

@@ -37,10 +37,10 @@ class Speed(NamedTuple):
 
 def disk(path: Path, shards: int, disk_bytes: int | None) -> Iterator[Finding]:
     """Makes all checks of `disk.path`."""
-    folder = _existing(path)
+    folder = existing(path)
     room = os.statvfs(folder)
     free = room.f_bavail * room.f_frsize
-    wanted = shards * disk_bytes - _taken(path) if disk_bytes else 0
+    wanted = shards * disk_bytes - taken(path) if disk_bytes else 0
     try:
         speed = measured(folder)
     except OSError as error:
@@ -122,7 +122,7 @@ def _refused(path: Path, free: int, error: OSError) -> Finding:
     )
 
 
-def _taken(path: Path) -> int:
+def taken(path: Path) -> int:
     """Counts the bytes that shards which run there already have taken."""
     total = 0
     for folder, _, files in os.walk(path.expanduser()):
@@ -132,7 +132,7 @@ def _taken(path: Path) -> int:
     return total
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
     """Finds the folder, or the nearest folder above it that exists."""
     path = path.expanduser().absolute()
     while not path.is_dir():

@@ -87,6 +87,7 @@ def own_port(name: str, address: str) -> int | None:
 def _host(deployment: Deployment, own_port: int | None) -> Iterator[Finding]:
     from ps.cli.checks import disk as check_disk
     from ps.cli.checks import host as check_host
+    from ps.cli.checks import log as check_log
     from ps.runtime import host
 
     config, shards, port = deployment.service, deployment.launch.shards, deployment.launch.port
@@ -100,6 +101,7 @@ def _host(deployment: Deployment, own_port: int | None) -> Iterator[Finding]:
     yield from check_host.kernel()
     if config.disk.path is not None:
         yield from check_disk.disk(config.disk.path, shards, config.disk.max_bytes)
+    yield from check_log.log(config, shards)
 
 
 def _ray(ray_address: str, name: str, shards: int) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from ps.errors import InvalidArgument
 if TYPE_CHECKING:
     from ps.cli.sizing.demand import Demand
     from ps.cli.sizing.nodes import Node
-    from ps.config import TableConfig
+    from ps.config import DiskConfig, ServiceConfig, TableConfig
 
 PLACE = 70
 
@@ -48,6 +48,10 @@ def size(
     density: Annotated[
         float, typer.Option("--density", min=0, max=1, help="Share of the gradients that is sent.")
     ] = 1.0,
+    log: Annotated[str, typer.Option("--log", help="log.mode: off, interval or sync; its files count then.")] = "off",
+    checkpoint_every_s: Annotated[
+        float, typer.Option("--checkpoint-every-s", min=1, help="Seconds between two checkpoints.")
+    ] = 600.0,
     node_ram: Annotated[str, typer.Option("--node-ram", help="RAM of a node.")] = "64GiB",
     node_disk: Annotated[str, typer.Option("--node-disk", help="SSD of a node.")] = "1TB",
     node_network: Annotated[str, typer.Option("--node-network", help="Network of a node.")] = "10Gbit/s",
@@ -59,18 +63,19 @@ def size(
     """Says what tables need: RAM, SSD, network and nodes, and the settings of a shard that go with it.
 
     docs/operations.md has the formulas. --json: {tables: [{name, ids, per_shard}], shards, shard: {ram_bytes,
-    start_bytes, disk_bytes}, settings: {memory: {ram_bytes}, disk: {max_bytes}}, step: {to_shards_bytes,
-    from_shards_bytes}, nodes: {ram, disk, network, work, needed}}.
+    start_bytes, disk_bytes}, settings: {memory: {ram_bytes}, disk: {max_bytes}, log: {max_bytes}}, step:
+    {to_shards_bytes, from_shards_bytes}, log: {step_bytes, per_hour_bytes, per_day_bytes of all shards, kept_bytes,
+    checkpoint_bytes, checkpoints_bytes of one}, nodes: {ram, disk, network, work, needed}}.
     """
     from ps.cli.sizing.demand import Demand
     from ps.cli.sizing.nodes import Node, fitted_to
-    from ps.config import DiskConfig, ServiceConfig
+    from ps.config import DiskConfig
 
     if tables is None:
         wanted = [_one(ids, dim=dim, optimizer=optimizer, cold=cold, swap_fraction=swap_fraction)]
     else:
         wanted = _listed(tables, ids)
-    service = ServiceConfig(disk=DiskConfig(path=Path("ssd") if swap_fraction else None))
+    service = _logging(DiskConfig(path=Path("ssd") if swap_fraction else None), log, checkpoint_every_s)
     step = parse_count(step_ids), parse_count(new_ids), steps_per_s, _known(wire), density
     demand = Demand(wanted, service, max(shards, 1), *step)
     node = Node(parse_bytes(node_ram), parse_bytes(node_disk), parse_network(node_network), node_shards)
@@ -85,6 +90,15 @@ def _known(wire: str) -> str:
     return wire
 
 
+def _logging(disk: DiskConfig, mode: str, every_s: float) -> ServiceConfig:
+    from ps.config import ServiceConfig
+
+    if mode not in ("off", "interval", "sync"):
+        raise typer.BadParameter(f"--log {mode!r}: expected off, interval or sync")
+    checkpoint = {"path": "checkpoints", "every_s": every_s}
+    return ServiceConfig(disk=disk).having(log={"mode": mode, "path": Path("log")}, checkpoint=checkpoint)
+
+
 def _print(demand: Demand, node: Node, as_json: bool) -> None:
     if as_json:
         print_json(report(demand, node))
@@ -97,6 +111,7 @@ def _print(demand: Demand, node: Node, as_json: bool) -> None:
 def report(demand: Demand, node: Node) -> dict[str, Any]:
     """Returns the sizes for JSON."""
     from ps.cli.sizing.demand import network, shard_size
+    from ps.cli.sizing.log import log_size
     from ps.cli.sizing.nodes import nodes, settled
 
     demand = settled(demand)
@@ -111,8 +126,10 @@ def report(demand: Demand, node: Node) -> dict[str, Any]:
         "settings": {
             "memory": {"ram_bytes": demand.service.memory.ram_bytes},
             "disk": {"max_bytes": demand.service.disk.max_bytes},
+            "log": {"max_bytes": demand.service.log.max_bytes},
         },
         "step": {"to_shards_bytes": wire.to_shards, "from_shards_bytes": wire.from_shards},
+        "log": log_size(demand)._asdict(),
         "nodes": {**needed._asdict(), "needed": needed.needed},
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ps.cli.screens.layout import columns
 from ps.cli.screens.numbers import NOTHING, count, nbytes
 from ps.cli.sizing.demand import Demand, network, shard_size
+from ps.cli.sizing.log import log_size
 from ps.cli.sizing.nodes import Node, nodes, settled
 from ps.config.sizes import written
 
@@ -30,6 +31,7 @@ def size_screen(demand: Demand, node: Node) -> list[str]:
     given = demand.service
     settings = [f"    memory: {{ram_bytes: {written(given.memory.ram_bytes or 0)}}}"]
     settings += [f"    disk: {{max_bytes: {written(given.disk.max_bytes)}}}"] if given.disk.max_bytes else []
+    settings += [f"    log: {{max_bytes: {written(given.log.max_bytes)}}}"] if given.log.max_bytes else []
     per_s = max(wire) * demand.steps_per_s
     return [
         *columns(rows),
@@ -39,7 +41,22 @@ def size_screen(demand: Demand, node: Node) -> list[str]:
         *settings,
         f"a step of {count(demand.step_ids)} ids: {nbytes(wire.to_shards)} to the shards, {nbytes(wire.from_shards)} "
         f"from them; at {demand.steps_per_s:g} steps/s {nbytes(per_s)}/s in the busier direction",
+        *_durable(demand),
         f"nodes: {needed.needed} (by RAM {needed.ram}, disk {needed.disk}, network {needed.network}, work "
         f"{needed.work}), each with {nbytes(node.ram_bytes)} of RAM, {nbytes(node.disk_bytes)} of disk, "
         f"{8e-9 * node.network_bytes_per_s:g} Gbit/s, {node.shards} shards at most",
+    ]
+
+
+def _durable(demand: Demand) -> list[str]:
+    """Says what a log takes, and with one what is kept of it, and of checkpoints."""
+    size, given = log_size(demand), demand.service
+    first = f"a log of that: {nbytes(size.step_bytes)} a step, {nbytes(size.per_hour_bytes)} an hour, "
+    first += f"{nbytes(size.per_day_bytes)} a day, all shards together"
+    if given.log.mode == "off" or size.kept_bytes is None or given.checkpoint.every_s is None:
+        return [first]
+    return [
+        first,
+        f"kept of each shard, with a checkpoint every {given.checkpoint.every_s:g} s: {nbytes(size.kept_bytes)} of "
+        f"log, up to {nbytes(size.checkpoints_bytes)} of checkpoints (a full one: {nbytes(size.checkpoint_bytes)})",
     ]

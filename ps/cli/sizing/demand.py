@@ -89,9 +89,14 @@ def _outside(demand: Demand, sizes: Sequence[TableSize]) -> int:
 def network(demand: Demand) -> Network:
     """Counts the bytes of a step. The headers of messages are left out; they are some hundred bytes a shard."""
     n = demand.step_ids
+    return Network(n * (ID_BYTES + COUNT_BYTES) + gradients(demand), _rows(demand, n))
+
+
+def gradients(demand: Demand) -> int:
+    """Counts the bytes of the gradients that are sent in a step, and of a bit for each id if not all are."""
+    n = demand.step_ids
     sent = math.ceil(demand.density * n)
-    bitmap = 0 if sent == n else bits_bytes(n)
-    return Network(n * (ID_BYTES + COUNT_BYTES) + bitmap + _rows(demand, sent), _rows(demand, n))
+    return (0 if sent == n else bits_bytes(n)) + _rows(demand, sent)
 
 
 def _body(demand: Demand) -> int:

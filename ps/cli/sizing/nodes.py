@@ -2,6 +2,7 @@
 
     time of a row   1 / pulled a second + 1 / pushed a second     as measured, one shard and one trainer
     nodes           the most of: RAM / 0.85, disk / 0.8, network / 0.6, shards / shards a node
+                    disk: rows, and with a log its bytes and those of the checkpoints
 
 RAM and disk of nodes are planned by what shards are given (`suggested`), not by what they use.
 """
@@ -13,6 +14,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ps.cli.sizing.demand import START_BYTES, Demand, mean_dim, network, shard_size
+from ps.cli.sizing.log import durable_bytes, log_bound
 from ps.config import MIN_RAM_BYTES, ServiceConfig
 from ps.errors import InvalidArgument
 from ps.kernels.rows.records import HEADER_BYTES, KEY_BYTES
@@ -59,12 +61,13 @@ def busy_shards(demand: Demand) -> int:
 
 def nodes(demand: Demand, node: Node) -> Nodes:
     """Counts the nodes by each resource; the scarcest decides. RAM and disk count as what shards are given
-    (`suggested`), not as what they use."""
+    (`suggested`), not as what they use; log and checkpoints count as if they lay on the nodes."""
     given, wire = suggested(demand), network(demand)
     ram = START_BYTES + (given.memory.ram_bytes or 0)
+    disk = (given.disk.max_bytes or 0) + durable_bytes(demand)
     return Nodes(
         ram=_parts(ram * demand.shards, node.ram_bytes * AT_MOST_OF_RAM),
-        disk=_parts((given.disk.max_bytes or 0) * demand.shards, node.disk_bytes * AT_MOST_OF_DISK),
+        disk=_parts(disk * demand.shards, node.disk_bytes * AT_MOST_OF_DISK),
         network=_parts(max(wire) * demand.steps_per_s, node.network_bytes_per_s * AT_MOST_OF_NETWORK),
         work=_parts(max(busy_shards(demand), demand.shards), node.shards),
     )
@@ -73,7 +76,7 @@ def nodes(demand: Demand, node: Node) -> Nodes:
 def suggested(demand: Demand) -> ServiceConfig:
     """Returns the settings of a shard with which all these rows fit: nothing is evicted, and the rows of a step find
     room."""
-    service = demand.service.having(memory={"ram_bytes": None}, disk={"max_bytes": None})
+    service = demand.service.having(memory={"ram_bytes": None}, disk={"max_bytes": None}, log={"max_bytes": None})
     has_disk = service.disk.path is not None
     sizes = shard_size(demand).tables
     # A budget counts rows as float32 and an index at its emptiest: that is what it must have room for.
@@ -84,7 +87,8 @@ def suggested(demand: Demand) -> ServiceConfig:
     ram = _least_ram(service, wanted, len(sizes))
     rows = sum(size.rows_on_disk * (size.row_bytes + KEY_BYTES + HEADER_BYTES) for size in sizes)
     disk = -(-math.ceil(rows / DISK_SHARE) >> 20) << 20 if rows else None
-    return service.having(memory={"ram_bytes": ram}, disk={"max_bytes": disk})
+    log = {} if (bound := log_bound(demand)) is None else {"max_bytes": bound}
+    return service.having(memory={"ram_bytes": ram}, disk={"max_bytes": disk}, log=log)
 
 
 def settled(demand: Demand) -> Demand:

@@ -19,6 +19,7 @@ import ray
 import ps
 from ps.cli.checks import disk as check_disk
 from ps.cli.checks import host as check_host
+from ps.cli.checks import log as check_log
 from ps.cli.checks import ray as check_ray
 from ps.cli.checks import service as check_service
 from ps.cli.checks.findings import FAIL, OK, WARN, Finding, fail, ok, warn
@@ -105,6 +106,32 @@ def test_a_full_disk_is_found(tmp_path: Path) -> None:
         assert found["disk"]["level"] == FAIL
         assert "is full: 8.00 MiB free, 32.0 MiB could not be written" in found["disk"]["says"]
         assert not any((tmp_path / "small").iterdir()), "nothing is left behind"
+
+
+def log_findings(log: dict[str, Any], disk: dict[str, Any]) -> Finding:
+    config = ps.ServiceConfig(log={"mode": "sync", **log}, disk=disk)
+    (found,) = check_log.log(config, shards=2)
+    return found
+
+
+def test_a_log_is_given_room_also_beside_the_rows_on_its_disk(tmp_path: Path) -> None:
+    with mounted(tmp_path / "small", "32m"), mounted(tmp_path / "other", "8m"):
+        small, other = tmp_path / "small", tmp_path / "other"
+        rows = {"path": small / "rows", "max_bytes": "10MiB"}
+        assert log_findings({"path": small / "log", "max_bytes": "4MiB"}, rows).level == OK
+        beside = log_findings({"path": small / "log", "max_bytes": "7MiB"}, rows)
+        assert beside.level == WARN
+        assert "logs and rows of 2 shards may take 34.0 MiB more" in beside.says
+        (small / "log").mkdir()
+        (small / "log" / "1.log").write_bytes(bytes(3 << 20))
+        assert "may take 31.0 MiB more" in log_findings({"path": small / "log", "max_bytes": "7MiB"}, rows).says
+        assert log_findings({"path": other / "log", "max_bytes": "3MiB"}, rows).level == OK
+        alone = log_findings({"path": other / "log", "max_bytes": "5MiB"}, rows)
+        assert alone.level == FAIL
+        assert "the logs of 2 shards may take 10.0 MiB more" in alone.says
+        assert log_findings({"path": other / "log"}, rows).level == WARN
+        assert "can take the room" in log_findings({"path": small, "max_bytes": "4MiB"}, {"path": small}).says
+    assert not list(check_log.log(ps.ServiceConfig(), shards=2))
 
 
 def test_too_few_file_descriptors_are_found(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ import ps
 from ps.cli import app
 from ps.cli.sizing.demand import Demand, network, shard_size
 from ps.cli.sizing.formulas import Load, filter_bytes, table_size
+from ps.cli.sizing.log import durable_bytes, log_size
 from ps.cli.sizing.nodes import Node, busy_shards, fitted_to, nodes, settled, suggested
 from ps.kernels.rows.records import HEADER_BYTES, KEY_BYTES
+from ps.server.shard_server import ShardServer
 from ps.storage.budget.budget import RamBudget
 from ps.storage.disk.filter import IdFilter
 from ps.table.beside import fixed_bytes
@@ -169,6 +172,67 @@ def test_shards_are_as_many_as_the_nodes_and_the_work_ask_for(ids: int) -> None:
     needed = nodes(fitted, NODE).needed
     assert needed <= max(fitted.shards, 1)
     assert fitted.shards >= busy_shards(fitted)
+
+
+LOGGED = ps.ServiceConfig(
+    disk={"path": Path("ssd")},
+    log={"mode": "sync", "path": Path("log")},
+    checkpoint={"path": "checkpoints", "every_s": 60, "keep": 3},
+)
+
+
+@pytest.mark.parametrize("density", [1.0, 0.05])
+@pytest.mark.parametrize("wire", ["fp32", "fp16", "int8"])
+def test_a_push_adds_to_the_log_what_is_said(wire: Any, density: float, tmp_path: Path) -> None:
+    """Ids that a batch names twice have counts, and the formula is for those."""
+    ids_N, n = np.tile(np.random.default_rng(0).integers(-(2**62), 2**62, 2000), 2), 2000
+    grads_ND = np.random.default_rng(1).standard_normal((2 * n, 64), np.float32)
+    config = ps.ServiceConfig(watching={"metrics": False}, log={"mode": "interval", "path": tmp_path})
+    with ShardServer(0, config) as server, ps.connect(server.address, wire_dtype=wire) as client:
+        client.create_table(table(dim=64))
+        before = server.shard.commit.log.stats()["bytes_written"]
+        if density == 1.0:
+            client.push("t", ids_N, grads_ND)
+        else:
+            few_M = np.arange(0, n, 20)
+            step = client.prepare({"t": ids_N[:n]}, counts={"t": np.full(n, 2)})
+            step.push({"t": ps.Selected(few_M, grads_ND[few_M])})
+        added = server.shard.commit.log.stats()["bytes_written"] - before
+    demand = Demand([(table(dim=64), n)], step_ids=n, wire=wire, density=density)
+    assert log_size(demand).step_bytes == pytest.approx(added, abs=64)
+
+
+def test_a_log_and_checkpoints_ask_for_disk_and_room() -> None:
+    demand = Demand([(table(dim=64), 10**7)], LOGGED, shards=2, step_ids=10_000, steps_per_s=10)
+    size, given = log_size(demand), suggested(demand)
+    assert size.per_day_bytes == 24 * size.per_hour_bytes == 86_400 * 10 * size.step_bytes
+    per_s = 10 * size.step_bytes / 2
+    assert size.kept_bytes == 4 * 60 * per_s + 2 * LOGGED.log.segment_bytes
+    assert given.log.max_bytes is not None
+    assert 0 <= given.log.max_bytes - size.kept_bytes < 1 << 20
+    assert 2 * size.checkpoint_bytes < size.checkpoints_bytes <= 10 * size.checkpoint_bytes
+    every = log_size(replace(demand, service=LOGGED.having(checkpoint={"full_every": 1})))
+    assert every.checkpoints_bytes == 4 * size.checkpoint_bytes, "one more while it is made"
+    assert durable_bytes(demand) == size.kept_bytes + size.checkpoints_bytes
+    assert durable_bytes(replace(demand, service=LOGGED.having(log={"mode": "off"}))) == 0
+    small = Node(64 << 30, 2e10, 1.25e9, 8)
+    assert nodes(demand, small).disk > nodes(replace(demand, service=ON_DISK), small).disk
+    never = replace(demand, service=LOGGED.having(checkpoint={"every_s": None}))
+    assert log_size(never).kept_bytes is None
+    assert suggested(never).log.max_bytes is None
+
+
+def test_the_command_says_what_a_log_takes() -> None:
+    arguments = ["size", "--ids", "1e7", "--log", "sync", "--checkpoint-every-s", "60"]
+    found = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    text = CliRunner().invoke(app, arguments).stdout
+    assert found["settings"]["log"]["max_bytes"] >= found["log"]["kept_bytes"] > 0
+    assert f"    log: {{max_bytes: {found['settings']['log']['max_bytes'] >> 20}MiB}}\n" in text
+    assert "with a checkpoint every 60 s: " in text
+    off = CliRunner().invoke(app, ["size", "--ids", "1e7"]).stdout
+    assert "a log of that: 25.6 MiB a step" in off
+    assert "kept of each shard" not in off
+    assert CliRunner().invoke(app, ["size", "--ids", "1e7", "--log", "on"]).exit_code == 2
 
 
 def test_the_command() -> None:
