@@ -15,7 +15,6 @@ from ps.nn.embedding.row_optimizer import RowOptimizer, check_no_scaler
 from ps.nn.embedding.sending import Sender
 from ps.nn.modes import Pace
 
-
 FORMAT = 2
 """The version of the extra state's format. The first had no `format`, and only what is held back by table."""
 

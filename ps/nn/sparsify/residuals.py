@@ -76,8 +76,8 @@ class ResidualStore(ResidualArrays):
         return self.send_off(self._held_slots()[:most])
 
     def quiet(self, hold: Hold) -> Slots:
-        """Returns the slots of rows of which something would be held for too long, by ascending id. Empty in a step that
-        does not sweep; called when the step's own rows are settled."""
+        """Returns the slots of rows of which something would be held for too long, by ascending id. Empty in a step
+        that does not sweep; called when the step's own rows are settled."""
         return self.by_id(self.history.quiet(hold, self._used))
 
     def note_refused(self, held: Held) -> None:
