@@ -20,6 +20,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
+from ps.client.calls.checkpoints import CheckpointCalls
 from ps.client.calls.rows import RowCalls
 from ps.client.calls.service import ServiceCalls
 from ps.client.calls.steps import StepCalls
@@ -38,7 +39,7 @@ T = TypeVar("T")
 DEFAULT_TIMEOUT_S = 30.0
 
 
-class Client(TableCalls, StepCalls, RowCalls, ServiceCalls):
+class Client(TableCalls, StepCalls, RowCalls, ServiceCalls, CheckpointCalls):
     """One worker's connection to the service."""
 
     def __init__(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from google.protobuf.message import Message
 
@@ -25,6 +26,8 @@ from ps.seconds import seconds
 from ps.wire.bags import PooledBags
 from ps.wire.formats import Formats, WireDtype
 from ps.wire.methods import Method
+
+T = TypeVar("T")
 
 
 class Session:
@@ -98,12 +101,19 @@ class Session:
         """Sends `request(attempt number)` to the coordinator until it answers or the deadline comes; returns the
         answer."""
 
-        def attempt(number: int) -> bytes:
-            routing = self.connection.routing
-            address = routing.coordinator or routing.shards[0].address
+        def attempt(number: int, address: str) -> bytes:
             return self.connection.calls.unary(address, method, request(number), deadline)
 
-        return retry(attempt, deadline, self.connection.entropy, lambda: self.connection.refresh(deadline))
+        return self.at_coordinator(attempt, deadline)
+
+    def at_coordinator(self, attempt: Callable[[int, str], T], deadline: Deadline) -> T:
+        """Returns attempt(its number, the coordinator's address), with retries until the deadline."""
+
+        def once(number: int) -> T:
+            routing = self.connection.routing
+            return attempt(number, routing.coordinator or routing.shards[0].address)
+
+        return retry(once, deadline, self.connection.entropy, lambda: self.connection.refresh(deadline))
 
     def forget_abandoned(self) -> None:
         """Tells the shards to forget the steps that can no longer be pushed."""

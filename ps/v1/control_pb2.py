@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13ps/v1/control.proto\x12\x05ps.v1\"\x11\n\x0f\x44\x65scribeRequest\"`\n\x10\x44\x65scribeResponse\x12\x1f\n\x07routing\x18\x01 \x01(\x0b\x32\x0e.ps.v1.Routing\x12\x1a\n\x12table_configs_json\x18\x02 \x03(\t\x12\x0f\n\x07release\x18\x03 \x01(\t\"k\n\x07Routing\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12 \n\x06shards\x18\x02 \x03(\x0b\x32\x10.ps.v1.ShardInfo\x12\x1a\n\x12shard_of_partition\x18\x03 \x01(\x0c\x12\x13\n\x0b\x63oordinator\x18\x04 \x01(\t\"V\n\tShardInfo\x12\x10\n\x08shard_id\x18\x01 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x17\n\x0fmetrics_address\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\";\n\x12\x43reateTableRequest\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\t\x12\x10\n\x08\x65xist_ok\x18\x02 \x01(\x08\";\n\x13\x43reateTableResponse\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\t\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"5\n\x10\x44ropTableRequest\x12\r\n\x05table\x18\x01 \x01(\t\x12\x12\n\nmissing_ok\x18\x02 \x01(\x08\"$\n\x11\x44ropTableResponse\x12\x0f\n\x07\x64ropped\x18\x01 \x01(\x08\"\xd6\x01\n\x13SetOptimizerRequest\x12\x11\n\tworker_id\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05table\x18\x03 \x01(\t\x12:\n\x08settings\x18\x04 \x03(\x0b\x32(.ps.v1.SetOptimizerRequest.SettingsEntry\x12\r\n\x05\x63ores\x18\x05 \x01(\x08\x12\x0f\n\x07wait_ms\x18\x06 \x01(\x04\x1a/\n\rSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"+\n\x14SetOptimizerResponse\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\t\"\x0e\n\x0cStatsRequest\"#\n\rStatsResponse\x12\x12\n\nstats_json\x18\x01 \x01(\t\"T\n\x0e\x41\x64vanceRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\x0e\n\x06\x63locks\x18\x03 \x03(\x04\x12\x15\n\rmax_staleness\x18\x04 \x01(\x04\"!\n\x0f\x41\x64vanceResponse\x12\x0e\n\x06\x63locks\x18\x01 \x03(\x04\x32\x83\x03\n\x07\x43ontrol\x12;\n\x08\x44\x65scribe\x12\x16.ps.v1.DescribeRequest\x1a\x17.ps.v1.DescribeResponse\x12\x44\n\x0b\x43reateTable\x12\x19.ps.v1.CreateTableRequest\x1a\x1a.ps.v1.CreateTableResponse\x12>\n\tDropTable\x12\x17.ps.v1.DropTableRequest\x1a\x18.ps.v1.DropTableResponse\x12G\n\x0cSetOptimizer\x12\x1a.ps.v1.SetOptimizerRequest\x1a\x1b.ps.v1.SetOptimizerResponse\x12\x32\n\x05Stats\x12\x13.ps.v1.StatsRequest\x1a\x14.ps.v1.StatsResponse\x12\x38\n\x07\x41\x64vance\x12\x15.ps.v1.AdvanceRequest\x1a\x16.ps.v1.AdvanceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13ps/v1/control.proto\x12\x05ps.v1\"\x11\n\x0f\x44\x65scribeRequest\"`\n\x10\x44\x65scribeResponse\x12\x1f\n\x07routing\x18\x01 \x01(\x0b\x32\x0e.ps.v1.Routing\x12\x1a\n\x12table_configs_json\x18\x02 \x03(\t\x12\x0f\n\x07release\x18\x03 \x01(\t\"k\n\x07Routing\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12 \n\x06shards\x18\x02 \x03(\x0b\x32\x10.ps.v1.ShardInfo\x12\x1a\n\x12shard_of_partition\x18\x03 \x01(\x0c\x12\x13\n\x0b\x63oordinator\x18\x04 \x01(\t\"V\n\tShardInfo\x12\x10\n\x08shard_id\x18\x01 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x17\n\x0fmetrics_address\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\";\n\x12\x43reateTableRequest\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\t\x12\x10\n\x08\x65xist_ok\x18\x02 \x01(\x08\";\n\x13\x43reateTableResponse\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\t\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"5\n\x10\x44ropTableRequest\x12\r\n\x05table\x18\x01 \x01(\t\x12\x12\n\nmissing_ok\x18\x02 \x01(\x08\"$\n\x11\x44ropTableResponse\x12\x0f\n\x07\x64ropped\x18\x01 \x01(\x08\"\xd6\x01\n\x13SetOptimizerRequest\x12\x11\n\tworker_id\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05table\x18\x03 \x01(\t\x12:\n\x08settings\x18\x04 \x03(\x0b\x32(.ps.v1.SetOptimizerRequest.SettingsEntry\x12\r\n\x05\x63ores\x18\x05 \x01(\x08\x12\x0f\n\x07wait_ms\x18\x06 \x01(\x04\x1a/\n\rSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"+\n\x14SetOptimizerResponse\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\t\"\x0e\n\x0cStatsRequest\"#\n\rStatsResponse\x12\x12\n\nstats_json\x18\x01 \x01(\t\"T\n\x0e\x41\x64vanceRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\x0e\n\x06\x63locks\x18\x03 \x03(\x04\x12\x15\n\rmax_staleness\x18\x04 \x01(\x04\"!\n\x0f\x41\x64vanceResponse\x12\x0e\n\x06\x63locks\x18\x01 \x03(\x04\"U\n\x08Progress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x12\n\ndone_bytes\x18\x02 \x01(\x04\x12\x11\n\tall_bytes\x18\x03 \x01(\x04\x12\x13\n\x0bresult_json\x18\x04 \x01(\t\"d\n\x11\x43heckpointRequest\x12\x11\n\tworker_id\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x0c\n\x04\x66ull\x18\x04 \x01(\x08\x12\x0f\n\x07wait_ms\x18\x05 \x01(\x04\"\xad\x02\n\x0eRestoreRequest\x12\x11\n\tworker_id\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x0b\n\x03log\x18\x04 \x01(\t\x12)\n\x02\x61t\x18\x05 \x03(\x0b\x32\x1d.ps.v1.RestoreRequest.AtEntry\x12\x31\n\x06tables\x18\x06 \x03(\x0b\x32!.ps.v1.RestoreRequest.TablesEntry\x12\x13\n\x0bvalues_only\x18\x07 \x01(\x08\x12\x0f\n\x07wait_ms\x18\x08 \x01(\x04\x1a)\n\x07\x41tEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a-\n\x0bTablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"@\n\x15\x43heckpointPartRequest\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x03 \x01(\t\">\n\x0fKeepPartRequest\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08truncate\x18\x03 \x01(\x04\"\x12\n\x10KeepPartResponse\"\xd2\x01\n\x12RestorePartRequest\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x65xact\x18\x03 \x01(\x08\x12\x0b\n\x03log\x18\x04 \x01(\t\x12\n\n\x02\x61t\x18\x05 \x01(\x04\x12\x35\n\x06tables\x18\x06 \x03(\x0b\x32%.ps.v1.RestorePartRequest.TablesEntry\x12\x13\n\x0bvalues_only\x18\x07 \x01(\x08\x1a-\n\x0bTablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xb0\x05\n\x07\x43ontrol\x12;\n\x08\x44\x65scribe\x12\x16.ps.v1.DescribeRequest\x1a\x17.ps.v1.DescribeResponse\x12\x44\n\x0b\x43reateTable\x12\x19.ps.v1.CreateTableRequest\x1a\x1a.ps.v1.CreateTableResponse\x12>\n\tDropTable\x12\x17.ps.v1.DropTableRequest\x1a\x18.ps.v1.DropTableResponse\x12G\n\x0cSetOptimizer\x12\x1a.ps.v1.SetOptimizerRequest\x1a\x1b.ps.v1.SetOptimizerResponse\x12\x32\n\x05Stats\x12\x13.ps.v1.StatsRequest\x1a\x14.ps.v1.StatsResponse\x12\x38\n\x07\x41\x64vance\x12\x15.ps.v1.AdvanceRequest\x1a\x16.ps.v1.AdvanceResponse\x12\x39\n\nCheckpoint\x12\x18.ps.v1.CheckpointRequest\x1a\x0f.ps.v1.Progress0\x01\x12\x33\n\x07Restore\x12\x15.ps.v1.RestoreRequest\x1a\x0f.ps.v1.Progress0\x01\x12\x41\n\x0e\x43heckpointPart\x12\x1c.ps.v1.CheckpointPartRequest\x1a\x0f.ps.v1.Progress0\x01\x12;\n\x08KeepPart\x12\x16.ps.v1.KeepPartRequest\x1a\x17.ps.v1.KeepPartResponse\x12;\n\x0bRestorePart\x12\x19.ps.v1.RestorePartRequest\x1a\x0f.ps.v1.Progress0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,6 +33,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SETOPTIMIZERREQUEST_SETTINGSENTRY']._loaded_options = None
   _globals['_SETOPTIMIZERREQUEST_SETTINGSENTRY']._serialized_options = b'8\001'
+  _globals['_RESTOREREQUEST_ATENTRY']._loaded_options = None
+  _globals['_RESTOREREQUEST_ATENTRY']._serialized_options = b'8\001'
+  _globals['_RESTOREREQUEST_TABLESENTRY']._loaded_options = None
+  _globals['_RESTOREREQUEST_TABLESENTRY']._serialized_options = b'8\001'
+  _globals['_RESTOREPARTREQUEST_TABLESENTRY']._loaded_options = None
+  _globals['_RESTOREPARTREQUEST_TABLESENTRY']._serialized_options = b'8\001'
   _globals['_DESCRIBEREQUEST']._serialized_start=30
   _globals['_DESCRIBEREQUEST']._serialized_end=47
   _globals['_DESCRIBERESPONSE']._serialized_start=49
@@ -63,6 +69,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADVANCEREQUEST']._serialized_end=958
   _globals['_ADVANCERESPONSE']._serialized_start=960
   _globals['_ADVANCERESPONSE']._serialized_end=993
-  _globals['_CONTROL']._serialized_start=996
-  _globals['_CONTROL']._serialized_end=1383
+  _globals['_PROGRESS']._serialized_start=995
+  _globals['_PROGRESS']._serialized_end=1080
+  _globals['_CHECKPOINTREQUEST']._serialized_start=1082
+  _globals['_CHECKPOINTREQUEST']._serialized_end=1182
+  _globals['_RESTOREREQUEST']._serialized_start=1185
+  _globals['_RESTOREREQUEST']._serialized_end=1486
+  _globals['_RESTOREREQUEST_ATENTRY']._serialized_start=1398
+  _globals['_RESTOREREQUEST_ATENTRY']._serialized_end=1439
+  _globals['_RESTOREREQUEST_TABLESENTRY']._serialized_start=1441
+  _globals['_RESTOREREQUEST_TABLESENTRY']._serialized_end=1486
+  _globals['_CHECKPOINTPARTREQUEST']._serialized_start=1488
+  _globals['_CHECKPOINTPARTREQUEST']._serialized_end=1552
+  _globals['_KEEPPARTREQUEST']._serialized_start=1554
+  _globals['_KEEPPARTREQUEST']._serialized_end=1616
+  _globals['_KEEPPARTRESPONSE']._serialized_start=1618
+  _globals['_KEEPPARTRESPONSE']._serialized_end=1636
+  _globals['_RESTOREPARTREQUEST']._serialized_start=1639
+  _globals['_RESTOREPARTREQUEST']._serialized_end=1849
+  _globals['_RESTOREPARTREQUEST_TABLESENTRY']._serialized_start=1441
+  _globals['_RESTOREPARTREQUEST_TABLESENTRY']._serialized_end=1486
+  _globals['_CONTROL']._serialized_start=1852
+  _globals['_CONTROL']._serialized_end=2540
 # @@protoc_insertion_point(module_scope)

@@ -130,3 +130,112 @@ class AdvanceResponse(_message.Message):
     CLOCKS_FIELD_NUMBER: _ClassVar[int]
     clocks: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, clocks: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Progress(_message.Message):
+    __slots__ = ("stage", "done_bytes", "all_bytes", "result_json")
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    DONE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ALL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RESULT_JSON_FIELD_NUMBER: _ClassVar[int]
+    stage: str
+    done_bytes: int
+    all_bytes: int
+    result_json: str
+    def __init__(self, stage: _Optional[str] = ..., done_bytes: _Optional[int] = ..., all_bytes: _Optional[int] = ..., result_json: _Optional[str] = ...) -> None: ...
+
+class CheckpointRequest(_message.Message):
+    __slots__ = ("worker_id", "sequence", "url", "full", "wait_ms")
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
+    FULL_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    worker_id: int
+    sequence: int
+    url: str
+    full: bool
+    wait_ms: int
+    def __init__(self, worker_id: _Optional[int] = ..., sequence: _Optional[int] = ..., url: _Optional[str] = ..., full: _Optional[bool] = ..., wait_ms: _Optional[int] = ...) -> None: ...
+
+class RestoreRequest(_message.Message):
+    __slots__ = ("worker_id", "sequence", "url", "log", "at", "tables", "values_only", "wait_ms")
+    class AtEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: int
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
+    class TablesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    TABLES_FIELD_NUMBER: _ClassVar[int]
+    VALUES_ONLY_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    worker_id: int
+    sequence: int
+    url: str
+    log: str
+    at: _containers.ScalarMap[int, int]
+    tables: _containers.ScalarMap[str, str]
+    values_only: bool
+    wait_ms: int
+    def __init__(self, worker_id: _Optional[int] = ..., sequence: _Optional[int] = ..., url: _Optional[str] = ..., log: _Optional[str] = ..., at: _Optional[_Mapping[int, int]] = ..., tables: _Optional[_Mapping[str, str]] = ..., values_only: _Optional[bool] = ..., wait_ms: _Optional[int] = ...) -> None: ...
+
+class CheckpointPartRequest(_message.Message):
+    __slots__ = ("url", "name", "base")
+    URL_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    url: str
+    name: str
+    base: str
+    def __init__(self, url: _Optional[str] = ..., name: _Optional[str] = ..., base: _Optional[str] = ...) -> None: ...
+
+class KeepPartRequest(_message.Message):
+    __slots__ = ("url", "name", "truncate")
+    URL_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATE_FIELD_NUMBER: _ClassVar[int]
+    url: str
+    name: str
+    truncate: int
+    def __init__(self, url: _Optional[str] = ..., name: _Optional[str] = ..., truncate: _Optional[int] = ...) -> None: ...
+
+class KeepPartResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RestorePartRequest(_message.Message):
+    __slots__ = ("url", "name", "exact", "log", "at", "tables", "values_only")
+    class TablesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    URL_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    EXACT_FIELD_NUMBER: _ClassVar[int]
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    TABLES_FIELD_NUMBER: _ClassVar[int]
+    VALUES_ONLY_FIELD_NUMBER: _ClassVar[int]
+    url: str
+    name: str
+    exact: bool
+    log: str
+    at: int
+    tables: _containers.ScalarMap[str, str]
+    values_only: bool
+    def __init__(self, url: _Optional[str] = ..., name: _Optional[str] = ..., exact: _Optional[bool] = ..., log: _Optional[str] = ..., at: _Optional[int] = ..., tables: _Optional[_Mapping[str, str]] = ..., values_only: _Optional[bool] = ...) -> None: ...

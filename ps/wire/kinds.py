@@ -27,7 +27,7 @@ from ps.wire.methods import Method
 KINDS = ("ids", "flags", "rows", "gradients", "headers")
 
 _PAYLOADS = {methods.PULL: "rows", methods.EXPORT: "rows", methods.WRITE: "rows", methods.PUSH: "gradients"}
-"""The kind of the payload in the chunks of a stream, by method."""
+"""The kind of the payload in the chunks of a stream, by method. Streams of the control plane have none."""
 
 _Parts = tuple[int, int]
 """A function that returns the bytes of ids and of flags in a message."""
@@ -49,7 +49,8 @@ class Moved:
     def chunk(self, method: Method, data: bytes) -> None:
         """Counts a chunk of a stream. Only its frame is read. Raises InvalidArgument for bytes that are no message."""
         self.total += len(data)
-        self._parts[_PAYLOADS[method]] += codec.payload_bytes(data)
+        if method in _PAYLOADS:
+            self._parts[_PAYLOADS[method]] += codec.payload_bytes(data)
 
     def said(self, message: Message) -> None:
         """Counts the ids and flags in a message, or in the head of a stream, whose bytes were counted by `message` or
