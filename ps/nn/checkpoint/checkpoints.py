@@ -25,10 +25,11 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
+from ps import Client
 from ps.errors import CheckpointCorrupt, ConfigError, InvalidArgument
 from ps.nn.checkpoint import dense
 from ps.nn.checkpoint.folder import SERVICE, Folder, Manifest
@@ -38,16 +39,6 @@ from ps.runtime.clock import SYSTEM_CLOCK
 from ps.runtime.files import Files, RealFiles
 
 KEEP = 2
-
-
-class Rows(Protocol):
-    """The two calls of a `ps.Client` that are used here."""
-
-    def checkpoint(self, path: str) -> str:
-        """Makes a checkpoint of the service in a folder of checkpoints, and returns its name."""
-
-    def restore(self, path: str) -> Any:
-        """Fills a new service from a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +61,7 @@ class TrainingCheckpoints:
     def __init__(
         self,
         folder: str | Path,
-        client: Rows,
+        client: Client,
         *,
         settings: Mapping[str, Any] | None = None,
         service_path: str | None = None,
@@ -84,13 +75,19 @@ class TrainingCheckpoints:
         if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
             raise InvalidArgument(f"keep={keep!r}: give how many checkpoints stay, 1 or more")
         self._files = files or RealFiles()
-        self._folder = Folder(Path(folder).expanduser().absolute(), self._files)
+        self._folder = Folder(_absolute(folder), self._files)
         self._client = client
         self._settings = dict(settings or {})
         self._service_path = service_path
         self._keep = keep
         self._together = Together()
-        self._last = 0
+        self.last = 0
+        """The step of the checkpoint that was made last, or from which the run goes on; 0: there is none."""
+
+    @staticmethod
+    def steps_in(folder: str | Path) -> list[int]:
+        """Returns the steps of the checkpoints in a folder, ascending; none where there is no folder."""
+        return Folder(_absolute(folder), RealFiles()).steps()
 
     @property
     def steps(self) -> list[int]:
@@ -104,19 +101,19 @@ class TrainingCheckpoints:
         Raises ConfigError for other settings or another number of ranks, CheckpointCorrupt for files that cannot be
         read, and what `Client.restore` raises, above all if the service has rows already.
         """
-        self._last = self._together.of_first(lambda: max(self.steps, default=0))
-        if self._last:
+        self.last = self._together.of_first(lambda: max(self.steps, default=0))
+        if self.last:
             manifest = self._together.each(self._checked)
             self._together.of_first(lambda: self._client.restore(self._place_of_rows(manifest)))
-        return self._last
+        return self.last
 
     def load(self, parts: Mapping[str, Part]) -> None:
         """Gives each part the state that it had in the checkpoint of `restore_rows`, and the random generators of
         torch, numpy and Python theirs; does nothing where there was none. Raises InvalidArgument for other parts than
         those that were saved."""
-        if not self._last:
+        if not self.last:
             return
-        place = self._folder.of(self._last)
+        place = self._folder.of(self.last)
         mine = self._together.each(lambda: self._of_rank(place))
         give(parts, dense.read(place / "dense"), mine["parts"])
         set_random_states(mine["random"])
@@ -139,15 +136,15 @@ class TrainingCheckpoints:
         name = self._together.of_first(lambda: self._client.checkpoint(self._service_path or inside))
         self._together.each(lambda: self._write(step, tensors, rest))
         nbytes = self._together.of_first(lambda: self._complete(step, name))
-        self._last = step
+        self.last = step
         return Saved(step, self._folder.of(step), nbytes, name, SYSTEM_CLOCK.monotonic() - started_s)
 
     def _check_step(self, step: int) -> None:
-        if isinstance(step, bool) or not isinstance(step, int) or step <= self._last:
+        if isinstance(step, bool) or not isinstance(step, int) or step <= self.last:
             raise InvalidArgument(
-                f"a checkpoint of step {step!r}: give the number of steps made, more than the last one's, {self._last}"
+                f"a checkpoint of step {step!r}: give the number of steps made, more than the last one's, {self.last}"
             )
-        if newer := [one for one in self.steps if one > self._last]:
+        if newer := [one for one in self.steps if one > self.last]:
             raise InvalidArgument(
                 f"{self._folder.path} has checkpoints of another run, up to step {newer[-1]}: go on from them "
                 "(restore_rows), or give another folder"
@@ -155,7 +152,7 @@ class TrainingCheckpoints:
 
     def _checked(self) -> Manifest:
         """Returns what the newest checkpoint is of, if this run may go on from it."""
-        manifest, place = self._folder.manifest(self._last), self._folder.of(self._last)
+        manifest, place = self._folder.manifest(self.last), self._folder.of(self.last)
         told, asked = {**manifest.settings, "ranks": manifest.ranks}, {**self._settings, "ranks": self._together.ranks}
         differing = [name for name in {**told, **asked} if told.get(name) != asked.get(name)]
         if differing:
@@ -194,3 +191,7 @@ class TrainingCheckpoints:
         """Returns the folder or URL of the service's checkpoint that belongs to a checkpoint."""
         path = manifest.service_path
         return f"{self._folder.of(manifest.step) / SERVICE if path == SERVICE else path}/{manifest.service_name}"
+
+
+def _absolute(folder: str | Path) -> Path:
+    return Path(folder).expanduser().absolute()

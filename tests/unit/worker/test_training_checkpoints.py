@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,43 +12,19 @@ import numpy as np
 import pytest
 import torch
 from resumable import Ended, Run, batch
+from saved_services import Service, services
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 import ps
-from ps.durability import state
 from ps.nn import TrainingCheckpoints
 from ps.runtime.files import RealFiles
 from tests.conftest import StartServer
-from tests.unit.durability.memory import InMemory
-
-Service = Callable[[], str]
 
 
 @pytest.fixture
 def service(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> Service:
-    """service() -> the address of a new service. Its checkpoints are in memory."""
-    shards: dict[str, Any] = {}
-    saved: dict[str, InMemory] = {}
-
-    def checkpoint(client: ps.Client, path: str) -> str:
-        name = f"at-{len(saved)}"
-        saved[name] = InMemory()
-        state.save(shards[client.address], saved[name])
-        (Path(path) / name).mkdir(parents=True)
-        return name
-
-    def restore(client: ps.Client, path: str) -> None:
-        assert Path(path).is_dir()
-        state.restore(shards[client.address], saved[Path(path).name])
-
-    def start() -> str:
-        server = start_server()
-        shards[server.address] = server.shard
-        return server.address
-
-    monkeypatch.setattr(ps.Client, "checkpoint", checkpoint, raising=False)
-    monkeypatch.setattr(ps.Client, "restore", restore, raising=False)
-    return start
+    """service() -> the address of a new service."""
+    return services(start_server, monkeypatch)
 
 
 class Counter:
