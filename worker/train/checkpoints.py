@@ -31,7 +31,7 @@ class RunCheckpoints:
             asked.folder, client, settings=settings.that_stay(place.ranks), service_path=asked.rows
         )
         if asked.resume:
-            self._made = self.first_step = self._checkpoints.restore_rows()
+            self._made = self.first_step = self._checkpoints.restore_rows(rewind=asked.rewind)
             found = (
                 f"resumed at step {self.first_step:,}" if self.first_step else "no checkpoint yet, so the run begins"
             )

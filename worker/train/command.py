@@ -65,6 +65,7 @@ def train(
     checkpoint_dir: options.CheckpointDirOption = None,
     checkpoint_every: options.CheckpointEveryOption = 1000,
     resume: options.ResumeOption = False,
+    rewind: options.RewindOption = False,
     service_checkpoints: options.ServiceCheckpointsOption = None,
 ) -> None:
     """Trains a click model whose embeddings live on a parameter server, and reports progressive AUC and log loss.
@@ -92,7 +93,7 @@ def train(
         mode=mode,
         max_staleness=max_staleness,
         pull_ahead=pull_ahead,
-        checkpoints=Checkpoints(checkpoint_dir, checkpoint_every, resume, service_checkpoints),
+        checkpoints=Checkpoints(checkpoint_dir, checkpoint_every, resume or rewind, service_checkpoints, rewind),
     )
     start(place, trainers, settings, service, local, disk, no_disk)
 

@@ -184,6 +184,15 @@ ResumeOption = Annotated[
         rich_help_panel=SAVED,
     ),
 ]
+RewindOption = Annotated[
+    bool,
+    typer.Option(
+        "--rewind",
+        help="Resume with a service that has gone on since the checkpoint: its tables are dropped, and filled again "
+        "with the checkpoint's rows.",
+        rich_help_panel=SAVED,
+    ),
+]
 ServiceCheckpointsOption = Annotated[
     str | None,
     typer.Option(

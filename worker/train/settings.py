@@ -46,13 +46,14 @@ class Checkpoints(NamedTuple):
     resume: bool = False
     rows: str | None = None
     """Folder or URL for the service's checkpoints; None: they are in the trainer's."""
+    rewind: bool = False
 
     def check(self) -> None:
         """Raises InvalidArgument for options that need a folder, and for a folder that has another run's
         checkpoints."""
         if self.folder is None:
-            if self.resume or self.rows is not None:
-                raise InvalidArgument("--resume and --service-checkpoints need --checkpoint-dir FOLDER")
+            if self.resume or self.rewind or self.rows is not None:
+                raise InvalidArgument("--resume, --rewind and --service-checkpoints need --checkpoint-dir FOLDER")
         elif not self.resume and (steps := TrainingCheckpoints.steps_in(self.folder)):
             raise InvalidArgument(
                 f"--checkpoint-dir {self.folder} has the checkpoint of step {steps[-1]}: go on from it with --resume, "

@@ -34,6 +34,7 @@ from ps.errors import CheckpointCorrupt, ConfigError, InvalidArgument
 from ps.nn.checkpoint import dense
 from ps.nn.checkpoint.folder import SERVICE, Folder, Manifest
 from ps.nn.checkpoint.parts import Part, give, random_states, set_random_states, taken
+from ps.nn.checkpoint.rows import restored
 from ps.nn.checkpoint.together import Together
 from ps.runtime.clock import SYSTEM_CLOCK
 from ps.runtime.files import Files, RealFiles
@@ -94,17 +95,20 @@ class TrainingCheckpoints:
         """The steps of the checkpoints that are there, ascending."""
         return self._folder.steps()
 
-    def restore_rows(self) -> int:
+    def restore_rows(self, *, rewind: bool = False) -> int:
         """Gives the service the rows that belong to the newest checkpoint, and returns its step; 0 where there is none:
         the run begins. Call it before the tables are made.
 
-        Raises ConfigError for other settings or another number of ranks, CheckpointCorrupt for files that cannot be
-        read, and what `Client.restore` raises, above all if the service has rows already.
+        A new service becomes what the saved one was. One that has had tables, because it went on after the checkpoint,
+        is refused with TableExists, or, with `rewind`, its tables of these names are dropped, and filled again as the
+        checkpoint has them: values, optimizer state and importance. Raises ConfigError for other settings or another
+        number of ranks, CheckpointCorrupt for files that cannot be read, and what `Client.restore` raises.
         """
         self.last = self._together.of_first(lambda: max(self.steps, default=0))
         if self.last:
             manifest = self._together.each(self._checked)
-            self._together.of_first(lambda: self._client.restore(self._place_of_rows(manifest)))
+            place = self._place_of_rows(manifest)
+            self._together.of_first(lambda: restored(self._client, manifest, place, rewind))
         return self.last
 
     def load(self, parts: Mapping[str, Part]) -> None:
@@ -183,7 +187,8 @@ class TrainingCheckpoints:
 
     def _complete(self, step: int, name: str) -> int:
         place = self._service_path or SERVICE
-        self._folder.complete(Manifest(step, self._together.ranks, place, name, self._settings))
+        tables = sorted(self._client.tables())
+        self._folder.complete(Manifest(step, self._together.ranks, place, name, tables, self._settings))
         self._folder.prune(self._keep)
         return self._folder.nbytes(step)
 

@@ -1,8 +1,8 @@
 """The folder of a run's checkpoints, and the one file in each that says what it is.
 
 FOLDER/step-000000000400/     a checkpoint, complete: it got this name when all of it was on disk
-    training.json             {"format": 1, "step": 400, "ranks": 2, "settings": {...},
-                               "service": {"path": "service", "name": "20261201T012300Z-000001"}}
+    training.json             {"format": 1, "step": 400, "ranks": 2, "settings": {...}, "service":
+                               {"path": "service", "name": "20261201T012300Z-000001", "tables": ["user"]}}
     service/                  the service's checkpoint, in a folder of that name; or "path" says where it is
     dense/                    tensors of modules and optimizers (ps.nn.checkpoint.dense)
     rank-0.pt, rank-1.pt      all else that a trainer has (ps.nn.checkpoint.parts)
@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ class Manifest:
     service_path: str
     """The folder or URL of the service's checkpoints; SERVICE: the folder of that name in this one."""
     service_name: str
+    tables: Sequence[str]
+    """All tables of the service."""
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -83,7 +85,7 @@ class Folder:
         """Turns what has been written since `begin` into a checkpoint, at once and durably."""
         made, place = self.unfinished(manifest.step), self.of(manifest.step)
         told = {"format": FORMAT, "step": manifest.step, "ranks": manifest.ranks, "settings": dict(manifest.settings)}
-        service = {"path": manifest.service_path, "name": manifest.service_name}
+        service = {"path": manifest.service_path, "name": manifest.service_name, "tables": list(manifest.tables)}
         self.write(made / MANIFEST, json.dumps({**told, "service": service}, indent=1).encode())
         self._files.sync_folder(made)
         self._files.rename(made, place)
@@ -97,7 +99,8 @@ class Folder:
             if told["format"] != FORMAT:
                 raise CheckpointCorrupt(f"{path}: format {told['format']!r}, and this version reads {FORMAT}")
             service = told["service"]
-            return Manifest(told["step"], told["ranks"], service["path"], service["name"], told["settings"])
+            place = service["path"], service["name"], service["tables"]
+            return Manifest(told["step"], told["ranks"], *place, told["settings"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointCorrupt(
                 f"{path} cannot be read ({error}): remove its folder to go on from an earlier one"

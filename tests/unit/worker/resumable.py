@@ -36,10 +36,10 @@ class Ended:
 class Run:
     """Trains with sparsified pushes in fp16, Adam on both sides, dropout and a learning-rate schedule."""
 
-    def __init__(self, address: str, folder: Path, seed: int, **options: Any) -> None:
+    def __init__(self, address: str, folder: Path, seed: int, *, rewind: bool = False, **options: Any) -> None:
         self.client = ps.connect(address, wire_dtype="fp16")
         self.checkpoints = TrainingCheckpoints(folder, self.client, settings={"seed": seed}, **options)
-        self.step = self.checkpoints.restore_rows()
+        self.step = self.checkpoints.restore_rows(rewind=rewind)
         torch.manual_seed(seed)
         self.embeddings = EmbeddingBagCollection(self.client, TABLES, sparsify=SPARSIFY)
         self.model = nn.Sequential(nn.Flatten(), nn.Linear(8, 16), nn.Dropout(0.5), nn.ReLU(), nn.Linear(16, 1))

@@ -1,23 +1,32 @@
-"""Services whose checkpoints are in memory, until the service makes them itself."""
+"""Services that save themselves and are restored."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import ps
+from ps.cluster import inprocess
 from ps.durability import state
 from tests.conftest import StartServer
 from tests.unit.durability.memory import InMemory
 
 Service = Callable[[], str]
+REAL = find_spec("ps.server.checkpoints") is not None
+needs_a_service_that_saves_itself = pytest.mark.skipif(not REAL, reason="the service makes no checkpoints yet")
 
 
 def services(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> Service:
     """Returns a function that starts a new service and returns its address."""
+    return inprocess.start if REAL else _in_memory(start_server, monkeypatch)
+
+
+def _in_memory(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> Service:
+    """Services whose checkpoints are in memory, as long as they do not make them themselves."""
     shards: dict[str, Any] = {}
     saved: dict[str, InMemory] = {}
 
@@ -37,6 +46,6 @@ def services(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> Serv
         shards[server.address] = server.shard
         return server.address
 
-    monkeypatch.setattr(ps.Client, "checkpoint", checkpoint, raising=False)
-    monkeypatch.setattr(ps.Client, "restore", restore, raising=False)
+    monkeypatch.setattr(ps.Client, "checkpoint", checkpoint)
+    monkeypatch.setattr(ps.Client, "restore", restore)
     return start

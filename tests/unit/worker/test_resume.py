@@ -119,7 +119,7 @@ def test_options_that_change_no_value_may_be_others(service: Service, tmp_path: 
 
 
 def test_options_of_checkpoints_need_a_folder_and_one_that_is_free(tmp_path: Path) -> None:
-    for wrong in (Checkpoints(resume=True), Checkpoints(rows="memory://rows")):
+    for wrong in (Checkpoints(resume=True), Checkpoints(rewind=True), Checkpoints(rows="memory://rows")):
         with pytest.raises(InvalidArgument, match="need --checkpoint-dir FOLDER"):
             wrong.check()
     Checkpoints().check()

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from resumable import Ended, Run, batch
-from saved_services import Service, services
+from saved_services import Service, needs_a_service_that_saves_itself, services
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 import ps
+from ps.cluster import inprocess
 from ps.nn import TrainingCheckpoints
 from ps.runtime.files import RealFiles
 from tests.conftest import StartServer
@@ -282,3 +283,40 @@ def test_parts_of_any_kind_come_back(service: Service, tmp_path: Path) -> None:
         checkpoints.load({"counter": counter, "normal": again})
     assert repr(counter.state) == repr(kept)
     assert repr(again.state_dict()) == repr(normal.state_dict())
+
+
+@needs_a_service_that_saves_itself
+def test_a_service_that_has_gone_on_is_refused_or_rewound(tmp_path: Path) -> None:
+    """Rewound, its rows are those of the checkpoint, and the run ends with the same bits."""
+    address = inprocess.start(shards=2)
+    run = Run(address, tmp_path, 0)
+    run.train(9, save_at=6)
+    with pytest.raises(ps.TableExists, match=r"is not new, so .* at step 6: .* drops its tables item, user and fills"):
+        Run(address, tmp_path, 0)
+    run.train(20)
+    straight = run.ended()
+    resumed = Run(address, tmp_path, 0, rewind=True)
+    assert resumed.step == 6
+    resumed.train(20)
+    check_same(straight, resumed.ended())
+
+
+@needs_a_service_that_saves_itself
+def test_a_run_goes_on_with_another_number_of_shards(tmp_path: Path) -> None:
+    run = Run(inprocess.start(shards=3), tmp_path, 0)
+    run.train(8, save_at=6)
+    run.train(20)
+    resumed = Run(inprocess.start(), tmp_path, 0)
+    resumed.train(20)
+    check_same(run.ended(), resumed.ended())
+
+
+@needs_a_service_that_saves_itself
+def test_cores_of_a_tensor_train_table_are_not_dropped_for_a_rewind(tmp_path: Path) -> None:
+    cold = ps.TensorTrain(rows=100, ranks=2)
+    with ps.connect("inproc:") as client:
+        client.create_table(ps.TableConfig(name="cores", dim=4, cold=cold))
+        TrainingCheckpoints(tmp_path, client).save(1, {})
+        with pytest.raises(ps.ConfigError, match="tables cores have tensor-train cores"):
+            TrainingCheckpoints(tmp_path, client).restore_rows(rewind=True)
+        assert list(client.tables()) == ["cores"]
