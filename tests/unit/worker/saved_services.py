@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import ps
@@ -49,3 +50,10 @@ def _in_memory(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> Se
     monkeypatch.setattr(ps.Client, "checkpoint", checkpoint)
     monkeypatch.setattr(ps.Client, "restore", restore)
     return start
+
+
+def contents(client: ps.Client, table: str) -> tuple[np.ndarray, ...]:
+    """Ids, rows and scores, ids ascending."""
+    ids_N, rows_ND, scores_N = (np.concatenate(parts) for parts in zip(*client.export(table), strict=True))
+    order_N = np.argsort(ids_N)
+    return ids_N[order_N], rows_ND[order_N], scores_N[order_N]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from saved_services import Service, services
+from saved_services import Service, contents, services
 
 import ps
 from ps.errors import InvalidArgument
@@ -65,13 +65,6 @@ def check_same(address: str, share: Share, other_address: str, other: Share) -> 
         for table in one.tables():
             for mine, theirs in zip(contents(one, table), contents(two, table), strict=True):
                 np.testing.assert_array_equal(mine, theirs)
-
-
-def contents(client: ps.Client, table: str) -> tuple[np.ndarray, ...]:
-    """Ids, rows and scores, ids ascending."""
-    ids_N, rows_ND, scores_N = (np.concatenate(parts) for parts in zip(*client.export(table), strict=True))
-    order_N = np.argsort(ids_N)
-    return ids_N[order_N], rows_ND[order_N], scores_N[order_N]
 
 
 @pytest.mark.parametrize(("before", "goes_on_at"), [(2, 0), (9, 6)])

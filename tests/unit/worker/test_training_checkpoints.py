@@ -260,7 +260,11 @@ def test_the_manifest_says_where_the_rows_are(service: Service, tmp_path: Path) 
     run = Run(service(), tmp_path / "run", 0, service_path=str(elsewhere))
     run.train(1, save_at=1)
     told = json.loads((tmp_path / "run" / "step-000000000001" / "training.json").read_text())
-    assert told["service"] == {"path": str(elsewhere), "name": next(elsewhere.iterdir()).name}
+    assert told["service"] == {
+        "path": str(elsewhere),
+        "name": next(elsewhere.iterdir()).name,
+        "tables": ["item", "user"],
+    }
     assert Run(service(), tmp_path / "run", 0).step == 1
 
 
