@@ -14,6 +14,7 @@ if find_spec("torch") is None:
 
 if TYPE_CHECKING:
     from ps.nn.batch import Bags, Batch
+    from ps.nn.checkpoint.checkpoints import TrainingCheckpoints
     from ps.nn.embedding.collection import EmbeddingBagCollection
     from ps.nn.feature import Feature
     from ps.nn.modes import Asynchronous, Bounded, Group, Synchronous
@@ -37,6 +38,7 @@ __all__ = [
     "TensorTrainEmbeddingBag",
     "Threshold",
     "TopK",
+    "TrainingCheckpoints",
 ]
 
 _HOMES = {
@@ -55,6 +57,7 @@ _HOMES = {
     "TensorTrainEmbeddingBag": "ps.nn.tensor_train.bag",
     "Threshold": "ps.nn.sparsify.sparsifiers",
     "TopK": "ps.nn.sparsify.sparsifiers",
+    "TrainingCheckpoints": "ps.nn.checkpoint.checkpoints",
 }
 
 

@@ -85,7 +85,7 @@ PS = [
 NN = [
     *("Bags", "Batch", "EmbeddingBagCollection", "Feature", "Prefetcher", "TensorTrainEmbeddingBag"),
     *("Hold", "Relaxed", "Sparsifier", "Threshold", "TopK"),
-    *("Asynchronous", "Bounded", "Group", "Synchronous"),
+    *("Asynchronous", "Bounded", "Group", "Synchronous", "TrainingCheckpoints"),
 ]
 
 

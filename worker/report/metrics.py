@@ -6,8 +6,11 @@ afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ps.errors import InvalidArgument, LengthMismatch
 
@@ -47,6 +50,16 @@ class Progressive:
     def rows(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         """Returns the probabilities [N] and labels [N] so far, as views."""
         return self._probabilities_N[: self._length], self._labels_N[: self._length]
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Returns a copy of all rows, for a checkpoint."""
+        probabilities_N, labels_N = self.rows()
+        return {"probabilities": torch.from_numpy(probabilities_N.copy()), "labels": torch.from_numpy(labels_N.copy())}
+
+    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Replaces all rows by saved ones."""
+        self._length = 0
+        self.add(state["probabilities"].numpy(), state["labels"].numpy().astype(np.float32))
 
     def auc(self, window: slice = slice(None)) -> float:
         """Returns the area under the ROC curve over a stretch of rows; see `auc`."""

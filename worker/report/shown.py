@@ -54,8 +54,9 @@ Advance = Callable[[int, float], None]
 
 
 @contextmanager
-def progress(source: Source, console: Console) -> Iterator[Advance]:
-    """Shows a bar over the source's rows, with the smoothed loss and the samples per second."""
+def progress(source: Source, console: Console, before: int = 0) -> Iterator[Advance]:
+    """Shows a bar over the source's rows, with the smoothed loss and the samples per second. before: rows that an
+    earlier run has trained on."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -66,7 +67,7 @@ def progress(source: Source, console: Console) -> Iterator[Advance]:
         console=console,
     )
     with bar:
-        task = bar.add_task(source.name, total=source.len_rows, rate="-", loss="-")
+        task = bar.add_task(source.name, total=source.len_rows, completed=before, rate="-", loss="-")
         smoothed: float | None = None
 
         def advance(rows: int, loss: float) -> None:
@@ -84,11 +85,12 @@ def progress(source: Source, console: Console) -> Iterator[Advance]:
         yield advance
 
 
-def summary(console: Console, source: Source, metrics: Progressive, seconds: float) -> None:
+def summary(console: Console, source: Source, metrics: Progressive, seconds: float, before: int = 0) -> None:
     """Returns the result of a run: speed, progressive AUC and log loss, over everything and over the windows that the
-    source names."""
+    source names. before: rows that an earlier run has trained on, which this one has not spent the seconds on."""
     rows = len(metrics)
-    console.print(f"\n{rows:,} samples in {seconds:.1f} s: {rows / seconds:,.0f} samples/s", highlight=False)
+    made, resumed = max(rows - before, 0), f", after {before:,} before" if before else ""
+    console.print(f"\n{made:,} samples in {seconds:.1f} s: {made / seconds:,.0f} samples/s{resumed}", highlight=False)
     windows = {"all": slice(0, rows), **source.windows()}
     for name, window in windows.items():
         console.print(f"progressive AUC, {name}: {quality(metrics, window)}", highlight=False)

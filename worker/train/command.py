@@ -3,7 +3,7 @@
     python -m worker.train --data flights --local 2
     python -m worker.train --data flights --local 2 --trainers 2 --sparsify 0.2 --dense-density 0.2
     python -m worker.train --data flights --local 2 --trainers 2 --mode synchronous
-    python -m worker.train --data criteo --path day_0.gz --service 10.0.0.5:7370
+    python -m worker.train --data criteo --path day_0.gz --service 10.0.0.5:7370 --checkpoint-dir /shared/run-1 --resume
     torchrun --nnodes 2 ... -m worker.train --data criteo --path day_0.gz --service 10.0.0.5:7370
 
 Shards that it launches itself (`--local`) keep half of the rows on disk, in a temporary directory that is removed with
@@ -28,7 +28,7 @@ from worker.train.interruption import remembered
 from worker.train.ranks import Meeting, TrainerFailed, run_ranks
 from worker.train.run import ALONE, run
 from worker.train.service import service_address
-from worker.train.settings import Data, Settings, batches_ahead
+from worker.train.settings import Checkpoints, Data, Settings, batches_ahead
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -62,6 +62,11 @@ def train(
     wire_dtype: options.WireDtypeOption = "fp32",
     compress_ids: options.CompressIdsOption = False,
     dense_density: options.DenseDensityOption = 1.0,
+    checkpoint_dir: options.CheckpointDirOption = None,
+    checkpoint_every: options.CheckpointEveryOption = 1000,
+    resume: options.ResumeOption = False,
+    rewind: options.RewindOption = False,
+    service_checkpoints: options.ServiceCheckpointsOption = None,
 ) -> None:
     """Trains a click model whose embeddings live on a parameter server, and reports progressive AUC and log loss.
 
@@ -88,6 +93,7 @@ def train(
         mode=mode,
         max_staleness=max_staleness,
         pull_ahead=pull_ahead,
+        checkpoints=Checkpoints(checkpoint_dir, checkpoint_every, resume or rewind, service_checkpoints, rewind),
     )
     start(place, trainers, settings, service, local, disk, no_disk)
 
@@ -97,6 +103,7 @@ def start(
 ) -> None:
     """Runs this process's trainer, or starts as many trainers as were asked for in processes of their own."""
     settings.check_modes(max(place.ranks, trainers))
+    settings.checkpoints.check()
     source = settings.open_source()
     settings.table_configs(source)  # what is wrong with the options is said before anything is launched
     with remembered() as interruption, service_address(service, local, disk, no_disk) as address:

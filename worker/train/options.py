@@ -10,7 +10,7 @@ import typer
 from worker.train.settings import OPTIMIZERS
 
 DATA, ROWS, MODEL = "Data", "Where the rows live", "Model"
-RANKS, WIRE = "Several trainers", "What is sent, and when"
+RANKS, WIRE, SAVED = "Several trainers", "What is sent, and when", "Checkpoints"
 """The panels of --help."""
 
 DataOption = Annotated[
@@ -155,5 +155,50 @@ DenseDensityOption = Annotated[
         help="With --trainers: share of the dense gradients that is exchanged, the largest ones; the others are held.",
         metavar="DENSITY",
         rich_help_panel=RANKS,
+    ),
+]
+CheckpointDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for checkpoints, which all trainers and shards see. Each has the dense part, its optimizer, the "
+        "position in the data, held gradients, and all rows of the service. The last two stay.",
+        metavar="FOLDER",
+        file_okay=False,
+        rich_help_panel=SAVED,
+    ),
+]
+CheckpointEveryOption = Annotated[
+    int,
+    typer.Option(
+        help="Steps from one checkpoint to the next. There is one more when the data ends, and none at a Ctrl-C.",
+        min=1,
+        rich_help_panel=SAVED,
+    ),
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on from the newest checkpoint, with the same options and a new service, which is given its rows; "
+        "begin if there is none.",
+        rich_help_panel=SAVED,
+    ),
+]
+RewindOption = Annotated[
+    bool,
+    typer.Option(
+        "--rewind",
+        help="Resume with a service that has gone on since the checkpoint: its tables are dropped, and filled again "
+        "with the checkpoint's rows.",
+        rich_help_panel=SAVED,
+    ),
+]
+ServiceCheckpointsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Folder or URL (s3://...) for the service's part, which all shards see. Only what has changed is written "
+        "there, and nothing is removed. Default: all rows in each checkpoint's own folder.",
+        metavar="URL",
+        rich_help_panel=SAVED,
     ),
 ]

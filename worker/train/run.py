@@ -28,6 +28,7 @@ from worker.data.source import Source
 from worker.report import shown as report
 from worker.report.metrics import Progressive
 from worker.report.shown import Share
+from worker.train.checkpoints import RunCheckpoints
 from worker.train.interruption import Interruption
 from worker.train.ranks import PATIENCE_S, Meeting
 from worker.train.settings import WIRE_DTYPES, Settings
@@ -39,18 +40,20 @@ ALONE = Meeting(0, 1)
 
 class EveryNth:
     """Iterates over the batches `rank`, rank + ranks, ... of a loader, the same number for each rank, because all ranks
-    must make the same steps.
+    must make the same steps. The batches of the first `made` steps are read and passed over.
 
     The last few batches, fewer than there are ranks, are left out: after the iteration, `leftover` is this rank's.
     """
 
-    def __init__(self, loader: Iterable[Batch], place: Meeting) -> None:
+    def __init__(self, loader: Iterable[Batch], place: Meeting, made: int = 0) -> None:
         self._loader = loader
         self._place = place
+        self._made = made
         self.leftover: Batch | None = None
 
     def __iter__(self) -> Iterator[Batch]:
-        batches, place = iter(self._loader), self._place
+        place = self._place
+        batches = islice(self._loader, self._made * place.ranks, None)
         while len(group := list(islice(batches, place.ranks))) == place.ranks:
             yield group[place.rank]
         self.leftover = group[place.rank] if place.rank < len(group) else None
@@ -73,14 +76,16 @@ def run(
     if place.ranks > 1:
         place.join()
     with connect(address, wire_dtype=WIRE_DTYPES[settings.wire_dtype], compress_ids=settings.compress_ids) as client:
+        saved = RunCheckpoints(settings, client, place, console)
         mode = settings.mode_of(_group(place))
         trainer = Trainer(
             client, source, configs, settings.dense_lr, settings.seed, sparsify=settings.sparsify, mode=mode
         )
         if place.ranks > 1:
             trainer.share_dense(settings.dense)
+        saved.load(trainer)
         started = time.perf_counter()
-        depth = _train(trainer, source, settings, place, console, interruption)
+        depth = _train(trainer, source, settings, place, console, interruption, saved)
         seconds = time.perf_counter() - started
         mine = _share(trainer, client)
         if shares := _gathered(mine, place):
@@ -89,7 +94,7 @@ def run(
             report.how_stale(console, client, shares)
             report.on_the_wire(console, shares)
             _check_equal(shares)
-            report.summary(console, source, in_order(shares, settings.batch_size), seconds)
+            report.summary(console, source, in_order(shares, settings.batch_size), seconds, saved.rows_before)
             report.health(console, client)
     return mine
 
@@ -111,16 +116,24 @@ def in_order(shares: Sequence[Share], batch_size: int) -> Progressive:
 
 
 def _train(
-    trainer: Trainer, source: Source, settings: Settings, place: Meeting, console: Console, interruption: Interruption
+    trainer: Trainer,
+    source: Source,
+    settings: Settings,
+    place: Meeting,
+    console: Console,
+    interruption: Interruption,
+    saved: RunCheckpoints,
 ) -> int:
-    """Trains one pass; returns how many batches were prepared ahead at its end."""
-    mine = EveryNth(source.batches(settings.batch_size), place)
-    with report.progress(source, console) as advance:
+    """Trains one pass, or what is left of it; returns how many batches were prepared ahead at its end."""
+    mine = EveryNth(source.batches(settings.batch_size), place, saved.first_step)
+    with report.progress(source, console, saved.rows_before) as advance:
         prefetcher = Prefetcher(mine, trainer.embeddings, settings.depth, pull_ahead=settings.pull_ahead)
-        for batch in prefetcher:
+        for step, batch in enumerate(prefetcher, start=saved.first_step + 1):
             interruption.check()
             loss = trainer.step(batch)
             advance(place.ranks * len(batch.labels), loss)
+            saved.after(step, trainer)
+        saved.at_the_end(trainer)
         for batch in Prefetcher([] if mine.leftover is None else [mine.leftover], trainer.embeddings, 0):
             advance(place.ranks * len(batch.labels), trainer.predict(batch))
     trainer.finish()

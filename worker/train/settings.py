@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from ps import ByImportance
 from ps.config import SGD, Adagrad, Adam, RowwiseAdagrad, TableConfig, Uniform, yaml_file
 from ps.errors import ConfigError, InvalidArgument
+from ps.nn import TrainingCheckpoints
 from ps.nn.dense import DenseConfig
 from ps.nn.modes import ASYNCHRONOUS, Bounded, Group, Mode, Synchronous
 from ps.nn.sparsify.thresholds import TopK
@@ -34,6 +35,30 @@ class Data(NamedTuple):
     rows: int = 500_000
     on_error: str = "skip"
     max_malformed: float = 0.01
+
+
+class Checkpoints(NamedTuple):
+    """Where a run's checkpoints are, and how often one is made: plain values, as in `Settings`. Without a folder none
+    is made."""
+
+    folder: Path | None = None
+    every: int = 1000
+    resume: bool = False
+    rows: str | None = None
+    """Folder or URL for the service's checkpoints; None: they are in the trainer's."""
+    rewind: bool = False
+
+    def check(self) -> None:
+        """Raises InvalidArgument for options that need a folder, and for a folder that has another run's
+        checkpoints."""
+        if self.folder is None:
+            if self.resume or self.rewind or self.rows is not None:
+                raise InvalidArgument("--resume, --rewind and --service-checkpoints need --checkpoint-dir FOLDER")
+        elif not self.resume and (steps := TrainingCheckpoints.steps_in(self.folder)):
+            raise InvalidArgument(
+                f"--checkpoint-dir {self.folder} has the checkpoint of step {steps[-1]}: go on from it with --resume, "
+                "or give an empty folder"
+            )
 
 
 @dataclass(frozen=True)
@@ -62,6 +87,29 @@ class Settings:
     mode: str = "hybrid"
     max_staleness: int | None = None
     pull_ahead: int = 0
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+
+    def that_stay(self, ranks: int) -> dict[str, Any]:
+        """Returns what must be the same when a run goes on from a checkpoint, by option. The service knows what its
+        tables are like, and compares that itself."""
+        data = self.data
+        return {
+            "--data": data.name,
+            "--path": [str(path) for path in data.paths],
+            "--rows": data.rows if data.name == "synthetic" else None,
+            "--dim": self.dim,
+            "--optimizer": self.optimizer,
+            "--lr": self.lr,
+            "--dense-lr": self.dense_lr,
+            "--batch-size": self.batch_size * ranks,
+            "--seed": self.seed,
+            "--mode": self.mode,
+            "--max-staleness": self.max_staleness,
+            "--pull-ahead": self.pull_ahead,
+            "--sparsify": None if self.sparsify is None else self.sparsify.density,
+            "--wire-dtype": self.wire_dtype,
+            "--dense-density": self.dense.density,
+        }
 
     def open_source(self) -> Source:
         """Returns the data set. Every trainer opens it by itself and finds the same rows in the same order. Raises

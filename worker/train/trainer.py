@@ -10,6 +10,7 @@ from torch import nn
 
 from ps import Client
 from ps.config import TableConfig
+from ps.nn.checkpoint.parts import Part
 from ps.nn.dense import DctHook, DenseConfig, register
 from ps.nn.embedding.collection import EmbeddingBagCollection
 from ps.nn.feature import Feature, Pooled
@@ -85,6 +86,16 @@ class Trainer:
         rows = sum(len(ids_U) for ids_U in batch.sparse.ids.values())
         self.whole_gradient_bytes += FLOAT_BYTES * self.embeddings.dim * rows
         return float(loss.detach())
+
+    def parts(self) -> dict[str, Part]:
+        """Returns what a checkpoint saves of this trainer."""
+        parts: dict[str, Part] = {
+            "model": self.dense,
+            "optimizer": self.optimizer,
+            "embeddings": self.embeddings,
+            "metrics": self.metrics,
+        }
+        return parts if self.hook is None else {**parts, "exchange": self.hook}
 
     @torch.no_grad()
     def predict(self, batch: PreparedBatch) -> float:

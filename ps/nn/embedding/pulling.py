@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -18,6 +21,14 @@ class Puller:
     def __init__(self, pushes: Pushes, sum_masks: SumMasks) -> None:
         self._pushes = pushes
         self._sum_masks = sum_masks
+
+    def masks(self) -> dict[str, Any]:
+        """Returns the state of the masks by table, for `load_masks`."""
+        return self._sum_masks.state()
+
+    def load_masks(self, state: Mapping[str, Any]) -> None:
+        """Takes up a saved state of the masks. Raises InvalidArgument if it is of other tables."""
+        self._sum_masks.load(state)
 
     def pull(self, prepared: PreparedBags, training: bool) -> PulledRows:
         """Pulls a batch's rows. training: whether sums are masked, and thresholds of masks learn from them."""

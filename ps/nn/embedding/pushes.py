@@ -151,8 +151,11 @@ class Pushes:
             sparsifier.commit(selection)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what is held back, by table. Call it when no push is on its way."""
-        return {name: sparsifier.state_dict() for name, sparsifier in self.sparsifiers.items()}
+        """Returns what is held back, and the thresholds for bags, by table. Call it when no push is on its way."""
+        return {
+            name: {**sparsifier.state_dict(), "bags": self._bag_selectors[name].state()}
+            for name, sparsifier in self.sparsifiers.items()
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes up what was held back. Raises InvalidArgument if the state is of other tables."""
@@ -163,6 +166,8 @@ class Pushes:
             )
         for name, sparsifier in self.sparsifiers.items():
             sparsifier.load_state_dict(state[name])
+            if "bags" in state[name]:  # older states lack it: the threshold is estimated in the next step
+                self._bag_selectors[name].load(state[name]["bags"])
 
     def _push_others(self, name: str, selection: Selection) -> None:
         """Pushes rows that are not in the step, by their ids."""

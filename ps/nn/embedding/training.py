@@ -9,16 +9,21 @@ from torch import nn
 
 from ps.errors import InvalidArgument
 from ps.nn.embedding.gradients import WaitingGradients
+from ps.nn.embedding.pulling import Puller
 from ps.nn.embedding.pushes import Pushes
 from ps.nn.embedding.row_optimizer import RowOptimizer, check_no_scaler
 from ps.nn.embedding.sending import Sender
 from ps.nn.modes import Pace
+
+FORMAT = 2
+"""The version of the extra state's format. The first had no `format`, and only what is held back by table."""
 
 
 class RowTraining(nn.Module):
     """Steps, sends and flushes the gradients of the rows of one collection, `EmbeddingBagCollection`."""
 
     _pace: Pace
+    _puller: Puller
     _pushes: Pushes
     _sender: Sender
     _waiting: WaitingGradients
@@ -69,21 +74,31 @@ class RowTraining(nn.Module):
     def finish(self) -> None:
         """Flushes, and tells the other trainers of the group that this one makes no more steps. Raises InvalidArgument,
         and does nothing, while gradients wait for a step."""
-        self._waiting.drop_zeroed()
-        if self._waiting.nbytes:
-            raise InvalidArgument(f"{self._waiting.told}: call step(), or zero_grad() to drop them")
+        self.check_none_wait()
         self.flush()
         self._pace.finish()
 
+    def check_none_wait(self) -> None:
+        """Raises InvalidArgument while gradients wait for a step: who ends or saves now would lose them."""
+        self._waiting.drop_zeroed()
+        if self._waiting.nbytes:
+            raise InvalidArgument(f"{self._waiting.told}: call step(), or zero_grad() to drop them")
+
     def get_extra_state(self) -> dict[str, Any]:
-        """Returns the gradients that are held back, for `state_dict`; not those that wait for a step. Waits for the
-        pushes on their way."""
+        """Returns the gradients that are held back, and what thresholds and masks have learned, for `state_dict`; not
+        the gradients that wait for a step. Waits for the pushes on their way."""
         self._sender.wait()
-        return self._pushes.state_dict()
+        return {"format": FORMAT, "held": self._pushes.state_dict(), "masks": self._puller.masks()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes up gradients that were held back, for `load_state_dict`."""
+        """Takes up gradients that were held back, for `load_state_dict`. Raises InvalidArgument for a state of other
+        tables or of a later version."""
         self._sender.wait()
+        if isinstance(state.get("format"), int):
+            if state["format"] != FORMAT:
+                raise InvalidArgument(f"a collection's state of format {state['format']}: this version reads {FORMAT}")
+            self._puller.load_masks(state["masks"])
+            state = state["held"]
         self._pushes.load_state_dict(state)
 
     def _taken(self) -> Any:

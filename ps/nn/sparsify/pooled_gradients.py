@@ -8,6 +8,9 @@ and held make the sum of all gradients, as without bags (to the bit with integer
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from ps import PooledBags, Selected
@@ -21,7 +24,7 @@ from ps.nn.sparsify.thresholds import Sparsify
 
 class BagSelector:
     """Selects gradients of the bags of one table. Its threshold is estimated from these gradients, for the same share
-    of them that `config` has for rows. It is not saved, but estimated in the first step."""
+    of them that `config` has for rows."""
 
     def __init__(self, config: Sparsify, seed: int = 0) -> None:
         self._by = config.by
@@ -52,3 +55,11 @@ class BagSelector:
         made_U = np.zeros(unique, np.bool_)
         made_U[bags.positions_P[np.repeat(sent_B, bags.lengths_B)]] = True
         return Selected(bags_R, sent_RD, self._by == "elements"), rest_UD, made_U
+
+    def state(self) -> dict[str, Any]:
+        """Returns the state as plain numbers, for `load`."""
+        return self._estimator.state()
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Takes up a saved state."""
+        self._estimator.load(state)

@@ -76,9 +76,9 @@ class ResidualStore(ResidualArrays):
         return self.send_off(self._held_slots()[:most])
 
     def quiet(self, hold: Hold) -> Slots:
-        """Returns the slots of rows of which something would be held for too long. Empty in a step that does not sweep;
-        called when the step's own rows are settled."""
-        return self.history.quiet(hold, self._used)
+        """Returns the slots of rows of which something would be held for too long, by ascending id. Empty in a step
+        that does not sweep; called when the step's own rows are settled."""
+        return self.by_id(self.history.quiet(hold, self._used))
 
     def note_refused(self, held: Held) -> None:
         """Notes that these gradients were not applied after all."""
@@ -88,10 +88,16 @@ class ResidualStore(ResidualArrays):
 
     def idle(self) -> Slots:
         """Returns the slots of rows of which nothing is held and that this step does not name, those first that no step
-        has named for the longest."""
+        has named for the longest, and of these by ascending id."""
         slots_N = np.flatnonzero(self.norms_S == 0)
         slots_N = slots_N[self.history.seen_S[slots_N] < self.history.step]
-        return slots_N[np.argsort(self.history.seen_S[slots_N], kind="stable")]
+        return slots_N[np.lexsort((self._ids.array[slots_N], self.history.seen_S[slots_N]))]
+
+    def by_id(self, slots_N: Slots) -> Slots:
+        """Returns these slots, which are in use, by ascending id. Slots come in another order after a state was loaded,
+        and nothing that is decided may depend on it."""
+        ordered_N: Slots = slots_N[np.argsort(self._ids.array[slots_N])]
+        return ordered_N
 
     def clear(self) -> None:
         """Drops everything."""
@@ -99,8 +105,7 @@ class ResidualStore(ResidualArrays):
 
     def history_state(self) -> dict[str, Any]:
         """Returns the history by id, as numbers and tensors."""
-        slots_N = np.flatnonzero(self.norms_S >= 0)
-        slots_N = slots_N[np.argsort(self._ids.array[slots_N])]
+        slots_N = self.by_id(np.flatnonzero(self.norms_S >= 0))
         return {"ids": torch.from_numpy(self._ids.array[slots_N]), **self.history.state(slots_N)}
 
     def load_history(self, state: Mapping[str, Any]) -> None:
@@ -113,5 +118,4 @@ class ResidualStore(ResidualArrays):
 
     def _held_slots(self) -> Slots:
         """Returns the slots of the rows of which something is held, by ascending id."""
-        slots_N = np.flatnonzero(self.norms_S > 0)
-        return slots_N[np.argsort(self._ids.array[slots_N])]
+        return self.by_id(np.flatnonzero(self.norms_S > 0))

@@ -153,10 +153,15 @@ def make_room(store: ResidualStore, slots_U: Slots, norms_U: Rows, stays_U: Flag
     if excess > 0:
         norms_S = store.norms_S.copy()
         norms_S[slots_U[slots_U >= 0]] = -1
-        norms_N = np.concatenate((norms_S, np.where(stays_U, norms_U, np.float32(-1))))
-        largest_N = np.argpartition(norms_N, len(norms_N) - excess)[len(norms_N) - excess :]
-        others_N = largest_N[largest_N < len(norms_S)]
-        chosen_N = largest_N[largest_N >= len(norms_S)] - len(norms_S)
+        stays_norms_U = np.where(stays_U, norms_U, np.float32(-1))
+        norms_N = np.concatenate((norms_S, stays_norms_U))
+        least = np.partition(norms_N, len(norms_N) - excess)[len(norms_N) - excess]
+        # Of rows that are as large as the least, those of the step go first, then others by id: never by their slots.
+        equal_N, equal_U = store.by_id(np.flatnonzero(norms_S == least)), np.flatnonzero(stays_norms_U == least)
+        left = excess - int(np.count_nonzero(norms_N > least))
+        chosen_N = np.sort(np.concatenate((np.flatnonzero(stays_norms_U > least), equal_U[:left])))
+        more_N = equal_N[: left - len(equal_U[:left])]
+        others_N = store.by_id(np.concatenate((np.flatnonzero(norms_S > least), more_N)))
         store.release(slots_U[chosen_N[slots_U[chosen_N] >= 0]])
     return store.take(others_N), chosen_N
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +42,18 @@ class SumMasks:
             if name in pooled:
                 mask.observe(rows[name])
 
+    def state(self) -> dict[str, Any]:
+        """Returns the state by table as plain numbers, for `load`."""
+        return {name: mask.state() for name, mask in self._masks.items()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Takes up a saved state; a mask that it lacks begins as a new one. Raises InvalidArgument for tables that have
+        no mask."""
+        if unknown := sorted(state.keys() - self._masks.keys()):
+            raise InvalidArgument(f"the state has masks of tables {unknown}, mask_sums is for {sorted(self._masks)}")
+        for name, of_table in state.items():
+            self._masks[name].load(of_table)
+
 
 class _Mask:
     def __init__(self, config: Sparsify, seed: int) -> None:
@@ -66,3 +79,11 @@ class _Mask:
             self.below = found if math.isfinite(found) else 0.0  # rows that have diverged are not for this to tell
             self._estimated_at = self._step
         self._step += 1
+
+    def state(self) -> dict[str, Any]:
+        return {"step": self._step, "estimated_at": self._estimated_at, "below": self.below}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._step, self._estimated_at = int(state["step"]), int(state["estimated_at"])
+        if not isinstance(self._config, Threshold):
+            self.below = float(state["below"])
