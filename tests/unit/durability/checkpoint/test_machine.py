@@ -156,7 +156,7 @@ class RemoteMachine(CatalogMachine):
 
 @pytest.mark.parametrize("machine", [CatalogMachine, RemoteMachine])
 def test_each_checkpoint_gives_its_own_rows(machine: Any) -> None:
-    chosen = settings(max_examples=6, stateful_step_count=25, deadline=None, suppress_health_check=[*HealthCheck])
+    chosen = settings(max_examples=4, stateful_step_count=25, deadline=None, suppress_health_check=[*HealthCheck])
     run_state_machine_as_test(machine, settings=chosen)
 
 
