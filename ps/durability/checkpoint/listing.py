@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
-from ps.durability.checkpoint.manifest import MANIFEST, NAME, OWNER, Manifest, Part, path_of, read_manifest, read_part
+from ps.durability.checkpoint.manifest import (
+    MANIFEST,
+    NAME,
+    OWNER,
+    SCRATCH,
+    Manifest,
+    Part,
+    path_of,
+    read_manifest,
+    read_part,
+    stem_of,
+)
 from ps.durability.checkpoint.sealed import read_whole
 from ps.durability.checkpoint.source import Link
 from ps.durability.checkpoint.stores.store import FileStore, translated
@@ -16,13 +26,7 @@ log = logging.getLogger(__name__)
 
 LEFTOVER_S = 24 * 3600.0
 """What has no manifest after so long is removed: whoever wrote it has ended."""
-_TIME = "%Y%m%dT%H%M%SZ"
 _TIME_CHARACTERS = 16
-
-
-def stem_of(seconds: float) -> str:
-    """Returns what a name begins with that was given then."""
-    return datetime.fromtimestamp(seconds, UTC).strftime(_TIME)
 
 
 def claim_name(store: FileStore, service: str, now: float) -> str:
@@ -107,6 +111,14 @@ def to_prune(store: FileStore, service: str, keep: int, now: float) -> list[str]
             gone -= set(_below(name, manifests))
     gone |= set(_leftovers(store, service, mine[-1] if mine else "", now))
     return sorted(gone, reverse=True)
+
+
+def remove_scratch(store: FileStore, now: float) -> None:
+    """Removes what readers have left that were killed a while ago."""
+    with translated(store.url):
+        for name in store.names(""):
+            if name.startswith(SCRATCH) and name.removeprefix(SCRATCH) < stem_of(now - LEFTOVER_S):
+                store.remove(name)
 
 
 def remove(store: FileStore, name: str) -> None:
