@@ -50,9 +50,9 @@ class Cluster:
             raise
         self.address = self.coordinator.address
 
-    def server(self, shard: int) -> ShardServer:
+    def server(self, shard: int, must_come_back: str | None = None) -> ShardServer:
         origin = Origin(self.shards, "default")
-        return ShardServer(shard, self.config, alone=False, origin=origin, must_come_back="its rows are gone")
+        return ShardServer(shard, self.config, alone=False, origin=origin, must_come_back=must_come_back)
 
     def tell(self, routing: object) -> None:
         for server in self.servers:
@@ -66,7 +66,7 @@ class Cluster:
         server.stop()
 
     def back(self, shard: int) -> ShardServer:
-        server = self.servers[shard] = self.server(shard)
+        server = self.servers[shard] = self.server(shard, "its rows are gone")
         server.set_routing(self.coordinator.replace_shard(server.info))
         return server
 
