@@ -31,6 +31,8 @@ from benchmarks.harness.report import Report
 from benchmarks.harness.service import fill, one_shard
 from benchmarks.harness.sizes import Sizes
 from ps.arrays import Ids
+from ps.cli.sizing.demand import Demand
+from ps.cli.sizing.nodes import suggested
 
 TABLE = "t"
 THREADS = 2
@@ -41,8 +43,6 @@ CHANGED = 100
 """One row of so many changes before the increment."""
 PIECE_BYTES = 1 << 20
 SAMPLE = 10_000
-ROW_RAM_BYTES = 420
-"""RAM of a row of dim 64 by which `memory.ram_bytes` is set: rows fit, and a bound is there to be kept."""
 
 
 def run(report: Report, sizes: Sizes) -> None:
@@ -53,7 +53,7 @@ def run(report: Report, sizes: Sizes) -> None:
         config = _config(sizes)
         client, server = stack.enter_context(one_shard(config))
         started = rss_bytes(server.pid)
-        client.create_table(ps.TableConfig(name=TABLE, dim=sizes.dim))
+        client.create_table(_table(sizes))
         fill(client, TABLE, ids_N, sizes.dim, sizes.batch)
         load = _Load(client, ids_N, sizes)
         idle, loaded = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
@@ -72,8 +72,13 @@ def run(report: Report, sizes: Sizes) -> None:
 
 
 def _config(sizes: Sizes) -> ps.ServiceConfig:
-    ram = max(sizes.checkpoint_rows * ROW_RAM_BYTES, 256 << 20)
-    return ps.ServiceConfig().having(memory={"ram_bytes": ram}, watching={"metrics": False})
+    """Returns settings with the bound of memory that `psctl size` suggests for so many rows."""
+    quiet = ps.ServiceConfig(watching={"metrics": False})
+    return suggested(Demand([(_table(sizes), sizes.checkpoint_rows)], quiet, step_ids=sizes.batch))
+
+
+def _table(sizes: Sizes) -> ps.TableConfig:
+    return ps.TableConfig(name=TABLE, dim=sizes.dim)
 
 
 class _Load:

@@ -16,16 +16,14 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import ps
-from benchmarks.durability.fleet import Fleet
+from benchmarks.durability.fleet import Fleet, Process
 from benchmarks.durability.oracle import Oracle
-from benchmarks.durability.points import POINTS
+from benchmarks.durability.points import AT_START, OF_COORDINATOR, POINTS
 from benchmarks.durability.pushes import ACKNOWLEDGED, TRAINERS, Pushes
 from benchmarks.harness.report import Report
 from benchmarks.harness.sizes import Sizes
 
 SHARDS = 2
-AT_START = ("restore",)
-"""Points that a shard comes to when it starts."""
 REACH_S = 30.0
 """How long a point may take: after that the shard is killed wherever it is."""
 FEWEST, MOST = 4, 40
@@ -72,25 +70,32 @@ def _schedule(kills: int, chance: random.Random) -> list[str]:
 def _kill(fleet: Fleet, what: str, chance: random.Random, killed: Counter[str], missed: Counter[str]) -> None:
     """Has something die and start again. The trainers are stopped then."""
     shard, trainer = chance.randrange(SHARDS), chance.randrange(TRAINERS)
-    killed[what if what in RANDOM else "shard"] += 1
+    killed[what if what in RANDOM else "coordinator" if what in OF_COORDINATOR else "shard"] += 1
     if what == "trainer":
         fleet.trainers[trainer].kill()
         fleet.signal_trainers(signal.SIGSTOP, but=trainer)
         fleet.restart_trainer(trainer)
         fleet.signal_trainers(signal.SIGSTOP)
-    elif what == "coordinator":
+    elif what == "coordinator" or what in OF_COORDINATOR:
+        if what in OF_COORDINATOR:
+            missed[what] += not _dies(fleet.coordinator, what, chance.randint(1, 2))
         fleet.coordinator.kill()
         fleet.signal_trainers(signal.SIGSTOP)
         fleet.restart_coordinator()
     else:
         if what in POINTS and what not in AT_START:
-            fleet.shards[shard].child.ask(f"die {what} {chance.randint(1, 3)}")
-            missed[what] += not fleet.shards[shard].ended(REACH_S)
+            missed[what] += not _dies(fleet.shards[shard], what, chance.randint(1, 2))
         fleet.shards[shard].kill()
         fleet.signal_trainers(signal.SIGSTOP)
         if what in AT_START:
             missed[what] += not fleet.dies_at_start(shard, what, chance.randint(1, 20))
         fleet.restart_shard(shard)
+
+
+def _dies(process: Process, point: str, times: int) -> bool:
+    """Has a process die at a point; returns whether it came there."""
+    process.child.ask(f"die {point} {times}")
+    return process.ended(REACH_S)
 
 
 def _wait_for_work(fleet: Fleet, pushes: int) -> None:
