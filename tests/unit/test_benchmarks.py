@@ -188,7 +188,7 @@ PROMISED = {
         for figure in ("p99_ms_without", "p99_ms_under", "p99_ms_after", "p99_under_vs_without", "refused_for_good")
     },
     "safety": {
-        *((f"{kind}_{mode}", "speed_vs_off") for kind in PUSHES for mode in ("interval", "sync")),
+        *((f"{kind}_{mode}", "speed_vs_off") for kind in (*PUSHES, "flights") for mode in ("interval", "sync")),
         *(("disk", f"sync_ms_{name}") for name in ("4KiB", "of_a_push")),
     },
     "crash": {
