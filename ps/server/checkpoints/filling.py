@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from ps.durability.checkpoint.catalog import Checkpoints
+from ps.durability.checkpoint.load import load_table
 from ps.durability.refill import OldLog, begin_log, end_log
 from ps.durability.state import restore
 from ps.errors import InvalidArgument, TableExists
 from ps.runtime.clock import Clock
 from ps.runtime.files import Files
 from ps.server.checkpoints.task import Result, Told
-from ps.server.checkpoints.watched import WatchedSource, nbytes_of
+from ps.server.checkpoints.watched import WatchedSource, row_bytes
 from ps.server.handlers.service import ShardService
 from ps.server.unpacking import WIRE
 from ps.shard.writes.log import Log
@@ -122,11 +124,17 @@ class Filling:
         owned_P = self._service.routing.shard_of_partition == self._position()
         done = 0
         for name, here in wanted.tables.items():
-            for records in checkpoints.rows(wanted.name, name, owned_P):
-                told(here, done, 0)
-                self._shard.load(here, records, wanted.values_only)
-                done += nbytes_of(records)
+            saved = checkpoints.table(wanted.name, name)
+            nbytes = row_bytes(saved.config)
+            say = partial(_say, told, here, done, nbytes)
+            say(0)
+            rows = load_table(self._shard, saved, here, owned_P, wanted.values_only, say, self._clock)
+            done += rows * nbytes
 
     def _position(self) -> int:
         shards = self._service.routing.shards
         return next(i for i, shard in enumerate(shards) if shard.shard_id == self._shard.shard_id)
+
+
+def _say(told: Told, table: str, before: int, row_bytes: int, rows: int) -> None:
+    told(table, before + rows * row_bytes, 0)

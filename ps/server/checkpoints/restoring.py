@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ps.config import ServiceConfig, TableConfig, TensorTrain
+from ps.config import ServiceConfig, TableConfig
 from ps.durability.checkpoint.catalog import Checkpoints
+from ps.durability.checkpoint.load import check_fits
 from ps.durability.checkpoint.manifest import Manifest
 from ps.durability.checkpoint.where import split
-from ps.errors import ConfigError, DimensionMismatch, InvalidArgument, NotFound, PsError
+from ps.errors import ConfigError, InvalidArgument, NotFound, PsError, TableExists
 from ps.quoting import some_of
 from ps.runtime.clock import Clock
 from ps.runtime.files import Files
@@ -113,10 +114,10 @@ class Restorer:
     def _by_rows(
         self, catalog: Checkpoints, manifest: Manifest, request: Request, until: Until, told: Told
     ) -> list[int]:
-        names = dict(request.tables) or {name: name for name in manifest.tables}
+        names = dict(request.tables) or self._all_new(manifest)
         made: list[str] = []
         try:
-            for config, has in self._targets(catalog, manifest, names, request.values_only):
+            for config, has in self._targets(manifest, names, request.values_only):
                 if has is None:
                     self._shards.create_table(config)
                     made.append(config.name)
@@ -130,27 +131,31 @@ class Restorer:
             raise
         return [result["version"] for result in results]
 
+    def _all_new(self, manifest: Manifest) -> dict[str, str]:
+        """Returns all tables of the checkpoint, each under its name. Raises TableExists if one is here already."""
+        exist = {config.name for config in self._shards.tables()}
+        if there := sorted(exist & set(manifest.tables)):
+            raise TableExists(
+                f"there are tables {', '.join(there)}: restore into a new service, or name the tables that are to be "
+                "loaded, and what they are to be called here (tables)"
+            )
+        return {name: name for name in manifest.tables}
+
     def _targets(
-        self, catalog: Checkpoints, manifest: Manifest, names: Mapping[str, str], values_only: bool
+        self, manifest: Manifest, names: Mapping[str, str], values_only: bool
     ) -> list[tuple[TableConfig, TableConfig | None]]:
         """Returns the tables that rows go to: as they are in the checkpoint, and as they are here. Raises what refuses
         one, before anything is done."""
         exist = {config.name: config for config in self._shards.tables()}
         if len(set(names.values())) < len(names):
-            raise InvalidArgument(f"tables {dict(names)}: two of the checkpoint would become one here")
+            raise InvalidArgument(f"tables {dict(names)}: two tables of the checkpoint would be one here")
         found = []
         for name, here in names.items():
             if name not in manifest.tables:
-                raise NotFound(f"checkpoint {manifest.name} has no table {name!r}: {some_of(manifest.tables)}")
+                raise NotFound(f"checkpoint {manifest.name} has no table {name!r}; it has {some_of(manifest.tables)}")
             saved = TableConfig.from_json(manifest.tables[name])
-            if isinstance(saved.cold, TensorTrain):
-                raise ConfigError(
-                    f"table {name!r} has tensor-train cores, which each shard has trained for itself: restore all of "
-                    f"the checkpoint, into {manifest.routing.shards} shards, or name the other tables only (tables)"
-                )
-            config = saved.model_copy(update={"name": here})
-            if here in exist:
-                _check_alike(exist[here], config, values_only)
+            config = TableConfig(**(saved.model_dump() | {"name": here}))
+            check_fits(saved, exist.get(here, config), values_only)
             found.append((config, exist.get(here)))
         return found
 
@@ -166,14 +171,3 @@ class Restorer:
             self._shards.drop_table(name)
         except PsError as error:
             log.warning("table %s was not filled, and could not be dropped: %s", name, error)
-
-
-def _check_alike(exists: TableConfig, saved: TableConfig, values_only: bool) -> None:
-    """Raises if the rows of one table cannot become those of the other."""
-    if exists.dim != saved.dim:
-        raise DimensionMismatch(f"table {exists.name!r} has dim {exists.dim}, its rows in the checkpoint {saved.dim}")
-    if not values_only and exists.optimizer.kind != saved.optimizer.kind:
-        raise ConfigError(
-            f"table {exists.name!r} has optimizer {exists.optimizer.kind!r}, in the checkpoint "
-            f"{saved.optimizer.kind!r}, whose state means nothing to it: pass values_only=True"
-        )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ps.config import TableConfig
 from ps.durability.state import Sink, Source
 from ps.kept import KeptState
 from ps.kernels.ranking.score import Marks
@@ -34,7 +35,7 @@ class WatchedSink:
     def take_rows(self, table: str, records: Records, marks_N: Marks) -> None:
         """See `Sink`."""
         self._sink.take_rows(table, records, marks_N)
-        self._done += nbytes_of(records)
+        self._done += _nbytes_of(records)
         self._told(ROWS, self._done, self._all)
 
     def take_disk(self, folder: Path) -> None:
@@ -65,14 +66,19 @@ class WatchedSource:
     def rows(self, table: str) -> Iterator[tuple[Records, Marks]]:
         """See `Source`."""
         for records, marks_N in self._source.rows(table):
-            self._done += nbytes_of(records)
+            self._done += _nbytes_of(records)
             self._told(ROWS, min(self._done, self._all), self._all)
             yield records, marks_N
 
 
-def nbytes_of(records: Records) -> int:
+def _nbytes_of(records: Records) -> int:
     """Returns the bytes of rows with what belongs to them."""
     return records.rows_NB.nbytes + len(records) * _ROW_BYTES
+
+
+def row_bytes(config: TableConfig) -> int:
+    """Returns the bytes of a row, in full precision, with what belongs to it."""
+    return 4 * (config.dim + config.optimizer.state_width(config.dim)) + _ROW_BYTES
 
 
 def _bytes_of(shard: Shard) -> int:

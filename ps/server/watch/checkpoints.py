@@ -28,8 +28,9 @@ class ServiceCheckpointCollector(Collector):
             "Seconds since a checkpoint was last complete, or since this process began.",
             figures.age_s,
         )
-        if figures.every_s is not None:
-            yield _gauge("ps_checkpoint_every_seconds", "How often one is due: checkpoint.every_s.", figures.every_s)
+        yield _gauge(
+            "ps_checkpoint_every_seconds", "How often one is due (checkpoint.every_s); 0: never.", figures.every_s or 0
+        )
         yield _gauge("ps_checkpoint_bytes", "Bytes of the last one, without what it builds on.", figures.nbytes)
         yield _gauge("ps_checkpoint_seconds", "Seconds that the last one took.", figures.seconds)
 
