@@ -2,7 +2,8 @@
 
 Two shards with `log.mode: sync`, a coordinator and four trainers, each a process of its own; this process looks after
 them as Ray would. Each kill: a shard dies at a named point, or any of the processes is killed at some moment. Then the
-trainers are stopped, what has died is started again, and all rows are compared, before the trainers go on.
+trainers are stopped, what has died is started again, and all rows are compared, before the trainers go on. Checkpoints
+are made all the while; at the end those that stayed are read.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import ps
+from benchmarks.durability.checkpointing import Checkpointing
 from benchmarks.durability.fleet import Fleet, Process
 from benchmarks.durability.oracle import Oracle
 from benchmarks.durability.points import AT_START, OF_COORDINATOR, POINTS
@@ -43,12 +45,16 @@ def run(report: Report, sizes: Sizes) -> None:
                 client.create_table(table)
             fleet.start_trainers()
             oracle, killed, missed = Oracle(pushes, fleet.told), Counter[str](), Counter[str]()
-            for what in _schedule(sizes.kills, chance):
-                _wait_for_work(fleet, chance.randint(FEWEST, MOST))
-                _kill(fleet, what, chance, killed, missed)
-                oracle.check(client, fleet.lives)
-                fleet.signal_trainers(signal.SIGCONT)
+            with Checkpointing(fleet.address, folder / "checkpoints") as checkpoints:
+                for what in _schedule(sizes.kills, chance):
+                    _wait_for_work(fleet, chance.randint(FEWEST, MOST))
+                    _kill(fleet, what, chance, killed, missed)
+                    oracle.check(client, fleet.lives)
+                    fleet.signal_trainers(signal.SIGCONT)
             _report(report, oracle, fleet, killed, missed)
+            report.add("checkpoints", "made", checkpoints.made)
+            report.add("checkpoints", "failed", checkpoints.failed)
+            report.add("checkpoints", "damaged", checkpoints.problems())
 
 
 def _config(folder: Path) -> ps.ServiceConfig:

@@ -253,7 +253,7 @@ def test_one_checkpoint_at_a_time_and_the_next_waits_its_turn(
     with ps.connect(cluster.address) as other:
         (_, busy) = other.stats()["shards"]
         assert busy["checkpoint"]["under_way"]["stage"] == "rows"
-        assert 0 < busy["checkpoint"]["under_way"]["all_bytes"]
+        assert busy["checkpoint"]["under_way"]["all_bytes"] > 0
         with pytest.raises(ps.ResourceExhausted, match="a checkpoint is under way"):
             other.checkpoint(tmp_path, timeout_s=0.2)
         with RawCalls(cluster.address) as calls:

@@ -193,6 +193,7 @@ PROMISED = {
     },
     "crash": {
         *(("sync", metric) for metric in ("lost", "doubled", "recovered_is_prefix", "acknowledged")),
+        *(("checkpoints", what) for what in ("made", "failed", "damaged")),
         *(("kills", who) for who in ("shard", "coordinator", "trainer")),
         *((metric, point) for metric in ("reached", "missed") for point in POINTS),
     },
@@ -213,7 +214,7 @@ def run(*arguments: str) -> str:
 
 
 MAY_BE_NONE = {
-    *("lost", "doubled", *POINTS),
+    *("lost", "doubled", "failed", "damaged", *POINTS),
     "refused_for_good",
     "sums_wrong",
     "critical_path_misses",
@@ -319,7 +320,7 @@ def test_no_acknowledged_push_is_lost_or_doubled_through_thirty_kills() -> None:
     found = [json.loads(line) for line in run("crash", "--kills", "30", "--json").splitlines()]
     check(found, "crash")
     value = {(figure["case"], figure["metric"]): figure["value"] for figure in found}
-    assert value["sync", "lost"] == value["sync", "doubled"] == 0
+    assert value["sync", "lost"] == value["sync", "doubled"] == value["checkpoints", "damaged"] == 0
     assert value["sync", "recovered_is_prefix"] == 1
     assert sum(value["kills", who] for who in ("shard", "coordinator", "trainer")) == 30
     assert {point for point in POINTS if value["reached", point] == 0 or value["missed", point]} == set()
