@@ -174,7 +174,7 @@ def test_the_lone_shard_makes_its_own(tmp_path: Path) -> None:
     with client:
         client.restore(tmp_path)
         assert contents(client, "t") == found
-        with pytest.raises(ps.ConfigError, match="start the service with checkpoint.path"):
+        with pytest.raises(ps.ConfigError, match="start the service with checkpoint"):
             client.checkpoint()
 
 

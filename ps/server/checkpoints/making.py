@@ -18,11 +18,11 @@ from ps.durability.checkpoint.catalog import Checkpoints
 from ps.durability.checkpoint.manifest import Manifest, Part
 from ps.durability.checkpoint.manifest import Routing as Owners
 from ps.errors import ConfigError, PsError
+from ps.progress import Told
 from ps.runtime.clock import Clock
 from ps.runtime.files import Files
 from ps.server.checkpoints.parts import PART
 from ps.server.checkpoints.shards import Shards, SideBySide, Until, of_shard
-from ps.server.checkpoints.task import Told
 from ps.v1 import control_pb2 as pb
 from ps.wire import methods
 from ps.wire.routing import Routing

@@ -22,10 +22,11 @@ from ps.durability.checkpoint.manifest import Part
 from ps.durability.log.log import WriteLog
 from ps.durability.state import checkpoint, kept
 from ps.errors import PsError, ResourceExhausted
+from ps.progress import Told
 from ps.runtime.clock import Clock
 from ps.runtime.files import Files
 from ps.server.checkpoints.filling import Filling, Wanted
-from ps.server.checkpoints.task import Result, Task, Told
+from ps.server.checkpoints.task import Outcome, Task
 from ps.server.checkpoints.watched import WatchedSink
 from ps.server.handlers.service import ShardService
 
@@ -98,14 +99,14 @@ class Parts:
         if self._task is not None:
             self._task.cancel()
 
-    def _begin(self, name: str, work: Callable[[Told], Result]) -> Task:
+    def _begin(self, name: str, work: Callable[[Told], Outcome]) -> Task:
         with self._guard:
             if self._task is not None and not self._task.ended:
                 raise ResourceExhausted(f"checkpoint {self._name} is under way ({self._task.stage})", RETRY_S)
             self._name, self._task = name, Task(f"checkpoint-{self._shard.shard_id}", work)
             return self._task
 
-    def _write(self, url: str, name: str, base: str | None, told: Told) -> Result:
+    def _write(self, url: str, name: str, base: str | None, told: Told) -> Outcome:
         started = self._clock.monotonic()
         checkpoints = Checkpoints(url, self._files, self._clock)
         base = base if base is not None and self._kept == Kept(url, base) else None

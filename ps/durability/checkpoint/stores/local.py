@@ -31,7 +31,10 @@ class LocalStore:
     def create(self, name: str, fresh: bool = False) -> LocalStream:
         """See `FileStore`."""
         path = self._root / name
-        self.files.make_folder(path.parent)
+        try:
+            self.files.make_folder(path.parent)
+        except FileExistsError as error:  # not the file that is to be made: a file is where a folder should be
+            raise NotADirectoryError(errno.ENOTDIR, "there is a file where a folder should be", str(path)) from error
         try:
             return LocalStream(self.files.create(path))
         except FileExistsError:
