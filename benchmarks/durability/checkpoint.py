@@ -5,8 +5,9 @@ measure another disk. A plain write of as many bytes, with fsync, follows each c
 
     full_idle     nobody pushes
     full_loaded   two threads push without a pause
-    increment     after one push of a hundredth of the rows
-    restored      a new shard, from the full one
+    increment     after pushes of a hundredth of the rows, on a shard without `memory.ram_bytes`; `increment_bounded` on
+                  one with it, whose clock stands still while no rows come
+    restored      a new shard, from a full one and an increment
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ CHANGED = 100
 """One row of so many changes before the increment."""
 PIECE_BYTES = 1 << 20
 SAMPLE = 10_000
+QUIET = ps.ServiceConfig().having(watching={"metrics": False})
 
 
 def run(report: Report, sizes: Sizes) -> None:
@@ -63,18 +65,21 @@ def run(report: Report, sizes: Sizes) -> None:
         for case, figures in (("full_idle", idle), ("full_loaded", loaded)):
             for metric, values in figures.items():
                 report.add(case, metric, values)
-        full = folder / "increments"
-        _increment(report, client, load, full, sizes)
-        sample_N = ids_N[:SAMPLE]
-        expected_ND = client.pull(TABLE, sample_N)
+        _increment(report, "increment_bounded", client, load, folder / "bounded", sizes)
+        _remove(folder / "bounded")
         stack.close()
-        _restore(report, config, full, sizes, sample_N, expected_ND)
+        with one_shard(QUIET) as (client, _):
+            client.create_table(_table(sizes))
+            fill(client, TABLE, ids_N, sizes.dim, sizes.batch)
+            _increment(report, "increment", client, _Load(client, ids_N, sizes), folder / "chain", sizes)
+            sample_N = ids_N[:SAMPLE]
+            expected_ND = client.pull(TABLE, sample_N)
+        _restore(report, QUIET, folder / "chain", sizes, sample_N, expected_ND)
 
 
 def _config(sizes: Sizes) -> ps.ServiceConfig:
     """Returns settings with the bound of memory that `psctl size` suggests for so many rows."""
-    quiet = ps.ServiceConfig(watching={"metrics": False})
-    return suggested(Demand([(_table(sizes), sizes.checkpoint_rows)], quiet, step_ids=sizes.batch))
+    return suggested(Demand([(_table(sizes), sizes.checkpoint_rows)], QUIET, step_ids=sizes.batch))
 
 
 def _table(sizes: Sizes) -> ps.TableConfig:
@@ -152,16 +157,16 @@ def _loaded(
     }
 
 
-def _increment(report: Report, client: ps.Client, load: _Load, folder: Path, sizes: Sizes) -> None:
+def _increment(report: Report, case: str, client: ps.Client, load: _Load, folder: Path, sizes: Sizes) -> None:
     client.checkpoint(folder, full=True)
     full = _bytes_of(folder)
     for _ in range(max(sizes.checkpoint_rows // CHANGED // max(sizes.batch // PUSH_SHARE, 1), 1)):
         load.push()
     seconds = _timed(lambda: client.checkpoint(folder))
     nbytes = _bytes_of(folder) - full
-    report.add("increment", "incremental_bytes_vs_full", nbytes / full)
-    report.add("increment", "seconds", seconds)
-    report.add("increment", "full_bytes_per_row", full / sizes.checkpoint_rows)
+    report.add(case, "incremental_bytes_vs_full", nbytes / full)
+    report.add(case, "seconds", seconds)
+    report.add(case, "full_bytes_per_row", full / sizes.checkpoint_rows)
 
 
 def _restore(
