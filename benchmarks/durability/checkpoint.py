@@ -7,7 +7,7 @@ measure another disk. A plain write of as many bytes, with fsync, follows each c
     full_loaded   two threads push without a pause
     increment     after pushes of a hundredth of the rows, on a shard without `memory.ram_bytes`; `increment_bounded` on
                   one with it, whose clock stands still while no rows come
-    restored      a new shard, from a full one and an increment
+    restored      a new shard, from a full one; `restored_chain` from that and an increment
 """
 
 from __future__ import annotations
@@ -71,10 +71,14 @@ def run(report: Report, sizes: Sizes) -> None:
         with one_shard(QUIET) as (client, _):
             client.create_table(_table(sizes))
             fill(client, TABLE, ids_N, sizes.dim, sizes.batch)
-            _increment(report, "increment", client, _Load(client, ids_N, sizes), folder / "chain", sizes)
             sample_N = ids_N[:SAMPLE]
-            expected_ND = client.pull(TABLE, sample_N)
-        _restore(report, QUIET, folder / "chain", sizes, sample_N, expected_ND)
+            before_ND = client.pull(TABLE, sample_N)
+            full, both = _increment(
+                report, "increment", client, _Load(client, ids_N, sizes), folder / "chain", sizes
+            )
+            after_ND = client.pull(TABLE, sample_N)
+        _restore(report, "restored", full, sizes, sample_N, before_ND)
+        _restore(report, "restored_chain", both, sizes, sample_N, after_ND)
 
 
 def _config(sizes: Sizes) -> ps.ServiceConfig:
@@ -157,24 +161,27 @@ def _loaded(
     }
 
 
-def _increment(report: Report, case: str, client: ps.Client, load: _Load, folder: Path, sizes: Sizes) -> None:
-    client.checkpoint(folder, full=True)
+def _increment(report: Report, case: str, client: ps.Client, load: _Load, folder: Path, sizes: Sizes) -> tuple[Path, Path]:
+    first = client.checkpoint(folder, full=True)
     full = _bytes_of(folder)
     for _ in range(max(sizes.checkpoint_rows // CHANGED // max(sizes.batch // PUSH_SHARE, 1), 1)):
         load.push()
-    seconds = _timed(lambda: client.checkpoint(folder))
+    started = time.perf_counter()
+    second = client.checkpoint(folder)
+    seconds = time.perf_counter() - started
     nbytes = _bytes_of(folder) - full
     report.add(case, "incremental_bytes_vs_full", nbytes / full)
     report.add(case, "seconds", seconds)
     report.add(case, "full_bytes_per_row", full / sizes.checkpoint_rows)
+    return folder / first, folder / second
 
 
 def _restore(
-    report: Report, config: ps.ServiceConfig, folder: Path, sizes: Sizes, sample_N: Ids, expected_ND: object
+    report: Report, case: str, checkpoint: Path, sizes: Sizes, sample_N: Ids, expected_ND: object
 ) -> None:
-    with one_shard(config) as (client, _):
-        seconds = _timed(lambda: client.restore(folder))
-        report.add("restored", "restore_rows_per_s", sizes.checkpoint_rows / seconds)
+    with one_shard(QUIET) as (client, _):
+        seconds = _timed(lambda: client.restore(checkpoint))
+        report.add(case, "restore_rows_per_s", sizes.checkpoint_rows / seconds)
         np.testing.assert_array_equal(client.pull(TABLE, sample_N), expected_ND)
         if client.size(TABLE) != sizes.checkpoint_rows:
             raise ValueError(f"{client.size(TABLE):,} rows of {sizes.checkpoint_rows:,} were restored")
