@@ -30,6 +30,8 @@ from ps.wire.routing import Routing
 log = logging.getLogger(__name__)
 
 CUTS = "waiting for the shards"
+GIVES_UP_WITHIN_S = 10.0
+"""Seconds that a shard has to end its part of a checkpoint that failed. What it leaves later goes with old ones."""
 
 
 class Maker:
@@ -106,6 +108,13 @@ class Maker:
         return Manifest(name, made, __version__, self._service, owners_of(routing), tables, tuple(parts), base)
 
     def _remove(self, catalog: Checkpoints, name: str) -> None:
+        """Removes what there is of a checkpoint that failed, when no shard writes it any more."""
+        request = pb.KeepPartRequest(url=catalog.url, name=name, failed=True)
+        for position in range(len(self._shards.routing().shards)):
+            try:
+                self._shards.call(position, methods.KEEP_PART, request, GIVES_UP_WITHIN_S)
+            except PsError as error:
+                log.warning("after checkpoint %s, which failed: %s", name, of_shard(error, position))
         try:
             catalog.remove(name)
         except PsError as error:

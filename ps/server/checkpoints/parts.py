@@ -77,6 +77,14 @@ class Parts:
         if truncate and isinstance(history, WriteLog):
             history.truncate(truncate)
 
+    def give_up(self, name: str) -> None:
+        """Ends a part of this checkpoint, if one is under way, and waits until nothing of it is written any more."""
+        with self._guard:
+            task = self._task if self._name == name else None
+        if task is not None:
+            task.cancel()
+            task.wait()
+
     def restore(self, wanted: Wanted) -> Task:
         """Begins to fill the shard. The result is {"version", "tables": their configurations}. Raises
         ResourceExhausted if a part of a checkpoint is under way."""
@@ -115,6 +123,7 @@ class Parts:
         try:
             version = checkpoint(self._shard, WatchedSink(writer, self._shard, told, whole=base is None), since)
             part = writer.finish()
+            told("written", part.nbytes, part.nbytes)  # raises if it was given up meanwhile
         except BaseException:
             with suppress(PsError):  # what is left is removed with the checkpoint
                 writer.abort()
