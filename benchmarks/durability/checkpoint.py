@@ -73,9 +73,7 @@ def run(report: Report, sizes: Sizes) -> None:
             fill(client, TABLE, ids_N, sizes.dim, sizes.batch)
             sample_N = ids_N[:SAMPLE]
             before_ND = client.pull(TABLE, sample_N)
-            full, both = _increment(
-                report, "increment", client, _Load(client, ids_N, sizes), folder / "chain", sizes
-            )
+            full, both = _increment(report, "increment", client, _Load(client, ids_N, sizes), folder / "chain", sizes)
             after_ND = client.pull(TABLE, sample_N)
         _restore(report, "restored", full, sizes, sample_N, before_ND)
         _restore(report, "restored_chain", both, sizes, sample_N, after_ND)
@@ -161,7 +159,9 @@ def _loaded(
     }
 
 
-def _increment(report: Report, case: str, client: ps.Client, load: _Load, folder: Path, sizes: Sizes) -> tuple[Path, Path]:
+def _increment(
+    report: Report, case: str, client: ps.Client, load: _Load, folder: Path, sizes: Sizes
+) -> tuple[Path, Path]:
     first = client.checkpoint(folder, full=True)
     full = _bytes_of(folder)
     for _ in range(max(sizes.checkpoint_rows // CHANGED // max(sizes.batch // PUSH_SHARE, 1), 1)):
@@ -176,9 +176,7 @@ def _increment(report: Report, case: str, client: ps.Client, load: _Load, folder
     return folder / first, folder / second
 
 
-def _restore(
-    report: Report, case: str, checkpoint: Path, sizes: Sizes, sample_N: Ids, expected_ND: object
-) -> None:
+def _restore(report: Report, case: str, checkpoint: Path, sizes: Sizes, sample_N: Ids, expected_ND: object) -> None:
     with one_shard(QUIET) as (client, _):
         seconds = _timed(lambda: client.restore(checkpoint))
         report.add(case, "restore_rows_per_s", sizes.checkpoint_rows / seconds)
