@@ -85,7 +85,10 @@ BENCHMARKS = {
         "benchmarks.service.attack:run",
         "calls of four honest clients beside one that stalls, cancels or stays idle: p99 without, under and after",
     ),
-    "safety": ("benchmarks.service.safety:run", "pushes with each mode of the log against none; a sync of this disk"),
+    "safety": (
+        "benchmarks.service.safety:run",
+        "pushes and training steps with each mode of the log and checkpoints, against none",
+    ),
     "crash": (
         "benchmarks.durability.crash:run",
         "kills of shards, coordinator and trainers under load: what is lost, doubled, or no prefix",

@@ -5,8 +5,9 @@ measure another disk. A plain write of as many bytes, with fsync, follows each c
 
     full_idle     nobody pushes
     full_loaded   two threads push without a pause
-    increment     after one push of a hundredth of the rows
-    restored      a new shard, from the full one
+    increment     after pushes of a hundredth of the rows, on a shard without `memory.ram_bytes`; `increment_bounded` on
+                  one with it, whose clock stands still while no rows come
+    restored      a new shard, from a full one; `restored_chain` from that and an increment
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from benchmarks.harness.report import Report
 from benchmarks.harness.service import fill, one_shard
 from benchmarks.harness.sizes import Sizes
 from ps.arrays import Ids
+from ps.cli.sizing.demand import Demand
+from ps.cli.sizing.nodes import suggested
 
 TABLE = "t"
 THREADS = 2
@@ -41,8 +44,7 @@ CHANGED = 100
 """One row of so many changes before the increment."""
 PIECE_BYTES = 1 << 20
 SAMPLE = 10_000
-ROW_RAM_BYTES = 420
-"""RAM of a row of dim 64 by which `memory.ram_bytes` is set: rows fit, and a bound is there to be kept."""
+QUIET = ps.ServiceConfig().having(watching={"metrics": False})
 
 
 def run(report: Report, sizes: Sizes) -> None:
@@ -53,7 +55,7 @@ def run(report: Report, sizes: Sizes) -> None:
         config = _config(sizes)
         client, server = stack.enter_context(one_shard(config))
         started = rss_bytes(server.pid)
-        client.create_table(ps.TableConfig(name=TABLE, dim=sizes.dim))
+        client.create_table(_table(sizes))
         fill(client, TABLE, ids_N, sizes.dim, sizes.batch)
         load = _Load(client, ids_N, sizes)
         idle, loaded = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
@@ -63,17 +65,27 @@ def run(report: Report, sizes: Sizes) -> None:
         for case, figures in (("full_idle", idle), ("full_loaded", loaded)):
             for metric, values in figures.items():
                 report.add(case, metric, values)
-        full = folder / "increments"
-        _increment(report, client, load, full, sizes)
-        sample_N = ids_N[:SAMPLE]
-        expected_ND = client.pull(TABLE, sample_N)
+        _increment(report, "increment_bounded", client, load, folder / "bounded", sizes)
+        _remove(folder / "bounded")
         stack.close()
-        _restore(report, config, full, sizes, sample_N, expected_ND)
+        with one_shard(QUIET) as (client, _):
+            client.create_table(_table(sizes))
+            fill(client, TABLE, ids_N, sizes.dim, sizes.batch)
+            sample_N = ids_N[:SAMPLE]
+            before_ND = client.pull(TABLE, sample_N)
+            full, both = _increment(report, "increment", client, _Load(client, ids_N, sizes), folder / "chain", sizes)
+            after_ND = client.pull(TABLE, sample_N)
+        _restore(report, "restored", full, sizes, sample_N, before_ND)
+        _restore(report, "restored_chain", both, sizes, sample_N, after_ND)
 
 
 def _config(sizes: Sizes) -> ps.ServiceConfig:
-    ram = max(sizes.checkpoint_rows * ROW_RAM_BYTES, 256 << 20)
-    return ps.ServiceConfig().having(memory={"ram_bytes": ram}, watching={"metrics": False})
+    """Returns settings with the bound of memory that `psctl size` suggests for so many rows."""
+    return suggested(Demand([(_table(sizes), sizes.checkpoint_rows)], QUIET, step_ids=sizes.batch))
+
+
+def _table(sizes: Sizes) -> ps.TableConfig:
+    return ps.TableConfig(name=TABLE, dim=sizes.dim)
 
 
 class _Load:
@@ -147,24 +159,27 @@ def _loaded(
     }
 
 
-def _increment(report: Report, client: ps.Client, load: _Load, folder: Path, sizes: Sizes) -> None:
-    client.checkpoint(folder, full=True)
+def _increment(
+    report: Report, case: str, client: ps.Client, load: _Load, folder: Path, sizes: Sizes
+) -> tuple[Path, Path]:
+    first = client.checkpoint(folder, full=True)
     full = _bytes_of(folder)
     for _ in range(max(sizes.checkpoint_rows // CHANGED // max(sizes.batch // PUSH_SHARE, 1), 1)):
         load.push()
-    seconds = _timed(lambda: client.checkpoint(folder))
+    started = time.perf_counter()
+    second = client.checkpoint(folder)
+    seconds = time.perf_counter() - started
     nbytes = _bytes_of(folder) - full
-    report.add("increment", "incremental_bytes_vs_full", nbytes / full)
-    report.add("increment", "seconds", seconds)
-    report.add("increment", "full_bytes_per_row", full / sizes.checkpoint_rows)
+    report.add(case, "incremental_bytes_vs_full", nbytes / full)
+    report.add(case, "seconds", seconds)
+    report.add(case, "full_bytes_per_row", full / sizes.checkpoint_rows)
+    return folder / first, folder / second
 
 
-def _restore(
-    report: Report, config: ps.ServiceConfig, folder: Path, sizes: Sizes, sample_N: Ids, expected_ND: object
-) -> None:
-    with one_shard(config) as (client, _):
-        seconds = _timed(lambda: client.restore(folder))
-        report.add("restored", "restore_rows_per_s", sizes.checkpoint_rows / seconds)
+def _restore(report: Report, case: str, checkpoint: Path, sizes: Sizes, sample_N: Ids, expected_ND: object) -> None:
+    with one_shard(QUIET) as (client, _):
+        seconds = _timed(lambda: client.restore(checkpoint))
+        report.add(case, "restore_rows_per_s", sizes.checkpoint_rows / seconds)
         np.testing.assert_array_equal(client.pull(TABLE, sample_N), expected_ND)
         if client.size(TABLE) != sizes.checkpoint_rows:
             raise ValueError(f"{client.size(TABLE):,} rows of {sizes.checkpoint_rows:,} were restored")

@@ -2,7 +2,8 @@
 
 Two shards with `log.mode: sync`, a coordinator and four trainers, each a process of its own; this process looks after
 them as Ray would. Each kill: a shard dies at a named point, or any of the processes is killed at some moment. Then the
-trainers are stopped, what has died is started again, and all rows are compared, before the trainers go on.
+trainers are stopped, what has died is started again, and all rows are compared, before the trainers go on. Checkpoints
+are made all the while; at the end those that stayed are read.
 """
 
 from __future__ import annotations
@@ -16,16 +17,15 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import ps
-from benchmarks.durability.fleet import Fleet
+from benchmarks.durability.checkpointing import Checkpointing
+from benchmarks.durability.fleet import Fleet, Process
 from benchmarks.durability.oracle import Oracle
-from benchmarks.durability.points import POINTS
+from benchmarks.durability.points import AT_START, OF_COORDINATOR, POINTS
 from benchmarks.durability.pushes import ACKNOWLEDGED, TRAINERS, Pushes
 from benchmarks.harness.report import Report
 from benchmarks.harness.sizes import Sizes
 
 SHARDS = 2
-AT_START = ("restore",)
-"""Points that a shard comes to when it starts."""
 REACH_S = 30.0
 """How long a point may take: after that the shard is killed wherever it is."""
 FEWEST, MOST = 4, 40
@@ -45,12 +45,16 @@ def run(report: Report, sizes: Sizes) -> None:
                 client.create_table(table)
             fleet.start_trainers()
             oracle, killed, missed = Oracle(pushes, fleet.told), Counter[str](), Counter[str]()
-            for what in _schedule(sizes.kills, chance):
-                _wait_for_work(fleet, chance.randint(FEWEST, MOST))
-                _kill(fleet, what, chance, killed, missed)
-                oracle.check(client, fleet.lives)
-                fleet.signal_trainers(signal.SIGCONT)
+            with Checkpointing(fleet.address, folder / "checkpoints") as checkpoints:
+                for what in _schedule(sizes.kills, chance):
+                    _wait_for_work(fleet, chance.randint(FEWEST, MOST))
+                    _kill(fleet, what, chance, killed, missed)
+                    oracle.check(client, fleet.lives)
+                    fleet.signal_trainers(signal.SIGCONT)
             _report(report, oracle, fleet, killed, missed)
+            report.add("checkpoints", "made", checkpoints.made)
+            report.add("checkpoints", "failed", checkpoints.failed)
+            report.add("checkpoints", "damaged", checkpoints.problems())
 
 
 def _config(folder: Path) -> ps.ServiceConfig:
@@ -72,25 +76,32 @@ def _schedule(kills: int, chance: random.Random) -> list[str]:
 def _kill(fleet: Fleet, what: str, chance: random.Random, killed: Counter[str], missed: Counter[str]) -> None:
     """Has something die and start again. The trainers are stopped then."""
     shard, trainer = chance.randrange(SHARDS), chance.randrange(TRAINERS)
-    killed[what if what in RANDOM else "shard"] += 1
+    killed[what if what in RANDOM else "coordinator" if what in OF_COORDINATOR else "shard"] += 1
     if what == "trainer":
         fleet.trainers[trainer].kill()
         fleet.signal_trainers(signal.SIGSTOP, but=trainer)
         fleet.restart_trainer(trainer)
         fleet.signal_trainers(signal.SIGSTOP)
-    elif what == "coordinator":
+    elif what == "coordinator" or what in OF_COORDINATOR:
+        if what in OF_COORDINATOR:
+            missed[what] += not _dies(fleet.coordinator, what, chance.randint(1, 2))
         fleet.coordinator.kill()
         fleet.signal_trainers(signal.SIGSTOP)
         fleet.restart_coordinator()
     else:
         if what in POINTS and what not in AT_START:
-            fleet.shards[shard].child.ask(f"die {what} {chance.randint(1, 3)}")
-            missed[what] += not fleet.shards[shard].ended(REACH_S)
+            missed[what] += not _dies(fleet.shards[shard], what, chance.randint(1, 2))
         fleet.shards[shard].kill()
         fleet.signal_trainers(signal.SIGSTOP)
         if what in AT_START:
             missed[what] += not fleet.dies_at_start(shard, what, chance.randint(1, 20))
         fleet.restart_shard(shard)
+
+
+def _dies(process: Process, point: str, times: int) -> bool:
+    """Has a process die at a point; returns whether it came there."""
+    process.child.ask(f"die {point} {times}")
+    return process.ended(REACH_S)
 
 
 def _wait_for_work(fleet: Fleet, pushes: int) -> None:

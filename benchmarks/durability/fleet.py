@@ -136,7 +136,8 @@ class Fleet:
         return Process("benchmarks.durability.shard", self._settings, str(self._reached))
 
     def _coordinator(self, port: int) -> Process:
-        return Process("benchmarks.durability.coordinator", self._settings, str(self._pushes.shards), str(port))
+        given = (self._settings, str(self._pushes.shards), str(port), str(self._reached))
+        return Process("benchmarks.durability.coordinator", *given)
 
     def _trainer(self, number: int) -> Process:
         place = (str(number), str(self.lives[number]), self.address, str(self._told))

@@ -17,6 +17,8 @@ from ps.shard import Shard
 from ps.storage.disk.tier import DiskTier
 from ps.storage.residence.store import Store
 
+LOG, ROWS, DISK, MANIFEST = ".log", "rows-", "disk", "manifest.json"
+"""How files of a log end, those of rows in a checkpoint begin, and what else is there."""
 POINTS = {
     "group_commit": "half of a group is in the log's file",
     "group_commit_sync": "a group is written and not synced",
@@ -24,9 +26,18 @@ POINTS = {
     "rotation_sync": "the next file of the log has its head, and its name is not durable",
     "demotion": "rows are written to disk, and still in RAM",
     "maintenance": "rows that are on disk leave RAM",
-    "restore": "a shard carries out what its log has",
+    "checkpoint": "half of some rows is in a file of a checkpoint",
+    "checkpoint_disk": "some of RocksDB's files are in a checkpoint",
+    "checkpoint_part": "all files of a shard's part are there, but not what tells of them",
+    "manifest": "all parts of a checkpoint are there, and its manifest has no name yet",
+    "manifest_sync": "the manifest has its name, which is not durable",
+    "replay": "a shard carries out what its log has behind that",
 }
 """The kill points: name -> what has happened then."""
+AT_START = ("replay",)
+"""Points that a shard comes to when it starts."""
+OF_COORDINATOR = ("manifest", "manifest_sync")
+"""Points that the coordinator comes to."""
 
 
 class Points:
@@ -71,13 +82,28 @@ class DyingFiles(RealFiles):
     def create(self, path: Path) -> File:
         """Makes an empty file."""
         file = _DyingFile(super().create(path), path, self._points)
-        if path.suffix == ".log":
+        if path.suffix == LOG:
             self._points.pass_by("rotation")
         return file
 
     def append_to(self, path: Path) -> File:
         """Opens a file that exists."""
         return _DyingFile(super().append_to(path), path, self._points)
+
+    def rename(self, path: Path, to: Path) -> None:
+        """Gives a file another name."""
+        point = {"part.json": "checkpoint_part", MANIFEST: "manifest"}.get(to.name)
+        if point is not None:
+            self._points.pass_by(point)
+        super().rename(path, to)
+        if to.name == MANIFEST:
+            self._points.pass_by("manifest_sync")
+
+    def link(self, path: Path, to: Path) -> None:
+        """Gives a file a second name."""
+        if to.parent.name == DISK:
+            self._points.pass_by("checkpoint_disk")
+        super().link(path, to)
 
     def sync_folder(self, path: Path) -> None:
         """Has the names in a folder outlive the host."""
@@ -87,15 +113,16 @@ class DyingFiles(RealFiles):
 
 
 class _DyingFile:
-    """A file of the log: a group of records is one call of `write`."""
+    """A file of the log, where a group of records is one call of `write`, or of a checkpoint."""
 
     def __init__(self, file: File, path: Path, points: Points) -> None:
         self._file, self._points = file, points
-        self._of_log = path.suffix == ".log"
+        self._of_log = path.suffix == LOG
+        self._point = "group_commit" if self._of_log else "checkpoint" if path.name.startswith(ROWS) else ""
 
     def write(self, pieces: Sequence[RawBytes]) -> None:
         """Writes all pieces, or a part of them."""
-        if self._of_log and self._points.due("group_commit"):
+        if self._point and self._points.due(self._point):
             data = b"".join(bytes(piece) for piece in pieces)
             self._file.write([data[: len(data) // 2]])
             self._points.die()
@@ -116,7 +143,7 @@ def wrap(points: Points) -> None:
     """Has this process come by the points that are no files."""
     _after(DiskTier, "write", lambda: points.pass_by("demotion"))
     _before(Store, "finish", lambda: points.pass_by("maintenance"))
-    _before(Shard, "replay", lambda: points.pass_by("restore"))
+    _before(Shard, "replay", lambda: points.pass_by("replay"))
 
 
 def _before(cls: type, name: str, what: Callable[[], None]) -> None:

@@ -188,11 +188,21 @@ PROMISED = {
         for figure in ("p99_ms_without", "p99_ms_under", "p99_ms_after", "p99_under_vs_without", "refused_for_good")
     },
     "safety": {
-        *((f"{kind}_{mode}", "speed_vs_off") for kind in PUSHES for mode in ("interval", "sync")),
+        *((f"{kind}_{mode}", "speed_vs_off") for kind in (*PUSHES, "flights") for mode in ("interval", "sync")),
         *(("disk", f"sync_ms_{name}") for name in ("4KiB", "of_a_push")),
+    },
+    "checkpoint": {
+        *(("full_idle", metric) for metric in ("write_vs_disk", "gb_per_s")),
+        *(
+            ("full_loaded", metric)
+            for metric in ("push_p99_vs_without", "extra_ram_vs_shard", "peak_vs_ram_bytes", "write_vs_disk")
+        ),
+        ("increment", "incremental_bytes_vs_full"),
+        ("restored", "restore_rows_per_s"),
     },
     "crash": {
         *(("sync", metric) for metric in ("lost", "doubled", "recovered_is_prefix", "acknowledged")),
+        *(("checkpoints", what) for what in ("made", "failed", "damaged")),
         *(("kills", who) for who in ("shard", "coordinator", "trainer")),
         *((metric, point) for metric in ("reached", "missed") for point in POINTS),
     },
@@ -213,7 +223,7 @@ def run(*arguments: str) -> str:
 
 
 MAY_BE_NONE = {
-    *("lost", "doubled", *POINTS),
+    *("extra_ram_vs_shard", "lost", "doubled", "failed", "damaged", *POINTS),
     "refused_for_good",
     "sums_wrong",
     "critical_path_misses",
@@ -308,7 +318,7 @@ def test_kernel_benchmarks_run_and_keep_their_promises() -> None:
 @pytest.mark.timeout(900)  # sixteen of them
 def test_all_other_benchmarks_run_and_keep_their_promises() -> None:
     names = ["echo", "pull", "push", "step", "scale", "swap", "budget", "evict", "untouched"]
-    names += ["ttspeed", "ttquality", "dctquality", "wirebytes", "attack", "safety", "startup"]
+    names += ["ttspeed", "ttquality", "dctquality", "wirebytes", "attack", "safety", "checkpoint", "startup"]
     found = figures(*names)
     for name in names:
         check(found, name)
@@ -319,7 +329,7 @@ def test_no_acknowledged_push_is_lost_or_doubled_through_thirty_kills() -> None:
     found = [json.loads(line) for line in run("crash", "--kills", "30", "--json").splitlines()]
     check(found, "crash")
     value = {(figure["case"], figure["metric"]): figure["value"] for figure in found}
-    assert value["sync", "lost"] == value["sync", "doubled"] == 0
+    assert value["sync", "lost"] == value["sync", "doubled"] == value["checkpoints", "damaged"] == 0
     assert value["sync", "recovered_is_prefix"] == 1
     assert sum(value["kills", who] for who in ("shard", "coordinator", "trainer")) == 30
     assert {point for point in POINTS if value["reached", point] == 0 or value["missed", point]} == set()

@@ -3,7 +3,7 @@
 log of a step     ids once, 8 + 4 for the count of an id that a batch names more than once
                   + the gradients as they were sent (`network`) + 160 for each push to a shard
 log kept          what comes in (checkpoints kept + 1) times every_s, and two files
-checkpoint, full  rows in RAM with their header, and the files of those on disk
+checkpoint, full  rows in RAM, each with 18 for id, statistics and marks, and the files of those on disk
 increment         rows that were pushed in every_s; never more than a full one
 checkpoints kept  1 + keep / full_every full ones, and keep + full_every - 2 increments: what kept ones build on
 """
@@ -15,14 +15,12 @@ from typing import NamedTuple
 
 from ps.cli.sizing.demand import ID_BYTES, Demand, gradients, shard_size
 from ps.durability.log.grammar import RECORD_BYTES
-from ps.kernels.rows.records import HEADER_BYTES, KEY_BYTES
+from ps.storage.ram.saving import STATISTICS_BYTES
 
 COUNT_BYTES = 4
 """Bytes of the count of an id. A push of ids that are all different has none."""
 PUSH_BYTES = RECORD_BYTES + 128
 """Bytes of a record beside its ids and gradients: a push of one table. Measured."""
-MARKS_BYTES = 2
-"""Bytes that a checkpoint has for a row beside its record."""
 
 
 class LogSize(NamedTuple):
@@ -76,8 +74,7 @@ def _full(demand: Demand) -> int:
     """Returns the bytes of a full checkpoint of a shard. Where a table's cold rows have half precision, it counts all
     as float32."""
     sizes = shard_size(demand).tables
-    beside = HEADER_BYTES + KEY_BYTES + MARKS_BYTES
-    return sum(size.rows_in_ram * (size.row_bytes + beside) + size.disk_bytes for size in sizes)
+    return sum(size.rows_in_ram * (size.row_bytes + STATISTICS_BYTES) + size.disk_bytes for size in sizes)
 
 
 def _checkpoints(demand: Demand, full: int) -> int:
@@ -87,6 +84,6 @@ def _checkpoints(demand: Demand, full: int) -> int:
     if checkpoint.full_every == 1:
         fulls = checkpoint.keep + 1
     sizes = shard_size(demand).tables
-    row = max(size.row_bytes for size in sizes) + HEADER_BYTES + KEY_BYTES + MARKS_BYTES
+    row = max(size.row_bytes for size in sizes) + STATISTICS_BYTES
     pushed = demand.step_ids / demand.shards * demand.steps_per_s * (checkpoint.every_s or math.inf)
     return fulls * full + increments * math.ceil(min(full, pushed * row))

@@ -26,6 +26,7 @@ from ps.server.shard_server import ShardServer
 from ps.storage.budget.budget import RamBudget
 from ps.storage.disk.filter import IdFilter
 from ps.table.beside import fixed_bytes
+from tests.conftest import QUIET
 from tests.optimizers import EVERY
 
 NODE = Node(64 << 30, 1e12, 1.25e9, 8)
@@ -200,6 +201,18 @@ def test_a_push_adds_to_the_log_what_is_said(wire: Any, density: float, tmp_path
         added = server.shard.commit.log.stats()["bytes_written"] - before
     demand = Demand([(table(dim=64), n)], step_ids=n, wire=wire, density=density)
     assert log_size(demand).step_bytes == pytest.approx(added, abs=64)
+
+
+def test_a_full_checkpoint_takes_what_is_said(tmp_path: Path) -> None:
+    """Beside rows there are the state, of 0.2 MB, and the manifest."""
+    n, config = 20_000, table(dim=64)
+    with ShardServer(0, QUIET) as server, ps.connect(server.address) as client:
+        client.create_table(config)
+        client.push("t", np.arange(n), np.zeros((n, 64), np.float32))
+        client.checkpoint(tmp_path)
+    taken = sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
+    demand = Demand([(config, n)], LOGGED.having(disk={"path": None}))
+    assert log_size(demand).checkpoint_bytes == pytest.approx(taken, rel=0.01, abs=300_000)
 
 
 def test_a_log_and_checkpoints_ask_for_disk_and_room() -> None:
