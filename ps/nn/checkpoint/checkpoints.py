@@ -82,6 +82,8 @@ class TrainingCheckpoints:
         self._service_path = service_path
         self._keep = keep
         self._together = Together()
+        self._exact = False
+        """Whether the service was restored byte for byte."""
         self.last = 0
         """The step of the checkpoint that was made last, or from which the run goes on; 0: there is none."""
 
@@ -108,19 +110,21 @@ class TrainingCheckpoints:
         if self.last:
             manifest = self._together.each(self._checked)
             place = self._place_of_rows(manifest)
-            self._together.of_first(lambda: restored(self._client, manifest, place, rewind))
+            self._exact = self._together.of_first(lambda: restored(self._client, manifest, place, rewind))
         return self.last
 
     def load(self, parts: Mapping[str, Part]) -> None:
         """Gives each part the state that it had in the checkpoint of `restore_rows`, and the random generators of
-        torch, numpy and Python theirs; does nothing where there was none. Raises InvalidArgument for other parts than
-        those that were saved."""
+        torch, numpy and Python theirs; the client goes on as the worker that it was. Does nothing where there was no
+        checkpoint. Raises InvalidArgument for other parts than those that were saved."""
         if not self.last:
             return
         place = self._folder.of(self.last)
         mine = self._together.each(lambda: self._of_rank(place))
         give(parts, dense.read(place / "dense"), mine["parts"])
         set_random_states(mine["random"])
+        if self._exact:
+            self._client.load_state_dict(mine["worker"])
 
     def save(self, step: int, parts: Mapping[str, Part]) -> Saved:
         """Makes the checkpoint of a step, between two steps. `parts`: by name, whatever must go on as it is, with
@@ -182,7 +186,7 @@ class TrainingCheckpoints:
             dense.write(made / "dense", tensors)
             self._files.sync_folder(made / "dense")
         content = io.BytesIO()
-        torch.save({"parts": rest, "random": random_states()}, content)
+        torch.save({"parts": rest, "random": random_states(), "worker": self._client.state_dict()}, content)
         self._folder.write(made / f"rank-{self._together.rank}.pt", content.getvalue())
 
     def _complete(self, step: int, name: str) -> int:
