@@ -6,6 +6,8 @@ from typing import Self
 
 import ps
 from ps.cluster.coordinator.coordinator import Coordinator
+from ps.runtime.clock import SYSTEM_CLOCK, Clock
+from ps.runtime.files import Files
 from ps.server.shard_server import ShardServer
 from ps.wire.routing import Routing
 
@@ -13,10 +15,18 @@ from ps.wire.routing import Routing
 class LoopbackCluster:
     """`shards` gRPC servers and a coordinator; `address` is the coordinator's, on `port` if one is given."""
 
-    def __init__(self, shards: int, config: ps.ServiceConfig | None = None, port: int = 0) -> None:
+    def __init__(
+        self,
+        shards: int,
+        config: ps.ServiceConfig | None = None,
+        port: int = 0,
+        files: Files | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        """files: of log and checkpoints, of all. clock: the coordinator's."""
         config = config or ps.ServiceConfig()
-        self.servers = [ShardServer(number, config, alone=False) for number in range(shards)]
-        self.coordinator = Coordinator(config, port)
+        self.servers = [ShardServer(number, config, alone=False, files=files) for number in range(shards)]
+        self.coordinator = Coordinator(config, port, files=files, clock=clock)
         self.coordinator.assemble([server.info for server in self.servers], self.tell)
         self.address = self.coordinator.address
 

@@ -131,9 +131,19 @@ class MemoryFiles:
         self._begin("read", path)
         return bytes(self._inode(path).data[start : start + n])
 
+    def read_into(self, path: Path, start: int, buffer: memoryview) -> int:
+        self._begin("read_into", path)
+        data = self._inode(path).data[start : start + len(buffer)]
+        buffer[: len(data)] = data
+        return len(data)
+
     def size(self, path: Path) -> int:
         self._begin("size", path)
         return len(self._inode(path).data)
+
+    def same(self, path: Path, other: Path) -> bool:
+        self._begin("same", path)
+        return self._find(path) is self._find(other)
 
     def truncate(self, path: Path, size: int) -> None:
         self._begin("truncate", path)
@@ -160,6 +170,12 @@ class MemoryFiles:
     def remove(self, path: Path) -> None:
         self._begin("remove", path)
         self._inode(path)
+        self._folder(path.parent).do(lambda names: names.pop(path.name, None))
+
+    def remove_folder(self, path: Path) -> None:
+        self._begin("remove_folder", path)
+        if self._folder(path).now:
+            raise _error(errno.ENOTEMPTY, path)
         self._folder(path.parent).do(lambda names: names.pop(path.name, None))
 
     def names(self, folder: Path) -> list[str]:

@@ -245,6 +245,29 @@ CHANGES = [
     ),
 ]
 
+CHECKPOINTS = [
+    Panel(
+        "Age of the newest checkpoint",
+        "Since it was complete, or since the coordinator began; and how often one is due.",
+        {
+            'ps_checkpoint_age_seconds{cluster="$cluster"}': "age",
+            'ps_checkpoint_every_seconds{cluster="$cluster"}': "due every",
+        },
+        "s",
+    ),
+    Panel(
+        "Checkpoint under way",
+        "Bytes that each shard has written of it.",
+        {f"ps_checkpoint_done_bytes{{{SHARD}}}": "shard {{shard}}"},
+        "bytes",
+    ),
+    Panel(
+        "Checkpoints that failed",
+        "Since the coordinator began; its log says why.",
+        {'ps_checkpoint_failures_total{cluster="$cluster"}': "failed"},
+    ),
+]
+
 PAGES = {
     "At a glance": GLANCE,
     "Memory": MEMORY,
@@ -253,5 +276,6 @@ PAGES = {
     "Latency": LATENCY,
     "Engine and staleness": ENGINE,
     "Admission, eviction, precision": CHANGES,
+    "Checkpoints": CHECKPOINTS,
 }
 """Title of a row of panels -> the panels."""

@@ -11,6 +11,7 @@ from ps.cluster.coordinator.coordinator import Coordinator
 from ps.config import ServiceConfig
 from ps.errors import ConfigError
 from ps.runtime.clock import SYSTEM_CLOCK
+from ps.server.checkpoints.serving import ShardCheckpoints
 from ps.server.compiling import compile_kernels
 from ps.server.gate.dispatch import Dispatcher
 from ps.server.handlers.service import ShardService
@@ -52,7 +53,7 @@ def start(config: ServiceConfig | None = None, shards: int = 1) -> str:
         )
     compile_kernels()
     services = [ShardService(Shard(number, config), UNKNOWN, config) for number in range(shards)]
-    named = [Named(dispatcher(service, RpcMetrics(CollectorRegistry()), config)) for service in services]
+    named = [Named(_dispatcher(service, config, alone=shards == 1)) for service in services]
     infos = [ShardInfo(number, one.address) for number, one in enumerate(named)]
 
     def tell(routing: Routing) -> None:
@@ -66,3 +67,8 @@ def start(config: ServiceConfig | None = None, shards: int = 1) -> str:
     coordinator = Coordinator(unwatched, listen=Named)
     coordinator.assemble(infos, tell)
     return coordinator.address
+
+
+def _dispatcher(service: ShardService, config: ServiceConfig, alone: bool) -> Dispatcher:
+    checkpoints = ShardCheckpoints(service, config, SYSTEM_CLOCK, alone)
+    return dispatcher(service, RpcMetrics(CollectorRegistry()), config, checkpoints)

@@ -56,7 +56,7 @@ def _replay(shard: Shard, reader: Reader, wire: Wire, clock: Clock) -> None:
     where, started = reader.folder.path, clock.monotonic()
     said = started
     for record in reader:
-        _carry_out(shard, record, wire, where, clock)
+        carry_out(shard, record, wire, where, clock)
         if clock.monotonic() - said >= PROGRESS_S:
             said = clock.monotonic()
             log.info("%s: %d writes carried out in %.0f s", where, record.version, said - started)
@@ -67,7 +67,9 @@ def _replay(shard: Shard, reader: Reader, wire: Wire, clock: Clock) -> None:
         log.info("%s: the shard is at version %d, after %.1f s", where, end.version, clock.monotonic() - started)
 
 
-def _carry_out(shard: Shard, record: Record, wire: Wire, where: Path, clock: Clock) -> None:
+def carry_out(shard: Shard, record: Record, wire: Wire, where: Path, clock: Clock) -> None:
+    """Carries out one write of a log, of the folder `where`, that comes right behind the version of the shard. Raises
+    LogCorrupt, and what a write raises that cannot be carried out."""
     try:
         _retried(shard, record, wire, clock)
     except CorruptWrite as error:

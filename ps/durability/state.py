@@ -1,32 +1,50 @@
-"""Saves the whole state of a shard, and makes another shard of it that is the same from then on.
+"""Saves the whole state of a shard while it goes on, and makes another shard of it that is the same from then on.
 
-    shard --state--> names and arrays, all but the rows
-          --rows---> records of each table, some MiB at a time, in the form that they have
+    cut at version v   on the engine: all but the rows is copied, the disk's files are linked, each table's marks copied
+    slices             on the engine some MiB of rows are copied, then the sink takes them where it may wait, in turn
+                       a row that is about to change is copied before (`ps.storage.ram.saving`)
+    files of the disk  last: it may take long to send them away, and nothing waits in RAM for that
 
-It is one operation on the engine, and waits for the disk there: nothing else is done meanwhile. What the state consists
-of is for the parts of a shard to say (`ps.kept`); how it is written is for the sink.
+What the state consists of is for the parts of a shard to say (`ps.kept`); how it is written is for the sink.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from ps.kept import KeptState
+from ps.runtime.places import ENGINE, IO, Attempt, Operation
 from ps.shard import Shard
+from ps.shard.core import Core
+from ps.shard.cut import Cut, Since
 from ps.shard.state import restore as restore_core
-from ps.shard.state import state_of
+from ps.storage.ram.saving import Saved
 from ps.storage.tier import Records
+
+T = TypeVar("T")
 
 
 class Sink(Protocol):
-    """Takes what is saved. Arrays are good until the method returns: they are those that the shard works on."""
+    """Takes what is saved, on a thread that may wait: one call at a time, in this order. What it is given are copies
+    that nobody changes."""
 
-    def take_state(self, state: KeptState) -> None:
-        """Takes all but the rows; called once, first."""
+    def take_state(self, version: int, state: KeptState) -> None:
+        """Takes all but the rows, and the version that it is of."""
 
-    def take_rows(self, table: str, records: Records) -> None:
-        """Takes some rows of a table, all of one length; those of a table come one after the other."""
+    def take_rows(self, table: str, records: Records, marks_N: npt.NDArray[np.uint16]) -> None:
+        """Takes some rows of a table that were in RAM, all of one length, and the marks of each, see `Saving` in
+        `ps.storage.ram.saving`."""
+
+    def take_disk(self, folder: Path) -> None:
+        """Takes the files of RocksDB, if the shard has a disk: they may be linked or copied, and never change. The
+        folder is gone when this has returned."""
 
 
 class Source(Protocol):
@@ -35,23 +53,33 @@ class Source(Protocol):
     def state(self) -> KeptState:
         """Returns all but the rows."""
 
-    def rows(self, table: str) -> Iterable[Records]:
-        """Returns the rows of a table, some at a time, in any order."""
+    def put_disk(self, folder: Path) -> bool:
+        """Puts the files of RocksDB into an empty folder; returns whether there are any."""
+
+    def rows(self, table: str) -> Iterable[tuple[Records, npt.NDArray[np.uint16]]]:
+        """Returns the rows of a table that were in RAM and their marks, some at a time, in any order."""
 
 
-def save(shard: Shard, sink: Sink) -> int:
-    """Gives the sink all that the shard keeps; returns the version of the shard that it is. Raises ShardPoisoned,
-    DiskError, CorruptRow where a row cannot be read (`remove` drops it), and what the sink raises."""
+def checkpoint(shard: Shard, sink: Sink, since: Since | None = None) -> int:
+    """Gives the sink all that the shard keeps at one version, which it returns, while writes go on. Any thread, which
+    waits. `since`: of tables that it names only rows in RAM with that stamp or a later one.
 
-    def run() -> int:
-        core = shard.core
-        sink.take_state(state_of(core))
-        for name, table in core.tables.items():
-            for records in table.state.rows():
-                sink.take_rows(name, records)
-        return core.commit.version
+    Raises what the sink raises; ShardPoisoned, Unavailable where the shard is closed, TableNotFound where a table was
+    dropped meanwhile, DiskError, DiskFull, and ResourceExhausted where another checkpoint is under way or there is no
+    room. Then all is let go of, and the shard goes on.
+    """
+    return shard.engine.drive(_checkpoint(shard.core, sink, since or {}))
 
-    return shard.engine.run(run)
+
+def kept(shard: Shard, version: int) -> None:
+    """Tells the shard that its checkpoint of this version is complete and is kept: a later one may build on it. What
+    was removed before it is not remembered any more."""
+
+    def note() -> None:
+        for table in shard.tables.values():
+            table.ram.removed.kept(version)
+
+    shard.engine.run(note)
 
 
 def restore(shard: Shard, source: Source) -> int:
@@ -59,7 +87,43 @@ def restore(shard: Shard, source: Source) -> int:
     as `ps.shard.state.restore` does, and the shard is new then."""
 
     def run() -> int:
-        restore_core(shard.core, source.state(), source.rows)
+        restore_core(shard.core, source.state(), source.put_disk, source.rows)
         return shard.version
 
     return shard.engine.run(run)
+
+
+def _checkpoint(core: Core, sink: Sink, since: Since) -> Operation[int]:
+    yield ENGINE
+    with core.saves.one():
+        if core.disk is not None:
+            yield from _aside(core.disk.flush)  # most of it; the cut flushes what has come since
+        with closing(Cut(core, since)) as cut:
+            yield from _aside(partial(sink.take_state, cut.version, cut.state))
+            while not cut.done:
+                parts = cut.next()
+                yield from _aside(partial(_give, sink, parts)) if parts else _in_turn()
+                cut.written(parts)
+            cut.check()
+            if cut.folder is not None:
+                yield from _aside(partial(sink.take_disk, cut.folder))
+                cut.check()
+            return cut.version
+
+
+def _aside(call: Callable[[], T]) -> Operation[T]:
+    """Makes a call where it may wait, and comes back to the engine with its result or its error."""
+    yield IO
+    made = Attempt(call)
+    yield ENGINE
+    return made.result()
+
+
+def _in_turn() -> Operation[None]:
+    """Lets others have the engine first."""
+    yield ENGINE
+
+
+def _give(sink: Sink, parts: Sequence[Saved]) -> None:
+    for part in parts:
+        sink.take_rows(*part)

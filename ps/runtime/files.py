@@ -50,8 +50,14 @@ class Files(Protocol):
     def read(self, path: Path, start: int, n: int) -> bytes:
         """Returns n bytes from `start`, fewer where the file ends before."""
 
+    def read_into(self, path: Path, start: int, buffer: memoryview) -> int:
+        """Fills a buffer of bytes from `start` on; returns how many there were, fewer where the file ends before."""
+
     def size(self, path: Path) -> int:
         """Returns the bytes of a file."""
+
+    def same(self, path: Path, other: Path) -> bool:
+        """Tells whether two names are of one file."""
 
     def truncate(self, path: Path, size: int) -> None:
         """Cuts a file, which is durable when the file is synced."""
@@ -64,6 +70,9 @@ class Files(Protocol):
 
     def remove(self, path: Path) -> None:
         """Removes a name of a file."""
+
+    def remove_folder(self, path: Path) -> None:
+        """Removes an empty folder."""
 
     def names(self, folder: Path) -> list[str]:
         """Returns what is in a folder, sorted."""
@@ -100,9 +109,21 @@ class RealFiles:
                 start, n = start + len(piece), n - len(piece)
             return b"".join(pieces)
 
+    def read_into(self, path: Path, start: int, buffer: memoryview) -> int:
+        """Fills a buffer from `start` on; returns how many bytes there were."""
+        done = 0
+        with path.open("rb", buffering=0) as file:
+            while done < len(buffer) and (n := os.preadv(file.fileno(), [buffer[done:]], start + done)):
+                done += n
+        return done
+
     def size(self, path: Path) -> int:
         """Returns the bytes of a file."""
         return path.stat().st_size
+
+    def same(self, path: Path, other: Path) -> bool:
+        """Tells whether two names are of one file."""
+        return path.samefile(other)
 
     def truncate(self, path: Path, size: int) -> None:
         """Cuts a file, which is durable when the file is synced."""
@@ -119,6 +140,10 @@ class RealFiles:
     def remove(self, path: Path) -> None:
         """Removes a name of a file."""
         path.unlink()
+
+    def remove_folder(self, path: Path) -> None:
+        """Removes an empty folder."""
+        path.rmdir()
 
     def names(self, folder: Path) -> list[str]:
         """Returns what is in a folder, sorted."""

@@ -2,7 +2,7 @@
 
 calls      a thread each, `limits.max_requests` of them; `performance.grpc_threads` of them work at once, the others
            wait for callers
-controls   Describe, Stats, Advance: threads of their own
+controls   Describe, Stats, Advance, and those of checkpoints: threads of their own
 aside      health and reflection (`ps.server.gate.aside`): threads of their own, which no other calls use
 """
 

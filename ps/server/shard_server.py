@@ -12,6 +12,8 @@ from ps.durability.recovery import take_up
 from ps.errors import Unavailable
 from ps.kernels import warm_up
 from ps.runtime.clock import SYSTEM_CLOCK, Clock
+from ps.runtime.files import Files
+from ps.server.checkpoints.serving import ShardCheckpoints
 from ps.server.compiling import compile_kernels
 from ps.server.gate.dispatch import Dispatcher, Handler
 from ps.server.handlers.control import Control
@@ -21,6 +23,7 @@ from ps.server.handlers.writes import Writes
 from ps.server.progress import Progress
 from ps.server.server import GrpcServer
 from ps.server.unpacking import WIRE
+from ps.server.watch.checkpoints import PartCollector, ServiceCheckpointCollector
 from ps.server.watch.metrics import RpcMetrics, ShardCollector
 from ps.server.watch.scrapes import MetricsServer
 from ps.shard import Shard
@@ -56,8 +59,10 @@ class ShardServer:
         state_lost: str | None = None,
         history: Log | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        files: Files | None = None,
     ) -> None:
-        """`history`: where writes are logged before they are applied; None: nowhere."""
+        """`history`: where writes are logged before they are applied; None: nowhere. `files`: of the log and of
+        checkpoints; None: those of the operating system."""
         budget = RamBudget(config or ServiceConfig())
         keep_freed_memory(min(budget.aside.allocator, KEEP_BYTES))  # before there are threads
         config = config or ServiceConfig()
@@ -68,13 +73,18 @@ class ShardServer:
         with ExitStack() as undo:
             undo.callback(self.shard.close)  # whoever tries again, on another port say, finds disk and log unlocked
             if state_lost is None:
-                take_up(self.shard, config.log, WIRE, clock=clock)
+                take_up(self.shard, config.log, WIRE, files, clock)
             self.service = ShardService(self.shard, UNKNOWN, fitted(config), state_lost)
-            self.dispatcher = dispatcher(self.service, RpcMetrics(registry), self.service.config)
+            self.checkpoints = ShardCheckpoints(self.service, config, clock, alone, files)
+            undo.callback(self.checkpoints.stop)
+            self.dispatcher = dispatcher(self.service, RpcMetrics(registry), self.service.config, self.checkpoints)
             self.shard.budget.bodies.when_short = self.dispatcher.calls.make_room  # who is silent may hold some of it
             self._grpc = GrpcServer(self.dispatcher, self.service.config, clock)
             undo.callback(self._grpc.stop)
             registry.register(ShardCollector(self.shard, config, lambda: self.service.state_lost))
+            registry.register(PartCollector(self.checkpoints.parts))
+            if alone:
+                registry.register(ServiceCheckpointCollector(self.checkpoints.service.figures))
             self._metrics = MetricsServer(registry, config.network.host, clock) if config.watching.metrics else None
             undo.pop_all()
         self.address = self._grpc.address
@@ -116,6 +126,7 @@ class ShardServer:
         """Drains, then frees everything."""
         with suppress(Unavailable):  # stopped before
             self.shard.rounds.end()  # they would wait for as long as the drain may take
+        self.checkpoints.stop()
         self._grpc.stop()
         if self._metrics:
             self._metrics.close()
@@ -128,9 +139,11 @@ class ShardServer:
         self.stop()
 
 
-def dispatcher(service: ShardService, metrics: RpcMetrics, config: ServiceConfig) -> Dispatcher:
+def dispatcher(
+    service: ShardService, metrics: RpcMetrics, config: ServiceConfig, checkpoints: ShardCheckpoints
+) -> Dispatcher:
     """Returns the handlers of a shard's RPCs."""
-    reads, writes, control = Reads(service), Writes(service), Control(service, metrics)
+    reads, writes, control = Reads(service), Writes(service), Control(service, metrics, checkpoints.parts)
     handlers: dict[Method, Handler] = {
         methods.PREPARE: reads.prepare,
         methods.FORGET: reads.forget,
@@ -146,5 +159,6 @@ def dispatcher(service: ShardService, metrics: RpcMetrics, config: ServiceConfig
         methods.SET_OPTIMIZER: control.set_optimizer,
         methods.STATS: control.stats,
         methods.ADVANCE: Progress().advance,
+        **checkpoints.handlers,
     }
     return Dispatcher(handlers, metrics, config.limits.max_requests)

@@ -27,6 +27,7 @@ from ps.shard.upkeep.capacity import Capacity
 from ps.shard.upkeep.evictions import Evictions
 from ps.shard.upkeep.needs import Need
 from ps.shard.upkeep.pressure import Pressure
+from ps.shard.upkeep.saves import Saves
 from ps.shard.writes.log import Log
 from ps.shard.writes.write import Ground, Planned, Result, Write
 from ps.table.table import Table
@@ -62,6 +63,7 @@ class Commit:
         pressure: Pressure,
         rise: Rise,
         aftermath: Aftermath,
+        saves: Saves,
         maintain: Callable[[Sequence[Table]], None],
         rounds_give_way: Callable[[], AbstractContextManager[None]],
         end_rounds: Callable[[str], None],
@@ -76,6 +78,7 @@ class Commit:
         self._pressure = pressure
         self._rise = rise
         self._aftermath = aftermath
+        self._saves = saves
         self._maintain = maintain
         self._rounds_give_way = rounds_give_way
         self._end_rounds = end_rounds
@@ -125,6 +128,7 @@ class Commit:
         if known is not None:
             return known
         self.log.check()
+        self._saves.check()
         ready = prepare()
         planned, reserved = self._reserve(ready)
         self._commit(ready.write, planned, reserved)

@@ -26,6 +26,7 @@ from ps.shard.upkeep.capacity import Capacity
 from ps.shard.upkeep.disk_health import DiskHealth
 from ps.shard.upkeep.maintenance import Maintenance
 from ps.shard.upkeep.pressure import Pressure
+from ps.shard.upkeep.saves import Saves
 from ps.shard.writes.log import Log
 from ps.shard.writes.rounds import Rounds
 from ps.shard.writes.write import Ground, Result, table_of
@@ -70,6 +71,7 @@ class Core:
         self.rounds = Rounds(config.limits.max_requests // 2, room, clock)  # the other half is for what ends by itself
         self.builder = Builder(self.assistant, self.disk, self.capacity, self.pressure, self.budget)
         self.staleness = Staleness()
+        self.saves = Saves(config.memory.ram_bytes)
         self.commit = Commit(
             Ground(self.tables, self.steps, self.staleness, self.builder.build, self.builder.discard),
             self.ledger,
@@ -78,6 +80,7 @@ class Core:
             self.pressure,
             self.rise,
             self.aftermath,
+            self.saves,
             self.maintenance.run,
             self.rounds_give_way,
             self.end_rounds,

@@ -77,9 +77,21 @@ class Clock:
         zeros_N = np.zeros(len(slots_N), np.float32)
         self._touch(slots_N, zeros_N if added_N is None else added_N, np.float32(0), np.uint32(0))
 
+    def place(self, slots_N: Slots, scores_N: Scores) -> None:
+        """Gives rows these scores, lots included, as of now."""
+        statistics_S2 = self._store.ram.statistics_S2
+        self._ranking.count(statistics_S2[slots_N], -1)
+        statistics_S2[slots_N, 0] = np.ascontiguousarray(scores_N).view(np.uint32)
+        statistics_S2[slots_N, 1] = self._ranking.now
+        score.mark(self._store.ram.marks_S, slots_N, score.DIRTY, 0)
+        self._ranking.count(statistics_S2[slots_N], 1)
+        self._ranking.sealed = False
+
     def _touch(self, slots_N: Slots, added_N: Scores, floor: np.float32, lucky: np.uint32) -> None:
         ranking, ram, total = self._ranking, self._store.ram, self._ranking.total
         room = total if self._bounded else max(self._resident_rows(total), 1)
+        if ram.saving is not None:
+            ram.saving.before_change(slots_N)
         border = ranking.quantile(room) if ranking.by_turnover and room < total else -EVERY_RANK
         came = score.touch(
             ram.statistics_S2,

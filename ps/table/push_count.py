@@ -52,6 +52,10 @@ class PushCount:
             del self._of_worker[next(iter(self._of_worker))]
         return self._total
 
+    def reach(self, total: int) -> None:
+        """Notes that there were at least so many pushes before, of workers that nobody knows any more."""
+        self._total = max(self._total, total)
+
     def state(self) -> KeptState:
         """See `ps.kept`. Workers are in their order; ROUNDS is no uint64, so it has its place told."""
         workers = list(self._of_worker)

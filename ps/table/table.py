@@ -53,6 +53,8 @@ class Table:
         self.config = config
         self.created_as = config
         """What `config` was before any setting of the optimizer changed."""
+        self.born = 0
+        """The version of the shard that its creation made."""
         budget = budget or RamBudget(ServiceConfig())
         with ExitStack() as undo:
             parts = build(config, Given(share, disk, resident_rows, bounded, budget, cores), undo)

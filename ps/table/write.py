@@ -102,6 +102,8 @@ class Writes:
             outcomes.append(Updated(refuse(step)))
             self._counts.pushes += 1
             self._counts.rows_pushed += named
+            if self._ram.saving is not None:
+                self._ram.saving.before_change(slots_N)  # here: two threads share what follows
             tasks = [partial(self._clock.use, slots_N, added_N)]
             tasks += [partial(update, part_N, block_ND, step) for part_N, block_ND in parts]
             share = self._share if len(slots_N) >= SHARE_FROM_ROWS else one_by_one
@@ -164,6 +166,26 @@ class Writes:
 
         return Change(make, self._clock.after_write(), undo, existed_N)
 
+    def plan_load(self, ids_N: Ids, rows_NW: Rows, scores_N: npt.NDArray[np.float32], pushes: int) -> Change:
+        """Plans to set rows and their scores, lots included, creating rows where there are none. Rows are whole, or
+        values alone: the state of rows that exist stays then. `pushes`: of the optimizer that has trained them."""
+        slots_N = self._store.find(ids_N)
+        existed_N = slots_N >= 0
+        created_N = self._reserve.create_missing(ids_N, slots_N)
+
+        def make() -> None:
+            if self._ram.saving is not None:
+                self._ram.saving.before_change(slots_N)
+            if rows_NW.shape[1] * 4 == self._rows.lengths[0]:
+                self._rows.put(slots_N, np.ascontiguousarray(rows_NW).view(np.uint8))
+            else:
+                self._set(slots_N, [rows_NW])
+            self._clock.place(slots_N, scores_N)
+            self._steps.reach(pushes)
+
+        undo = partial(self._reserve.undo_create, slots_N, created_N)
+        return Change(make, self._clock.after_write(), undo, existed_N)
+
     def plan_assign(self, ids_N: Ids, blocks: Sequence[Rows]) -> Change:
         """Plans to set the values of rows that exist; the others are left out."""
         slots_N = self._reserve.existing(ids_N)
@@ -206,5 +228,7 @@ class Writes:
         return Change(make)
 
     def _set(self, slots_N: Slots, blocks: Sequence[Rows]) -> None:
+        if self._ram.saving is not None:
+            self._ram.saving.before_change(slots_N)
         for part_N, block_ND in parts_of(slots_N, blocks):
             self._counts.rows_clamped += self._rows.set(part_N, block_ND)

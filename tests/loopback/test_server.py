@@ -468,6 +468,15 @@ DOCUMENTED = {
     "ps_engine_tasks_total": set(),
     "ps_engine_wait_seconds_total": set(),
     "ps_engine_busy_seconds_total": set(),
+    "ps_checkpoint_version": set(),
+    "ps_checkpoint_done_bytes": set(),
+    "ps_checkpoint_all_bytes": set(),
+    "ps_checkpoints_total": set(),
+    "ps_checkpoint_failures_total": set(),
+    "ps_checkpoint_age_seconds": set(),
+    "ps_checkpoint_every_seconds": set(),
+    "ps_checkpoint_bytes": set(),
+    "ps_checkpoint_seconds": set(),
 }
 """Name -> labels. Few labels, and never an id or a worker: each value is a time series."""
 

@@ -14,17 +14,22 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry
 
 from ps import __version__
+from ps.cluster.coordinator.checkpoints import AllShards
 from ps.cluster.coordinator.discovery import Discovery
 from ps.cluster.coordinator.metrics import CoordinatorCollector
+from ps.cluster.coordinator.shards import ShardCalls
 from ps.cluster.coordinator.tables import ServiceTables
 from ps.config import ServiceConfig
 from ps.errors import Unavailable
 from ps.runtime.clock import SYSTEM_CLOCK, Clock
 from ps.runtime.entropy import SYSTEM_ENTROPY, Entropy
+from ps.runtime.files import Files
+from ps.server.checkpoints.service import ServiceCheckpoints
 from ps.server.gate.dispatch import Dispatcher, Handler
 from ps.server.progress import Progress
 from ps.server.server import GrpcServer
 from ps.server.shard_server import ShardReport
+from ps.server.watch.checkpoints import ServiceCheckpointCollector
 from ps.server.watch.metrics import RpcMetrics
 from ps.server.watch.scrapes import MetricsServer
 from ps.v1 import control_pb2 as pb
@@ -49,8 +54,8 @@ class Listening(Protocol):
 
 
 class Coordinator:
-    """Serves Describe, CreateTable, DropTable, SetOptimizer and Advance on its own port. Until it knows the shards it
-    answers all but Advance with Unavailable, and its health is NOT_SERVING."""
+    """Serves Describe, CreateTable, DropTable, SetOptimizer, Advance, Checkpoint and Restore on its own port. Until it
+    knows the shards it answers all but Advance with Unavailable, and its health is NOT_SERVING."""
 
     def __init__(
         self,
@@ -60,19 +65,25 @@ class Coordinator:
         listen: Callable[[Dispatcher], Listening] | None = None,
         clock: Clock = SYSTEM_CLOCK,
         entropy: Entropy = SYSTEM_ENTROPY,
+        files: Files | None = None,
     ) -> None:
-        """Starts to listen: on `port`, or as `listen` does. service: the name of the service in metrics."""
+        """Starts to listen: on `port`, or as `listen` does. service: the name of the service in metrics and in its
+        checkpoints. files: of checkpoints; None: those of the operating system."""
         self._settling = threading.Lock()  # one `assemble` or `adopt` at a time
         self._guard = threading.Lock()  # guards the routing; never held during a call
         self._clock = clock
         self._routing = UNKNOWN
-        self._tables = ServiceTables(self._known, config.limits.max_message_bytes, clock, entropy)
+        self._shards = ShardCalls(self._known, config.limits.max_message_bytes)
+        self._tables = ServiceTables(self._shards, clock, entropy)
+        self.checkpoints = ServiceCheckpoints(AllShards(self._shards, self._tables), config, clock, files, service)
         handlers: dict[Method, Handler] = {
             methods.DESCRIBE: self._describe,
             methods.CREATE_TABLE: self._tables.create,
             methods.DROP_TABLE: self._tables.drop,
             methods.SET_OPTIMIZER: self._tables.set_optimizer,
             methods.ADVANCE: Progress().advance,
+            methods.CHECKPOINT: self.checkpoints.checkpoint,
+            methods.RESTORE: self.checkpoints.restore,
         }
         registry = CollectorRegistry()
         dispatcher = Dispatcher(handlers, RpcMetrics(registry), config.limits.max_requests)
@@ -80,6 +91,7 @@ class Coordinator:
         self._server.set_serving(False)
         self.address = self._server.address
         registry.register(CoordinatorCollector(lambda: self.routing, lambda: len(self._tables.all())))
+        registry.register(ServiceCheckpointCollector(self.checkpoints.figures))
         self._metrics = MetricsServer(registry, config.network.host, clock) if config.watching.metrics else None
         self.metrics_address = self._metrics.address if self._metrics else ""
         self._discovery = Discovery(config.watching.discovery_path, service) if config.watching.discovery_path else None
@@ -138,6 +150,7 @@ class Coordinator:
 
     def stop(self) -> None:
         """Drains, then closes the connections to the shards."""
+        self.checkpoints.stop()
         self._server.stop()
         with self._publishing:
             if self._discovery:
@@ -145,7 +158,7 @@ class Coordinator:
                 self._discovery = None
         if self._metrics:
             self._metrics.close()
-        self._tables.close()
+        self._shards.close()
 
     def _deal(self, shards: Sequence[ShardInfo], tell: Tell) -> Routing:
         routing = Routing.even(new_epoch(self._clock), sorted(shards, key=lambda s: s.shard_id), self.address)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 
 from ps.client.connection.retry import Deadline, retry
-from ps.client.connection.transport import Transport, open_transport
 from ps.client.writes.write import changed_nothing
+from ps.cluster.coordinator.shards import ShardCalls
 from ps.config import TableConfig
 from ps.errors import PsError, ResourceExhausted, TableNotFound
 from ps.quoting import shown, some_of
@@ -17,7 +18,6 @@ from ps.runtime.entropy import Entropy
 from ps.v1 import control_pb2 as pb
 from ps.wire import codec, methods, requests
 from ps.wire.methods import Method
-from ps.wire.routing import Routing
 
 FAN_OUT_TIMEOUT_S = 20.0
 UNDO_TIMEOUT_S = 5.0
@@ -28,16 +28,13 @@ log = logging.getLogger(__name__)
 class ServiceTables:
     """Knows which tables exist, and changes them by calls to every shard. Threads: any."""
 
-    def __init__(self, routing: Callable[[], Routing], max_message_bytes: int, clock: Clock, entropy: Entropy) -> None:
-        """`routing` returns the current routing table; it raises Unavailable while there is none."""
-        self._routing = routing
-        self._max_message_bytes = max_message_bytes
+    def __init__(self, shards: ShardCalls, clock: Clock, entropy: Entropy) -> None:
+        self._shards, self._routing = shards, shards.routing
         self._clock = clock
         self._entropy = entropy
         self._changing = threading.Lock()  # one change at a time: all shards see the changes in one order
-        self._guard = threading.Lock()  # guards the two dicts below; never held during a call
+        self._guard = threading.Lock()  # guards the dict below; never held during a call
         self._tables: dict[str, TableConfig] = {}
-        self._transports: dict[str, Transport] = {}
 
     def all(self) -> list[TableConfig]:
         """Returns the tables that exist."""
@@ -49,10 +46,9 @@ class ServiceTables:
         with self._guard:
             self._tables |= {table.name: table for table in tables}
 
-    def close(self) -> None:
-        """Closes the connections to the shards."""
-        for transport in self._transports.values():
-            transport.close()
+    def unchanging(self) -> AbstractContextManager[object]:
+        """Returns a context in which no table is created, changed or dropped."""
+        return self._changing
 
     def create(self, data: bytes) -> bytes:
         """Creates a table on all shards or on none: what a failed call created is dropped again.
@@ -135,15 +131,9 @@ class ServiceTables:
         deadline = Deadline(timeout_s, self._clock)
 
         def attempt(_: int) -> bytes:
-            return self._transport(self._routing().shards[position].address).unary(method, data, deadline.remaining_s())
+            return self._shards.transport(position).unary(method, data, deadline.remaining_s())
 
         return retry(attempt, deadline, self._entropy)
-
-    def _transport(self, address: str) -> Transport:
-        with self._guard:
-            if address not in self._transports:
-                self._transports[address] = open_transport(address, self._max_message_bytes)
-            return self._transports[address]
 
 
 def _changed_in_part(error: PsError, table: str, failed: int) -> PsError:

@@ -83,6 +83,16 @@ def scores(statistics_N2: Statistics) -> Scores:
     return np.where(bits_N < _SMALLEST, np.uint32(0), bits_N & _SCORE).view(np.float32)
 
 
+def aged(statistics_N2: Statistics, now: int, per_tick: int) -> Scores:
+    """float32 [n]: scores with which rows that are stamped now have the ranks that they have, of a clock that shows
+    `now`; another clock may show something else, and the rows keep their order. Lots stay."""
+    bits_N, stamps_N = (statistics_N2[:, column].astype(np.int64) for column in (0, 1))
+    places_N = (bits_N >> _SHIFT) + stamps_N // per_tick - now // per_tick
+    below = (np.int64(1) << _SHIFT) - 1
+    aged_N = np.where(places_N > 0, (places_N << _SHIFT) | (bits_N & below), bits_N & np.int64(LOT_MASK))
+    return aged_N.astype(np.uint32).view(np.float32)
+
+
 def decay_table() -> npt.NDArray[np.float32]:
     """2 ** -(ticks / HALF_LIFE), until it is nothing."""
     return np.exp2(-np.arange(32 * HALF_LIFE) / HALF_LIFE).astype(np.float32)

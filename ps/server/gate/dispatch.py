@@ -34,8 +34,14 @@ the service Embedding, also get the `ServedCall`, and count in it the kinds of b
 
 CONTROL_CALLS = 64
 """How many calls of CONTROLS may be in progress at once. They have threads of their own."""
-CONTROLS = frozenset({methods.DESCRIBE, methods.STATS, methods.ADVANCE})
-"""The methods that are answered however busy the others are."""
+CONTROLS = frozenset(
+    {
+        *(methods.DESCRIBE, methods.STATS, methods.ADVANCE),
+        *(methods.CHECKPOINT, methods.RESTORE, methods.CHECKPOINT_PART, methods.KEEP_PART, methods.RESTORE_PART),
+    }
+)
+"""The methods that are answered however busy the others are, and those that last so long that they may take no place of
+others."""
 
 
 class ServedCall(Call):

@@ -7,6 +7,7 @@ import json
 
 from ps.config import TableConfig, check_table_name
 from ps.errors import Unavailable
+from ps.server.checkpoints.parts import Parts
 from ps.server.handlers.service import ShardService
 from ps.server.handlers.writes import NOBODY
 from ps.server.process import process_report
@@ -22,9 +23,10 @@ from ps.wire import requests
 class Control:
     """The control plane of one shard."""
 
-    def __init__(self, service: ShardService, metrics: RpcMetrics) -> None:
+    def __init__(self, service: ShardService, metrics: RpcMetrics, parts: Parts) -> None:
+        """parts: the shard's parts of checkpoints."""
         self._service, self._shard = service, service.shard
-        self._metrics = metrics
+        self._metrics, self._parts = metrics, parts
 
     def describe(self, data: bytes) -> bytes:
         """Serves Control.Describe."""
@@ -70,6 +72,7 @@ class Control:
             **self._shard.stats(),
             "state_lost": self._service.state_lost,
             "release": self._service.release,
+            "checkpoint": self._parts.stats(),
             "budget": {
                 "ram": self._service.config.memory.ram_bytes,
                 "gpu": self._service.config.memory.gpu_bytes,

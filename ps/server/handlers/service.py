@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 from ps import __version__
 from ps.config import ServiceConfig
-from ps.errors import InvalidArgument, ShardPoisoned, StaleRouting, StateLost
+from ps.errors import InvalidArgument, ShardPoisoned, StaleRouting, StateLost, Unavailable
 from ps.server import inbound
 from ps.server.watch.logs import about_call
 from ps.shard import Shard
@@ -20,7 +20,8 @@ from ps.wire.unpacking import unpacked_bytes
 class ShardService:
     """A shard as its RPCs see it. It has no state of its own but the routing table that it checks requests against.
 
-    `state_lost` says why every call but Describe and Stats is refused; None: the shard has its rows.
+    `state_lost` says why every call but Describe and Stats is refused; None: the shard has its rows. `closed` says why
+    the same calls are to come again later, while a checkpoint is being restored.
     """
 
     def __init__(self, shard: Shard, routing: Routing, config: ServiceConfig, state_lost: str | None = None) -> None:
@@ -28,6 +29,7 @@ class ShardService:
         self.routing = routing
         self.config = config
         self.state_lost = state_lost
+        self.closed: str | None = None
         self.release = __version__
 
     def check(self, header: pb.Header, step: int = 0, sequence: int = 0) -> None:
@@ -43,7 +45,14 @@ class ShardService:
             )
 
     def check_state(self) -> None:
-        """Raises StateLost when the shard has lost its rows, and ShardPoisoned when a write has failed half-way."""
+        """Raises StateLost when the shard has lost its rows, ShardPoisoned when a write has failed half-way, and
+        Unavailable while it is being restored."""
+        self.check_rows()
+        if self.closed is not None:
+            raise Unavailable(self.closed)
+
+    def check_rows(self) -> None:
+        """Raises StateLost and ShardPoisoned."""
         if self.state_lost is not None:
             raise StateLost(self.state_lost)
         if self.shard.poisoned is not None:

@@ -44,6 +44,7 @@ class CreateTable(Write):
             raise TableExists(f"table {name!r} exists")
         table = ground.build(self.config, self.cores)
         undo.callback(ground.discard, table)
+        table.born = version
         return Planned([(f"table {name!r}", partial(ground.tables.__setitem__, name, table))])
 
     def say(self, out: Packer) -> None:

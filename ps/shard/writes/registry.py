@@ -11,6 +11,7 @@ from ps.shard.writes.evict import Evict
 from ps.shard.writes.evict_rows import EvictRows
 from ps.shard.writes.forget import Forget
 from ps.shard.writes.grammar import PLAIN, Piece, Unpacker, Wire
+from ps.shard.writes.load import Load
 from ps.shard.writes.push import Push
 from ps.shard.writes.remove import Remove
 from ps.shard.writes.report import Report
@@ -31,6 +32,7 @@ _ALL: tuple[type[Write], ...] = (
     ChangeTable,
     Evict,
     EvictRows,
+    Load,
 )
 
 

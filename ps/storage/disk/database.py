@@ -5,8 +5,9 @@ reasons: `ps.storage.disk.options`.
 
     <path>/EMBEDDING_PS     the mark of a directory that we made, locked while it is open; only such a one is emptied
     <path>/rocksdb/         RocksDB's files
+    <path>/copy/            a checkpoint that is being taken (`ps.storage.disk.copy`)
 
-It is scratch space: there is no log, so rows survive `close`, not the death of the process. A disk that is full refuses
+There is no log, so rows survive `close`, not the death of the process. A disk that is full refuses
 writes with DiskFull and goes on reading; RocksDB holds what it had accepted in memory, looks every few seconds for room
 and then takes writes again by itself.
 
@@ -21,7 +22,7 @@ import fcntl
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -30,6 +31,8 @@ from rocksdict import Cache, Options, Rdict
 
 from ps.errors import ConfigError, PsError
 from ps.storage.budget.aside import DEFAULT_WRITE_BUFFER_BYTES
+from ps.storage.disk import copy
+from ps.storage.disk.copy import Known
 from ps.storage.disk.errors import translated
 from ps.storage.disk.family import Family
 from ps.storage.disk.options import BLOCK_BYTES, database_options
@@ -38,8 +41,6 @@ from ps.storage.disk.tier import PIECE_ROWS, DiskTier
 MARK = "EMBEDDING_PS"
 FORMAT = b"embedding-ps disk, format 1\n"
 _DEFAULT_FAMILY = "default"
-_TABLE = "table "
-"""Before a table's name in that of its column family: "default" is RocksDB's own."""
 
 
 class Disk:
@@ -68,8 +69,10 @@ class Disk:
         self._tables: dict[str, DiskTier] = {}
         self._bytes_seen = 0
         self._undropped: Counter[str] = Counter()
+        self._rows_known: dict[str, int] = {}
         with ExitStack() as undo:
             undo.callback(os.close, _claim(path, fresh))
+            copy.remove(path)  # of a process that was killed
             self._database = self._open(fresh)
             undo.callback(self._close_database)
             self._undo = undo.pop_all()
@@ -90,7 +93,8 @@ class Disk:
                 rows = self._database.create_column_family(family, self._options)
                 self._families.add(family)
             handle = Family(name, self.path, rows, self._database.get_column_family_handle(family))
-        self._tables[name] = DiskTier(name, row_bytes, handle, self._pool, self._piece_rows)
+        rows_there = self._rows_known.pop(name, None)
+        self._tables[name] = DiskTier(name, row_bytes, handle, self._pool, self._piece_rows, rows_there)
         return self._tables[name]
 
     def drop(self, name: str) -> None:
@@ -110,6 +114,43 @@ class Disk:
             except PsError:
                 self._undropped[name] += 1  # RocksDB may still have it: the next of that name is another one
                 raise
+
+    def flush(self) -> None:
+        """Writes the write buffers of all tables to disk. Any thread. Raises DiskFull and DiskError."""
+        for table in list(self._tables.values()):
+            table.flush()
+
+    def known(self) -> Known:
+        """Returns what `refill` is to be told beside a copy that is made now."""
+        return Known({name: len(table) for name, table in self._tables.items()}, dict(self._undropped))
+
+    def copy(self) -> Path:
+        """Makes a copy of the tables as they are, while nothing is written to them, and returns its folder, which is
+        for `drop_copy` to remove. Raises DiskFull and DiskError."""
+        return copy.make(self._database, self.path)
+
+    def drop_copy(self) -> None:
+        """Removes the copy, if there is one. Any thread."""
+        copy.remove(self.path)
+
+    def refill(self, fill: Callable[[Path], object], known: Known) -> None:
+        """Puts a copy in the place of what is there. No table is open: `table` opens those of the copy, whose rows are
+        not counted again. `fill` puts the files into an empty folder. What it raises is passed on, as are DiskFull and
+        DiskError, and then there is an empty database."""
+        assert not self._tables, "no table is open"
+        self._close_database()
+        try:
+            with translated(self.path):
+                shutil.rmtree(self._folder)
+                self._folder.mkdir()
+            fill(self._folder)
+            self._undropped, self._rows_known = Counter(known.undropped), dict(known.rows)
+            self._database = self._open(fresh=False)
+            self._drop_all_but({known.family(name) for name in known.rows})
+        except BaseException:
+            self._undropped, self._rows_known = Counter(), {}
+            self._database = self._open(fresh=True)
+            raise
 
     def memory_usage(self) -> dict[str, int]:
         """Returns bytes of RAM by purpose; index and filters of the files are part of the block cache."""
@@ -144,8 +185,13 @@ class Disk:
             self._pool.shutdown()
 
     def _family(self, name: str) -> str:
-        before = self._undropped[name]
-        return f"{_TABLE}{name}" + (f" {before}" if before else "")
+        return Known({}, self._undropped).family(name)
+
+    def _drop_all_but(self, families: set[str]) -> None:
+        with translated(self.path):
+            for family in self._families - families - {_DEFAULT_FAMILY}:  # of tables that could not be dropped
+                self._database.drop_column_family(family)
+        self._families &= families | {_DEFAULT_FAMILY}
 
     @property
     def _folder(self) -> Path:

@@ -18,6 +18,7 @@ import numpy as np
 
 from ps.arrays import Flags, Ids
 from ps.errors import ResourceExhausted
+from ps.kept import KeptState
 from ps.kernels.index.bloom import BLOCK_WORDS, add, may_contain
 from ps.runtime.memory import Memory, ReservedArray
 
@@ -97,6 +98,26 @@ class IdFilter:
             may_contain(layer.array.reshape(-1), ids_N, found_N)
         return found_N
 
+    def state(self) -> KeptState:
+        """See `ps.kept`."""
+        layers = {f"layers.{i}": layer.array for i, layer in enumerate(self._layers)}
+        return {"capacity": self._capacity, "room": self._room, **layers}
+
+    def restore(self, state: KeptState) -> None:
+        """See `ps.kept`. Raises ResourceExhausted, and is as it was then."""
+        before, self._layers = self._layers, []
+        try:
+            for i in range(sum(name.startswith("layers.") for name in state)):
+                saved = state[f"layers.{i}"]
+                self._add_layer(len(saved)).array[: len(saved)] = saved
+        except BaseException:
+            self.close()
+            self._layers = before
+            raise
+        for layer in before:
+            layer.close()
+        self._capacity, self._room = state["capacity"], state["room"]
+
     def close(self) -> None:
         """Gives the memory back; no call after it, except close."""
         for layer in self._layers:
@@ -110,7 +131,10 @@ class IdFilter:
             self._room = self._capacity
 
     def _open_layer(self, capacity: int) -> None:
-        blocks = layer_bytes(capacity) * 8 // _BLOCK_BITS
+        self._add_layer(layer_bytes(capacity) * 8 // _BLOCK_BITS)
+        self._capacity = self._room = capacity
+
+    def _add_layer(self, blocks: int) -> ReservedArray:
         layer = ReservedArray((BLOCK_WORDS,), np.uint64, blocks, self._memory)
         try:
             layer.ensure(blocks)
@@ -118,4 +142,4 @@ class IdFilter:
             layer.close()
             raise
         self._layers.append(layer)
-        self._capacity = self._room = capacity
+        return layer

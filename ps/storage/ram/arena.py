@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps.arrays import Flags, Ids, Slots
+from ps.errors import TableNotFound
 from ps.kernels.index.hashing import hash_ids
 from ps.kernels.index.index import IdIndex
 from ps.kernels.index.secret import SECRET
@@ -28,7 +29,9 @@ from ps.kernels.rows.rows import pop_free, push_free
 from ps.runtime.memory import ReservedArray
 from ps.storage.budget.budget import RamBudget
 from ps.storage.ram.awaited import Awaited
+from ps.storage.ram.removed import Removed
 from ps.storage.ram.rows import ArenaRows
+from ps.storage.ram.saving import Saving
 from ps.storage.tier import Records
 
 
@@ -53,6 +56,10 @@ class Arena:
         self._awaited = Awaited()
         self.watchers: Sequence[Callable[[Slots], None]] = ()
         """Each is called with slots that have just got rows."""
+        self.saving: Saving | None = None
+        """What is to be told before a row changes, while a checkpoint is taken (`Saving.before_change`)."""
+        self.removed = Removed()
+        """The ids whose rows were dropped one by one."""
         self._free = -1  # the slot given back last; in place of its id is the one given back before it, and so on
         self._n_free = 0
         self._used = 0  # slots below it have been given out at least once
@@ -113,16 +120,18 @@ class Arena:
         self._awaited.take(ids_N[slots_N < 0], 1)
         score.pin(self._marks.array, slots_N, -1)
 
-    def insert(self, ids_N: Ids, stamp: int, length: int | None = None) -> Slots:
+    def insert(self, ids_N: Ids, stamp: int, length: int | None = None, asks: bool = True) -> Slots:
         """Gives each id, all of them new and unique, a slot with score 0 and a lot. The row's bytes are what was there.
 
-        `length`: bytes of these rows, if they are not what new rows are. Raises ResourceExhausted when memory is at its
+        `length`: bytes of these rows, if they are not what new rows are. `asks`: whether as many slots should be free
+        when the next request comes. Raises ResourceExhausted when memory is at its
         end, or for ids chosen to collide; then nothing has changed.
         """
         n = len(ids_N)
         reused = min(n, self._n_free)
         used = self._used + n - reused
-        self.room.ask(n)
+        if asks:
+            self.room.ask(n)
         self.room.open(used)
         length = length or self.rows.lengths[0]
         self.rows.make_room(used, n, length)
@@ -156,6 +165,7 @@ class Arena:
 
     def discard(self, ids_N: Ids) -> Flags:
         """Drops rows; returns which existed. Takes no memory, because it must work when there is none left."""
+        self.removed.note(ids_N)
         slots_N = self._erase(ids_N)
         if (slots_N >= 0).any():
             self.end_layout()
@@ -188,6 +198,8 @@ class Arena:
             self._index.rebuild(self._ids.array[slots_N], slots_N)
         else:
             self._index.reslot(self._ids.array[to_N], to_N)
+        if self.saving is not None:
+            self.saving.moved(from_N, to_N)
         self.rows.shrink(slots)
         for array in (self._ids, self._statistics, self._marks):
             array.shrink(slots)
@@ -204,8 +216,8 @@ class Arena:
         """Returns copies of the rows in these slots, one element for each length of row that occurs."""
         return [self._records(slots_N[here_N], rows_NB) for here_N, rows_NB in self.rows.copies(slots_N)]
 
-    def write(self, records: Records) -> Slots:
-        """Takes rows in, also over older ones of the same id; returns their slots.
+    def write(self, records: Records, asks: bool = True) -> Slots:
+        """Takes rows in, also over older ones of the same id; returns their slots. `asks`: as for `insert`.
 
         Raises ResourceExhausted, and then nothing has changed.
         """
@@ -213,7 +225,9 @@ class Arena:
         slots_N = self.find(records.ids_N)
         missing_N = np.flatnonzero(slots_N < 0)
         self.rows.make_room(0, len(records), length)  # those that have a row may have one of another length
-        slots_N[missing_N] = self.insert(records.ids_N[missing_N], 0, length)
+        slots_N[missing_N] = self.insert(records.ids_N[missing_N], 0, length, asks)
+        if self.saving is not None:
+            self.saving.before_change(slots_N)
         try:
             self.rows.put(slots_N, records.rows_NB)
         except BaseException:
@@ -233,7 +247,9 @@ class Arena:
         }
 
     def close(self) -> None:
-        """Gives the memory back."""
+        """Gives the memory back. A checkpoint that is being taken fails."""
+        if self.saving is not None:
+            self.saving.fail(TableNotFound("a table was dropped while a checkpoint of it was taken: take it again"))
         self.layout_epoch += 1
         self.room.close()
         for part in (self._index, self.rows, self._ids, self._statistics, self._marks):
@@ -252,6 +268,8 @@ class Arena:
         slots_N = np.empty(len(ids_N), dtype=np.int64)
         erased = self._index.erase(ids_N, slots_N)
         if erased:
+            if self.saving is not None:
+                self.saving.before_change(slots_N)
             self.rows.free(slots_N)
             self._await(ids_N, slots_N)
             score.mark(self._marks.array, slots_N, 0, 0xFFFF)

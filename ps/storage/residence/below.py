@@ -12,12 +12,16 @@ from dataclasses import asdict
 import numpy as np
 
 from ps.arrays import Flags, Ids
+from ps.kept import KeptState, joined, restored
 from ps.kernels.rows.records import HEADER_BYTES, KEY_BYTES
 from ps.runtime.memory import Memory
 from ps.storage.disk.filter import IdFilter
 from ps.storage.ram.cuts import Cuts
 from ps.storage.residence.purge import Purge, Slice
-from ps.storage.tier import LowerTier, Records
+from ps.storage.tier import LowerTier, Records, piece
+
+TAKEN_ROWS = 1 << 13
+"""How many rows `take_in` writes at once."""
 
 
 class Below:
@@ -52,10 +56,13 @@ class Below:
         for filter_ in self._filters():
             filter_.add(ids_N)
 
-    def take_in(self, records: Records) -> None:
-        """Writes rows here of which it has none yet. The caller waits for the disk. Raises DiskFull and DiskError."""
-        self.expect(records.ids_N)
-        self.tier.write(records, 0)
+    def take_in(self, records: Records, held: bool) -> None:
+        """Writes rows here, which has all of them or none. The caller waits for the disk. Raises DiskFull and
+        DiskError."""
+        for start in range(0, len(records), TAKEN_ROWS):
+            some = piece(records, start, start + TAKEN_ROWS)
+            self.expect(some.ids_N)
+            self.tier.write(some, len(some) if held else 0)
 
     def discard(self, ids_N: Ids) -> None:
         """Drops the rows of these ids, which are here. Raises DiskFull and DiskError, and has changed nothing then."""
@@ -65,6 +72,34 @@ class Below:
     def partitions(self, first: int, end: int) -> list[Records]:
         """Returns the rows of partitions [first, end). The caller waits for the disk. Raises DiskError, CorruptRow."""
         return self._tier.partitions(first, end) if self._tier is not None and len(self._tier) else []
+
+    def held(self, records: Records) -> tuple[Flags, Flags]:
+        """Returns which of these rows are here in any form, and which exactly as they are. Those that may be here are
+        read: the caller waits for the disk. Raises DiskError and CorruptRow."""
+        here_N, same_N = np.zeros(len(records), np.bool_), np.zeros(len(records), np.bool_)
+        maybe_N = np.flatnonzero(self.may_have(records.ids_N))
+        for found in self.tier.read(records.ids_N[maybe_N]) if len(maybe_N) else ():
+            order_N = np.argsort(found.ids_N)
+            at_N = np.minimum(np.searchsorted(found.ids_N, records.ids_N[maybe_N], sorter=order_N), len(found) - 1)
+            at_N = order_N[at_N]
+            is_N = found.ids_N[at_N] == records.ids_N[maybe_N]
+            here_N[maybe_N] |= is_N
+            equal_N = (found.statistics_N2[at_N] == records.statistics_N2[maybe_N]).all(axis=1)
+            same_N[maybe_N] |= is_N & equal_N
+        return here_N, same_N
+
+    def state(self) -> KeptState:
+        """See `ps.kept`. How many rows there are is the disk's to say; which have left it is found by a new walk."""
+        if self._filter is None or self._purge is None:
+            return {"filter": None}
+        return {"purging": int(self._purge.pending), **joined({"filter": self._filter})}
+
+    def restore(self, state: KeptState) -> None:
+        """See `ps.kept`; the tier has the rows. Raises ResourceExhausted."""
+        if self._filter is not None and len(self):
+            restored({"filter": self._filter}, state)
+            if state["purging"]:
+                self.start_purge()
 
     # dropped rows leave
 

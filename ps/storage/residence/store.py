@@ -23,6 +23,7 @@ import numpy as np
 from ps.arrays import Flags, Ids, Slots
 from ps.errors import PsError, Unavailable
 from ps.kernels.ranking import score
+from ps.kernels.ranking.score import Marks
 from ps.storage.budget.budget import RamBudget
 from ps.storage.ram.arena import Arena
 from ps.storage.residence.below import Below
@@ -62,7 +63,7 @@ class Store:
         self._sight, self._counts = sight, counts
         self._demotions = Demotions(ram, self.below, dropped, sight, per_tick, counts)
         self._fetches = Fetches(self.below, budget.bodies)
-        self.removals = Removals(ram, self.below, dropped, self._demotions, self._finish_writing)
+        self.removals = Removals(ram, self.below, dropped, self._demotions, self.finish_writing)
         self._writing: Demotion | Slice | None = None
 
     @property
@@ -158,8 +159,8 @@ class Store:
                 self.below.purged(written)
         return written.error
 
-    def _finish_writing(self) -> None:
-        """Writes now what is to be written, if anything is."""
+    def finish_writing(self) -> None:
+        """Writes now what is to be written below, if anything is."""
         if self._writing is not None:
             self._writing.write()
             self.finish(self._writing)
@@ -173,17 +174,20 @@ class Store:
             demotion.call_off(self.dropped.among(demotion.slots_N, demotion.ids_N))
         self.below.start_purge()
 
-    def take_in(self, records: Records, stays_N: Flags, most: int) -> None:
-        """Takes in rows that are on no tier: into RAM those that stay there, and others until there are `most`; below
-        the rest. All go into RAM where nothing is below it. The caller waits for the disk. Raises ResourceExhausted,
-        DiskFull and DiskError."""
-        room = max(most - len(self.ram), 0) if self.below.exists else len(records)
-        above_N = stays_N | (np.cumsum(~stays_N) <= room)
-        above, under = where(records, above_N), where(records, ~above_N)
-        slots_N = self.ram.write(above)
-        score.mark(self.ram.marks_S, slots_N[stays_N[above_N]], score.STAYS, 0)
-        if len(under):
-            self.below.take_in(under)
+    def take_in(self, records: Records, marks_N: Marks, most: int) -> None:
+        """Takes in rows that are not in RAM, with the marks that they had there: into RAM those that stay there, and
+        others until there are `most`; below the rest. All go into RAM where nothing is below it. The caller waits for
+        the disk. Raises ResourceExhausted, DiskFull and DiskError."""
+        if self.below.exists:
+            stays_N = marks_N & score.STAYS != 0
+            above_N = stays_N | (np.cumsum(~stays_N) <= max(most - len(self.ram), 0))
+            if not above_N.all():
+                under_N = ~above_N & (marks_N & (score.COPIED | score.DIRTY) != score.COPIED)
+                for copied in (False, True):  # those that are below already are written over
+                    self.below.take_in(where(records, under_N & ((marks_N & score.COPIED != 0) == copied)), copied)
+                records, marks_N = where(records, above_N), marks_N[above_N]
+        slots_N = self.ram.write(records, asks=False)
+        self.ram.marks_S[slots_N] |= marks_N
 
     def memory_usage(self) -> dict[str, int]:
         """Returns bytes of RAM by purpose."""

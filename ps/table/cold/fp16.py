@@ -63,7 +63,7 @@ class Fp16Cold(Cold):
         ranks_N = np.empty(len(cold_N), np.int64)
         score.ranks(self._ram.statistics_S2[cold_N], self._ranking.per_tick, ranks_N)
         risen_N = cold_N[ranks_N > self._above]
-        if len(risen_N):
+        if len(risen_N):  # a checkpoint that is being taken has them: the push has just touched them
             self._rows.widen(risen_N)
             self._counts.rows_widened += len(risen_N)
 
@@ -148,6 +148,8 @@ class Fp16Cold(Cold):
 
     def _narrow(self, slots_N: Slots) -> None:
         if len(slots_N):
+            if self._ram.saving is not None:
+                self._ram.saving.before_change(slots_N)
             self._counts.rows_clamped += self._rows.narrow(slots_N)
             self._counts.rows_narrowed += len(slots_N)  # those that come up from disk are narrowed on their way
 

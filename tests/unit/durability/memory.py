@@ -2,47 +2,67 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 
 import ps
-from ps.durability.state import restore, save
+from ps.durability.state import checkpoint, restore
 from ps.kept import KeptState
 from ps.shard import Shard
 from ps.shard.state import state_of
 from ps.storage.tier import Records
 from tests.unit.shard.histories import TIMING
 
+OWN = re.compile(r"disk$|tables\.\d+\.(below|removed)\.")
+"""State that follows from where rows are, and from the checkpoints that there were: not from the writes alone."""
+
 
 class InMemory:
-    """Takes copies of what is saved, and gives them."""
+    """Takes what is saved, and gives it."""
 
     def __init__(self) -> None:
+        self.version = -1
         self._state: dict[str, Any] = {}
-        self._rows: dict[str, list[Records]] = {}
+        self._rows: dict[str, list[tuple[Records, npt.NDArray[np.uint16]]]] = {}
+        self._disk: dict[str, bytes] | None = None
 
-    def take_state(self, state: KeptState) -> None:
-        self._state = {name: np.copy(each) if isinstance(each, np.ndarray) else each for name, each in state.items()}
+    def take_state(self, version: int, state: KeptState) -> None:
+        assert self.version < 0, "the state comes once, and first"
+        self.version, self._state = version, dict(state)
 
-    def take_rows(self, table: str, records: Records) -> None:
-        arrays = (records.ids_N, records.rows_NB, records.scores_N, records.stamps_N)
-        self._rows.setdefault(table, []).append(Records(*map(np.copy, arrays)))
+    def take_rows(self, table: str, records: Records, marks_N: npt.NDArray[np.uint16]) -> None:
+        assert self.version >= 0, "the state comes first"
+        assert self._disk is None, "the disk comes last"
+        assert len(records) == len(marks_N) > 0
+        self._rows.setdefault(table, []).append((records, marks_N))
+
+    def take_disk(self, folder: Path) -> None:
+        assert self._disk is None, "it comes once"
+        self._disk = {file.name: file.read_bytes() for file in folder.iterdir()}
 
     def state(self) -> dict[str, Any]:
         return self._state
 
-    def rows(self, table: str) -> list[Records]:
+    def put_disk(self, folder: Path) -> bool:
+        for name, content in (self._disk or {}).items():
+            (folder / name).write_bytes(content)
+        return self._disk is not None
+
+    def rows(self, table: str) -> list[tuple[Records, npt.NDArray[np.uint16]]]:
         return self._rows.get(table, [])
 
 
 def saved(shard: Shard) -> InMemory:
     copy = InMemory()
-    assert save(shard, copy) == shard.version
+    assert checkpoint(shard, copy) == shard.version == copy.version
     return copy
 
 
@@ -64,6 +84,8 @@ def whole(shard: Shard) -> dict[str, object]:
     state = shard.engine.run(lambda: {name: _comparable(value) for name, value in state_of(shard.core).items()})
     found = {name: value for name, value in state.items() if name.split(".", 2)[-1] not in timing}
     del found["commit.repeats"]  # a log does not know them
+    for name in [name for name in found if OWN.match(name)]:
+        del found[name]
     for name, table in shard.tables.items():
         pages, _ = shard.engine.run(partial(table.store.pages.page, 0, 1_000_000))
         for records in pages:

@@ -22,8 +22,6 @@ REASONS: dict[str, dict[str, str]] = {
         "Demotions": "_condemned _hand _writing",
         "Fetches": "_open next",
         "Removals": "done",
-        "Below": "_filter",
-        "IdFilter": "_layers _capacity _room",
         "Purge": "filter _next _again",
         "Maintenance": "_turns _closing",
     },
@@ -33,7 +31,7 @@ REASONS: dict[str, dict[str, str]] = {
         "Shard": "tables",
         "Maintenance": "_tables",
         "Evictions": "_tables",
-        "Table": "closed config created_as",
+        "Table": "closed config created_as born",
         "TableState": "parts",
     },
     "follows from the configuration": {
@@ -43,6 +41,13 @@ REASONS: dict[str, dict[str, str]] = {
     },
     "is what another attribute is": {
         "Ranking": "counted_lots",
+    },
+    "the checkpoint that is being taken: it fails with its process": {
+        "Arena": "saving",
+        "Saves": "waiting _under_way",
+    },
+    "says how many ids of an array are in use, and where checkpoints stand among them": {
+        "Removed": "_n _marks",
     },
     "follows from the rows and the configuration, and is counted again": {
         "Capacity": "_bytes_of _taken",
@@ -88,7 +93,7 @@ REASONS: dict[str, dict[str, str]] = {
         "Threads": "assistant io down",
         "Assistant": "_pool",
         "Part": "_lock",
-        "Disk": "_cache _options _tables _bytes_seen _undropped _undo _database _families _pool",
+        "Disk": "_cache _options _tables _bytes_seen _undropped _rows_known _undo _database _families _pool",
         "DiskTier": "read_errors _pool _lock _len",
         "Family": "_rows _family _write_options _lock _idle _calls",
         "Chunks": "_device",

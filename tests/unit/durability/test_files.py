@@ -22,13 +22,16 @@ calls = st.one_of(
     st.tuples(st.just("create"), names),
     st.tuples(st.just("append_to"), names),
     st.tuples(st.just("read"), names, st.integers(0, 9), st.integers(0, 30)),
+    st.tuples(st.just("read_into"), names, st.integers(0, 9), st.integers(0, 30)),
     st.tuples(st.just("size"), names.filter(lambda name: name != "d")),
+    st.tuples(st.just("same"), names, names),
+    st.tuples(st.just("remove_folder"), st.sampled_from(["d", "e", "a"])),
     st.tuples(st.just("truncate"), names, st.integers(0, 15)),
     st.tuples(st.just("rename"), names, names),
     st.tuples(st.just("link"), names, names),
     st.tuples(st.just("remove"), names),
     st.tuples(st.just("names"), names),
-    st.tuples(st.just("make_folder"), names),
+    st.tuples(st.just("make_folder"), st.sampled_from(["d", "e"])),
     st.tuples(st.just("sync_folder"), st.just("d")),
     st.tuples(st.just("write"), pieces),
     st.tuples(st.just("sync")),
@@ -51,6 +54,10 @@ class Driven:
     def _do(self, call: str, *arguments: object) -> object:
         if call in ("write", "sync"):
             return None if self.open is None else getattr(self.open, call)(*arguments)
+        if call == "read_into":
+            buffer = bytearray(arguments[2])
+            n = self.files.read_into(arguments[0], arguments[1], memoryview(buffer))
+            return bytes(buffer[:n])
         result = getattr(self.files, call)(*arguments)
         if call not in ("create", "append_to"):
             return result

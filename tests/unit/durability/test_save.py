@@ -13,11 +13,14 @@ import pytest
 import ps
 from ps.durability.state import restore
 from ps.errors import ConfigError, CorruptRow, DataLoss, InvalidArgument, SequenceConflict, ShardPoisoned
+from ps.kernels.ranking import score
 from ps.round import Round
 from ps.shard import Shard
 from ps.shard.ledger import Ledger, WriteId
 from ps.shard.requests import PushResult, WriteResult
+from ps.storage.disk.copy import Known
 from ps.storage.disk.tier import DiskTier
+from ps.storage.ram.saving import SAVED
 from ps.table.beside import STEP_BYTES
 from ps.table.cold.fp16 import Fp16Cold
 from ps.table.push_count import WORKER_BYTES
@@ -173,11 +176,11 @@ def test_only_a_new_shard_is_restored(shard: Shard) -> None:
 @pytest.mark.parametrize("change", [-1, 1])
 def test_rows_that_are_missing_or_too_many_are_noticed_and_nothing_is_left(shard: Shard, change: int) -> None:
     whole_copy, broken = saved(shard), saved(shard)
-    (page,) = broken.rows("t")
+    ((page, marks_N),) = broken.rows("t")
     page_N = np.arange(3) if change < 0 else np.array([0, 1, 2, 3, 3])
     ids_N = np.arange(100, 100 + len(page_N))
     arrays = (ids_N, page.rows_NB[page_N], page.scores_N[page_N], page.stamps_N[page_N])
-    broken.rows("t")[:] = [type(page)(*arrays)]
+    broken.rows("t")[:] = [(type(page)(*arrays), marks_N[page_N])]
     other = Shard(0, QUIET)
     try:
         with pytest.raises(DataLoss, match=f"table 't': {4 + change} rows came back of the 4"):
@@ -229,16 +232,30 @@ def on_disk(tmp_path: Path) -> Iterator[tuple[Shard, DiskTier, ps.ServiceConfig]
         shard.close()
 
 
-def test_rows_come_back_where_they_belong(on_disk: tuple[Shard, DiskTier, ps.ServiceConfig]) -> None:
+def test_rows_come_back_where_they_were(on_disk: tuple[Shard, DiskTier, ps.ServiceConfig]) -> None:
+    """With what the disk has of those in RAM, so that rows which are written or dropped later are counted right."""
     shard, _, config = on_disk
     push_ids(shard, "t", range(100), np.zeros((100, DIM)))  # rows come up, and leave a copy below
-    with again(saved(shard), config) as other:
+    copy = saved(shard)
+    with again(copy, config) as other:
         table = other.tables["t"]
         assert other.core.capacity._taken == shard.core.capacity._taken == 200 * table.bytes_each
-        assert len(table.ram) < 40
-        assert len(table.store.below) == 200 - len(table.ram)
+        assert len(table.store.below) == Known.from_json(copy.state()["disk"]).rows["t"]
+        saved_marks = {i: mark for records, marks_N in copy.rows("t") for i, mark in zip(records.ids_N, marks_N)}  # noqa: B905
+        assert marks_of(other) == saved_marks
         check_same(whole(other), whole(shard))
         np.testing.assert_array_equal(read(other, "t", range(201))[:, 0], [-1] * 200 + [0])
+
+
+def marks_of(shard: Shard) -> dict[int, int]:
+    """Of the rows in RAM, by id."""
+
+    def look() -> dict[int, int]:
+        ram = shard.tables["t"].ram
+        slots_N = np.flatnonzero(ram.marks_S[: ram.slots_end] & score.USED)
+        return dict(zip(ram.ids_S[slots_N], ram.marks_S[slots_N] & SAVED, strict=True))
+
+    return shard.engine.run(look)
 
 
 def test_rows_that_were_dropped_and_are_there_still_do_not_come_back(
@@ -258,13 +275,14 @@ def test_rows_that_were_dropped_and_are_there_still_do_not_come_back(
 
 
 def test_rows_that_may_be_folded_stay_in_ram(tmp_path: Path) -> None:
-    """More rows than belong in RAM are saved before them."""
+    """More rows than belong in RAM are saved before them, by a shard without a disk."""
     config = QUIET.having(disk={"path": tmp_path / "second"})
     shard = Shard(0, QUIET.having(disk={"path": tmp_path / "first"}))
     try:
         shard.create_table(TABLES["tt"])
         shard.upsert(a_write(), ids_of("tt", range(30)), [np.ones((30, DIM), np.float32)])
         copy = saved(shard)
+        del copy.state()["disk"]
         staying_N = copy.state()["tables.0.staying_N"] = np.arange(20, 30)
         with again(copy, config) as other:
             table = other.tables["tt"]
@@ -294,13 +312,15 @@ def an_id_on_disk(shard: Shard) -> int:
 def test_a_row_that_cannot_be_read_is_said_and_not_left_out(
     on_disk: tuple[Shard, DiskTier, ps.ServiceConfig],
 ) -> None:
+    """The disk's files are saved as they are: whoever reads that row is told, here and there."""
     shard, tier, config = on_disk
-    lost = an_id_on_disk(shard)
+    lost, write = an_id_on_disk(shard), a_write()
     spoil(tier, lost)
-    with pytest.raises(CorruptRow, match=r"client\.remove"):
-        saved(shard)
-    shard.remove(a_write(), ids_of("t", [lost]))
     with again(saved(shard), config) as other:
+        for each in (shard, other):
+            with pytest.raises(CorruptRow, match=r"client\.remove"):
+                read(each, "t", [lost])
+            assert each.remove(write, ids_of("t", [lost])).existed_N.all()
         check_same(whole(other), whole(shard))
 
 

@@ -69,11 +69,12 @@ KINDS: dict[str, Do] = {
     "forget": lambda shard, write: by_itself(shard, Forget(ids_of("t", [0, 3]))),
     "evict": lambda shard, write: by_itself(shard, Evict({"t": 2, "u": 3})),
     "evict rows": evict_rows,
+    "load": lambda shard, write: shard.load(SOME, ONES[:2], np.ones(2, np.float32), 3),
     "create": create,
     "drop": lambda shard, write: shard.drop_table("t"),
     "change": lambda shard, write: shard.set_optimizer(write, "t", {"lr": 0.5}),
 }
-OWN = [KINDS[name] for name in ("forget", "evict", "evict rows")]
+OWN = [KINDS[name] for name in ("forget", "evict", "evict rows", "load")]
 REPEATABLE = [name for name, do in KINDS.items() if name not in ("create", "drop") and do not in OWN]
 WRITE = WriteId(5, 1, 5)
 EARLIER = [a_write(), a_write()]

@@ -136,6 +136,14 @@ class ReplayMachine(RuleBasedStateMachine):
         with self.shard.look_ahead([target]) as ahead:
             self.shard.rounds.join(Round("g", self.steps, rank, 2), 10, self.write(rank + 20), ahead, [grads])
 
+    @rule(name=names, ids=ids, seed=seeds, values=st.booleans())
+    def load(self, name: str, ids: list[int], seed: int, values: bool) -> None:
+        config = TABLES[name]
+        width = DIM if values else DIM + config.optimizer.state_width(DIM)
+        rng, of = np.random.default_rng(seed), TableIds(name, np.array(ids, np.int64))
+        rows_NW, scores_N = (rng.random((len(ids), n), np.float32) for n in (width, 1))
+        self.do(lambda: self.shard.load(of, rows_NW, scores_N[:, 0], seed % 100))
+
     @rule(name=names, ids=ids, seed=seeds)
     def upsert(self, name: str, ids: list[int], seed: int) -> None:
         write, values = self.write(), rows_of(len(ids), np.random.default_rng(seed))

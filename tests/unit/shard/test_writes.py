@@ -26,6 +26,7 @@ from ps.shard.writes.drop import DropTable
 from ps.shard.writes.evict import Evict
 from ps.shard.writes.evict_rows import EvictRows
 from ps.shard.writes.forget import Forget
+from ps.shard.writes.load import Load
 from ps.shard.writes.push import Push
 from ps.shard.writes.registry import KINDS, _numbered, decode
 from ps.shard.writes.remove import Remove
@@ -106,6 +107,7 @@ EXAMPLES: dict[str, Write] = {
     "change of cores": ChangeTable(ENTRY, "user", {"lr": 0.0}, cores=True),
     "evict": Evict({"t": 3, "u": 0}),
     "evict rows": EvictRows(OF_T, np.array([[1, 2], [3, 2**32 - 1]], np.uint32)),
+    "load": Load(OF_T, floats(2, 5), np.array([0.5, 0], np.float32), 7),
 }
 RECORDS = {name: bytes_of(write) for name, write in EXAMPLES.items()}
 
