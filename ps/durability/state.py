@@ -68,7 +68,7 @@ def checkpoint(shard: Shard, sink: Sink, since: Since | None = None) -> int:
     dropped meanwhile, DiskError, DiskFull, and ResourceExhausted where another checkpoint is under way or there is no
     room. Then all is let go of, and the shard goes on.
     """
-    return shard.engine.drive(_checkpoint(shard.core, sink, since or {}))
+    return shard.engine.drive(taking(shard.core, sink, since or {}))
 
 
 def kept(shard: Shard, version: int) -> None:
@@ -93,7 +93,8 @@ def restore(shard: Shard, source: Source) -> int:
     return shard.engine.run(run)
 
 
-def _checkpoint(core: Core, sink: Sink, since: Since) -> Operation[int]:
+def taking(core: Core, sink: Sink, since: Since) -> Operation[int]:
+    """Takes a checkpoint: what `checkpoint` has done by one thread, stretch by stretch."""
     yield ENGINE
     with core.saves.one():
         if core.disk is not None:

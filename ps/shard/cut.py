@@ -21,9 +21,9 @@ from ps.storage.ram.saving import Saved, Saving, Waiting
 
 Since = Mapping[tuple[str, int], int]
 """By name of a table and the version at which it was created: the stamp from which on rows in RAM are saved."""
-SLICE_BYTES = 2 << 20
-"""Bytes of rows that the engine copies in one go: about a millisecond."""
-LOOKS = 8
+SLICE_BYTES = 1 << 18
+"""Bytes of rows that the engine copies in one go: a fifth of a millisecond, which calls may wait for it."""
+LOOKS = 4
 """How many blocks of slots the engine looks at in one go for rows to copy."""
 
 

@@ -69,11 +69,14 @@ class Clock:
     # rows are touched
 
     def use(self, slots_N: Slots, added_N: Scores) -> None:
-        """Notes that these rows are pushed, or created, now, which adds to their importance."""
+        """Notes that these rows are pushed, or created, now, which adds to their importance. A checkpoint that is being
+        taken has them by now."""
         self._touch(slots_N, added_N, self._floor, self._lucky)
 
     def stamp(self, slots_N: Slots, added_N: Scores | None = None) -> None:
         """Notes that these rows are written now; their importance stays, or grows by what is added."""
+        if self._store.ram.saving is not None:
+            self._store.ram.saving.before_change(slots_N)
         zeros_N = np.zeros(len(slots_N), np.float32)
         self._touch(slots_N, zeros_N if added_N is None else added_N, np.float32(0), np.uint32(0))
 
@@ -90,8 +93,6 @@ class Clock:
     def _touch(self, slots_N: Slots, added_N: Scores, floor: np.float32, lucky: np.uint32) -> None:
         ranking, ram, total = self._ranking, self._store.ram, self._ranking.total
         room = total if self._bounded else max(self._resident_rows(total), 1)
-        if ram.saving is not None:
-            ram.saving.before_change(slots_N)
         border = ranking.quantile(room) if ranking.by_turnover and room < total else -EVERY_RANK
         came = score.touch(
             ram.statistics_S2,

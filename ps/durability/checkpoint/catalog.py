@@ -135,6 +135,7 @@ class Checkpoints:
         gone = listing.to_prune(self._store, self._service, keep, self._clock.wall())
         for name in gone:
             listing.remove(self._store, name)
+        listing.remove_scratch(self._store, self._clock.wall())
         return sorted(gone)
 
     # reading one

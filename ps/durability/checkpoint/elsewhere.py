@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,13 @@ import numpy.typing as npt
 
 from ps.arrays import Bytes
 from ps.config import Fp16, TableConfig, TensorTrain
-from ps.durability.checkpoint.manifest import PartTable
-from ps.durability.checkpoint.source import NOTHING, Link, OnDisk, PartSource, component
+from ps.durability.checkpoint.manifest import SCRATCH, PartTable, stem_of
+from ps.durability.checkpoint.source import NOTHING, Link, OnDisk, PartSource, among, component
 from ps.durability.checkpoint.stores.store import FileStore
 from ps.errors import ConfigError
 from ps.kernels.index.hashing import partitions
 from ps.kernels.ranking import score
+from ps.runtime.clock import SYSTEM_CLOCK
 from ps.storage.disk.copy import NOTHING as NOTHING_KNOWN
 from ps.storage.disk.copy import Known, reading
 from ps.storage.ram.cuts import Cuts
@@ -96,8 +98,9 @@ def opened(store: FileStore, source: PartSource, table: str) -> Iterator[Below]:
     if known is None:
         yield Below(Path(), NOTHING_KNOWN, table)
         return
-    beside = store.url if Path(store.url).is_dir() else None  # where links can be made
-    with TemporaryDirectory(prefix=".opened-", dir=beside) as folder:
+    beside = store.url if os.access(store.url, os.W_OK) else None  # where links can be made
+    prefix = f"{SCRATCH}{stem_of(SYSTEM_CLOCK.wall())}-"  # so that what a crash leaves is known to be old
+    with TemporaryDirectory(prefix=prefix, dir=beside) as folder:
         source.put_disk(Path(folder))
         yield Below(Path(folder), Known.from_json(known), table)
 
@@ -156,7 +159,7 @@ def _everywhere(
     ids_N = np.sort(np.concatenate(in_ram))
     for records in below.rows():
         chosen = hot.alive(_of(records, wanted_P))
-        chosen = where(chosen, ~np.isin(chosen.ids_N, ids_N, assume_unique=True))
+        chosen = where(chosen, ~among(chosen.ids_N, ids_N)[0])
         if len(chosen):
             yield chosen
 

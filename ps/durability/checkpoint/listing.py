@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
-from ps.durability.checkpoint.manifest import MANIFEST, NAME, OWNER, Manifest, Part, path_of, read_manifest, read_part
+from ps.durability.checkpoint.manifest import (
+    MANIFEST,
+    NAME,
+    OWNER,
+    SCRATCH,
+    Manifest,
+    Part,
+    path_of,
+    read_manifest,
+    read_part,
+    stem_of,
+)
 from ps.durability.checkpoint.sealed import read_whole
 from ps.durability.checkpoint.source import Link
 from ps.durability.checkpoint.stores.store import FileStore, translated
@@ -16,13 +26,7 @@ log = logging.getLogger(__name__)
 
 LEFTOVER_S = 24 * 3600.0
 """What has no manifest after so long is removed: whoever wrote it has ended."""
-_TIME = "%Y%m%dT%H%M%SZ"
 _TIME_CHARACTERS = 16
-
-
-def stem_of(seconds: float) -> str:
-    """Returns what a name begins with that was given then."""
-    return datetime.fromtimestamp(seconds, UTC).strftime(_TIME)
 
 
 def claim_name(store: FileStore, service: str, now: float) -> str:
@@ -109,6 +113,14 @@ def to_prune(store: FileStore, service: str, keep: int, now: float) -> list[str]
     return sorted(gone, reverse=True)
 
 
+def remove_scratch(store: FileStore, now: float) -> None:
+    """Removes what readers have left that were killed a while ago."""
+    with translated(store.url):
+        for name in store.names(""):
+            if name.startswith(SCRATCH) and name.removeprefix(SCRATCH) < stem_of(now - LEFTOVER_S):
+                store.remove(name)
+
+
 def remove(store: FileStore, name: str) -> None:
     """Removes a checkpoint: first its manifest, so that what a crash leaves is none, and last the name of its owner."""
     with translated(store.url):
@@ -134,8 +146,13 @@ def _leftovers(store: FileStore, service: str, newest: str, now: float) -> Itera
     for name in names_of(store):
         with translated(store.url):
             inside = store.names(name)
-        if MANIFEST in inside or OWNER not in inside:
+        if MANIFEST in inside:
             continue
-        owner = read_whole(store, f"{name}/{OWNER}").decode(errors="replace")
-        if owner == service and (name < newest or name[:_TIME_CHARACTERS] < stem_of(now - LEFTOVER_S)):
+        is_old = name[:_TIME_CHARACTERS] < stem_of(now - LEFTOVER_S)
+        if set(inside) <= {OWNER}:  # a crash may have taken whose it is, and there is nothing in it
+            mine = is_old
+        else:
+            owner = read_whole(store, f"{name}/{OWNER}") if OWNER in inside else b""
+            mine = owner.decode(errors="replace") == service
+        if mine and (is_old or name < newest):
             yield name

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ps.arrays import Rows
 from ps.config import TableConfig, TensorTrain
 from ps.durability.checkpoint.elsewhere import Elsewhere
+from ps.durability.checkpoint.rows_file import ahead
 from ps.errors import ConfigError, DimensionMismatch, ResourceExhausted
 from ps.runtime.clock import SYSTEM_CLOCK, Clock
 from ps.shard import Shard, TableIds
@@ -43,7 +44,7 @@ def load_table(
     """
     check_fits(saved.config, shard.core.table(into).config, values_only)
     dim, pushes, done = saved.config.dim, 0 if values_only else saved.pushes(), 0
-    for records in _batches(saved.rows(wanted_P)):
+    for records in ahead(_batches(saved.rows(wanted_P))):
         rows_NW = np.ascontiguousarray(records.rows_NB).view(np.float32)
         if values_only:
             rows_NW = np.ascontiguousarray(rows_NW[:, :dim])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
@@ -24,6 +25,8 @@ FORMAT = 1
 """The version of these files, and of those that they name."""
 MANIFEST, PART, OWNER = "manifest.json", "part.json", "owner"
 """Names of files. The owner is the name of the service that makes the checkpoint, as text."""
+SCRATCH = ".opened-"
+"""What the names of folders begin with that are there while a checkpoint is read."""
 NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9]{6}", re.ASCII)
 
 T = TypeVar("T")
@@ -223,6 +226,11 @@ def _valid(kind: TypeAdapter[T], body: object, where: str) -> T:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise CheckpointCorrupt(f"{where}, byte 0: {place}: {first['msg']}") from error
+
+
+def stem_of(seconds: float) -> str:
+    """Returns what the name of a checkpoint begins with that is made then."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
 def summary_of(manifest: Manifest) -> Summary:

@@ -116,16 +116,16 @@ def _living(block: Block, gone_N: Ids, cuts: Cuts, disk: OnDisk) -> Iterator[Blo
     """Yields those of some rows of an older part that are in RAM still."""
     records, marks_N = block
     statistics_N2 = records.statistics_N2
-    here_N = ~_among(records.ids_N, gone_N)[0] & ~cuts.met(statistics_N2)
-    copied_N, at_N = _among(records.ids_N, disk[0])
+    here_N = ~among(records.ids_N, gone_N)[0] & ~cuts.met(statistics_N2)
+    copied_N, at_N = among(records.ids_N, disk[0])
     here_N[copied_N] &= _later(statistics_N2[copied_N], disk[1][at_N[copied_N]])
     marks_N = np.where(copied_N, marks_N | score.COPIED | score.DIRTY, marks_N & ~np.uint16(score.COPIED))
     if here_N.any():
         yield Block(where(records, here_N), marks_N[here_N])
 
 
-def _among(ids_N: Ids, sorted_M: Ids) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-    """Returns which ids are among those, and where."""
+def among(ids_N: Ids, sorted_M: Ids) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """Returns which ids are among those, which ascend, and where."""
     if not len(sorted_M):
         return np.zeros(len(ids_N), np.bool_), np.zeros(len(ids_N), np.int64)
     at_N = np.minimum(np.searchsorted(sorted_M, ids_N), len(sorted_M) - 1)

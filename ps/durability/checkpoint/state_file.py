@@ -42,8 +42,8 @@ def pack_state(state: KeptState) -> Iterator[RawBytes]:
 
 def read_state(file: Reading) -> dict[str, Any]:
     """Reads a state. Raises CheckpointCorrupt, whatever the bytes are, and DiskError."""
-    magic, length, crc, _ = _HEAD.unpack(file.bytes(_HEAD.size))
-    if magic != _MAGIC:
+    magic, length, crc, zero = _HEAD.unpack(file.bytes(_HEAD.size))
+    if magic != _MAGIC or zero:
         raise file.damaged(0, "this is no state of a shard")
     names = file.bytes(length)
     if crc32c(names) != crc:
@@ -76,8 +76,8 @@ def _value(told: Any, file: Reading) -> Any:
         raise ValueError(f"there is no array of type {kind!r} and shape {shape}")
     at = file.at
     array = file.array(np.dtype(kind), math.prod(shape))
-    file.bytes(-array.nbytes % 8)
-    if crc32c(_bytes(array)) != told["crc"]:
+    pad = file.bytes(-array.nbytes % 8)
+    if crc32c(_bytes(array)) != told["crc"] or any(pad):
         raise file.damaged(at, f"the {array.nbytes:,} bytes of an array are not those that were written")
     return array.reshape(shape)
 

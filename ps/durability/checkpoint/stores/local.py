@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 from ps.runtime.files import File, Files, RawBytes
 
+SYNC_BYTES = 16 << 20
+"""How many bytes are written before they are synced, if no sync is under way."""
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 """Why a file cannot have a second name there: another file system, or one without links."""
 _NEW = ".new"
@@ -28,7 +31,10 @@ class LocalStore:
     def create(self, name: str, fresh: bool = False) -> LocalStream:
         """See `FileStore`."""
         path = self._root / name
-        self.files.make_folder(path.parent)
+        try:
+            self.files.make_folder(path.parent)
+        except FileExistsError as error:  # not the file that is to be made: a file is where a folder should be
+            raise NotADirectoryError(errno.ENOTDIR, "there is a file where a folder should be", str(path)) from error
         try:
             return LocalStream(self.files.create(path))
         except FileExistsError:
@@ -115,25 +121,42 @@ class LocalStore:
 
 
 class LocalStream:
-    """`Stream` to a file of this host."""
+    """`Stream` to a file of this host. What was written is synced on a thread of its own meanwhile, some MiB at a time:
+    so the disk works from the beginning."""
 
     def __init__(self, file: File) -> None:
         self._file: File | None = file
+        self._unsynced = 0
+        self._thread: ThreadPoolExecutor | None = None
+        self._syncing: Future[None] | None = None
 
     def write(self, pieces: Sequence[RawBytes]) -> None:
         """See `Stream`."""
         assert self._file is not None
         self._file.write(pieces)
+        self._unsynced += sum(map(len, pieces))
+        if self._unsynced >= SYNC_BYTES and (self._syncing is None or self._syncing.done()):
+            self._synced()  # one that has failed must be heard: a later one may succeed all the same
+            self._thread = self._thread or ThreadPoolExecutor(1, "ps-checkpoint-sync")
+            self._syncing, self._unsynced = self._thread.submit(self._file.sync), 0
 
     def finish(self) -> None:
         """See `Stream`."""
         assert self._file is not None
+        self._synced()
         self._file.sync()
         self.abandon()
+
+    def _synced(self) -> None:
+        syncing, self._syncing = self._syncing, None
+        if syncing is not None:
+            syncing.result()
 
     def abandon(self) -> None:
         """See `Stream`."""
         file, self._file = self._file, None
+        if self._thread is not None:
+            self._thread.shutdown()
         if file is not None:
             with suppress(OSError):
                 file.close()
