@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import ps
 from ps.cluster import inprocess
 from ps.nn import TrainingCheckpoints
 from ps.runtime.files import RealFiles
+from tests.documents import ROOT
 
 
 class Counter:
@@ -106,6 +108,14 @@ def test_other_settings_are_refused_and_both_values_named(tmp_path: Path) -> Non
     Run(inprocess.start(), tmp_path, 0).train(1, save_at=1)
     with pytest.raises(ps.ConfigError, match=r"step-000000000001 was made with other settings: seed 0, now 1\. Give"):
         Run(inprocess.start(), tmp_path, 1)
+
+
+def test_another_number_of_ranks_is_refused(tmp_path: Path) -> None:
+    Run(inprocess.start(), tmp_path, 0).train(1, save_at=1)
+    manifest = tmp_path / "step-000000000001" / "training.json"
+    manifest.write_text(manifest.read_text().replace('"ranks": 1', '"ranks": 2'))
+    with pytest.raises(ps.ConfigError, match=r"other settings: ranks 2, now 1\."):
+        Run(inprocess.start(), tmp_path, 0)
 
 
 def test_other_parts_are_refused(tmp_path: Path) -> None:
@@ -311,3 +321,26 @@ def test_cores_of_a_tensor_train_table_are_not_dropped_for_a_rewind(tmp_path: Pa
         with pytest.raises(ps.ConfigError, match="tables cores have tensor-train cores"):
             TrainingCheckpoints(tmp_path, client).restore_rows(rewind=True)
         assert list(client.tables()) == ["cores"]
+
+
+def test_the_documented_lines_go_on_where_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guide = (ROOT / "docs" / "training.md").read_text()
+    (program,) = (
+        text for text in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "TrainingCheckpoints" in text
+    )
+
+    def ran(folder: str, batches: int) -> tuple[torch.Tensor, torch.Tensor]:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / folder)
+        names: dict[str, Any] = {}
+        exec(program.replace("range(200)", f"range({batches})").replace("% 100", "% 10"), names)
+        with names["client"] as client:
+            return names["model"].weight.detach(), torch.as_tensor(client.pull("user", torch.arange(1000)))
+
+    torch.manual_seed(1)
+    weight, rows = ran("straight", 40)
+    torch.manual_seed(1)
+    ran("stopped", 27)  # the last seven are lost
+    weight_again, rows_again = ran("stopped", 40)
+    assert torch.equal(weight, weight_again)
+    assert torch.equal(rows, rows_again)
