@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ import torch
 from ps import Client
 from ps.errors import CheckpointCorrupt, ConfigError, InvalidArgument
 from ps.nn.checkpoint import dense
-from ps.nn.checkpoint.folder import SERVICE, Folder, Manifest
+from ps.nn.checkpoint.folder import SERVICE, Folder, Manifest, Saved, disk_errors
 from ps.nn.checkpoint.parts import Part, give, random_states, set_random_states, taken
 from ps.nn.checkpoint.rows import restored
 from ps.nn.checkpoint.together import Together
@@ -40,19 +39,6 @@ from ps.runtime.clock import SYSTEM_CLOCK
 from ps.runtime.files import Files, RealFiles
 
 KEEP = 2
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A checkpoint that was made."""
-
-    step: int
-    path: Path
-    trainer_bytes: int
-    """Bytes of the trainers' files, of all ranks."""
-    service_name: str
-    """The name of the service's checkpoint."""
-    seconds: float
 
 
 class TrainingCheckpoints:
@@ -131,19 +117,18 @@ class TrainingCheckpoints:
         `state_dict` and `load_state_dict`: modules, optimizers, collections, a `DctHook`, schedulers, your own.
 
         Waits for the pushes on their way. Raises InvalidArgument while gradients wait for a step, or for a step that is
-        not later than the last checkpoint's, and what `Client.checkpoint` raises; then the checkpoint before stays the
-        newest, and training may go on.
+        not later than the last checkpoint's, DiskFull, DiskError, and what `Client.checkpoint` raises; then the
+        checkpoint before stays the newest, and training may go on.
         """
         started_s = SYSTEM_CLOCK.monotonic()
         self._check_step(step)
-        tensors, rest = self._together.each(
-            lambda: taken(parts)
-        )  # when it returns, all pushes of all ranks are applied
-        self._together.of_first(lambda: self._folder.begin(step))
-        inside = str(self._folder.unfinished(step) / SERVICE)
-        name = self._together.of_first(lambda: self._client.checkpoint(self._service_path or inside))
-        self._together.each(lambda: self._write(step, tensors, rest))
-        nbytes = self._together.of_first(lambda: self._complete(step, name))
+        with disk_errors(self._folder.path):
+            tensors, rest = self._together.each(lambda: taken(parts))  # now all pushes of all ranks are applied
+            self._together.of_first(lambda: self._folder.begin(step))
+            inside = str(self._folder.unfinished(step) / SERVICE)
+            name = self._together.of_first(lambda: self._client.checkpoint(self._service_path or inside))
+            self._together.each(lambda: self._write(step, tensors, rest))
+            nbytes = self._together.of_first(lambda: self._complete(step, name))
         self.last = step
         return Saved(step, self._folder.of(step), nbytes, name, SYSTEM_CLOCK.monotonic() - started_s)
 

@@ -61,6 +61,34 @@ def check_same(address: str, share: Share, other_address: str, other: Share) -> 
                 np.testing.assert_array_equal(mine, theirs)
 
 
+class Lost(Pressed):
+    """A service that has lost rows before the nth batch."""
+
+    def __init__(self, before: int, error: ps.PsError) -> None:
+        super().__init__(before)
+        self._error = error
+
+    def check(self) -> None:
+        try:
+            super().check()
+        except KeyboardInterrupt:
+            raise self._error from None
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ps.RolledBack("shard 1 went back"), "shard 1 went back. Go on from step 3 with --resume --rewind"),
+        (ps.StateLost("shard 1 was restarted"), "restarted. Go on from step 3 with a new service and --resume"),
+    ],
+)
+def test_where_a_service_has_lost_rows_the_error_says_how_to_go_on(
+    tmp_path: Path, error: ps.PsError, words: str
+) -> None:
+    with pytest.raises(type(error), match=re.escape(words)):
+        run(ALONE, asked(tmp_path), inprocess.start(), interruption=Lost(5, error))
+
+
 @pytest.mark.parametrize(("before", "goes_on_at"), [(2, 0), (9, 6)])
 def test_a_run_that_is_broken_off_ends_with_the_same_bits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], before: int, goes_on_at: int

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import re
 import shutil
@@ -193,13 +195,15 @@ class Stops(RealFiles):
 
 
 def test_killed_at_any_call_of_a_save_one_checkpoint_is_whole_and_the_next_one_can_be_made(tmp_path: Path) -> None:
-    address = inprocess.start()
-    reached = set()
+    address, first, layer, reached = inprocess.start(), tmp_path / "first", torch.nn.Linear(2, 2), set()
+    with ps.connect(address) as client:
+        TrainingCheckpoints(first, client).save(4, {"layer": layer, "counter": Counter(4)})
     for at in range(100):
-        folder, layer, files = tmp_path / str(at), torch.nn.Linear(2, 2), Stops(10_000)
+        folder, files = tmp_path / str(at), Stops(10_000)
+        shutil.copytree(first, folder)
         with ps.connect(address) as client:
             checkpoints = TrainingCheckpoints(folder, client, keep=1, files=files)
-            checkpoints.save(4, {"layer": layer, "counter": Counter(4)})
+            checkpoints.last = 4  # as a run that goes on
             files.left = at
             try:
                 checkpoints.save(6, {"layer": layer, "counter": Counter(6)})
@@ -253,6 +257,22 @@ def test_a_checkpoint_that_the_service_refuses_leaves_the_one_before(
     assert run.checkpoints.steps == [2]
     run.train(4, save_at=4)
     assert run.checkpoints.steps == [2, 4]
+
+
+@pytest.mark.parametrize(("number", "error"), [(errno.ENOSPC, ps.DiskFull), (errno.EIO, ps.DiskError)])
+def test_a_disk_that_refuses_the_trainers_files_is_a_typed_error(
+    tmp_path: Path, number: int, error: type[ps.PsError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    run = Run(inprocess.start(), tmp_path, 0)
+    run.train(1)
+    with monkeypatch.context() as patched:
+        patched.setattr(run.checkpoints._files, "create", refuse)
+        with pytest.raises(error, match=os.strerror(number)):
+            run.checkpoints.save(1, run.parts)
+    run.checkpoints.save(1, run.parts)
 
 
 def test_the_manifest_says_where_the_rows_are(tmp_path: Path) -> None:
