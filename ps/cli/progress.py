@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ps.cli.output import err
-
-Told = Callable[[str, int, int], None]
+from ps.progress import Told
 
 
 @contextmanager

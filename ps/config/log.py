@@ -26,7 +26,7 @@ class LogConfig(Frozen):
     segment_bytes: Annotated[ByteSize, Field(ge=1 << 20)] = 256 << 20
     """A file of the log ends when it has so many bytes; it has at most one write more."""
     max_bytes: Annotated[ByteSize, Field(ge=1 << 20)] | None = None
-    """Room for the log on disk. When it is full, writes are refused: there are no checkpoints yet that would let its
+    """Room for the log on disk. When it is full, writes are refused until a checkpoint at `checkpoint.path` lets its
     beginning go. None: no bound."""
 
     @model_validator(mode="after")

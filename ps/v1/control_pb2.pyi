@@ -202,14 +202,16 @@ class CheckpointPartRequest(_message.Message):
     def __init__(self, url: _Optional[str] = ..., name: _Optional[str] = ..., base: _Optional[str] = ...) -> None: ...
 
 class KeepPartRequest(_message.Message):
-    __slots__ = ("url", "name", "truncate")
+    __slots__ = ("url", "name", "truncate", "failed")
     URL_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     TRUNCATE_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
     url: str
     name: str
     truncate: int
-    def __init__(self, url: _Optional[str] = ..., name: _Optional[str] = ..., truncate: _Optional[int] = ...) -> None: ...
+    failed: bool
+    def __init__(self, url: _Optional[str] = ..., name: _Optional[str] = ..., truncate: _Optional[int] = ..., failed: _Optional[bool] = ...) -> None: ...
 
 class KeepPartResponse(_message.Message):
     __slots__ = ()

@@ -155,5 +155,5 @@ def test_a_client_loads_nothing_of_the_service() -> None:
 def test_psctl_has_exactly_these_commands_in_this_order() -> None:
     psctl = get_command(app)
     assert isinstance(psctl, TyperGroup)
-    commands = ["up", "down", "status", "top", "tables", "doctor", "size", "train", "config"]
+    commands = ["up", "down", "status", "top", "tables", "doctor", "restore", "size", "train", "checkpoint", "config"]
     assert list(psctl.commands) == commands

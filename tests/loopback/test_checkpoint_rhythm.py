@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+
 import ps
 from ps.durability.checkpoint.catalog import Checkpoints
 from ps.server.shard_server import ShardServer

@@ -174,7 +174,7 @@ def test_the_lone_shard_makes_its_own(tmp_path: Path) -> None:
     with client:
         client.restore(tmp_path)
         assert contents(client, "t") == found
-        with pytest.raises(ps.ConfigError, match="start the service with checkpoint.path"):
+        with pytest.raises(ps.ConfigError, match="start the service with checkpoint"):
             client.checkpoint()
 
 
@@ -182,11 +182,17 @@ def test_the_lone_shard_makes_its_own(tmp_path: Path) -> None:
 
 
 class Faulty(RealFiles):
-    """Files of which some cannot be made: as on a disk that is full. `first` is called before."""
+    """Files of which some cannot be made: as on a disk that is full. `first` is called before one is made, `before`
+    before a folder is looked into."""
 
     def __init__(self) -> None:
         self.fails: str | None = None
         self.first: Callable[[Path], object] = lambda _path: None
+        self.before: Callable[[Path], object] = lambda _path: None
+
+    def names(self, folder: Path) -> list[str]:
+        self.before(folder)
+        return super().names(folder)
 
     def create(self, path: Path) -> File:
         self.first(path)
@@ -253,7 +259,7 @@ def test_one_checkpoint_at_a_time_and_the_next_waits_its_turn(
     with ps.connect(cluster.address) as other:
         (_, busy) = other.stats()["shards"]
         assert busy["checkpoint"]["under_way"]["stage"] == "rows"
-        assert 0 < busy["checkpoint"]["under_way"]["all_bytes"]
+        assert busy["checkpoint"]["under_way"]["all_bytes"] > 0
         with pytest.raises(ps.ResourceExhausted, match="a checkpoint is under way"):
             other.checkpoint(tmp_path, timeout_s=0.2)
         with RawCalls(cluster.address) as calls:
@@ -266,6 +272,53 @@ def test_one_checkpoint_at_a_time_and_the_next_waits_its_turn(
     manifest = Checkpoints(str(tmp_path)).manifest(names[0])
     assert set(manifest.tables) == {"t"}
     assert all([table.name for table in part.tables] == ["t"] for part in manifest.parts)
+
+
+def test_no_table_is_created_between_the_cuts_of_two_shards(
+    faulty: tuple[Faulty, LoopbackCluster, ps.Client], tmp_path: Path
+) -> None:
+    files, cluster, client = faulty
+    reached, go_on = threading.Event(), threading.Event()
+
+    def hold(path: Path) -> None:
+        if path.name == "shard-1":  # before its cut; shard 0 makes its own
+            reached.set()
+            assert go_on.wait(30)
+
+    files.before = hold
+    names: list[str] = []
+    making = threading.Thread(target=lambda: names.append(client.checkpoint(tmp_path)))
+    making.start()
+    assert reached.wait(30)
+    until(lambda: client.stats()["shards"][0]["checkpoint"]["last"] is not None)
+    creating = threading.Thread(target=lambda: client.create_table(summing("between")))
+    creating.start()
+    until(lambda: cluster.coordinator._tables._changing.locked())
+    assert "between" not in cluster.servers[0].shard.tables
+    go_on.set()
+    making.join()
+    creating.join()
+    manifest = Checkpoints(str(tmp_path)).manifest(names[0])
+    assert [[table.name for table in part.tables] for part in manifest.parts] == [["t"], ["t"]]
+    assert set(client.tables()) == {"t", "between"}
+
+
+def test_a_shard_that_ends_meanwhile_is_named(
+    faulty: tuple[Faulty, LoopbackCluster, ps.Client], tmp_path: Path
+) -> None:
+    files, cluster, client = faulty
+    ended = threading.Event()
+
+    def end(path: Path) -> None:
+        if "shard-1/rows-" in str(path) and not ended.is_set():
+            ended.set()
+            cluster.servers[1].service.state_lost = "it was restarted"
+            cluster.servers[1].checkpoints.parts.close()
+
+    files.first = end
+    with pytest.raises(ps.StateLost, match="shard 1: it was restarted"):  # the retry of what was given up says it
+        client.checkpoint(tmp_path)
+    assert Checkpoints(str(tmp_path)).list() == []
 
 
 def test_a_caller_that_gives_up_or_asks_twice(
@@ -292,6 +345,6 @@ def test_a_caller_that_gives_up_or_asks_twice(
         client.checkpoint(tmp_path / "slow", full=True, timeout_s=0.4)
     assert reached.wait(30)
     go_on.set()
-    until(lambda: not any(tmp_path.glob("slow/*/shard-*")))
+    until(lambda: not any(tmp_path.glob("slow/*")))
     assert Checkpoints(str(tmp_path / "slow")).list() == []
     assert client.checkpoint(tmp_path / "slow")

@@ -28,7 +28,7 @@ Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="The folder of che
 One = Annotated[
     str, typer.Argument(metavar="PATH", help="A checkpoint, FOLDER/NAME; or FOLDER, and it is the newest there.")
 ]
-TimeoutS = Annotated[float, typer.Option("--timeout", min=1, help="Seconds; what is not complete by then is given up.")]
+WaitS = Annotated[float, typer.Option("--timeout", min=1, help="Seconds; what is not complete by then is given up.")]
 
 
 @app.command()
@@ -43,7 +43,7 @@ def create(
     name: Name = DEFAULT_NAME,
     address: Address = "",
     as_json: Json = False,
-    timeout_s: TimeoutS = 3600.0,
+    timeout_s: WaitS = 3600.0,
 ) -> None:
     """Makes a checkpoint while training goes on; exit code 1, and nothing is left of it, if a shard fails.
 
@@ -96,7 +96,11 @@ def verify(path: One, as_json: Json = False) -> None:
     checkpoints = Checkpoints(folder)
     name = name_at(checkpoints, given)
     with bar(f"verifying {name}") as told:
-        problems = checkpoints.verify(name, lambda done, of: told("", done, of))
+
+        def read(done: int, of: int) -> None:
+            told("", done, of)
+
+        problems = checkpoints.verify(name, read)
     if as_json:
         print_json({"name": name, "problems": [asdict(problem) for problem in problems]})
     else:

@@ -12,15 +12,13 @@ from google.protobuf.message import Message
 from ps.client.connection.retry import Deadline
 from ps.client.session import ClientCalls
 from ps.errors import InternalError, InvalidArgument
+from ps.progress import Told
 from ps.v1 import control_pb2 as pb
 from ps.wire import codec, methods
 from ps.wire.methods import Method
 
 TIMEOUT_S = 3600.0
 """How long a checkpoint or a restore may take where the caller does not say it, and the client has no longer time."""
-
-Told = Callable[[str, int, int], object]
-"""A function that is told what is being done, and how many bytes of how many are; 0 of 0: that is not known yet."""
 
 
 class CheckpointCalls(ClientCalls):

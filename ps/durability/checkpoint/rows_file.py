@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from crc32c import crc32c
 
 from ps.durability.checkpoint.reading import Reading
 from ps.kernels.ranking.score import Marks
+from ps.runtime.files import RawBytes
 from ps.storage.tier import Records
 
 BLOCK_BYTES = 2 << 20
@@ -33,6 +34,8 @@ MOST_WIDTH = 64 << 20
 
 _HEAD = struct.Struct("<4sIIIII")
 _MAGIC = b"psRB"
+_CRC, _TOLD = struct.Struct("<I"), struct.Struct("<IIII")
+_COLUMNS = (np.int64, np.float32, np.uint32, np.uint16)
 _CHECKED_FROM = 8
 _ROW = 18
 """Bytes of a row beside its own."""
@@ -57,22 +60,17 @@ def block_bytes(n: int, width: int) -> int:
     return _HEAD.size + _padded(_ROW * n) + _padded(n * width)
 
 
-def pack_block(table: int, records: Records, marks_N: Marks, out: npt.NDArray[np.uint8]) -> int:
-    """Writes a block into a buffer that is large enough; returns its bytes. The crc is `seal_block`'s to write."""
+def pack_block(table: int, records: Records, marks_N: Marks) -> list[RawBytes]:
+    """Returns the bytes of a block; no array is copied that lies in one piece."""
     n, width = records.rows_NB.shape
-    nbytes = block_bytes(n, width)
-    _HEAD.pack_into(out.data, 0, _MAGIC, 0, table, n, width, 0)
-    ids_N, scores_N, stamps_N, out_marks_N, rows_NB = _views(out, n, width)
-    ids_N[:], scores_N[:], stamps_N[:], out_marks_N[:] = records.ids_N, records.scores_N, records.stamps_N, marks_N
-    rows_NB[:] = records.rows_NB
-    out[_HEAD.size + _ROW * n : _HEAD.size + _padded(_ROW * n)] = 0
-    out[nbytes - (-n * width % 8) : nbytes] = 0
-    return nbytes
-
-
-def seal_block(block: npt.NDArray[np.uint8]) -> None:
-    """Writes the crc of a block."""
-    block[4:8] = np.frombuffer(struct.pack("<I", crc32c(block[_CHECKED_FROM:].data)), np.uint8)
+    arrays = (records.ids_N, records.scores_N, records.stamps_N, marks_N)
+    columns = [_bytes(np.asarray(array, kind)) for array, kind in zip(arrays, _COLUMNS, strict=True)]
+    pieces = [*columns, bytes(-_ROW * n % 8), _bytes(records.rows_NB), bytes(-n * width % 8)]
+    told = _TOLD.pack(table, n, width, 0)
+    crc = crc32c(told)
+    for piece in pieces:
+        crc = crc32c(piece, crc)
+    return [_MAGIC + _CRC.pack(crc) + told, *pieces]
 
 
 def blocks_of(file: Reading, table: int) -> Iterator[Block]:
@@ -133,12 +131,16 @@ def _views(
     data: npt.NDArray[np.uint8], n: int, width: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.uint32], Marks, npt.NDArray[np.uint8]]:
     at, found = _HEAD.size, []
-    for kind in (np.int64, np.float32, np.uint32, np.uint16):
+    for kind in _COLUMNS:
         end = at + n * np.dtype(kind).itemsize
         found.append(data[at:end].view(kind))
         at = end
     rows = _HEAD.size + _padded(_ROW * n)
     return (*found, data[rows : rows + n * width].reshape(n, width))  # type: ignore[return-value]
+
+
+def _bytes(array: npt.NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _padded(n: int) -> int:

@@ -16,14 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from ps.config import TableConfig
 from ps.durability.checkpoint.behind import Behind, Written
 from ps.durability.checkpoint.disk_files import DiskFiles
 from ps.durability.checkpoint.manifest import PART, Extent, Part, PartTable, StoredFile, folder_of, part_bytes
-from ps.durability.checkpoint.rows_file import BLOCK_BYTES, block_bytes, pack_block, rows_in_block, seal_block
+from ps.durability.checkpoint.rows_file import block_bytes, pack_block, rows_in_block
 from ps.durability.checkpoint.state_file import pack_state
 from ps.durability.checkpoint.stores.store import FileStore, translated
 from ps.errors import InvalidArgument
@@ -48,7 +45,6 @@ class PartWriter:
         self._folder = folder_of(name, shard)
         self._behind = Behind()
         self._files: list[StoredFile] = []
-        self._free: list[npt.NDArray[np.uint8]] = []
         self._rows: Written | None = None
         self._rows_at = self._rows_file = 0
         self._numbers: dict[str, int] = {}
@@ -76,7 +72,8 @@ class PartWriter:
             self._files += DiskFiles(self._store, self._name, self._shard, self._base).take(folder)
 
     def take_rows(self, table: str, records: Records, marks_N: Marks) -> None:
-        """Takes some rows of a table, all of one length. They are copied before this returns."""
+        """Takes some rows of a table, all of one length. Nobody changes them afterwards: they are written while this
+        has returned."""
         step = rows_in_block(records.rows_NB.shape[1])
         for start in range(0, len(records), step):
             self._take_block(table, piece(records, start, start + step), marks_N[start : start + step])
@@ -117,16 +114,10 @@ class PartWriter:
             )
 
     def _take_block(self, table: str, records: Records, marks_N: Marks) -> None:
-        n, width = records.rows_NB.shape
-        nbytes = block_bytes(n, width)
-        self._behind.wait(DEPTH_OF_BLOCKS)
-        block = self._free.pop() if self._free else np.empty(0, np.uint8)
-        if len(block) < nbytes:
-            block = np.empty(max(nbytes, BLOCK_BYTES), np.uint8)
+        nbytes = block_bytes(*records.rows_NB.shape)
         number = self._numbers[table]
-        pack_block(number, records, marks_N, block)
         self._note(self._extents[number], nbytes)
-        self._behind.run(partial(self._write_block, block, nbytes))
+        self._behind.run(partial(self._write_block, number, records, marks_N))
         if self._rows_at >= FILE_BYTES:
             self._behind.run(self._end_rows)
             self._rows_at, self._rows_file = 0, self._rows_file + 1
@@ -152,13 +143,12 @@ class PartWriter:
                 raise
         self._files.append(StoredFile("state", file.nbytes, file.crc))
 
-    def _write_block(self, block: npt.NDArray[np.uint8], nbytes: int) -> None:
-        seal_block(block[:nbytes])
+    def _write_block(self, number: int, records: Records, marks_N: Marks) -> None:
+        pieces = pack_block(number, records, marks_N)
         with translated(self._store.url):
             if self._rows is None:
                 self._rows = Written(self._store, f"{self._folder}/{self._rows_name()}")
-            self._rows.write([block[:nbytes].data])
-        self._free.append(block)
+            self._rows.write(pieces)
 
     def _end_rows(self) -> None:
         rows = self._rows
@@ -172,10 +162,6 @@ class PartWriter:
     def _rows_name(self) -> str:
         done = sum(file.name.startswith("rows-") for file in self._files)
         return f"rows-{done:04d}"
-
-
-DEPTH_OF_BLOCKS = 2
-"""How many blocks wait to be written while one is filled."""
 
 
 def _table(state: Mapping[str, Any]) -> PartTable:

@@ -13,9 +13,10 @@ from ps.durability.checkpoint.load import load_table
 from ps.durability.refill import OldLog, begin_log, end_log
 from ps.durability.state import restore
 from ps.errors import InvalidArgument, TableExists
+from ps.progress import Told
 from ps.runtime.clock import Clock
 from ps.runtime.files import Files
-from ps.server.checkpoints.task import Result, Told
+from ps.server.checkpoints.task import Outcome
 from ps.server.checkpoints.watched import WatchedSource, row_bytes
 from ps.server.handlers.service import ShardService
 from ps.server.unpacking import WIRE
@@ -50,7 +51,7 @@ class Filling:
         """The log that the shard had before it was restored: it begins again when the shard is opened."""
         self._filled: tuple[Wanted, int] | None = None
 
-    def fill(self, wanted: Wanted, told: Told) -> Result:
+    def fill(self, wanted: Wanted, told: Told) -> Outcome:
         """Fills the shard. One that was filled with the same, and has not changed since, stays as it is."""
         if wanted.exact:
             if self._filled != (wanted, self._shard.version):

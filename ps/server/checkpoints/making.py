@@ -18,11 +18,11 @@ from ps.durability.checkpoint.catalog import Checkpoints
 from ps.durability.checkpoint.manifest import Manifest, Part
 from ps.durability.checkpoint.manifest import Routing as Owners
 from ps.errors import ConfigError, PsError
+from ps.progress import Told
 from ps.runtime.clock import Clock
 from ps.runtime.files import Files
 from ps.server.checkpoints.parts import PART
 from ps.server.checkpoints.shards import Shards, SideBySide, Until, of_shard
-from ps.server.checkpoints.task import Told
 from ps.v1 import control_pb2 as pb
 from ps.wire import methods
 from ps.wire.routing import Routing
@@ -30,6 +30,8 @@ from ps.wire.routing import Routing
 log = logging.getLogger(__name__)
 
 CUTS = "waiting for the shards"
+GIVES_UP_WITHIN_S = 10.0
+"""Seconds that a shard has to end its part of a checkpoint that failed. What it leaves later goes with old ones."""
 
 
 class Maker:
@@ -106,6 +108,13 @@ class Maker:
         return Manifest(name, made, __version__, self._service, owners_of(routing), tables, tuple(parts), base)
 
     def _remove(self, catalog: Checkpoints, name: str) -> None:
+        """Removes what there is of a checkpoint that failed, when no shard writes it any more."""
+        request = pb.KeepPartRequest(url=catalog.url, name=name, failed=True)
+        for position in range(len(self._shards.routing().shards)):
+            try:
+                self._shards.call(position, methods.KEEP_PART, request, GIVES_UP_WITHIN_S)
+            except PsError as error:
+                log.warning("after checkpoint %s, which failed: %s", name, of_shard(error, position))
         try:
             catalog.remove(name)
         except PsError as error:

@@ -22,10 +22,11 @@ from ps.durability.checkpoint.manifest import Part
 from ps.durability.log.log import WriteLog
 from ps.durability.state import checkpoint, kept
 from ps.errors import PsError, ResourceExhausted
+from ps.progress import Told
 from ps.runtime.clock import Clock
 from ps.runtime.files import Files
 from ps.server.checkpoints.filling import Filling, Wanted
-from ps.server.checkpoints.task import Result, Task, Told
+from ps.server.checkpoints.task import Outcome, Task
 from ps.server.checkpoints.watched import WatchedSink
 from ps.server.handlers.service import ShardService
 
@@ -76,6 +77,14 @@ class Parts:
         if truncate and isinstance(history, WriteLog):
             history.truncate(truncate)
 
+    def give_up(self, name: str) -> None:
+        """Ends a part of this checkpoint, if one is under way, and waits until nothing of it is written any more."""
+        with self._guard:
+            task = self._task if self._name == name else None
+        if task is not None:
+            task.cancel()
+            task.wait()
+
     def restore(self, wanted: Wanted) -> Task:
         """Begins to fill the shard. The result is {"version", "tables": their configurations}. Raises
         ResourceExhausted if a part of a checkpoint is under way."""
@@ -98,14 +107,14 @@ class Parts:
         if self._task is not None:
             self._task.cancel()
 
-    def _begin(self, name: str, work: Callable[[Told], Result]) -> Task:
+    def _begin(self, name: str, work: Callable[[Told], Outcome]) -> Task:
         with self._guard:
             if self._task is not None and not self._task.ended:
                 raise ResourceExhausted(f"checkpoint {self._name} is under way ({self._task.stage})", RETRY_S)
             self._name, self._task = name, Task(f"checkpoint-{self._shard.shard_id}", work)
             return self._task
 
-    def _write(self, url: str, name: str, base: str | None, told: Told) -> Result:
+    def _write(self, url: str, name: str, base: str | None, told: Told) -> Outcome:
         started = self._clock.monotonic()
         checkpoints = Checkpoints(url, self._files, self._clock)
         base = base if base is not None and self._kept == Kept(url, base) else None
@@ -114,6 +123,7 @@ class Parts:
         try:
             version = checkpoint(self._shard, WatchedSink(writer, self._shard, told, whole=base is None), since)
             part = writer.finish()
+            told("written", part.nbytes, part.nbytes)  # raises if it was given up meanwhile
         except BaseException:
             with suppress(PsError):  # what is left is removed with the checkpoint
                 writer.abort()

@@ -18,12 +18,13 @@ from ps.durability.checkpoint.load import check_fits
 from ps.durability.checkpoint.manifest import Manifest
 from ps.durability.checkpoint.where import split
 from ps.errors import ConfigError, InvalidArgument, NotFound, PsError, TableExists
+from ps.progress import Told
 from ps.quoting import some_of
 from ps.runtime.clock import Clock
 from ps.runtime.files import Files
 from ps.server.checkpoints.making import Maker, owners_of
 from ps.server.checkpoints.shards import Shards, SideBySide, Until
-from ps.server.checkpoints.task import Result, Told
+from ps.server.checkpoints.task import Outcome
 from ps.v1 import control_pb2 as pb
 from ps.wire import methods
 
@@ -48,7 +49,7 @@ class Restorer:
         self._shards, self._config, self._maker = shards, config, maker
         self._catalog = partial(Checkpoints, files=files, clock=clock)
 
-    def restore(self, request: Request, until: Until, told: Told) -> Result:
+    def restore(self, request: Request, until: Until, told: Told) -> Outcome:
         """Fills the service; returns {"name", "exact", "versions"}."""
         catalog, manifest = self._find(request)
         exact = self._is_exact(request, manifest)
@@ -159,7 +160,9 @@ class Restorer:
             found.append((config, exist.get(here)))
         return found
 
-    def _side_by_side(self, part: Callable[[int], pb.RestorePartRequest], until: Until, told: Told) -> Sequence[Result]:
+    def _side_by_side(
+        self, part: Callable[[int], pb.RestorePartRequest], until: Until, told: Told
+    ) -> Sequence[Outcome]:
         work = SideBySide(self._shards, methods.RESTORE_PART, part, until)
         try:
             return work.results(told)

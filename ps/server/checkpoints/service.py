@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 
 from ps.config import ServiceConfig
 from ps.errors import PsError, ResourceExhausted
+from ps.progress import Told
 from ps.runtime.clock import Clock
 from ps.runtime.files import Files
 from ps.seconds import LONGEST_S
 from ps.server.checkpoints.making import Maker
 from ps.server.checkpoints.restoring import Request, Restorer
 from ps.server.checkpoints.shards import Shards, Until
-from ps.server.checkpoints.task import Result, Task, Told
+from ps.server.checkpoints.task import Outcome, Task
 from ps.v1 import control_pb2 as pb
 from ps.wire import requests
 
@@ -82,10 +83,10 @@ class ServiceCheckpoints:
         if self._thread is not None:
             self._thread.join()
 
-    def _making(self, url: str, full: bool, timeout_s: float) -> Callable[[Told], Result]:
+    def _making(self, url: str, full: bool, timeout_s: float) -> Callable[[Told], Outcome]:
         until = Until(timeout_s, self._clock)
 
-        def work(told: Told) -> Result:
+        def work(told: Told) -> Outcome:
             started = self._tried_at = self._clock.monotonic()
             try:
                 manifest = self._maker.make(url, full, until, told)
@@ -97,7 +98,7 @@ class ServiceCheckpoints:
 
         return work
 
-    def _begin(self, who: Who, what: str, work: Callable[[Told], Result]) -> Task:
+    def _begin(self, who: Who, what: str, work: Callable[[Told], Outcome]) -> Task:
         """Begins a task, or returns the one that these have begun before."""
         with self._guard:
             task = self._task

@@ -12,8 +12,8 @@ from google.protobuf.message import Message
 
 from ps.config import TableConfig
 from ps.errors import DeadlineExceeded, InternalError, PsError, ResourceExhausted, Unavailable
+from ps.progress import Told
 from ps.runtime.clock import Clock
-from ps.server.checkpoints.task import Told
 from ps.v1 import control_pb2 as pb
 from ps.wire.methods import Method
 from ps.wire.routing import Routing

@@ -14,13 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ps.errors import Unavailable
+from ps.progress import Told
 from ps.v1 import control_pb2 as pb
 
-Result = Mapping[str, Any]
+Outcome = Mapping[str, Any]
 """What can be written as JSON."""
-Told = Callable[[str, int, int], object]
-"""Is told what is being done and how many bytes of how many are; 0 of 0: that is not known. It raises where the work is
-no longer wanted."""
 
 SAYS_EVERY_S = 0.5
 """How often a caller hears of work that has nothing new to say: so both ends know that the other is there."""
@@ -29,11 +27,11 @@ SAYS_EVERY_S = 0.5
 class Task:
     """One piece of work. Threads: any may call `messages` and `cancel`."""
 
-    def __init__(self, name: str, work: Callable[[Told], Result]) -> None:
+    def __init__(self, name: str, work: Callable[[Told], Outcome]) -> None:
         """Begins the work."""
         self.name = name
         self.stage, self.done_bytes, self.all_bytes = "", 0, 0
-        self.result: Result | None = None
+        self.result: Outcome | None = None
         self.error: BaseException | None = None
         self._ended = self._cancelled = False
         self._changed = threading.Condition()

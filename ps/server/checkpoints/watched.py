@@ -10,7 +10,7 @@ from ps.config import TableConfig
 from ps.durability.state import Sink, Source
 from ps.kept import KeptState
 from ps.kernels.ranking.score import Marks
-from ps.server.checkpoints.task import Told
+from ps.progress import Told
 from ps.shard import Shard
 from ps.storage.tier import Records
 

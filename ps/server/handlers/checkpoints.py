@@ -27,9 +27,12 @@ class PartCalls:
 
     def keep(self, data: bytes) -> bytes:
         """Serves Control.KeepPart."""
-        self._service.check_rows()
         request = requests.control(control.KeepPartRequest, data)
-        self._parts.keep(request.url, request.name, request.truncate)
+        if request.failed:
+            self._parts.give_up(request.name)
+        else:
+            self._service.check_rows()
+            self._parts.keep(request.url, request.name, request.truncate)
         return control.KeepPartResponse().SerializeToString()
 
     def restore(self, data: bytes) -> Generator[bytes]:

@@ -162,11 +162,8 @@ def test_rows_of_another_table_are_not_taken() -> None:
     there = Checkpoints("/there", files)
     name = make(there, Shard(rows={1: Row(1.0, 0)}))
     records, marks_N = records_of({1: Row(1.0, 0)})
-    from ps.durability.checkpoint.rows_file import block_bytes, pack_block, seal_block
+    from ps.durability.checkpoint.rows_file import pack_block
 
-    block = np.empty(block_bytes(1, records.rows_NB.shape[1]), np.uint8)
-    pack_block(1, records, marks_N, block)
-    seal_block(block)
-    files.spoil(Path("/there") / name / "shard-0" / "rows-0000", block.tobytes())
+    files.spoil(Path("/there") / name / "shard-0" / "rows-0000", b"".join(pack_block(1, records, marks_N)))
     with pytest.raises(CheckpointCorrupt, match="table number 1 is where number 0 should be"):
         rows_in(there, name)
