@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ps.client.calls.checkpoints import CheckpointCalls
 from ps.client.calls.rows import RowCalls
@@ -66,6 +66,31 @@ class Client(TableCalls, StepCalls, RowCalls, ServiceCalls, CheckpointCalls):
         future is never asked, an error is printed at the end of the process, unless the task is a hint, whose loss only
         costs time."""
         return self._session.connection.tasks.submit(task, hint=hint)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns which worker this client is, and how many writes and pushes it has made, as plain numbers: to be
+        saved beside a checkpoint of the service, for `load_state_dict`."""
+        session = self._session
+        return {
+            "worker_id": session.worker_id,
+            "sequence": session.next_sequence(),
+            "pushes": session.push_numbers.made(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on as the worker that was saved. Shards count the pushes of each worker, for Adam's steps, and so count
+        them as if it had never stopped.
+
+        Only for a service that was restored exactly from that checkpoint (`restore` says so), and when the old worker
+        has ended: any other takes its later writes for repeats of those that it knows, and does not apply them. No call
+        may be under way. Raises InvalidArgument for what is no such state.
+        """
+        try:
+            worker_id, sequence = int(state["worker_id"]), int(state["sequence"])
+            pushes = {str(table): int(made) for table, made in state["pushes"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidArgument(f"{state!r} is no state of a client: give what state_dict() returned") from error
+        self._session.go_on_as(worker_id, sequence, pushes)
 
     def close(self) -> None:
         """Waits for background calls and closes the connections; the service goes on. Later calls raise

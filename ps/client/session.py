@@ -46,9 +46,9 @@ class Session:
         self.timeout_s = seconds(timeout_s)
         self.worker_id = connection.entropy.getrandbits(63)
         self.exchange = Exchange(connection, self.worker_id)
-        delivery = Delivery(connection, self.worker_id)
-        self.pushes = Pushes(delivery)
-        self.writes = Writes(delivery)
+        self._delivery = Delivery(connection, self.worker_id)
+        self.pushes = Pushes(self._delivery)
+        self.writes = Writes(self._delivery)
         self.step_numbers = itertools.count(1)
         self.push_numbers = PushNumbers()
         self.abandoned: deque[Lease] = deque()
@@ -114,6 +114,13 @@ class Session:
             return attempt(number, routing.coordinator or routing.shards[0].address)
 
         return retry(once, deadline, self.connection.entropy, lambda: self.connection.refresh(deadline))
+
+    def go_on_as(self, worker_id: int, sequence: int, pushes: Mapping[str, int]) -> None:
+        """From now on is this worker, which has used the sequences up to `sequence` and made so many pushes by
+        table. Call it while no call is under way."""
+        self.worker_id = self.exchange.worker_id = self._delivery.worker_id = worker_id
+        self._sequences = itertools.count(sequence + 1)
+        self.push_numbers.go_on(pushes)
 
     def forget_abandoned(self) -> None:
         """Tells the shards to forget the steps that can no longer be pushed."""

@@ -86,6 +86,20 @@ def test_two_trainers_and_what_they_saved(tmp_path: Path) -> None:
     assert not scratch(tmp_path)
 
 
+def test_killed_with_its_shards_it_goes_on_in_new_ones(tmp_path: Path) -> None:
+    saved = ("--rows", "12000", "--batch-size", "200", "--checkpoint-dir", str(tmp_path / "run"), "--checkpoint-every")
+    with training(tmp_path, *saved, "5") as process:
+        assert process.stdout is not None
+        assert any("checkpoint at step 10: " in line for line in process.stdout), "it has ended instead of training"
+        os.killpg(process.pid, signal.SIGKILL)
+    with training(tmp_path, *saved, "1000", "--resume") as process:
+        printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, printed
+    assert (step := re.search(r"/run: resumed at step (\d+)", printed)), printed
+    assert f"{12_000 - 200 * int(step[1]):,} samples in" in printed
+    assert "checkpoint at step 60: " in printed
+
+
 @pytest.mark.parametrize("trainers", ["1", "2"])
 def test_ctrl_c_takes_the_temporary_disk_along(trainers: str, tmp_path: Path) -> None:
     with training(tmp_path, "--rows", str(10**9), "--trainers", trainers) as process:

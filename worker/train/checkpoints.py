@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from rich.console import Console
 from rich.filesize import decimal
 
 from ps import Client
+from ps.errors import RolledBack, StateLost
 from ps.nn import TrainingCheckpoints
 from worker.train.ranks import Meeting
 from worker.train.settings import Settings
@@ -54,6 +58,17 @@ class RunCheckpoints:
         afterwards."""
         if self._asked.folder is not None and self._made > self._checkpoints.last:
             self._save(trainer)
+
+    @contextmanager
+    def remedy_told(self) -> Iterator[None]:
+        """Adds to the error of a service that has lost rows how the run goes on from the last checkpoint."""
+        try:
+            yield
+        except (RolledBack, StateLost) as error:
+            if self._asked.folder is None or not self._checkpoints.last:
+                raise
+            options = "--resume --rewind" if isinstance(error, RolledBack) else "a new service and --resume"
+            raise type(error)(f"{error}. Go on from step {self._checkpoints.last:,} with {options}") from error
 
     def _save(self, trainer: Trainer) -> None:
         saved = self._checkpoints.save(self._made, trainer.parts())

@@ -13,6 +13,7 @@ them. `worker.train.run` says what a run does.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -68,12 +69,9 @@ def train(
     rewind: options.RewindOption = False,
     service_checkpoints: options.ServiceCheckpointsOption = None,
 ) -> None:
-    """Trains a click model whose embeddings live on a parameter server, and reports progressive AUC and log loss.
+    """Trains a click model, its rows on a parameter server, in one pass; predicts each batch before it trains on it.
 
-    Say where the rows live: --local 2 launches two shards on this machine, --service HOST:PORT uses a running service.
-    One pass over the data; every batch is predicted before it is trained on, so the AUC is of samples not yet seen.
-    """
-    place = place_of(trainers, service, dense_density)
+    Say where rows live: --local 2 launches two shards on this machine, --service HOST:PORT uses a running service."""
     settings = Settings(
         data=Data(data, tuple(path or ()), rows, on_error, max_malformed),
         tables=tables,
@@ -81,7 +79,7 @@ def train(
         optimizer=optimizer,
         lr=lr,
         dense_lr=dense_lr,
-        batch_size=share_of_batch(batch_size, max(place.ranks, trainers)),
+        batch_size=batch_size,
         swap_fraction=swap_fraction,
         depth=batches_ahead(depth),
         seed=seed,
@@ -95,14 +93,16 @@ def train(
         pull_ahead=pull_ahead,
         checkpoints=Checkpoints(checkpoint_dir, checkpoint_every, resume or rewind, service_checkpoints, rewind),
     )
-    start(place, trainers, settings, service, local, disk, no_disk)
+    start(trainers, settings, service, local, disk, no_disk)
 
 
-def start(
-    place: Meeting, trainers: int, settings: Settings, service: str, local: int, disk: Path | None, no_disk: bool
-) -> None:
-    """Runs this process's trainer, or starts as many trainers as were asked for in processes of their own."""
-    settings.check_modes(max(place.ranks, trainers))
+def start(trainers: int, settings: Settings, service: str, local: int, disk: Path | None, no_disk: bool) -> None:
+    """Runs this process's trainer, or starts as many trainers as were asked for in processes of their own. settings:
+    with the size of the batch of all trainers."""
+    place = place_of(trainers, service, settings.dense.density)
+    ranks = max(place.ranks, trainers)
+    settings = replace(settings, batch_size=share_of_batch(settings.batch_size, ranks))
+    settings.check_modes(ranks)
     settings.checkpoints.check()
     source = settings.open_source()
     settings.table_configs(source)  # what is wrong with the options is said before anything is launched

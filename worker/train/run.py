@@ -85,7 +85,8 @@ def run(
             trainer.share_dense(settings.dense)
         saved.load(trainer)
         started = time.perf_counter()
-        depth = _train(trainer, source, settings, place, console, interruption, saved)
+        with saved.remedy_told():
+            depth = _train(trainer, source, settings, place, console, interruption, saved)
         seconds = time.perf_counter() - started
         mine = _share(trainer, client)
         if shares := _gathered(mine, place):

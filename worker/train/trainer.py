@@ -105,8 +105,13 @@ class Trainer:
         return float(_loss(logits, batch))
 
     def finish(self) -> None:
-        """Trains on the gradients that have been held back, on this rank and the others: nothing is lost."""
-        self.embeddings.finish()
+        """Trains on the gradients that have been held back, on this rank and the others: nothing is lost. Ranks send
+        theirs one after the other, because rows depend on the order in which they come."""
+        for rank in range(self.ranks):
+            if self.ranks == 1 or rank == torch.distributed.get_rank():
+                self.embeddings.finish()
+            if self.ranks > 1:
+                torch.distributed.barrier()
         if self.hook is not None:
             self.hook.flush()
             self.optimizer.step()

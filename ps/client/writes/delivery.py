@@ -25,11 +25,11 @@ class Delivery:
 
     def __init__(self, connection: Connection, worker_id: int) -> None:
         self.connection = connection
-        self._worker_id = worker_id
+        self.worker_id = worker_id
 
     def header(self, batch: Batch) -> pb.Header:
         """Returns the header of a request that is made of this batch."""
-        return pb.Header(routing_epoch=batch.epoch, worker_id=self._worker_id)
+        return pb.Header(routing_epoch=batch.epoch, worker_id=self.worker_id)
 
     def routed(self, write: Write, run: Callable[[Batch], T], deadline: Deadline) -> T:
         """Returns run(the write's batch). Raises StaleRouting if the routing has changed and it is too late to follow

@@ -21,6 +21,16 @@ class PushNumbers:
             self._made.update(tables)
             return {name: self._made[name] for name in tables}
 
+    def made(self) -> dict[str, int]:
+        """Returns how many pushes there were, by table."""
+        with self._lock:
+            return dict(self._made)
+
+    def go_on(self, made: Mapping[str, int]) -> None:
+        """Numbers the next pushes as if so many had been made."""
+        with self._lock:
+            self._made = Counter(made)
+
     def restart(self, table: str) -> None:
         """Numbers the pushes of a table from 1 again, because it is another table of the same name."""
         with self._lock:

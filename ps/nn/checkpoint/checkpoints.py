@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ import torch
 from ps import Client
 from ps.errors import CheckpointCorrupt, ConfigError, InvalidArgument
 from ps.nn.checkpoint import dense
-from ps.nn.checkpoint.folder import SERVICE, Folder, Manifest
+from ps.nn.checkpoint.folder import SERVICE, Folder, Manifest, Saved, disk_errors
 from ps.nn.checkpoint.parts import Part, give, random_states, set_random_states, taken
 from ps.nn.checkpoint.rows import restored
 from ps.nn.checkpoint.together import Together
@@ -40,19 +39,6 @@ from ps.runtime.clock import SYSTEM_CLOCK
 from ps.runtime.files import Files, RealFiles
 
 KEEP = 2
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A checkpoint that was made."""
-
-    step: int
-    path: Path
-    trainer_bytes: int
-    """Bytes of the trainers' files, of all ranks."""
-    service_name: str
-    """The name of the service's checkpoint."""
-    seconds: float
 
 
 class TrainingCheckpoints:
@@ -82,6 +68,8 @@ class TrainingCheckpoints:
         self._service_path = service_path
         self._keep = keep
         self._together = Together()
+        self._exact = False
+        """Whether the service was restored byte for byte."""
         self.last = 0
         """The step of the checkpoint that was made last, or from which the run goes on; 0: there is none."""
 
@@ -108,38 +96,39 @@ class TrainingCheckpoints:
         if self.last:
             manifest = self._together.each(self._checked)
             place = self._place_of_rows(manifest)
-            self._together.of_first(lambda: restored(self._client, manifest, place, rewind))
+            self._exact = self._together.of_first(lambda: restored(self._client, manifest, place, rewind))
         return self.last
 
     def load(self, parts: Mapping[str, Part]) -> None:
         """Gives each part the state that it had in the checkpoint of `restore_rows`, and the random generators of
-        torch, numpy and Python theirs; does nothing where there was none. Raises InvalidArgument for other parts than
-        those that were saved."""
+        torch, numpy and Python theirs; the client goes on as the worker that it was. Does nothing where there was no
+        checkpoint. Raises InvalidArgument for other parts than those that were saved."""
         if not self.last:
             return
         place = self._folder.of(self.last)
         mine = self._together.each(lambda: self._of_rank(place))
         give(parts, dense.read(place / "dense"), mine["parts"])
         set_random_states(mine["random"])
+        if self._exact:
+            self._client.load_state_dict(mine["worker"])
 
     def save(self, step: int, parts: Mapping[str, Part]) -> Saved:
         """Makes the checkpoint of a step, between two steps. `parts`: by name, whatever must go on as it is, with
         `state_dict` and `load_state_dict`: modules, optimizers, collections, a `DctHook`, schedulers, your own.
 
         Waits for the pushes on their way. Raises InvalidArgument while gradients wait for a step, or for a step that is
-        not later than the last checkpoint's, and what `Client.checkpoint` raises; then the checkpoint before stays the
-        newest, and training may go on.
+        not later than the last checkpoint's, DiskFull, DiskError, and what `Client.checkpoint` raises; then the
+        checkpoint before stays the newest, and training may go on.
         """
         started_s = SYSTEM_CLOCK.monotonic()
         self._check_step(step)
-        tensors, rest = self._together.each(
-            lambda: taken(parts)
-        )  # when it returns, all pushes of all ranks are applied
-        self._together.of_first(lambda: self._folder.begin(step))
-        inside = str(self._folder.unfinished(step) / SERVICE)
-        name = self._together.of_first(lambda: self._client.checkpoint(self._service_path or inside))
-        self._together.each(lambda: self._write(step, tensors, rest))
-        nbytes = self._together.of_first(lambda: self._complete(step, name))
+        with disk_errors(self._folder.path):
+            tensors, rest = self._together.each(lambda: taken(parts))  # now all pushes of all ranks are applied
+            self._together.of_first(lambda: self._folder.begin(step))
+            inside = str(self._folder.unfinished(step) / SERVICE)
+            name = self._together.of_first(lambda: self._client.checkpoint(self._service_path or inside))
+            self._together.each(lambda: self._write(step, tensors, rest))
+            nbytes = self._together.of_first(lambda: self._complete(step, name))
         self.last = step
         return Saved(step, self._folder.of(step), nbytes, name, SYSTEM_CLOCK.monotonic() - started_s)
 
@@ -182,7 +171,7 @@ class TrainingCheckpoints:
             dense.write(made / "dense", tensors)
             self._files.sync_folder(made / "dense")
         content = io.BytesIO()
-        torch.save({"parts": rest, "random": random_states()}, content)
+        torch.save({"parts": rest, "random": random_states(), "worker": self._client.state_dict()}, content)
         self._folder.write(made / f"rank-{self._together.rank}.pt", content.getvalue())
 
     def _complete(self, step: int, name: str) -> int:

@@ -11,15 +11,17 @@ FOLDER/step-000000000800.new/ one that is being made, or that was broken off; th
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ps.errors import CheckpointCorrupt
+from ps.errors import CheckpointCorrupt, DiskError, DiskFull, PsError
 from ps.runtime.files import Files
 
 FORMAT = 1
@@ -27,6 +29,18 @@ MANIFEST = "training.json"
 SERVICE = "service"
 _NAME = re.compile(r"step-(\d{12})")
 _UNFINISHED = ".new"
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns an error of the system's files into DiskFull or DiskError."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, PsError):  # some are OSErrors too, such as Unavailable
+            raise
+        kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else DiskError
+        raise kind(f"{path}: no checkpoint was made, those before stay: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,19 @@ class Manifest:
     tables: Sequence[str]
     """All tables of the service."""
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that was made."""
+
+    step: int
+    path: Path
+    trainer_bytes: int
+    """Bytes of the trainers' files, of all ranks."""
+    service_name: str
+    """The name of the service's checkpoint."""
+    seconds: float
 
 
 class Folder:

@@ -7,11 +7,12 @@ from ps.errors import ConfigError, InvalidArgument, TableExists
 from ps.nn.checkpoint.folder import Manifest
 
 
-def restored(client: Client, manifest: Manifest, place: str, rewind: bool) -> None:
-    """Gives the service the rows of a checkpoint, which is at `place`. Raises TableExists for a service that is not
-    new, unless it may be rewound, and ConfigError if it cannot be."""
+def restored(client: Client, manifest: Manifest, place: str, rewind: bool) -> bool:
+    """Gives the service the rows of a checkpoint, which is at `place`. Returns whether it is, byte for byte, the one
+    that was saved. Raises TableExists for a service that is not new, unless it may be rewound, and ConfigError if it
+    cannot be."""
     try:
-        client.restore(place)
+        return bool(client.restore(place)["exact"])
     except (TableExists, InvalidArgument) as error:
         if isinstance(error, ConfigError):
             raise
@@ -22,6 +23,7 @@ def restored(client: Client, manifest: Manifest, place: str, rewind: bool) -> No
                 f"{', '.join(manifest.tables)} and fills them from the checkpoint"
             ) from error
         _rewind(client, manifest, place)
+        return False
 
 
 def _rewind(client: Client, manifest: Manifest, place: str) -> None:

@@ -86,12 +86,17 @@ class ResidualStore(ResidualArrays):
         known_R = slots_R >= 0
         self.history.note_refused(slots_R[known_R], held.grads_RD[known_R])
 
-    def idle(self) -> Slots:
-        """Returns the slots of rows of which nothing is held and that this step does not name, those first that no step
-        has named for the longest, and of these by ascending id."""
+    def idle(self, most: int) -> Slots:
+        """Returns the slots of at most so many rows of which nothing is held and that this step does not name: those
+        that no step has named for the longest, and of rows that were last named in one step those with lower ids."""
         slots_N = np.flatnonzero(self.norms_S == 0)
         slots_N = slots_N[self.history.seen_S[slots_N] < self.history.step]
-        return slots_N[np.lexsort((self._ids.array[slots_N], self.history.seen_S[slots_N]))]
+        if len(slots_N) <= most:
+            return slots_N
+        seen_N = self.history.seen_S[slots_N]
+        last = np.partition(seen_N, most)[most]
+        older_N, ties_N = slots_N[seen_N < last], self.by_id(slots_N[seen_N == last])
+        return np.concatenate((older_N, ties_N[: most - len(older_N)]))
 
     def by_id(self, slots_N: Slots) -> Slots:
         """Returns these slots, which are in use, by ascending id. Slots come in another order after a state was loaded,

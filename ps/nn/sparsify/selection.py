@@ -169,6 +169,6 @@ def make_room(store: ResidualStore, slots_U: Slots, norms_U: Rows, stays_U: Flag
 def free_idle(store: ResidualStore, least: int) -> int:
     """Frees slots of rows of which nothing is held and that the step does not name, `least` of them or an eighth of all
     if that is more, so that many steps share the cost. Returns how many were freed."""
-    idle_N = store.idle()[: max(least, store.max_rows // AT_ONCE)]
+    idle_N = store.idle(max(least, store.max_rows // AT_ONCE))
     store.release(idle_N)
     return len(idle_N)

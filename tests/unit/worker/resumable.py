@@ -12,6 +12,7 @@ from torch import nn
 
 import ps
 from ps.nn import Bags, EmbeddingBagCollection, Hold, TopK, TrainingCheckpoints
+from ps.wire.formats import WireDtype
 
 IDS = 300
 TABLES = [
@@ -19,6 +20,7 @@ TABLES = [
     ps.TableConfig(name="item", dim=4, optimizer=ps.Adagrad(lr=0.05)),
 ]
 
+WIRE_DTYPES: list[WireDtype] = ["fp16", "int8", ps.ByImportance()]
 SPARSIFY = TopK(0.2, reestimate_every=5, sample=32, hold=Hold(0.95, 10))
 
 
@@ -34,10 +36,10 @@ class Ended:
 
 
 class Run:
-    """Trains with sparsified pushes in fp16, Adam on both sides, dropout and a learning-rate schedule."""
+    """Trains with sparsified pushes in few bits, Adam on both sides, dropout and a learning-rate schedule."""
 
     def __init__(self, address: str, folder: Path, seed: int, *, rewind: bool = False, **options: Any) -> None:
-        self.client = ps.connect(address, wire_dtype="fp16")
+        self.client = ps.connect(address, wire_dtype=WIRE_DTYPES[seed % len(WIRE_DTYPES)])
         self.checkpoints = TrainingCheckpoints(folder, self.client, settings={"seed": seed}, **options)
         self.step = self.checkpoints.restore_rows(rewind=rewind)
         torch.manual_seed(seed)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from saved_services import contents, needs_a_service_that_saves_itself
+from exported import contents
 
 import ps
 from ps.nn import TrainingCheckpoints
@@ -28,7 +28,7 @@ from worker.train.ranks import run_ranks
 from worker.train.run import ALONE, run
 from worker.train.settings import Checkpoints, Data, Settings
 
-pytestmark = [pytest.mark.slow, needs_a_service_that_saves_itself]
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]  # where `worker` is: no installation has it
 STEPS, BATCH, SHARDS = 40, 120, 2

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from saved_services import Service, contents, services
+from exported import contents
 
 import ps
+from ps.cluster import inprocess
 from ps.errors import InvalidArgument
 from ps.nn.sparsify.thresholds import TopK
-from tests.conftest import StartServer
 from worker.report.metrics import Progressive
 from worker.report.shown import Share
 from worker.train import run as run_module
@@ -31,12 +31,6 @@ SETTINGS = Settings(
     wire_dtype="fp16",
     depth=2,
 )
-
-
-@pytest.fixture
-def service(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> Service:
-    """service() -> the address of a new service."""
-    return services(start_server, monkeypatch)
 
 
 class Pressed(Interruption):
@@ -67,16 +61,44 @@ def check_same(address: str, share: Share, other_address: str, other: Share) -> 
                 np.testing.assert_array_equal(mine, theirs)
 
 
+class Lost(Pressed):
+    """A service that has lost rows before the nth batch."""
+
+    def __init__(self, before: int, error: ps.PsError) -> None:
+        super().__init__(before)
+        self._error = error
+
+    def check(self) -> None:
+        try:
+            super().check()
+        except KeyboardInterrupt:
+            raise self._error from None
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ps.RolledBack("shard 1 went back"), "shard 1 went back. Go on from step 3 with --resume --rewind"),
+        (ps.StateLost("shard 1 was restarted"), "restarted. Go on from step 3 with a new service and --resume"),
+    ],
+)
+def test_where_a_service_has_lost_rows_the_error_says_how_to_go_on(
+    tmp_path: Path, error: ps.PsError, words: str
+) -> None:
+    with pytest.raises(type(error), match=re.escape(words)):
+        run(ALONE, asked(tmp_path), inprocess.start(), interruption=Lost(5, error))
+
+
 @pytest.mark.parametrize(("before", "goes_on_at"), [(2, 0), (9, 6)])
 def test_a_run_that_is_broken_off_ends_with_the_same_bits(
-    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str], before: int, goes_on_at: int
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], before: int, goes_on_at: int
 ) -> None:
-    whole = service()
+    whole = inprocess.start()
     straight = run(ALONE, SETTINGS, whole)
     with pytest.raises(KeyboardInterrupt):
-        run(ALONE, asked(tmp_path), service(), interruption=Pressed(before))
+        run(ALONE, asked(tmp_path), inprocess.start(), interruption=Pressed(before))
     capsys.readouterr()
-    again = service()
+    again = inprocess.start()
     resumed = run(ALONE, asked(tmp_path, resume=True), again)
     check_same(whole, straight, again, resumed)
     said = " ".join(capsys.readouterr().out.split())
@@ -90,22 +112,22 @@ def test_a_run_that_is_broken_off_ends_with_the_same_bits(
     assert "checkpoint at step 11: " in said, "the data has ended"
 
 
-def test_a_run_that_has_ended_is_resumed_at_its_end(service: Service, tmp_path: Path) -> None:
-    whole, again = service(), service()
+def test_a_run_that_has_ended_is_resumed_at_its_end(tmp_path: Path) -> None:
+    whole, again = inprocess.start(), inprocess.start()
     straight = run(ALONE, asked(tmp_path), whole)
     resumed = run(ALONE, asked(tmp_path, resume=True), again)
     check_same(whole, straight, again, resumed)
 
 
-def test_other_options_are_refused_and_both_values_named(service: Service, tmp_path: Path) -> None:
-    run(ALONE, asked(tmp_path), service())
+def test_other_options_are_refused_and_both_values_named(tmp_path: Path) -> None:
+    run(ALONE, asked(tmp_path), inprocess.start())
     other = replace(asked(tmp_path, resume=True), batch_size=100, seed=7)
     with pytest.raises(ps.ConfigError, match=r"other settings: --batch-size 200, now 100, --seed 0, now 7\. Give the"):
-        run(ALONE, other, service())
+        run(ALONE, other, inprocess.start())
 
 
-def test_options_that_change_no_value_may_be_others(service: Service, tmp_path: Path) -> None:
-    whole, again = service(), service()
+def test_options_that_change_no_value_may_be_others(tmp_path: Path) -> None:
+    whole, again = inprocess.start(), inprocess.start()
     straight = run(ALONE, asked(tmp_path), whole)
     resumed = run(ALONE, replace(asked(tmp_path, resume=True), depth=0, compress_ids=True), again)
     check_same(whole, straight, again, resumed)
