@@ -33,7 +33,6 @@ from ps.shard.tables import Tables
 from ps.shard.upkeep.watch import Watch
 from ps.shard.writes.arrivals import Arrivals
 from ps.shard.writes.assign import Assign
-from ps.shard.writes.load import Load
 from ps.shard.writes.log import Log, NoLog
 from ps.shard.writes.remove import Remove
 from ps.shard.writes.report import Report
@@ -168,14 +167,6 @@ class Shard:
     ) -> WriteResult:
         """Adds to the importance of rows that exist, which counts as a use of them. Ids must be unique."""
         return self._written(carry_out(self.core, Report(write, ids, scores_N), caller), caller)
-
-    def load(self, ids: TableIds, rows_NW: Rows, scores_N: Rows, pushes: int = 0, caller: Caller = PATIENT) -> int:
-        """Sets rows and their importance, creating rows, see `ps.shard.writes.load`; returns the version. Ids must be
-        unique. It is not in the ledger: a repeat loads them again."""
-        self.engine.drive(carry_out(self.core, Load(ids, rows_NW, scores_N, pushes), caller), caller)
-        version = self.version
-        self.core.wait_until_durable(version)
-        return version
 
     def replay(self, write: Write) -> Sequence[Result]:
         """Carries out a write that a log has. Returns the result of each of its entries."""

@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from ps.arrays import Rows
+from ps.arrays import Rows, Scores
 from ps.config import TableConfig, TensorTrain
 from ps.durability.checkpoint.elsewhere import Elsewhere
 from ps.durability.checkpoint.rows_file import ahead
 from ps.errors import ConfigError, DimensionMismatch, ResourceExhausted
 from ps.runtime.clock import SYSTEM_CLOCK, Clock
 from ps.shard import Shard, TableIds
+from ps.shard.caller import PATIENT
+from ps.shard.operations.write import carry_out
+from ps.shard.writes.load import Load
 from ps.storage.tier import Records, joined, piece
 
 BATCH_BYTES = 8 << 20
@@ -54,6 +57,15 @@ def load_table(
     return done
 
 
+def load_rows(shard: Shard, ids: TableIds, rows_NW: Rows, scores_N: Scores, pushes: int = 0) -> int:
+    """Sets rows and their importance, creating rows, see `ps.shard.writes.load`; returns the version. Ids must be
+    unique. It is not in the ledger: a repeat loads them again. Raises what the write does."""
+    shard.engine.drive(carry_out(shard.core, Load(ids, rows_NW, scores_N, pushes), PATIENT))
+    version = shard.version
+    shard.core.wait_until_durable(version)
+    return version
+
+
 def check_fits(saved: TableConfig, here: TableConfig, values_only: bool = False) -> None:
     """Raises DimensionMismatch or ConfigError where rows of a saved table are not those of a table here."""
     if saved.dim != here.dim:
@@ -92,12 +104,12 @@ def _batches(pages: Iterator[Records]) -> Iterator[Records]:
         yield joined(waiting)
 
 
-def _load(shard: Shard, ids: TableIds, rows_NW: Rows, scores_N: Rows, pushes: int, clock: Clock) -> None:
+def _load(shard: Shard, ids: TableIds, rows_NW: Rows, scores_N: Scores, pushes: int, clock: Clock) -> None:
     """Loads rows. Where RAM is full it waits until others have gone to disk."""
     ends_at = clock.monotonic() + ROOM_S
     while True:
         try:
-            shard.load(ids, rows_NW, scores_N, pushes)
+            load_rows(shard, ids, rows_NW, scores_N, pushes)
             return
         except ResourceExhausted as error:
             if error.retry_after_s is None or clock.monotonic() >= ends_at:

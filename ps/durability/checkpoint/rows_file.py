@@ -65,7 +65,7 @@ def pack_block(table: int, records: Records, marks_N: Marks) -> list[RawBytes]:
     n, width = records.rows_NB.shape
     arrays = (records.ids_N, records.scores_N, records.stamps_N, marks_N)
     columns = [_bytes(np.asarray(array, kind)) for array, kind in zip(arrays, _COLUMNS, strict=True)]
-    pieces = [*columns, bytes(-_ROW * n % 8), _bytes(records.rows_NB), bytes(-n * width % 8)]
+    pieces: list[RawBytes] = [*columns, bytes(-_ROW * n % 8), _bytes(records.rows_NB), bytes(-n * width % 8)]
     told = _TOLD.pack(table, n, width, 0)
     crc = crc32c(told)
     for piece in pieces:

@@ -12,7 +12,7 @@ from ps.storage.ram.saving import Waiting
 MOST_BYTES = 64 << 20
 """How many bytes of rows may be copied and not written yet before writes are refused, at most."""
 RAM_SHARE = 32
-"""They are one part in so many of `memory.ram_bytes` too, at most."""
+"""These bytes are one part in so many of `memory.ram_bytes` too, at most."""
 RETRY_S = 0.05
 """Seconds after which a write that was refused may be taken: some slices are written by then."""
 

@@ -13,12 +13,14 @@ import numpy as np
 
 from ps.arrays import Flags, Ids
 from ps.kept import KeptState, joined, restored
+from ps.kernels.ranking import score
+from ps.kernels.ranking.score import Marks
 from ps.kernels.rows.records import HEADER_BYTES, KEY_BYTES
 from ps.runtime.memory import Memory
 from ps.storage.disk.filter import IdFilter
 from ps.storage.ram.cuts import Cuts
 from ps.storage.residence.purge import Purge, Slice
-from ps.storage.tier import LowerTier, Records, piece
+from ps.storage.tier import LowerTier, Records, piece, where
 
 TAKEN_ROWS = 1 << 13
 """How many rows `take_in` writes at once."""
@@ -56,13 +58,16 @@ class Below:
         for filter_ in self._filters():
             filter_.add(ids_N)
 
-    def take_in(self, records: Records, held: bool) -> None:
-        """Writes rows here, which has all of them or none. The caller waits for the disk. Raises DiskFull and
-        DiskError."""
-        for start in range(0, len(records), TAKEN_ROWS):
-            some = piece(records, start, start + TAKEN_ROWS)
-            self.expect(some.ids_N)
-            self.tier.write(some, len(some) if held else 0)
+    def take_in(self, records: Records, marks_N: Marks) -> None:
+        """Writes rows here that have these marks in RAM, unless they are here as they are. The caller waits for the
+        disk. Raises DiskFull and DiskError."""
+        changed_N = marks_N & (score.COPIED | score.DIRTY) != score.COPIED
+        for copied in (False, True):  # older forms are written over
+            chosen = where(records, changed_N & ((marks_N & score.COPIED != 0) == copied))
+            for start in range(0, len(chosen), TAKEN_ROWS):
+                some = piece(chosen, start, start + TAKEN_ROWS)
+                self.expect(some.ids_N)
+                self.tier.write(some, len(some) if copied else 0)
 
     def discard(self, ids_N: Ids) -> None:
         """Drops the rows of these ids, which are here. Raises DiskFull and DiskError, and has changed nothing then."""

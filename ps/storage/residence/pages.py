@@ -30,8 +30,6 @@ WINDOWS = 16
 """A window has at least one part in so many of all slots."""
 WINDOW_SLOTS = 1 << 17
 """A window has at least so many slots, where there are so many: 0.8 MB."""
-BLOCK_BYTES = 8 << 20
-"""How many bytes of rows in RAM `rows` copies at once."""
 KEPT = 2
 """How many windows are kept: exports that go on at the same time."""
 BELOW_PARTITIONS = PARTITIONS // 64
@@ -115,18 +113,6 @@ class Pages:
                 below = error.sound
             for here in self._not_in_ram(below):
                 yield here.ids_N, here.statistics_N2
-
-    def rows(self) -> Iterator[Records]:
-        """Yields all rows with the bytes that they have on their tier, by slot and then by partition; rows of one
-        length at a time. The caller waits for the disk. Raises DiskError, and CorruptRow for rows that cannot be
-        read."""
-        ram = self._ram
-        block = max(BLOCK_BYTES // ram.rows.lengths[0], 1)
-        for start in range(0, ram.slots_end, block):
-            used_N = ram.marks_S[start : min(start + block, ram.slots_end)] & np.uint16(score.USED)
-            yield from ram.records(self._dropped.living(start + np.flatnonzero(used_N)))
-        for first in self._parts_below():
-            yield from self._not_in_ram(self._below.partitions(first, first + BELOW_PARTITIONS))
 
     def _parts_below(self) -> range:
         """Returns where the parts of the disk begin that are read at once; none if no row is there."""

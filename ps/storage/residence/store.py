@@ -23,7 +23,6 @@ import numpy as np
 from ps.arrays import Flags, Ids, Slots
 from ps.errors import PsError, Unavailable
 from ps.kernels.ranking import score
-from ps.kernels.ranking.score import Marks
 from ps.storage.budget.budget import RamBudget
 from ps.storage.ram.arena import Arena
 from ps.storage.residence.below import Below
@@ -174,17 +173,14 @@ class Store:
             demotion.call_off(self.dropped.among(demotion.slots_N, demotion.ids_N))
         self.below.start_purge()
 
-    def take_in(self, records: Records, marks_N: Marks, most: int) -> None:
-        """Takes in rows that are not in RAM, with the marks that they had there: into RAM those that stay there, and
-        others until there are `most`; below the rest. All go into RAM where nothing is below it. The caller waits for
-        the disk. Raises ResourceExhausted, DiskFull and DiskError."""
+    def take_in(self, records: Records, marks_N: score.Marks, most: int) -> None:
+        """Takes in rows with the marks that they had in RAM: there those that stay, and others until there are `most`;
+        below the rest, if there is a disk. Raises ResourceExhausted, DiskFull and DiskError."""
         if self.below.exists:
             stays_N = marks_N & score.STAYS != 0
             above_N = stays_N | (np.cumsum(~stays_N) <= max(most - len(self.ram), 0))
             if not above_N.all():
-                under_N = ~above_N & (marks_N & (score.COPIED | score.DIRTY) != score.COPIED)
-                for copied in (False, True):  # those that are below already are written over
-                    self.below.take_in(where(records, under_N & ((marks_N & score.COPIED != 0) == copied)), copied)
+                self.below.take_in(where(records, ~above_N), marks_N[~above_N])
                 records, marks_N = where(records, above_N), marks_N[above_N]
         slots_N = self.ram.write(records, asks=False)
         self.ram.marks_S[slots_N] |= marks_N

@@ -156,6 +156,8 @@ def _check_tiers(name: str, table: Table) -> None:
         for i, id_ in enumerate(records.ids_N.tolist()):
             if marks_N[i] & score.COPIED:
                 assert id_ in below, (name, id_)
+            elif id_ in below:  # of an earlier life
+                assert store.dropped.cuts.met(np.frombuffer(below[id_][1], np.uint32)[None])[0], (name, id_)
             if marks_N[i] & (score.COPIED | score.DIRTY) == score.COPIED:
                 assert below[id_][1] == records.statistics_N2[i].tobytes(), (name, id_)
 

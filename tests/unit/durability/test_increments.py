@@ -169,6 +169,32 @@ def test_an_increment_has_what_changed_and_rows_that_went_down_since_are_not_in_
         check_tiers(other)
 
 
+def test_an_increment_has_only_rows_that_were_touched_since() -> None:
+    shard = Shard(0, QUIET)
+    try:
+        new_table(shard)
+        push_ids(shard, "t", range(200), np.ones((200, DIM)))
+        base, copy = saved(shard), InMemory()
+        kept(shard, base.version)
+        push_ids(shard, "t", [3, 300], np.ones((2, DIM)))
+        checkpoint(shard, copy, since_of(base, shard))
+        assert sorted(i for records, _ in copy.rows("t") for i in records.ids_N.tolist()) == [3, 300]
+    finally:
+        shard.close()
+
+
+def test_rows_of_an_older_checkpoint_are_known_to_be_on_disk_in_an_older_form(shard: Shard, tmp_path: Path) -> None:
+    until(lambda: len(shard.tables["t"].store.below) >= 90)
+    push_ids(shard, "t", range(200), np.ones((200, DIM)))  # they come up and change
+    base, copy = saved(shard), InMemory()
+    kept(shard, base.version)
+    push_ids(shard, "t", [500], np.ones((1, DIM)))
+    checkpoint(shard, copy, since_of(base, shard))
+    with again(Chain([base, copy]), QUIET.having(disk={"path": tmp_path / "second"})) as other:
+        check_tiers(other)
+        check_same(whole(other), whole(shard))
+
+
 def test_rows_go_where_the_settings_of_the_new_shard_say(shard: Shard, tmp_path: Path) -> None:
     until(lambda: len(shard.tables["t"].store.below) >= 90)
     push_ids(shard, "t", range(50), np.ones((50, DIM)))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import ps
+from ps.durability.checkpoint.load import load_rows
 from ps.errors import InternalError, ShardPoisoned
 from ps.round import Round
 from ps.shard import Shard, StepRef, TableIds
@@ -69,7 +70,7 @@ KINDS: dict[str, Do] = {
     "forget": lambda shard, write: by_itself(shard, Forget(ids_of("t", [0, 3]))),
     "evict": lambda shard, write: by_itself(shard, Evict({"t": 2, "u": 3})),
     "evict rows": evict_rows,
-    "load": lambda shard, write: shard.load(SOME, ONES[:2], np.ones(2, np.float32), 3),
+    "load": lambda shard, write: load_rows(shard, SOME, ONES[:2], np.ones(2, np.float32), 3),
     "create": create,
     "drop": lambda shard, write: shard.drop_table("t"),
     "change": lambda shard, write: shard.set_optimizer(write, "t", {"lr": 0.5}),

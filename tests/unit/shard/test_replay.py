@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 )
 
 import ps
+from ps.durability.checkpoint.load import load_rows
 from ps.errors import ConfigError, PsError
 from ps.round import Round
 from ps.server.unpacking import WIRE
@@ -142,7 +143,7 @@ class ReplayMachine(RuleBasedStateMachine):
         width = DIM if values else DIM + config.optimizer.state_width(DIM)
         rng, of = np.random.default_rng(seed), TableIds(name, np.array(ids, np.int64))
         rows_NW, scores_N = (rng.random((len(ids), n), np.float32) for n in (width, 1))
-        self.do(lambda: self.shard.load(of, rows_NW, scores_N[:, 0], seed % 100))
+        self.do(lambda: load_rows(self.shard, of, rows_NW, scores_N[:, 0], seed % 100))
 
     @rule(name=names, ids=ids, seed=seeds)
     def upsert(self, name: str, ids: list[int], seed: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import ps
 from ps.durability.checkpoint.catalog import Checkpoints
-from ps.durability.checkpoint.load import check_fits, load_table
+from ps.durability.checkpoint.load import check_fits, load_rows, load_table
 from ps.durability.checkpoint.manifest import Manifest, Part, Routing
 from ps.durability.state import checkpoint, kept, restore
 from ps.errors import ConfigError, DimensionMismatch, NotFound
@@ -213,7 +213,7 @@ def test_what_is_loaded_is_logged_and_refused_as_a_whole() -> None:
             (np.ones((2, DIM), np.float32), [1]),
         ):
             with pytest.raises(ps.InvalidArgument):
-                shard.load(ids_of("t", [1, 2]), rows_NW, np.array(scores_N, np.float32))
+                load_rows(shard, ids_of("t", [1, 2]), rows_NW, np.array(scores_N, np.float32))
         assert shard.version == 1
         assert len(shard.tables["t"]) == 0
 
