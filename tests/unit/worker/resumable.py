@@ -84,9 +84,11 @@ class Run:
 
 
 def batch(seed: int, step: int) -> tuple[dict[str, Bags], torch.Tensor]:
+    """Every other step names one id only, so that one shard sees its push and the others do not."""
     rng = np.random.default_rng((seed, step))
+    ids = 1 if step % 2 else IDS
     sparse = {
-        table.name: Bags(torch.from_numpy((IDS * rng.random(48) ** 3).astype(np.int64)), torch.arange(0, 48, 3))
+        table.name: Bags(torch.from_numpy((ids * rng.random(48) ** 3).astype(np.int64)), torch.arange(0, 48, 3))
         for table in TABLES
     }
     return sparse, torch.from_numpy(rng.integers(0, 2, 16).astype(np.float32))

@@ -58,12 +58,12 @@ def same(one: Any, other: Any) -> bool:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_run_in_two_services_ends_with_the_bits_of_one_in_one(tmp_path: Path, seed: int) -> None:
-    straight = Run(inprocess.start(), tmp_path / "one", seed)
+    straight = Run(inprocess.start(shards=2), tmp_path / "one", seed)
     straight.train(20)
-    stopped = Run(inprocess.start(), tmp_path / "two", seed)
+    stopped = Run(inprocess.start(shards=2), tmp_path / "two", seed)
     stopped.train(12, save_at=5 + seed)  # and what it has trained since is lost
     torch.manual_seed(99)
-    resumed = Run(inprocess.start(), tmp_path / "two", seed)
+    resumed = Run(inprocess.start(shards=2), tmp_path / "two", seed)
     assert resumed.step == 5 + seed
     resumed.train(20)
     check_same(straight.ended(), resumed.ended())
