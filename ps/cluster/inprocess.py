@@ -4,18 +4,21 @@ start."""
 from __future__ import annotations
 
 import itertools
+from contextlib import ExitStack
 
 from prometheus_client import CollectorRegistry
 
 from ps.cluster.coordinator.coordinator import Coordinator
 from ps.config import ServiceConfig
-from ps.errors import ConfigError
+from ps.durability.origin import Origin
+from ps.durability.recovery import come_back
 from ps.runtime.clock import SYSTEM_CLOCK
 from ps.server.checkpoints.serving import ShardCheckpoints
 from ps.server.compiling import compile_kernels
 from ps.server.gate.dispatch import Dispatcher
 from ps.server.handlers.service import ShardService
 from ps.server.shard_server import dispatcher
+from ps.server.unpacking import WIRE
 from ps.server.watch.metrics import RpcMetrics
 from ps.shard import Shard
 from ps.storage.budget.aside import fitted
@@ -23,6 +26,8 @@ from ps.wire import inproc
 from ps.wire.routing import UNKNOWN, Routing, ShardInfo, new_epoch
 
 _numbers = itertools.count(1)
+_NAME = "default"
+"""The name of a service of several shards, as its coordinator has it."""
 
 
 class Named:
@@ -42,26 +47,38 @@ class Named:
 def start(config: ServiceConfig | None = None, shards: int = 1) -> str:
     """Starts a service and returns its address. It lives as long as the process.
 
-    One shard is its own coordinator. The first start on a machine compiles the kernels, and says so. Raises ConfigError
-    for a configuration with a log: nothing would read it.
+    One shard is its own coordinator. With a log, the service that a process of before had goes on: a log is one
+    process's at a time. The first start on a machine compiles the kernels, and says so. Raises ConfigError for the log
+    of another number of shards, LogCorrupt and DiskError.
     """
-    config = fitted(config or ServiceConfig())
-    if config.log.mode != "off":
-        raise ConfigError(
-            f"log.mode is {config.log.mode!r}: a service in this process cannot take up a log, so it may have none; "
-            "leave log.mode off, or start a ps.server.shard_server.ShardServer"
-        )
+    asked = config or ServiceConfig()
+    config = fitted(asked)
     compile_kernels()
-    services = [ShardService(Shard(number, config), UNKNOWN, config) for number in range(shards)]
+    made: list[Shard] = []
+    with ExitStack() as undo:
+        backs = []
+        for number in range(shards):
+            made.append(Shard(number, config))
+            undo.callback(made[-1].close)
+            backs.append(come_back(made[-1], asked, WIRE, Origin(shards, _NAME if shards > 1 else "")))
+        undo.pop_all()
+    services = [ShardService(shard, UNKNOWN, config) for shard in made]
     named = [Named(_dispatcher(service, config, alone=shards == 1)) for service in services]
-    infos = [ShardInfo(number, one.address) for number, one in enumerate(named)]
+    epochs = [0 if back is None else back.origin.origin.epoch for back in backs]
+    infos = [
+        ShardInfo(number, one.address, incarnation=new_epoch(SYSTEM_CLOCK), came_back_at=shard.version, epoch=epoch)
+        for number, (one, shard, epoch) in enumerate(zip(named, made, epochs, strict=True))
+    ]
 
     def tell(routing: Routing) -> None:
-        for service in services:
+        for service, back in zip(services, backs, strict=True):
+            if back is not None:
+                back.origin.keep(routing.epoch)
             service.routing = routing
 
     if shards == 1:
-        tell(Routing.even(new_epoch(SYSTEM_CLOCK), infos, coordinator=named[0].address))
+        epoch = epochs[0] or new_epoch(SYSTEM_CLOCK)
+        tell(Routing.even(epoch, infos, coordinator=named[0].address))
         return named[0].address
     unwatched = config.having(watching={"metrics": False, "discovery_path": None})
     coordinator = Coordinator(unwatched, listen=Named)

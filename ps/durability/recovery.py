@@ -1,14 +1,24 @@
-"""How a shard takes up its log: it carries out what the log has, then logs behind it."""
+"""How a shard comes back: from the part of a clean stop or a checkpoint, then its log; and logs behind that.
+
+log.path/shard-K/    segments, `service.json` (`origin`), `stopped/` (`stopped`)
+begin                the newest whole state that the log goes on behind (`starts`); without one, nothing
+replay               each later write of the log is carried out
+"""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
-from ps.config import LogConfig
+from ps.config import LogConfig, ServiceConfig
+from ps.durability.checkpoint.catalog import Checkpoints
 from ps.durability.log.folder import Folder
 from ps.durability.log.log import Mode, WriteLog
 from ps.durability.log.reader import Reader, Record
+from ps.durability.origin import Origin, OriginFile
+from ps.durability.starts import Start, begin
+from ps.durability.stopped import Stopped
 from ps.errors import CorruptWrite, LogCorrupt, PsError, ResourceExhausted
 from ps.runtime.clock import SYSTEM_CLOCK, Clock
 from ps.runtime.files import Files, RealFiles
@@ -23,25 +33,52 @@ ROOM_S = 120.0
 """Seconds for which a write waits for rows to go to disk: a disk that refuses them is tried again once a minute."""
 
 
+@dataclass(frozen=True)
+class Recovered:
+    """How a shard with a log came back."""
+
+    folder: Folder
+    origin: OriginFile
+    start: Start | None
+    """What it began from; None: its log alone, or nothing."""
+    version: int
+    """Its version now; 0: it is new."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether the folder of the log has nothing of a log, not even whose it is."""
+        return self.origin.found is None and self.start is None and not self.version
+
+    def leave(self, shard: Shard) -> int:
+        """Writes what the next start begins from, when the shard takes no more writes; returns its version. Raises as
+        `ps.durability.state.checkpoint`."""
+        return Stopped(self.folder).write(shard)
+
+
 def take_up(
     shard: Shard,
     config: LogConfig,
     wire: Wire,
     files: Files | None = None,
     clock: Clock = SYSTEM_CLOCK,
-) -> None:
-    """Has a shard that was just made, or restored, carry out the writes that its log has behind its version, and log
-    there from then on. Nothing is done where the mode is `off`. Raises LogCorrupt, DiskError, and what a write raises
-    that cannot be carried out.
+    origin: Origin | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> Recovered | None:
+    """Has a shard that was just made, or restored, come back to where its log ends, and log there from then on; returns
+    how. Nothing is done where the mode is `off`. Raises ConfigError for a log of another number of shards, LogCorrupt,
+    DiskError, and what a write raises that cannot be carried out.
 
     `wire`: the decoders of what came compressed. `clock`: for the lines of progress, waits until there is room, and the
-    log's interval.
+    log's interval. `origin`: the service that the shard is of; by default it is one of its own. `checkpoints`: those of
+    the service.
     """
     if config.mode == "off" or config.path is None:
-        return
+        return None
     path = Path(config.path).expanduser().absolute()  # of this host, whoever wrote the configuration
     folder = Folder(files or RealFiles(), path, shard.shard_id)
     try:
+        of = OriginFile(folder, origin or Origin(1))
+        start = None if shard.version else begin(shard, folder, of.origin, checkpoints)
         reader = Reader(folder, shard.version)
         _replay(shard, reader, wire, clock)
         sizes = (config.segment_bytes, config.max_bytes)
@@ -50,6 +87,21 @@ def take_up(
     except BaseException:
         folder.close()
         raise
+    return Recovered(folder, of, start, shard.version)
+
+
+def come_back(
+    shard: Shard,
+    config: ServiceConfig,
+    wire: Wire,
+    origin: Origin,
+    files: Files | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> Recovered | None:
+    """Has a new shard of a service come back: `take_up` with the checkpoints of its configuration."""
+    at = config.checkpoint.path
+    checkpoints = None if at is None or config.log.mode == "off" else Checkpoints(at, files, clock, origin.service)
+    return take_up(shard, config.log, wire, files, clock, origin, checkpoints)
 
 
 def _replay(shard: Shard, reader: Reader, wire: Wire, clock: Clock) -> None:

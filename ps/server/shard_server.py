@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prometheus_client import CollectorRegistry
 
 from ps.config import ServiceConfig, TableConfig
-from ps.durability.recovery import take_up
-from ps.errors import Unavailable
+from ps.durability.origin import Origin
+from ps.durability.recovery import come_back
+from ps.errors import PsError, Unavailable
 from ps.kernels import warm_up
 from ps.runtime.clock import SYSTEM_CLOCK, Clock
 from ps.runtime.files import Files
@@ -34,6 +36,8 @@ from ps.wire import methods
 from ps.wire.allocator import KEEP_BYTES, keep_freed_memory
 from ps.wire.methods import Method
 from ps.wire.routing import UNKNOWN, Routing, ShardInfo, new_epoch
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,13 @@ class ShardServer:
         history: Log | None = None,
         clock: Clock = SYSTEM_CLOCK,
         files: Files | None = None,
+        origin: Origin | None = None,
+        must_come_back: str | None = None,
     ) -> None:
         """`history`: where writes are logged before they are applied; None: nowhere. `files`: of the log and of
-        checkpoints; None: those of the operating system."""
+        checkpoints; None: those of the operating system. `origin`: the service that the shard is of, where it has a
+        log; by default one of its own. `must_come_back`: why its state is lost where neither log nor checkpoint is
+        found; None: it may be new."""
         budget = RamBudget(config or ServiceConfig())
         keep_freed_memory(min(budget.aside.allocator, KEEP_BYTES))  # before there are threads
         config = config or ServiceConfig()
@@ -72,9 +80,14 @@ class ShardServer:
         self.shard = Shard(shard_id, config, clock, history=history)
         with ExitStack() as undo:
             undo.callback(self.shard.close)  # whoever tries again, on another port say, finds disk and log unlocked
+            self._recovered = None
             if state_lost is None:
-                take_up(self.shard, config.log, WIRE, files, clock)
-            self.service = ShardService(self.shard, UNKNOWN, fitted(config), state_lost)
+                self._recovered = come_back(self.shard, config, WIRE, origin or Origin(1), files, clock)
+            if self._recovered is not None and self._recovered.lost:
+                state_lost = must_come_back
+            self._epoch = 0 if self._recovered is None else self._recovered.origin.origin.epoch
+            self._incarnation, self._came_back_at = new_epoch(clock), self.shard.version
+            self.service = ShardService(self.shard, self._before(), fitted(config), state_lost)
             self.checkpoints = ShardCheckpoints(self.service, config, clock, alone, files)
             undo.callback(self.checkpoints.stop)
             self.dispatcher = dispatcher(self.service, RpcMetrics(registry), self.service.config, self.checkpoints)
@@ -87,6 +100,7 @@ class ShardServer:
                 registry.register(ServiceCheckpointCollector(self.checkpoints.service.figures))
             self._metrics = MetricsServer(registry, config.network.host, clock) if config.watching.metrics else None
             undo.pop_all()
+        self._stopped = False
         self.address = self._grpc.address
         self.metrics_address = self._metrics.address if self._metrics else ""
         if state_lost is not None:
@@ -97,12 +111,25 @@ class ShardServer:
             self._grpc.set_serving(False)
         self.shard.watch.started()
         if alone:
-            self.set_routing(Routing.even(new_epoch(clock), [self.info], coordinator=self.address))
+            epoch = self._epoch or new_epoch(clock)
+            self.set_routing(Routing.even(epoch, [self.info], coordinator=self.address))
+
+    def _before(self) -> Routing:
+        """Returns the routing table until one is told: clients of before go on with the epoch that the log knows."""
+        return replace(UNKNOWN, epoch=self._epoch) if self._epoch else UNKNOWN
 
     @property
     def info(self) -> ShardInfo:
         """The shard's address and state."""
-        return ShardInfo(self.shard.shard_id, self.address, self.metrics_address, self._state)
+        return ShardInfo(
+            self.shard.shard_id,
+            self.address,
+            self.metrics_address,
+            self._state,
+            self._incarnation,
+            self._came_back_at,
+            self._epoch,
+        )
 
     @property
     def _state(self) -> str:
@@ -119,7 +146,10 @@ class ShardServer:
         return ShardReport(self.info, self.service.routing, tables)
 
     def set_routing(self, routing: Routing) -> None:
-        """Takes a routing table: requests routed by any other epoch are refused from now on."""
+        """Takes a routing table: requests routed by any other epoch are refused from now on. Where there is a log it
+        has the epoch. Raises DiskError."""
+        if self._recovered is not None:
+            self._recovered.origin.keep(routing.epoch)
         self.service.routing = routing
 
     def stop(self) -> None:
@@ -130,7 +160,20 @@ class ShardServer:
         self._grpc.stop()
         if self._metrics:
             self._metrics.close()
+        self._leave()
         self.shard.close()
+
+    def _leave(self) -> None:
+        """Writes what the next start begins from, if there is a log. Without it the start takes longer."""
+        if self._recovered is None or self._stopped or self._state != "SERVING" or self.service.closed is not None:
+            return
+        self._stopped = True
+        try:
+            version = self._recovered.leave(self.shard)
+        except (PsError, OSError) as error:
+            log.warning("%s: the next start carries out the log: %s", self._recovered.folder.path, error)
+        else:
+            log.info("%s: version %d is left for the next start", self._recovered.folder.path, version)
 
     def __enter__(self) -> ShardServer:
         return self

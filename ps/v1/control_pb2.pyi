@@ -33,16 +33,20 @@ class Routing(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[ShardInfo, _Mapping]]] = ..., shard_of_partition: _Optional[bytes] = ..., coordinator: _Optional[str] = ...) -> None: ...
 
 class ShardInfo(_message.Message):
-    __slots__ = ("shard_id", "address", "metrics_address", "state")
+    __slots__ = ("shard_id", "address", "metrics_address", "state", "incarnation", "came_back_at")
     SHARD_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    CAME_BACK_AT_FIELD_NUMBER: _ClassVar[int]
     shard_id: int
     address: str
     metrics_address: str
     state: str
-    def __init__(self, shard_id: _Optional[int] = ..., address: _Optional[str] = ..., metrics_address: _Optional[str] = ..., state: _Optional[str] = ...) -> None: ...
+    incarnation: int
+    came_back_at: int
+    def __init__(self, shard_id: _Optional[int] = ..., address: _Optional[str] = ..., metrics_address: _Optional[str] = ..., state: _Optional[str] = ..., incarnation: _Optional[int] = ..., came_back_at: _Optional[int] = ...) -> None: ...
 
 class CreateTableRequest(_message.Message):
     __slots__ = ("config_json", "exist_ok")

@@ -23,6 +23,29 @@ class ShardInfo:
     address: str
     metrics_address: str = ""
     state: str = "SERVING"
+    incarnation: int = 0
+    """Another at each start of the shard; 0: it does not say."""
+    came_back_at: int = 0
+    """The version with which this start began to serve."""
+    epoch: int = 0
+    """The epoch of the routing table that its log knows, 0: none. It is not sent to clients."""
+
+    def to_proto(self) -> pb.ShardInfo:
+        """Returns it as a message."""
+        return pb.ShardInfo(
+            shard_id=self.shard_id,
+            address=self.address,
+            metrics_address=self.metrics_address,
+            state=self.state,
+            incarnation=self.incarnation,
+            came_back_at=self.came_back_at,
+        )
+
+    @classmethod
+    def from_proto(cls, message: pb.ShardInfo) -> ShardInfo:
+        """Returns what a message says."""
+        where = (message.shard_id, message.address, message.metrics_address, message.state)
+        return cls(*where, message.incarnation, message.came_back_at)
 
 
 @dataclass(frozen=True)
@@ -50,10 +73,7 @@ class Routing:
         """Returns the table as a message."""
         return pb.Routing(
             epoch=self.epoch,
-            shards=[
-                pb.ShardInfo(shard_id=s.shard_id, address=s.address, metrics_address=s.metrics_address, state=s.state)
-                for s in self.shards
-            ],
+            shards=[shard.to_proto() for shard in self.shards],
             shard_of_partition=self.shard_of_partition.astype("<u2").tobytes(),
             coordinator=self.coordinator,
         )
@@ -67,7 +87,7 @@ class Routing:
         owners = np.frombuffer(message.shard_of_partition, dtype="<u2").astype(np.int32)
         if owners.max() >= shards:
             raise InvalidArgument(f"routing table gives a partition to shard {owners.max()} of {shards}")
-        infos = tuple(ShardInfo(s.shard_id, s.address, s.metrics_address, s.state) for s in message.shards)
+        infos = tuple(map(ShardInfo.from_proto, message.shards))
         return cls(message.epoch, infos, owners, message.coordinator)
 
 

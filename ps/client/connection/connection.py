@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from ps.client.bound import same_split
 from ps.client.connection.calls import Calls
+from ps.client.connection.incarnations import Incarnations
 from ps.client.connection.retry import Deadline, retry
 from ps.client.connection.tasks import CLOSED, Tasks
 from ps.client.connection.transport import Transport, open_transport
@@ -53,6 +54,7 @@ class Connection:
         self.release = ""
         """The release of embedding-ps that the server asked last runs; empty if it does not say."""
         self.routing: Routing
+        self.incarnations = Incarnations()
         deadline = self.deadline(DESCRIBE_TIMEOUT_S)
         try:
             retry(lambda _: self._describe_from([address], deadline), deadline, entropy)
@@ -98,12 +100,15 @@ class Connection:
         raise AssertionError("unreachable: the last attempt raises")
 
     def on_shard(self, routing: Routing, shard: int, attempt: Callable[[str], T], deadline: Deadline) -> T:
-        """Returns attempt(address), with retries; looks up the shard's address again before each of them."""
+        """Returns attempt(address), with retries; looks up the shard's address again before each of them. Raises
+        RolledBack, once, where the shard came back without what it had acknowledged."""
 
         def once(number: int) -> T:
             if number:
                 self.calls.traffic.retries += 1
-            return attempt(self.address_of(routing, shard))
+            address = self.address_of(routing, shard)
+            self.incarnations.check(routing.shards[shard].shard_id)
+            return attempt(address)
 
         return retry(once, deadline, self.entropy, lambda: self.refresh(deadline), self._pause)
 
@@ -159,5 +164,6 @@ class Connection:
             self.tables = {c.name: c for c in map(TableConfig.from_json, message.table_configs_json)}
             self.release = message.release
             self.routing = Routing.from_proto(message.routing)
+            self.incarnations.see(self.routing.shards)
             return
         raise last or Unavailable("no address to ask")

@@ -51,7 +51,15 @@ class Delivery:
         """Returns call(the shard's address), with retries; the write notes the outcome of its part."""
 
         def attempt(address: str) -> bytes:
-            return write.attempt(shard, lambda: call(address))
+            shards = self.connection.routing.shards
+            asked = shards[shard] if shard < len(shards) else None
+            answer = write.attempt(shard, lambda: call(address))
+            if (
+                asked is not None and asked.address == address
+            ):  # else it came back just now, and who answered is not known
+                version = codec.parse(pb.PushResponse, answer).version  # the first field of every write's answer
+                self.connection.incarnations.acknowledged(asked.shard_id, asked.incarnation, version)
+            return answer
 
         return self.connection.on_shard(batch.routing, shard, attempt, deadline)
 

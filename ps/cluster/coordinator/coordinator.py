@@ -20,7 +20,7 @@ from ps.cluster.coordinator.metrics import CoordinatorCollector
 from ps.cluster.coordinator.shards import ShardCalls
 from ps.cluster.coordinator.tables import ServiceTables
 from ps.config import ServiceConfig
-from ps.errors import Unavailable
+from ps.errors import StateLost, Unavailable
 from ps.runtime.clock import SYSTEM_CLOCK, Clock
 from ps.runtime.entropy import SYSTEM_ENTROPY, Entropy
 from ps.runtime.files import Files
@@ -110,8 +110,9 @@ class Coordinator:
             self._routing = routing
 
     def assemble(self, shards: Sequence[ShardInfo], tell: Tell = lambda _: None) -> Routing:
-        """Divides the partitions evenly among the shards when all are up and empty, under an epoch that no service had
-        before."""
+        """Divides the partitions evenly among the shards when all are up: under the epoch that their logs know, else
+        one that no service had before. Tables that they came back with are known from then on, and are completed where
+        a shard lacks one. Raises StateLost where some shards came back and another is new."""
         with self._settling:
             return self._deal(shards, tell)
 
@@ -133,13 +134,17 @@ class Coordinator:
             fresh = {report.info.shard_id: report.info for report in reports}
             infos = tuple(fresh.get(shard.shard_id, shard) for shard in known.shards)
             self._tables.learn(table for report in reports for table in report.tables)
+            self._tables.settle([], [report.info for report in reports if report.info.came_back_at])
             self.routing = replace(known, shards=infos, coordinator=self.address)
             self._server.set_serving(True)
             self._publish()
             return self.routing
 
     def replace_shard(self, shard: ShardInfo) -> Routing:
-        """Notes that a shard came back at a new address. Partitions stay where they are, and so does the epoch."""
+        """Notes that a shard came back at a new address. Partitions stay where they are, and so does the epoch. Tables
+        that a shard lacks which came back at an older version are created there, empty."""
+        if shard.came_back_at:
+            self._tables.settle([], [shard])
         with self._guard:
             if not self._routing.shards:
                 raise Unavailable("the coordinator does not know the shards yet itself")
@@ -161,8 +166,12 @@ class Coordinator:
         self._shards.close()
 
     def _deal(self, shards: Sequence[ShardInfo], tell: Tell) -> Routing:
-        routing = Routing.even(new_epoch(self._clock), sorted(shards, key=lambda s: s.shard_id), self.address)
+        _check_all_came_back(shards)
+        epoch = max(shard.epoch for shard in shards) or new_epoch(self._clock)  # clients of before go on with it
+        routing = Routing.even(epoch, sorted(shards, key=lambda s: s.shard_id), self.address)
         tell(routing)  # before any client can learn of it and come
+        if any(shard.came_back_at for shard in shards):
+            self._tables.settle(shards, shards)
         self.routing = routing
         self._server.set_serving(True)
         self._publish()
@@ -187,3 +196,15 @@ class Coordinator:
         if not routing.shards:
             raise Unavailable("the shards are still starting")
         return routing
+
+
+def _check_all_came_back(shards: Sequence[ShardInfo]) -> None:
+    """Raises StateLost where a shard is new and others are not: its rows are gone."""
+    new = sorted(shard.shard_id for shard in shards if not shard.epoch and not shard.came_back_at)
+    back = sorted(shard.shard_id for shard in shards if shard.came_back_at)
+    if new and back:
+        raise StateLost(
+            f"shards {back} came back with their rows, and shards {new} have no log and no checkpoint: bring back "
+            "their folders shard-K of log.path; or start the service with an empty log.path, and psctl restore a "
+            "checkpoint"
+        )

@@ -21,7 +21,10 @@ class ShardCalls:
 
     def transport(self, position: int) -> Transport:
         """Returns the connection to a shard, at the address that it has now: it may have come back at another one."""
-        address = self.routing().shards[position].address
+        return self.at(self.routing().shards[position].address)
+
+    def at(self, address: str) -> Transport:
+        """Returns the connection to an address."""
         with self._guard:
             if address not in self._transports:
                 self._transports[address] = open_transport(address, self._max_message_bytes)

@@ -7,17 +7,20 @@ import threading
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 
+from google.protobuf.message import Message
+
 from ps.client.connection.retry import Deadline, retry
 from ps.client.writes.write import changed_nothing
 from ps.cluster.coordinator.shards import ShardCalls
 from ps.config import TableConfig
-from ps.errors import PsError, ResourceExhausted, TableNotFound
+from ps.errors import PsError, ResourceExhausted, TableExists, TableNotFound
 from ps.quoting import shown, some_of
 from ps.runtime.clock import Clock
 from ps.runtime.entropy import Entropy
 from ps.v1 import control_pb2 as pb
 from ps.wire import codec, methods, requests
 from ps.wire.methods import Method
+from ps.wire.routing import ShardInfo
 
 FAN_OUT_TIMEOUT_S = 20.0
 UNDO_TIMEOUT_S = 5.0
@@ -45,6 +48,45 @@ class ServiceTables:
         """Takes over tables that shards have already."""
         with self._guard:
             self._tables |= {table.name: table for table in tables}
+
+    def settle(self, shards: Sequence[ShardInfo], came_back: Sequence[ShardInfo]) -> None:
+        """Learns the tables of shards, which have a routing table, and creates them on those that came back without
+        one: a table that was being created or dropped when they ended is there afterwards, and so is one that is newer
+        than the checkpoint that a shard went back to. Raises Unavailable where a shard does not answer."""
+        with self._changing:
+            for shard in shards:
+                answer = self._ask(shard, methods.DESCRIBE, pb.DescribeRequest())
+                configs = codec.parse(pb.DescribeResponse, answer).table_configs_json
+                self._settle_one(shard, list(map(TableConfig.from_json, configs)))
+            for shard in came_back:
+                for config in self.all():
+                    self._complete(shard, config)
+
+    def _settle_one(self, shard: ShardInfo, configs: Sequence[TableConfig]) -> None:
+        known = {config.name: config for config in self.all()}
+        for config in configs:
+            if known.get(config.name, config) != config:
+                log.warning(
+                    "table %r is configured otherwise on shard %d than on those before: a change of its optimizer did "
+                    "not reach all, set it again",
+                    config.name,
+                    shard.shard_id,
+                )
+        self.learn(config for config in configs if config.name not in known)
+
+    def _complete(self, shard: ShardInfo, config: TableConfig) -> None:
+        request = pb.CreateTableRequest(config_json=config.to_json(), exist_ok=True)
+        try:
+            answer = codec.parse(pb.CreateTableResponse, self._ask(shard, methods.CREATE_TABLE, request))
+        except TableExists:
+            return  # it was created otherwise, or its optimizer was changed since
+        if answer.created:
+            log.warning(
+                "table %r was not on shard %d, which came back, and is created there", config.name, shard.shard_id
+            )
+
+    def _ask(self, shard: ShardInfo, method: Method, request: Message) -> bytes:
+        return self._shards.at(shard.address).unary(method, request.SerializeToString(), FAN_OUT_TIMEOUT_S)
 
     def unchanging(self) -> AbstractContextManager[object]:
         """Returns a context in which no table is created, changed or dropped."""

@@ -22,7 +22,12 @@ class Stopwatch:
     """Counts the seconds that are left, without those during which it is paused."""
 
     def __init__(self, timeout_s: float) -> None:
-        self._end = SYSTEM_CLOCK.monotonic() + timeout_s
+        self._timeout_s = timeout_s
+        self.restart()
+
+    def restart(self) -> None:
+        """Begins to count again."""
+        self._end = SYSTEM_CLOCK.monotonic() + self._timeout_s
 
     def remaining_s(self) -> float:
         """Returns the seconds that are left, at least 0."""

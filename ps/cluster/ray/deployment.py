@@ -69,15 +69,6 @@ class Deployment(Frozen):
     launch: Launch = Launch()
     service: ServiceConfig = ServiceConfig()
 
-    @model_validator(mode="after")
-    def _no_log_yet(self) -> Self:
-        if self.service.log.mode != "off":
-            raise ValueError(
-                f"log.mode is {self.service.log.mode!r}: a service on Ray cannot take up a log yet, so it may have "
-                "none: leave log.mode off, and export to keep rows"
-            )
-        return self
-
     @classmethod
     def of(cls, path: Path | None, **asked: Any) -> Self:
         """Reads a file, or takes the defaults without one; the fields in `asked` that are not None replace those of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Self
@@ -14,10 +15,15 @@ from ps.cluster.ray.compiling import Stopwatch, compile_on_nodes
 from ps.cluster.ray.deployment import LAUNCH_TIMEOUT_S, Deployment, Launch, Placement
 from ps.cluster.ray.quiet import hush_ray
 from ps.config import ServiceConfig
-from ps.errors import InvalidArgument, Unavailable
+from ps.errors import InvalidArgument, PsError, Unavailable
+from ps.runtime.clock import SYSTEM_CLOCK
 from ps.seconds import seconds
 from ps.server.compiling import compile_kernels
-from ps.wire.routing import Routing
+from ps.wire.routing import Routing, ShardInfo
+
+log = logging.getLogger(__name__)
+
+PROGRESS_S = 5.0
 
 
 class Service:
@@ -101,14 +107,48 @@ def deploy(
 
 
 def stop_actors(name: str, timeout_s: float = 30.0) -> int:
-    """Drains and ends a service's actors, and returns how many there were."""
+    """Drains and ends a service's actors, and returns how many there were. Those that answer may take as long as they
+    need, to write what the next start begins from; one that does not answer for `timeout_s` is ended all the same."""
     handles = find_actors(name)
-    for handle in handles:
-        with suppress(RayError, GetTimeoutError):  # an actor that does not answer is ended all the same
-            ray.get(handle.stop.remote(), timeout=timeout_s)
-        ray.kill(handle, no_restart=True)
+    for some in (handles[:-1], handles[-1:]):  # the shards side by side, then the coordinator
+        _drain(name, some, timeout_s)
+        for handle in some:
+            ray.kill(handle, no_restart=True)
     starting.release(name)
     return len(handles)
+
+
+def _drain(name: str, handles: Sequence[Any], timeout_s: float) -> None:
+    started = said = SYSTEM_CLOCK.monotonic()
+    while handles:
+        asked = [(handle, handle.stop.remote()) for handle in handles]
+        handles = []
+        for handle, answer in asked:
+            with suppress(RayError, GetTimeoutError):
+                if not ray.get(answer, timeout=timeout_s):
+                    handles.append(handle)
+        if handles and SYSTEM_CLOCK.monotonic() - said >= PROGRESS_S:
+            said = SYSTEM_CLOCK.monotonic()
+            log.warning("%s: %d shards still write their rows, after %.0f s", name, len(handles), said - started)
+
+
+def _infos(name: str, handles: Sequence[Any], clock: Stopwatch, logs: bool) -> list[ShardInfo]:
+    """Waits until all shards are up. The time in which they carry out their logs is not counted. Raises what keeps one
+    from coming up."""
+    found: dict[int, ShardInfo] = {}
+    started = said = SYSTEM_CLOCK.monotonic()
+    while len(found) < len(handles):
+        asked = {at: handle.info.remote() for at, handle in enumerate(handles) if at not in found}
+        for at, answer in asked.items():
+            if (info := ray.get(answer, timeout=clock.remaining_s())) is not None:
+                found[at] = info
+        if logs:
+            clock.restart()  # all have answered: those that are not up come back from their logs
+        if len(found) < len(handles) and SYSTEM_CLOCK.monotonic() - said >= PROGRESS_S:
+            said = SYSTEM_CLOCK.monotonic()
+            missing = sorted(set(range(len(handles))) - set(found))
+            log.warning("%s: shards %s carry out their logs, %.0f s by now", name, missing, said - started)
+    return [found[at] for at in range(len(handles))]
 
 
 def find_actors(name: str) -> list[Any]:
@@ -136,12 +176,14 @@ def _start(name: str, deployment: Deployment, detached: bool, owns_ray: bool) ->
             if not owns_ray:  # on a Ray of our own it was done before
                 with clock.paused():
                     compile_on_nodes(group)
-            handles = [starting.start_shard(name, i, config, group, lifetime) for i in range(shards)]
+            handles = [starting.start_shard(name, i, shards, config, group, lifetime) for i in range(shards)]
             address = ray.get(coordinator.address.remote(), timeout=clock.remaining_s())  # first: a taken port
-            infos = ray.get([handle.info.remote() for handle in handles], timeout=clock.remaining_s())
+            infos = _infos(name, handles, clock, config.log.mode != "off")
         routing = ray.get(coordinator.assemble.remote(infos), timeout=clock.remaining_s())
     except (RayError, GetTimeoutError) as error:
         stop_actors(name, timeout_s=1.0)
+        if isinstance(cause := getattr(error, "cause", None), PsError):  # what a shard says is wrong with its state
+            raise cause from error
         within = f" within {timeout_s:g} s" if isinstance(error, GetTimeoutError) else ""
         raise Unavailable(
             f"{shards} shards of {wanted.placement} did not start{within}; the cluster has "

@@ -50,7 +50,9 @@ def release(service: str) -> None:
         remove_placement_group(get_placement_group(group_name(service)))
 
 
-def start_shard(service: str, shard_id: int, config: ServiceConfig, group: PlacementGroup, lifetime: str | None) -> Any:
+def start_shard(
+    service: str, shard_id: int, shards: int, config: ServiceConfig, group: PlacementGroup, lifetime: str | None
+) -> Any:
     """Starts a shard in its bundle of the group and returns its actor's handle. Ray restarts it there."""
     bundle = group.bundle_specs[shard_id]
     own = {name: amount for name, amount in bundle.items() if name not in ("CPU", "GPU")}
@@ -66,5 +68,5 @@ def start_shard(service: str, shard_id: int, config: ServiceConfig, group: Place
             resources=own,
             scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=shard_id),
         )
-        .remote(service, shard_id, config)
+        .remote(service, shard_id, shards, config)
     )

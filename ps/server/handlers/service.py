@@ -34,9 +34,11 @@ class ShardService:
 
     def check(self, header: pb.Header, step: int = 0, sequence: int = 0) -> None:
         """Notes for the log what the call is about. Raises the errors of `check_state`, and StaleRouting for another
-        routing epoch."""
+        routing epoch, or Unavailable before there is one."""
         about_call(worker=f"{header.worker_id:#x}", step=step, sequence=sequence)
         self.check_state()
+        if not self.routing.epoch:
+            raise Unavailable("this shard has no routing table yet: it has just come back")
         if header.routing_epoch != self.routing.epoch:
             raise StaleRouting(
                 f"the request was routed by the routing table of epoch {header.routing_epoch}, "
