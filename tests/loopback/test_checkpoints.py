@@ -348,3 +348,12 @@ def test_a_caller_that_gives_up_or_asks_twice(
     until(lambda: not any(tmp_path.glob("slow/*")))
     assert Checkpoints(str(tmp_path / "slow")).list() == []
     assert client.checkpoint(tmp_path / "slow")
+
+
+def test_a_folder_may_be_any_url(faulty: tuple[Faulty, LoopbackCluster, ps.Client]) -> None:
+    _, _, client = faulty
+    name = client.checkpoint("memory://checkpoints/of/tests")
+    found = contents(client, "t")
+    with LoopbackCluster(2, QUIET) as cluster, ps.connect(cluster.address) as client:
+        assert client.restore(f"memory://checkpoints/of/tests/{name}")["exact"]
+        assert contents(client, "t") == found

@@ -108,7 +108,7 @@ class WriteLog:
         if self._max_bytes is not None and used >= self._max_bytes:
             raise ResourceExhausted(
                 f"the log in {self._folder.path} has {used:,} bytes, and may have {self._max_bytes:,} (log.max_bytes): "
-                "make a checkpoint at checkpoint.path (psctl checkpoint create), which lets its beginning go, or raise it"
+                "make a checkpoint at checkpoint.path (psctl checkpoint create), which frees it, or raise that"
             )
 
     def append(self, version: int, write: Encodes) -> None:

@@ -178,3 +178,22 @@ def test_rows_of_an_older_part_that_the_disk_has_as_they_are_or_newer_are_left_t
     pages = [zip(records.ids_N.tolist(), marks_N.tolist(), strict=True) for records, marks_N in source.rows("t")]
     found = dict(itertools.chain(*pages))
     assert found == {3: score.COPIED | score.DIRTY, 4: score.COPIED | score.DIRTY, 9: score.DIRTY}
+
+
+def test_rows_that_were_cut_or_are_of_another_table_or_of_before_a_whole_part_are_gone() -> None:
+    there = Checkpoints("/there", MemoryFiles())
+    cuts = Cuts(np.uint32(1))
+    cuts.add(3, 1 << 40)
+    for change, left in (
+        ({"cuts": cuts.state()}, {2, 9}),
+        ({"born": 2, "since": None}, {9}),
+        ({"since": None}, {1, 2, 9}),
+        ({}, {1, 2, 9}),
+    ):
+        shard = Shard(now=5, rows={1: Row(1.0, 2), 2: Row(2.0, 3)})
+        base = make(there, shard)
+        shard.version, shard.removed_since, shard.since = 2, 1, 5
+        shard.rows = {9: Row(9.0, 5)} if "born" in change else {**shard.rows, 9: Row(9.0, 5)}
+        for name, value in change.items():
+            setattr(shard, name, value)
+        assert rows_in(there, make(there, shard, base=base)).keys() == left
