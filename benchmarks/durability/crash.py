@@ -26,6 +26,7 @@ from benchmarks.harness.report import Report
 from benchmarks.harness.sizes import Sizes
 
 SHARDS = 2
+CHECKPOINTS = "checkpoints"
 REACH_S = 30.0
 """How long a point may take: after that the shard is killed wherever it is."""
 FEWEST, MOST = 4, 40
@@ -45,7 +46,7 @@ def run(report: Report, sizes: Sizes) -> None:
                 client.create_table(table)
             fleet.start_trainers()
             oracle, killed, missed = Oracle(pushes, fleet.told), Counter[str](), Counter[str]()
-            with Checkpointing(fleet.address, folder / "checkpoints") as checkpoints:
+            with Checkpointing(fleet.address, folder / CHECKPOINTS) as checkpoints:
                 for what in _schedule(sizes.kills, chance):
                     _wait_for_work(fleet, chance.randint(FEWEST, MOST))
                     _kill(fleet, what, chance, killed, missed)
@@ -61,6 +62,7 @@ def _config(folder: Path) -> ps.ServiceConfig:
     return ps.ServiceConfig().having(
         log={"mode": "sync", "path": folder / "log", "segment_bytes": "1MiB"},
         disk={"path": folder / "disk"},
+        checkpoint={"path": str(folder / CHECKPOINTS), "keep": 2, "full_every": 4},
         watching={"metrics": False},
     )
 

@@ -133,7 +133,8 @@ class Fleet:
         return process
 
     def _loaded(self) -> Process:
-        return Process("benchmarks.durability.shard", self._settings, str(self._reached))
+        given = (self._settings, str(self._pushes.shards), str(self._reached))
+        return Process("benchmarks.durability.shard", *given)
 
     def _coordinator(self, port: int) -> Process:
         given = (self._settings, str(self._pushes.shards), str(port), str(self._reached))
