@@ -42,7 +42,7 @@ class Recovered:
     start: Start | None
     """What it began from; None: its log alone, or nothing."""
     version: int
-    """Its version now; 0: it is new."""
+    """The version that the shard has now; 0: it is new."""
 
     @property
     def lost(self) -> bool:

@@ -96,6 +96,9 @@ def test_a_new_log_begins_behind_what_was_restored_which_is_durable(old: tuple[s
         assert server.shard.commit.log.stats()["synced"] == 8  # type: ignore[index]
         found = contents(client, "t")
         assert found[0] == [-7.0] * DIM
+    with ShardServer(0, config) as server, ps.connect(server.address) as client:
+        assert server.shard.version == 8, "it comes back by itself"
+        assert contents(client, "t") == found
     # all of it is there: that checkpoint, and the new log behind it
     with ShardServer(0, QUIET) as server, ps.connect(server.address) as client:
         client.restore(tmp_path / "own", log=tmp_path / "log")

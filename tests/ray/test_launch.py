@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,3 +156,28 @@ def test_ray_token_authentication_stays_on() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split()[-1] == "token"
+
+
+@pytest.mark.slow
+def test_a_service_with_a_log_comes_back_from_whatever_is_killed(tmp_path: Path) -> None:
+    """One shard, then all actors at once, then the service is ended and launched again."""
+    config = ps.ServiceConfig(log={"mode": "sync", "path": tmp_path / "log"})
+    names = [actors.coordinator_name("kept"), *(actors.shard_name("kept", i) for i in range(2))]
+    ones = np.ones((len(IDS), 4), np.float32)
+    with ps.launch(shards=2, name="kept", config=config) as running:
+        connection = Connection(running.address)
+        with ps.Client(connection) as client:
+            client.create_table(ps.TableConfig(name="u", dim=4, optimizer=ps.SGD(lr=1.0), initializer=ps.Constant()))
+            epoch = connection.routing.epoch
+            for number, killed in enumerate([names[2:], names]):
+                client.push("u", IDS, ones)
+                kill(*killed)
+                client.push("u", IDS, ones, timeout_s=120)
+                np.testing.assert_array_equal(client.pull("u", IDS, timeout_s=60), -2 * (number + 1) * ones)
+            assert connection.routing.epoch == epoch
+            assert [shard.state for shard in client.shards()] == ["SERVING", "SERVING"]
+    with ps.launch(shards=2, name="kept", config=config) as running, ps.connect(running.address) as client:
+        np.testing.assert_array_equal(client.pull("u", IDS), -4 * ones)
+    assert len(list((tmp_path / "log").glob("shard-*/stopped/*/shard-*/part.json"))) == 2
+    with pytest.raises(ps.ConfigError, match="of a service of 2 shards, and this one has 1"):
+        ps.launch(shards=1, name="kept", config=config)

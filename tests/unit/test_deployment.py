@@ -74,7 +74,5 @@ def test_what_a_shard_reserves() -> None:
     assert ps.Placement(cpus=0, resources={"ps_shard": 1}).bundle == {"ps_shard": 1}
 
 
-def test_a_service_on_ray_has_no_log_yet(tmp_path: Path) -> None:
-    with pytest.raises(ps.ConfigError, match=r"log\.mode is 'sync': a service on Ray cannot take up a log yet"):
-        read(tmp_path, "log: {mode: sync, path: here}")
-    assert read(tmp_path, "log: {path: here}").service.log.mode == "off"
+def test_a_service_on_ray_may_have_a_log(tmp_path: Path) -> None:
+    assert read(tmp_path, "log: {mode: sync, path: here}").service.log.mode == "sync"

@@ -33,7 +33,7 @@ class End:
     version: int
     """The version that its last whole record makes."""
     crc: int = 0
-    """The crc of that record, where it was read."""
+    """The crc of that record, or of the last one that was read; what comes next names it."""
     segments: tuple[int, ...] = ()
     """The first version of each segment that has whole records, or a whole head. Later ones are torn."""
     size: int = 0
@@ -114,7 +114,8 @@ class Reader:
             return False
         if (wrong := self._misfit(head, first)) is not None:
             raise LogCorrupt(f"{path}, byte 0: {wrong}. {_REMEDY}")
-        self._end = replace(self._end, segments=(*self._end.segments, first), size=HEAD_BYTES)
+        segments = (*self._end.segments, first)
+        self._end = replace(self._end, segments=segments, size=HEAD_BYTES, crc=head.before)  # none before may be read
         self._next = first
         return True
 

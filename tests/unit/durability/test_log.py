@@ -209,7 +209,7 @@ def test_a_log_has_a_bound_on_disk() -> None:
     write(log, 1, [b"x" * 60, b"y" * 60])
     log.check()
     write(log, 3, [b"z" * 60])
-    with pytest.raises(ResourceExhausted, match=r"may have 300 \(log.max_bytes\): raise that"):
+    with pytest.raises(ResourceExhausted, match=r"may have 300 \(log.max_bytes\): make a checkpoint"):
         log.check()
     log.truncate(2)
     log.check()
