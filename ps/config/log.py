@@ -12,8 +12,8 @@ from ps.values.frozen import Frozen, Seconds
 
 
 class LogConfig(Frozen):
-    """Where a shard logs its writes, and when a write counts as durable. A shard that is started on a log first carries
-    out all that the log has. So far only a shard that is a service of its own can have one."""
+    """Where a shard logs its writes, and when a write counts as durable. A service that is started on a log goes on
+    where it stopped, and needs as many shards as before."""
 
     mode: Literal["off", "interval", "sync"] = "off"
     """What an acknowledged write survives. off: nothing, there is no log. interval: the end of the process; what the

@@ -13,7 +13,7 @@ CLOCK_S = 1.0
 """Clocks that differ by more than this make the epochs of a service hard to order, and its logs hard to read."""
 FIXES = {
     DEGRADED: "psctl status says what its disk lacks; it goes on from RAM",
-    STATE_LOST: "psctl down, psctl up, and load your last export",
+    STATE_LOST: "psctl down, psctl up, and psctl restore your newest checkpoint, or load your last export",
     LOG_FAILED: "export its tables, look at the disk of its log, and start it again",
     POISONED: "start it again, and load your last export unless it has a log; report what it has said",
 }

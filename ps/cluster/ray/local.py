@@ -90,7 +90,8 @@ def start_keeper(name: str, deployment: Deployment) -> State:
         )
     timeout_s = deployment.launch.timeout_s
     deadline = SYSTEM_CLOCK.monotonic() + timeout_s
-    while SYSTEM_CLOCK.monotonic() < deadline and keeper.poll() is None:
+    logs = deployment.service.log.mode != "off"  # then it may take long, and the keeper knows when it takes too long
+    while (logs or SYSTEM_CLOCK.monotonic() < deadline) and keeper.poll() is None:
         try:
             state = read_state(name)
         except NotFound:
