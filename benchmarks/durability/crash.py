@@ -29,6 +29,7 @@ SHARDS = 2
 CHECKPOINTS = "checkpoints"
 REACH_S = 30.0
 """How long a point may take: after that the shard is killed wherever it is."""
+TRIES = 5
 FEWEST, MOST = 4, 40
 """Pushes that are acknowledged between two kills."""
 PROGRESS_S = 120.0
@@ -96,8 +97,22 @@ def _kill(fleet: Fleet, what: str, chance: random.Random, killed: Counter[str], 
         fleet.shards[shard].kill()
         fleet.signal_trainers(signal.SIGSTOP)
         if what in AT_START:
-            missed[what] += not fleet.dies_at_start(shard, what, chance.randint(1, 20))
+            missed[what] += not _dies_at_start(fleet, shard, what)
         fleet.restart_shard(shard)
+
+
+def _dies_at_start(fleet: Fleet, shard: int, point: str) -> bool:
+    """Has a shard die at a point of its start; returns whether it came there. Where a checkpoint has just been made the
+    log has nothing behind it: then it is tried again after some work."""
+    for _ in range(TRIES):
+        if fleet.dies_at_start(shard, point, times=1):
+            return True
+        fleet.restart_shard(shard)
+        fleet.signal_trainers(signal.SIGCONT)
+        _wait_for_work(fleet, FEWEST)
+        fleet.shards[shard].kill()
+        fleet.signal_trainers(signal.SIGSTOP)
+    return False
 
 
 def _dies(process: Process, point: str, times: int) -> bool:

@@ -239,9 +239,7 @@ def test_all_shards_are_killed_under_pushes_and_clients_go_on(mode: str, tmp_pat
     command = [sys.executable, "-m", "tests.unit.durability.serving", str(tmp_path / "log"), mode, "", "2"]
 
     def start(port: str) -> tuple[subprocess.Popen[str], str]:
-        process = subprocess.Popen(
-            [*command, port], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        process = subprocess.Popen([*command, port], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         return process, process.stdout.readline().strip()
 
