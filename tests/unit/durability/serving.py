@@ -1,5 +1,5 @@
-"""A process that has one or all shards of a service with a log: it says where it listens, and ends when it is killed, or
-in order when its input ends."""
+"""A process that has one or all shards of a service with a log: it says where it listens, and ends when it is killed,
+or in order when its input ends."""
 
 from __future__ import annotations
 
