@@ -18,7 +18,6 @@ from ps.server.shard_server import ShardServer
 from ps.v1 import control_pb2
 from ps.wire.routing import Routing
 
-
 SERVICE = "default"
 """The name of the service: the coordinator's default."""
 
