@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -12,15 +11,13 @@ from ps.durability.checkpoint.catalog import Checkpoints
 
 PAUSE_S = 0.2
 PATIENCE_S = 120.0
-KEPT = 3
-"""Checkpoints that stay, beside those that they build on."""
 
 
 class Checkpointing:
     """A thread that makes checkpoints until the end of the block."""
 
     def __init__(self, address: str, folder: Path) -> None:
-        """`folder`: where they go."""
+        """`folder`: the service's own, where they go."""
         self.made = self.failed = 0
         self._address, self._folder = address, folder
         self._ended = threading.Event()
@@ -43,9 +40,7 @@ class Checkpointing:
         with ps.connect(self._address) as client:
             while not self._ended.wait(PAUSE_S):
                 try:
-                    client.checkpoint(self._folder, timeout_s=PATIENCE_S)
+                    client.checkpoint(timeout_s=PATIENCE_S)
                     self.made += 1
                 except ps.PsError:  # a process of the service was killed meanwhile
                     self.failed += 1
-                with suppress(ps.PsError):
-                    Checkpoints(str(self._folder)).prune(KEPT)

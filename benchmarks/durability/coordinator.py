@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks.durability.lines import unpacked
 from benchmarks.durability.points import DyingFiles, Points
 from ps.cluster.coordinator.coordinator import Coordinator
 from ps.config import ServiceConfig
+from ps.errors import Unavailable
 from ps.wire.routing import Routing
+
+TRIES = 5
 
 
 def main(settings: str, shards: int, port: int, reached: str) -> None:
@@ -28,15 +32,23 @@ def main(settings: str, shards: int, port: int, reached: str) -> None:
             points.arm(word, int(times[0]))
             print("done", flush=True)
             continue
-        given = unpacked(word)
-        if what == "assemble":
-            routing = coordinator.assemble(given, _tell)
-        elif what == "adopt":
-            routing = coordinator.adopt(given, shards, _tell)
-        else:
-            routing = coordinator.replace_shard(given)
-        print("done", _hex(routing), flush=True)
+        print("done", _hex(_settled(coordinator, what, unpacked(word), shards)), flush=True)
     coordinator.stop()
+
+
+def _settled(coordinator: Coordinator, what: str, given: Any, shards: int) -> Routing:
+    """Does what is asked. A shard that cannot be reached is tried again, as Ray's actors do."""
+    for left in reversed(range(TRIES)):
+        try:
+            if what == "assemble":
+                return coordinator.assemble(given, _tell)
+            if what == "adopt":
+                return coordinator.adopt(given, shards, _tell)
+            return coordinator.replace_shard(given)
+        except Unavailable:
+            if not left:
+                raise
+    raise AssertionError("unreachable: the last try raises")
 
 
 def _tell(routing: Routing) -> None:

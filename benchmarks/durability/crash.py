@@ -26,8 +26,10 @@ from benchmarks.harness.report import Report
 from benchmarks.harness.sizes import Sizes
 
 SHARDS = 2
+CHECKPOINTS = "checkpoints"
 REACH_S = 30.0
 """How long a point may take: after that the shard is killed wherever it is."""
+TRIES = 5
 FEWEST, MOST = 4, 40
 """Pushes that are acknowledged between two kills."""
 PROGRESS_S = 120.0
@@ -45,7 +47,7 @@ def run(report: Report, sizes: Sizes) -> None:
                 client.create_table(table)
             fleet.start_trainers()
             oracle, killed, missed = Oracle(pushes, fleet.told), Counter[str](), Counter[str]()
-            with Checkpointing(fleet.address, folder / "checkpoints") as checkpoints:
+            with Checkpointing(fleet.address, folder / CHECKPOINTS) as checkpoints:
                 for what in _schedule(sizes.kills, chance):
                     _wait_for_work(fleet, chance.randint(FEWEST, MOST))
                     _kill(fleet, what, chance, killed, missed)
@@ -61,6 +63,7 @@ def _config(folder: Path) -> ps.ServiceConfig:
     return ps.ServiceConfig().having(
         log={"mode": "sync", "path": folder / "log", "segment_bytes": "1MiB"},
         disk={"path": folder / "disk"},
+        checkpoint={"path": str(folder / CHECKPOINTS), "keep": 2, "full_every": 4},
         watching={"metrics": False},
     )
 
@@ -94,8 +97,22 @@ def _kill(fleet: Fleet, what: str, chance: random.Random, killed: Counter[str], 
         fleet.shards[shard].kill()
         fleet.signal_trainers(signal.SIGSTOP)
         if what in AT_START:
-            missed[what] += not fleet.dies_at_start(shard, what, chance.randint(1, 20))
+            missed[what] += not _dies_at_start(fleet, shard, what)
         fleet.restart_shard(shard)
+
+
+def _dies_at_start(fleet: Fleet, shard: int, point: str) -> bool:
+    """Has a shard die at a point of its start; returns whether it came there. Where a checkpoint has just been made the
+    log has nothing behind it: then it is tried again after some work."""
+    for _ in range(TRIES):
+        if fleet.dies_at_start(shard, point, times=1):
+            return True
+        fleet.restart_shard(shard)
+        fleet.signal_trainers(signal.SIGCONT)
+        _wait_for_work(fleet, FEWEST)
+        fleet.shards[shard].kill()
+        fleet.signal_trainers(signal.SIGSTOP)
+    return False
 
 
 def _dies(process: Process, point: str, times: int) -> bool:

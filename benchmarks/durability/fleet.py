@@ -8,7 +8,7 @@ import select
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
@@ -29,7 +29,8 @@ class Process:
 
     def kill(self) -> None:
         """Kills the process, if it lives, and takes its end up."""
-        os.kill(self.child.pid, signal.SIGKILL)  # it stays a child until `close`, so the id is its own
+        with suppress(ProcessLookupError):  # it is killed already
+            os.kill(self.child.pid, signal.SIGKILL)
         self._stack.close()
 
     def signal(self, number: signal.Signals) -> None:
@@ -133,7 +134,8 @@ class Fleet:
         return process
 
     def _loaded(self) -> Process:
-        return Process("benchmarks.durability.shard", self._settings, str(self._reached))
+        given = (self._settings, str(self._pushes.shards), str(self._reached))
+        return Process("benchmarks.durability.shard", *given)
 
     def _coordinator(self, port: int) -> Process:
         given = (self._settings, str(self._pushes.shards), str(port), str(self._reached))

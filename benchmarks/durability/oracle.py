@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 import ps
-from benchmarks.durability.pushes import ACKNOWLEDGED, HALF, MARKED, PLAIN, SENT, TRAINERS, Acknowledged, Pushes
+from benchmarks.durability.pushes import ACKNOWLEDGED, HALF, MARKED, PLAIN, SENT, TRAINERS, Progresses, Pushes
 from ps.arrays import Flags, Ids
 
 Sums = npt.NDArray[np.int64]
@@ -30,7 +30,7 @@ class Found:
 class Oracle:
     """Counts what was acknowledged, and compares it with what the service has. Nobody pushes during a check."""
 
-    def __init__(self, pushes: Pushes, told: Acknowledged) -> None:
+    def __init__(self, pushes: Pushes, told: Progresses) -> None:
         self._pushes, self._told = pushes, told
         self._all_N: Ids = np.arange(pushes.rows)
         self._shards_N = pushes.shard_of(self._all_N)

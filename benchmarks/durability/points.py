@@ -24,6 +24,7 @@ POINTS = {
     "group_commit_sync": "a group is written and not synced",
     "rotation": "the next file of the log exists and is empty",
     "rotation_sync": "the next file of the log has its head, and its name is not durable",
+    "truncation": "a file of the log is gone, because checkpoints have what it says",
     "demotion": "rows are written to disk, and still in RAM",
     "maintenance": "rows that are on disk leave RAM",
     "checkpoint": "half of some rows is in a file of a checkpoint",
@@ -31,10 +32,11 @@ POINTS = {
     "checkpoint_part": "all files of a shard's part are there, but not what tells of them",
     "manifest": "all parts of a checkpoint are there, and its manifest has no name yet",
     "manifest_sync": "the manifest has its name, which is not durable",
+    "restore": "a shard reads its rows from a checkpoint",
     "replay": "a shard carries out what its log has behind that",
 }
 """The kill points: name -> what has happened then."""
-AT_START = ("replay",)
+AT_START = ("restore", "replay")
 """Points that a shard comes to when it starts."""
 OF_COORDINATOR = ("manifest", "manifest_sync")
 """Points that the coordinator comes to."""
@@ -104,6 +106,18 @@ class DyingFiles(RealFiles):
         if to.parent.name == DISK:
             self._points.pass_by("checkpoint_disk")
         super().link(path, to)
+
+    def remove(self, path: Path) -> None:
+        """Removes a name of a file."""
+        super().remove(path)
+        if path.suffix == LOG:
+            self._points.pass_by("truncation")
+
+    def read_into(self, path: Path, start: int, buffer: memoryview) -> int:
+        """Reads bytes of a file."""
+        if path.name.startswith(ROWS):
+            self._points.pass_by("restore")
+        return super().read_into(path, start, buffer)
 
     def sync_folder(self, path: Path) -> None:
         """Has the names in a folder outlive the host."""

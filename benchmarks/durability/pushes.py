@@ -31,7 +31,7 @@ SALTS = 256
 """Ids among which a marker of each shard is looked for."""
 SENT, ACKNOWLEDGED = 0, 1
 
-Acknowledged = npt.NDArray[np.int64]
+Progresses = npt.NDArray[np.int64]
 """[TRAINERS, MOST_LIVES, 2]: the last push that a life of a trainer began to send, and the last that was acknowledged;
 shared by all processes, so that it outlives them."""
 
@@ -103,7 +103,7 @@ class Pushes:
         return {PLAIN: plain, HALF: plain.model_copy(update=cold)}
 
 
-def told(path: Path) -> Acknowledged:
+def told(path: Path) -> Progresses:
     """Opens the shared record; a file that is not there is made, of zeros."""
     if not path.exists():
         path.write_bytes(bytes(TRAINERS * MOST_LIVES * 2 * 8))

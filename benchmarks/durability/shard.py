@@ -1,4 +1,4 @@
-"""A shard of `crash`: python -m benchmarks.durability.shard CONFIG REACHED
+"""A shard of `crash`: python -m benchmarks.durability.shard CONFIG SHARDS REACHED
 
 It loads what it needs, says `ready`, and waits for what it is: the first line on stdin is `SHARD [POINT TIMES]`, and is
 answered by its address. Then, a line each: `routing HEX`, `report`, `die POINT TIMES`. It ends when its stdin does.
@@ -12,13 +12,17 @@ from pathlib import Path
 from benchmarks.durability.lines import packed
 from benchmarks.durability.points import DyingFiles, Points, wrap
 from ps.config import ServiceConfig
+from ps.durability.origin import Origin
 from ps.kernels import warm_up
 from ps.server.shard_server import ShardServer
 from ps.v1 import control_pb2
 from ps.wire.routing import Routing
 
+SERVICE = "default"
+"""The name of the service: the coordinator's default."""
 
-def main(settings: str, reached: str) -> None:
+
+def main(settings: str, shards: str, reached: str) -> None:
     """Serves until stdin ends, or the point is reached."""
     points = Points(Path(reached))
     wrap(points)
@@ -30,7 +34,8 @@ def main(settings: str, reached: str) -> None:
     if first[1:]:
         points.arm(first[1], int(first[2]))
     config = ServiceConfig.from_json(settings)
-    with ShardServer(int(first[0]), config, alone=False, files=DyingFiles(points)) as server:
+    files, origin = DyingFiles(points), Origin(int(shards), SERVICE)
+    with ShardServer(int(first[0]), config, alone=False, files=files, origin=origin) as server:
         print(server.address, flush=True)
         for line in sys.stdin:
             what, *given = line.split()

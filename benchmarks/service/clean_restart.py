@@ -19,7 +19,10 @@ from ps.durability.recovery import take_up
 from ps.server.shard_server import ShardServer
 from ps.server.unpacking import WIRE
 from ps.shard import Shard
+from ps.shard.caller import PATIENT
+from ps.shard.operations.write import carry_out
 from ps.shard.requests import TableIds
+from ps.shard.writes.load import Load
 
 DIM = 64
 AT_ONCE = 100_000
@@ -42,7 +45,8 @@ def fill(settings: ps.ServiceConfig, rows: int) -> float:
         ids = TableIds("t", np.arange(first, first + AT_ONCE))
         while True:
             try:
-                shard.load(ids, block, np.ones(AT_ONCE, np.float32), 1)
+                load = Load(ids, block, np.ones(AT_ONCE, np.float32), 1)
+                shard.engine.drive(carry_out(shard.core, load, PATIENT))
                 break
             except ps.ResourceExhausted as error:
                 time.sleep(error.retry_after_s or 0.1)

@@ -26,8 +26,6 @@ from ps.wire import inproc
 from ps.wire.routing import UNKNOWN, Routing, ShardInfo, new_epoch
 
 _numbers = itertools.count(1)
-_NAME = "default"
-"""The name of a service of several shards, as its coordinator has it."""
 
 
 class Named:
@@ -60,7 +58,7 @@ def start(config: ServiceConfig | None = None, shards: int = 1) -> str:
         for number in range(shards):
             made.append(Shard(number, config))
             undo.callback(made[-1].close)
-            backs.append(come_back(made[-1], asked, WIRE, Origin(shards, _NAME if shards > 1 else "")))
+            backs.append(come_back(made[-1], asked, WIRE, Origin(shards)))
         undo.pop_all()
     services = [ShardService(shard, UNKNOWN, config) for shard in made]
     named = [Named(_dispatcher(service, config, alone=shards == 1)) for service in services]

@@ -23,8 +23,8 @@ class Origin:
 
     shards: int
     """The number of shards."""
-    service: str = ""
-    """The name of the service."""
+    service: str = "default"
+    """The name of the service, which its checkpoints have too."""
     epoch: int = 0
     """The epoch of its routing table; 0: none was told yet."""
 

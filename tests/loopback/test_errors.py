@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import chdir
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from tests.loopback.tables import DIM, block, contents, summing
 from tests.wire_calls import RawCalls, error_of, fp32_shape, id_set, rows_bytes, table_ids
 
 NAN, INF = float("nan"), float("inf")
+NOWHERE, NO_CHECKPOINT = "memory://nowhere", "20261201T012300Z-000001"
 
 
 @pytest.fixture
@@ -546,6 +548,11 @@ def requests(header: pb.Header) -> dict[Method, list[Message]]:
         methods.SET_OPTIMIZER: [control.SetOptimizerRequest(sequence=1, table="t", settings={"lr": 1.0})],
         methods.STATS: [control.StatsRequest()],
         methods.ADVANCE: [control.AdvanceRequest(group="g", rank=1, clocks=[1, 1], max_staleness=1)],
+        methods.CHECKPOINT: [control.CheckpointRequest(url=NOWHERE)],
+        methods.CHECKPOINT_PART: [control.CheckpointPartRequest(url=NOWHERE, name=NO_CHECKPOINT)],
+        methods.KEEP_PART: [control.KeepPartRequest(url=NOWHERE, name=NO_CHECKPOINT, truncate=1)],
+        methods.RESTORE: [control.RestoreRequest(url=NOWHERE)],
+        methods.RESTORE_PART: [control.RestorePartRequest(url=NOWHERE, name=NO_CHECKPOINT, exact=True)],
     }
 
 
@@ -560,7 +567,9 @@ def fuzzed() -> str:
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 @settings(max_examples=120)
 @given(data=st.data())
-def test_no_bytes_whatever_are_an_internal_error(fuzzed: str, method: Method, data: st.DataObject) -> None:
+def test_no_bytes_whatever_are_an_internal_error(
+    fuzzed: str, tmp_path_factory: pytest.TempPathFactory, method: Method, data: st.DataObject
+) -> None:
     """A well-formed request with bytes changed, cut and inserted: answered, or refused by a class that says why."""
     with RawCalls(fuzzed, transport=InProcessTransport(fuzzed)) as calls:
         messages = [message.SerializeToString() for message in requests(calls.header)[method]]
@@ -571,7 +580,8 @@ def test_no_bytes_whatever_are_an_internal_error(fuzzed: str, method: Method, da
         cut = data.draw(st.integers(0, 4))
         message[where : where + cut] = data.draw(st.binary(max_size=4))
         messages[at] = bytes(message)
-    with RawCalls(fuzzed, transport=InProcessTransport(fuzzed)) as calls:
+    folder = tmp_path_factory.getbasetemp()  # of what becomes a path here
+    with chdir(folder), RawCalls(fuzzed, transport=InProcessTransport(fuzzed)) as calls:
         try:
             assert calls.call(method, *messages) or method.shape is Shape.STREAM_OUT
         except ps.InternalError as error:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import ps
-from ps.cluster import inprocess
 
 
 def test_four_shards_in_this_process_share_the_rows() -> None:
@@ -40,10 +37,3 @@ def test_each_of_them_is_a_service_of_its_own() -> None:
 def test_what_asks_for_no_service_is_told_how_to(asked: str) -> None:
     with pytest.raises(ps.InvalidArgument, match='asks for no service: give "inproc:" for one shard'):
         ps.connect(f"inproc:{asked}")
-
-
-def test_a_log_that_nothing_would_read_is_refused(tmp_path: Path) -> None:
-    config = ps.ServiceConfig(log={"mode": "sync", "path": tmp_path})
-    with pytest.raises(ps.ConfigError, match=r"log\.mode is 'sync'"):
-        inprocess.start(config)
-    assert not list(tmp_path.iterdir())
