@@ -1,7 +1,7 @@
 """Saves the whole state of a shard while it goes on, and makes another shard of it that is the same from then on.
 
     cut at version v   on the engine: all but the rows is copied, the disk's files are linked, each table's marks copied
-    slices             on the engine some MiB of rows are copied, then the sink takes them where it may wait, in turn
+    slices             the engine copies some rows while the sink takes the last ones, where it may wait
                        a row that is about to change is copied before (`ps.storage.ram.saving`)
     files of the disk  last: it may take long to send them away, and nothing waits in RAM for that
 
@@ -24,6 +24,7 @@ from ps.runtime.places import ENGINE, IO, Attempt, Operation
 from ps.shard import Shard
 from ps.shard.core import Core
 from ps.shard.cut import Cut, Since
+from ps.shard.engine import Engine
 from ps.shard.state import restore as restore_core
 from ps.storage.ram.saving import Saved
 from ps.storage.tier import Records
@@ -101,10 +102,14 @@ def taking(core: Core, sink: Sink, since: Since) -> Operation[int]:
             yield from _aside(core.disk.flush)  # most of it; the cut flushes what has come since
         with closing(Cut(core, since)) as cut:
             yield from _aside(partial(sink.take_state, cut.version, cut.state))
+            copied = _Copied(core.engine, cut)
+            yield ENGINE
             while not cut.done:
-                parts = cut.next()
-                yield from _aside(partial(_give, sink, parts)) if parts else _in_turn()
-                cut.written(parts)
+                if parts := copied.rows():
+                    yield from _aside(partial(_give, sink, parts))
+                    cut.written(parts)
+                else:
+                    yield ENGINE
             cut.check()
             if cut.folder is not None:
                 yield from _aside(partial(sink.take_disk, cut.folder))
@@ -120,9 +125,29 @@ def _aside(call: Callable[[], T]) -> Operation[T]:
     return made.result()
 
 
-def _in_turn() -> Operation[None]:
-    """Lets others have the engine first."""
-    yield ENGINE
+class _Copied:
+    """The rows that the engine copies while others are written: no more than one slice ahead. The engine thread's."""
+
+    def __init__(self, engine: Engine, cut: Cut) -> None:
+        """Raises Unavailable where the engine is closed."""
+        self._engine, self._cut = engine, cut
+        self._next: Attempt[Sequence[Saved]] | None = None
+        self._begin()
+
+    def rows(self) -> Sequence[Saved]:
+        """Returns what was copied, and has the next rows copied after this task. Raises as `Cut.next` does, and
+        Unavailable. To be called in a task that was queued after the last call."""
+        copied, self._next = self._next, None
+        assert copied is not None, "the engine does its tasks in their order"
+        parts = copied.result()
+        self._begin()
+        return parts
+
+    def _begin(self) -> None:
+        self._engine.put(self._copy)
+
+    def _copy(self) -> None:
+        self._next = Attempt(self._cut.next)
 
 
 def _give(sink: Sink, parts: Sequence[Saved]) -> None:

@@ -22,7 +22,15 @@ from ps.storage.ram.saving import Saved, Saving, Waiting
 Since = Mapping[tuple[str, int], int]
 """By name of a table and the version at which it was created: the stamp from which on rows in RAM are saved."""
 SLICE_BYTES = 1 << 18
-"""Bytes of rows that the engine copies in one go: a fifth of a millisecond, which calls may wait for it."""
+"""Bytes of rows that the engine copies in one go while others use it: a tenth of a millisecond, for which they wait."""
+LARGE_BYTES = 1 << 20
+"""Bytes of rows that it copies in one go while nobody else uses it."""
+CALM = 16
+"""For so many slices in a row nobody else has used the engine when the large ones begin."""
+OWN_TASKS = 2
+"""The engine's tasks that one slice takes: to copy it, and to go on when the last one was written."""
+SHARE = 8
+"""A slice is one part in so many of what may wait, at most: the rest is for rows that are about to change."""
 LOOKS = 4
 """How many blocks of slots the engine looks at in one go for rows to copy."""
 
@@ -34,7 +42,9 @@ class Cut:
         """Raises ShardPoisoned, DiskError, DiskFull, and ResourceExhausted where there is no room for the copies."""
         core.commit.check_well()
         self._core = core
-        self._slice_bytes = min(SLICE_BYTES, core.saves.limit)
+        self._large_bytes = min(LARGE_BYTES, core.saves.limit // SHARE)
+        self._small_bytes = min(SLICE_BYTES, self._large_bytes)
+        self._calm, self._tasks_done = 0, core.engine.tasks_done
         self.version = core.commit.version
         self.folder: Path | None = None
         """RocksDB's files, if the shard has a disk."""
@@ -70,11 +80,12 @@ class Cut:
         """Returns rows to be written: those that were copied before they changed, else those of the next slots, if any.
         Raises ShardPoisoned, TableNotFound where a table was dropped, and what else has kept rows from being copied."""
         self.check()
+        nbytes = self._slice_bytes()
         for _ in range(LOOKS):
             left = next((saving for saving in self._tables if not saving.done), None)
-            if left is None or self._waiting.nbytes >= self._slice_bytes:
+            if left is None or self._waiting.untaken >= nbytes or self._waiting.full:
                 break
-            left.slice(self._slice_bytes - self._waiting.nbytes)
+            left.slice(nbytes - self._waiting.untaken)
         return self._waiting.take()
 
     def written(self, parts: Sequence[Saved]) -> None:
@@ -91,6 +102,13 @@ class Cut:
     def close(self) -> None:
         """Lets go of all that was held."""
         self._undo.close()
+
+    def _slice_bytes(self) -> int:
+        """Returns how much the next slice has: little from the moment that others use the engine, and for a while."""
+        done = self._core.engine.tasks_done
+        self._calm = self._calm + 1 if done - self._tasks_done <= OWN_TASKS else 0
+        self._tasks_done = done
+        return self._large_bytes if self._calm >= CALM else self._small_bytes
 
     def _end(self) -> None:
         self._core.saves.waiting = None

@@ -29,7 +29,7 @@ class Saves:
 
     def check(self) -> None:
         """Raises ResourceExhausted, before a write, where too much waits to be written."""
-        if self.waiting is not None and self.waiting.nbytes >= self.limit:
+        if self.waiting is not None and self.waiting.full:
             raise ResourceExhausted(
                 f"{self.waiting.nbytes:,} bytes of rows were copied for the checkpoint under way and are not written "
                 f"yet, and a write would change more: the limit is {self.limit:,}. It is written too slowly: retry, or "

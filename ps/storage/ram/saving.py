@@ -53,19 +53,27 @@ class Waiting:
         self.limit = limit
         self.nbytes = 0
         """Bytes that wait, with those that are being written."""
+        self.untaken = 0
+        """Bytes that nobody has taken to write them."""
         self.most = 0
         """The most that ever waited."""
         self._parts: list[Saved] = []
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing should be written that makes more of them."""
+        return self.nbytes >= self.limit
 
     def put(self, part: Saved) -> None:
         """Adds rows."""
         self._parts.append(part)
         self.nbytes += part.nbytes
+        self.untaken += part.nbytes
         self.most = max(self.most, self.nbytes)
 
     def take(self) -> list[Saved]:
         """Returns the rows that wait, to be written."""
-        parts, self._parts = self._parts, []
+        parts, self._parts, self.untaken = self._parts, [], 0
         return parts
 
     def written(self, parts: Sequence[Saved]) -> None:

@@ -114,11 +114,12 @@ class UnderWay:
 
 @contextmanager
 def small_slices() -> Iterator[None]:
-    before, cut.SLICE_BYTES = cut.SLICE_BYTES, 100
+    before = cut.SLICE_BYTES, cut.LARGE_BYTES
+    cut.SLICE_BYTES = cut.LARGE_BYTES = 100
     try:
         yield
     finally:
-        cut.SLICE_BYTES = before
+        cut.SLICE_BYTES, cut.LARGE_BYTES = before
 
 
 def contents(copy: InMemory) -> dict[str, object]:

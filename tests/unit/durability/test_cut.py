@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import numpy.typing as npt
 import pytest
 
 import ps
+from ps.durability.checkpoint.load import load_rows
 from ps.durability.state import checkpoint
 from ps.errors import ResourceExhausted, ShardPoisoned, TableNotFound, Unavailable
 from ps.kept import KeptState
 from ps.kernels.ranking import score
-from ps.shard import Shard
+from ps.shard import Shard, cut
 from ps.shard.upkeep.saves import Saves
 from ps.storage.disk.database import Disk
+from ps.storage.ram.saving import Saved
 from ps.storage.residence.demotion import Demotion
 from ps.storage.tier import Records
 from ps.table.cold.fp16 import SWEEP_SLOTS, Fp16Cold
@@ -92,7 +95,19 @@ def shrunk(shard: Shard) -> None:
     push_ids(shard, "t", range(1, N, 4), np.ones((N // 4, DIM)))
 
 
+def loaded(shard: Shard) -> None:
+    """Whole rows, by a restore into a table that has some of them."""
+    config = shard.tables["t"].config
+    width = DIM + config.optimizer.state_width(DIM)
+    load_rows(shard, ids_of("t", range(N + 50)), np.ones((N + 50, width), np.float32), np.ones(N + 50, np.float32))
+
+
+def values_loaded(shard: Shard) -> None:
+    load_rows(shard, ids_of("t", range(N + 50)), np.ones((N + 50, DIM), np.float32), np.ones(N + 50, np.float32))
+
+
 CHANGES = [pushed, some_pushed, upserted, assigned, reported, removed, removed_and_new, dropped_at_once, shrunk]
+CHANGES += [loaded, values_loaded]
 
 
 @pytest.mark.parametrize("device", ["cpu", "torch-cpu"])
@@ -162,6 +177,63 @@ def test_rows_that_were_dropped_before_and_have_slots_still_are_left_out() -> No
         assert sum(len(records) for records, _ in rows) == len(table) < 30
 
 
+# slices
+
+
+class Sliced(InMemory):
+    """Notes the bytes of each slice, and looks at what waits while it takes one."""
+
+    def __init__(self, shard: Shard, others: int = 0) -> None:
+        """`others`: how many tasks of others the engine gets while this takes a slice."""
+        super().__init__()
+        self.nbytes: list[int] = []
+        self.waiting: list[tuple[int, int]] = []
+        self._shard, self._others = shard, others
+
+    def take_rows(self, table: str, records: Records, marks_N: npt.NDArray[np.uint16]) -> None:
+        super().take_rows(table, records, marks_N)
+        self.nbytes.append(Saved(table, records, marks_N).nbytes)
+        for _ in range(self._others):
+            self._shard.engine.run(lambda: None)
+        waiting = self._shard.core.saves.waiting
+        assert waiting is not None
+        self.waiting.append(self._shard.engine.look(lambda: (waiting.nbytes, waiting.untaken)).result())
+
+
+@contextmanager
+def many_slices(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shard]:
+    """A shard with rows for about 70 slices of 4 KiB."""
+    monkeypatch.setattr(cut, "SLICE_BYTES", 4 << 10)
+    monkeypatch.setattr(cut, "LARGE_BYTES", 16 << 10)
+    shard = Shard(0, QUIET)
+    try:
+        new_table(shard, dim=64)
+        push_ids(shard, "t", range(1000), np.ones((1000, 64)))
+        yield shard
+    finally:
+        shard.close()
+
+
+def test_the_engine_copies_one_slice_while_the_last_one_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    with many_slices(monkeypatch) as shard:
+        sink = Sliced(shard, others=1)  # a task behind the copying: when it is done, that is
+        checkpoint(shard, sink)
+        both = [one + other for one, other in pairwise(sink.nbytes)] + [sink.nbytes[-1]]
+        assert sink.waiting == [(nbytes, 0) for nbytes in both]
+
+
+def test_slices_are_large_where_nobody_else_uses_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = 4 << 10, 16 << 10
+    with many_slices(monkeypatch) as shard:
+        alone, beside = Sliced(shard), Sliced(shard, others=1)
+        checkpoint(shard, alone)
+        checkpoint(shard, beside)
+        assert max(alone.nbytes[: cut.CALM - 1]) < small * 1.1
+        assert large * 0.9 < max(alone.nbytes) < large * 1.1
+        assert max(beside.nbytes) < small * 1.1
+        check_same(contents(alone), contents(beside))
+
+
 # bounds
 
 
@@ -211,9 +283,12 @@ def test_writes_are_refused_where_too_much_waits_and_none_after_it() -> None:
         checkpoint(shard, sink)
         check_same(contents(sink), contents(at_once))
         assert refused
-        assert LIMIT <= waiting[0] <= LIMIT + write * (4 * dim + 18) + (1 << 18)
+        assert LIMIT <= waiting[0] <= LIMIT + write * (4 * dim + 18) + LIMIT // cut.SHARE
         assert shard.budget.bodies.used == held == 0
         push_ids(shard, "t", range(write), np.ones((write, dim)))
+        alone = Sliced(shard)
+        checkpoint(shard, alone)
+        assert max(alone.nbytes) < 1.1 * LIMIT // cut.SHARE
     finally:
         shard.close()
 
@@ -269,7 +344,7 @@ def check_let_go(shard: Shard, folder: Path | None = None) -> None:
 def test_a_sink_that_fails_at_any_call_leaves_nothing_behind(tmp_path: Path, on_disk: bool) -> None:
     config = QUIET.having(disk={"path": tmp_path}) if on_disk else QUIET
     folder = tmp_path / "shard-0" if on_disk else None
-    with a_shard(config, max_rows_per_shard=2 * N) as shard:
+    with a_shard(config, max_rows_per_shard=2 * N, swap_fraction=0) as shard:  # rows stay: each time as many slices
         sink = Failing(0)
         UnderWay(shard, sink=sink).finish()
         calls = -sink.left
