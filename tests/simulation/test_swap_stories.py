@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import ps
+from ps.durability.state import taking
 from ps.errors import StepNotFound, TableNotFound, Unavailable
 from ps.kernels.ranking import score
 from ps.runtime.places import CALLER, Operation
-from ps.shard import StepRef
+from ps.shard import Shard, StepRef
 from ps.shard.caller import Caller
 from ps.shard.operations.prepare import prepare
 from ps.shard.operations.pull import pull
@@ -29,12 +30,15 @@ from ps.shard.writes.upsert import Upsert
 from tests.conftest import QUIET
 from tests.simulation.seeded import answering
 from tests.simulation.stories import Story, blocks, ended, folder, rows, seeds, telling
+from tests.unit.durability.memory import InMemory, again
 from tests.unit.shard.helpers import DIM, a_write, at_rest, grads_of, ids_of, new_table, read
 
 IDS = 24
 WORKERS, CALLS = 3, 8
 KINDS = ["pull", "pull", "prepare", "push", "push", "push", "upsert", "assign", "remove", "rest"]
 TTL_S = 10.0
+CHECKPOINTS = 4
+"""Beside one story in so many a checkpoint is taken: what it has must be what the dict says at its cut."""
 
 
 class Swap:
@@ -44,6 +48,7 @@ class Swap:
         self.story = story
         self.model: dict[str, dict[int, float]] = {}
         self.steps: dict[StepRef, tuple[str, list[int]]] = {}
+        self.copied: tuple[InMemory, dict[str, dict[int, float]]] | None = None
         for name in ("t", "u"):
             self.create(name)
 
@@ -107,6 +112,18 @@ class Swap:
             return carry_out(core, Assign(a_write(), of, values), caller), lambda _: self.assigned(name, ids, value)
         return carry_out(core, Remove(a_write(), of), caller), lambda _: [self.model[name].pop(id_, 0) for id_ in ids]
 
+    def checkpoint(self) -> Operation[None]:
+        """Takes a checkpoint beside the calls. `copied`: what it has, and what the dict says where the cut is made."""
+        copy, expected, core = InMemory(), dict[str, dict[int, float]](), self.story.core
+        for _ in range(self.story.random.randrange(2 * CALLS)):
+            yield CALLER
+        with closing(taking(core, copy, {})) as operation, suppress(TableNotFound):  # dropped meanwhile
+            for place in operation:
+                if not expected and core.saves.waiting is not None:
+                    expected = {name: dict(self.model.get(name, {})) for name in core.tables}
+                yield place
+            self.copied = copy, expected
+
     def check(self, name: str, ids: Sequence[int], stream: RowStream) -> None:
         head = stream.head()
         found = np.concatenate([np.empty(0, np.float32), *stream]).reshape(-1, DIM)
@@ -124,8 +141,7 @@ class Swap:
     def check_end(self) -> None:
         """All rows are what they should be, and nothing is held."""
         shard, core = self.story.shard, self.story.core
-        for name, expected in self.model.items():
-            assert (read(shard, name, range(IDS)) == rows([expected.get(id_, 0.0) for id_ in range(IDS)], DIM)).all()
+        check_rows(shard, self.model)
         for ref in self.steps:
             shard.forget(ref)
         self.story.places.idle()
@@ -134,6 +150,11 @@ class Swap:
             store = table.store
             assert at_rest(store)
             assert (store.ram.marks_S[: store.ram.slots_end] < score.GOING).all()
+
+
+def check_rows(shard: Shard, model: dict[str, dict[int, float]]) -> None:
+    for name, expected in model.items():
+        assert (read(shard, name, range(IDS)) == rows([expected.get(id_, 0.0) for id_ in range(IDS)], DIM)).all()
 
 
 def reading(stream: RowStream, pulled: Operation[None]) -> Operation[None]:
@@ -147,7 +168,7 @@ def reading(stream: RowStream, pulled: Operation[None]) -> Operation[None]:
 
 @pytest.mark.parametrize("block", blocks())
 def test_each_call_sees_what_the_calls_before_it_have_made(tmp_path: Path, block: int) -> None:
-    moved = 0
+    moved = copied = 0
     for seed in seeds(block):
         with ExitStack() as stack:
             path = stack.enter_context(folder(tmp_path))
@@ -158,7 +179,14 @@ def test_each_call_sees_what_the_calls_before_it_have_made(tmp_path: Path, block
             )
             story = stack.enter_context(telling(seed, config))
             swap = Swap(story)
-            story.tell(*[swap.worker(number) for number in range(WORKERS)])
+            checkpoints = [swap.checkpoint()] if seed % CHECKPOINTS == 0 else []
+            story.tell(*[swap.worker(number) for number in range(WORKERS)], *checkpoints)
             swap.check_end()
+            if swap.copied is not None:
+                copy, expected = swap.copied
+                copied += sum(map(len, expected.values()))
+                with again(copy, config.having(disk={"path": stack.enter_context(folder(tmp_path))})) as other:
+                    check_rows(other, expected)
             moved += sum(table.counts.rows_demoted + table.counts.rows_raised for table in story.core.tables.values())
     assert moved or not seeds(block)
+    assert copied or len(seeds(block)) < CHECKPOINTS
