@@ -115,7 +115,12 @@ def test_two_shards_each_to_a_version_of_its_own(tmp_path: Path) -> None:
         name = client.checkpoint()
         for _ in range(3):
             client.push("t", IDS, block(np.ones(len(IDS))))
-    config = logging_into(tmp_path / "new", path=str(tmp_path / "own"))
+    again = logging_into(tmp_path / "again", path=str(tmp_path / "own"))
+    with LoopbackCluster(2, again) as cluster, ps.connect(cluster.address) as client:
+        assert [server.shard.version for server in cluster.servers] == [1, 1], "it goes on from its own checkpoint"
+        with pytest.raises(ps.TableExists, match="restore into a new one"):
+            client.restore(tmp_path / "own" / name, at={0: 2, 1: 4}, log=tmp_path / "log")
+    config = logging_into(tmp_path / "new", path=str(tmp_path / "others"))
     with LoopbackCluster(2, config) as cluster, ps.connect(cluster.address) as client:
         assert client.restore(tmp_path / "own" / name, at={0: 2, 1: 4}, log=tmp_path / "log")["versions"] == [2, 4]
         assert rows(client) == {-1.0, -3.0}
