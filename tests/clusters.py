@@ -6,6 +6,7 @@ from typing import Self
 
 import ps
 from ps.cluster.coordinator.coordinator import Coordinator
+from ps.durability.origin import Origin
 from ps.runtime.clock import SYSTEM_CLOCK, Clock
 from ps.runtime.files import Files
 from ps.server.shard_server import ShardServer
@@ -25,7 +26,10 @@ class LoopbackCluster:
     ) -> None:
         """files: of log and checkpoints, of all. clock: the coordinator's."""
         config = config or ps.ServiceConfig()
-        self.servers = [ShardServer(number, config, alone=False, files=files) for number in range(shards)]
+        origin = Origin(shards)
+        self.servers = [
+            ShardServer(number, config, alone=False, files=files, origin=origin) for number in range(shards)
+        ]
         self.coordinator = Coordinator(config, port, files=files, clock=clock)
         self.coordinator.assemble([server.info for server in self.servers], self.tell)
         self.address = self.coordinator.address

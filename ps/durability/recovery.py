@@ -17,7 +17,7 @@ from ps.durability.log.folder import Folder
 from ps.durability.log.log import Mode, WriteLog
 from ps.durability.log.reader import Reader, Record
 from ps.durability.origin import Origin, OriginFile
-from ps.durability.starts import Start, begin
+from ps.durability.starts import Start, begin, foreign
 from ps.durability.stopped import Stopped
 from ps.errors import CorruptWrite, LogCorrupt, PsError, ResourceExhausted
 from ps.runtime.clock import SYSTEM_CLOCK, Clock
@@ -46,12 +46,12 @@ class Recovered:
 
     @property
     def lost(self) -> bool:
-        """Whether the folder of the log has nothing of a log, not even whose it is."""
-        return self.origin.found is None and self.start is None and not self.version
+        """Whether the folder of the log has nothing of a log, not even the epoch of a service that has served."""
+        return not self.origin.origin.epoch and self.start is None and not self.version
 
     def leave(self, shard: Shard) -> int:
         """Writes what the next start begins from, when the shard takes no more writes; returns its version. Raises as
-        `ps.durability.state.checkpoint`."""
+        `ps.durability.state.checkpoint`, and LogFailed."""
         return Stopped(self.folder).write(shard)
 
 
@@ -81,6 +81,7 @@ def take_up(
         start = None if shard.version else begin(shard, folder, of.origin, checkpoints)
         reader = Reader(folder, shard.version)
         _replay(shard, reader, wire, clock)
+        of.leave_out(foreign(shard, start, of.origin, checkpoints))
         sizes = (config.segment_bytes, config.max_bytes)
         history = WriteLog(folder, reader.end, Mode(config.mode), config.interval_s, *sizes, clock=clock)
         shard.engine.run(lambda: setattr(shard.commit, "log", history))

@@ -1,6 +1,8 @@
 """What a shard with a log can begin from, before it carries out the log: the part of a clean stop, or a checkpoint.
 
-The newest version comes first. What is damaged, or is so old that the log does not go on behind it, is passed over.
+The newest version comes first. What is damaged, or is so old that the log does not go on behind it, is passed over. A
+checkpoint that was passed over and is newer than where the log ends is foreign from then on (`ps.durability.origin`):
+it is no start any more, also if somebody repairs it.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ class Start(NamedTuple):
 def begin(shard: Shard, folder: Folder, origin: Origin, checkpoints: Checkpoints | None) -> Start | None:
     """Makes a new shard what the best state is that its log goes on behind; None: the log has all, or there is nothing.
     `checkpoints`: of the service. Raises LogCorrupt where the log does not begin at its beginning and nothing is left
-    that it goes on behind, DiskError, and what `restore` raises that is not for want of whole files."""
+    that it goes on behind, or where there is no log and nothing that is there can be taken; DiskError; and what
+    `restore` raises that is not for want of whole files."""
     firsts = folder.segments()
     passed: list[str] = []
     for start in _starts(folder, firsts, origin, checkpoints):
@@ -65,12 +68,23 @@ def begin(shard: Shard, folder: Folder, origin: Origin, checkpoints: Checkpoints
             "behind; or start the service with an empty log.path, which goes back to the newest checkpoint of "
             "checkpoint.path"
         )
+    lost = [*passed, *([] if firsts or checkpoints is None else checkpoints.unreadable())]
+    if not firsts and (lost or origin.epoch):
+        raise LogCorrupt(
+            f"{folder.path}: there is no log any more, and nothing that can be taken in its place "
+            f"({'; '.join(lost) or 'there is no checkpoint'}). Bring back the log or a checkpoint; or, if the shard is "
+            "to begin without rows, start it with a new log.path and without these checkpoints"
+        )
     return None
 
 
-def newest_of(checkpoints: Checkpoints | None, origin: Origin) -> str | None:
-    """Returns the name of the newest checkpoint of a service; None: there is none."""
-    return next(_of_service(checkpoints, origin), None) if checkpoints else None
+def foreign(shard: Shard, start: Start | None, origin: Origin, checkpoints: Checkpoints | None) -> Sequence[str]:
+    """Returns the names of the checkpoints of another history than that of the shard, which has carried out its log. A
+    part of a clean stop is never older than a checkpoint of its history: no store need be asked. Raises DiskError."""
+    if checkpoints is None or (start is not None and start.is_stopped):
+        return origin.foreign
+    there = set(checkpoints.names())
+    return sorted((there & set(origin.foreign)) | set(checkpoints.beyond(shard.shard_id, shard.version)))
 
 
 def _starts(folder: Folder, firsts: Sequence[int], origin: Origin, checkpoints: Checkpoints | None) -> Iterator[Start]:
@@ -96,7 +110,7 @@ def _starts(folder: Folder, firsts: Sequence[int], origin: Origin, checkpoints: 
 def _of_service(checkpoints: Checkpoints, origin: Origin) -> Iterator[str]:
     """Yields the checkpoints of the service with as many shards, the newest first."""
     for each in reversed(checkpoints.list()):
-        if each.service == origin.service and each.shards == origin.shards:
+        if each.service == origin.service and each.shards == origin.shards and each.name not in origin.foreign:
             try:
                 checkpoints.manifest(each.name)
             except (CheckpointCorrupt, NotFound):

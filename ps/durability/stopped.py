@@ -17,6 +17,7 @@ from ps.durability.checkpoint.listing import names_of
 from ps.durability.checkpoint.manifest import read_part
 from ps.durability.checkpoint.stores.store import store_of
 from ps.durability.log.folder import Folder
+from ps.durability.log.log import outlive
 from ps.durability.state import checkpoint
 from ps.errors import CheckpointCorrupt, DiskError, NotFound, PsError
 from ps.shard import Shard
@@ -59,6 +60,7 @@ class Stopped:
         writer = self.checkpoints.part(name := self.checkpoints.new_name(), self._shard)
         try:
             version = checkpoint(shard, writer)
+            outlive(shard.commit.log, version)
             writer.finish()
         except BaseException:
             with suppress(PsError):

@@ -148,7 +148,7 @@ class ShardServer:
     def set_routing(self, routing: Routing) -> None:
         """Takes a routing table: requests routed by any other epoch are refused from now on. Where there is a log it
         has the epoch. Raises DiskError."""
-        if self._recovered is not None:
+        if self._recovered is not None and self.service.state_lost is None:  # whoever comes next has lost it, too
             self._recovered.origin.keep(routing.epoch)
         self.service.routing = routing
 

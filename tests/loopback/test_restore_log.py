@@ -13,6 +13,7 @@ from ps.server.shard_server import ShardServer
 from tests.clusters import LoopbackCluster
 from tests.conftest import QUIET
 from tests.loopback.tables import DIM, block, contents, summing
+from tests.waiting import until
 
 IDS = np.arange(100)
 
@@ -115,9 +116,42 @@ def test_two_shards_each_to_a_version_of_its_own(tmp_path: Path) -> None:
         name = client.checkpoint()
         for _ in range(3):
             client.push("t", IDS, block(np.ones(len(IDS))))
-    config = logging_into(tmp_path / "new", path=str(tmp_path / "own"))
+    again = logging_into(tmp_path / "again", path=str(tmp_path / "own"))
+    with LoopbackCluster(2, again) as cluster, ps.connect(cluster.address) as client:
+        assert [server.shard.version for server in cluster.servers] == [1, 1], "it goes on from its own checkpoint"
+        with pytest.raises(ps.TableExists, match="restore into a new one"):
+            client.restore(tmp_path / "own" / name, at={0: 2, 1: 4}, log=tmp_path / "log")
+    config = logging_into(tmp_path / "new", path=str(tmp_path / "others"))
     with LoopbackCluster(2, config) as cluster, ps.connect(cluster.address) as client:
         assert client.restore(tmp_path / "own" / name, at={0: 2, 1: 4}, log=tmp_path / "log")["versions"] == [2, 4]
         assert rows(client) == {-1.0, -3.0}
         client.push("t", IDS, block(np.ones(len(IDS))))
         assert [server.shard.version for server in cluster.servers] == [3, 5]
+
+
+def test_what_only_some_shards_were_restored_from_is_not_saved_nor_opened(tmp_path: Path) -> None:
+    with LoopbackCluster(2, QUIET) as cluster, ps.connect(cluster.address) as client:
+        client.create_table(summing())
+        client.push("t", IDS, block(np.ones(len(IDS))))
+        name = client.checkpoint(tmp_path / "from")
+    state = tmp_path / "from" / name / "shard-1" / "state"
+    whole = state.read_bytes()
+    state.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    config = logging_into(tmp_path / "log", path=str(tmp_path / "own"))
+    with LoopbackCluster(2, config) as cluster, ps.connect(cluster.address) as client:
+        maker = cluster.coordinator.checkpoints._maker
+        until(lambda: failed_with(client, tmp_path / "from") and maker.half_restored is not None)
+        with pytest.raises(ps.InvalidArgument, match=f"restore of checkpoint {name} has failed on a shard"):
+            client.checkpoint()
+        assert cluster.servers[0].service.closed is not None
+        assert not Checkpoints(str(tmp_path / "own")).list()
+        state.write_bytes(whole)
+        client.restore(tmp_path / "from")
+        assert rows(client) == {-1.0}
+        client.checkpoint()
+
+
+def failed_with(client: ps.Client, path: Path) -> bool:
+    with pytest.raises(ps.CheckpointCorrupt, match="shard 1"):
+        client.restore(path)
+    return True

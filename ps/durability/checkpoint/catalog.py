@@ -118,6 +118,19 @@ class Checkpoints:
         _check_name(name)
         return problems_of(self._store, name, told)
 
+    def names(self) -> Sequence[str]:
+        """Returns the names of all, of all services, also of what is not complete."""
+        return listing.names_of(self._store)
+
+    def unreadable(self) -> Sequence[str]:
+        """Returns those of this service of which the manifest cannot be read, and why."""
+        return listing.unreadable(self._store, self._service)
+
+    def beyond(self, shard: int, version: int) -> Sequence[str]:
+        """Returns those of this service, also what is not complete, of which the part of a shard is of a later version
+        than this, or cannot be read."""
+        return listing.beyond(self._store, self._service, shard, version)
+
     # away with it
 
     def remove(self, name: str) -> None:

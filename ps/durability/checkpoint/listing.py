@@ -9,9 +9,11 @@ from ps.durability.checkpoint.manifest import (
     MANIFEST,
     NAME,
     OWNER,
+    PART,
     SCRATCH,
     Manifest,
     Part,
+    folder_of,
     path_of,
     read_manifest,
     read_part,
@@ -113,6 +115,36 @@ def to_prune(store: FileStore, service: str, keep: int, now: float) -> list[str]
     return sorted(gone, reverse=True)
 
 
+def unreadable(store: FileStore, service: str) -> list[str]:
+    """Returns the checkpoints of a service of which the manifest cannot be read, and why."""
+    found = []
+    for name in names_of(store):
+        try:
+            if is_complete(store, name) and _owner(store, name) == service:
+                read_manifest(store, name)
+        except CheckpointCorrupt as error:
+            found.append(f"checkpoint {name}: {error}")
+    return found
+
+
+def beyond(store: FileStore, service: str, shard: int, version: int) -> list[str]:
+    """Returns the checkpoints of a service, complete or not, of which the part of a shard has a later version than
+    this, or one that cannot be read."""
+    found = []
+    for name in names_of(store):
+        with translated(store.url):
+            has_part = MANIFEST in store.names(name) or PART in store.names(folder_of(name, shard))
+        if not has_part or _owner(store, name) != service:
+            continue
+        try:
+            if read_part(store, name, shard).version <= version:
+                continue
+        except CheckpointCorrupt as error:
+            log.warning("checkpoint %s: %s", name, error)
+        found.append(name)
+    return found
+
+
 def remove_scratch(store: FileStore, now: float) -> None:
     """Removes what readers have left that were killed a while ago."""
     with translated(store.url):
@@ -149,10 +181,14 @@ def _leftovers(store: FileStore, service: str, newest: str, now: float) -> Itera
         if MANIFEST in inside:
             continue
         is_old = name[:_TIME_CHARACTERS] < stem_of(now - LEFTOVER_S)
-        if set(inside) <= {OWNER}:  # a crash may have taken whose it is, and there is nothing in it
-            mine = is_old
-        else:
-            owner = read_whole(store, f"{name}/{OWNER}") if OWNER in inside else b""
-            mine = owner.decode(errors="replace") == service
+        is_empty = set(inside) <= {OWNER}  # a crash may have taken whose it is
+        mine = is_old if is_empty else _owner(store, name) == service
         if mine and (is_old or name < newest):
             yield name
+
+
+def _owner(store: FileStore, name: str) -> str:
+    """Returns the service that a checkpoint is of; empty where that is not there."""
+    with translated(store.url):
+        has = OWNER in store.names(name)
+    return read_whole(store, f"{name}/{OWNER}").decode(errors="replace") if has else ""

@@ -28,6 +28,7 @@ from ps.errors import InternalError, LogFailed, ResourceExhausted
 from ps.runtime.clock import SYSTEM_CLOCK, Clock
 from ps.runtime.files import RawBytes
 from ps.runtime.places import Start, on_thread
+from ps.shard.writes.log import Log
 
 log = logging.getLogger(__name__)
 
@@ -229,3 +230,12 @@ class WriteLog:
     def _check_failed(self) -> None:
         if self.failed is not None:
             raise LogFailed(self.failed)
+
+
+def outlive(history: Log, version: int) -> None:
+    """Waits until what a log has up to this version outlives the host: before something that has these writes is said
+    to be there, or else a host that dies takes the end of the log, and another history begins before that version.
+    Raises LogFailed."""
+    if isinstance(history, WriteLog):
+        history.durable(version).result()
+        history.sync()

@@ -104,8 +104,9 @@ class Filling:
             )
         if self._shard.version:
             raise InvalidArgument(
-                f"the shard has carried out {self._shard.version:,} writes: restore into a new service, with an empty "
-                "log.path if it has a log"
+                f"the shard has carried out {self._shard.version:,} writes: restore into a new service; if it has a "
+                "log, with an empty log.path, and a checkpoint.path that has no checkpoint of a service of this name, "
+                "since it goes on from the newest of these by itself"
             )
 
     @contextmanager

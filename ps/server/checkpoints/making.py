@@ -17,7 +17,7 @@ from ps.config import ServiceConfig
 from ps.durability.checkpoint.catalog import Checkpoints
 from ps.durability.checkpoint.manifest import Manifest, Part
 from ps.durability.checkpoint.manifest import Routing as Owners
-from ps.errors import ConfigError, PsError
+from ps.errors import ConfigError, InvalidArgument, PsError
 from ps.progress import Told
 from ps.runtime.clock import Clock
 from ps.runtime.files import Files
@@ -43,6 +43,8 @@ class Maker:
         self._config = config.checkpoint
         self._catalog: Callable[[str], Checkpoints] = partial(Checkpoints, files=files, clock=clock, service=service)
         self._clock = clock
+        self.half_restored: str | None = None
+        """The checkpoint that some shards were restored from, and others were not: there is nothing whole to save."""
 
     def url(self, given: str) -> str:
         """Returns where a checkpoint goes. Raises ConfigError if nobody has said it."""
@@ -57,7 +59,12 @@ class Maker:
     def make(self, given: str, full: bool, until: Until, told: Told, must_hear: bool = False) -> Manifest:
         """Makes a checkpoint and returns its manifest. given: the URL of the folder; empty: the service's own. Where it
         fails nothing is left of it, and older ones are whole. must_hear: raises also where a shard does not hear that
-        the checkpoint is kept."""
+        the checkpoint is kept. Raises InvalidArgument while a restore has filled some shards and not others."""
+        if self.half_restored is not None:
+            raise InvalidArgument(
+                f"the restore of checkpoint {self.half_restored} has failed on a shard, and others have it: restore it "
+                "again, or restart the service"
+            )
         catalog = self._catalog(self.url(given))
         routing = self._shards.routing()
         base = None if full else self._base(catalog, routing)

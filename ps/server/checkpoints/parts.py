@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from ps.durability.checkpoint.catalog import Checkpoints
 from ps.durability.checkpoint.manifest import Part
-from ps.durability.log.log import WriteLog
+from ps.durability.log.log import WriteLog, outlive
 from ps.durability.state import checkpoint, kept
 from ps.errors import PsError, ResourceExhausted
 from ps.progress import Told
@@ -122,6 +122,7 @@ class Parts:
         writer = checkpoints.part(name, self._shard.shard_id, base)
         try:
             version = checkpoint(self._shard, WatchedSink(writer, self._shard, told, whole=base is None), since)
+            outlive(self._shard.commit.log, version)
             part = writer.finish()
             told("written", part.nbytes, part.nbytes)  # raises if it was given up meanwhile
         except BaseException:

@@ -105,7 +105,8 @@ class Restorer:
             )
 
         with self._shards.unchanging():
-            results = self._side_by_side(part, until, told)
+            results = self._side_by_side(part, until, told, manifest.name)
+            self._maker.half_restored = None
             configs = [TableConfig.from_json(table) for result in results for table in result["tables"]]
             self._shards.learn(configs)
         if logs:  # the shards are closed until it is there
@@ -161,13 +162,16 @@ class Restorer:
         return found
 
     def _side_by_side(
-        self, part: Callable[[int], pb.RestorePartRequest], until: Until, told: Told
+        self, part: Callable[[int], pb.RestorePartRequest], until: Until, told: Told, exactly: str | None = None
     ) -> Sequence[Outcome]:
+        """Has the shards filled. exactly: the checkpoint that each becomes; some may be when another fails."""
         work = SideBySide(self._shards, methods.RESTORE_PART, part, until)
         try:
             return work.results(told)
         finally:
             work.stop()
+            if exactly is not None and work.some_done:
+                self._maker.half_restored = exactly
 
     def _drop(self, name: str) -> None:
         try:

@@ -101,6 +101,11 @@ class SideBySide:
             raise of_shard(self._errors[position], position) from self._errors[position]
         return self._results
 
+    @property
+    def some_done(self) -> bool:
+        """Whether a shard has done its work."""
+        return any(result is not None for result in self._results)
+
     def stop(self) -> None:
         """Gives up what is still under way, and waits until the shards have heard of it."""
         self._stopped = True
