@@ -13,7 +13,6 @@ import pytest
 import ps
 from ps.durability.state import taking
 from ps.errors import StepNotFound, TableNotFound, Unavailable
-from ps.kernels.ranking import score
 from ps.runtime.places import CALLER, Operation
 from ps.shard import Shard, StepRef
 from ps.shard.caller import Caller
@@ -31,7 +30,7 @@ from tests.conftest import QUIET
 from tests.simulation.seeded import answering
 from tests.simulation.stories import Story, blocks, ended, folder, rows, seeds, telling
 from tests.unit.durability.memory import InMemory, again
-from tests.unit.shard.helpers import DIM, a_write, at_rest, grads_of, ids_of, new_table, read
+from tests.unit.shard.helpers import DIM, a_write, at_rest, grads_of, ids_of, new_table, none_held, read
 
 IDS = 24
 WORKERS, CALLS = 3, 8
@@ -149,7 +148,7 @@ class Swap:
         for table in core.tables.values():
             store = table.store
             assert at_rest(store)
-            assert (store.ram.marks_S[: store.ram.slots_end] < score.GOING).all()
+            assert none_held(store)
 
 
 def check_rows(shard: Shard, model: dict[str, dict[int, float]]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 import ps
+from ps.kernels.ranking import score
 from ps.shard import Gradients, Shard, TableIds
 from ps.shard.ledger import WriteId
 from ps.shard.requests import PushResult, Target
@@ -91,3 +92,9 @@ def new_table(shard: Shard, name: str = "t", dim: int = DIM, **settings: object)
 def at_rest(store: Store) -> bool:
     """Whether nothing is on its way up or down, and no slot waits to be freed. On the engine thread."""
     return store._writing is None and not store._demotions._condemned and not store._fetches._open
+
+
+def none_held(store: Store) -> bool:
+    """Whether no row in RAM is pinned, on its way down, or must stay. On the engine thread."""
+    marks_S = store.ram.marks_S[: store.ram.slots_end]
+    return not (marks_S & np.uint16(score.GOING | score.STAYS)).any() and bool((marks_S < score.PIN).all())

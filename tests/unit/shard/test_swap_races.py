@@ -18,7 +18,7 @@ from ps.shard import Shard, StepRef
 from ps.shard.upkeep.disk_health import LONGEST_PAUSE_S
 from ps.storage.residence.store import Store
 from tests.clocks import ByHand
-from tests.unit.shard.helpers import DIM, a_write, at_rest, grads_of, ids_of, new_table, push, push_ids, read
+from tests.unit.shard.helpers import DIM, a_write, at_rest, grads_of, ids_of, new_table, none_held, push, push_ids, read
 from tests.waiting import busy_engine, until
 
 LIMIT_S = 20.0
@@ -60,8 +60,7 @@ def quiet(shard: Shard, table: str = "t") -> None:
     """Waits until nothing is on its way; then nothing is held or open."""
     store = store_of(shard, table)
     until(lambda: shard.engine.post(lambda: at_rest(store)).result())
-    marks_S = store.ram.marks_S[: store.ram.slots_end]
-    assert (marks_S < score.GOING).all()
+    assert none_held(store)
 
 
 def held_rows(shard: Shard) -> int:

@@ -14,9 +14,19 @@ import pytest
 
 import ps
 from ps.errors import DiskError, PsError
-from ps.kernels.ranking import score
 from ps.shard import Shard, StepRef
-from tests.unit.shard.helpers import DIM, a_write, at_rest, grads_of, ids_of, new_table, push, read, read_target
+from tests.unit.shard.helpers import (
+    DIM,
+    a_write,
+    at_rest,
+    grads_of,
+    ids_of,
+    new_table,
+    none_held,
+    push,
+    read,
+    read_target,
+)
 from tests.waiting import until
 
 IDS, THREADS = 200, 4
@@ -106,7 +116,7 @@ def test_sums_are_right_and_nothing_is_held(tmp_path: Path, rounds: int) -> None
     store = shard.tables["t"].store
     assert shard.tables["t"].counts.rows_demoted > 0
     until(lambda: shard.engine.run(lambda: at_rest(store)))
-    assert (store.ram.marks_S[: store.ram.slots_end] < score.GOING).all()
+    assert none_held(store)
     shard.close()
     assert not [
         thread.name
