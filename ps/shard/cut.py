@@ -60,12 +60,13 @@ class Cut:
             """All but the rows: copies, which nobody changes."""
             self._waiting = core.saves.waiting = Waiting(core.saves.limit)
             self._tables = [
-                Saving(name, table.ram, table.store.dropped.cuts, state[f"tables.{number}.since"] or 0, self._waiting)
+                Saving(name, table.ram, table.store.dropped.cuts, state[f"tables.{number}.since"], self._waiting)
                 for number, (name, table) in enumerate(core.tables.items())
             ]
             for saving, table in zip(self._tables, core.tables.values(), strict=True):
                 table.ram.saving = saving
                 table.ram.removed.mark(self.version)
+                table.ram.forget_changes()
             if core.disk is not None:
                 undo.callback(core.disk.drop_copy)
                 self.folder = core.disk.copy()

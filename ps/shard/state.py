@@ -70,6 +70,7 @@ def restore(core: Core, state: KeptState, fill: Fill, rows: Callable[[str], Iter
         restored(kept(core), state)
         for table in core.tables.values():
             table.ram.removed.mark(core.commit.version)
+            table.ram.forget_changes()
         undo.pop_all()
     core.capacity.count(core.tables.values())
 

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from ps.arrays import Ids, Scores, Slots
+from ps.arrays import Flags, Ids, Scores, Slots
 from ps.config import TableConfig
 from ps.errors import ConfigError
 from ps.kept import KeptState
@@ -80,13 +80,17 @@ class Clock:
         zeros_N = np.zeros(len(slots_N), np.float32)
         self._touch(slots_N, zeros_N if added_N is None else added_N, np.float32(0), np.uint32(0))
 
-    def place(self, slots_N: Slots, scores_N: Scores) -> None:
-        """Gives rows these scores, lots included, as of now."""
+    def place(self, slots_N: Slots, scores_N: Scores, existed_N: Flags) -> None:
+        """Gives rows these scores as of now; new rows their lots too. The rank of one that existed does not fall, and
+        its lot stays: an older form of it, on disk or in a checkpoint, would outlive it when rows are dropped."""
         statistics_S2 = self._store.ram.statistics_S2
-        self._ranking.count(statistics_S2[slots_N], -1)
-        statistics_S2[slots_N, 0] = np.ascontiguousarray(scores_N).view(np.uint32)
+        old_N2 = statistics_S2[slots_N]
+        self._ranking.count(old_N2, -1)
+        bits_N = np.ascontiguousarray(scores_N).view(np.uint32)
+        risen_N = score.risen(old_N2, bits_N, self._ranking.now, self._ranking.per_tick)
+        statistics_S2[slots_N, 0] = np.where(existed_N, risen_N, bits_N)
         statistics_S2[slots_N, 1] = self._ranking.now
-        score.mark(self._store.ram.marks_S, slots_N, score.DIRTY, 0)
+        score.mark(self._store.ram.marks_S, slots_N, score.DIRTY | score.CHANGED, 0)
         self._ranking.count(statistics_S2[slots_N], 1)
         self._ranking.sealed = False
 

@@ -6,7 +6,7 @@ has such a tier. How rows are saved: `ps.storage.ram.saving`, and RocksDB's own 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,16 +104,15 @@ class TableState:
     def _not_below(
         self, state: KeptState, records: Records, marks_N: npt.NDArray[np.uint16], disk_is_here: bool
     ) -> Page:
-        """Returns the rows without those that are on disk as they are. It looks only at rows of an older checkpoint, on
-        which the saved one builds: they may have gone down since, or have lost their copy there."""
-        older_N = np.flatnonzero(records.stamps_N < np.uint32(state.get("since") or 0))
-        if not disk_is_here or not len(older_N):
+        """Returns the rows without those that are on disk as they are, or newer. It looks where the saved checkpoint
+        builds on an older one: a row of that may have gone down since, or have lost its copy there."""
+        if not disk_is_here or state.get("since") is None:
             return records, marks_N
-        held_N, same_N = self._store.below.held(_at(records, older_N))
-        marks_N[older_N] &= np.uint16(score.STAYS)
-        marks_N[older_N[held_N]] |= np.uint16(score.COPIED | score.DIRTY)
+        held_N, as_new_N = self._store.below.held(records)
+        marks_N &= np.uint16(score.STAYS)
+        marks_N[held_N] |= np.uint16(score.COPIED | score.DIRTY)
         left_N = np.ones(len(records), np.bool_)
-        left_N[older_N[same_N]] = False
+        left_N[as_new_N] = False
         left_N |= marks_N & score.STAYS != 0
         return where(records, left_N), marks_N[left_N]
 
@@ -131,9 +130,3 @@ def _chunks(page: Records, marks_N: npt.NDArray[np.uint16]) -> Iterable[Page]:
     step = max(CHUNK_BYTES // max(page.rows_NB.shape[1], 1), 1)
     for start in range(0, len(page), step):
         yield piece(page, start, start + step), marks_N[start : start + step]
-
-
-def _at(records: Records, positions_M: Sequence[int] | npt.NDArray[np.int64]) -> Records:
-    chosen_N = np.zeros(len(records), np.bool_)
-    chosen_N[positions_M] = True
-    return where(records, chosen_N)

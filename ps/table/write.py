@@ -180,7 +180,7 @@ class Writes:
                 self._rows.put(slots_N, np.ascontiguousarray(rows_NW).view(np.uint8))
             else:
                 self._set(slots_N, [rows_NW])
-            self._clock.place(slots_N, scores_N)
+            self._clock.place(slots_N, scores_N, existed_N)
             self._steps.reach(pushes)
 
         undo = partial(self._reserve.undo_create, slots_N, created_N)

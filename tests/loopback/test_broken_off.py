@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import ps
+from ps.kernels.ranking import score
 from ps.server.shard_server import ShardServer
 from ps.v1 import control_pb2 as control
 from ps.v1 import embedding_pb2 as pb
@@ -68,7 +69,7 @@ def held(server: ShardServer) -> dict[str, object]:
     marks_S = shard.engine.run(lambda: table.ram.marks_S[: table.ram.slots_end].copy())
     return {
         "bodies": shard.budget.bodies.used,
-        "pins": int((marks_S // 32).sum()),
+        "pins": int((marks_S // score.PIN).sum()),
         "open reads": len(table.store._fetches._open),
         "steps": shard.stats()["steps_held"],
         "calls": len(server.dispatcher.calls),

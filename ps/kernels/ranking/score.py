@@ -48,10 +48,11 @@ LOTS = 1 << LOT_BITS
 LOT_MASK = np.uint32(LOTS - 1)
 """The bits of a score that are the row's lot."""
 
-USED, COPIED, DIRTY, GOING, STAYS = 1, 2, 4, 8, 16
+USED, COPIED, DIRTY, GOING, STAYS, CHANGED = 1, 2, 4, 8, 16, 32
 """USED: the slot has a row. COPIED: the disk has a row of that id. DIRTY: it differs from the one on disk. GOING: it is
-on its way down, and in no second demotion meanwhile. STAYS: it must not go down."""
-PIN = 32
+on its way down, and in no second demotion meanwhile. STAYS: it must not go down. CHANGED: it is not what it was at the
+last cut of a checkpoint."""
+PIN = 64
 MAX_PINS = 0xFFFF // PIN
 _FLAGS = np.uint16(PIN - 1)
 _SHIFT = np.int64(17)
@@ -91,6 +92,19 @@ def aged(statistics_N2: Statistics, now: int, per_tick: int) -> Scores:
     below = (np.int64(1) << _SHIFT) - 1
     aged_N = np.where(places_N > 0, (places_N << _SHIFT) | (bits_N & below), bits_N & np.int64(LOT_MASK))
     return aged_N.astype(np.uint32).view(np.float32)
+
+
+def risen(old_N2: Statistics, bits_N: Statistics, now: int, per_tick: np.uint32) -> Statistics:
+    """uint32 [n]: bits of scores for rows with these statistics that are to have other scores now: their lots stay, no
+    rank falls, and within one stamp all bits rise."""
+    old_N, stamps_N = old_N2[:, 0].astype(np.int64), old_N2[:, 1].astype(np.int64)
+    lots_N, ticks = old_N & int(LOT_MASK), now // int(per_tick)
+    wanted_N = bits_N.astype(np.int64) & ~int(LOT_MASK) | lots_N
+    least_N = (old_N >> _SHIFT) + stamps_N // int(per_tick) - ticks  # what its rank is worth now
+    fell_N = wanted_N >> _SHIFT < least_N
+    wanted_N = np.where(fell_N, least_N << _SHIFT | lots_N, wanted_N)
+    same_N = (stamps_N == now) & (wanted_N <= old_N)
+    return np.where(same_N, old_N + LOTS, wanted_N).astype(np.uint32)
 
 
 def decay_table() -> npt.NDArray[np.float32]:
@@ -154,8 +168,8 @@ def touch(
     first: np.int64,
 ) -> int:
     """Adds to the scores of unique slots, which are `floor` then or more, counts their rows under the new rank, and
-    marks them dirty. To rows without a score whose lot is below `lucky` twice as much is added. Returns how many had no
-    score yet, or were of rank `border` or lower."""
+    marks them dirty and changed. To rows without a score whose lot is below `lucky` twice as much is added. Returns how
+    many had no score yet, or were of rank `border` or lower."""
     tick = np.int64(np.uint32(now) // np.uint32(per_tick))
     missed = 0
     for i in range(len(slots_N)):
@@ -182,7 +196,7 @@ def touch(
         statistics_S2[s, 1] = now
         after = rank_of(touched, now, per_tick)
         _tally(after, touched, now, 1, counts_R, counts_ER, lots_ERL, epochs_E, first)
-        marks_S[s] |= np.uint16(DIRTY)
+        marks_S[s] |= np.uint16(DIRTY | CHANGED)
     return missed
 
 

@@ -158,7 +158,7 @@ class Arena:
         self._awaited.take(ids_N, out_N=marks_N)
         np.minimum(marks_N, score.MAX_PINS, out=marks_N)
         marks_N *= score.PIN
-        marks_N |= score.USED
+        marks_N |= score.USED | score.CHANGED
         self._marks.array[slots_N] = marks_N
         self._tell(slots_N)
         return slots_N
@@ -174,6 +174,10 @@ class Arena:
     def end_layout(self) -> None:
         """Notes that slots which were found before must be looked up again."""
         self.layout_epoch += 1
+
+    def forget_changes(self) -> None:
+        """Marks all rows as unchanged: from here on the marks tell what changes."""
+        self._marks.array[: self._used] &= np.uint16(0xFFFF - score.CHANGED)
 
     def release(self, slots_N: Slots) -> None:
         """Frees slots that no step holds: their rows are on another tier, or dropped."""

@@ -28,11 +28,18 @@ class Removed:
         self._since: int | None = 0
         """The version from which on they are known; None: they are not."""
         self._marks: dict[int, int] = {}  # how many there were at each cut, by version
+        self._last_cut: int | None = 0
 
     @property
     def since(self) -> int | None:
         """The version of the checkpoint since which all removals are known; None where they were too many."""
         return self._since
+
+    @property
+    def marks_tell(self) -> bool:
+        """Whether the marks of rows (CHANGED) tell what has changed since the checkpoint that is kept: it was the last
+        cut."""
+        return self._since is not None and self._since == self._last_cut
 
     def note(self, ids_N: Ids) -> None:
         """Notes that rows of these ids, if there were any, are gone."""
@@ -49,7 +56,7 @@ class Removed:
 
     def mark(self, version: int) -> None:
         """Notes that a checkpoint is taken at this version."""
-        self._marks[version] = self._n
+        self._marks[version], self._last_cut = self._n, version
         while len(self._marks) > MARKS:
             del self._marks[next(iter(self._marks))]
 
@@ -70,6 +77,6 @@ class Removed:
 
     def restore(self, state: KeptState) -> None:
         """See `ps.kept`."""
-        self._since = state["since"]
+        self._since, self._last_cut = state["since"], None
         self._ids_N = np.empty(0, np.int64) if state["ids_N"] is None else state["ids_N"].copy()
         self._n = len(self._ids_N)

@@ -84,14 +84,17 @@ class Waiting:
 class Saving:
     """The rows of one arena that are still to be saved."""
 
-    def __init__(self, table: str, ram: Arena, dropped: Cuts, since: int, waiting: Waiting) -> None:
+    def __init__(self, table: str, ram: Arena, dropped: Cuts, since: int | None, waiting: Waiting) -> None:
         """`dropped`: the cuts that tell rows which are gone, though they have slots still. `since`: rows with older
-        stamps are left out."""
+        stamps are left out, and those that have not changed since the last cut, if that was of the checkpoint which is
+        built on. None: all rows are saved."""
         self.error: Exception | None = None
         """Why the rows cannot be saved any more."""
         self._table, self._ram, self._waiting = table, ram, waiting
-        self._dropped, self._since = dropped.copy(), since
+        self._dropped, self._since = dropped.copy(), since or 0
         self._marks_S = ram.marks_S[: ram.slots_end].copy()
+        if since is not None and ram.removed.marks_tell:
+            self._marks_S[self._marks_S & np.uint16(score.CHANGED) == 0] = 0
         self._hand = 0
 
     @property

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 import numpy as np
+import numpy.typing as npt
 
 from ps.arrays import Flags, Ids
 from ps.kept import KeptState, joined, restored
@@ -79,9 +80,10 @@ class Below:
         return self._tier.partitions(first, end) if self._tier is not None and len(self._tier) else []
 
     def held(self, records: Records) -> tuple[Flags, Flags]:
-        """Returns which of these rows are here in any form, and which exactly as they are. Those that may be here are
-        read: the caller waits for the disk. Raises DiskError and CorruptRow."""
-        here_N, same_N = np.zeros(len(records), np.bool_), np.zeros(len(records), np.bool_)
+        """Returns which of these rows are here in any form, and which as they are or newer: an older form never
+        has the higher (stamp, score). Those that may be here are read: the caller waits for the disk. Raises DiskError
+        and CorruptRow."""
+        here_N, as_new_N = np.zeros(len(records), np.bool_), np.zeros(len(records), np.bool_)
         maybe_N = np.flatnonzero(self.may_have(records.ids_N))
         for found in self.tier.read(records.ids_N[maybe_N]) if len(maybe_N) else ():
             order_N = np.argsort(found.ids_N)
@@ -89,9 +91,8 @@ class Below:
             at_N = order_N[at_N]
             is_N = found.ids_N[at_N] == records.ids_N[maybe_N]
             here_N[maybe_N] |= is_N
-            equal_N = (found.statistics_N2[at_N] == records.statistics_N2[maybe_N]).all(axis=1)
-            same_N[maybe_N] |= is_N & equal_N
-        return here_N, same_N
+            as_new_N[maybe_N] |= is_N & (_ages(found)[at_N] >= _ages(records)[maybe_N])
+        return here_N, as_new_N
 
     def state(self) -> KeptState:
         """See `ps.kept`. How many rows there are is the disk's to say; which have left it is found by a new walk."""
@@ -149,3 +150,10 @@ class Below:
             yield self._filter
         if self._purge is not None and self._purge.filter is not None:
             yield self._purge.filter
+
+
+def _ages(records: Records) -> npt.NDArray[np.uint64]:
+    """Returns a number for each row that is higher for a newer form of it."""
+    statistics_N2 = records.statistics_N2.astype(np.uint64)
+    ages_N: npt.NDArray[np.uint64] = statistics_N2[:, 1] << np.uint64(32) | statistics_N2[:, 0]
+    return ages_N

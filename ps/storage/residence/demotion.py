@@ -153,7 +153,8 @@ class Demotions:
             demotion = self._condemned.popleft()
             slots_N = demotion.slots_N[ram.ids_S[demotion.slots_N] == demotion.ids_N]
             marks_N = ram.marks_S[slots_N]
-            freed_N = slots_N[marks_N == score.USED | score.COPIED | score.GOING]
+            as_below_N = marks_N & np.uint16(0xFFFF - score.CHANGED) == score.USED | score.COPIED | score.GOING
+            freed_N = slots_N[as_below_N]
             score.mark(ram.marks_S, slots_N, 0, score.GOING)
             ram.release(freed_N)
             self._counts.rows_demoted += len(freed_N)

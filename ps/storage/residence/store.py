@@ -116,7 +116,7 @@ class Store:
         for records in self.found(fetch):
             self.dropped.make_room(len(records))
             slots_N = self.ram.write(records)
-            score.mark(self.ram.marks_S, slots_N, score.COPIED, score.DIRTY)
+            score.mark(self.ram.marks_S, slots_N, score.COPIED, score.DIRTY | score.CHANGED)
             installed += len(records)
         self._counts.rows_raised += installed
         return installed

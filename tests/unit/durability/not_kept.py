@@ -47,7 +47,7 @@ REASONS: dict[str, dict[str, str]] = {
         "Saves": "waiting _under_way",
     },
     "says how many ids of an array are in use, and where checkpoints stand among them": {
-        "Removed": "_n _marks",
+        "Removed": "_n _marks _last_cut",
     },
     "follows from the rows and the configuration, and is counted again": {
         "Capacity": "_bytes_of _taken",

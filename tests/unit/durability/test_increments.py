@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -181,6 +182,25 @@ def test_an_increment_has_only_rows_that_were_touched_since() -> None:
         assert sorted(i for records, _ in copy.rows("t") for i in records.ids_N.tolist()) == [3, 300]
     finally:
         shard.close()
+
+
+def test_an_increment_has_only_what_changed_where_the_clock_stands_still() -> None:
+    """Nothing comes, so nothing turns over: the stamps of all rows are the present one."""
+    bounded = QUIET.having(memory={"ram_bytes": 64 << 20})
+    with closing(Shard(0, bounded)) as shard:
+        shard.create_table(ps.TableConfig(name="t", dim=DIM))
+        for _ in range(3):
+            push_ids(shard, "t", range(1000), np.ones((len(range(1000)), DIM)))
+        base = saved(shard)
+        kept(shard, base.version)
+        push_ids(shard, "t", range(10), np.ones((len(range(10)), DIM)))
+        lost, increment = InMemory(), InMemory()
+        checkpoint(shard, lost, since_of(base, shard))
+        assert sum(len(records) for records, _ in lost.rows("t")) == 10
+        push_ids(shard, "t", range(20, 25), np.ones((len(range(20, 25)), DIM)))
+        checkpoint(shard, increment, since_of(base, shard))
+        ids_N = np.concatenate([records.ids_N for records, _ in increment.rows("t")])
+        assert {*range(10), *range(20, 25)} <= set(ids_N.tolist()), "the one before was not kept"
 
 
 def test_rows_of_an_older_checkpoint_are_known_to_be_on_disk_in_an_older_form(shard: Shard, tmp_path: Path) -> None:

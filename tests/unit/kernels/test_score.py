@@ -24,7 +24,7 @@ def rows(slots, now, seed):
         rng.random(slots) < 0.2, 0, rng.exponential(size=slots) * 10.0 ** rng.integers(-9, 9)
     )
     statistics_S2[:, 1] = rng.integers(0, now + 1, slots)
-    marks_S = (rng.integers(0, 32, slots) | (32 * rng.integers(0, 3, slots))).astype(np.uint16)
+    marks_S = (rng.integers(0, kernels.PIN, slots) | (kernels.PIN * rng.integers(0, 3, slots))).astype(np.uint16)
     return rng, statistics_S2, marks_S
 
 
@@ -231,3 +231,24 @@ def test_a_score_halves_in_a_half_life_and_is_gone_after_thirty_two():
     for slot, now in enumerate((100 + 64, 100 + 32, 100 + 64 * 32)):
         touch(statistics, np.array([slot]), np.ones(1, F32), now)
     np.testing.assert_allclose(statistics.view(F32)[:, 0], [5, 1 + 8 / 2**0.5, 1], rtol=2**-18)
+
+
+@given(st.integers(1, 60), st.integers(0, 5000), st.integers(0, 2**32))
+def test_a_score_that_is_given_never_lets_an_older_form_of_its_row_outrank_it(slots, now, seed):
+    rng, statistics_S2, _ = rows(slots, now, seed)
+    statistics_S2[rng.random(slots) < 0.3, 1] = now
+    given_S2 = rows(slots, now, seed + 1)[1]
+    per_tick = np.uint32(rng.integers(1, 4))
+    risen_S2 = np.stack([kernels.risen(statistics_S2, given_S2[:, 0], now, per_tick), np.full(slots, now)], axis=1)
+    risen_S2 = risen_S2.astype(np.uint32)
+    before_S, after_S, wanted_S = (np.empty(slots, np.int64) for _ in range(3))
+    kernels.ranks(statistics_S2, per_tick, before_S)
+    kernels.ranks(risen_S2, per_tick, after_S)
+    given_S2[:, 1] = now
+    kernels.ranks(given_S2, per_tick, wanted_S)
+    assert (after_S >= np.maximum(before_S, wanted_S)).all()
+    assert (risen_S2[:, 0] % kernels.LOTS == statistics_S2[:, 0] % kernels.LOTS).all(), "a lot stays"
+    free_S = (wanted_S > before_S) & (statistics_S2[:, 1] != now)
+    assert (risen_S2[free_S, 0] // kernels.LOTS == given_S2[free_S, 0] // kernels.LOTS).all(), "else it is as given"
+    same_S = statistics_S2[:, 1] == now
+    assert (risen_S2[same_S, 0] > statistics_S2[same_S, 0]).all(), "a touch shows"

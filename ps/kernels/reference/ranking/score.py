@@ -86,7 +86,7 @@ def touch(
     new_N2[same_N, 0] = old_N2[same_N, 0] + np.uint32(32)
     statistics_S2[slots_N] = new_N2
     count(new_N2, 1, per_tick, counts_R, counts_ER, lots_ERL, epochs_E, first)
-    marks_S[slots_N] |= np.uint16(4)
+    marks_S[slots_N] |= np.uint16(4 | 32)
     return int(((before_N <= border) | (old_N2[:, 0] < 32)).sum())
 
 
@@ -96,7 +96,7 @@ def select(
     """Slots in [start, end) that are used, may go and are not going, unpinned and of rank `highest` or lower."""
     ranks_S = np.empty(len(marks_S), np.int64)
     ranks(statistics_S2, per_tick, ranks_S)
-    wanted_S = (marks_S & 25 == 1) & (marks_S < 32) & (ranks_S <= highest)
+    wanted_S = (marks_S & 25 == 1) & (marks_S < 64) & (ranks_S <= highest)
     return first_of(start + np.flatnonzero(wanted_S[start:end]), start, end, out_N)
 
 
@@ -117,8 +117,8 @@ def mark(marks_S: Marks, slots_N: Slots, set_: int, clear: int) -> None:
 
 
 def pin(marks_S: Marks, slots_N: Slots, change: int) -> None:
-    """One more or one less step holds these slots; a negative slot is skipped; 2047 pins stay."""
+    """One more or one less step holds these slots; a negative slot is skipped; 1023 pins stay."""
     for slot in slots_N[slots_N >= 0]:
-        pins, flags = divmod(int(marks_S[slot]), 32)
-        if pins < 2047:
-            marks_S[slot] = max(pins + change, 0) * 32 + flags
+        pins, flags = divmod(int(marks_S[slot]), 64)
+        if pins < 1023:
+            marks_S[slot] = max(pins + change, 0) * 64 + flags
