@@ -17,7 +17,7 @@ import numpy as np
 from ps.kept import KeptState
 from ps.shard.core import Core
 from ps.shard.state import state_of
-from ps.storage.ram.saving import Saved, Saving, Waiting
+from ps.storage.ram.saving import Saved, Saving, Waiting, forget_changes
 
 Since = Mapping[tuple[str, int], int]
 """By name of a table and the version at which it was created: the stamp from which on rows in RAM are saved."""
@@ -66,7 +66,7 @@ class Cut:
             for saving, table in zip(self._tables, core.tables.values(), strict=True):
                 table.ram.saving = saving
                 table.ram.removed.mark(self.version)
-                table.ram.forget_changes()
+                forget_changes(table.ram)
             if core.disk is not None:
                 undo.callback(core.disk.drop_copy)
                 self.folder = core.disk.copy()

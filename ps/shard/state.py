@@ -18,6 +18,7 @@ from ps.errors import DataLoss, InvalidArgument
 from ps.kept import Kept, KeptState, joined, parted, restored
 from ps.shard.core import Core
 from ps.storage.disk.copy import Known, reading
+from ps.storage.ram.saving import forget_changes
 from ps.storage.tier import Records
 from ps.table.state import Page, SavedRows
 
@@ -70,7 +71,7 @@ def restore(core: Core, state: KeptState, fill: Fill, rows: Callable[[str], Iter
         restored(kept(core), state)
         for table in core.tables.values():
             table.ram.removed.mark(core.commit.version)
-            table.ram.forget_changes()
+            forget_changes(table.ram)
         undo.pop_all()
     core.capacity.count(core.tables.values())
 

@@ -175,10 +175,6 @@ class Arena:
         """Notes that slots which were found before must be looked up again."""
         self.layout_epoch += 1
 
-    def forget_changes(self) -> None:
-        """Marks all rows as unchanged: from here on the marks tell what changes."""
-        self._marks.array[: self._used] &= np.uint16(0xFFFF - score.CHANGED)
-
     def release(self, slots_N: Slots) -> None:
         """Frees slots that no step holds: their rows are on another tier, or dropped."""
         self._erase(self._ids.array[slots_N])

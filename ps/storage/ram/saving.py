@@ -32,6 +32,11 @@ STATISTICS_BYTES = 8 + 8 + 2
 """Bytes of a saved row beside its own: id, statistics, marks."""
 
 
+def forget_changes(ram: Arena) -> None:
+    """Marks all rows as unchanged: from here on the marks tell what changes."""
+    ram.marks_S[: ram.slots_end] &= np.uint16(0xFFFF - score.CHANGED)
+
+
 class Saved(NamedTuple):
     """Rows of one table as they were at the cut, all of one length."""
 
