@@ -111,18 +111,18 @@ def test_another_folder_is_left_alone_and_no_log_goes_for_it(tmp_path: Path) -> 
         assert all(at <= version + 1 for at, version in zip(oldest(), versions, strict=True))
 
 
-def test_a_checkpoint_of_a_service_before_this_one_takes_no_log_away(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_service_of_this_name_takes_no_log_away(tmp_path: Path) -> None:
     """Its versions are of another history, and may be any."""
-    with service(tmp_path, ByHand(), keep=9) as (_, client):
-        client.create_table(summing())
-        for step in range(40):
-            client.push("t", MANY[:100], block(MANY[:100] + step))
-        client.checkpoint()
     config = QUIET.having(
         checkpoint={"path": str(tmp_path), "keep": 9},
         log={"mode": "interval", "path": tmp_path / "log", "segment_bytes": 1 << 20},
     )
     with LoopbackCluster(2, config) as cluster, ps.connect(cluster.address) as client:
+        with service(tmp_path, ByHand(), keep=9) as (_, other):
+            other.create_table(summing())
+            for step in range(40):
+                other.push("t", MANY[:100], block(MANY[:100] + step))
+            other.checkpoint()
         client.create_table(summing())
         client.push("t", MANY, block(MANY))
         client.checkpoint()
