@@ -16,7 +16,8 @@ class DiskConfig(Frozen):
 
     path: Path | None = None
     """Directory for rows on disk. None: all rows stay in RAM. Each shard has a folder of its own below it, which it
-    empties at the start: scratch space. A relative path, and ~, are those of the host that the shard runs on."""
+    empties at the start, and fills from its log and checkpoints if it has a log (`log.path`). A relative path, and ~,
+    are those of the host that the shard runs on."""
     max_bytes: Annotated[ByteSize, Field(ge=1 << 20)] | None = None
     """Room on disk. Four fifths of it are for rows, the rest is for what RocksDB keeps until it compacts. When the
     rows' part is full the least important rows are evicted, down to about 0.95 of it. None: no bound."""
