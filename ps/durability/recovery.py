@@ -82,13 +82,18 @@ def take_up(
         reader = Reader(folder, shard.version)
         _replay(shard, reader, wire, clock)
         of.leave_out(foreign(shard, start, of.origin, checkpoints))
-        sizes = (config.segment_bytes, config.max_bytes)
-        history = WriteLog(folder, reader.end, Mode(config.mode), config.interval_s, *sizes, clock=clock)
+        history = log_behind(reader, config, clock)
         shard.engine.run(lambda: setattr(shard.commit, "log", history))
     except BaseException:
         folder.close()
         raise
     return Recovered(folder, of, start, shard.version)
+
+
+def log_behind(reader: Reader, config: LogConfig, clock: Clock) -> WriteLog:
+    """Returns a log that goes on where a reader has ended. Raises DiskError."""
+    sizes = (config.segment_bytes, config.max_bytes)
+    return WriteLog(reader.folder, reader.end, Mode(config.mode), config.interval_s, *sizes, clock=clock)
 
 
 def come_back(

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from ps.config import LogConfig
 from ps.durability.log.folder import Folder, translated
-from ps.durability.log.log import Mode, WriteLog
 from ps.durability.log.reader import Reader
-from ps.durability.recovery import carry_out
+from ps.durability.recovery import carry_out, log_behind
 from ps.errors import InvalidArgument, LogCorrupt, NotFound
 from ps.runtime.clock import Clock
 from ps.runtime.files import Files, RealFiles
@@ -40,8 +39,7 @@ def begin_log(shard: Shard, had: Log, config: LogConfig, files: Files | None, cl
         reader = Reader(folder, shard.version)
         if any(True for _ in reader):
             raise LogCorrupt(f"{folder.path}: the log has writes behind version {shard.version:,}, which was restored")
-        sizes = (config.segment_bytes, config.max_bytes)
-        history = WriteLog(folder, reader.end, Mode(config.mode), config.interval_s, *sizes, clock=clock)
+        history = log_behind(reader, config, clock)
     except BaseException:
         folder.close()
         raise

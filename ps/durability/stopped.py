@@ -70,10 +70,6 @@ class Stopped:
         self._remove(before)
         return version
 
-    def forget(self) -> None:
-        """Removes all: the log does not go on behind any."""
-        self._remove(self._names())
-
     def _names(self) -> list[str]:
         with suppress(NotFound, DiskError):
             return names_of(self._store)
